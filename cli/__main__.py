@@ -1,0 +1,5 @@
+"""`python -m gotrace.cli`."""
+
+from gotrace.cli.main import main
+
+main()

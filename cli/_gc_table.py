@@ -1,0 +1,103 @@
+"""The table of `gotrace gc`: a line per interval while it runs, and the summary at the end."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, TextIO
+
+from gotrace.analysis.gc_summary import PERCENTILES, GcSummary
+from gotrace.text import bytes_text, duration_text
+
+if TYPE_CHECKING:
+    from gotrace.analysis.histogram import Histogram
+    from gotrace.probe import Plan
+
+_HEADER_EVERY = 20
+_LIVE = "{:>8}  {:>6}  {:>6}  {:>8}  {:>8}  {:>8}  {:<22} {:>9}  {:>9}  {:>5}"
+_LIVE_NAMES = ("time", "GC/s", "pauses", "p50", "p99", "max", "longest", "heap live", "goal", "lost")
+
+
+class Table:
+    """Writes for people; to a terminal with colours and boxes, to a file or pipe without."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._lines = 0
+
+    def start(self) -> None:
+        self._file.flush()
+
+    def interval(self, summary: GcSummary, length_ns: int, lost: int) -> None:
+        if self._lines % _HEADER_EVERY == 0:
+            self._print(_LIVE.format(*_LIVE_NAMES))
+        self._lines += 1
+        pauses = summary.all_pauses()
+        longest = max(summary.pauses.items(), key=lambda item: item[1]["total"].max, default=("-", {}))[0]
+        times = ["-"] * 3
+        if pauses.count:
+            p50, p99 = pauses.percentiles([50.0, 99.0])
+            times = [duration_text(value) for value in (p50, p99, pauses.max)]
+        heap = [bytes_text(summary.last_heap[name]) if summary.last_heap else "-" for name in ("live", "goal")]
+        rate = f"{summary.cycles * 1e9 / length_ns:.1f}"
+        self._print(_LIVE.format(time.strftime("%H:%M:%S"), rate, pauses.count, *times, longest[:22], *heap, lost))
+
+    def summary(self, summary: GcSummary, about: dict[str, Any], plan: Plan) -> None:
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Console
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        console = Console(file=self._file, highlight=False, width=None if self._file.isatty() else 150)
+        seconds = about["duration_ns"] / 1e9
+        self._print("")
+        table = RichTable(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+        table.add_column("stop reason / GC phase", no_wrap=True)
+        table.add_column("part", no_wrap=True)
+        names = ["count", "min", *(f"p{p:g}" for p in PERCENTILES), "max", "total", "share"]
+        for name in names:
+            table.add_column(name, justify="right", no_wrap=True)
+        previous = ""
+        for reason, part, histogram in summary.rows():
+            style = "bold" if part == "total" else ""
+            cells = [Text(reason if reason != previous else ""), Text(part), *map(Text, _cells(histogram, about))]
+            table.add_row(*cells, style=style)
+            previous = reason
+        if summary.pauses or summary.phases:
+            console.print(table)
+        else:
+            self._print("No stop-the-world pause and no GC cycle in this time.\n")
+        if summary.last_heap:
+            heap = {name: bytes_text(value) for name, value in summary.last_heap.items()}
+            self._print(
+                f"GC cycles: {summary.cycles} ({summary.cycles / seconds:.1f}/s)   last heap: "
+                f"{heap['start']} -> {heap['end']} -> {heap['live']} live, goal {heap['goal']}"
+            )
+        self._trust(about, plan, seconds)
+
+    def _trust(self, about: dict[str, Any], plan: Plan, seconds: float) -> None:
+        """How far to trust these numbers."""
+        events, cost = about["events"], about["cost"]
+        stepped = sum(not point.emulated for point in plan.points)
+        kind = "all on emulated instructions" if not stepped else f"{stepped} single-stepped"
+        share = cost["target_ns_estimate"] / max(1, about["duration_ns"])
+        self._print(
+            f"trust: {len(plan.points)} probes ({kind}), events {events['received']} received, {events['lost']} lost; "
+            f"clock: {plan.facts['clock']}"
+        )
+        self._print(
+            f"cost: {cost['probe_hits']} probe hits, about {duration_text(cost['target_ns_estimate'])} of the target's "
+            f"time ({share:.4%}); gotrace {cost['tool_cpu_s']:.2f} s CPU, {bytes_text(cost['tool_rss_bytes'])}; "
+            f"ready after {duration_text(about['attach_ns'])}; {seconds:.1f} s, ended by: {about['ended']}"
+        )
+        for item in plan.missing:
+            self._print(f"missing: {item.name}: {item.reason}")
+
+    def _print(self, line: str) -> None:
+        self._file.write(line + "\n")
+        self._file.flush()
+
+
+def _cells(histogram: Histogram, about: dict[str, Any]) -> list[str]:
+    values = [histogram.min, *histogram.percentiles(list(PERCENTILES)), histogram.max, histogram.sum]
+    share = histogram.sum / max(1, about["duration_ns"])
+    return [str(histogram.count), *map(duration_text, values), f"{share:.3%}"]

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * The maps every probe shares, put in front of each program's text (BCC rewrites map calls in the main file only,
+ * so this cannot be an #include).
+ *
+ * CONFIG_SLOTS, HIT_SLOTS and the CONFIG_*, HIT_*, KIND_* names come from the probe's declaration in Python.
+ */
+#include <linux/types.h>
+#include <asm/ptrace.h>
+#include <event.h>
+#include <goabi.h>
+
+#define NO_WAKEUP 1 /* BPF_RB_NO_WAKEUP: a wake-up is an interrupt inside somebody's pause; the reader has a timer */
+
+struct config {
+	u64 slot[CONFIG_SLOTS];
+};
+
+BPF_ARRAY(config, struct config, 1);
+BPF_RINGBUF_OUTPUT(events, 256);
+BPF_ARRAY(lost, u64, 1);
+BPF_ARRAY(hits, u64, HIT_SLOTS);
+
+static __always_inline struct config *settings(void)
+{
+	int zero = 0;
+
+	return config.lookup(&zero);
+}
+
+static __always_inline void count_hit(int slot)
+{
+	u64 *count = hits.lookup(&slot);
+
+	if (count)
+		__sync_fetch_and_add(count, 1);
+}
+
+static __always_inline void emit(u16 kind, u64 time_ns, u64 a, u64 b, u64 c, u64 d, u64 e)
+{
+	struct event event = {
+		.time_ns = time_ns,
+		.tid = (u32)bpf_get_current_pid_tgid(),
+		.kind = kind,
+		.cpu = bpf_get_smp_processor_id(),
+		.a = a,
+		.b = b,
+		.c = c,
+		.d = d,
+		.e = e,
+	};
+	int zero = 0;
+	u64 *count;
+
+	if (events.ringbuf_output(&event, sizeof(event), NO_WAKEUP) == 0)
+		return;
+	count = lost.lookup(&zero);
+	if (count)
+		__sync_fetch_and_add(count, 1);
+}
+
+static __always_inline u64 read_user(u64 address)
+{
+	u64 value = 0;
+
+	bpf_probe_read_user(&value, sizeof(value), (void *)address);
+	return value;
+}

@@ -1,0 +1,266 @@
+"""From raw GC events to pauses, cycles and sweeps: structured arrays, all times in CLOCK_MONOTONIC nanoseconds.
+
+The numbers are the runtime's own wherever it keeps them; what each means, and between which two moments it is taken,
+is said at the columns below.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+UNKNOWN = -1
+
+PAUSE = np.dtype(
+    [
+        ("start_ns", "<i8"),  # stopping began: worldStop.startedStopping; up to Go 1.21 work.pauseStart
+        ("stopping_ns", "<i8"),  # until every P had stopped; UNKNOWN where the runtime keeps no stamp
+        ("stopped_ns", "<i8"),  # from there to the end the runtime reports; UNKNOWN likewise
+        ("total_ns", "<i8"),  # what the runtime adds to MemStats.PauseNs or /sched/pauses/total
+        ("restart_lag_ns", "<i8"),  # how much later than the reported end the world really ran
+        ("reason", "<i4"),  # index into GcDecoder.reasons
+        ("cycle", "<i8"),  # work.cycles for a collection's pauses, UNKNOWN for others
+        ("goid", "<i8"),  # the goroutine that stopped the world, UNKNOWN where its offset is not known
+        ("tid", "<i4"),
+        ("probe_clock", "?"),  # start_ns is the probe's own time, not the runtime's
+    ]
+)
+
+CYCLE = np.dtype(
+    [
+        ("time_ns", "<i8"),  # when the world ran again
+        ("cycle", "<i8"),
+        ("trigger", "<i1"),  # index into TRIGGERS, UNKNOWN if its beginning was not seen
+        ("sweep_termination_ns", "<i8"),  # gctrace's three clock columns
+        ("mark_ns", "<i8"),
+        ("mark_termination_ns", "<i8"),
+        ("end_ns", "<i8"),  # work.tEnd, when sweeping begins
+        ("pause_ns", "<i8"),  # MemStats.PauseNs of this cycle
+        ("assist_ns", "<i8"),  # CPU time of mark assists, gctrace's first of three in the second cpu column
+        ("heap_start_bytes", "<i8"),  # gctrace's a->b->c and goal
+        ("heap_end_bytes", "<i8"),
+        ("heap_live_bytes", "<i8"),
+        ("heap_goal_bytes", "<i8"),
+        ("maxprocs", "<i4"),
+    ]
+)
+
+SWEEP = np.dtype([("cycle", "<i8"), ("sweep_ns", "<i8")])
+
+TRIGGERS = ("heap", "periodic", "forced")
+_HEAP, _PERIODIC, _FORCED = range(3)
+
+SWEEP_TERMINATION, MARK_TERMINATION = "GC sweep termination", "GC mark termination"
+
+
+@dataclass
+class Batch:
+    """What one call of `GcDecoder.feed` completed, each oldest first."""
+
+    pauses: Array
+    cycles: Array
+    sweeps: Array
+
+
+@dataclass(frozen=True)
+class WireFormat:
+    """The numbers the probe's declaration gives to its kinds and flags."""
+
+    stw: int
+    stw_work: int
+    cycle_clock: int
+    cycle_heap: int
+    cycle_work: int
+    sweep_end: int
+    worldstop: int
+    forcegc_goroutine: int
+    asked: int
+
+
+@dataclass
+class GcDecoder:
+    """Turns batches of raw events into pauses, cycles and sweeps; holds what the next batch has to complete.
+
+    ``reasons`` maps the runtime's stwReason to its words; ``read_string(address, length)`` gives the words that a
+    Go release without stwReason (1.20 and older) points to. ``clock_offset_ns`` is what the target's time namespace
+    adds to CLOCK_MONOTONIC: its time stamps are brought back to the host's clock.
+
+    ``incomplete`` counts events whose other half was lost.
+    """
+
+    wire: WireFormat
+    reason_words: dict[int, str]
+    read_string: Any
+    knows_forced: bool = True
+    knows_goid: bool = True
+    clock_offset_ns: int = 0
+    incomplete: int = 0
+    reasons: list[str] = field(default_factory=list)
+    _pending: Array | None = None
+    _fresh: int = 0
+    _last_cycle: int = UNKNOWN
+    _last_pause_start: int = 0
+    _periodic: set[int] = field(default_factory=set)
+    _begun: set[int] = field(default_factory=set)
+    _ended: dict[int, int] = field(default_factory=dict)
+
+    def feed(self, events: Array) -> Batch:
+        """Decode ``events`` (the ring's dtype) together with what earlier batches left over."""
+        held = 0 if self._pending is None else len(self._pending)
+        everything = events if self._pending is None or not held else np.concatenate([self._pending, events])
+        used = np.zeros(len(everything), bool)
+        pauses = self._pauses(everything, used)
+        cycles = self._cycles(everything, used)
+        sweeps = self._sweeps(everything, used)
+        # An event that found no partner in two batches never will: the halves are emitted back to back.
+        stale = ~used[:held]
+        self.incomplete += int(stale.sum())
+        self._pending = everything[held:][~used[held:]].copy()
+        return Batch(pauses, cycles, sweeps)
+
+    def reason_id(self, words: str) -> int:
+        if words not in self.reasons:
+            self.reasons.append(words)
+        return self.reasons.index(words)
+
+    def _pauses(self, events: Array, used: npt.NDArray[np.bool_]) -> Array:
+        is_stw = events["kind"] == self.wire.stw
+        stw = events[is_stw]
+        flags = (stw["a"] >> 8) & 0xFF
+        modern = (flags & self.wire.worldstop) != 0
+        # Up to Go 1.21 each has a companion with the times in `work`.
+        works = np.flatnonzero(events["kind"] == self.wire.stw_work)
+        companion = {(int(events["time_ns"][i]), int(events["tid"][i])): int(i) for i in works}
+        out = np.zeros(len(stw), PAUSE)
+        keep = np.ones(len(stw), bool)
+        positions = np.flatnonzero(is_stw)
+
+        start, now = stw["c"].astype(np.int64), stw["e"].astype(np.int64)
+        finish = stw["d"].astype(np.int64)
+        known = (finish >= start) & (finish <= now) & (finish > 0)
+        out["start_ns"] = start - self.clock_offset_ns
+        out["total_ns"] = now - start
+        out["stopping_ns"] = np.where(known, finish - start, UNKNOWN)
+        out["stopped_ns"] = np.where(known, now - finish, UNKNOWN)
+        out["restart_lag_ns"] = stw["time_ns"].astype(np.int64) - (now - self.clock_offset_ns)
+        out["goid"] = stw["b"].astype(np.int64) if self.knows_goid else UNKNOWN
+        out["tid"] = stw["tid"]
+        out["cycle"] = stw["a"] >> 32
+        codes = (stw["a"] & 0xFF).astype(int)
+        for code in np.unique(codes[modern]):
+            words = self.reason_words.get(int(code), f"stwReason {int(code)}")
+            out["reason"][codes == code] = self.reason_id(words)
+
+        for i in np.flatnonzero(~modern):
+            work = companion.pop((int(stw["time_ns"][i]), int(stw["tid"][i])), None)
+            if work is not None:
+                used[work] = True
+            keep[i] = self._old_pause(out[i : i + 1], stw[i], int(flags[i]), None if work is None else events[work])
+
+        is_gc = np.isin(out["reason"], [self.reason_id(SWEEP_TERMINATION), self.reason_id(MARK_TERMINATION)])
+        sweep_term = keep & (out["reason"] == self.reason_id(SWEEP_TERMINATION))
+        self._begun.update(out["cycle"][sweep_term].tolist())
+        periodic = sweep_term & ((flags & self.wire.forcegc_goroutine) != 0)
+        self._periodic.update(out["cycle"][periodic].tolist())
+        out["cycle"][~is_gc] = UNKNOWN
+        used[positions] = True
+        return out[keep]
+
+    def _old_pause(self, out: Array, stw: Any, flags: int, work: Any) -> bool:
+        """Complete one pause of Go 1.21 or older in place; False if nothing can be said about it.
+
+        There a collection's pause is [work.pauseStart, end], the end being work.tEnd for a mark termination that
+        was final and the restart's own time otherwise. Any other stop has only our time of the request.
+        """
+        now = int(stw["e"])
+        code = int(stw["a"]) & 0xFF
+        asked = bool(flags & self.wire.asked)
+        out["stopping_ns"] = out["stopped_ns"] = UNKNOWN
+        string = 0 if work is None else int(work["a"])
+        if asked and (string or code not in (0, 1, 2)):
+            words = self.reason_words.get(code, f"stwReason {code}")
+            if string:
+                words = self.read_string(string & ((1 << 48) - 1), string >> 48) or "unknown"
+            out["reason"] = self.reason_id(words)
+            out["probe_clock"] = True
+            start = int(stw["c"])  # our own clock, so without the time namespace's offset
+            out["start_ns"] = start
+            out["total_ns"] = now - self.clock_offset_ns - start
+            return True
+        if work is None:
+            self.incomplete += 1
+            return False
+        start, end = int(work["b"]), int(work["e"])
+        final = start == int(work["d"]) and end >= start
+        if not final and start not in (int(work["c"]), int(work["d"])):
+            return False
+        if start <= self._last_pause_start and not asked:
+            return False  # a stop whose request was not seen, after the collection we already know
+        self._last_pause_start = start
+        finished = end if final else now
+        out["reason"] = self.reason_id(MARK_TERMINATION if start == int(work["d"]) else SWEEP_TERMINATION)
+        out["start_ns"] = start - self.clock_offset_ns
+        out["total_ns"] = finished - start
+        out["restart_lag_ns"] = int(stw["time_ns"]) - (finished - self.clock_offset_ns)
+        return True
+
+    def _cycles(self, events: Array, used: npt.NDArray[np.bool_]) -> Array:
+        kinds = (self.wire.cycle_clock, self.wire.cycle_heap, self.wire.cycle_work)
+        at = [np.flatnonzero(events["kind"] == kind) for kind in kinds]
+        times = [events["time_ns"][indices] for indices in at]
+        complete = np.intersect1d(np.intersect1d(times[0], times[1]), times[2])
+        rows = [indices[np.searchsorted(stamps, complete)] for indices, stamps in zip(at, times, strict=True)]
+        for indices in rows:
+            used[indices] = True
+        clock, heap, work = (events[indices] for indices in rows)
+        # A probe on a conditional branch (ARM64, Go 1.19) fires again when the stack grows: the first one counts.
+        numbers = clock["a"].astype(np.int64)
+        fresh = np.ones(len(numbers), bool)
+        fresh[1:] = numbers[1:] != numbers[:-1]
+        if len(fresh):
+            fresh[0] = numbers[0] != self._last_cycle
+            self._last_cycle = int(numbers[-1])
+        clock, heap, work = clock[fresh], heap[fresh], work[fresh]
+        out = np.zeros(len(clock), CYCLE)
+        out["time_ns"] = clock["time_ns"]
+        out["cycle"] = clock["a"]
+        stamps = [clock[name].astype(np.int64) for name in "bcde"]
+        out["sweep_termination_ns"] = stamps[1] - stamps[0]
+        out["mark_ns"] = stamps[2] - stamps[1]
+        out["mark_termination_ns"] = stamps[3] - stamps[2]
+        out["end_ns"] = stamps[3] - self.clock_offset_ns
+        for name, column in zip(("start", "end", "live", "goal"), "bcde", strict=True):
+            out[f"heap_{name}_bytes"] = heap[column]
+        out["pause_ns"] = work["b"]
+        out["assist_ns"] = work["c"]
+        out["maxprocs"] = work["d"]
+        for i, number in enumerate(out["cycle"].tolist()):
+            out["trigger"][i] = self._trigger(number, bool(work["e"][i]))
+            self._ended[number] = int(out["end_ns"][i])
+        return out
+
+    def _trigger(self, number: int, forced: bool) -> int:
+        begun, periodic = number in self._begun, number in self._periodic
+        self._begun.discard(number)
+        self._periodic.discard(number)
+        if forced:
+            return _FORCED
+        if periodic:
+            return _PERIODIC
+        return _HEAP if begun and self.knows_forced and self.knows_goid else UNKNOWN
+
+    def _sweeps(self, events: Array, used: npt.NDArray[np.bool_]) -> Array:
+        at = np.flatnonzero(events["kind"] == self.wire.sweep_end)
+        used[at] = True
+        done = [(int(event["a"]), int(event["time_ns"])) for event in events[at]]
+        found = [(n, when - self._ended[n]) for n, when in done if n in self._ended]
+        for number in [n for n in self._ended if n < self._last_cycle]:
+            del self._ended[number]
+        for number, _ in found:
+            self._ended.pop(number, None)
+        return np.array(found, SWEEP)

@@ -1,0 +1,60 @@
+"""A folder of small results that take long to compute: compiled probes, resolved executables.
+
+Root loads what is in here into the kernel, so an entry counts only if the folder belongs to us and nobody else may
+write to it. A cache that cannot be used is no error: things are computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import tempfile
+from typing import Any
+
+
+def folder() -> str:
+    """Where entries live: a system folder for root (whose HOME may be someone else's under sudo)."""
+    base = os.environ.get("GOTRACE_CACHE")
+    if not base:
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        base = "/var/cache/gotrace" if os.geteuid() == 0 else os.path.join(home, "gotrace")
+    return os.path.join(base, "compiled")
+
+
+def key(*parts: object) -> str:
+    """A name for what is determined by ``parts``."""
+    return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:32]
+
+
+def get(name: str) -> Any:
+    """The entry, or None."""
+    path = os.path.join(folder(), name)
+    try:
+        if not _trusted(os.lstat(folder())):
+            return None
+        with open(path) as file:
+            if not _trusted(os.fstat(file.fileno())):
+                return None
+            return json.load(file)
+    except (OSError, ValueError):
+        return None
+
+
+def put(name: str, value: Any) -> None:
+    """Keep ``value`` (JSON); an entry appears whole or not at all."""
+    try:
+        os.makedirs(folder(), mode=0o755, exist_ok=True)
+        if not _trusted(os.lstat(folder())):
+            return
+        descriptor, temporary = tempfile.mkstemp(dir=folder())
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(value, file)
+        os.replace(temporary, os.path.join(folder(), name))
+    except OSError:
+        return
+
+
+def _trusted(status: os.stat_result) -> bool:
+    return status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)

@@ -1,0 +1,53 @@
+"""The errors gotrace raises on purpose: one line of what is wrong, one line of what to do.
+
+The command line prints both lines and exits with ``exit_code``; nothing else may reach a user as
+an exception. Imports nothing, so every other module may import it.
+"""
+
+from __future__ import annotations
+
+
+class GotraceError(Exception):
+    """Something a person can act on.
+
+    ``message`` says what is wrong, ``hint`` what to do about it; both are single lines.
+    ``detail`` is the long form (a verifier log, a compiler's output), shown on request.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "", *, detail: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Errors travel from short-lived child processes to the parent by pickle.
+        return (_rebuild, (type(self), self.message, self.hint, self.detail))
+
+
+def _rebuild(cls: type[GotraceError], message: str, hint: str, detail: str) -> GotraceError:
+    return cls(message, hint, detail=detail)
+
+
+class UsageError(GotraceError):
+    """The command line asks for something that cannot be meant."""
+
+    exit_code = 2
+
+
+class BinaryError(GotraceError):
+    """An executable file is damaged, or is not what it has to be (an ELF file, a Go program)."""
+
+
+class TargetError(GotraceError):
+    """The process to look at is gone, out of reach, or cannot be traced safely."""
+
+
+class HostError(GotraceError):
+    """This kernel or this user may not do what tracing needs."""
+
+
+class LoadError(GotraceError):
+    """A BPF program did not compile, or the kernel refused it."""

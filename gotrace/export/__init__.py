@@ -1,0 +1,1 @@
+"""One module per output format. Imports nothing by itself."""

@@ -1,0 +1,184 @@
+"""`gotrace gc` as JSON: one object per pause and cycle, a start and a summary around them, and their schema."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from typing import Any
+
+from gotrace.analysis.gc_summary import GcSummary, statistics
+from gotrace.analysis.pauses import TRIGGERS, UNKNOWN, Batch
+
+SCHEMA_VERSION = 1
+
+Record = dict[str, Any]
+
+
+def wall_time(monotonic_ns: int, wall_offset_ns: int) -> str:
+    """CLOCK_MONOTONIC nanoseconds as ISO 8601 in UTC; the offset is wall clock minus monotonic at the start."""
+    seconds, nanoseconds = divmod(monotonic_ns + wall_offset_ns, 1_000_000_000)
+    stamp = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+    return f"{stamp:%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"
+
+
+def _known(value: Any) -> int | None:
+    return None if value == UNKNOWN else int(value)
+
+
+def pause_records(batch: Batch, reasons: list[str], wall_offset_ns: int) -> Iterator[Record]:
+    for row in batch.pauses:
+        yield {
+            "type": "stw",
+            "monotonic_ns": int(row["start_ns"]),
+            "time": wall_time(int(row["start_ns"]), wall_offset_ns),
+            "reason": reasons[int(row["reason"])],
+            "cycle": _known(row["cycle"]),
+            "goid": _known(row["goid"]),
+            "tid": int(row["tid"]),
+            "stopping_ns": _known(row["stopping_ns"]),
+            "stopped_ns": _known(row["stopped_ns"]),
+            "total_ns": int(row["total_ns"]),
+            "restart_lag_ns": int(row["restart_lag_ns"]),
+            "clock": "probe" if row["probe_clock"] else "runtime",
+        }
+
+
+def cycle_records(batch: Batch, wall_offset_ns: int) -> Iterator[Record]:
+    numbers = (
+        ("sweep_termination_ns", "mark_ns", "mark_termination_ns", "pause_ns", "assist_ns")
+        + ("heap_start_bytes", "heap_end_bytes", "heap_live_bytes", "heap_goal_bytes")
+        + ("maxprocs",)
+    )
+    for row in batch.cycles:
+        yield {
+            "type": "cycle",
+            "monotonic_ns": int(row["time_ns"]),
+            "time": wall_time(int(row["time_ns"]), wall_offset_ns),
+            "cycle": int(row["cycle"]),
+            "trigger": None if row["trigger"] == UNKNOWN else TRIGGERS[int(row["trigger"])],
+            **{name: int(row[name]) for name in numbers},
+        }
+    for row in batch.sweeps:
+        yield {"type": "sweep", "cycle": int(row["cycle"]), "sweep_ns": int(row["sweep_ns"])}
+
+
+def summary_record(summary: GcSummary, about: Record) -> Record:
+    """The closing record; ``about`` has what the session knows (duration_ns, events, cost, attach_ns, …)."""
+    return {
+        "type": "summary",
+        **about,
+        "cycles": summary.cycles,
+        "pauses": {
+            reason: {part: statistics(histogram) for part, histogram in parts.items()}
+            for reason, parts in summary.pauses.items()
+        },
+        "phases": {name: statistics(histogram) for name, histogram in summary.phases.items()},
+    }
+
+
+def _object(kind: str, properties: Record, optional: tuple[str, ...] = ()) -> Record:
+    required = ["type", *(name for name in properties if name not in optional)]
+    return {
+        "type": "object",
+        "properties": {"type": {"const": kind}, **properties},
+        "required": required,
+        "additionalProperties": False,
+    }
+
+
+def json_schema() -> Record:
+    """JSON Schema (2020-12) of one line of `--format ndjson`; `--format json` is an array of the same objects."""
+    integer, text = {"type": "integer"}, {"type": "string"}
+
+    def about(schema: Record, description: str) -> Record:
+        return {**schema, "description": description}
+
+    maybe_integer = {"type": ["integer", "null"]}
+    flag = {"type": "boolean"}
+    names = {"name": text, "reason": text}
+    missing = {"type": "array", "items": {"type": "object", "properties": names, "required": list(names)}}
+    probe = {"name": text, "symbol": text, "address": text, "instruction": text, "emulated": flag}
+    probes = {"type": "array", "items": {"type": "object", "properties": probe, "required": list(probe)}}
+    numbers = ("count", "min", "p50", "p90", "p99", "p99.9", "max", "sum")
+    stats = {
+        "type": "object",
+        "properties": {name: integer for name in numbers},
+        "required": ["count"],
+        "additionalProperties": False,
+    }
+    cost = {
+        "probe_hits": about(integer, "how often the target ran into a probe"),
+        "target_ns_estimate": about(integer, "hits times the cost of one, measured on this machine"),
+        "tool_cpu_s": about({"type": "number"}, "processor time of gotrace itself, its children included"),
+        "tool_rss_bytes": about(integer, "resident memory of the process that stays"),
+    }
+    events = {"received": integer, "lost": about(integer, "dropped by a full ring, or left without its other half")}
+    start = _object(
+        "start",
+        {
+            "schema": {"const": SCHEMA_VERSION},
+            "pid": integer,
+            "exe": text,
+            "go_version": text,
+            "arch": {"enum": ["amd64", "arm64"]},
+            "stripped": flag,
+            "pie": flag,
+            "monotonic_ns": integer,
+            "time": text,
+            "probes": probes,
+            "missing": about(missing, "what this target cannot give, and why"),
+        },
+    )
+    stw = _object(
+        "stw",
+        {
+            "monotonic_ns": about(integer, "CLOCK_MONOTONIC when stopping began"),
+            "time": about(text, "the same moment, ISO 8601 in UTC"),
+            "reason": about(text, "in the runtime's own words"),
+            "cycle": about(maybe_integer, "the GC cycle of a collection's pause"),
+            "goid": about(maybe_integer, "the goroutine that stopped the world"),
+            "tid": integer,
+            "stopping_ns": about(maybe_integer, "from the request until every P had stopped; null up to Go 1.21"),
+            "stopped_ns": about(maybe_integer, "from then to the end the runtime reports"),
+            "total_ns": about(integer, "what the runtime reports: the sum of the two"),
+            "restart_lag_ns": about(integer, "how much later than the reported end the world really ran"),
+            "clock": {"enum": ["runtime", "probe"]},
+        },
+    )
+    cycle = _object(
+        "cycle",
+        {
+            "monotonic_ns": integer,
+            "time": text,
+            "cycle": about(integer, "work.cycles, the number gctrace prints"),
+            "trigger": {"enum": [*TRIGGERS, None]},
+            **{name: about(integer, "gctrace's clock column") for name in _CLOCKS},
+            "pause_ns": about(integer, "MemStats.PauseNs of the cycle"),
+            "assist_ns": about(integer, "processor time of mark assists"),
+            **{f"heap_{name}_bytes": integer for name in ("start", "end", "live", "goal")},
+            "maxprocs": integer,
+        },
+    )
+    sweep = _object("sweep", {"cycle": integer, "sweep_ns": about(integer, "from the cycle's end to its last span")})
+    by_part = {"type": "object", "additionalProperties": {"type": "object", "additionalProperties": stats}}
+    summary = _object(
+        "summary",
+        {
+            "duration_ns": integer,
+            "ended": about(text, "why tracing ended"),
+            "events": {"type": "object", "properties": events, "required": list(events)},
+            "cost": {"type": "object", "properties": cost, "required": list(cost)},
+            "attach_ns": about(integer, "from the command's start until every probe was in place"),
+            "cycles": integer,
+            "pauses": about(by_part, "reason, then part (stopping, stopped, total), then statistics in ns"),
+            "phases": {"type": "object", "additionalProperties": stats},
+        },
+    )
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "gotrace gc, one object a line",
+        "oneOf": [start, stw, cycle, sweep, summary],
+    }
+
+
+_CLOCKS = ("sweep_termination_ns", "mark_ns", "mark_termination_ns")

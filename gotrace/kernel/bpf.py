@@ -1,0 +1,309 @@
+"""bpf(2) and perf_event_open(2) through ctypes: maps, programs, uprobes.
+
+The process that traces loads finished bytecode itself, so it needs no compiler library in its memory and is ready
+in milliseconds. Everything here is held by file descriptors: when they are closed, or the process dies in any way,
+the kernel removes the probes.
+
+Numbers are those of include/uapi/linux/bpf.h and perf_event.h, the same on every architecture but the system call
+numbers themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+import platform
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gotrace.errors import HostError, LoadError
+
+# The porting checklist of this module: (bpf, perf_event_open) system call numbers.
+_SYSCALLS = {"x86_64": (321, 298), "aarch64": (280, 241)}
+
+_MAP_CREATE, _PROG_LOAD = 0, 5
+_PROG_TYPE_KPROBE, _PROG_TYPE_TRACEPOINT = 2, 5
+MAP_TYPE_ARRAY, MAP_TYPE_RINGBUF = 2, 27
+_F_MMAPABLE = 1 << 10
+_LD_IMM64, _PSEUDO_MAP_FD = 0x18, 1
+
+_PERF_FLAG_FD_CLOEXEC = 8
+_PERF_TYPE_TRACEPOINT = 2
+_IOC_ENABLE, _IOC_SET_BPF = 0x2400, 0x40042408
+_UPROBE_PMU_TYPE = "/sys/bus/event_source/devices/uprobe/type"
+
+_LOG_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class MapSpec:
+    """A map as the compiler laid it out. ``max_entries`` of a ring buffer is its size in bytes."""
+
+    name: str
+    type: int
+    key_size: int
+    value_size: int
+    max_entries: int
+
+
+@dataclass(frozen=True)
+class BpfObject:
+    """Compiled programs and the maps they use, independent of any file descriptor.
+
+    ``programs`` maps a name to (instructions, relocations): 8-byte instructions, and for each load of a map's
+    descriptor its instruction index and the map's name.
+    """
+
+    maps: tuple[MapSpec, ...]
+    programs: dict[str, tuple[bytes, tuple[tuple[int, str], ...]]]
+
+    def to_json(self) -> dict[str, Any]:
+        maps = [[spec.name, spec.type, spec.key_size, spec.value_size, spec.max_entries] for spec in self.maps]
+        return {"maps": maps, "programs": {name: [code.hex(), where] for name, (code, where) in self.programs.items()}}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> BpfObject:
+        programs = {
+            name: (bytes.fromhex(code), tuple((index, map_name) for index, map_name in where))
+            for name, (code, where) in data["programs"].items()
+        }
+        return cls(tuple(MapSpec(*row) for row in data["maps"]), programs)
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _syscall(which: int, *args: object) -> int:
+    numbers = _SYSCALLS.get(platform.machine())
+    if numbers is None:
+        raise HostError(f"this machine is {platform.machine()}", "gotrace runs on x86-64 and ARM64 Linux")
+    result = _libc.syscall(ctypes.c_long(numbers[which]), *args)
+    return int(result)
+
+
+def _bpf(command: int, attr: bytes) -> int:
+    """The result of bpf(2), or minus errno."""
+    buffer = ctypes.create_string_buffer(attr.ljust(128, b"\0"), 128)
+    result = _syscall(0, ctypes.c_int(command), buffer, ctypes.c_uint(128))
+    return result if result >= 0 else -ctypes.get_errno()
+
+
+def refused(action: str, number: int) -> HostError:
+    """What a failed bpf or perf system call means to the person who ran it."""
+    hint = {
+        errno.EPERM: "run as root (sudo); in a container it needs --privileged, under kernel lockdown it cannot work",
+        errno.EACCES: "run as root (sudo)",
+        errno.ENOSYS: "this kernel was built without BPF; use one with CONFIG_BPF_SYSCALL",
+        errno.ENOMEM: "raise the locked-memory limit (ulimit -l unlimited) or the cgroup's memory limit",
+        errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    }.get(number, "`gotrace doctor` tells what this host allows")
+    return HostError(f"the kernel refused to {action}: {os.strerror(number)}", hint)
+
+
+class Map:
+    """A BPF map held by its descriptor.
+
+    Arrays are mapped into memory: reading a counter or writing a setting is then no system call, so it needs no
+    privilege on kernels that deny bpf(2) to ordinary users altogether.
+    """
+
+    def __init__(self, spec: MapSpec, fd: int) -> None:
+        self.spec = spec
+        self.fd = fd
+        self.memory: mmap.mmap | None = None
+        if spec.type == MAP_TYPE_ARRAY:
+            size = spec.max_entries * _aligned(spec.value_size, 8)
+            self.memory = mmap.mmap(fd, _aligned(size, mmap.PAGESIZE))
+
+    def words(self) -> tuple[int, ...]:
+        """The values of an array map as unsigned 64-bit words."""
+        assert self.memory is not None
+        count = self.spec.max_entries * _aligned(self.spec.value_size, 8) // 8
+        return struct.unpack_from(f"={count}Q", self.memory)
+
+    def write_words(self, words: Sequence[int]) -> None:
+        """Overwrite the first ``len(words)`` words of an array map."""
+        assert self.memory is not None
+        struct.pack_into(f"={len(words)}Q", self.memory, 0, *words)
+
+    def close(self) -> None:
+        if self.memory is not None:
+            self.memory.close()
+        os.close(self.fd)
+
+
+def _aligned(size: int, unit: int) -> int:
+    return (size + unit - 1) // unit * unit
+
+
+def _create_map(spec: MapSpec) -> Map:
+    flags = _F_MMAPABLE if spec.type == MAP_TYPE_ARRAY else 0
+    name = spec.name[:15].encode()
+    attr = struct.pack(
+        "<IIIIIIi15s", spec.type, spec.key_size, spec.value_size, spec.max_entries, flags, 0, 0, name
+    )
+    fd = _bpf(_MAP_CREATE, attr)
+    if fd < 0:
+        raise refused(f"create the map {spec.name}", -fd)
+    return Map(spec, fd)
+
+
+def _load_program(name: str, instructions: bytes, log: ctypes.Array[ctypes.c_char] | None = None) -> int:
+    code = ctypes.create_string_buffer(instructions, len(instructions))
+    license_text = ctypes.create_string_buffer(b"GPL")
+    log_level, log_size, log_address = (1, len(log), ctypes.addressof(log)) if log is not None else (0, 0, 0)
+    # BCC's TRACEPOINT_PROBE(category, event) makes a function of this name; every other program is a uprobe's.
+    kind = _PROG_TYPE_TRACEPOINT if name.startswith("tracepoint__") else _PROG_TYPE_KPROBE
+    attr = struct.pack(
+        "<IIQQIIQII15s",
+        kind,
+        len(instructions) // 8,
+        ctypes.addressof(code),
+        ctypes.addressof(license_text),
+        log_level,
+        log_size,
+        log_address,
+        0,
+        0,
+        name[:15].encode(),
+    )
+    return _bpf(_PROG_LOAD, attr)
+
+
+@dataclass
+class LoadedObject:
+    """Maps and programs in the kernel. Close it to give the descriptors back; attached probes stay attached."""
+
+    maps: dict[str, Map]
+    programs: dict[str, int]
+    _stack: contextlib.ExitStack = field(repr=False)
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def __enter__(self) -> LoadedObject:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def load(obj: BpfObject, wanted: set[str] | None = None) -> LoadedObject:
+    """Create the maps of ``obj`` and load its programs (all, or the ``wanted`` ones).
+
+    Raises HostError when the kernel refuses BPF, LoadError with the verifier's log when it refuses a program.
+    """
+    with contextlib.ExitStack() as stack:
+        maps: dict[str, Map] = {}
+        for spec in obj.maps:
+            maps[spec.name] = _create_map(spec)
+            stack.callback(maps[spec.name].close)
+        programs: dict[str, int] = {}
+        for name, (instructions, relocations) in obj.programs.items():
+            if wanted is not None and name not in wanted:
+                continue
+            code = bytearray(instructions)
+            for index, map_name in relocations:
+                struct.pack_into("<i", code, index * 8 + 4, maps[map_name].fd)
+            programs[name] = load_program(name, bytes(code))
+            stack.callback(os.close, programs[name])
+        return LoadedObject(maps, programs, stack.pop_all())
+
+
+def load_program(name: str, code: bytes) -> int:
+    """Load finished instructions; returns the program's descriptor. Raises HostError or LoadError."""
+    fd = _load_program(name, code)
+    if fd >= 0:
+        return fd
+    if -fd in (errno.EPERM, errno.ENOSYS, errno.ENOMEM):
+        raise refused(f"load the program {name}", -fd)
+    log = ctypes.create_string_buffer(_LOG_BYTES)
+    _load_program(name, code, log)
+    text = log.value.decode(errors="replace").strip()
+    last = text.splitlines()[-1] if text else "no log"
+    raise LoadError(
+        f"the kernel's verifier refused the program {name}: {os.strerror(-fd)} ({last})",
+        "run again with -v for the whole log, and report it with `uname -r`",
+        detail=text,
+    )
+
+
+def map_relocations(instructions: bytes, names_by_fd: dict[int, str]) -> tuple[tuple[int, str], ...]:
+    """Where ``instructions`` load a map's descriptor, and which map it is."""
+    found = []
+    index = 0
+    while index * 8 < len(instructions):
+        code, registers, _, immediate = struct.unpack_from("<BBhi", instructions, index * 8)
+        if code == _LD_IMM64:
+            if registers >> 4 == _PSEUDO_MAP_FD:
+                found.append((index, names_by_fd[immediate]))
+            index += 1  # the second half of the 16-byte instruction
+        index += 1
+    return tuple(found)
+
+
+def uprobe_pmu_type() -> int:
+    """The perf event type of uprobes on this kernel (4.17 and later)."""
+    try:
+        with open(_UPROBE_PMU_TYPE) as file:
+            return int(file.read())
+    except OSError:
+        raise HostError(
+            "this kernel has no uprobes for perf", "use a kernel with CONFIG_UPROBE_EVENTS (4.17 or later)"
+        ) from None
+
+
+def attach_uprobe(program_fd: int, path: str, file_offset: int, pid: int = -1) -> int:
+    """Run ``program_fd`` when the instruction at ``file_offset`` of ``path`` executes; returns the event's descriptor.
+
+    With a ``pid`` only that process is probed: the kernel puts no breakpoint into other processes of the file.
+    The probe lives as long as the descriptor. Raises HostError.
+    """
+    path_buffer = ctypes.create_string_buffer(os.fsencode(path))
+    config = (ctypes.addressof(path_buffer), file_offset)
+    return _attach(program_fd, uprobe_pmu_type(), 0, config, pid, f"the instruction at {file_offset:#x} of {path}")
+
+
+def attach_tracepoint(program_fd: int, category: str, name: str) -> int:
+    """Run ``program_fd`` at a tracepoint, in any process; returns the event's descriptor. Raises HostError."""
+    try:
+        with open(f"/sys/kernel/tracing/events/{category}/{name}/id") as file:
+            number = int(file.read())
+    except OSError as error:
+        hint = "mount tracefs: mount -t tracefs tracefs /sys/kernel/tracing"
+        raise HostError(f"the tracepoint {category}:{name} cannot be found: {error.strerror}", hint) from None
+    return _attach(program_fd, _PERF_TYPE_TRACEPOINT, number, (0, 0), -1, f"the tracepoint {category}:{name}")
+
+
+def _attach(program_fd: int, kind: int, config: int, more: tuple[int, int], pid: int, where: str) -> int:
+    # struct perf_event_attr, PERF_ATTR_SIZE_VER5: type, size, config, period, sample_type, read_format, flags
+    # (disabled), wakeup, bp_type, config1, config2.
+    attr = struct.pack("<IIQQQQQIIQQ", kind, 112, config, 1, 0, 0, 1, 0, 0, *more)
+    buffer = ctypes.create_string_buffer(attr.ljust(112, b"\0"), 112)
+    cpu = ctypes.c_int(-1 if pid > 0 else 0)
+    fd = _syscall(1, buffer, ctypes.c_int(pid), cpu, ctypes.c_int(-1), ctypes.c_ulong(_PERF_FLAG_FD_CLOEXEC))
+    if fd < 0:
+        raise refused(f"set a probe on {where}", ctypes.get_errno())
+    try:
+        fcntl.ioctl(fd, _IOC_SET_BPF, program_fd)
+        fcntl.ioctl(fd, _IOC_ENABLE, 0)
+    except OSError as error:
+        os.close(fd)
+        raise refused(f"attach to {where}", error.errno or 0) from None
+    return fd
+
+
+@contextlib.contextmanager
+def closing_all(fds: list[int]) -> Iterator[None]:
+    """Close every descriptor in ``fds`` (also those added meanwhile) on the way out."""
+    try:
+        yield
+    finally:
+        while fds:
+            os.close(fds.pop())

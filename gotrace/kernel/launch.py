@@ -1,0 +1,96 @@
+"""Starting a command so that it is stopped before its first instruction, until its probes are in place.
+
+The child asks to be traced and executes the command: the kernel stops it inside execve, with its executable mapped and
+nothing of it run. Detaching lets it go, untouched: descriptors, signals, terminal and process group are the caller's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import struct
+
+from gotrace.errors import HostError, UsageError
+
+_TRACEME, _DETACH, _SETOPTIONS = 0, 17, 0x4200
+_OPTION_EXITKILL = 0x100000
+
+
+class Launched:
+    """A command we started. It must be released or killed."""
+
+    def __init__(self, command: list[str]) -> None:
+        """Start ``command`` and stop it; raises UsageError when it cannot be executed, HostError without ptrace."""
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+        self._status: int | None = None
+        read_end, write_end = os.pipe()  # close-on-exec: a successful execve closes it without a word
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._become(command, write_end)
+        os.close(write_end)
+        with os.fdopen(read_end, "rb") as file:
+            failure = file.read()
+        _, status = os.waitpid(self.pid, 0)
+        if failure:
+            stage, number = struct.unpack("ci", failure)
+            if stage == b"t":
+                raise HostError(f"a child may not be traced: {os.strerror(number)}", "start it yourself and use --pid")
+            hint = "check the command after `--`: its spelling, its permissions, your PATH"
+            raise UsageError(f"cannot run {command[0]}: {os.strerror(number)}", hint)
+        if not os.WIFSTOPPED(status):
+            raise HostError(f"{command[0]} ended before it could be traced", "start it yourself and use --pid")
+        # If we die before letting it go it must not stay behind, stopped for ever.
+        self._ptrace(_SETOPTIONS, _OPTION_EXITKILL)
+
+    def _become(self, command: list[str], write_end: int) -> None:
+        try:
+            # Python ignores these two; a command expects the system's defaults.
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+            stage = b"t"
+            if self._libc.ptrace(_TRACEME, 0, None, None) == 0:
+                stage = b"e"
+                os.execvp(command[0], command)
+            raise OSError(ctypes.get_errno(), "")
+        except OSError as error:
+            os.write(write_end, struct.pack("ci", stage, error.errno or 0))
+        finally:
+            os._exit(127)
+
+    def _ptrace(self, request: int, data: int = 0) -> None:
+        self._libc.ptrace(request, self.pid, None, data)
+
+    def release(self) -> None:
+        """Let the command run."""
+        self._ptrace(_DETACH)
+
+    def kill(self) -> None:
+        """End a command that was never released, or that has to go at once."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self._wait(0)
+
+    def terminate(self) -> None:
+        """Ask the command to end (SIGTERM), and wait until it has."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGTERM)
+            self._wait(0)
+
+    def poll(self) -> int | None:
+        """The command's wait status, or None while it runs."""
+        return self._status if self._status is not None else self._wait(os.WNOHANG)
+
+    def exit_code(self) -> int:
+        """The command's exit status as a shell would report it (128 + the signal that ended it)."""
+        status = self.poll()
+        if status is None:
+            return 0
+        return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+    def _wait(self, options: int) -> int | None:
+        pid, status = os.waitpid(self.pid, options)
+        if pid:
+            self._status = status
+        return self._status

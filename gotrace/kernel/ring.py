@@ -1,0 +1,113 @@
+"""Reading the BPF ring buffer in bulk: everything between two positions is one numpy array.
+
+The kernel maps a ring buffer as: the consumer position's page (ours to write), the producer position's page, then the
+data area twice in a row, so that no record ever wraps. Every record is one ``struct event`` behind the kernel's 8-byte
+header (length and flags, page offset), 64 bytes in all.
+"""
+
+from __future__ import annotations
+
+import functools
+import mmap
+import re
+import threading
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+_BUSY, _DISCARD = 1 << 31, 1 << 30
+_C_TYPES = {"u8": "u1", "u16": "<u2", "u32": "<u4", "u64": "<u8"}
+
+
+def event_dtype(header_text: str) -> np.dtype[np.void]:
+    """The numpy dtype of ``struct event``, from the C header's text.
+
+    Raises ValueError when the struct is absent, has a type we do not know, or would need implicit padding.
+    """
+    struct = re.search(r"struct event \{(.*?)\n\};", header_text, re.S)
+    if struct is None:
+        raise ValueError("no struct event in the header")
+    body = re.sub(r"/\*.*?\*/", "", struct.group(1), flags=re.S)
+    fields = re.findall(r"(\w+)\s+(\w+)\s*;", body)
+    if len(fields) != body.count(";") or any(kind not in _C_TYPES for kind, _ in fields):
+        raise ValueError("struct event has a field that is no plain unsigned integer")
+    packed = np.dtype([(name, _C_TYPES[kind]) for kind, name in fields])
+    aligned = np.dtype([(name, _C_TYPES[kind]) for kind, name in fields], align=True)
+    if packed.itemsize != aligned.itemsize or packed.fields != aligned.fields:
+        raise ValueError("struct event has implicit padding")
+    return packed
+
+
+@functools.cache
+def EVENT() -> np.dtype[np.void]:  # noqa: N802 - it stands for the one dtype
+    """The dtype of an event: time_ns, tid, kind, cpu, a, b, c, d, e (56 bytes)."""
+    from gotrace.kernel.compiler import ebpf_folder
+
+    return event_dtype((Path(ebpf_folder()) / "include" / "event.h").read_text())
+
+
+Events = npt.NDArray[np.void]
+
+
+class _Barrier:
+    """A full memory barrier, which Python has no name for.
+
+    Releasing a lock is a store-release, taking it again a load-acquire, and the Arm architecture keeps a
+    load-acquire behind an earlier store-release in program order ("barrier-ordered-before", [L]; po; [A]). Loads
+    before the pair are thus seen before loads and stores after it. On x86-64 the locked instruction does the same.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def __call__(self) -> None:
+        self._lock.release()
+        self._lock.acquire()
+
+
+class RingReader:
+    """The consumer's end of a ring buffer that carries ``struct event`` records.
+
+    ``received`` counts the events read so far. One reader per ring.
+    """
+
+    def __init__(self, map_fd: int, size: int) -> None:
+        self.received = 0
+        self._size = size
+        page = mmap.PAGESIZE
+        self._consumer_page = mmap.mmap(map_fd, page)
+        self._shared = mmap.mmap(map_fd, page + 2 * size, prot=mmap.PROT_READ, offset=page)
+        self._consumer = np.frombuffer(self._consumer_page, np.uint64, 1)
+        self._producer = np.frombuffer(self._shared, np.uint64, 1)
+        record = np.dtype([("length", "<u4"), ("page", "<u4"), ("event", EVENT())])
+        self._record_size = record.itemsize
+        self._records = np.frombuffer(self._shared, record, 2 * size // record.itemsize, page)
+        self._barrier = _Barrier()
+
+    def read(self) -> Events:
+        """Every complete event since the last call, oldest first, as a copy of our own."""
+        producer = int(self._producer[0])
+        self._barrier()  # the position first, then the records it covers
+        consumer = int(self._consumer[0])
+        count = (producer - consumer) // self._record_size
+        first = (consumer % self._size) // self._record_size
+        records = self._records[first : first + count]
+        busy = np.flatnonzero(records["length"] & _BUSY)
+        if len(busy):
+            records = records[: busy[0]]
+        events = records["event"][(records["length"] & _DISCARD) == 0] if _any_discarded(records) else records["event"]
+        events = events.copy()
+        self._barrier()  # the copy is finished before the kernel may reuse its place
+        self._consumer[0] = consumer + len(records) * self._record_size
+        self.received += len(events)
+        return events
+
+    def fill(self) -> float:
+        """How full the ring is, 0 to 1."""
+        return (int(self._producer[0]) - int(self._consumer[0])) / self._size
+
+
+def _any_discarded(records: npt.NDArray[np.void]) -> bool:
+    return bool(len(records)) and bool((records["length"] & _DISCARD).any())

@@ -1,0 +1,125 @@
+"""What a probe is: data. One stem names two files, ``ebpf/<stem>.bpf.c`` and ``probes/<stem>.py``.
+
+The Python file declares a `Probe` called ``PROBE`` (the kinds of events with their named columns, the settings its C text
+reads, the counters of its hits) and gives ``plan(program)``: which instructions of a Go program to probe, and with what
+settings. Everything that has to know all probes walks `all_probes`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import pkgutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gotrace.kernel.bpf import BpfObject
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of event: its number on the wire and the names of its columns a..e (fewer than five leave the rest 0)."""
+
+    name: str
+    number: int
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A probe's declaration. ``config`` and ``hits`` are names; their order is their place in the kernel's arrays."""
+
+    stem: str
+    summary: str
+    kinds: tuple[Kind, ...]
+    config: tuple[str, ...]
+    hits: tuple[str, ...]
+    constants: dict[str, int] = field(default_factory=dict)
+
+    def cflags(self) -> tuple[str, ...]:
+        """The declaration as macros, so that the C text names what is declared here and cannot disagree."""
+        macros = {f"KIND_{kind.name.upper()}": kind.number for kind in self.kinds}
+        macros |= {f"CONFIG_{name.upper()}": slot for slot, name in enumerate(self.config)}
+        macros |= {f"HIT_{name.upper()}": slot for slot, name in enumerate(self.hits)}
+        macros |= self.constants
+        macros |= {"CONFIG_SLOTS": len(self.config), "HIT_SLOTS": len(self.hits)}
+        return tuple(f"-D{name}={value}" for name, value in macros.items())
+
+    def source(self) -> str:
+        """The C text to compile: the shared maps, then the probe's own file, with line numbers that point into them."""
+        from gotrace.kernel.compiler import ebpf_folder
+
+        parts = []
+        for name in ("ring.bpf.h", f"{self.stem}.bpf.c"):
+            path = Path(ebpf_folder()) / name
+            parts.append(f'#line 1 "{name}"\n{path.read_text()}')
+        return "\n".join(parts)
+
+    def compile(self) -> BpfObject:
+        """Compile with BCC; for a short-lived child process only."""
+        from gotrace.kernel.compiler import compile_object
+
+        return compile_object(self.source(), self.cflags())
+
+
+@dataclass(frozen=True)
+class Point:
+    """One instruction to probe: ``program`` is the C function that runs there, ``code`` the bytes that must be there."""
+
+    name: str
+    program: str
+    symbol: str
+    address: int
+    file_offset: int
+    code: bytes
+    instruction: str
+    emulated: bool
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Something this target cannot give, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything about an executable file that tracing it needs; a function of the file alone, so it is cached.
+
+    ``addresses`` names the settings in ``config`` that are link-time virtual addresses: the session adds the load
+    bias of a position-independent executable. ``facts`` is what the probe's own decoding needs to know.
+    """
+
+    go_version: str
+    arch: str
+    stripped: bool
+    pie: bool
+    first_vaddr: int
+    points: tuple[Point, ...]
+    config: dict[str, int]
+    addresses: tuple[str, ...]
+    missing: tuple[Missing, ...]
+    facts: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        data = dataclasses.asdict(self)
+        for point in data["points"]:
+            point["code"] = point["code"].hex()
+        return data
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Plan:
+        points = tuple(Point(**{**point, "code": bytes.fromhex(point["code"])}) for point in data["points"])
+        missing = tuple(Missing(**item) for item in data["missing"])
+        return cls(**{**data, "points": points, "missing": missing, "addresses": tuple(data["addresses"])})
+
+
+def all_probes() -> dict[str, Any]:
+    """Every module of the package `gotrace.probes`, by stem."""
+    package = importlib.import_module("gotrace.probes")
+    names = sorted(info.name for info in pkgutil.iter_modules(package.__path__))
+    return {name: importlib.import_module(f"gotrace.probes.{name}") for name in names}

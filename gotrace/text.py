@@ -1,0 +1,41 @@
+"""Text for people: names made harmless for a terminal, and numbers with units."""
+
+from __future__ import annotations
+
+_DURATIONS = ((60_000_000_000, "min"), (1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us"))
+_BYTES = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+# Characters that change the direction of the text around them.
+_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def printable(name: str | bytes) -> str:
+    """``name``, which somebody else chose, with everything escaped that could act on a terminal or hide text."""
+    if isinstance(name, bytes):
+        name = name.decode("utf-8", "surrogateescape")
+    return "".join(char if char.isprintable() and char not in _BIDI else _escaped(char) for char in name)
+
+
+def _escaped(char: str) -> str:
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode()
+
+
+def duration_text(ns: float) -> str:
+    """Nanoseconds with three significant digits: 812 ns, 1.24 us, 15.3 ms, 2.00 s."""
+    return _scaled(ns, _DURATIONS, "ns")
+
+
+def bytes_text(size: float) -> str:
+    """Bytes with three significant digits: 512 B, 4.00 MiB."""
+    return _scaled(size, _BYTES, "B")
+
+
+def _scaled(value: float, units: tuple[tuple[int, str], ...], smallest: str) -> str:
+    for factor, unit in units:
+        if abs(value) >= factor:
+            scaled = value / factor
+            digits = 2 if abs(scaled) < 9.995 else 1 if abs(scaled) < 99.95 else 0
+            return f"{scaled:.{digits}f} {unit}"
+    return f"{value:.0f} {smallest}"

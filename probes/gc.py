@@ -1,0 +1,238 @@
+"""Stop-the-world pauses and GC cycles, by the Go runtime's own clock.
+
+Where the probes sit, and why there:
+
+* ``startTheWorldWithSema``, entry (Go 1.22 and later). Its argument is the runtime's worldStop record: the reason, when
+  stopping began and (1.23) when every P had stopped. One probe near the end gives ``now``, the time the runtime subtracts
+  from: ``now - start`` is bit for bit what it adds to MemStats.PauseNs.
+* ``timeHistogram.record`` calls in ``stopTheWorldWithSema`` (Go 1.22 only): their argument is the stopping time.
+* ``stopTheWorldWithSema``, entry (up to Go 1.21, which hands no record over): the reason, and our own clock for stops
+  that are no collections; a collection's start is ``work.pauseStart``.
+* ``prepareFreeWorkbufs``, entry: called once per cycle right after the world runs again, when ``work`` holds exactly
+  what GODEBUG=gctrace=1 prints.
+* the last ``gopark`` call of ``bgsweep``: the cycle's sweeping is done.
+
+Every probe sits on an instruction the kernel emulates where there is one; see `gotrace.binary.code`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gotrace.errors import BinaryError
+from gotrace.probe import Kind, Missing, Plan, Point, Probe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from gotrace.analysis.pauses import GcDecoder
+    from gotrace.binary.code import Site
+    from gotrace.binary.globals import Globals
+    from gotrace.binary.layout import Layout
+    from gotrace.binary.program import GoProgram
+    from gotrace.kernel.process import Process
+
+FLAG_WORLDSTOP, FLAG_PRESET_NOW, FLAG_FORCEGC_GOROUTINE, FLAG_ASKED = 1, 2, 4, 8
+
+PROBE = Probe(
+    stem="gc",
+    summary="every stop-the-world pause and GC cycle",
+    kinds=(
+        # word: reason (8 bits), flags (8 bits), work.cycles (upper 32 bits); times are CLOCK_MONOTONIC ns
+        Kind("stw", 0x101, ("word", "goid", "start_ns", "finish_ns", "now_ns")),
+        # before an stw event of the same thread and time, up to Go 1.21; reason: string address | length << 48
+        Kind("stw_work", 0x102, ("reason", "pause_start", "sweep_term", "mark_term", "end")),
+        Kind("cycle_clock", 0x103, ("cycle", "sweep_term", "mark", "mark_term", "end")),
+        Kind("cycle_heap", 0x104, ("cycle", "start_bytes", "end_bytes", "live_bytes", "goal_bytes")),
+        Kind("cycle_work", 0x105, ("cycle", "pause_ns", "assist_ns", "maxprocs", "forced")),
+        Kind("sweep_end", 0x106, ("cycle",)),
+    ),
+    config=(
+        "work_cycles",
+        "work_heaps",
+        "work_user_forced",
+        "gc_controller",
+        "gc_last_heap_goal",
+        "gc_assist_time",
+        "has_goid",
+        "g_m",
+        "m_curg",
+        "m_preemptoff",
+        "g_goid",
+        "g_startpc",
+        "forcegc_pc",
+        "has_finish",
+        "reason_is_string",
+        "now_slot",
+    ),
+    hits=(
+        *("stop_begin", "stop_recorded", "restart_begin", "restart_end_slot"),
+        *("restart_end_ret", "cycle_end", "sweep_end"),
+    ),
+    constants={
+        "FLAG_WORLDSTOP": FLAG_WORLDSTOP,
+        "FLAG_PRESET_NOW": FLAG_PRESET_NOW,
+        "FLAG_FORCEGC_GOROUTINE": FLAG_FORCEGC_GOROUTINE,
+        "FLAG_ASKED": FLAG_ASKED,
+        # offsets from &work.cycles, the same in every release and on both architectures (the heap sizes moved)
+        "WORK_MAXPROCS": 8,
+        "WORK_T_SWEEP_TERM": 16,
+        "WORK_T_MARK": 24,
+        "WORK_T_MARK_TERM": 32,
+        "WORK_T_END": 40,
+        "WORK_PAUSE_NS": 48,
+        "WORK_PAUSE_START": 56,
+    },
+)
+
+
+class _Builder:
+    """Collects the points of a plan; what cannot be had goes to ``missing`` with its reason."""
+
+    def __init__(self, program: GoProgram) -> None:
+        self.program = program
+        self.points: list[Point] = []
+        self.missing: list[Missing] = []
+        self.config: dict[str, int] = {}
+
+    def add(self, name: str, c_program: str, sites: Callable[[], Sequence[Site]]) -> bool:
+        """Add every site of a probe, or say why there is none."""
+        try:
+            found = sites()
+        except BinaryError as error:
+            self.missing.append(Missing(name, error.message))
+            return False
+        if not found:
+            self.missing.append(Missing(name, "the instruction to probe is not in this executable"))
+        for site in found:
+            self.points.append(
+                Point(
+                    name,
+                    c_program,
+                    site.symbol,
+                    site.address,
+                    site.file_offset,
+                    site.code,
+                    site.instruction,
+                    site.emulated,
+                )
+            )
+        return bool(found)
+
+    def lacks(self, name: str, reason: str) -> None:
+        self.missing.append(Missing(name, reason))
+
+
+def _add_goroutine(build: _Builder, layout: Layout) -> None:
+    """Who stopped the world: offsets in g and m, and the goroutine that only ever starts periodic collections."""
+    fields = {"g_m": ("g", "m"), "m_curg": ("m", "curg"), "g_goid": ("g", "goid"), "g_startpc": ("g", "startpc")}
+    unknown = [name for struct, name in fields.values() if not layout.has(f"runtime.{struct}", name)]
+    if unknown:
+        build.lacks("goid", f"the place of {', '.join(unknown)} in {build.program.go_version} is not known")
+        return
+    for setting, (struct, name) in fields.items():
+        build.config[setting] = layout.offset(f"runtime.{struct}", name)
+    build.config["has_goid"] = 1
+    helper = build.program.pclntab.function("runtime.forcegchelper")
+    if helper is not None:
+        build.config["forcegc_pc"] = helper.entry
+
+
+def _add_cycle(build: _Builder, found: Globals) -> None:
+    """The summary of each cycle, from the runtime's globals."""
+    from gotrace.binary import code
+
+    for name, reason in found.missing.items():
+        build.lacks(name, reason)
+    if found.work_cycles is not None:
+        build.config["work_cycles"] = found.work_cycles
+        build.config["work_heaps"] = found.work_heaps
+        if found.work_user_forced is not None:
+            build.config["work_user_forced"] = found.work_user_forced
+        if found.gc_controller is not None:
+            build.config["gc_controller"] = found.gc_controller
+            build.config["gc_last_heap_goal"] = found.gc_last_heap_goal
+            build.config["gc_assist_time"] = found.gc_assist_time
+        build.add("cycle", "cycle_end", lambda: [code.entry_site(build.program, "runtime.prepareFreeWorkbufs")])
+        build.add("sweep", "sweep_end", lambda: code.call_sites(build.program, "runtime.bgsweep", "runtime.gopark")[-1:])
+
+
+def decoder(plan: Plan, process: Process) -> GcDecoder:
+    """What turns the events of a process with this plan into pauses and cycles."""
+    from gotrace.analysis.pauses import GcDecoder, WireFormat
+
+    numbers = {kind.name: kind.number for kind in PROBE.kinds}
+    wire = WireFormat(
+        **numbers, worldstop=FLAG_WORLDSTOP, forcegc_goroutine=FLAG_FORCEGC_GOROUTINE, asked=FLAG_ASKED
+    )
+    return GcDecoder(
+        wire,
+        {int(number): words for number, words in plan.facts["reasons"].items()},
+        process.read_string,
+        knows_forced=plan.facts["knows_forced"],
+        knows_goid=plan.facts["knows_goid"],
+        clock_offset_ns=process.time_offset_ns(),
+    )
+
+
+def plan(program: GoProgram) -> Plan:
+    """Which instructions of ``program`` to probe and what the C text has to know about it. Raises BinaryError."""
+    from gotrace.binary import code
+    from gotrace.binary.globals import find_globals
+    from gotrace.binary.layout import layout_of, stw_reasons
+
+    build = _Builder(program)
+    version = program.version
+    found = find_globals(program)
+    layout = layout_of(program)
+    start, stop = "runtime.startTheWorldWithSema", "runtime.stopTheWorldWithSema"
+
+    _add_goroutine(build, layout)
+    _add_cycle(build, found)
+
+    if version >= (1, 22):
+        build.add("restart begin", "restart_begin", lambda: [code.entry_site(program, start)])
+        if version >= (1, 23):
+            build.config["has_finish"] = 1
+        else:
+            recorded = "runtime.(*timeHistogram).record"
+            build.add("stopping", "stop_recorded", lambda: code.call_sites(program, stop, recorded))
+    else:
+        build.lacks("stopping", "Go 1.21 and older keep no time at which the world had stopped: pauses have a total only")
+        if version < (1, 21):
+            if layout.has("runtime.m", "preemptoff"):
+                build.config["reason_is_string"] = 1
+                build.config["m_preemptoff"] = layout.offset("runtime.m", "preemptoff")
+            else:
+                build.lacks("reason", "the reason's place is not known in this Go version")
+        if build.config.get("g_m") or version >= (1, 21):
+            build.add("stop begin", "stop_begin", lambda: [code.entry_site(program, stop)])
+        if program.pclntab.inlined_in(stop):
+            build.lacks("stops other than collections", f"{stop} was inlined by the compiler (PGO)")
+    slot = code.result_slot(program, start)
+    wakep = code.call_sites(program, start, "runtime.wakep") if slot is not None else []
+    if len(wakep) == 1 and slot is not None:
+        build.config["now_slot"] = slot
+        build.add("restart end", "restart_end_slot", lambda: wakep)
+    else:
+        build.add("restart end", "restart_end_ret", lambda: code.ret_sites(program, start))
+    reasons = {str(number): words for number, words in stw_reasons(program).items()}
+    addresses = ("work_cycles", "work_user_forced", "gc_controller", "forcegc_pc")
+    facts = {
+        "reasons": reasons,
+        "knows_forced": "work_user_forced" in build.config,
+        "knows_goid": "has_goid" in build.config,
+        "clock": "the runtime's own" if version >= (1, 22) else "the runtime's own for collections, the probe's for others",
+    }
+    return Plan(
+        go_version=program.go_version,
+        arch=program.arch,
+        stripped=program.stripped,
+        pie=program.pie,
+        first_vaddr=program.elf.first_vaddr,
+        points=tuple(build.points),
+        config=build.config,
+        addresses=addresses,
+        missing=tuple(build.missing),
+        facts=facts,
+    )

@@ -159,7 +159,7 @@ class _Run:
         self.outputs = outputs
         self.min_pause = min_pause
         self.wall_offset_ns = time.time_ns() - time.monotonic_ns()
-        self.decoder = decoder(session.plan, session.process)
+        self.decoder = decoder(session)
         self.total = GcSummary()
         self.interval = GcSummary()
         self.log = hdr_log.Writer(outputs.hlog, time.time()) if outputs.hlog else None
@@ -215,10 +215,13 @@ class _Run:
             self.outputs.table.interval(self.interval, length_ns, self.lost)
         if self.log:
             end = time.time()
+            begin = end - length_ns / 1e9
+            # Readers that are given no tag read the line without one: every pause, whatever its reason.
+            self.log.write(None, begin, end, self.interval.all_pauses())
             for reason, parts in self.interval.pauses.items():
                 for part, histogram in parts.items():
-                    if histogram.count:
-                        self.log.write(hdr_log.tag(reason, part), end - length_ns / 1e9, end, histogram)
+                    if histogram.count or histogram.out_of_range:
+                        self.log.write(hdr_log.tag(reason, part), begin, end, histogram)
         self.interval = GcSummary()
 
     def finish(self, duration_ns: int, ended: str) -> None:
@@ -234,6 +237,6 @@ class _Run:
             self.outputs.json.write([gc_json.summary_record(self.total, about)])
         if self.outputs.hgrm:
             named = {hdr_log.tag(reason, part): histogram for reason, part, histogram in self.total.rows() if part}
-            hgrm.write(self.outputs.hgrm, named)
+            hgrm.write(self.outputs.hgrm, {"all_pauses.total": self.total.all_pauses(), **named})
         if self.outputs.table:
             self.outputs.table.summary(self.total, about, session.plan)

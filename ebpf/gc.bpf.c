@@ -10,8 +10,7 @@
 struct stop {
 	u64 reason;	/* stwReason; Go <= 1.20: address of the reason's string, 0 for a collection */
 	u64 reason_len; /* Go <= 1.20: length of that string */
-	u64 asked_ns;	/* bpf_ktime at the request; only where the runtime keeps no time of its own */
-	u64 start_ns;	/* nanotime when stopping began */
+	u64 start_ns;	/* nanotime when stopping began; up to Go 1.21 bpf_ktime at the request */
 	u64 finish_ns;	/* nanotime when all Ps had stopped; 0 where it is not known */
 	u64 goid;	/* the goroutine that stopped the world */
 	u64 flags;
@@ -57,7 +56,7 @@ int stop_begin(struct pt_regs *ctx)
 	if (!cfg || !stop)
 		return 0;
 	count_hit(HIT_STOP_BEGIN);
-	stop->asked_ns = bpf_ktime_get_ns();
+	stop->start_ns = bpf_ktime_get_ns();
 	stop->flags = FLAG_ASKED;
 	if (cfg->slot[CONFIG_REASON_IS_STRING]) {
 		/* stopTheWorld(reason) leaves the reason in m.preemptoff; a collection leaves it empty. */

@@ -8,6 +8,7 @@ are cached, so that a second start takes milliseconds. Closing a session detache
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import platform
 import time
@@ -44,13 +45,15 @@ class Cost:
 class Session:
     """A probe attached to a process. Use `opened`."""
 
-    def __init__(self, probe: Probe, process: Process, plan: Plan, loaded: bpf.LoadedObject) -> None:
+    def __init__(self, probe: Probe, process: Process, plan: Plan, loaded: bpf.LoadedObject, bias: int, exe: int) -> None:
         self.probe = probe
         self.process = process
         self.plan = plan
         self.attach_ns = 0
         self._ns_per_hit = (0.0, 0.0)
         self._loaded = loaded
+        self._bias = bias
+        self._exe = exe  # stays readable when the process is gone and when root is given up
         self._ring: RingReader | None = None
 
     @property
@@ -76,6 +79,16 @@ class Session:
     def hits(self) -> dict[str, int]:
         """How often the target ran into each probe."""
         return dict(zip(self.probe.hits, self._loaded.maps["hits"].words(), strict=True))
+
+    def static_text(self, address: int, length: int) -> str:
+        """``length`` bytes at a run-time address of the executable's read-only data, as text; "" if there are none."""
+        from gotrace.binary.elf import Elf
+
+        try:
+            with Elf(mmap.mmap(self._exe, 0, prot=mmap.PROT_READ), self.process.exe_path) as elf:
+                return elf.read(address - self._bias, min(length, 256)).decode("utf-8", "replace")
+        except GotraceError:
+            return ""
 
     def wait(self, seconds: float) -> bool:
         """Sleep up to ``seconds``; True as soon as the target has exited."""
@@ -110,15 +123,16 @@ def opened(module: Any, process: Process) -> Iterator[Session]:
     probe: Probe = module.PROBE
     plan, obj = _prepared(module, process)
     fds: list[int] = []
-    with bpf.load(obj, {point.program for point in plan.points}) as loaded, bpf.closing_all(fds):
-        loaded.maps["config"].write_words(_settings(probe, plan, process))
-        with open(process.exe_path, "rb") as file:
-            for point in plan.points:
-                _verify(file.fileno(), point)
+    with bpf.load(obj, {point.program for point in plan.points}) as loaded, bpf.closing_all(fds), contextlib.ExitStack() as stack:
+        bias = process.load_bias(plan.first_vaddr) if plan.pie else 0
+        loaded.maps["config"].write_words(_settings(probe, plan, bias))
+        exe = stack.enter_context(_executable(process))
+        for point in plan.points:
+            _verify(exe, point)
         for point in plan.points:
             program = loaded.programs[point.program]
             fds.append(bpf.attach_uprobe(program, process.exe_path, point.file_offset, process.pid))
-        session = Session(probe, process, plan, loaded)
+        session = Session(probe, process, plan, loaded, bias, exe)
         session.attach_ns = time.monotonic_ns() - begin
         yield session
 
@@ -171,6 +185,19 @@ def resolve(module_name: str, path: str) -> Plan:
         return plan
 
 
+@contextlib.contextmanager
+def _executable(process: Process) -> Iterator[int]:
+    """A descriptor of the target's executable."""
+    try:
+        descriptor = os.open(process.exe_path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise TargetError(f"process {process.pid} has exited", "give the pid of a running Go program") from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def _verify(descriptor: int, point: Point) -> None:
     """The last look before a breakpoint is written: the running file has the very instruction that was resolved."""
     found = os.pread(descriptor, len(point.code), point.file_offset)
@@ -181,8 +208,7 @@ def _verify(descriptor: int, point: Point) -> None:
         )
 
 
-def _settings(probe: Probe, plan: Plan, process: Process) -> list[int]:
-    bias = process.load_bias(plan.first_vaddr) if plan.pie else 0
+def _settings(probe: Probe, plan: Plan, bias: int) -> list[int]:
     unknown = set(plan.config) - set(probe.config)
     assert not unknown, unknown
     values = {name: plan.config.get(name, 0) for name in probe.config}

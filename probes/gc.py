@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from gotrace.binary.globals import Globals
     from gotrace.binary.layout import Layout
     from gotrace.binary.program import GoProgram
-    from gotrace.kernel.process import Process
+    from gotrace.session import Session
 
 FLAG_WORLDSTOP, FLAG_PRESET_NOW, FLAG_FORCEGC_GOROUTINE, FLAG_ASKED = 1, 2, 4, 8
 
@@ -157,8 +157,8 @@ def _add_cycle(build: _Builder, found: Globals) -> None:
         build.add("sweep", "sweep_end", lambda: code.call_sites(build.program, "runtime.bgsweep", "runtime.gopark")[-1:])
 
 
-def decoder(plan: Plan, process: Process) -> GcDecoder:
-    """What turns the events of a process with this plan into pauses and cycles."""
+def decoder(session: Session) -> GcDecoder:
+    """What turns the events of a session into pauses and cycles."""
     from gotrace.analysis.pauses import GcDecoder, WireFormat
 
     numbers = {kind.name: kind.number for kind in PROBE.kinds}
@@ -167,11 +167,11 @@ def decoder(plan: Plan, process: Process) -> GcDecoder:
     )
     return GcDecoder(
         wire,
-        {int(number): words for number, words in plan.facts["reasons"].items()},
-        process.read_string,
-        knows_forced=plan.facts["knows_forced"],
-        knows_goid=plan.facts["knows_goid"],
-        clock_offset_ns=process.time_offset_ns(),
+        {int(number): words for number, words in session.plan.facts["reasons"].items()},
+        session.static_text,
+        knows_forced=session.plan.facts["knows_forced"],
+        knows_goid=session.plan.facts["knows_goid"],
+        clock_offset_ns=session.process.time_offset_ns(),
     )
 
 

@@ -21,7 +21,7 @@ LOWEST, HIGHEST, SIGNIFICANT_DIGITS = 1, 3_600_000_000_000, 3
 SUB_BUCKETS = 2048  # the power of two that tells 2 * 10**SIGNIFICANT_DIGITS values apart
 BUCKETS = 32  # powers of two from SUB_BUCKETS on, until HIGHEST is covered
 COUNTS_LENGTH = (BUCKETS + 1) * SUB_BUCKETS // 2
-# The last bucket ends beyond HIGHEST. Like every HdrHistogram we record what has a bucket: 0 too, and up to here (73 min).
+# The last bucket ends beyond HIGHEST. Like every HdrHistogram we record what has a bucket: 0 too, and up to 73 minutes.
 LARGEST_RECORDABLE = (SUB_BUCKETS << (BUCKETS - 1)) - 1
 
 _HALF = SUB_BUCKETS // 2
@@ -50,7 +50,8 @@ def bucket_indexes(values: IntArray) -> IntArray:
 def lowest_values(indexes: IntArray) -> IntArray:
     """The smallest value of each bucket, in the values' unit."""
     shift = np.maximum((indexes >> _HALF_BITS) - 1, 0)
-    return (indexes - (shift << _HALF_BITS)) << shift
+    lowest: IntArray = (indexes - (shift << _HALF_BITS)) << shift
+    return lowest
 
 
 def highest_values(indexes: IntArray) -> IntArray:
@@ -60,15 +61,16 @@ def highest_values(indexes: IntArray) -> IntArray:
 
 def bucket_widths(indexes: IntArray) -> IntArray:
     """How many integers share each bucket."""
-    return np.left_shift(1, np.maximum((indexes >> _HALF_BITS) - 1, 0))
+    widths: IntArray = 1 << np.maximum((indexes >> _HALF_BITS) - 1, 0)
+    return widths
 
 
 class Histogram:
     """Counts of integer values, usually nanoseconds.
 
-    ``count``, ``sum``, ``min`` and ``max`` are exact over all recorded values (0 while there are none); percentiles are
-    a bucket's upper end, at most 0.1 % above the truth. ``out_of_range`` counts the values that have no bucket, negative
-    or above LARGEST_RECORDABLE: they are in none of the other numbers.
+    ``count``, ``sum``, ``min`` and ``max`` are exact over all recorded values (0 while there are none). Percentiles are
+    a bucket's upper end, at most 0.1 % above the truth, and so can exceed ``max`` by as much. ``out_of_range`` counts
+    the values that have no bucket, negative or above LARGEST_RECORDABLE: they are in none of the other numbers.
 
     Memory: 8 bytes a bucket, up to the largest value's; 0 when empty, 92 KB for values up to 1 ms, 270 KB at most.
     """

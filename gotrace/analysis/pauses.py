@@ -15,6 +15,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 UNKNOWN = -1
+_CLOCK_SKEW_NS = 1000  # two CPUs' clocks are never seen further apart than this
 
 PAUSE = np.dtype(
     [
@@ -56,6 +57,8 @@ TRIGGERS = ("heap", "periodic", "forced")
 _HEAP, _PERIODIC, _FORCED = range(3)
 
 SWEEP_TERMINATION, MARK_TERMINATION = "GC sweep termination", "GC mark termination"
+# "gcing" is what Go 1.20 and older keep in m.preemptoff during a mark termination (and nothing in a sweep termination).
+_COLLECTIONS = (SWEEP_TERMINATION, MARK_TERMINATION, "gcing")
 
 
 @dataclass
@@ -162,6 +165,11 @@ class GcDecoder:
                 used[work] = True
             keep[i] = self._old_pause(out[i : i + 1], stw[i], int(flags[i]), None if work is None else events[work])
 
+        # Numbers that cannot be times of one pause are no pause: an unknown Go release may pass them differently.
+        sane = (out["total_ns"] >= 0) & (out["start_ns"] > 0) & (out["restart_lag_ns"] >= -_CLOCK_SKEW_NS)
+        self.incomplete += int((keep & ~sane).sum())
+        keep &= sane
+
         is_gc = np.isin(out["reason"], [self.reason_id(SWEEP_TERMINATION), self.reason_id(MARK_TERMINATION)])
         sweep_term = keep & (out["reason"] == self.reason_id(SWEEP_TERMINATION))
         self._begun.update(out["cycle"][sweep_term].tolist())
@@ -182,10 +190,10 @@ class GcDecoder:
         asked = bool(flags & self.wire.asked)
         out["stopping_ns"] = out["stopped_ns"] = UNKNOWN
         string = 0 if work is None else int(work["a"])
-        if asked and (string or code not in (0, 1, 2)):
-            words = self.reason_words.get(code, f"stwReason {code}")
-            if string:
-                words = self.read_string(string & ((1 << 48) - 1), string >> 48) or "unknown"
+        words = self.reason_words.get(code, f"stwReason {code}")
+        if string:
+            words = self.read_string(string & ((1 << 48) - 1), string >> 48) or "unknown"
+        if asked and words not in _COLLECTIONS and (string or code):
             out["reason"] = self.reason_id(words)
             out["probe_clock"] = True
             start = int(stw["c"])  # our own clock, so without the time namespace's offset
@@ -225,11 +233,14 @@ class GcDecoder:
         if len(fresh):
             fresh[0] = numbers[0] != self._last_cycle
             self._last_cycle = int(numbers[-1])
-        clock, heap, work = clock[fresh], heap[fresh], work[fresh]
+        stamps = np.stack([clock[name].astype(np.int64) for name in "bcde"])
+        sane = (np.diff(stamps, axis=0) >= 0).all(axis=0) & (stamps[0] > 0)
+        self.incomplete += int((fresh & ~sane).sum())
+        fresh &= sane
+        clock, heap, work, stamps = clock[fresh], heap[fresh], work[fresh], stamps[:, fresh]
         out = np.zeros(len(clock), CYCLE)
         out["time_ns"] = clock["time_ns"]
         out["cycle"] = clock["a"]
-        stamps = [clock[name].astype(np.int64) for name in "bcde"]
         out["sweep_termination_ns"] = stamps[1] - stamps[0]
         out["mark_ns"] = stamps[2] - stamps[1]
         out["mark_termination_ns"] = stamps[3] - stamps[2]

@@ -47,7 +47,7 @@ def write(file: TextIO, named: Mapping[str, Histogram]) -> None:
 def distribution(histogram: Histogram, unit: float = UNIT_NS, ticks: int = TICKS_PER_HALF_DISTANCE) -> str:
     """The text of one distribution; values are divided by ``unit``, ``ticks`` steps lead half the way to 100 %."""
     digits = SIGNIFICANT_DIGITS
-    lines = ["%12s %14s %10s %14s" % ("Value", "Percentile", "TotalCount", "1/(1-Percentile)"), ""]
+    lines = [f"{'Value':>12} {'Percentile':>14} {'TotalCount':>10} 1/(1-Percentile)", ""]
     for value, level, count in _steps(histogram, ticks):
         line = f"{_fixed(value / unit, digits):>12} {_fixed(level / 100, 12)} {count:>10}"
         lines.append(line if level == 100 else f"{line} {_fixed(1 / (1 - level / 100), 2):>14}")

@@ -93,14 +93,6 @@ class Process:
         # overlayfs and btrfs report another device in maps than stat does: the inode has to be enough there.
         return (major, minor) == (os.major(device), os.minor(device)) or major == 0
 
-    def read_string(self, address: int, length: int) -> str:
-        """``length`` bytes of the process's memory as text, "" where they cannot be read."""
-        try:
-            with open(f"/proc/{self.pid}/mem", "rb", buffering=0) as file:
-                return printable(os.pread(file.fileno(), min(length, 256), address))
-        except OSError:
-            return ""
-
     def time_offset_ns(self) -> int:
         """What the process's time namespace adds to CLOCK_MONOTONIC, in nanoseconds."""
         try:

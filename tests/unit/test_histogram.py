@@ -70,7 +70,8 @@ def test_layout_is_hdrhs() -> None:
     theirs = HdrHistogram(LOWEST, HIGHEST, SIGNIFICANT_DIGITS)
     layout = (theirs.bucket_count, theirs.sub_bucket_count, theirs.counts_len)
     assert layout == (BUCKETS, SUB_BUCKETS, COUNTS_LENGTH)
-    assert theirs.record_value(LARGEST_RECORDABLE) and not theirs.record_value(LARGEST_RECORDABLE + 1)
+    assert theirs.record_value(LARGEST_RECORDABLE)
+    assert not theirs.record_value(LARGEST_RECORDABLE + 1)
 
 
 def test_every_bucket_begins_and_ends_where_hdrhs_does() -> None:
@@ -81,7 +82,7 @@ def test_every_bucket_begins_and_ends_where_hdrhs_does() -> None:
     lowest, highest = lowest_values(indexes), highest_values(indexes)
     np.testing.assert_array_equal(lowest, [theirs.get_value_from_index(index) for index in range(COUNTS_LENGTH)])
     np.testing.assert_array_equal(highest[:-1] + 1, lowest[1:])
-    assert lowest[0] == 0 and highest[-1] == LARGEST_RECORDABLE
+    assert (lowest[0], highest[-1]) == (0, LARGEST_RECORDABLE)
     np.testing.assert_array_equal(bucket_indexes(lowest), indexes)
     np.testing.assert_array_equal(bucket_indexes(highest), indexes)
     assert [theirs._counts_index_for(value) for value in highest.tolist()] == indexes.tolist()

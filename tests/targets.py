@@ -1,0 +1,139 @@
+"""Go programs to look at, built by each release of the matrix and cached outside the tree."""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+SOURCES = ROOT / "tests" / "testdata" / "src"
+MATRIX = ("1.19.8", "1.21.13", "1.22.10", "1.23.9", "1.24.11", "1.25.5", "1.26.6", "1.27.3")
+NEWEST = MATRIX[-1]
+HOST_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
+
+# flavour -> (arguments of `go build`, needs cgo)
+_LINK = ["-ldflags=-s -w"]
+FLAVOURS: dict[str, tuple[list[str], bool]] = {
+    "default": ([], False),
+    "stripped": (_LINK, False),
+    "pie": (["-buildmode=pie"], False),
+    "pie-stripped": (["-buildmode=pie", *_LINK], False),
+    "cgo-internal": (["-ldflags=-linkmode=internal"], True),
+    "cgo-external": (["-ldflags=-linkmode=external"], True),
+    "cgo-external-pie": (["-buildmode=pie", "-ldflags=-linkmode=external"], True),
+    "noopt": (["-gcflags=all=-N -l"], False),
+    "pgo": (["-pgo=PROFILE"], False),
+    "nosections": (_LINK, False),
+}
+
+
+def cache() -> Path:
+    return Path(os.environ.get("GOTRACE_CACHE") or Path.home() / ".cache" / "gotrace")
+
+
+@functools.cache
+def go(version: str) -> Path:
+    """The `go` command of a release, fetched on first use."""
+    found = cache() / "go" / version / "bin" / "go"
+    if not found.exists():
+        subprocess.run([ROOT / "scripts" / "go-toolchain", version], check=True, stdout=subprocess.DEVNULL)
+    return found
+
+
+def environment(version: str, arch: str = HOST_ARCH, cgo: bool = False) -> dict[str, str]:
+    keep = {name: value for name, value in os.environ.items() if not name.startswith(("GO", "CGO"))}
+    own = {
+        "GOROOT": str(go(version).parent.parent),
+        "GOCACHE": str(cache() / "go-build"),
+        "GOPATH": str(cache() / "go-path"),
+        "GOTOOLCHAIN": "local",
+        "GOPROXY": "off",
+        "GOFLAGS": "-mod=mod",
+        "GOARCH": arch,
+        "CGO_ENABLED": "1" if cgo else "0",
+        # one build cache entry for every machine
+        "GOAMD64": "v1",
+    }
+    return {**keep, **own}
+
+
+def build(program: str, version: str = NEWEST, flavour: str = "stripped", arch: str = HOST_ARCH) -> Path:
+    """The executable of tests/testdata/src/PROGRAM, built once per content, release, flavour and architecture."""
+    arguments, cgo = FLAVOURS[flavour]
+    texts = [path.read_bytes() for path in sorted((SOURCES / program).rglob("*")) if path.is_file()]
+    stamp = hashlib.sha256(b"\0".join([*texts, repr((version, flavour, arguments, arch)).encode()])).hexdigest()[:16]
+    folder = cache() / "targets" / stamp
+    out = folder / program
+    if out.exists():
+        return out
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if out.exists():
+            return out
+        if flavour == "pgo":
+            arguments = [f"-pgo={profile(version)}"]
+        unfinished = folder / "unfinished"
+        command = [str(go(version)), "build", "-o", str(unfinished), *arguments, "."]
+        done = subprocess.run(
+            command, cwd=SOURCES / program, env=environment(version, arch, cgo), capture_output=True, text=True
+        )
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)} for Go {version}:\n{done.stderr}")
+        if flavour == "nosections":
+            _forget_sections(unfinished)
+        unfinished.rename(out)
+    return out
+
+
+def prebuild(wanted: Iterable[tuple[str, str, str, str]]) -> None:
+    """Build many (program, version, flavour, architecture), two at a time."""
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda one: build(*one), wanted))
+
+
+def profile(version: str) -> Path:
+    """A CPU profile of gcload under ``version``, for profile-guided builds (Go 1.21 and later)."""
+    out = cache() / "profiles" / f"{version}.pprof"
+    if not out.exists():
+        out.parent.mkdir(parents=True, exist_ok=True)
+        program = build("gcload", version, "default", HOST_ARCH)
+        unfinished = out.with_suffix(f".{os.getpid()}")
+        subprocess.run(
+            [program, "-seconds", "5", "-cpuprofile", unfinished], input=b"\n", stdout=subprocess.DEVNULL, check=True
+        )
+        unfinished.rename(out)
+    return out
+
+
+def _forget_sections(path: Path) -> None:
+    """Take the section headers away: the loader does not need them."""
+    with open(path, "r+b") as file:
+        file.seek(0x28)
+        file.write(bytes(8))  # e_shoff
+        file.seek(0x3C)
+        file.write(bytes(4))  # e_shnum, e_shstrndx
+
+
+def flavours_of(version: str, arch: str) -> list[str]:
+    """The flavours that can be built here."""
+    skipped = set()
+    if version.startswith(("1.19.", "1.20.")):
+        skipped.add("pgo")
+    if arch != HOST_ARCH or shutil.which("gcc") is None:
+        skipped |= {name for name, (_, cgo) in FLAVOURS.items() if cgo}
+    return [name for name in FLAVOURS if name not in skipped]
+
+
+def truth(line: str) -> dict[str, object]:
+    """The JSON line a target ends with."""
+    return dict(json.loads(line))

@@ -1,0 +1,74 @@
+// service is a small HTTP service that allocates under its own load: service [-duration 60s] [-clients 4].
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+)
+
+type order struct {
+	ID    int
+	Items []string
+	Total float64
+}
+
+var (
+	mutex sync.Mutex
+	cache = map[int]*order{}
+)
+
+func handle(w http.ResponseWriter, r *http.Request) {
+	var in order
+	if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	for i := range in.Items {
+		in.Items[i] = strings.ToUpper(in.Items[i])
+	}
+	mutex.Lock()
+	cache[in.ID%20000] = &in
+	mutex.Unlock()
+	json.NewEncoder(w).Encode(in)
+}
+
+func client(url string, seed int) {
+	for n := seed; ; n += 7 {
+		items := make([]string, 20+n%30)
+		for i := range items {
+			items[i] = fmt.Sprintf("item-%d-%d", n, i)
+		}
+		body, _ := json.Marshal(order{ID: n, Items: items, Total: float64(n)})
+		answer, err := http.Post(url, "application/json", strings.NewReader(string(body)))
+		if err != nil {
+			continue
+		}
+		io.Copy(io.Discard, answer.Body)
+		answer.Body.Close()
+	}
+}
+
+func main() {
+	duration := flag.Duration("duration", time.Minute, "how long to run")
+	clients := flag.Int("clients", 4, "goroutines that send requests")
+	flag.Parse()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	go http.Serve(listener, http.HandlerFunc(handle))
+	for i := 0; i < *clients; i++ {
+		go client("http://"+listener.Addr().String(), i)
+	}
+	fmt.Println("serving on", listener.Addr())
+	time.Sleep(*duration)
+}

@@ -93,8 +93,7 @@ int restart_begin(struct pt_regs *ctx)
 	if (!cfg || !stop)
 		return 0;
 	count_hit(HIT_RESTART_BEGIN);
-	/* A `now` that is given was taken before the restart; 0: startTheWorldWithSema reads the clock itself. */
-	stop->flags = FLAG_WORLDSTOP | (GO_ARG0(ctx) ? FLAG_PRESET_NOW : 0);
+	stop->flags = FLAG_WORLDSTOP;
 	stop->reason = GO_ARG1(ctx) & 0xff;
 	stop->start_ns = GO_ARG2(ctx);
 	if (cfg->slot[CONFIG_HAS_FINISH])
@@ -121,6 +120,9 @@ static __always_inline int restarted(struct pt_regs *ctx, u64 now)
 	work = cfg->slot[CONFIG_WORK_CYCLES];
 	if (work)
 		cycle = (u32)read_user(work);
+	/* Only here: once a cycle is under way the next gcStart may set userForced for its own. */
+	if (cfg->slot[CONFIG_WORK_USER_FORCED] && (read_user(cfg->slot[CONFIG_WORK_USER_FORCED]) & 0xff))
+		stop->flags |= FLAG_USER_FORCED;
 	if (!(stop->flags & FLAG_WORLDSTOP)) {
 		/* Go <= 1.21: `now` is read after the restart, and a collection's own times are in `work`. */
 		note_goroutine(cfg, ctx, stop);
@@ -160,7 +162,7 @@ int cycle_end(struct pt_regs *ctx)
 	u64 time_ns = bpf_ktime_get_ns();
 	struct config *cfg = settings();
 	u64 words[11] = {};
-	u64 pacer, cycle, heaps, forced;
+	u64 pacer, cycle, heaps;
 
 	if (!cfg)
 		return 0;
@@ -174,9 +176,8 @@ int cycle_end(struct pt_regs *ctx)
 	heaps = cfg->slot[CONFIG_WORK_CYCLES] + cfg->slot[CONFIG_WORK_HEAPS];
 	emit(KIND_CYCLE_HEAP, time_ns, cycle, read_user(heaps), read_user(heaps + 8), read_user(heaps + 16),
 	     pacer ? read_user(pacer + cfg->slot[CONFIG_GC_LAST_HEAP_GOAL]) : 0);
-	forced = cfg->slot[CONFIG_WORK_USER_FORCED] ? read_user(cfg->slot[CONFIG_WORK_USER_FORCED]) & 0xff : 0;
 	emit(KIND_CYCLE_WORK, time_ns, cycle, words[WORK_PAUSE_NS / 8],
-	     pacer ? read_user(pacer + cfg->slot[CONFIG_GC_ASSIST_TIME]) : 0, (u32)words[WORK_MAXPROCS / 8], forced);
+	     pacer ? read_user(pacer + cfg->slot[CONFIG_GC_ASSIST_TIME]) : 0, (u32)words[WORK_MAXPROCS / 8], 0);
 	return 0;
 }
 

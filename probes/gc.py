@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from gotrace.binary.program import GoProgram
     from gotrace.session import Session
 
-FLAG_WORLDSTOP, FLAG_PRESET_NOW, FLAG_FORCEGC_GOROUTINE, FLAG_ASKED = 1, 2, 4, 8
+FLAG_WORLDSTOP, FLAG_FORCEGC_GOROUTINE, FLAG_ASKED, FLAG_USER_FORCED = 1, 2, 4, 8
 
 PROBE = Probe(
     stem="gc",
@@ -44,7 +44,7 @@ PROBE = Probe(
         Kind("stw_work", 0x102, ("reason", "pause_start", "sweep_term", "mark_term", "end")),
         Kind("cycle_clock", 0x103, ("cycle", "sweep_term", "mark", "mark_term", "end")),
         Kind("cycle_heap", 0x104, ("cycle", "start_bytes", "end_bytes", "live_bytes", "goal_bytes")),
-        Kind("cycle_work", 0x105, ("cycle", "pause_ns", "assist_ns", "maxprocs", "forced")),
+        Kind("cycle_work", 0x105, ("cycle", "pause_ns", "assist_ns", "maxprocs")),
         Kind("sweep_end", 0x106, ("cycle",)),
     ),
     config=(
@@ -71,9 +71,9 @@ PROBE = Probe(
     ),
     constants={
         "FLAG_WORLDSTOP": FLAG_WORLDSTOP,
-        "FLAG_PRESET_NOW": FLAG_PRESET_NOW,
         "FLAG_FORCEGC_GOROUTINE": FLAG_FORCEGC_GOROUTINE,
         "FLAG_ASKED": FLAG_ASKED,
+        "FLAG_USER_FORCED": FLAG_USER_FORCED,
         # offsets from &work.cycles, the same in every release and on both architectures (the heap sizes moved)
         "WORK_MAXPROCS": 8,
         "WORK_T_SWEEP_TERM": 16,
@@ -163,7 +163,11 @@ def decoder(session: Session) -> GcDecoder:
 
     numbers = {kind.name: kind.number for kind in PROBE.kinds}
     wire = WireFormat(
-        **numbers, worldstop=FLAG_WORLDSTOP, forcegc_goroutine=FLAG_FORCEGC_GOROUTINE, asked=FLAG_ASKED
+        **numbers,
+        worldstop=FLAG_WORLDSTOP,
+        forcegc_goroutine=FLAG_FORCEGC_GOROUTINE,
+        asked=FLAG_ASKED,
+        user_forced=FLAG_USER_FORCED,
     )
     return GcDecoder(
         wire,

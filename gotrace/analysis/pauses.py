@@ -83,6 +83,7 @@ class WireFormat:
     worldstop: int
     forcegc_goroutine: int
     asked: int
+    user_forced: int
 
 
 @dataclass
@@ -108,8 +109,7 @@ class GcDecoder:
     _fresh: int = 0
     _last_cycle: int = UNKNOWN
     _last_pause_start: int = 0
-    _periodic: set[int] = field(default_factory=set)
-    _begun: set[int] = field(default_factory=set)
+    _triggers: dict[int, int] = field(default_factory=dict)
     _ended: dict[int, int] = field(default_factory=dict)
 
     def feed(self, events: Array) -> Batch:
@@ -172,9 +172,8 @@ class GcDecoder:
 
         is_gc = np.isin(out["reason"], [self.reason_id(SWEEP_TERMINATION), self.reason_id(MARK_TERMINATION)])
         sweep_term = keep & (out["reason"] == self.reason_id(SWEEP_TERMINATION))
-        self._begun.update(out["cycle"][sweep_term].tolist())
-        periodic = sweep_term & ((flags & self.wire.forcegc_goroutine) != 0)
-        self._periodic.update(out["cycle"][periodic].tolist())
+        for cycle, flag in zip(out["cycle"][sweep_term].tolist(), flags[sweep_term].tolist(), strict=True):
+            self._triggers[cycle] = self._trigger(flag)
         out["cycle"][~is_gc] = UNKNOWN
         used[positions] = True
         return out[keep]
@@ -251,19 +250,17 @@ class GcDecoder:
         out["assist_ns"] = work["c"]
         out["maxprocs"] = work["d"]
         for i, number in enumerate(out["cycle"].tolist()):
-            out["trigger"][i] = self._trigger(number, bool(work["e"][i]))
+            out["trigger"][i] = self._triggers.pop(number, UNKNOWN)
             self._ended[number] = int(out["end_ns"][i])
         return out
 
-    def _trigger(self, number: int, forced: bool) -> int:
-        begun, periodic = number in self._begun, number in self._periodic
-        self._begun.discard(number)
-        self._periodic.discard(number)
-        if forced:
+    def _trigger(self, flags: int) -> int:
+        """What began a collection, from its sweep termination: only then is userForced surely this cycle's own."""
+        if flags & self.wire.user_forced:
             return _FORCED
-        if periodic:
+        if flags & self.wire.forcegc_goroutine:
             return _PERIODIC
-        return _HEAP if begun and self.knows_forced and self.knows_goid else UNKNOWN
+        return _HEAP if self.knows_forced and self.knows_goid else UNKNOWN
 
     def _sweeps(self, events: Array, used: npt.NDArray[np.bool_]) -> Array:
         at = np.flatnonzero(events["kind"] == self.wire.sweep_end)

@@ -1,0 +1,182 @@
+"""What tests share: which features this host has, targets that always end, and the command under test."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import targets
+
+GOTRACE = [sys.executable, "-m", "gotrace.cli"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "bpf: needs root and a kernel with BPF and uprobes")
+    config.addinivalue_line("markers", "everywhere: also runs inside the ARM64 machine")
+
+
+def lacking() -> str:
+    """Why this host cannot trace at all, or an empty text."""
+    if os.geteuid() != 0:
+        return "needs root"
+    if not os.path.exists("/sys/bus/event_source/devices/uprobe"):
+        return "the kernel has no uprobes for perf"
+    return ""
+
+
+@pytest.fixture(autouse=True)
+def _bpf_feature(request: pytest.FixtureRequest) -> None:
+    """Skip a test marked ``bpf`` only where the host truly cannot; GOTRACE_REQUIRE_BPF=1 makes that a failure."""
+    reason = lacking() if request.node.get_closest_marker("bpf") else ""
+    if reason and os.environ.get("GOTRACE_REQUIRE_BPF") == "1":
+        pytest.fail(f"GOTRACE_REQUIRE_BPF is set, but this host {reason}")
+    if reason:
+        pytest.skip(reason)
+
+
+@dataclass
+class Target:
+    """A Go program under test. Its standard input stays open until `finish`."""
+
+    process: subprocess.Popen[str]
+    stderr: Path
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def go(self) -> None:
+        """Send the line it waits for."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def truth(self) -> dict[str, Any]:
+        """The line of JSON it prints when its work is done."""
+        assert self.process.stdout is not None
+        return dict(json.loads(self.process.stdout.readline()))
+
+    def finish(self) -> int:
+        """Let it exit; its exit status."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        return self.process.wait(30)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Target]]:
+    """start(executable, *arguments, env={...}) -> a running Target, killed at the end of the test whatever happens."""
+    running: list[subprocess.Popen[str]] = []
+
+    def run(program: Path, *arguments: str, env: dict[str, str] | None = None) -> Target:
+        stderr = tmp_path / f"stderr-{len(running)}"
+        with open(stderr, "w") as file:
+            process = subprocess.Popen(
+                [program, *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                text=True,
+                env={**os.environ, **(env or {})},
+            )
+        running.append(process)
+        return Target(process, stderr)
+
+    yield run
+    for process in running:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            if stream:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+
+@dataclass
+class Tracer:
+    """A running `gotrace` command."""
+
+    process: subprocess.Popen[str]
+    records_path: Path | None = None
+    head: str = ""
+    stdout: str = ""
+    stderr: str = ""
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+    def wait_ready(self) -> None:
+        """Until its probes are in place (or it has ended)."""
+        assert self.process.stderr is not None
+        self.head = self.process.stderr.readline()
+
+    def interrupt(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+
+    def finish(self, timeout: float = 60) -> int:
+        """Wait for its end and collect what it wrote; no traceback may have reached the user."""
+        self.stdout, rest = self.process.communicate(timeout=timeout)
+        self.stderr = self.head + rest
+        assert "Traceback" not in self.stderr + self.stdout, self.stderr
+        if self.records_path is not None and self.records_path.exists():
+            self.records = [json.loads(line) for line in self.records_path.read_text().splitlines()]
+        return self.process.returncode
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [record for record in self.records if record["type"] == kind]
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Iterator[Callable[..., Tracer]]:
+    """trace(*arguments) -> a running `gotrace gc` that writes ndjson to a file, ready to see everything."""
+    running: list[subprocess.Popen[str]] = []
+
+    def run(*arguments: str, command: tuple[str, ...] = ()) -> Tracer:
+        records = tmp_path / f"records-{len(running)}.ndjson"
+        options = ["gc", *arguments, "-o", str(records), *(("--", *command) if command else ())]
+        process = subprocess.Popen([*GOTRACE, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        running.append(process)
+        tracer = Tracer(process, records)
+        tracer.wait_ready()
+        return tracer
+
+    yield run
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def gotrace() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """gotrace(*arguments) -> the finished command; no traceback may have reached the user."""
+
+    def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run([*GOTRACE, *arguments], capture_output=True, text=True, timeout=120, **options)
+        assert "Traceback" not in done.stderr + done.stdout, done.stderr
+        return done
+
+    return run
+
+
+def until(condition: Callable[[], Any], seconds: float = 10) -> None:
+    """Wait for ``condition``; fail when it stays false."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "the condition did not come true"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def matrix() -> tuple[str, ...]:
+    """The Go releases of the support matrix, built for this machine once."""
+    targets.prebuild((program, version, "stripped", targets.HOST_ARCH) for version in targets.MATRIX for program in ("gcload", "nongc"))
+    return targets.MATRIX

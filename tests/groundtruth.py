@@ -1,0 +1,83 @@
+"""What the Go runtime prints and counts itself, in a form to compare with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+_LINE = re.compile(
+    r"^gc (?P<cycle>\d+) @\S+s \d+%: (?P<clock>\S+) ms clock, (?P<cpu>\S+) ms cpu, "
+    r"(?P<heap>\d+->\d+->\d+) MB, (?P<goal>\d+) MB goal, (?:.*, )?(?P<procs>\d+) P(?P<forced> \(forced\))?$"
+)
+
+
+@dataclass(frozen=True)
+class GcTrace:
+    """One line of GODEBUG=gctrace=1, its numbers as they are printed."""
+
+    cycle: int
+    clock: tuple[str, ...]
+    assist_cpu: str
+    heap: tuple[str, ...]
+    goal: str
+    procs: int
+    forced: bool
+
+
+def gctrace(text: str) -> dict[int, GcTrace]:
+    """cycle -> its line; lines torn by other output are left out."""
+    out = {}
+    for line in text.splitlines():
+        match = _LINE.match(line)
+        if match:
+            cpu = re.split(r"[+/]", match["cpu"])
+            heap = tuple(match["heap"].split("->"))
+            clock = tuple(match["clock"].split("+"))
+            number = int(match["cycle"])
+            forced = bool(match["forced"])
+            out[number] = GcTrace(number, clock, cpu[1], heap, match["goal"], int(match["procs"]), forced)
+    return out
+
+
+def render_ms(ns: int) -> str:
+    """Nanoseconds as gctrace prints them (runtime.fmtNSAsMS): two digits, cut off, at most three decimals."""
+    if ns >= 10_000_000:
+        return str(ns // 1_000_000)
+    value, decimals = ns // 1000, 3
+    if value == 0:
+        return "0"
+    while value >= 100:
+        value //= 10
+        decimals -= 1
+    text = str(value).rjust(decimals + 1, "0")
+    return f"{text[: len(text) - decimals]}.{text[len(text) - decimals :]}" if decimals else text
+
+
+def render_mib(size: int) -> str:
+    return str(size >> 20)
+
+
+def rendered(cycle: dict[str, Any]) -> GcTrace:
+    """One of our cycle records as the line gctrace would have printed."""
+    clocks = ("sweep_termination_ns", "mark_ns", "mark_termination_ns")
+    heaps = ("heap_start_bytes", "heap_end_bytes", "heap_live_bytes")
+    return GcTrace(
+        cycle["cycle"],
+        tuple(render_ms(cycle[name]) for name in clocks),
+        render_ms(cycle["assist_ns"]),
+        tuple(render_mib(cycle[name]) for name in heaps),
+        render_mib(cycle["heap_goal_bytes"]),
+        cycle["maxprocs"],
+        cycle["trigger"] == "forced",
+    )
+
+
+def bucket_counts(buckets: list[float], values_ns: Iterable[int]) -> np.ndarray[Any, Any]:
+    """How many of ``values_ns`` fall into each bucket of a runtime/metrics histogram (bounds in seconds)."""
+    bounds = np.array([-np.inf, *np.round(np.array(buckets[1:-1]) * 1e9), np.inf])
+    places = np.searchsorted(bounds, np.array(list(values_ns), dtype=float), side="right") - 1
+    return np.bincount(places, minlength=len(buckets) - 1)

@@ -1,0 +1,125 @@
+"""Every number of `gotrace gc` against the Go runtime's own, on stripped programs of every release of the matrix."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+
+import pytest
+
+import targets
+from groundtruth import bucket_counts, gctrace, rendered
+
+pytestmark = [pytest.mark.bpf, pytest.mark.everywhere]
+
+# What stops the world in the program `nongc`, per round, in each release's own words.
+STOPS = {
+    "1.19": {"read mem stats": 1, "GOMAXPROCS": 1, "stack trace": 1, "profile": 2, "profile cleanup": 1},
+    "1.21": {
+        **{"read mem stats": 1, "GOMAXPROCS": 1, "all goroutines stack trace": 1},
+        **{"goroutine profile": 2, "goroutine profile cleanup": 1},
+    },
+    "1.23": {
+        **{"read mem stats": 1, "GOMAXPROCS": 1, "all goroutines stack trace": 1},
+        **{"goroutine profile": 1, "goroutine profile cleanup": 1},
+    },
+}
+
+
+def expected_stops(version):
+    """The newest entry of STOPS that is not newer than ``version``."""
+    minor = int(version.split(".")[1])
+    return STOPS[max((key for key in STOPS if int(key.split(".")[1]) <= minor), key=lambda key: int(key.split(".")[1]))]
+
+
+def pause_of(truth, cycle):
+    return truth["PauseNs"][(cycle + 255) % 256]
+
+
+def check_against_runtime(tracer, truth, log):
+    """Pauses bit for bit, cycles at gctrace's printed precision, nothing lost."""
+    cycles = {record["cycle"]: record for record in tracer.of("cycle")}
+    by_cycle = collections.defaultdict(int)
+    for stop in tracer.of("stw"):
+        if stop["cycle"] is not None:
+            assert stop["clock"] == "runtime"
+            by_cycle[stop["cycle"]] += stop["total_ns"]
+        if stop["stopping_ns"] is not None:
+            assert stop["stopping_ns"] + stop["stopped_ns"] == stop["total_ns"]
+    last = truth["NumGC"]
+    for cycle in range(max(min(cycles) + 1, last - 255), last + 1):
+        assert by_cycle[cycle] == pause_of(truth, cycle), f"cycle {cycle}"
+        assert cycles[cycle]["pause_ns"] == pause_of(truth, cycle)
+
+    window = [number for number in log if number >= min(cycles)]
+    matched = [number for number in window if number in cycles]
+    assert len(window) >= 500
+    assert len(matched) >= 0.999 * len(window)
+    for number in matched:
+        ours, theirs = rendered(cycles[number]), log[number]
+        if theirs.forced and not ours.forced and number + 1 in log:
+            # gctrace reads work.userForced late: a runtime.GC that waits for this cycle's end has set it already.
+            assert cycles[number + 1]["trigger"] == "forced"
+            theirs = dataclasses.replace(theirs, forced=False)
+        assert ours == theirs
+    assert tracer.records[-1]["events"]["lost"] == 0
+
+
+@pytest.mark.parametrize("version", targets.MATRIX)
+def test_collections(version, matrix, start, trace):
+    target = start(targets.build("gcload", version), "-cycles", "550", env={"GODEBUG": "gctrace=1"})
+    tracer = trace("--pid", str(target.pid))
+    target.go()
+    truth = target.truth()
+    assert target.finish() == 0
+    assert tracer.finish() == 0, tracer.stderr
+    check_against_runtime(tracer, truth, gctrace(target.stderr.read_text()))
+    begin = tracer.records[0]
+    assert begin["go_version"].startswith(f"go{version}") and begin["stripped"] and not begin["pie"]
+    assert {record["trigger"] for record in tracer.of("cycle")[1:]} == {"heap", "forced"}
+    summary = tracer.records[-1]
+    assert summary["ended"] == "target exited"
+    for reason in ("GC sweep termination", "GC mark termination"):
+        totals = [stop["total_ns"] for stop in tracer.of("stw") if stop["reason"] == reason]
+        statistics = summary["pauses"][reason]["total"]
+        assert (statistics["count"], statistics["sum"]) == (len(totals), sum(totals))
+        assert (statistics["min"], statistics["max"]) == (min(totals), max(totals))
+    if version >= "1.22":
+        buckets = truth["Histograms"]["/sched/pauses/total/gc:seconds"]
+        ours = [stop["total_ns"] for stop in tracer.of("stw") if stop["cycle"] is not None]
+        # those before we came, or in the middle of which we came, are not ours
+        assert 0 <= sum(buckets["Counts"]) - len(ours) <= 2 * min(record["cycle"] for record in tracer.of("cycle"))
+
+
+@pytest.mark.parametrize("version", targets.MATRIX)
+def test_other_stops(version, matrix, start, trace):
+    rounds = 25
+    target = start(targets.build("nongc", version), str(rounds))
+    tracer = trace("--pid", str(target.pid))
+    target.go()
+    truth = target.truth()
+    assert target.finish() == 0
+    assert tracer.finish() == 0, tracer.stderr
+    stops = tracer.of("stw")
+    counts = collections.Counter(stop["reason"] for stop in stops)
+    assert counts == {reason: rounds * n for reason, n in expected_stops(version).items()}
+    assert {stop["cycle"] for stop in stops} == {None}
+    assert {stop["clock"] for stop in stops} == {"runtime" if version >= "1.22" else "probe"}
+    for name, after in truth["After"].items():
+        part = "stopping_ns" if "stopping" in name else "total_ns"
+        theirs = [b - a for a, b in zip(truth["Before"][name]["Counts"], after["Counts"])]
+        assert bucket_counts(after["Buckets"], (stop[part] for stop in stops)).tolist() == theirs, name
+
+
+@pytest.mark.parametrize("flavour", ["default", "pie-stripped", "pgo", "noopt", "nosections", "cgo-external-pie"])
+@pytest.mark.parametrize("version", ["1.19.8", "1.22.10", "1.27.3"])
+def test_build_flavours(version, flavour, start, trace):
+    if flavour not in targets.flavours_of(version, targets.HOST_ARCH):
+        pytest.skip(f"Go {version} cannot build {flavour} here")
+    target = start(targets.build("gcload", version, flavour), "-cycles", "550", env={"GODEBUG": "gctrace=1"})
+    tracer = trace("--pid", str(target.pid))
+    target.go()
+    truth = target.truth()
+    assert target.finish() == 0
+    assert tracer.finish() == 0, tracer.stderr
+    check_against_runtime(tracer, truth, gctrace(target.stderr.read_text()))

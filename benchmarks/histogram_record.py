@@ -7,7 +7,7 @@ import statistics
 import time
 
 import numpy as np
-from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped]
+from hdrh.histogram import HdrHistogram
 
 from gotrace.analysis.histogram import HIGHEST, LOWEST, SIGNIFICANT_DIGITS, Histogram
 

@@ -26,7 +26,7 @@ FLOOD = Probe("flood", "", (Kind("flood", 1, ("number", "b", "c", "d", "e")),), 
 
 
 def source() -> str:
-    text = (Path(ebpf_folder()) / "ring.bpf.h").read_text()
+    text = Path(ebpf_folder(), "ring.bpf.h").read_text()
     return text + (Path(__file__).parent / "flood.bpf.c").read_text()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, TextIO
 
-from gotrace.analysis.gc_summary import PERCENTILES, GcSummary
+from gotrace.analysis.gc_summary import PERCENTILES, GcSummary, percentiles
 from gotrace.text import bytes_text, duration_text
 
 if TYPE_CHECKING:
@@ -35,8 +35,7 @@ class Table:
         longest = max(summary.pauses.items(), key=lambda item: item[1]["total"].max, default=("-", {}))[0]
         times = ["-"] * 3
         if pauses.count:
-            p50, p99 = pauses.percentiles([50.0, 99.0])
-            times = [duration_text(value) for value in (p50, p99, pauses.max)]
+            times = [duration_text(value) for value in (*percentiles(pauses, (50.0, 99.0)), pauses.max)]
         heap = [bytes_text(summary.last_heap[name]) if summary.last_heap else "-" for name in ("live", "goal")]
         rate = f"{summary.cycles * 1e9 / length_ns:.1f}"
         self._print(_LIVE.format(time.strftime("%H:%M:%S"), rate, pauses.count, *times, longest[:22], *heap, lost))
@@ -98,6 +97,6 @@ class Table:
 
 
 def _cells(histogram: Histogram, about: dict[str, Any]) -> list[str]:
-    values = [histogram.min, *histogram.percentiles(list(PERCENTILES)), histogram.max, histogram.sum]
+    values = [histogram.min, *percentiles(histogram), histogram.max, histogram.sum]
     share = histogram.sum / max(1, about["duration_ns"])
     return [str(histogram.count), *map(duration_text, values), f"{share:.3%}"]

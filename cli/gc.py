@@ -7,9 +7,8 @@ import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,11 +19,10 @@ from gotrace.kernel.process import Process
 from gotrace.text import printable
 
 if TYPE_CHECKING:
-    from gotrace.cli._gc_run import Outputs
     from gotrace.session import Session
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic since click 8.2
     """A length of time: 10s, 250ms, 100us, 1.5m, 1h; a bare number is seconds. Converted to nanoseconds."""
 
     name = "duration"
@@ -95,8 +93,9 @@ def command(
         if os.path.lexists(path) and not force:
             raise GotraceError(f"{printable(path)} exists", "choose another name, or overwrite it with --force")
 
-    from gotrace import session
     from gotrace.probes import gc as probe
+
+    from gotrace import session
 
     stop = _StopRequest()
     with contextlib.ExitStack() as stack:
@@ -104,20 +103,22 @@ def command(
         if command:
             launched = Launched(list(command))
             stack.callback(launched.kill)
-        process = stack.enter_context(Process.open(pid if launched is None else launched.pid))
+            pid = launched.pid
+        assert pid is not None
+        process = stack.enter_context(Process.open(pid))
         tracing = stack.enter_context(session.opened(probe, process))
-        tracing.calibrate()
+        print(f"Tracing {_describe(tracing)}… Ctrl-C to end.", file=sys.stderr, flush=True)
+        stack.enter_context(stop.installed())
         if launched is None:
+            tracing.calibrate()
             drop_to_caller()  # a launched command stays root's, and so must we to end it
         from gotrace.cli._gc_run import Outputs, trace
 
         outputs = stack.enter_context(Outputs.opened(format_, output, hlog, hgrm, force))
-        print(f"Tracing {_describe(tracing)}… Ctrl-C to end.", file=sys.stderr, flush=True)
-        stack.enter_context(stop.installed())
         if launched is not None:
             launched.release()
-        status = trace(tracing, outputs, stop, duration, interval, min_pause, launched)
-    return status
+            tracing.calibrate()
+        return trace(tracing, outputs, stop, duration, interval, min_pause, launched)
 
 
 def _describe(tracing: Session) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import pkgutil
 import sys
 from typing import Any
 
@@ -23,6 +22,8 @@ class _Commands(click.Group):
     """The modules of this package, imported when asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        import pkgutil
+
         package = importlib.import_module("gotrace.cli")
         names = (info.name for info in pkgutil.iter_modules(package.__path__))
         return sorted(name for name in names if name not in ("main", "__main__") and not name.startswith("_"))

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import stat
-import tempfile
 from typing import Any
 
 
@@ -48,8 +47,8 @@ def put(name: str, value: Any) -> None:
         os.makedirs(folder(), mode=0o755, exist_ok=True)
         if not _trusted(os.lstat(folder())):
             return
-        descriptor, temporary = tempfile.mkstemp(dir=folder())
-        with os.fdopen(descriptor, "w") as file:
+        temporary = os.path.join(folder(), f".{name}.{os.getpid()}")
+        with open(temporary, "x") as file:
             json.dump(value, file)
         os.replace(temporary, os.path.join(folder(), name))
     except OSError:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import pkgutil
+import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -53,8 +52,8 @@ class Probe:
 
         parts = []
         for name in ("ring.bpf.h", f"{self.stem}.bpf.c"):
-            path = Path(ebpf_folder()) / name
-            parts.append(f'#line 1 "{name}"\n{path.read_text()}')
+            with open(os.path.join(ebpf_folder(), name)) as file:
+                parts.append(f'#line 1 "{name}"\n{file.read()}')
         return "\n".join(parts)
 
     def compile(self) -> BpfObject:
@@ -120,6 +119,8 @@ class Plan:
 
 def all_probes() -> dict[str, Any]:
     """Every module of the package `gotrace.probes`, by stem."""
+    import pkgutil
+
     package = importlib.import_module("gotrace.probes")
     names = sorted(info.name for info in pkgutil.iter_modules(package.__path__))
     return {name: importlib.import_module(f"gotrace.probes.{name}") for name in names}

@@ -14,7 +14,6 @@ import platform
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gotrace
@@ -123,7 +122,11 @@ def opened(module: Any, process: Process) -> Iterator[Session]:
     probe: Probe = module.PROBE
     plan, obj = _prepared(module, process)
     fds: list[int] = []
-    with bpf.load(obj, {point.program for point in plan.points}) as loaded, bpf.closing_all(fds), contextlib.ExitStack() as stack:
+    with (
+        bpf.load(obj, {point.program for point in plan.points}) as loaded,
+        bpf.closing_all(fds),
+        contextlib.ExitStack() as stack,
+    ):
         bias = process.load_bias(plan.first_vaddr) if plan.pie else 0
         loaded.maps["config"].write_words(_settings(probe, plan, bias))
         exe = stack.enter_context(_executable(process))
@@ -141,7 +144,7 @@ def _prepared(module: Any, process: Process) -> tuple[Plan, bpf.BpfObject]:
     """The plan for the target's executable and the compiled probe, from the cache or from two children at work."""
     probe: Probe = module.PROBE
     source, cflags = probe.source(), probe.cflags()
-    plan_key = cache.key("plan", gotrace.__version__, _code_stamp(), probe.stem, *process.identity())
+    plan_key = cache.key("plan", gotrace.__version__, _code_stamp(module), probe.stem, *process.identity())
     object_key = cache.key("object", source, *cflags, _headers(), platform.machine())
     plan_entry, object_entry = cache.get(plan_key), cache.get(object_key)
     compiling = None if object_entry else Child(probe.compile)
@@ -218,11 +221,17 @@ def _settings(probe: Probe, plan: Plan, bias: int) -> list[int]:
 def _headers() -> str:
     from gotrace.kernel.compiler import ebpf_folder
 
-    return "".join(path.read_text() for path in sorted((Path(ebpf_folder()) / "include").rglob("*.h")))
+    texts = []
+    for folder, _, names in sorted(os.walk(os.path.join(ebpf_folder(), "include"))):
+        for name in sorted(names):
+            with open(os.path.join(folder, name)) as file:
+                texts.append(file.read())
+    return "".join(texts)
 
 
-def _code_stamp() -> str:
+def _code_stamp(module: Any) -> str:
     """Changes whenever the code that makes plans does: a plan of an older gotrace must not be used by a newer one."""
-    folder = Path(__file__).parent / "binary"
-    files = [*folder.iterdir(), *(Path(__file__).parent.parent / "probes").glob("*.py")]
-    return ",".join(f"{path.name}:{path.stat().st_mtime_ns}" for path in sorted(files) if path.is_file())
+    package = os.path.join(os.path.dirname(__file__), "binary")
+    with os.scandir(package) as files:
+        stamps = sorted(f"{file.name}:{file.stat().st_mtime_ns}" for file in files if file.is_file())
+    return ",".join([*stamps, str(os.stat(module.__file__).st_mtime_ns)])

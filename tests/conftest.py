@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 import targets
 
 GOTRACE = [sys.executable, "-m", "gotrace.cli"]
@@ -178,5 +177,7 @@ def until(condition: Callable[[], Any], seconds: float = 10) -> None:
 @pytest.fixture(scope="session")
 def matrix() -> tuple[str, ...]:
     """The Go releases of the support matrix, built for this machine once."""
-    targets.prebuild((program, version, "stripped", targets.HOST_ARCH) for version in targets.MATRIX for program in ("gcload", "nongc"))
+    targets.prebuild(
+        (program, version, "stripped", targets.HOST_ARCH) for version in targets.MATRIX for program in ("gcload", "nongc")
+    )
     return targets.MATRIX

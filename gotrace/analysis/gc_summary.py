@@ -63,11 +63,15 @@ class GcSummary:
         return out
 
 
+def percentiles(histogram: Histogram, wanted: tuple[float, ...] = PERCENTILES) -> list[int]:
+    """The values at ``wanted`` percentiles: a bucket's upper end, as HdrHistogram gives it, but never above the maximum."""
+    return [min(value, histogram.max) for value in histogram.percentiles(list(wanted))]
+
+
 def statistics(histogram: Histogram) -> dict[str, int]:
     """count, min, percentiles, max and sum of one histogram, in its own unit."""
     if not histogram.count:
         return {"count": 0}
-    values = histogram.percentiles(list(PERCENTILES))
-    named = {f"p{p:g}": int(v) for p, v in zip(PERCENTILES, values, strict=True)}
+    named = {f"p{p:g}": value for p, value in zip(PERCENTILES, percentiles(histogram), strict=True)}
     ends = {"count": histogram.count, "min": int(histogram.min)}
     return {**ends, **named, "max": int(histogram.max), "sum": int(histogram.sum)}

@@ -95,7 +95,7 @@ class Histogram:
     @property
     def counts(self) -> IntArray:
         """Counts by bucket index, a read-only view; buckets past its end are empty."""
-        view = self._counts.view()
+        view: IntArray = self._counts.view()
         view.flags.writeable = False
         return view
 
@@ -171,7 +171,7 @@ class Histogram:
         """The histogram in HdrHistogram's V2 compressed format, in base64: a "histoblob"."""
         # Imported here and not above: start-up is short of milliseconds (hdrh costs two to four, and memory), and
         # most runs, and the start of every run, have nothing to encode.
-        from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped]
+        from hdrh.histogram import HdrHistogram
 
         out = HdrHistogram(LOWEST, HIGHEST, SIGNIFICANT_DIGITS)
         np.frombuffer(out.counts, np.int64)[: len(self._counts)] = self._counts

@@ -7,6 +7,7 @@ path: every count and offset is checked against the file's size before it is use
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import struct
@@ -81,10 +82,9 @@ class Elf:
     def close(self) -> None:
         self._bytes = np.zeros(0, np.uint8)
         if isinstance(self._data, mmap.mmap):
-            try:
+            # An array that somebody still holds keeps the mapping alive; it goes with the array.
+            with contextlib.suppress(BufferError):
                 self._data.close()
-            except BufferError:
-                pass  # an array that somebody still holds keeps the mapping alive; it goes with the array
 
     def __enter__(self) -> Elf:
         return self
@@ -176,7 +176,7 @@ class Elf:
         """``size`` bytes at ``vaddr`` without a copy; raises BinaryError unless one segment's file part has them all."""
         for segment in self._loads:
             inside = vaddr - segment.vaddr
-            if 0 <= inside and size >= 0 and inside + size <= segment.filesz:
+            if inside >= 0 and size >= 0 and inside + size <= segment.filesz:
                 return self._bytes[segment.offset + inside : segment.offset + inside + size]
         raise BinaryError(f"{size} bytes at {vaddr:#x} are not in {self.path}", "the file is damaged")
 
@@ -226,4 +226,5 @@ class Elf:
             table = np.frombuffer(self.view(tags[7], size)[: size // 24 * 24], RELOCATION)
         except (BinaryError, KeyError, ValueError):
             return empty
-        return table[(table["info"] & 0xFFFFFFFF) == _RELATIVE[self.arch]]
+        relative: npt.NDArray[np.void] = table[(table["info"] & 0xFFFFFFFF) == _RELATIVE[self.arch]]
+        return relative

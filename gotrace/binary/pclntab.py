@@ -79,32 +79,18 @@ def find_header(elf: Elf) -> Header:
             header = _parse_header(elf, section.addr)
             if header is not None:
                 return header
-    min_lc = b"\x01" if elf.arch == "amd64" else b"\x04"
+    min_lc = 1 if elf.arch == "amd64" else 4
     for magic in (MAGIC_1_20, MAGIC_1_18):
-        pattern = struct.pack("<IH", magic, 0) + min_lc + b"\x08"
+        first_word = magic | min_lc << 48 | 8 << 56
         for base, data in elf.loads():
-            blob = memoryview(data)
-            at = _find(blob, pattern, 0)
-            while at >= 0:
-                header = _parse_header(elf, base + at) if (base + at) % 8 == 0 else None
+            words = data[: len(data) // 8 * 8]
+            if base % 8 or words.ctypes.data % 8:
+                continue
+            for index in np.flatnonzero(words.view("<u8") == first_word).tolist():
+                header = _parse_header(elf, base + 8 * index)
                 if header is not None:
                     return header
-                at = _find(blob, pattern, at + 1)
     raise BinaryError(f"{elf.path} has no function table (pclntab)", "gotrace knows Go 1.19 and later")
-
-
-def _find(blob: memoryview, pattern: bytes, start: int) -> int:
-    if isinstance(blob.obj, np.ndarray):
-        return blob.obj.tobytes().find(pattern, start) if len(blob) < 1 << 16 else _find_large(blob, pattern, start)
-    return -1
-
-
-def _find_large(blob: memoryview, pattern: bytes, start: int) -> int:
-    # memoryview has no find; numpy compares 8 bytes at a time at the table's alignment instead.
-    words = np.frombuffer(blob[: len(blob) // 8 * 8], "<u8")
-    first = (start + 7) // 8
-    hits = np.flatnonzero(words[first:] == int.from_bytes(pattern, "little"))
-    return int(first + hits[0]) * 8 if len(hits) else -1
 
 
 def _parse_header(elf: Elf, address: int) -> Header | None:
@@ -166,9 +152,10 @@ class Pclntab:
         """The u32 at each of ``offsets``, which must be in bounds."""
         if len(offsets) and not np.any(offsets & 3) and self._data.ctypes.data % 4 == 0:
             words = self._data[: len(self._data) // 4 * 4].view("<u4")
-            return np.asarray(words[offsets >> 2])
+            gathered: npt.NDArray[np.uint32] = words[offsets >> 2]
+            return gathered
         parts = [self._data[offsets + i].astype(np.uint32) << np.uint32(8 * i) for i in range(4)]
-        return parts[0] | parts[1] | parts[2] | parts[3]
+        return np.asarray(parts[0] | parts[1] | parts[2] | parts[3], np.uint32)
 
     def _string(self, at: int) -> str:
         raw = self._data[at : at + _MAX_NAME].tobytes() if 0 <= at < len(self._data) else b""

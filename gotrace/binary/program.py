@@ -21,9 +21,7 @@ class GoProgram:
         self.build_info: BuildInfo = read_build_info(elf)
         self.version: tuple[int, int] = self.build_info.version[:2]
         if self.version < OLDEST:
-            raise BinaryError(
-                f"{elf.path} was built with {self.build_info.go_version}", "gotrace knows Go 1.19 and later"
-            )
+            raise BinaryError(f"{elf.path} was built with {self.build_info.go_version}", "gotrace knows Go 1.19 and later")
         header = find_header(elf)
         self.moduledata: ModuleData = find_moduledata(elf, header, self.version)
         self.pclntab = Pclntab(elf, header, self.moduledata.text, self.moduledata.gofunc, self.version)
@@ -61,4 +59,4 @@ class GoProgram:
 
     @property
     def pie(self) -> bool:
-        return self.elf.pie
+        return bool(self.elf.pie)

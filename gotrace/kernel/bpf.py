@@ -145,9 +145,7 @@ def _aligned(size: int, unit: int) -> int:
 def _create_map(spec: MapSpec) -> Map:
     flags = _F_MMAPABLE if spec.type == MAP_TYPE_ARRAY else 0
     name = spec.name[:15].encode()
-    attr = struct.pack(
-        "<IIIIIIi15s", spec.type, spec.key_size, spec.value_size, spec.max_entries, flags, 0, 0, name
-    )
+    attr = struct.pack("<IIIIIIi15s", spec.type, spec.key_size, spec.value_size, spec.max_entries, flags, 0, 0, name)
     fd = _bpf(_MAP_CREATE, attr)
     if fd < 0:
         raise refused(f"create the map {spec.name}", -fd)

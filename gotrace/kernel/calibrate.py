@@ -12,6 +12,7 @@ import mmap
 import os
 import platform
 import time
+from collections.abc import Callable
 
 from gotrace.errors import GotraceError
 from gotrace.kernel import bpf
@@ -35,9 +36,16 @@ def probe_cost_ns() -> tuple[float, float]:
             descriptor = os.memfd_create("calibration")
             stack.callback(os.close, descriptor)
             os.write(descriptor, code.ljust(mmap.PAGESIZE, b"\0"))
-            memory = mmap.mmap(descriptor, mmap.PAGESIZE, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_EXEC | mmap.PROT_WRITE)
-            anchor = ctypes.c_char.from_buffer(memory)
-            function = ctypes.CFUNCTYPE(None)(ctypes.addressof(anchor))
+            # Breakpoints go only into mappings that cannot be written, which ctypes cannot borrow from mmap.mmap.
+            libc = ctypes.CDLL(None, use_errno=True)
+            libc.mmap.restype = ctypes.c_void_p
+            libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+            protection = mmap.PROT_READ | mmap.PROT_EXEC
+            address = libc.mmap(None, mmap.PAGESIZE, protection, mmap.MAP_PRIVATE, descriptor, 0)
+            if address == ctypes.c_void_p(-1).value:
+                return 0.0, 0.0
+            stack.callback(libc.munmap, ctypes.c_void_p(address), ctypes.c_size_t(mmap.PAGESIZE))
+            function = ctypes.CFUNCTYPE(None)(address)
             program = bpf.load_program("calibration", _RETURN_ZERO)
             stack.callback(os.close, program)
             plain = _per_call_ns(function)
@@ -48,13 +56,12 @@ def probe_cost_ns() -> tuple[float, float]:
                     costs.append(max(0.0, _per_call_ns(function) - plain) + _PROGRAM_NS)
                 finally:
                     os.close(event)
-            del anchor
             return costs[0], costs[1]
     except (OSError, GotraceError):
         return 0.0, 0.0
 
 
-def _per_call_ns(function: ctypes._CFuncPtr) -> float:
+def _per_call_ns(function: Callable[[], object]) -> float:
     best = float("inf")
     for _ in range(3):
         begin = time.perf_counter_ns()

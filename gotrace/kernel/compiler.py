@@ -12,7 +12,6 @@ import ctypes
 import importlib.util
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 from gotrace.errors import HostError, LoadError
@@ -22,11 +21,11 @@ from gotrace.kernel.bpf import MAP_TYPE_RINGBUF, BpfObject, MapSpec, map_relocat
 BCC_FOLDERS = ("/usr/lib/python3/dist-packages", f"/usr/lib/python3.{sys.version_info[1]}/site-packages")
 
 
-def ebpf_folder() -> Path:
+def ebpf_folder() -> str:
     """The folder with the probes' C text and the stand-in headers, in a checkout or installed."""
     spec = importlib.util.find_spec("gotrace.ebpf")
     assert spec is not None and spec.submodule_search_locations
-    return Path(next(iter(spec.submodule_search_locations)))
+    return next(iter(spec.submodule_search_locations))
 
 
 def import_bcc() -> Any:
@@ -57,7 +56,7 @@ def compile_object(text: str, cflags: tuple[str, ...] = ()) -> BpfObject:
     without BCC or without the right to create maps (BCC creates them while it compiles).
     """
     folder = ebpf_folder()
-    os.environ["BCC_KERNEL_SOURCE"] = str(folder)
+    os.environ["BCC_KERNEL_SOURCE"] = folder
     bcc = import_bcc()
     output = _CapturedStderr()
     with output:

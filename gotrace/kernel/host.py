@@ -17,7 +17,7 @@ def capabilities(root: str = "/") -> int:
 
 
 def lockdown(root: str = "/") -> str:
-    """"none", "integrity" or "confidentiality"."""
+    """ "none", "integrity" or "confidentiality"."""
     try:
         with open(os.path.join(root, "sys/kernel/security/lockdown")) as file:
             text = file.read()

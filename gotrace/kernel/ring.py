@@ -11,7 +11,6 @@ import functools
 import mmap
 import re
 import threading
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +43,8 @@ def EVENT() -> np.dtype[np.void]:  # noqa: N802 - it stands for the one dtype
     """The dtype of an event: time_ns, tid, kind, cpu, a, b, c, d, e (56 bytes)."""
     from gotrace.kernel.compiler import ebpf_folder
 
-    return event_dtype((Path(ebpf_folder()) / "include" / "event.h").read_text())
+    with open(f"{ebpf_folder()}/include/event.h") as file:
+        return event_dtype(file.read())
 
 
 Events = npt.NDArray[np.void]
@@ -97,7 +97,9 @@ class RingReader:
         busy = np.flatnonzero(records["length"] & _BUSY)
         if len(busy):
             records = records[: busy[0]]
-        events = records["event"][(records["length"] & _DISCARD) == 0] if _any_discarded(records) else records["event"]
+        events: Events = records["event"]
+        if _any_discarded(records):
+            events = events[(records["length"] & _DISCARD) == 0]
         events = events.copy()
         self._barrier()  # the copy is finished before the kernel may reuse its place
         self._consumer[0] = consumer + len(records) * self._record_size

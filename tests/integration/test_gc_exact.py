@@ -6,7 +6,6 @@ import collections
 import dataclasses
 
 import pytest
-
 import targets
 from groundtruth import bucket_counts, gctrace, rendered
 
@@ -16,12 +15,18 @@ pytestmark = [pytest.mark.bpf, pytest.mark.everywhere]
 STOPS = {
     "1.19": {"read mem stats": 1, "GOMAXPROCS": 1, "stack trace": 1, "profile": 2, "profile cleanup": 1},
     "1.21": {
-        **{"read mem stats": 1, "GOMAXPROCS": 1, "all goroutines stack trace": 1},
-        **{"goroutine profile": 2, "goroutine profile cleanup": 1},
+        "read mem stats": 1,
+        "GOMAXPROCS": 1,
+        "all goroutines stack trace": 1,
+        "goroutine profile": 2,
+        "goroutine profile cleanup": 1,
     },
     "1.23": {
-        **{"read mem stats": 1, "GOMAXPROCS": 1, "all goroutines stack trace": 1},
-        **{"goroutine profile": 1, "goroutine profile cleanup": 1},
+        "read mem stats": 1,
+        "GOMAXPROCS": 1,
+        "all goroutines stack trace": 1,
+        "goroutine profile": 1,
+        "goroutine profile cleanup": 1,
     },
 }
 
@@ -107,7 +112,7 @@ def test_other_stops(version, matrix, start, trace):
     assert {stop["clock"] for stop in stops} == {"runtime" if version >= "1.22" else "probe"}
     for name, after in truth["After"].items():
         part = "stopping_ns" if "stopping" in name else "total_ns"
-        theirs = [b - a for a, b in zip(truth["Before"][name]["Counts"], after["Counts"])]
+        theirs = [b - a for a, b in zip(truth["Before"][name]["Counts"], after["Counts"], strict=True)]
         assert bucket_counts(after["Buckets"], (stop[part] for stop in stops)).tolist() == theirs, name
 
 

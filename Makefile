@@ -1,0 +1,34 @@
+# gotrace: `make demo` and `make test` do all of their own set-up. `make help` lists the rest.
+.PHONY: help setup demo test test-fresh bench lint format clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: ## install what is missing: BCC, a virtual environment
+	@scripts/setup run
+
+demo: ## trace a small Go service for ten seconds
+	@scripts/demo
+
+test: ## set up and run every test
+	@scripts/setup run test
+	@.venv/bin/python -m pytest $(ARGS)
+
+test-fresh: ## run the demo on bare Debian 12 and 13 systems
+	@scripts/test-fresh bookworm trixie
+
+bench: ## measure gotrace against other tools, side by side
+	@scripts/setup run test
+	@.venv/bin/python benchmarks/run.py
+
+lint: ## style and types
+	@scripts/setup run test lint
+	@scripts/lint
+
+format: ## reformat the code
+	@scripts/setup run lint
+	@scripts/lint --fix
+
+clean: ## remove what was built in this checkout
+	rm -rf .venv .setup.lock demo-output build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -67,9 +67,12 @@ class Outputs:
     @classmethod
     @contextlib.contextmanager
     def opened(
-        cls, format_: str | None, output: str | None, hlog: str | None, hgrm: str | None, force: bool
+        cls, format_: str | None, output: str | None, hlog: str | None, hgrm: str | None, force: bool, screen: TextIO
     ) -> Iterator[Outputs]:
-        """Create every file (never over an existing one without ``force``) and close them at the end."""
+        """Create every file (never over an existing one without ``force``) and close them at the end.
+
+        The table goes to ``screen`` unless it was asked for in a file.
+        """
         with contextlib.ExitStack() as stack:
 
             def create(path: str | None) -> TextIO | None:
@@ -87,9 +90,9 @@ class Outputs:
                 stack.callback(json_output.close)
             table = None
             if format_ == "table":
-                table = Table(file or sys.stdout)
+                table = Table(file or screen)
             elif file is not None and file is not sys.stdout:
-                table = Table(sys.stdout)
+                table = Table(screen)
             yield cls(json_output, table, create(hlog), create(hgrm))
 
 

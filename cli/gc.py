@@ -114,7 +114,9 @@ def command(
             drop_to_caller()  # a launched command stays root's, and so must we to end it
         from gotrace.cli._gc_run import Outputs, trace
 
-        outputs = stack.enter_context(Outputs.opened(format_, output, hlog, hgrm, force))
+        # A command's standard output is its own: like other wrappers we then print on standard error.
+        screen = sys.stdout if launched is None else sys.stderr
+        outputs = stack.enter_context(Outputs.opened(format_, output, hlog, hgrm, force, screen))
         if launched is not None:
             launched.release()
             tracing.calibrate()

@@ -133,8 +133,8 @@ static __always_inline int restarted(struct pt_regs *ctx, u64 now)
 			     read_user(work + WORK_PAUSE_START), read_user(work + WORK_T_SWEEP_TERM),
 			     read_user(work + WORK_T_MARK_TERM), read_user(work + WORK_T_END));
 	}
-	emit(KIND_STW, time_ns, (stop->reason_len ? 0 : stop->reason & 0xff) | stop->flags << 8 | cycle << 32,
-	     stop->goid, stop->start_ns, stop->finish_ns, now);
+	emit(KIND_STW, time_ns, (stop->reason_len ? 0 : stop->reason & 0xff) | stop->flags << 8 | cycle << 32, stop->goid,
+	     stop->start_ns, stop->finish_ns, now);
 	stop->flags = 0;
 	stop->finish_ns = 0;
 	return 0;
@@ -190,7 +190,7 @@ int sweep_end(struct pt_regs *ctx)
 	if (!cfg)
 		return 0;
 	count_hit(HIT_SWEEP_END);
-	emit(KIND_SWEEP_END, time_ns, cfg->slot[CONFIG_WORK_CYCLES] ? (u32)read_user(cfg->slot[CONFIG_WORK_CYCLES]) : 0,
-	     0, 0, 0, 0);
+	emit(KIND_SWEEP_END, time_ns, cfg->slot[CONFIG_WORK_CYCLES] ? (u32)read_user(cfg->slot[CONFIG_WORK_CYCLES]) : 0, 0,
+	     0, 0, 0);
 	return 0;
 }

@@ -31,10 +31,41 @@ POLL_NS = 100_000_000
 Record = dict[str, Any]
 
 
+class Sink:
+    """A text stream that remembers its failure instead of raising it: what was measured must not go with a full disk."""
+
+    def __init__(self, file: TextIO, name: str) -> None:
+        self.file = file
+        self.name = name
+        self.failure: OSError | None = None
+
+    def write(self, text: str) -> None:
+        if self.failure is None:
+            try:
+                self.file.write(text)
+            except OSError as error:
+                self.failure = error
+
+    def flush(self) -> None:
+        if self.failure is None:
+            try:
+                self.file.flush()
+            except OSError as error:
+                self.failure = error
+
+    def isatty(self) -> bool:
+        return self.file.isatty()
+
+    def close(self) -> None:
+        self.flush()
+        with contextlib.suppress(OSError):
+            self.file.close()
+
+
 class JsonOutput:
     """Records as lines (ndjson) or as one array (json); every batch is flushed."""
 
-    def __init__(self, file: TextIO, array: bool) -> None:
+    def __init__(self, file: Sink, array: bool) -> None:
         self._file = file
         self._array = array
         self._first = True
@@ -58,11 +89,16 @@ class JsonOutput:
 class Outputs:
     """Where the results go: the table and JSON streams, the interval log, the percentile file."""
 
-    def __init__(self, json_output: JsonOutput | None, table: Table | None, hlog: TextIO | None, hgrm: TextIO | None):
+    def __init__(self, sinks: list[Sink], json_output: JsonOutput | None, table: Table | None) -> None:
+        self.sinks = sinks
         self.json = json_output
         self.table = table
-        self.hlog = hlog
-        self.hgrm = hgrm
+        self.hlog: Sink | None = None
+        self.hgrm: Sink | None = None
+
+    def failed(self) -> Sink | None:
+        """The first stream that could not be written."""
+        return next((sink for sink in self.sinks if sink.failure is not None), None)
 
     @classmethod
     @contextlib.contextmanager
@@ -74,11 +110,20 @@ class Outputs:
         The table goes to ``screen`` unless it was asked for in a file.
         """
         with contextlib.ExitStack() as stack:
+            sinks: list[Sink] = []
 
-            def create(path: str | None) -> TextIO | None:
-                if path is None or path == "-":
-                    return None if path is None else sys.stdout
-                return stack.enter_context(_created(path, force))
+            def sink(file: TextIO, name: str) -> Sink:
+                sinks.append(Sink(file, name))
+                return sinks[-1]
+
+            def create(path: str | None) -> Sink | None:
+                if path is None:
+                    return None
+                if path == "-":
+                    return sink(sys.stdout, "standard output")
+                made = sink(_created(path, force), path)
+                stack.callback(made.close)
+                return made
 
             file = create(output)
             if format_ is None:
@@ -86,14 +131,16 @@ class Outputs:
                 format_ = {".ndjson": "ndjson", ".jsonl": "ndjson", ".json": "json"}.get(extension, "table")
             json_output = None
             if format_ != "table":
-                json_output = JsonOutput(file or sys.stdout, array=format_ == "json")
+                json_output = JsonOutput(file or sink(sys.stdout, "standard output"), array=format_ == "json")
                 stack.callback(json_output.close)
             table = None
             if format_ == "table":
-                table = Table(file or screen)
-            elif file is not None and file is not sys.stdout:
-                table = Table(screen)
-            yield cls(json_output, table, create(hlog), create(hgrm))
+                table = Table(file or sink(screen, "the terminal"))
+            elif file is not None and output != "-":
+                table = Table(sink(screen, "the terminal"))
+            outputs = cls(sinks, json_output, table)
+            outputs.hlog, outputs.hgrm = create(hlog), create(hgrm)
+            yield outputs
 
 
 def _created(path: str, force: bool) -> TextIO:
@@ -142,12 +189,18 @@ def trace(
                 ended = stop.signal
             elif duration and now >= begin + duration:
                 ended = "duration"
+            elif outputs.failed():
+                ended = "an output that cannot be written"
             run.read()
             if now >= tick + interval or ended:
                 run.end_interval(now - tick)
                 tick = now
     finally:
         run.finish(time.monotonic_ns() - begin, ended or "error")
+    failed = outputs.failed()
+    if failed is not None and failed.failure is not None and not isinstance(failed.failure, BrokenPipeError):
+        reason = f"cannot write {printable(failed.name)}: {failed.failure.strerror}"
+        raise GotraceError(reason, "make room, or write elsewhere; what was written before is whole")
     if launched is not None:
         was_running = launched.poll() is None
         launched.terminate()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, cast
 
 from gotrace.analysis.gc_summary import PERCENTILES, GcSummary, percentiles
-from gotrace.text import bytes_text, duration_text
+from gotrace.text import Stream, bytes_text, duration_text
 
 if TYPE_CHECKING:
+    from typing import IO
+
     from gotrace.analysis.histogram import Histogram
     from gotrace.probe import Plan
 
@@ -20,7 +22,7 @@ _LIVE_NAMES = ("time", "GC/s", "pauses", "p50", "p99", "max", "longest", "heap l
 class Table:
     """Writes for people; to a terminal with colours and boxes, to a file or pipe without."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: Stream) -> None:
         self._file = file
         self._lines = 0
 
@@ -46,7 +48,7 @@ class Table:
         from rich.table import Table as RichTable
         from rich.text import Text
 
-        console = Console(file=self._file, highlight=False, width=None if self._file.isatty() else 150)
+        console = Console(file=cast("IO[str]", self._file), highlight=False, width=None if self._file.isatty() else 150)
         seconds = about["duration_ns"] / 1e9
         self._print("")
         table = RichTable(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)

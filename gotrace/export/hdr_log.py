@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import datetime
 import re
-from typing import TextIO
 
 import numpy as np
 
 from gotrace.analysis.histogram import Histogram, bucket_indexes, highest_values
+from gotrace.text import Stream
 
 FORMAT_VERSION = "1.3"
 LEGEND = '"StartTimestamp","Interval_Length","Interval_Max","Interval_Compressed_Histogram"'
@@ -46,7 +46,7 @@ class Writer:
     epoch. OSError (disk full) passes through.
     """
 
-    def __init__(self, file: TextIO, start_time_s: float) -> None:
+    def __init__(self, file: Stream, start_time_s: float) -> None:
         self._file = file
         self._start_time_s = start_time_s
         date = datetime.datetime.fromtimestamp(start_time_s, datetime.timezone.utc)

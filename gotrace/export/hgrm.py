@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from decimal import ROUND_HALF_UP, Decimal
-from typing import TextIO
 
 import numpy as np
 
@@ -27,6 +26,7 @@ from gotrace.analysis.histogram import (
     lowest_values,
 )
 from gotrace.export.hdr_log import hdr_max
+from gotrace.text import Stream
 
 # Values are printed in microseconds: with the format's three decimals they are exact to the nanosecond, and stopping
 # the world of a Go program takes a few of them. (`HistogramLogProcessor -outputValueUnitRatio 1000` does the same.)
@@ -34,7 +34,7 @@ UNIT_NS, UNIT_NAME = 1000.0, "microseconds"
 TICKS_PER_HALF_DISTANCE = 5
 
 
-def write(file: TextIO, named: Mapping[str, Histogram]) -> None:
+def write(file: Stream, named: Mapping[str, Histogram]) -> None:
     """Write one file for all of ``named``, the first of which is what plotters see (an empty one if there is none)."""
     for position, (name, histogram) in enumerate((named or {"none": Histogram()}).items()):
         text = f"#[Tag: {name}]\n#[Unit: {UNIT_NAME}]\n{distribution(histogram)}"

@@ -11,24 +11,24 @@ setup: ## install what is missing: BCC, a virtual environment
 demo: ## trace a small Go service for ten seconds
 	@scripts/demo
 
-test: ## set up and run every test
-	@scripts/setup run test
+test: ## set up and run every test (ARGS=tests/unit runs some)
+	@scripts/setup test
 	@.venv/bin/python -m pytest $(ARGS)
 
 test-fresh: ## run the demo on bare Debian 12 and 13 systems
-	@scripts/test-fresh bookworm trixie
+	@scripts/test-fresh $(or $(SUITES),bookworm trixie)
 
 bench: ## measure gotrace against other tools, side by side
-	@scripts/setup run test
+	@scripts/setup bench
 	@.venv/bin/python benchmarks/run.py
 
 lint: ## style and types
-	@scripts/setup run test lint
+	@scripts/setup test lint
 	@scripts/lint
 
 format: ## reformat the code
-	@scripts/setup run lint
+	@scripts/setup lint
 	@scripts/lint --fix
 
 clean: ## remove what was built in this checkout
-	rm -rf .venv .setup.lock demo-output build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv demo-output build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,1 +1,1 @@
-"""."""
+"""One module per command of `gotrace`, plus main.py that finds them. Imports nothing by itself."""

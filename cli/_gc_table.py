@@ -38,7 +38,7 @@ class Table:
         times = ["-"] * 3
         if pauses.count:
             times = [duration_text(value) for value in (*percentiles(pauses, (50.0, 99.0)), pauses.max)]
-        heap = [bytes_text(summary.last_heap[name]) if summary.last_heap else "-" for name in ("live", "goal")]
+        heap = [_heap_text(summary.last_heap[name]) if summary.last_heap else "-" for name in ("live", "goal")]
         rate = f"{summary.cycles * 1e9 / length_ns:.1f}"
         self._print(_LIVE.format(time.strftime("%H:%M:%S"), rate, pauses.count, *times, longest[:22], *heap, lost))
 
@@ -68,7 +68,7 @@ class Table:
         else:
             self._print("No stop-the-world pause and no GC cycle in this time.\n")
         if summary.last_heap:
-            heap = {name: bytes_text(value) for name, value in summary.last_heap.items()}
+            heap = {name: _heap_text(value) for name, value in summary.last_heap.items()}
             self._print(
                 f"GC cycles: {summary.cycles} ({summary.cycles / seconds:.1f}/s)   last heap: "
                 f"{heap['start']} -> {heap['end']} -> {heap['live']} live, goal {heap['goal']}"
@@ -96,6 +96,11 @@ class Table:
     def _print(self, line: str) -> None:
         self._file.write(line + "\n")
         self._file.flush()
+
+
+def _heap_text(size: int) -> str:
+    """A size; the goal of a collector that is turned off (GOGC=off) is as good as infinite."""
+    return "off" if size < 0 or size >= 1 << 60 else bytes_text(size)
 
 
 def _cells(histogram: Histogram, about: dict[str, Any]) -> list[str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-import platform
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -145,7 +144,7 @@ def _prepared(module: Any, process: Process) -> tuple[Plan, bpf.BpfObject]:
     probe: Probe = module.PROBE
     source, cflags = probe.source(), probe.cflags()
     plan_key = cache.key("plan", gotrace.__version__, _code_stamp(module), probe.stem, *process.identity())
-    object_key = cache.key("object", source, *cflags, _headers(), platform.machine())
+    object_key = cache.key("object", source, *cflags, _headers(), os.uname().machine)
     plan_entry, object_entry = cache.get(plan_key), cache.get(object_key)
     compiling = None if object_entry else Child(probe.compile)
     resolving = None if plan_entry else Child(resolve, module.__name__, process.exe_path, cpu_seconds=30)
@@ -175,7 +174,7 @@ def resolve(module_name: str, path: str) -> Plan:
     from gotrace.binary.program import GoProgram
 
     with GoProgram.open(path) as program:
-        host = HOST_ARCH.get(platform.machine())
+        host = HOST_ARCH.get(os.uname().machine)
         if program.arch != host:
             raise TargetError(
                 f"the target is a Go program for {program.arch}, this machine is {host}",

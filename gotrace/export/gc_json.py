@@ -21,45 +21,43 @@ def wall_time(monotonic_ns: int, wall_offset_ns: int) -> str:
     return f"{stamp:%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"
 
 
-def _known(value: Any) -> int | None:
-    return None if value == UNKNOWN else int(value)
+def _known(value: int) -> int | None:
+    return None if value == UNKNOWN else value
 
 
 def pause_records(batch: Batch, reasons: list[str], wall_offset_ns: int) -> Iterator[Record]:
-    for row in batch.pauses:
+    for start, stopping, stopped, total, lag, reason, cycle, goid, tid, probe_clock in batch.pauses.tolist():
         yield {
             "type": "stw",
-            "monotonic_ns": int(row["start_ns"]),
-            "time": wall_time(int(row["start_ns"]), wall_offset_ns),
-            "reason": reasons[int(row["reason"])],
-            "cycle": _known(row["cycle"]),
-            "goid": _known(row["goid"]),
-            "tid": int(row["tid"]),
-            "stopping_ns": _known(row["stopping_ns"]),
-            "stopped_ns": _known(row["stopped_ns"]),
-            "total_ns": int(row["total_ns"]),
-            "restart_lag_ns": int(row["restart_lag_ns"]),
-            "clock": "probe" if row["probe_clock"] else "runtime",
+            "monotonic_ns": start,
+            "time": wall_time(start, wall_offset_ns),
+            "reason": reasons[reason],
+            "cycle": _known(cycle),
+            "goid": _known(goid),
+            "tid": tid,
+            "stopping_ns": _known(stopping),
+            "stopped_ns": _known(stopped),
+            "total_ns": total,
+            "restart_lag_ns": lag,
+            "clock": "probe" if probe_clock else "runtime",
         }
 
 
 def cycle_records(batch: Batch, wall_offset_ns: int) -> Iterator[Record]:
-    numbers = (
-        ("sweep_termination_ns", "mark_ns", "mark_termination_ns", "pause_ns", "assist_ns")
-        + ("heap_start_bytes", "heap_end_bytes", "heap_live_bytes", "heap_goal_bytes")
-        + ("maxprocs",)
-    )
-    for row in batch.cycles:
+    names = batch.cycles.dtype.names or ()
+    for row in batch.cycles.tolist():
+        record = dict(zip(names, row, strict=True))
+        when, trigger = record.pop("time_ns"), record.pop("trigger")
+        del record["end_ns"]
         yield {
             "type": "cycle",
-            "monotonic_ns": int(row["time_ns"]),
-            "time": wall_time(int(row["time_ns"]), wall_offset_ns),
-            "cycle": int(row["cycle"]),
-            "trigger": None if row["trigger"] == UNKNOWN else TRIGGERS[int(row["trigger"])],
-            **{name: int(row[name]) for name in numbers},
+            "monotonic_ns": when,
+            "time": wall_time(when, wall_offset_ns),
+            "trigger": None if trigger == UNKNOWN else TRIGGERS[trigger],
+            **record,
         }
-    for row in batch.sweeps:
-        yield {"type": "sweep", "cycle": int(row["cycle"]), "sweep_ns": int(row["sweep_ns"])}
+    for cycle, sweep_ns in batch.sweeps.tolist():
+        yield {"type": "sweep", "cycle": cycle, "sweep_ns": sweep_ns}
 
 
 def summary_record(summary: GcSummary, about: Record) -> Record:

@@ -8,7 +8,6 @@ starts no thread), so a fork costs about a millisecond.
 from __future__ import annotations
 
 import os
-import pickle
 import resource
 import signal
 import sys
@@ -58,6 +57,8 @@ class Child(Generic[T]):
                 f"the step '{self._name}' ended without a result (status {status})",
                 "it ran out of time or memory; `gotrace doctor` checks this host and target",
             )
+        import pickle
+
         outcome, value = pickle.loads(data)
         if outcome == "error":
             raise value
@@ -74,6 +75,8 @@ def _work(write_end: int, function: Callable[..., Any], args: tuple[Any, ...]) -
 
         hint = "this is a defect of gotrace: report it with the output of `-v`"
         answer = ("error", GotraceError(f"{function.__name__}: {error!r}", hint, detail=traceback.format_exc()))
+    import pickle
+
     sys.stdout.flush()
     with os.fdopen(write_end, "wb") as file:
         pickle.dump(answer, file)

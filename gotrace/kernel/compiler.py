@@ -61,7 +61,7 @@ def compile_object(text: str, cflags: tuple[str, ...] = ()) -> BpfObject:
     output = _CapturedStderr()
     with output:
         try:
-            bpf = bcc.BPF(text=text, cflags=[f"-I{folder}/include", "-Wall", "-Werror", *cflags])
+            bpf = bcc.BPF(text=text, cflags=[f"-I{folder}/include", "-Wall", "-Werror", "-Wno-unused-function", *cflags])
         except Exception as error:  # BCC raises bare Exception
             bpf, failure = None, error
     if bpf is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 
 from gotrace.errors import HostError
 
@@ -28,8 +27,8 @@ def lockdown(root: str = "/") -> str:
 
 def require_tracing(root: str = "/") -> None:
     """Raises HostError with the first reason why nothing can be traced here. Quick: it reads two small files."""
-    if platform.machine() not in ("x86_64", "aarch64"):
-        raise HostError(f"this machine is {platform.machine()}", "gotrace runs on x86-64 and ARM64 Linux")
+    if os.uname().machine not in ("x86_64", "aarch64"):
+        raise HostError(f"this machine is {os.uname().machine}", "gotrace runs on x86-64 and ARM64 Linux")
     have = capabilities(root)
     if not have >> CAP_SYS_ADMIN & 1:
         raise HostError("tracing needs root (CAP_SYS_ADMIN)", "run it with sudo; in a container, with --privileged")

@@ -1,0 +1,1 @@
+"""Talking to Linux: loading BPF, the ring, perf events, processes. Imports nothing by itself."""

@@ -24,6 +24,7 @@ from gotrace.kernel.host import require_tracing
 from gotrace.probe import Plan, Point, Probe
 
 if TYPE_CHECKING:
+    from gotrace.binary.program import GoProgram
     from gotrace.kernel.process import Process
     from gotrace.kernel.ring import Events, RingReader
 
@@ -174,17 +175,22 @@ def resolve(module_name: str, path: str) -> Plan:
     from gotrace.binary.program import GoProgram
 
     with GoProgram.open(path) as program:
-        host = HOST_ARCH.get(os.uname().machine)
-        if program.arch != host:
-            raise TargetError(
-                f"the target is a Go program for {program.arch}, this machine is {host}",
-                f"run gotrace on a {program.arch} machine",
-            )
+        require_same_arch(program)
         plan: Plan = importlib.import_module(module_name).plan(program)
         if not plan.points:
             reasons = "; ".join(item.reason for item in plan.missing)
             raise TargetError(f"nothing in this Go program can be probed safely: {reasons}", "`gotrace doctor` has more")
         return plan
+
+
+def require_same_arch(program: GoProgram) -> None:
+    """Raises TargetError for a program of another architecture than this machine's."""
+    host = HOST_ARCH.get(os.uname().machine)
+    if program.arch != host:
+        raise TargetError(
+            f"the target is a Go program for {program.arch}, this machine is {host}",
+            f"run gotrace on a {program.arch} machine",
+        )
 
 
 @contextlib.contextmanager

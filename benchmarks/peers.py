@@ -17,11 +17,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-import targets
-from gotrace.probes import gc
 from symbol_lookup import large_program
 
+import targets
 from gotrace.binary.program import GoProgram
+from gotrace.probes import gc
 
 # as many as gotrace watches and no more; the exit of startTheWorldWithSema is left out, for a uretprobe kills Go programs
 FUNCTIONS = ("stopTheWorldWithSema", "startTheWorldWithSema", "prepareFreeWorkbufs", "bgsweep")

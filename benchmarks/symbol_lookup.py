@@ -15,7 +15,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 import targets
-
 from gotrace.binary.program import GoProgram
 
 NAMES = 40

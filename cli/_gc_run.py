@@ -11,13 +11,12 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
-from gotrace.cli._gc_table import Table
-from gotrace.probes.gc import decoder
-
 from gotrace.analysis.gc_summary import GcSummary
 from gotrace.analysis.pauses import Batch
+from gotrace.cli._gc_table import Table
 from gotrace.errors import GotraceError
 from gotrace.export import gc_json, hdr_log, hgrm
+from gotrace.probes.gc import decoder
 from gotrace.text import printable
 
 if TYPE_CHECKING:

@@ -93,9 +93,8 @@ def command(
         if os.path.lexists(path) and not force:
             raise GotraceError(f"{printable(path)} exists", "choose another name, or overwrite it with --force")
 
-    from gotrace.probes import gc as probe
-
     from gotrace import session
+    from gotrace.probes import gc as probe
 
     stop = _StopRequest()
     with contextlib.ExitStack() as stack:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 import targets
 
 GOTRACE = [sys.executable, "-m", "gotrace.cli"]

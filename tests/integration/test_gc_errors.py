@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+
 import targets
 from conftest import GOTRACE
 
@@ -159,11 +160,10 @@ def test_truncated_executable(size, tmp_path):
 
 def test_executable_that_changes_after_it_was_resolved(sleeping, monkeypatch):
     """Probes go only where the running file has the very bytes that were resolved."""
-    from gotrace.probes import gc
-
     from gotrace import session
     from gotrace.errors import TargetError
     from gotrace.kernel.process import Process
+    from gotrace.probes import gc
 
     real = session._prepared
 

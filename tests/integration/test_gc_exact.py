@@ -6,6 +6,7 @@ import collections
 import dataclasses
 
 import pytest
+
 import targets
 from groundtruth import bucket_counts, gctrace, rendered
 

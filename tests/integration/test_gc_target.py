@@ -8,6 +8,7 @@ import subprocess
 import time
 
 import pytest
+
 import targets
 from conftest import GOTRACE, until
 
@@ -111,9 +112,8 @@ def test_killed_gotrace_leaves_nothing_behind(start, trace):
 
 def probed_bytes(pid):
     """The bytes in memory at each place gotrace probes in this process."""
-    from gotrace.probes import gc
-
     from gotrace.binary.program import GoProgram
+    from gotrace.probes import gc
 
     with GoProgram.open(f"/proc/{pid}/exe") as program, open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
         return b"".join(os.pread(memory.fileno(), 1, point.address) for point in gc.plan(program).points)
@@ -121,10 +121,9 @@ def probed_bytes(pid):
 
 def test_many_attach_and_detach_rounds(start):
     """200 rounds under load: every one attaches, and the target neither notices nor keeps a breakpoint."""
-    from gotrace.probes import gc
-
     from gotrace import session
     from gotrace.kernel.process import Process
+    from gotrace.probes import gc
 
     target = start(targets.build("gcload"), "-seconds", "100")
     target.go()

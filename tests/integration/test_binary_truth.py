@@ -1,0 +1,164 @@
+"""`gotrace.binary` against Go's own tools, on every release and build flavour of the matrix, for both architectures."""
+
+from __future__ import annotations
+
+import random
+import re
+import subprocess
+
+import pytest
+
+import targets
+from gotrace.binary import code
+from gotrace.binary.globals import find_globals
+from gotrace.binary.layout import layout_of
+from gotrace.binary.program import GoProgram
+from gotrace.probes import gc
+
+STRIPPED_TWIN = {"default": "stripped", "pie": "pie-stripped"}
+# the flavours with a symbol table to compare with
+CASES = [
+    (version, arch, flavour)
+    for version in targets.MATRIX
+    for arch in ("amd64", "arm64")
+    for flavour in ("default", "pie", "cgo-internal", "cgo-external", "cgo-external-pie", "noopt", "pgo")
+    if flavour in targets.flavours_of(version, arch)
+    # one old, one middle and the newest release for what costs a build of the whole standard library
+    and (flavour == "default" or version in ("1.19.8", "1.22.10", "1.25.5", "1.27.3"))
+]
+everything = pytest.mark.parametrize(("version", "arch", "flavour"), CASES)
+
+
+def program_of(version, arch, flavour):
+    name = "cgo" if flavour.startswith("cgo") else "gcload"
+    return targets.build(name, version, flavour, arch)
+
+
+def tool(*arguments, stdin=""):
+    command = [str(targets.go(targets.NEWEST)), "tool", *map(str, arguments)]
+    env = targets.environment(targets.NEWEST)
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, check=True, env=env).stdout
+
+
+def spelled(name):
+    """A symbol's name as the pclntab spells it: plain dots, no mark of the ABI, no arguments of generic types."""
+    return re.sub(r"\[.*\]", "[...]", name.replace("·", ".").removesuffix(".abi0"))
+
+
+@everything
+def test_every_function_is_where_nm_says(version, arch, flavour):
+    path = program_of(version, arch, flavour)
+    theirs = {}
+    for line in tool("nm", path).splitlines():
+        fields = line.split(maxsplit=2)
+        if len(fields) == 3 and fields[1] in "Tt":
+            theirs.setdefault(int(fields[0], 16), set()).add(spelled(fields[2]))
+    with GoProgram.open(path) as program:
+        table = program.pclntab
+        ours = dict(zip(table.entries[:-1].tolist(), table.names(), strict=True))
+    # The linker's own marks of a section's ends share an address with a function.
+    wrong = {hex(entry): name for entry, name in ours.items() if spelled(name) not in theirs.get(entry, ())}
+    assert len(ours) > 1000
+    # C code that was linked in has symbols but no entry; Go's table ends with names the symbol table may lack.
+    assert wrong == {}
+
+
+@everything
+def test_random_places_are_what_addr2line_says(version, arch, flavour):
+    path = program_of(version, arch, flavour)
+    choose = random.Random(f"{version} {arch} {flavour}")
+    with GoProgram.open(path) as program:
+        table = program.pclntab
+        places = []
+        while len(places) < 300:
+            function = table.find(choose.randrange(int(table.entries[0]), int(table.entries[-1])))
+            if function is not None and function.end > function.entry:
+                step = 4 if arch == "arm64" else 1
+                places.append(function.entry + choose.randrange(0, function.end - function.entry, step))
+        answer = tool("addr2line", path, stdin="".join(f"{place:#x}\n" for place in places)).splitlines()
+        for place, name, where in zip(places, answer[::2], answer[1::2], strict=True):
+            file, line = where.rsplit(":", 1)
+            frames = table.frames(place)
+            if name == "?":
+                continue
+            assert spelled(table.find(place).name) == spelled(name), hex(place)
+            assert (frames[0].file, frames[0].line) == (file, int(line)), hex(place)
+            assert frames[-1].function == table.find(place).name
+
+
+@pytest.mark.parametrize("arch", ["amd64", "arm64"])
+@pytest.mark.parametrize("version", targets.MATRIX)
+@pytest.mark.parametrize("flavour", STRIPPED_TWIN)
+def test_stripped_and_unstripped_are_the_same(version, arch, flavour):
+    """A plan made from a stripped file probes the same instructions as one made from its unstripped twin."""
+    plans = []
+    for variant in (flavour, STRIPPED_TWIN[flavour]):
+        with GoProgram.open(targets.build("gcload", version, variant, arch)) as program:
+            plans.append(gc.plan(program))
+            assert program.stripped == (variant != flavour)
+    whole, stripped = plans
+    assert [(p.name, p.symbol, p.instruction.split()[0]) for p in whole.points] == [
+        (p.name, p.symbol, p.instruction.split()[0]) for p in stripped.points
+    ]
+    assert whole.missing == stripped.missing
+    assert {k: v for k, v in whole.config.items() if k not in whole.addresses} == {
+        k: v for k, v in stripped.config.items() if k not in stripped.addresses
+    }
+
+
+@everything
+def test_globals_are_where_the_symbol_table_has_them(version, arch, flavour):
+    path = program_of(version, arch, flavour)
+    with GoProgram.open(path) as program:
+        found = find_globals(program)
+        symbols = {name: address for name, address, _ in program.elf.symbols()}
+        layout = layout_of(program)
+        assert found.missing == {}
+        assert found.work == symbols["runtime.work"]
+        assert found.gc_controller == symbols["runtime.gcController"]
+        offsets = {
+            field: layout.offset("runtime.workType", field)
+            for field in (
+                "cycles",
+                "tSweepTerm",
+                "tMark",
+                "tMarkTerm",
+                "tEnd",
+                "pauseNS",
+                "heap0",
+                "maxprocs",
+                "userForced",
+            )
+        }
+        assert found.work_cycles == found.work + offsets["cycles"]
+        assert found.work_cycles + found.work_heaps == found.work + offsets["heap0"]
+        assert found.work_user_forced == found.work + offsets["userForced"]
+        constants = gc.PROBE.constants
+        for field, name in (
+            ("tSweepTerm", "T_SWEEP_TERM"),
+            ("tEnd", "T_END"),
+            ("pauseNS", "PAUSE_NS"),
+            ("maxprocs", "MAXPROCS"),
+        ):
+            assert offsets[field] - offsets["cycles"] == constants[f"WORK_{name}"]
+        assert found.gc_last_heap_goal == layout.offset("runtime.gcControllerState", "lastHeapGoal")
+        assert found.gc_assist_time == layout.offset("runtime.gcControllerState", "assistTime")
+
+
+@pytest.mark.parametrize("arch", ["amd64", "arm64"])
+@pytest.mark.parametrize("version", targets.MATRIX)
+def test_probes_sit_where_they_should(version, arch):
+    """Every instruction is of a kind that the kernel emulates, inside its function, with the bytes of the file."""
+    with GoProgram.open(targets.build("gcload", version, "stripped", arch)) as program:
+        plan = gc.plan(program)
+        assert {point.name for point in plan.points} >= {"cycle", "sweep", "restart end"}
+        if version >= "1.22":
+            assert {item.name for item in plan.missing} == set()
+        for point in plan.points:
+            function = program.pclntab.find(point.address)
+            assert function is not None and function.name == point.symbol
+            assert program.elf.read(point.address, len(point.code)) == point.code
+            assert point.emulated, point
+        rets = code.ret_sites(program, "runtime.startTheWorldWithSema")
+        assert len(rets) == 1
+        assert (code.result_slot(program, "runtime.startTheWorldWithSema") is None) == (arch == "arm64")

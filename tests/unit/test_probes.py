@@ -1,0 +1,83 @@
+"""What has to hold for every probe, found by walking the package: the next one is checked without a word here."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import pytest
+
+from gotrace.kernel.compiler import ebpf_folder
+from gotrace.kernel.ring import EVENT, event_dtype
+from gotrace.probe import Plan, Point, all_probes
+
+PROBES = all_probes()
+
+
+def test_each_stem_names_two_files():
+    texts = {name.removesuffix(".bpf.c") for name in os.listdir(ebpf_folder()) if name.endswith(".bpf.c")}
+    assert texts == set(PROBES) == {module.PROBE.stem for module in PROBES.values()}
+
+
+def test_kinds_are_told_apart_by_their_numbers():
+    numbers = [kind.number for module in PROBES.values() for kind in module.PROBE.kinds]
+    assert len(set(numbers)) == len(numbers) and all(0 < number < 1 << 16 for number in numbers)
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_text_and_declaration_name_the_same(name):
+    """Every setting, counter and kind that is declared is used in the C text, and nothing else is."""
+    probe = PROBES[name].PROBE
+    with open(os.path.join(ebpf_folder(), f"{name}.bpf.c")) as file:
+        text = file.read()
+    declared = {f"CONFIG_{word.upper()}" for word in probe.config} | {f"HIT_{word.upper()}" for word in probe.hits}
+    declared |= {f"KIND_{kind.name.upper()}" for kind in probe.kinds}
+    assert declared == set(re.findall(r"\b(?:CONFIG|HIT|KIND)_[A-Z0-9_]+", text))
+    assert all(len(kind.columns) <= 5 for kind in probe.kinds)
+
+
+@pytest.mark.bpf
+@pytest.mark.parametrize("name", PROBES)
+def test_compiles_and_the_verifier_takes_every_program(name):
+    from gotrace.kernel import bpf
+    from gotrace.kernel.child import Child
+
+    probe = PROBES[name].PROBE
+    obj = Child(probe.compile).result()
+    # each program counts its hits under its own name
+    assert set(obj.programs) == set(probe.hits)
+    assert bpf.BpfObject.from_json(obj.to_json()) == obj
+    with bpf.load(obj) as loaded:
+        assert set(loaded.programs) == set(probe.hits)
+        loaded.maps["config"].write_words(range(len(probe.config)))
+        assert loaded.maps["config"].words()[: len(probe.config)] == tuple(range(len(probe.config)))
+
+
+def test_event_layout_comes_from_the_header():
+    dtype = EVENT()
+    assert dtype.itemsize == 56
+    assert dtype.names == ("time_ns", "tid", "kind", "cpu", "a", "b", "c", "d", "e")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "struct event {\n\tu32 a;\n\tu64 b;\n};",
+        "struct event {\n\tu64 a;\n\tu32 b;\n};",
+        "struct event {\n\tvoid *a;\n};",
+        "struct event {\n\tu64 a[2];\n};",
+    ],
+    ids=["no struct", "hole", "hole at the end", "pointer", "array"],
+)
+def test_layouts_that_are_refused(text):
+    with pytest.raises(ValueError, match="struct event"):
+        event_dtype(text)
+
+
+def test_a_plan_survives_the_cache():
+    point = Point("a", "b", "c", 1, 2, b"\x90\xcc", "nop", True)
+    plan = Plan(
+        "go1.27.3", "amd64", True, False, 0, (point,), {"work": 5}, ("work",), (), {"clock": "x", "reasons": {"1": "y"}}
+    )
+    assert Plan.from_json(plan.to_json()) == plan

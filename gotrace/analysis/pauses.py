@@ -266,7 +266,9 @@ class GcDecoder:
         at = np.flatnonzero(events["kind"] == self.wire.sweep_end)
         used[at] = True
         done = [(int(event["a"]), int(event["time_ns"])) for event in events[at]]
-        found = [(n, when - self._ended[n]) for n, when in done if n in self._ended]
+        # One that comes before its cycle's end is the sweeper going to sleep late: the next cycle's sweep termination
+        # has done the rest of its work already.
+        found = [(n, when - self._ended[n]) for n, when in done if when > self._ended.get(n, when)]
         for number in [n for n in self._ended if n < self._last_cycle]:
             del self._ended[number]
         for number, _ in found:

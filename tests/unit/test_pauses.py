@@ -75,6 +75,10 @@ def test_a_cycle_and_what_began_it(flags, trigger):
     assert batch.sweeps.tolist() == [(3, 4000)]
 
 
+def test_a_sweeper_that_goes_to_sleep_in_the_next_cycle():
+    assert len(decoder().feed(events(("sweep_end", 5000, 3), *CYCLE)).sweeps) == 0
+
+
 def test_a_cycle_whose_beginning_was_not_seen():
     assert decoder().feed(events(*CYCLE)).cycles["trigger"].tolist() == [-1]
 

@@ -46,6 +46,8 @@ def read_build_info(elf: Elf) -> BuildInfo:
         raise BinaryError(f"{elf.path} was built with a Go older than 1.18", "gotrace knows Go 1.19 and later")
     version, at = _text(elf, at + 32)
     module, _ = _text(elf, at)
+    if not re.fullmatch(rb"(go|devel)[ -~]{1,100}", version):
+        raise BinaryError(f"{elf.path} is damaged: its build information has no Go version", "give an intact executable")
     text = module[16:-16].decode("utf-8", "replace") if len(module) >= 33 else ""
     fields = [line.split("\t") for line in text.splitlines()]
     path = next((f[1] for f in fields if f[0] == "path" and len(f) > 1), "")

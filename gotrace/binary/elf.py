@@ -54,7 +54,7 @@ class Section:
 class Elf:
     """An ELF executable for amd64 or arm64, mapped read-only. A context manager."""
 
-    def __init__(self, data: bytes | mmap.mmap, path: str) -> None:
+    def __init__(self, data: bytes | bytearray | mmap.mmap, path: str) -> None:
         self.path = path
         self._data = data
         self._bytes = np.frombuffer(data, np.uint8)
@@ -73,7 +73,7 @@ class Elf:
             raise BinaryError(f"cannot read {name}: {error.strerror}", "check the path and its permissions") from None
 
     @classmethod
-    def from_bytes(cls, data: bytes, path: str = "memory") -> Elf:
+    def from_bytes(cls, data: bytes | bytearray, path: str = "memory") -> Elf:
         """The same for a file's content in memory."""
         if not data:
             raise BinaryError(f"{path} is an empty file", "give the path of a Go executable")

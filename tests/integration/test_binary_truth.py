@@ -82,7 +82,8 @@ def test_random_places_are_what_addr2line_says(version, arch, flavour):
             if name == "?":
                 continue
             assert spelled(table.find(place).name) == spelled(name), hex(place)
-            assert (frames[0].file, frames[0].line) == (file, int(line)), hex(place)
+            # in the padding behind a body it says "?:-1" or ":-1", we say ("", 0)
+            assert (frames[0].file, frames[0].line) == (file.strip("?"), max(0, int(line))), hex(place)
             assert frames[-1].function == table.find(place).name
 
 

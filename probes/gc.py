@@ -184,6 +184,7 @@ def plan(program: GoProgram) -> Plan:
     from gotrace.binary import code
     from gotrace.binary.globals import find_globals
     from gotrace.binary.layout import layout_of, stw_reasons
+    from gotrace.binary.moduledata import NEWEST_KNOWN
 
     build = _Builder(program)
     version = program.version
@@ -192,7 +193,13 @@ def plan(program: GoProgram) -> Plan:
     start, stop = "runtime.startTheWorldWithSema", "runtime.stopTheWorldWithSema"
 
     _add_goroutine(build, layout)
-    _add_cycle(build, found)
+    if version <= NEWEST_KNOWN:
+        _add_cycle(build, found)
+    else:
+        # A stop's numbers prove themselves (times that fit together), the fields of a cycle's summary do not.
+        build.lacks(
+            "cycle", f"{program.go_version} is newer than this gotrace: where it keeps a cycle's numbers is not known"
+        )
 
     if version >= (1, 22):
         build.add("restart begin", "restart_begin", lambda: [code.entry_site(program, start)])

@@ -174,7 +174,7 @@ class GcDecoder:
         sweep_term = keep & (out["reason"] == self.reason_id(SWEEP_TERMINATION))
         for cycle, flag in zip(out["cycle"][sweep_term].tolist(), flags[sweep_term].tolist(), strict=True):
             self._triggers[cycle] = self._trigger(flag)
-        out["cycle"][~is_gc] = UNKNOWN
+        out["cycle"][~is_gc | (out["cycle"] == 0)] = UNKNOWN
         used[positions] = True
         return out[keep]
 

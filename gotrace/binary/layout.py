@@ -10,33 +10,17 @@ from __future__ import annotations
 import functools
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gotrace.binary import code
+from gotrace.binary.moduledata import Pointers
 from gotrace.binary.program import GoProgram
 from gotrace.errors import BinaryError
 
-# runtime.stwReasonStrings, the same from Go 1.21 to 1.27.
-STW_REASONS = (
-    "unknown",
-    "GC mark termination",
-    "GC sweep termination",
-    "write heap dump",
-    "goroutine profile",
-    "goroutine profile cleanup",
-    "all goroutines stack trace",
-    "read mem stats",
-    "AllThreadsSyscall",
-    "GOMAXPROCS",
-    "start trace",
-    "stop trace",
-    "CountPagesInUse (test)",
-    "ReadMetricsSlow (test)",
-    "ReadMemStatsSlow (test)",
-    "PageCachePagesLeaked (test)",
-    "ResetDebugLog (test)",
-)
+_MAX_REASONS, _MAX_REASON_LENGTH = 64, 64
 
 Release = tuple[int, int, int]
 
@@ -106,5 +90,32 @@ def layout_of(program: GoProgram) -> Layout:
 
 
 def stw_reasons(program: GoProgram) -> dict[int, str]:
-    """The runtime's own words for each stwReason (Go 1.21 and later), read from the program where it holds them."""
-    return dict(enumerate(STW_REASONS))
+    """The runtime's own words for each stwReason, from its table in the program itself (Go 1.21 and later).
+
+    stopTheWorld refers to runtime.stwReasonStrings, an array of strings that begins with "unknown". Empty where there is
+    no such table; a reason is then told by its number.
+    """
+    try:
+        pointers = Pointers(program.elf)
+        for table in code.data_refs(program, "runtime.stopTheWorld"):
+            words = list(_strings(program, pointers, table))
+            if words and words[0] == "unknown":
+                return dict(enumerate(words))
+    except BinaryError:
+        pass
+    return {}
+
+
+def _strings(program: GoProgram, pointers: Pointers, address: int) -> Iterator[str]:
+    """The Go strings (pointer, length) of an array, up to the first that is none."""
+    for place in range(address, address + 16 * _MAX_REASONS, 16):
+        try:
+            pointer, length = pointers.at(place), pointers.at(place + 8)
+            if not 0 < length < _MAX_REASON_LENGTH:
+                return
+            text = program.elf.read(pointer, length)
+        except BinaryError:
+            return
+        if not re.fullmatch(rb"[ -~]+", text):
+            return
+        yield text.decode()

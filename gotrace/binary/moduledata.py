@@ -36,7 +36,7 @@ class ModuleData:
     gofunc: int
 
 
-class _Pointers:
+class Pointers:
     """The words of a file's data as the loader will leave them, relocations applied (bias 0)."""
 
     def __init__(self, elf: Elf) -> None:
@@ -66,7 +66,7 @@ class _Pointers:
 
 def find_moduledata(elf: Elf, header: Header, version: tuple[int, int]) -> ModuleData:
     """The moduledata of the program whose pclntab has ``header``. Raises BinaryError."""
-    pointers = _Pointers(elf)
+    pointers = Pointers(elf)
     section = elf.sections.get(".go.module")
     candidates = [section.addr] if section is not None else []
     for address in (*candidates, *pointers.places_of(header.address)):
@@ -76,7 +76,7 @@ def find_moduledata(elf: Elf, header: Header, version: tuple[int, int]) -> Modul
     raise BinaryError(f"the moduledata of {elf.path} was not found", "report it with the output of `go version -m`")
 
 
-def _checked(pointers: _Pointers, header: Header, address: int, version: tuple[int, int]) -> ModuleData | None:
+def _checked(pointers: Pointers, header: Header, address: int, version: tuple[int, int]) -> ModuleData | None:
     try:
         expected = {
             0: header.address,

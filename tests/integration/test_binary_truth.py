@@ -11,7 +11,7 @@ import pytest
 import targets
 from gotrace.binary import code
 from gotrace.binary.globals import find_globals
-from gotrace.binary.layout import layout_of
+from gotrace.binary.layout import layout_of, stw_reasons
 from gotrace.binary.program import GoProgram
 from gotrace.probes import gc
 
@@ -144,6 +144,33 @@ def test_globals_are_where_the_symbol_table_has_them(version, arch, flavour):
             assert offsets[field] - offsets["cycles"] == constants[f"WORK_{name}"]
         assert found.gc_last_heap_goal == layout.offset("runtime.gcControllerState", "lastHeapGoal")
         assert found.gc_assist_time == layout.offset("runtime.gcControllerState", "assistTime")
+
+
+@pytest.mark.parametrize("flavour", ["stripped", "pie-stripped"])
+@pytest.mark.parametrize("arch", ["amd64", "arm64"])
+@pytest.mark.parametrize("version", targets.MATRIX[1:])
+def test_reasons_are_the_runtimes_own_words(version, arch, flavour):
+    """The table found in the binary is the one in the release's source."""
+    source = (targets.go(version).parent.parent / "src/runtime/proc.go").read_text()
+    words = re.search(r"stwReasonStrings = \[\.\.\.\]string\{(.*?)\n\}", source, re.S).group(1)
+    theirs = re.findall(r'"(.*?)"', words)
+    with GoProgram.open(targets.build("gcload", version, flavour, arch)) as program:
+        assert list(stw_reasons(program).values())[: len(theirs)] == theirs
+        assert len(theirs) > 10
+
+
+def test_an_unknown_newer_release(tmp_path):
+    """A release newer than any measured: stops are traced, everything that would have to be guessed is missing."""
+    data = targets.build("gcload").read_bytes()
+    assert data.count(b"go1.27.3") >= 1
+    path = tmp_path / "newer"
+    path.write_bytes(data.replace(b"go1.27.3", b"go1.28.0"))
+    with GoProgram.open(path) as program:
+        plan = gc.plan(program)
+    assert plan.go_version == "go1.28.0"
+    assert {point.name for point in plan.points} == {"restart begin", "restart end"}
+    assert {item.name for item in plan.missing} == {"goid", "cycle"}
+    assert not {"work_cycles", "gc_controller", "g_goid"} & set(plan.config)
 
 
 @pytest.mark.parametrize("arch", ["amd64", "arm64"])

@@ -30,6 +30,14 @@ POLL_NS = 100_000_000
 Record = dict[str, Any]
 
 
+def import_the_rest() -> None:
+    """Load what is otherwise loaded when it is first needed."""
+    import rich.box
+    import rich.console
+    import rich.table
+    import rich.text  # noqa: F401
+
+
 class Sink:
     """A text stream that remembers its failure instead of raising it: what was measured must not go with a full disk."""
 

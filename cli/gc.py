@@ -108,11 +108,12 @@ def command(
         tracing = stack.enter_context(session.opened(probe, process))
         print(f"Tracing {_describe(tracing)}… Ctrl-C to end.", file=sys.stderr, flush=True)
         stack.enter_context(stop.installed())
+        from gotrace.cli._gc_run import Outputs, import_the_rest, trace
+
         if launched is None:
             tracing.calibrate()
+            import_the_rest()  # the caller may not be able to read where gotrace is installed
             drop_to_caller()  # a launched command stays root's, and so must we to end it
-        from gotrace.cli._gc_run import Outputs, trace
-
         # A command's standard output is its own: like other wrappers we then print on standard error.
         screen = sys.stdout if launched is None else sys.stderr
         outputs = stack.enter_context(Outputs.opened(format_, output, hlog, hgrm, force, screen))

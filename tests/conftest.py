@@ -167,6 +167,31 @@ def gotrace() -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
+# Another user may not be able to read this checkout or its interpreter: import first, become nobody then.
+_AS_NOBODY = """
+import os, sys
+from gotrace import session, text
+from gotrace.cli import doctor, gc, main
+from gotrace.kernel import compiler, host
+from gotrace.probes import gc as probe
+os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
+main.main(sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def gotrace_as_nobody() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The same as `gotrace`, without any privilege."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", _AS_NOBODY, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert "Traceback" not in done.stderr + done.stdout, done.stderr
+        return done
+
+    return run
+
+
 def until(condition: Callable[[], Any], seconds: float = 10) -> None:
     """Wait for ``condition``; fail when it stays false."""
     end = time.monotonic() + seconds

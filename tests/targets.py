@@ -16,8 +16,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 SOURCES = ROOT / "tests" / "testdata" / "src"
-MATRIX = ("1.19.8", "1.21.13", "1.22.10", "1.23.9", "1.24.11", "1.25.5", "1.26.6", "1.27.3")
-NEWEST = MATRIX[-1]
+RELEASES = ("1.19.8", "1.21.13", "1.22.10", "1.23.9", "1.24.11", "1.25.5", "1.26.6", "1.27.3")
+NEWEST = RELEASES[-1]
 HOST_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
 
 # flavour -> (arguments of `go build`, needs cgo)
@@ -38,6 +38,18 @@ FLAVOURS: dict[str, tuple[list[str], bool]] = {
 
 def cache() -> Path:
     return Path(os.environ.get("GOTRACE_CACHE") or Path.home() / ".cache" / "gotrace")
+
+
+def _obtainable(version: str) -> bool:
+    """Go 1.19 is had from Debian 12's packages only; PyPI has the others."""
+    if not version.startswith("1.19.") or (cache() / "go" / version).exists():
+        return True
+    known = subprocess.run(["apt-cache", "policy", "golang-1.19-go"], capture_output=True, text=True, check=False)
+    return "Candidate: 1.19" in known.stdout
+
+
+# the releases whose toolchain can be had on this system
+MATRIX = tuple(version for version in RELEASES if _obtainable(version))
 
 
 @functools.cache

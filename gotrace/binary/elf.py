@@ -25,6 +25,8 @@ ET_EXEC, ET_DYN = 2, 3
 MACHINES = {62: "amd64", 183: "arm64"}
 _OTHER_MACHINES = {3: "386", 8: "mips", 20: "ppc", 21: "ppc64", 22: "s390x", 40: "arm", 243: "riscv64", 258: "loong64"}
 
+# No program's addresses reach this far; numbers from a damaged file stop here, before they overflow somebody's integer.
+ADDRESS_LIMIT = 1 << 62
 _MAX_HEADERS = 4096
 SYMBOL = np.dtype([("name", "<u4"), ("info", "u1"), ("other", "u1"), ("shndx", "<u2"), ("value", "<u8"), ("size", "<u8")])
 RELOCATION = np.dtype([("offset", "<u8"), ("info", "<u8"), ("addend", "<i8")])
@@ -114,7 +116,11 @@ class Elf:
         if phentsize != 56 or phnum == 0 or phnum > _MAX_HEADERS or phoff + 56 * phnum > size:
             raise self._damaged("its program headers are out of bounds")
         self.segments = tuple(self._segment(phoff + 56 * i) for i in range(phnum))
-        self._loads = [s for s in self.segments if s.type == PT_LOAD and s.filesz and s.offset + s.filesz <= size]
+        self._loads = [
+            s
+            for s in self.segments
+            if s.type == PT_LOAD and s.filesz and s.offset + s.filesz <= size and s.vaddr + s.filesz < ADDRESS_LIMIT
+        ]
         if not self._loads:
             raise self._damaged("no segment of it can be loaded")
         try:

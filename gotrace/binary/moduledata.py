@@ -6,13 +6,12 @@ says; in a position-independent file those pointers are relocations. Nothing is 
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from gotrace.binary.elf import Elf
+from gotrace.binary.elf import ADDRESS_LIMIT, Elf
 from gotrace.binary.pclntab import Header
 from gotrace.errors import BinaryError
 
@@ -47,6 +46,8 @@ class Pointers:
         self._addends = table["addend"][order]
 
     def at(self, address: int) -> int:
+        if not 0 <= address < ADDRESS_LIMIT:
+            raise BinaryError(f"address {address:#x} is not in {self._elf.path}", "the file is damaged")
         i = int(np.searchsorted(self._offsets, np.uint64(address)))
         if i < len(self._offsets) and int(self._offsets[i]) == address:
             return int(self._addends[i])
@@ -55,12 +56,11 @@ class Pointers:
     def places_of(self, value: int) -> Iterator[int]:
         """Addresses of words that hold ``value``."""
         yield from (int(offset) for offset in self._offsets[self._addends == value])
-        pattern = struct.pack("<Q", value)
         for base, data in self._elf.loads():
             words = data[: len(data) // 8 * 8]
             if base % 8 or words.ctypes.data % 8:
                 continue
-            for index in np.flatnonzero(words.view("<u8") == int.from_bytes(pattern, "little")):
+            for index in np.flatnonzero(words.view("<u8") == value):
                 yield base + 8 * int(index)
 
 
@@ -87,7 +87,7 @@ def _checked(pointers: Pointers, header: Header, address: int, version: tuple[in
         if any(pointers.at(address + offset) != value for offset, value in expected.items()):
             return None
         text, etext, minpc, maxpc = (pointers.at(address + offset) for offset in (_TEXT, _ETEXT, _MINPC, _MAXPC))
-        if not text <= minpc < maxpc <= etext:
+        if not text <= minpc < maxpc <= etext < ADDRESS_LIMIT:
             return None
         known = version <= NEWEST_KNOWN
         gofunc = next((offset for since, offset in _GOFUNC if version >= since), 0) if known else 0

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gotrace.binary.elf import Elf
+from gotrace.binary.elf import ADDRESS_LIMIT, Elf
 from gotrace.errors import BinaryError
 
 MAGIC_1_18, MAGIC_1_20 = 0xFFFFFFF0, 0xFFFFFFF1
@@ -206,6 +206,8 @@ class Pclntab:
 
     def find(self, pc: int) -> Function | None:
         """The function whose body contains ``pc``."""
+        if not 0 <= pc < ADDRESS_LIMIT:
+            return None
         index = int(np.searchsorted(self.entries, np.uint64(pc), side="right")) - 1
         return self._function(index) if 0 <= index < self.nfunc else None
 

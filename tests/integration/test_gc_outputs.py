@@ -132,8 +132,8 @@ def test_doctor(load, gotrace):
     assert "this machine is" in gotrace("doctor", str(other)).stdout
 
 
-def test_doctor_without_root(gotrace):
-    done = gotrace("doctor", user=65534, group=65534, extra_groups=[])
+def test_doctor_without_root(gotrace_as_nobody):
+    done = gotrace_as_nobody("doctor")
     assert done.returncode == 1
     assert "[no] privileges" in done.stdout and "sudo" in done.stdout
 

@@ -44,8 +44,7 @@ def _obtainable(version: str) -> bool:
     """Go 1.19 is had from Debian 12's packages only; PyPI has the others."""
     if not version.startswith("1.19.") or (cache() / "go" / version).exists():
         return True
-    known = subprocess.run(["apt-cache", "policy", "golang-1.19-go"], capture_output=True, text=True, check=False)
-    return "Candidate: 1.19" in known.stdout
+    return "VERSION_CODENAME=bookworm" in Path("/etc/os-release").read_text()
 
 
 # the releases whose toolchain can be had on this system

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import stat
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,21 +21,36 @@ import numpy.typing as npt
 from gotrace.errors import BinaryError
 
 PT_LOAD, PT_DYNAMIC, PT_INTERP = 1, 2, 3
-SHT_SYMTAB, SHT_NOBITS = 2, 8
+PF_X, PF_W, PF_R = 1, 2, 4
+SHT_NOBITS = 8
 ET_EXEC, ET_DYN = 2, 3
+DT_NULL, DT_RELA, DT_RELASZ = 0, 7, 8
+
 MACHINES = {62: "amd64", 183: "arm64"}
-_OTHER_MACHINES = {3: "386", 8: "mips", 20: "ppc", 21: "ppc64", 22: "s390x", 40: "arm", 243: "riscv64", 258: "loong64"}
+# e_machine of others, by the names of Go's GOARCH; for mips and ppc64 see _machine_name.
+_OTHER_MACHINES = {3: "386", 20: "ppc", 22: "s390x", 40: "arm", 43: "sparc64", 243: "riscv64", 258: "loong64"}
+_RELATIVE = {"amd64": 8, "arm64": 1027}  # R_X86_64_RELATIVE, R_AARCH64_RELATIVE
+
+SYMBOL = np.dtype([("name", "<u4"), ("info", "u1"), ("other", "u1"), ("shndx", "<u2"), ("value", "<u8"), ("size", "<u8")])
+RELOCATION = np.dtype([("offset", "<u8"), ("info", "<u8"), ("addend", "<i8")])
 
 # No program's addresses reach this far; numbers from a damaged file stop here, before they overflow somebody's integer.
 ADDRESS_LIMIT = 1 << 62
+
+_ELF_HEADER = 64
+_PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
+_SECTION_HEADER = struct.Struct("<IIQQQQIIQQ")
 _MAX_HEADERS = 4096
-SYMBOL = np.dtype([("name", "<u4"), ("info", "u1"), ("other", "u1"), ("shndx", "<u2"), ("value", "<u8"), ("size", "<u8")])
-RELOCATION = np.dtype([("offset", "<u8"), ("info", "<u8"), ("addend", "<i8")])
-_RELATIVE = {"amd64": 8, "arm64": 1027}  # R_X86_64_RELATIVE, R_AARCH64_RELATIVE
+_MAX_SECTION_NAME = 256
+_MAX_SYMBOL_NAME = 64 << 10
+_MAX_DYNAMIC = 64 << 10
+_MAX_INTERPRETER = 4096
 
 
 @dataclass(frozen=True)
 class Segment:
+    """A program header. ``offset`` and ``filesz`` say what the file has, ``vaddr`` and ``memsz`` where it goes."""
+
     type: int
     flags: int
     offset: int
@@ -45,6 +61,8 @@ class Segment:
 
 @dataclass(frozen=True)
 class Section:
+    """A section header whose bytes, if it has any, lie inside the file. ``addr`` is 0 for what is not loaded."""
+
     name: str
     type: int
     flags: int
@@ -53,26 +71,43 @@ class Section:
     size: int
 
 
-class Elf:
-    """An ELF executable for amd64 or arm64, mapped read-only. A context manager."""
+class Elf(contextlib.AbstractContextManager["Elf"]):
+    """An ELF executable for amd64 or arm64, mapped read-only. A context manager.
+
+    ``arch`` is "amd64" or "arm64"; ``pie`` means that it may be loaded anywhere (ET_DYN); ``entry`` is a link-time address;
+    ``interpreter`` is the dynamic loader's path or None; ``sections`` is {} where section headers are absent or damaged,
+    for a program runs without them.
+    """
 
     def __init__(self, data: bytes | bytearray | mmap.mmap, path: str) -> None:
         self.path = path
         self._data = data
-        self._bytes = np.frombuffer(data, np.uint8)
-        self._parse()
+        self._bytes: npt.NDArray[np.uint8] = np.frombuffer(data, np.uint8)
+        self._loads: list[Segment] = []
+        self._read_header()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Elf:
         """Map the file at ``path``; raises BinaryError when it is no ELF executable we can look at."""
         name = os.fspath(path)
         try:
-            with open(name, "rb") as file:
-                if os.fstat(file.fileno()).st_size == 0:
+            # Opening a named pipe must not wait for somebody to write into it.
+            descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                status = os.fstat(descriptor)
+                if not stat.S_ISREG(status.st_mode):
+                    kind = "a directory" if stat.S_ISDIR(status.st_mode) else "a device or a pipe"
+                    raise BinaryError(f"{name} is {kind}", "give the path of a Go executable")
+                if status.st_size == 0:
                     raise BinaryError(f"{name} is an empty file", "give the path of a Go executable")
-                return cls(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ), name)
+                data = mmap.mmap(descriptor, 0, prot=mmap.PROT_READ)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise BinaryError(f"cannot read {name}: {error.strerror}", "check the path and its permissions") from None
+        except ValueError:
+            raise BinaryError(f"cannot read {name!r}", "check the path") from None
+        return cls(data, name)
 
     @classmethod
     def from_bytes(cls, data: bytes | bytearray, path: str = "memory") -> Elf:
@@ -82,14 +117,13 @@ class Elf:
         return cls(data, path)
 
     def close(self) -> None:
+        """Let the file go. Arrays that were handed out stay valid: each keeps the mapping as long as it lives."""
+        data, self._data = self._data, b""
         self._bytes = np.zeros(0, np.uint8)
-        if isinstance(self._data, mmap.mmap):
-            # An array that somebody still holds keeps the mapping alive; it goes with the array.
-            with contextlib.suppress(BufferError):
-                self._data.close()
-
-    def __enter__(self) -> Elf:
-        return self
+        self._loads = []
+        if isinstance(data, mmap.mmap):
+            with contextlib.suppress(BufferError):  # an array is still held somewhere
+                data.close()
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -97,65 +131,70 @@ class Elf:
     def _damaged(self, what: str) -> BinaryError:
         return BinaryError(f"{self.path} is damaged: {what}", "give an intact executable")
 
-    def _parse(self) -> None:
+    def _read_header(self) -> None:
         data, size = self._data, len(self._data)
         if data[:4] != b"\x7fELF":
-            raise BinaryError(f"{self.path} is not an ELF executable", "give the path or pid of a Go program")
-        if size < 64:
+            raise BinaryError(f"{self.path} is not an ELF executable", "give the pid or path of a Go program")
+        if size < _ELF_HEADER:
             raise self._damaged("it ends inside its ELF header")
-        machine = struct.unpack_from("<H", data, 18)[0]
-        if data[4] != 2 or data[5] != 1 or machine not in MACHINES:
-            name = _OTHER_MACHINES.get(machine, f"machine {machine}")
-            raise BinaryError(f"{self.path} is an executable for {name}, not for amd64 or arm64", "trace it elsewhere")
-        self.arch = MACHINES[machine]
+        wide, big = data[4] == 2, data[5] == 2
+        machine = struct.unpack_from(">H" if big else "<H", data, 18)[0]
+        if not wide or big or machine not in MACHINES:
+            name = _machine_name(machine, wide, big)
+            raise BinaryError(
+                f"{self.path} is an executable for {name}, not amd64 or arm64", "gotrace knows these two only"
+            )
+        self.arch: str = MACHINES[machine]
         kind, self.entry, phoff, shoff = struct.unpack_from("<H6xQQQ", data, 16)
         if kind not in (ET_EXEC, ET_DYN):
             raise BinaryError(f"{self.path} is an ELF file but no executable", "give the path of a Go executable")
-        self.pie = kind == ET_DYN
+        self.pie: bool = kind == ET_DYN
         phentsize, phnum, shentsize, shnum, shstrndx = struct.unpack_from("<HHHHH", data, 54)
-        if phentsize != 56 or phnum == 0 or phnum > _MAX_HEADERS or phoff + 56 * phnum > size:
+        self._read_segments(phoff, phentsize, phnum)
+        self._headers = self._section_headers(shoff, shentsize, shnum)
+        self.sections: dict[str, Section] = self._named_sections(shstrndx)
+
+    def _read_segments(self, offset: int, entry_size: int, count: int) -> None:
+        size = len(self._data)
+        if entry_size != _PROGRAM_HEADER.size or not 0 < count <= _MAX_HEADERS or offset + entry_size * count > size:
             raise self._damaged("its program headers are out of bounds")
-        self.segments = tuple(self._segment(phoff + 56 * i) for i in range(phnum))
-        self._loads = [
-            s
-            for s in self.segments
-            if s.type == PT_LOAD and s.filesz and s.offset + s.filesz <= size and s.vaddr + s.filesz < ADDRESS_LIMIT
-        ]
+        segments = []
+        self.interpreter: str | None = None
+        headers = self._data[offset : offset + entry_size * count]
+        for kind, flags, at, vaddr, _, filesz, memsz, _ in _PROGRAM_HEADER.iter_unpack(headers):
+            segments.append(Segment(kind, flags, at, vaddr, filesz, memsz))
+            if kind == PT_LOAD and at + filesz > size:
+                raise self._damaged(f"it has {size} bytes and needs {at + filesz}, it was cut off")
+            if kind == PT_LOAD and (filesz > memsz or vaddr + memsz >= ADDRESS_LIMIT):
+                raise self._damaged("a segment of it cannot be loaded")
+            if kind == PT_INTERP and at + filesz <= size and filesz <= _MAX_INTERPRETER:
+                text = bytes(self._data[at : at + filesz])
+                self.interpreter = text.rstrip(b"\0").decode("utf-8", "replace")
+        self.segments: tuple[Segment, ...] = tuple(segments)
+        self._loads = [segment for segment in segments if segment.type == PT_LOAD and segment.filesz]
         if not self._loads:
             raise self._damaged("no segment of it can be loaded")
-        try:
-            self.sections = self._read_sections(shoff, shentsize, shnum, shstrndx)
-        except (struct.error, ValueError):
-            self.sections = {}
-        self.interpreter = None
-        for segment in self.segments:
-            if segment.type == PT_INTERP and segment.offset + segment.filesz <= size and segment.filesz < 4096:
-                text = bytes(data[segment.offset : segment.offset + segment.filesz])
-                self.interpreter = text.rstrip(b"\0").decode(errors="replace")
 
-    def _segment(self, at: int) -> Segment:
-        kind, flags, offset, vaddr, _, filesz, memsz = struct.unpack_from("<IIQQQQQ", self._data, at)
-        return Segment(kind, flags, offset, vaddr, filesz, memsz)
+    def _section_headers(self, offset: int, entry_size: int, count: int) -> list[tuple[int, ...]]:
+        end = offset + _SECTION_HEADER.size * count
+        if not offset or entry_size != _SECTION_HEADER.size or count > _MAX_HEADERS or end > len(self._data):
+            return []
+        return list(_SECTION_HEADER.iter_unpack(self._data[offset:end]))
 
-    def _read_sections(self, shoff: int, entsize: int, count: int, strndx: int) -> dict[str, Section]:
-        size = len(self._data)
-        if not shoff or entsize != 64 or not 0 < count <= _MAX_HEADERS or shoff + 64 * count > size or strndx >= count:
+    def _named_sections(self, names_index: int) -> dict[str, Section]:
+        if names_index >= len(self._headers):
             return {}
-        headers = [struct.unpack_from("<IIQQQQIIQQ", self._data, shoff + 64 * i) for i in range(count)]
-        names_offset, names_size = headers[strndx][4], headers[strndx][5]
-        if names_offset + names_size > size:
+        names_at, names_size = self._headers[names_index][4:6]
+        if names_at + names_size > len(self._data):
             return {}
         sections: dict[str, Section] = {}
-        self._links: dict[str, int] = {}
-        self._headers = headers
-        for name_at, kind, flags, addr, offset, length, link, *_ in headers:
-            if name_at >= names_size or (kind != SHT_NOBITS and offset + length > size):
+        for name_at, kind, flags, addr, offset, length, *_ in self._headers:
+            if name_at >= names_size or (kind != SHT_NOBITS and offset + length > len(self._data)):
                 continue
-            begin = names_offset + name_at
-            raw = bytes(self._data[begin : min(begin + 256, names_offset + names_size)])
-            name = raw.split(b"\0", 1)[0].decode(errors="replace")
-            sections.setdefault(name, Section(name, kind, flags, addr, offset, length))
-            self._links.setdefault(name, link)
+            raw = bytes(self._data[names_at + name_at : names_at + min(name_at + _MAX_SECTION_NAME, names_size)])
+            name = raw.split(b"\0", 1)[0].decode("utf-8", "replace")
+            if name:
+                sections.setdefault(name, Section(name, kind, flags, addr, offset, length))
         return sections
 
     @property
@@ -171,66 +210,106 @@ class Elf:
     def has_dwarf(self) -> bool:
         return ".debug_info" in self.sections or ".zdebug_info" in self.sections
 
-    def file_offset(self, vaddr: int) -> int:
-        """Where link-time address ``vaddr`` is in the file: what a uprobe takes. The one place for this conversion."""
+    def _segment_at(self, vaddr: int) -> Segment:
         for segment in self._loads:
             if segment.vaddr <= vaddr < segment.vaddr + segment.filesz:
-                return vaddr - segment.vaddr + segment.offset
+                return segment
         raise BinaryError(f"address {vaddr:#x} is not in {self.path}", "the file is damaged or was changed")
+
+    def file_offset(self, vaddr: int) -> int:
+        """Where link-time address ``vaddr`` is in the file: what a uprobe takes. The one place for this conversion."""
+        segment = self._segment_at(vaddr)
+        return vaddr - segment.vaddr + segment.offset
+
+    def view_from(self, vaddr: int) -> npt.NDArray[np.uint8]:
+        """Everything from ``vaddr`` to the end of its segment's file part, without a copy; raises BinaryError."""
+        segment = self._segment_at(vaddr)
+        return self._bytes[self.file_offset(vaddr) : segment.offset + segment.filesz]
 
     def view(self, vaddr: int, size: int) -> npt.NDArray[np.uint8]:
         """``size`` bytes at ``vaddr`` without a copy; raises BinaryError unless one segment's file part has them all."""
-        for segment in self._loads:
-            inside = vaddr - segment.vaddr
-            if inside >= 0 and size >= 0 and inside + size <= segment.filesz:
-                return self._bytes[segment.offset + inside : segment.offset + inside + size]
-        raise BinaryError(f"{size} bytes at {vaddr:#x} are not in {self.path}", "the file is damaged")
+        data = self.view_from(vaddr)
+        if not 0 <= size <= len(data):
+            raise BinaryError(f"{size} bytes at {vaddr:#x} are not in {self.path}", "the file is damaged or was changed")
+        return data[:size]
 
     def read(self, vaddr: int, size: int) -> bytes:
+        """The same as `view`, copied."""
         return self.view(vaddr, size).tobytes()
 
     def u64(self, vaddr: int) -> int:
+        """The 8-byte word at ``vaddr``, as the file has it (a loader may relocate it)."""
         return int.from_bytes(self.read(vaddr, 8), "little")
 
-    def loads(self) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
-        """(address, bytes) of every segment that is loaded from the file."""
-        for segment in self._loads:
-            yield segment.vaddr, self._bytes[segment.offset : segment.offset + segment.filesz]
+    def places_of(self, word: int, step: int = 1 << 20) -> Iterator[int]:
+        """Link-time addresses, multiples of 8, at which the file has the 8-byte ``word``.
 
-    def find(self, pattern: bytes, start: int = 0) -> int:
-        """The file offset of ``pattern`` at or after ``start``, or -1."""
-        return self._data.find(pattern, start)
-
-    def slice(self, offset: int, size: int) -> bytes:
-        """Up to ``size`` bytes at a file offset."""
-        return bytes(self._data[offset : offset + size])
+        Segments that may be written come first, for most of what is searched for is data. ``step`` bytes are looked at at a
+        time, so that an early find costs little and a large file no memory.
+        """
+        if not 0 <= word < 1 << 64:
+            return
+        for segment in sorted(self._loads, key=lambda segment: not segment.flags & PF_W):
+            skip = -segment.vaddr % 8
+            data = self._bytes[segment.offset + skip : segment.offset + segment.filesz]
+            end = len(data) // 8 * 8
+            for begin in range(0, end, step):
+                words = data[begin : min(begin + step, end)].view("<u8")
+                for index in np.flatnonzero(words == np.uint64(word)).tolist():
+                    yield segment.vaddr + skip + begin + 8 * index
 
     def section_bytes(self, section: Section) -> npt.NDArray[np.uint8]:
+        """A section's content without a copy; empty if the file has none of it."""
+        if section.type == SHT_NOBITS:
+            return self._bytes[:0]
         return self._bytes[section.offset : section.offset + section.size]
 
     def symbols(self) -> Iterator[tuple[str, int, int]]:
-        """(name, address, size) of the functions and objects in .symtab."""
+        """(name, address, size) of each entry of .symtab; nothing in a stripped file."""
         table = self.sections.get(".symtab")
-        if table is None or self._links[".symtab"] >= len(self._headers):
+        if table is None:
             return
-        strings_at, strings_size = self._headers[self._links[".symtab"]][4:6]
+        link = next(header[6] for header in self._headers if header[4:6] == (table.offset, table.size))
+        if link >= len(self._headers):
+            return
+        strings_at, strings_size = self._headers[link][4:6]
         strings = bytes(self._data[strings_at : strings_at + strings_size])
-        for row in np.frombuffer(self.section_bytes(table)[: table.size // 24 * 24].tobytes(), SYMBOL):
-            end = strings.find(b"\0", int(row["name"]))
-            yield strings[int(row["name"]) : end].decode(errors="replace"), int(row["value"]), int(row["size"])
+        rows = self.section_bytes(table)
+        for row in rows[: len(rows) // SYMBOL.itemsize * SYMBOL.itemsize].view(SYMBOL):
+            begin = int(row["name"])
+            end = strings.find(b"\0", begin, begin + _MAX_SYMBOL_NAME)
+            yield strings[begin : max(end, begin)].decode("utf-8", "replace"), int(row["value"]), int(row["size"])
 
     def relative_relocations(self) -> npt.NDArray[np.void]:
-        """The R_*_RELATIVE entries (offset, info, addend) of a position-independent file, from PT_DYNAMIC."""
+        """The R_*_RELATIVE entries (offset, info, addend) of a position-independent file.
+
+        Found through PT_DYNAMIC as the loader finds them, so that section headers are not needed. Empty if there are
+        none or the table is not intact.
+        """
         empty = np.zeros(0, RELOCATION)
-        dynamic = next((s for s in self.segments if s.type == PT_DYNAMIC), None)
-        if dynamic is None or dynamic.filesz > 1 << 16:
+        dynamic = next((segment for segment in self.segments if segment.type == PT_DYNAMIC), None)
+        if dynamic is None or dynamic.filesz > _MAX_DYNAMIC:
             return empty
         try:
-            words = np.frombuffer(self.read(dynamic.vaddr, dynamic.filesz // 16 * 16), "<u8").reshape(-1, 2)
-            tags = {int(tag): int(value) for tag, value in words}
-            size = tags.get(8, 0)
-            table = np.frombuffer(self.view(tags[7], size)[: size // 24 * 24], RELOCATION)
-        except (BinaryError, KeyError, ValueError):
+            tags: dict[int, int] = {}
+            for tag, value in struct.iter_unpack("<QQ", self.read(dynamic.vaddr, dynamic.filesz // 16 * 16)):
+                if tag == DT_NULL:
+                    break
+                tags[tag] = value
+            size = tags.get(DT_RELASZ, 0) // RELOCATION.itemsize * RELOCATION.itemsize
+            table = self.view(tags.get(DT_RELA, 0), size).view(RELOCATION)
+        except BinaryError:
             return empty
         relative: npt.NDArray[np.void] = table[(table["info"] & 0xFFFFFFFF) == _RELATIVE[self.arch]]
         return relative
+
+
+def _machine_name(machine: int, wide: bool, big: bool) -> str:
+    """GOARCH's name for an e_machine, or the number where Go has none."""
+    if machine == 8:
+        return f"mips{'64' if wide else ''}{'' if big else 'le'}"
+    if machine == 21:
+        return f"ppc64{'' if big else 'le'}"
+    if machine in MACHINES:  # x32, big-endian arm64 and the like
+        return f"{'' if wide else '32-bit '}{'big-endian ' if big else ''}{MACHINES[machine]}"
+    return _OTHER_MACHINES.get(machine, f"machine {machine}")

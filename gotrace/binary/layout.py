@@ -92,18 +92,19 @@ def layout_of(program: GoProgram) -> Layout:
 def stw_reasons(program: GoProgram) -> dict[int, str]:
     """The runtime's own words for each stwReason, from its table in the program itself (Go 1.21 and later).
 
-    stopTheWorld refers to runtime.stwReasonStrings, an array of strings that begins with "unknown". Empty where there is
-    no such table; a reason is then told by its number.
+    stopTheWorld refers to runtime.stwReasonStrings, an array of strings that begins with "unknown"; without optimisation
+    it calls stwReason.String, which does. Any reason that is not found is told by its number, but a collection's two.
     """
-    try:
-        pointers = Pointers(program.elf)
-        for table in code.data_refs(program, "runtime.stopTheWorld"):
-            words = list(_strings(program, pointers, table))
-            if words and words[0] == "unknown":
-                return dict(enumerate(words))
-    except BinaryError:
-        pass
-    return {}
+    for symbol in ("runtime.stopTheWorld", "runtime.stwReason.String"):
+        try:
+            pointers = Pointers(program.elf)
+            for table in code.data_refs(program, symbol):
+                words = list(_strings(program, pointers, table))
+                if words and words[0] == "unknown":
+                    return dict(enumerate(words))
+        except BinaryError:
+            continue
+    return {1: "GC mark termination", 2: "GC sweep termination"}
 
 
 def _strings(program: GoProgram, pointers: Pointers, address: int) -> Iterator[str]:

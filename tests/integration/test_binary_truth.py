@@ -82,6 +82,10 @@ def test_random_places_are_what_addr2line_says(version, arch, flavour):
             if name == "?":
                 continue
             assert spelled(table.find(place).name) == spelled(name), hex(place)
+            if table.line(table.find(place).entry) == ("", 0):
+                # C has no positions here, nor have the linker's marks; the tool reads them off the table's first byte
+                assert not name.startswith(("runtime.", "main.")), hex(place)
+                continue
             # in the padding behind a body it says "?:-1" or ":-1", we say ("", 0)
             assert (frames[0].file, frames[0].line) == (file.strip("?"), max(0, int(line))), hex(place)
             assert frames[-1].function == table.find(place).name
@@ -146,15 +150,15 @@ def test_globals_are_where_the_symbol_table_has_them(version, arch, flavour):
         assert found.gc_assist_time == layout.offset("runtime.gcControllerState", "assistTime")
 
 
-@pytest.mark.parametrize("flavour", ["stripped", "pie-stripped"])
-@pytest.mark.parametrize("arch", ["amd64", "arm64"])
-@pytest.mark.parametrize("version", targets.MATRIX[1:])
+@everything
 def test_reasons_are_the_runtimes_own_words(version, arch, flavour):
-    """The table found in the binary is the one in the release's source."""
+    """The table found in the binary is the one in the release's source (which has one since Go 1.21)."""
+    if version < "1.21":
+        return
     source = (targets.go(version).parent.parent / "src/runtime/proc.go").read_text()
     words = re.search(r"stwReasonStrings = \[\.\.\.\]string\{(.*?)\n\}", source, re.S).group(1)
     theirs = re.findall(r'"(.*?)"', words)
-    with GoProgram.open(targets.build("gcload", version, flavour, arch)) as program:
+    with GoProgram.open(program_of(version, arch, flavour)) as program:
         assert list(stw_reasons(program).values())[: len(theirs)] == theirs
         assert len(theirs) > 10
 

@@ -138,6 +138,30 @@ def test_many_attach_and_detach_rounds(start):
     assert b"\xcc" not in probed_bytes(target.pid)
 
 
+def test_kernels_without_links_for_uprobes(start, monkeypatch):
+    """Before 6.10 the probes are perf events; they see the same, and go the same way."""
+    from gotrace import session
+    from gotrace.kernel import bpf
+    from gotrace.kernel.process import Process
+    from gotrace.probes import gc
+
+    monkeypatch.setattr(bpf, "has_uprobe_multi", lambda: False)
+    target = start(targets.build("gcload"), "-cycles", "200")
+    with Process.open(target.pid) as process, session.opened(gc, process) as tracing:
+        target.go()
+        truth = target.truth()
+        decoder = gc.decoder(tracing)
+        pauses = decoder.feed(tracing.read()).pauses
+    assert target.finish() == 0
+    totals = {}
+    for pause in pauses:
+        totals[int(pause["cycle"])] = totals.get(int(pause["cycle"]), 0) + int(pause["total_ns"])
+    last = truth["NumGC"]
+    assert [totals[cycle] for cycle in range(last - 150, last + 1)] == [
+        truth["PauseNs"][(cycle + 255) % 256] for cycle in range(last - 150, last + 1)
+    ]
+
+
 def test_two_tracers_on_one_target(start, trace):
     target = start(targets.build("gcload"), "-cycles", "300")
     tracers = [trace("--pid", str(target.pid)) for _ in range(2)]

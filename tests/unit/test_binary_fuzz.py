@@ -37,7 +37,7 @@ def regions(data):
         out.append((elf.file_offset(header.address + header.names), 4096))
         out.append((elf.file_offset(header.address + header.pctab), 4096))
         out.append((elf.file_offset(program.moduledata.address), 400))
-        out.append((elf.find(b"\xff Go buildinf:"), 200))
+        out.append((data.find(b"\xff Go buildinf:"), 200))
         for symbol in SYMBOLS[:3]:
             function = program.pclntab.function(symbol)
             out.append((elf.file_offset(function.entry), function.end - function.entry))

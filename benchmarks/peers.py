@@ -44,10 +44,13 @@ def gotrace_command(pid: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def target(program: str | Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def target(program: str | Path, *arguments: str, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
     """An unstripped Go program (bpftrace needs its symbols), killed at the end."""
     path = targets.build(program, targets.NEWEST, "default") if isinstance(program, str) else program
-    process = subprocess.Popen([path, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    environment = {**os.environ, **(env or {})}
+    process = subprocess.Popen(
+        [path, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    )
     try:
         yield process
     finally:
@@ -142,8 +145,13 @@ def tool_memory() -> dict[str, Any]:
 
 
 def _load(tool: str, seconds: float) -> tuple[float, float, list[int]]:
-    """(allocations per second, collections per second, PauseNs) of a heavy load under ``tool`` ("" for none)."""
-    with target("gcload", "-seconds", str(seconds), "-live", "1", "-percent", "25") as process:
+    """(allocations per second, collections per second, PauseNs) of a heavy load under ``tool`` ("" for none).
+
+    The load has one P, so that a machine with two CPUs has one left for the tool: what is measured is the probes, not
+    two programs that fight for a CPU.
+    """
+    arguments = ("-seconds", str(seconds), "-live", "1", "-percent", "100")
+    with target("gcload", *arguments, env={"GOMAXPROCS": "1"}) as process:
         executable = Path(os.readlink(f"/proc/{process.pid}/exe"))
         with contextlib.ExitStack() as stack:
             if tool:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gotrace.probe import Plan
 
 _HEADER_EVERY = 20
+_SUMMARY_WIDTH = 125
 _LIVE = "{:>8}  {:>6}  {:>6}  {:>8}  {:>8}  {:>8}  {:<22} {:>9}  {:>9}  {:>5}"
 _LIVE_NAMES = ("time", "GC/s", "pauses", "p50", "p99", "max", "longest", "heap live", "goal", "lost")
 
@@ -48,7 +49,8 @@ class Table:
         from rich.table import Table as RichTable
         from rich.text import Text
 
-        console = Console(file=cast("IO[str]", self._file), highlight=False, width=None if self._file.isatty() else 150)
+        console = Console(file=cast("IO[str]", self._file), highlight=False)
+        console.width = max(console.width, _SUMMARY_WIDTH)  # numbers that wrap can be read, numbers that are cut cannot
         seconds = about["duration_ns"] / 1e9
         self._print("")
         table = RichTable(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)

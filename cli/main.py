@@ -55,7 +55,7 @@ def group(verbose: bool) -> None:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; the process's exit status follows the house rules (0 well, 1 error, 2 usage)."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         status = group.main(args=arguments, prog_name="gotrace", standalone_mode=False)
         sys.stdout.flush()
@@ -64,8 +64,9 @@ def main(arguments: list[str] | None = None) -> Any:
         if error.detail and _wants_detail(arguments):
             print(error.detail, file=sys.stderr)
     except click.ClickException as error:
-        error.show(file=sys.stderr)
-        status = error.exit_code
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context is not None else "gotrace"
+        status = _complain(error.format_message(), f"`{path} --help` lists the options", error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         status = 130
     except BrokenPipeError:

@@ -17,6 +17,7 @@ Every probe sits on an instruction the kernel emulates where there is one; see `
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from gotrace.errors import BinaryError
@@ -105,18 +106,7 @@ class _Builder:
         if not found:
             self.missing.append(Missing(name, "the instruction to probe is not in this executable"))
         for site in found:
-            self.points.append(
-                Point(
-                    name,
-                    c_program,
-                    site.symbol,
-                    site.address,
-                    site.file_offset,
-                    site.code,
-                    site.instruction,
-                    site.emulated,
-                )
-            )
+            self.points.append(Point(name, c_program, **dataclasses.asdict(site)))
         return bool(found)
 
     def lacks(self, name: str, reason: str) -> None:

@@ -39,8 +39,8 @@ def event_dtype(header_text: str) -> np.dtype[np.void]:
 
 
 @functools.cache
-def EVENT() -> np.dtype[np.void]:  # noqa: N802 - it stands for the one dtype
-    """The dtype of an event: time_ns, tid, kind, cpu, a, b, c, d, e (56 bytes)."""
+def wire_dtype() -> np.dtype[np.void]:
+    """The dtype of an event as it travels: time_ns, tid, kind, cpu, a, b, c, d, e (56 bytes)."""
     from gotrace.kernel.compiler import ebpf_folder
 
     with open(f"{ebpf_folder()}/include/event.h") as file:
@@ -81,7 +81,7 @@ class RingReader:
         self._shared = mmap.mmap(map_fd, page + 2 * size, prot=mmap.PROT_READ, offset=page)
         self._consumer = np.frombuffer(self._consumer_page, np.uint64, 1)
         self._producer = np.frombuffer(self._shared, np.uint64, 1)
-        record = np.dtype([("length", "<u4"), ("page", "<u4"), ("event", EVENT())])
+        record = np.dtype([("length", "<u4"), ("page", "<u4"), ("event", wire_dtype())])
         self._record_size = record.itemsize
         self._records = np.frombuffer(self._shared, record, 2 * size // record.itemsize, page)
         self._barrier = _Barrier()

@@ -84,8 +84,14 @@ def test_neither_pid_nor_command(gotrace):
 
 @pytest.mark.parametrize("wrong", ["10 parsecs", "s", "-5s", "1e999"])
 def test_bad_duration(wrong, gotrace):
-    done = gotrace("gc", "--pid", "1", f"--duration={wrong}")
-    assert done.returncode == 2 and "--duration" in done.stderr
+    check(gotrace("gc", "--pid", "1", f"--duration={wrong}"), 2, "--duration")
+
+
+def test_unknown_words(gotrace):
+    check(gotrace("gc", "--nonsense"), 2, "gotrace gc --help")
+    check(gotrace("nonsense"), 2, "gotrace --help")
+    help_text = gotrace()
+    assert help_text.returncode == 0 and "doctor" in help_text.stdout and help_text.stderr == ""
 
 
 def test_output_exists(gotrace, tmp_path, sleeping):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gotrace.analysis.pauses import TRIGGERS, GcDecoder, WireFormat
-from gotrace.kernel.ring import EVENT
+from gotrace.kernel.ring import wire_dtype
 from gotrace.probes.gc import FLAG_ASKED, FLAG_FORCEGC_GOROUTINE, FLAG_USER_FORCED, FLAG_WORLDSTOP, PROBE
 
 NUMBER = {kind.name: kind.number for kind in PROBE.kinds}
@@ -28,7 +28,7 @@ def decoder(**options):
 
 def events(*rows):
     """Rows of (kind, time, a, b, c, d, e)."""
-    out = np.zeros(len(rows), EVENT())
+    out = np.zeros(len(rows), wire_dtype())
     for i, (kind, time_ns, *values) in enumerate(rows):
         out[i]["kind"], out[i]["time_ns"], out[i]["tid"] = NUMBER[kind], time_ns, 5
         for name, value in zip("abcde", values, strict=False):

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from gotrace.kernel.compiler import ebpf_folder
-from gotrace.kernel.ring import EVENT, event_dtype
+from gotrace.kernel.ring import event_dtype, wire_dtype
 from gotrace.probe import Plan, Point, all_probes
 
 PROBES = all_probes()
@@ -54,7 +54,7 @@ def test_compiles_and_the_verifier_takes_every_program(name):
 
 
 def test_event_layout_comes_from_the_header():
-    dtype = EVENT()
+    dtype = wire_dtype()
     assert dtype.itemsize == 56
     assert dtype.names == ("time_ns", "tid", "kind", "cpu", "a", "b", "c", "d", "e")
 

@@ -168,7 +168,7 @@ def _load(tool: str, seconds: float) -> tuple[float, float, list[int]]:
     return truth["Operations"] / elapsed, truth["NumGC"] / elapsed, [ns for ns in truth["PauseNs"] if ns]
 
 
-def slowdown_and_inflation(rounds: int = 7, seconds: float = 2.5) -> list[dict[str, Any]]:
+def slowdown_and_inflation(rounds: int = 9, seconds: float = 2.0) -> list[dict[str, Any]]:
     """What each tool costs an allocation-heavy program, and what it adds to its pauses; rounds take turns."""
     tools = ("", "gotrace", "bpftrace")
     speed: dict[str, list[float]] = {tool: [] for tool in tools}

@@ -100,7 +100,6 @@ int restart_begin(struct pt_regs *ctx)
 		stop->finish_ns = GO_ARG3(ctx);
 	else if (stop->finish_ns) /* Go 1.22: the duration left by stop_recorded */
 		stop->finish_ns += stop->start_ns;
-	note_goroutine(cfg, ctx, stop);
 	return 0;
 }
 
@@ -120,12 +119,12 @@ static __always_inline int restarted(struct pt_regs *ctx, u64 now)
 	work = cfg->slot[CONFIG_WORK_CYCLES];
 	if (work)
 		cycle = (u32)read_user(work);
+	note_goroutine(cfg, ctx, stop);
 	/* Only here: once a cycle is under way the next gcStart may set userForced for its own. */
 	if (cfg->slot[CONFIG_WORK_USER_FORCED] && (read_user(cfg->slot[CONFIG_WORK_USER_FORCED]) & 0xff))
 		stop->flags |= FLAG_USER_FORCED;
 	if (!(stop->flags & FLAG_WORLDSTOP)) {
 		/* Go <= 1.21: `now` is read after the restart, and a collection's own times are in `work`. */
-		note_goroutine(cfg, ctx, stop);
 		if (!(stop->flags & FLAG_ASKED))
 			stop->start_ns = stop->reason = stop->reason_len = 0;
 		if (work)
@@ -162,7 +161,8 @@ int cycle_end(struct pt_regs *ctx)
 	u64 time_ns = bpf_ktime_get_ns();
 	struct config *cfg = settings();
 	u64 words[11] = {};
-	u64 pacer, cycle, heaps;
+	u64 pacer, cycle;
+	bool late;
 
 	if (!cfg)
 		return 0;
@@ -173,8 +173,10 @@ int cycle_end(struct pt_regs *ctx)
 	emit(KIND_CYCLE_CLOCK, time_ns, cycle, words[WORK_T_SWEEP_TERM / 8], words[WORK_T_MARK / 8],
 	     words[WORK_T_MARK_TERM / 8], words[WORK_T_END / 8]);
 	pacer = cfg->slot[CONFIG_GC_CONTROLLER];
-	heaps = cfg->slot[CONFIG_WORK_CYCLES] + cfg->slot[CONFIG_WORK_HEAPS];
-	emit(KIND_CYCLE_HEAP, time_ns, cycle, read_user(heaps), read_user(heaps + 8), read_user(heaps + 16),
+	late = cfg->slot[CONFIG_WORK_HEAPS] != WORK_HEAPS; /* up to Go 1.21 pauseStart stands in front of them */
+	emit(KIND_CYCLE_HEAP, time_ns, cycle, late ? words[WORK_HEAPS / 8 + 1] : words[WORK_HEAPS / 8],
+	     late ? words[WORK_HEAPS / 8 + 2] : words[WORK_HEAPS / 8 + 1],
+	     late ? words[WORK_HEAPS / 8 + 3] : words[WORK_HEAPS / 8 + 2],
 	     pacer ? read_user(pacer + cfg->slot[CONFIG_GC_LAST_HEAP_GOAL]) : 0);
 	emit(KIND_CYCLE_WORK, time_ns, cycle, words[WORK_PAUSE_NS / 8],
 	     pacer ? read_user(pacer + cfg->slot[CONFIG_GC_ASSIST_TIME]) : 0, (u32)words[WORK_MAXPROCS / 8], 0);

@@ -83,6 +83,7 @@ PROBE = Probe(
         "WORK_T_END": 40,
         "WORK_PAUSE_NS": 48,
         "WORK_PAUSE_START": 56,
+        "WORK_HEAPS": 56,
     },
 )
 

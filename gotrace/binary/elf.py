@@ -153,6 +153,11 @@ class Elf(contextlib.AbstractContextManager["Elf"]):
         self._read_segments(phoff, phentsize, phnum)
         self._headers = self._section_headers(shoff, shentsize, shnum)
         self.sections: dict[str, Section] = self._named_sections(shstrndx)
+        text = self.sections.get(".text")
+        if text is not None and text.type == SHT_NOBITS:  # what `objcopy --only-keep-debug` leaves
+            raise BinaryError(
+                f"{self.path} is a program's debug information without the program", "give the program itself"
+            )
 
     def _read_segments(self, offset: int, entry_size: int, count: int) -> None:
         size = len(self._data)

@@ -143,6 +143,7 @@ BAD = {
     "big-endian arm64": (changed(changed(GOOD, 5, "<B", 2), 18, ">H", 183), "for big-endian arm64, not amd64"),
     "ppc64le": (changed(GOOD, 18, "<H", 21), "for ppc64le, not amd64 or arm64"),
     "mipsle": (changed(changed(GOOD, 4, "<B", 1), 18, "<H", 8), "for mipsle, not amd64 or arm64"),
+    "debug information": (changed(GOOD, struct.unpack_from("<Q", GOOD, 40)[0] + 64 + 4, "<I", 8), "without the program"),
     "unheard of": (changed(GOOD, 18, "<H", 4711), "for machine 4711, not amd64 or arm64"),
     "no program headers": (changed(GOOD, 56, "<H", 0), "program headers are out of bounds"),
     "program headers elsewhere": (changed(GOOD, 32, "<Q", (1 << 64) - 8), "program headers are out of bounds"),

@@ -22,7 +22,6 @@ _CODE = {
     "x86_64": (bytes.fromhex("55 4889e5 5d c3"), 0, 1),  # push rbp; mov rbp, rsp; pop rbp; ret
     "aarch64": (bytes.fromhex("01000014 e00300aa c0035fd6"), 0, 4),  # b +4; mov x0, x0; ret
 }
-_RETURN_ZERO = bytes.fromhex("b700000000000000 9500000000000000")  # r0 = 0; exit
 _CALLS = 500
 # What our programs themselves take on top of an empty one: a few reads of user memory and ring records.
 _PROGRAM_NS = 400.0
@@ -46,7 +45,7 @@ def probe_cost_ns() -> tuple[float, float]:
                 return 0.0, 0.0
             stack.callback(libc.munmap, ctypes.c_void_p(address), ctypes.c_size_t(mmap.PAGESIZE))
             function = ctypes.CFUNCTYPE(None)(address)
-            program = bpf.load_program("calibration", _RETURN_ZERO)
+            program = bpf.load_program("calibration", bpf.RETURN_ZERO)
             stack.callback(os.close, program)
             plain = _per_call_ns(function)
             costs = []

@@ -209,9 +209,9 @@ def trace(
         reason = f"cannot write {printable(failed.name)}: {failed.failure.strerror}"
         raise GotraceError(reason, "make room, or write elsewhere; what was written before is whole")
     if launched is not None:
-        was_running = launched.poll() is None
+        ended_by_us = launched.poll() is None or stop.signal is not None
         launched.terminate()
-        return 0 if was_running else launched.exit_code()
+        return 0 if ended_by_us else launched.exit_code()
     return 0
 
 

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 _LINE = re.compile(
-    r"^gc (?P<cycle>\d+) @\S+s \d+%: (?P<clock>\S+) ms clock, (?P<cpu>\S+) ms cpu, "
-    r"(?P<heap>\d+->\d+->\d+) MB, (?P<goal>\d+) MB goal, (?:.*, )?(?P<procs>\d+) P(?P<forced> \(forced\))?$"
+    r"^gc (?P<cycle>\d+) @[\d.]+s \d+%(?: \(checking for goroutine leaks\))?: "
+    r"(?P<clock>[\d.]+(?:\+[\d.]+){2}) ms clock, (?P<cpu>[\d.]+\+[\d.]+(?:/[\d.]+){2}\+[\d.]+) ms cpu, "
+    r"(?P<heap>\d+->\d+->\d+) MB, (?P<goal>\d+) MB goal, (?:\d+ MB stacks, \d+ MB globals, )?"
+    r"(?P<procs>\d+) P(?P<forced> \(forced\))?$"
 )
 
 

@@ -14,13 +14,34 @@ pytestmark = [pytest.mark.bpf, pytest.mark.everywhere]
 
 # What stops the world in the program `nongc`, per round, in each release's own words.
 STOPS = {
-    "1.19": {"read mem stats": 1, "GOMAXPROCS": 1, "stack trace": 1, "profile": 2, "profile cleanup": 1},
+    "1.19": {
+        "read mem stats": 1,
+        "GOMAXPROCS": 1,
+        "stack trace": 1,
+        "profile": 2,
+        "profile cleanup": 1,
+        "write heap dump": 1,
+        "start tracing": 1,
+        "stop tracing": 1,
+    },
     "1.21": {
         "read mem stats": 1,
         "GOMAXPROCS": 1,
         "all goroutines stack trace": 1,
         "goroutine profile": 2,
         "goroutine profile cleanup": 1,
+        "write heap dump": 1,
+        "start trace": 1,
+        "stop trace": 1,
+    },
+    "1.22": {
+        "read mem stats": 1,
+        "GOMAXPROCS": 1,
+        "all goroutines stack trace": 1,
+        "goroutine profile": 2,
+        "goroutine profile cleanup": 1,
+        "write heap dump": 1,
+        "start trace": 1,
     },
     "1.23": {
         "read mem stats": 1,
@@ -28,6 +49,8 @@ STOPS = {
         "all goroutines stack trace": 1,
         "goroutine profile": 1,
         "goroutine profile cleanup": 1,
+        "write heap dump": 1,
+        "start trace": 1,
     },
 }
 
@@ -115,6 +138,20 @@ def test_other_stops(version, matrix, start, trace):
         part = "stopping_ns" if "stopping" in name else "total_ns"
         theirs = [b - a for a, b in zip(truth["Before"][name]["Counts"], after["Counts"], strict=True)]
         assert bucket_counts(after["Buckets"], (stop[part] for stop in stops)).tolist() == theirs, name
+
+
+@pytest.mark.parametrize("version", [one for one in targets.MATRIX if one.startswith(("1.19.", "1.22.", "1.23.", "1.27."))])
+def test_periodic_collections(version, start, trace):
+    target = start(targets.build("periodic", version), "5", env={"GODEBUG": "gctrace=1"})
+    tracer = trace("--pid", str(target.pid))
+    target.go()
+    truth = target.truth()
+    assert target.finish() == 0
+    assert tracer.finish() == 0, tracer.stderr
+    cycles, log = tracer.of("cycle"), gctrace(target.stderr.read_text())
+    assert truth["NumForcedGC"] == 1 and len(cycles) == truth["NumGC"]
+    assert [cycle["trigger"] for cycle in cycles] == ["forced"] + ["periodic"] * (len(cycles) - 1)
+    assert [rendered(cycle) for cycle in cycles] == [log[cycle["cycle"]] for cycle in cycles]
 
 
 BUILDS = [

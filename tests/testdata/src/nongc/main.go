@@ -14,6 +14,7 @@ import (
 	"runtime/debug"
 	"runtime/metrics"
 	"runtime/pprof"
+	"runtime/trace"
 	"strconv"
 	"time"
 )
@@ -56,6 +57,10 @@ func main() {
 			}
 		}()
 	}
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		panic(err)
+	}
 	input := bufio.NewReader(os.Stdin)
 	input.ReadString('\n')
 	before := read()
@@ -69,6 +74,11 @@ func main() {
 		runtime.Stack(stack, true)
 		out.Reset()
 		pprof.Lookup("goroutine").WriteTo(&out, 0)
+		debug.WriteHeapDump(null.Fd())
+		if err := trace.Start(io.Discard); err != nil {
+			panic(err)
+		}
+		trace.Stop()
 	}
 	json.NewEncoder(os.Stdout).Encode(map[string]interface{}{"Count": count, "Before": before, "After": read()})
 	io.Copy(io.Discard, input)

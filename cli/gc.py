@@ -96,7 +96,7 @@ def command(
     from gotrace import session
     from gotrace.probes import gc as probe
 
-    stop = _StopRequest()
+    stop = StopRequest()
     with contextlib.ExitStack() as stack:
         launched = None
         if command:
@@ -127,7 +127,7 @@ def _describe(tracing: Session) -> str:
     return f"pid {tracing.process.pid} ({printable(tracing.process.exe_name)}, {tracing.plan.go_version})"
 
 
-class _StopRequest:
+class StopRequest:
     """Set by the first Ctrl-C or SIGTERM; a second one ends the process at once."""
 
     signal: str | None = None

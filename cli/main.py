@@ -1,7 +1,8 @@
 """The `gotrace` command: finds its subcommands by walking this package, and prints errors in one place.
 
-A command is a module of this package that holds a click command called ``command``; only the one asked for is imported,
-because a tracer that is slow to start misses what it was started for.
+A command is a module of this package that holds a click command called ``command``; a probe without such a module gets
+one that prints its events. Only the one asked for is imported, because a tracer that is slow to start misses what it was
+started for.
 """
 
 from __future__ import annotations
@@ -19,26 +20,32 @@ from gotrace.errors import GotraceError
 
 
 class _Commands(click.Group):
-    """The modules of this package, imported when asked for."""
+    """The modules of this package and the probes, imported when asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         import pkgutil
 
-        package = importlib.import_module("gotrace.cli")
-        names = (info.name for info in pkgutil.iter_modules(package.__path__))
-        return sorted(name for name in names if name not in ("main", "__main__") and not name.startswith("_"))
+        packages = (importlib.import_module("gotrace.cli"), importlib.import_module("gotrace.probes"))
+        names = {info.name for package in packages for info in pkgutil.iter_modules(package.__path__)}
+        return sorted(name for name in names if name != "main" and not name.startswith("_"))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if not cmd_name.isidentifier() or cmd_name.startswith("_") or cmd_name == "main":
             return None
-        try:
-            module = importlib.import_module(f"gotrace.cli.{cmd_name}")
-        except ModuleNotFoundError as error:
-            if error.name == f"gotrace.cli.{cmd_name}":
-                return None
-            raise
-        command = getattr(module, "command", None)
-        return command if isinstance(command, click.Command) else None
+        for found_in in ("gotrace.cli", "gotrace.probes"):
+            try:
+                module = importlib.import_module(f"{found_in}.{cmd_name}")
+            except ModuleNotFoundError as error:
+                if error.name != f"{found_in}.{cmd_name}":
+                    raise
+                continue
+            if found_in == "gotrace.probes":
+                from gotrace.cli._events import command_for
+
+                return command_for(cmd_name)
+            command = getattr(module, "command", None)
+            return command if isinstance(command, click.Command) else None
+        return None
 
 
 @click.command(

@@ -147,3 +147,20 @@ def test_names_of_a_target_cannot_act_on_the_terminal(start, tmp_path, gotrace):
     assert done.returncode == 0
     assert "\x1b" not in done.stdout + done.stderr and "\u202e" not in done.stderr
     assert "evil\\x1b[2J" in done.stderr
+
+
+def test_a_probe_needs_no_command_of_its_own(load):
+    """The general command: every event under the names its probe declares."""
+    import click.testing
+
+    from gotrace.cli._events import command_for
+    from gotrace.probes import gc
+
+    done = click.testing.CliRunner().invoke(command_for("gc"), ["--pid", str(load.pid), "-d", "500ms"])
+    assert done.exit_code == 0, done.output
+    records = [json.loads(line) for line in done.output.splitlines() if line.startswith("{")]
+    columns = {kind.name: set(kind.columns) for kind in gc.PROBE.kinds}
+    for record in records[:-1]:
+        assert set(record) == {"type", "monotonic_ns", "tid", "cpu"} | columns[record["type"]]
+    assert {"stw", "cycle_clock", "sweep_end"} <= {record["type"] for record in records}
+    assert records[-1] == {"type": "summary", "received": len(records) - 1, "lost": 0}

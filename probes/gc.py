@@ -166,64 +166,82 @@ def decoder(session: Session) -> GcDecoder:
         session.static_text,
         knows_forced=session.plan.facts["knows_forced"],
         knows_goid=session.plan.facts["knows_goid"],
+        has_worldstop=session.plan.facts["has_worldstop"],
         clock_offset_ns=session.process.time_offset_ns(),
     )
 
 
+_START, _STOP = "runtime.startTheWorldWithSema", "runtime.stopTheWorldWithSema"
+
+
+def _is_inlined(program: GoProgram, symbol: str) -> bool:
+    """Whether the compiler put copies of ``symbol`` into other functions; where that cannot be told, it may have."""
+    try:
+        return bool(program.pclntab.inlined_in(symbol))
+    except BinaryError:
+        return True
+
+
+def _add_stops(build: _Builder, layout: Layout) -> None:
+    """Stops and restarts: what a stop leaves for its restart comes first, so that it is never missed by itself."""
+    from gotrace.binary import code
+
+    program = build.program
+    inlined = program.version < (1, 23) and _is_inlined(program, _STOP)
+    if program.version >= (1, 22):
+        if program.version >= (1, 23):
+            build.config["has_finish"] = 1
+        else:
+            recorded = "runtime.(*timeHistogram).record"
+            build.add("stopping", "stop_recorded", lambda: code.call_sites(program, _STOP, recorded))
+            if inlined:
+                build.lacks("stopping of some stops", f"{_STOP} may have been inlined by the compiler (PGO)")
+        build.add("restart begin", "restart_begin", lambda: [code.entry_site(program, _START)])
+    else:
+        build.lacks("stopping", "Go 1.21 and older keep no time at which the world had stopped: pauses have a total only")
+        if program.version < (1, 21):
+            if layout.has("runtime.m", "preemptoff"):
+                build.config["reason_is_string"] = 1
+                build.config["m_preemptoff"] = layout.offset("runtime.m", "preemptoff")
+            else:
+                build.lacks("reason", "the reason's place is not known in this Go version")
+        if build.config.get("g_m") or program.version >= (1, 21):
+            build.add("stop begin", "stop_begin", lambda: [code.entry_site(program, _STOP)])
+        if inlined:
+            build.lacks("stops other than collections", f"{_STOP} may have been inlined by the compiler (PGO)")
+    slot = code.result_slot(program, _START)
+    wakep = code.call_sites(program, _START, "runtime.wakep") if slot is not None else []
+    if len(wakep) == 1 and slot is not None:
+        build.config["now_slot"] = slot
+        build.add("restart end", "restart_end_slot", lambda: wakep)
+    else:
+        build.add("restart end", "restart_end_ret", lambda: code.ret_sites(program, _START))
+
+
 def plan(program: GoProgram) -> Plan:
     """Which instructions of ``program`` to probe and what the C text has to know about it. Raises BinaryError."""
-    from gotrace.binary import code
     from gotrace.binary.globals import find_globals
     from gotrace.binary.layout import layout_of, stw_reasons
     from gotrace.binary.moduledata import NEWEST_KNOWN
 
     build = _Builder(program)
     version = program.version
-    found = find_globals(program)
     layout = layout_of(program)
-    start, stop = "runtime.startTheWorldWithSema", "runtime.stopTheWorldWithSema"
-
     _add_goroutine(build, layout)
+    # In this order they are attached: a cycle is never seen without its pauses.
+    _add_stops(build, layout)
     if version <= NEWEST_KNOWN:
-        _add_cycle(build, found)
+        _add_cycle(build, find_globals(program))
     else:
         # A stop's numbers prove themselves (times that fit together), the fields of a cycle's summary do not.
-        build.lacks(
-            "cycle", f"{program.go_version} is newer than this gotrace: where it keeps a cycle's numbers is not known"
-        )
-
-    if version >= (1, 22):
-        build.add("restart begin", "restart_begin", lambda: [code.entry_site(program, start)])
-        if version >= (1, 23):
-            build.config["has_finish"] = 1
-        else:
-            recorded = "runtime.(*timeHistogram).record"
-            build.add("stopping", "stop_recorded", lambda: code.call_sites(program, stop, recorded))
-    else:
-        build.lacks("stopping", "Go 1.21 and older keep no time at which the world had stopped: pauses have a total only")
-        if version < (1, 21):
-            if layout.has("runtime.m", "preemptoff"):
-                build.config["reason_is_string"] = 1
-                build.config["m_preemptoff"] = layout.offset("runtime.m", "preemptoff")
-            else:
-                build.lacks("reason", "the reason's place is not known in this Go version")
-        if build.config.get("g_m") or version >= (1, 21):
-            build.add("stop begin", "stop_begin", lambda: [code.entry_site(program, stop)])
-        if program.pclntab.inlined_in(stop):
-            build.lacks("stops other than collections", f"{stop} was inlined by the compiler (PGO)")
-    slot = code.result_slot(program, start)
-    wakep = code.call_sites(program, start, "runtime.wakep") if slot is not None else []
-    if len(wakep) == 1 and slot is not None:
-        build.config["now_slot"] = slot
-        build.add("restart end", "restart_end_slot", lambda: wakep)
-    else:
-        build.add("restart end", "restart_end_ret", lambda: code.ret_sites(program, start))
+        build.lacks("cycle", f"{program.go_version} is newer than this gotrace, which does not know where its numbers are")
     reasons = {str(number): words for number, words in stw_reasons(program).items()}
     addresses = ("work_cycles", "work_user_forced", "gc_controller", "forcegc_pc")
     facts = {
         "reasons": reasons,
         "knows_forced": "work_user_forced" in build.config,
         "knows_goid": "has_goid" in build.config,
+        "has_worldstop": version >= (1, 22),
         "clock": "the runtime's own" if version >= (1, 22) else "the runtime's own for collections, the probe's for others",
     }
     return Plan(

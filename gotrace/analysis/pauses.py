@@ -90,9 +90,10 @@ class WireFormat:
 class GcDecoder:
     """Turns batches of raw events into pauses, cycles and sweeps; holds what the next batch has to complete.
 
-    ``reasons`` maps the runtime's stwReason to its words; ``read_string(address, length)`` gives the words that a
-    Go release without stwReason (1.20 and older) points to. ``clock_offset_ns`` is what the target's time namespace
-    adds to CLOCK_MONOTONIC: its time stamps are brought back to the host's clock.
+    ``reason_words`` maps the runtime's stwReason to its words; ``read_string(address, length)`` gives the words that a
+    Go release without stwReason (1.20 and older) points to. ``has_worldstop`` is false up to Go 1.21.
+    ``clock_offset_ns`` is what the target's time namespace adds to CLOCK_MONOTONIC: its time stamps are brought back to
+    the host's clock. ``reasons`` are the words that a pause's reason is an index into.
 
     ``incomplete`` counts events whose other half was lost.
     """
@@ -102,6 +103,7 @@ class GcDecoder:
     read_string: Any
     knows_forced: bool = True
     knows_goid: bool = True
+    has_worldstop: bool = True
     clock_offset_ns: int = 0
     incomplete: int = 0
     reasons: list[str] = field(default_factory=list)
@@ -159,7 +161,9 @@ class GcDecoder:
             words = self.reason_words.get(int(code), f"stwReason {int(code)}")
             out["reason"][codes == code] = self.reason_id(words)
 
-        for i in np.flatnonzero(~modern):
+        if self.has_worldstop:
+            keep &= modern  # the others: the stop that was under way while the probes were attached
+        for i in np.flatnonzero(keep & ~modern):
             work = companion.pop((int(stw["time_ns"][i]), int(stw["tid"][i])), None)
             if work is not None:
                 used[work] = True

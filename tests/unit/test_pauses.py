@@ -122,33 +122,43 @@ def test_clocks_that_run_backwards_are_no_cycle():
     assert decode.incomplete == 1
 
 
+def test_a_stop_that_was_under_way_at_the_start_is_no_loss():
+    decode = decoder()
+    assert len(decode.feed(events(("stw", 2010, word(0, 0), 17, 0, 0, 2000))).pauses) == 0
+    assert decode.incomplete == 0
+
+
+def old_decoder():
+    return decoder(has_worldstop=False)
+
+
 class TestOldReleases:
     """Go 1.21 and older: the times of a collection come from `work`, any other stop has our own time only."""
 
     def test_sweep_termination(self):
         work = ("stw_work", 2010, 0, 1000, 1000, 500, 700)
-        (pause,) = decoder().feed(events(work, ("stw", 2010, word(0, FLAG_ASKED), 1, 990, 0, 2000))).pauses
+        (pause,) = old_decoder().feed(events(work, ("stw", 2010, word(0, FLAG_ASKED), 1, 990, 0, 2000))).pauses
         assert (pause["start_ns"], pause["total_ns"], pause["cycle"]) == (1000, 1000, 3)
 
     def test_mark_termination_ends_before_the_restart(self):
         work = ("stw_work", 2010, 0, 1000, 500, 1000, 1800)
-        (pause,) = decoder().feed(events(work, ("stw", 2010, word(1, FLAG_ASKED), 1, 990, 0, 2000))).pauses
+        (pause,) = old_decoder().feed(events(work, ("stw", 2010, word(1, FLAG_ASKED), 1, 990, 0, 2000))).pauses
         assert (pause["total_ns"], pause["restart_lag_ns"]) == (800, 210)
 
     def test_mark_termination_that_has_to_mark_on(self):
         work = ("stw_work", 2010, 0, 1000, 500, 1000, 400)
-        (pause,) = decoder().feed(events(work, ("stw", 2010, word(1, FLAG_ASKED), 1, 990, 0, 2000))).pauses
+        (pause,) = old_decoder().feed(events(work, ("stw", 2010, word(1, FLAG_ASKED), 1, 990, 0, 2000))).pauses
         assert pause["total_ns"] == 1000
 
     def test_reason_in_words(self):
-        decode = decoder()
+        decode = old_decoder()
         work = ("stw_work", 2010, 1000 | 14 << 48, 100, 50, 100, 200)
         (pause,) = decode.feed(events(work, ("stw", 2010, word(0, FLAG_ASKED), 1, 990, 0, 2000))).pauses
         assert decode.reasons[pause["reason"]] == "read mem stats"
         assert pause["probe_clock"] and pause["total_ns"] == 1010 and pause["cycle"] == -1
 
     def test_a_stop_whose_request_was_not_seen_is_not_a_second_collection(self):
-        decode = decoder()
+        decode = old_decoder()
         work = (0, 1000, 500, 1000, 1800)
         first = events(("stw_work", 2010, *work), ("stw", 2010, word(1, FLAG_ASKED), 1, 990, 0, 2000))
         second = events(("stw_work", 9010, *work), ("stw", 9010, word(0, 0), 1, 0, 0, 9000))

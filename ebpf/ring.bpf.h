@@ -6,7 +6,6 @@
  * CONFIG_SLOTS, HIT_SLOTS and the CONFIG_*, HIT_*, KIND_* names come from the probe's declaration in Python.
  */
 #include <linux/types.h>
-#include <asm/ptrace.h>
 #include <event.h>
 #include <goabi.h>
 

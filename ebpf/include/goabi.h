@@ -1,15 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * Go's internal calling convention (ABIInternal, Go 1.17 and later) in terms of pt_regs. The only file with an
- * architecture #if: to port, give the argument registers in order, the g register, SP and the result register.
+ * architecture #if: to port, give the registers as the kernel lays them out for uprobe programs, then the argument
+ * registers in order, the result register, the g register and SP.
  * Sub-word arguments leave garbage in the upper bits of their register: mask them.
  */
 #ifndef GOTRACE_GOABI_H
 #define GOTRACE_GOABI_H
 
-#include <asm/ptrace.h>
+#include <linux/types.h>
 
 #if defined(__TARGET_ARCH_x86) || defined(__x86_64__)
+struct pt_regs {
+	unsigned long r15, r14, r13, r12, bp, bx;
+	unsigned long r11, r10, r9, r8;
+	unsigned long ax, cx, dx, si, di;
+	unsigned long orig_ax, ip, cs, flags, sp, ss;
+};
+
 #define GO_ARG0(ctx) ((ctx)->ax)
 #define GO_ARG1(ctx) ((ctx)->bx)
 #define GO_ARG2(ctx) ((ctx)->cx)
@@ -19,6 +27,13 @@
 #define GO_G(ctx) ((ctx)->r14)
 #define GO_SP(ctx) ((ctx)->sp)
 #else
+struct pt_regs {
+	__u64 regs[31];
+	__u64 sp;
+	__u64 pc;
+	__u64 pstate;
+};
+
 #define GO_ARG0(ctx) ((ctx)->regs[0])
 #define GO_ARG1(ctx) ((ctx)->regs[1])
 #define GO_ARG2(ctx) ((ctx)->regs[2])

@@ -64,12 +64,12 @@ def _target(pid: int | None, executable: str | None) -> list[Check]:
                 out.append(Check("process", True, f"{pid}, {process.exe_name}{note}"))
             program = stack.enter_context(GoProgram.open(path))
             out.append(Check("Go program", True, f"{program.go_version}, {program.arch}"))
-            require_same_arch(program)
             out.append(Check("symbols", None, "stripped" if program.stripped else "present"))
             out.append(Check("linking", None, _linking(program)))
             for setting in ("-pgo", "-race", "-tags", "GOEXPERIMENT"):
                 if program.build_info.settings.get(setting):
                     out.append(Check(setting, None, program.build_info.settings[setting]))
+            require_same_arch(program)
             for name, module in all_probes().items():
                 plan = module.plan(program)
                 for point in plan.points:

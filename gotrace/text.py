@@ -31,7 +31,7 @@ def _escaped(char: str) -> str:
     code = ord(char)
     if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8
         return f"\\x{code - 0xDC00:02x}"
-    return char.encode("unicode_escape").decode()
+    return ascii(char)[1:-1]  # no codec: it would have to be loaded, and by now that may be forbidden
 
 
 def duration_text(ns: float) -> str:

@@ -8,12 +8,37 @@ from dataclasses import dataclass
 from gotrace.errors import HostError
 
 CAP_SYS_ADMIN, CAP_SYS_PTRACE, CAP_PERFMON, CAP_BPF = 21, 19, 38, 39
+_INITIAL_NAMESPACE = {"user": 0xEFFFFFFD, "pid": 0xEFFFFFFC}
 
 
 def capabilities(root: str = "/") -> int:
     """The effective capabilities of this process, one bit each."""
     with open(os.path.join(root, "proc/self/status")) as file:
         return next((int(line.split()[1], 16) for line in file if line.startswith("CapEff:")), 0)
+
+
+def in_initial_namespace(kind: str, root: str = "/") -> bool:
+    """Whether this process is in the "user" or "pid" namespace the machine booted with, not in a container's.
+
+    Their inode numbers are fixed: PROC_USER_INIT_INO and PROC_PID_INIT_INO of the kernel's include/linux/proc_ns.h.
+    """
+    try:
+        name = os.readlink(os.path.join(root, "proc/self/ns", kind))
+    except OSError:
+        return True  # a kernel without such namespaces
+    return name == f"{kind}:[{_INITIAL_NAMESPACE[kind]}]"
+
+
+def _lacking_privilege(root: str) -> tuple[str, str] | None:
+    """What keeps this process from tracing, and what to do about it; None if nothing does."""
+    if not capabilities(root) >> CAP_SYS_ADMIN & 1:
+        return "tracing needs root (CAP_SYS_ADMIN)", "run it with sudo; in a container, with --privileged"
+    if not in_initial_namespace("user", root):
+        return (
+            "tracing needs root of the machine, this is root of a user namespace only",
+            "run it with sudo outside of the rootless container",
+        )
+    return None
 
 
 def lockdown(root: str = "/") -> str:
@@ -49,7 +74,7 @@ def checks(root: str = "/") -> list[Check]:
     def exists(path: str) -> bool:
         return os.path.exists(os.path.join(root, path))
 
-    have = capabilities(root)
+    lacking = _lacking_privilege(root)
     machine, release = os.uname().machine, os.uname().release
     bcc = _bcc(root)
     pmus = (
@@ -68,9 +93,16 @@ def checks(root: str = "/") -> list[Check]:
         Check("kernel", None, release),
         Check(
             "privileges",
-            bool(have >> CAP_SYS_ADMIN & 1),
-            "CAP_SYS_ADMIN" if have >> CAP_SYS_ADMIN & 1 else "not enough",
-            "run it with sudo; in a container, with --privileged",
+            lacking is None,
+            lacking[0] if lacking else "CAP_SYS_ADMIN",
+            lacking[1] if lacking else "",
+        ),
+        Check(
+            "PID namespace",
+            None,
+            "the machine's"
+            if in_initial_namespace("pid", root)
+            else "a container's: only processes in it can be named, by the pid they have in it",
         ),
         Check("kernel lockdown", locked != "confidentiality", locked, "boot with lockdown=integrity or without lockdown"),
         Check(
@@ -82,14 +114,8 @@ def checks(root: str = "/") -> list[Check]:
         _ring_buffer(),
         Check("BCC", bool(bcc), bcc or "not found", "install it: apt-get install python3-bpfcc"),
         Check("kernel headers", None, "not needed"),
-        Check(
-            "tracefs",
-            True if exists("sys/kernel/tracing/events") else None,
-            "mounted"
-            if exists("sys/kernel/tracing/events")
-            else "not mounted (only tracepoints need it, not `gotrace gc`)",
-            "mount -t tracefs tracefs /sys/kernel/tracing",
-        ),
+        _tracefs(root),
+        _jit(read("proc/sys/net/core/bpf_jit_enable")),
         Check("BTF", None, "yes" if exists("sys/kernel/btf/vmlinux") else "absent"),
         Check(
             "BPF for other users",
@@ -105,6 +131,23 @@ def checks(root: str = "/") -> list[Check]:
         ),
         Check("NUMA nodes", None, str(max(1, len(nodes)))),
     ]
+
+
+def _tracefs(root: str) -> Check:
+    try:
+        os.stat(os.path.join(root, "sys/kernel/tracing/events"))
+    except PermissionError:
+        return Check("tracefs", None, "only root can tell")
+    except OSError:
+        value = "not mounted (only tracepoints need it, not `gotrace gc`)"
+        return Check("tracefs", None, value, "mount -t tracefs tracefs /sys/kernel/tracing")
+    return Check("tracefs", True, "mounted")
+
+
+def _jit(setting: str) -> Check:
+    if setting == "0":
+        return Check("BPF JIT", None, "off: a probe costs the target more", "sysctl net.core.bpf_jit_enable=1")
+    return Check("BPF JIT", None, "on" if setting else "unknown")
 
 
 def _ring_buffer() -> Check:
@@ -132,12 +175,12 @@ def _bcc(root: str) -> str:
 
 
 def require_tracing(root: str = "/") -> None:
-    """Raises HostError with the first reason why nothing can be traced here. Quick: it reads two small files."""
+    """Raises HostError with the first reason why nothing can be traced here. Quick: it reads a few small files."""
     if os.uname().machine not in ("x86_64", "aarch64"):
         raise HostError(f"this machine is {os.uname().machine}", "gotrace runs on x86-64 and ARM64 Linux")
-    have = capabilities(root)
-    if not have >> CAP_SYS_ADMIN & 1:
-        raise HostError("tracing needs root (CAP_SYS_ADMIN)", "run it with sudo; in a container, with --privileged")
+    lacking = _lacking_privilege(root)
+    if lacking:
+        raise HostError(*lacking)
     if lockdown(root) == "confidentiality":
         raise HostError(
             "kernel lockdown (confidentiality) forbids reading a process's memory from BPF",

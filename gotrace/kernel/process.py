@@ -12,7 +12,7 @@ import select
 import time
 from collections.abc import Iterator
 
-from gotrace.errors import HostError, TargetError
+from gotrace.errors import GotraceError, HostError, TargetError
 from gotrace.text import printable
 
 _DELETED = " (deleted)"
@@ -24,8 +24,8 @@ class Process:
     def __init__(self, pid: int, exe_name: str, pidfd: int | None) -> None:
         self.pid = pid
         self.exe_path = f"/proc/{pid}/exe"
-        self.deleted = exe_name.endswith(_DELETED)
-        self.exe_name = exe_name.removesuffix(_DELETED)
+        self.deleted = exe_name.endswith(_DELETED) and not self._has_name(exe_name)
+        self.exe_name = exe_name.removesuffix(_DELETED) if self.deleted else exe_name
         self._pidfd = pidfd
         self._comm = _first_line(f"/proc/{pid}/comm")
         self._identity: tuple[int, ...] = ()
@@ -43,19 +43,29 @@ class Process:
             if pidfd is not None:
                 os.close(pidfd)
 
+    def _has_name(self, name: str) -> bool:
+        """Whether the executable is to be found under ``name``, which may itself end in " (deleted)"."""
+        try:
+            return os.path.samefile(self.exe_path, f"/proc/{self.pid}/root/{name}")
+        except OSError:
+            return False
+
     def identity(self) -> tuple[int, ...]:
         """What tells this executable file from any other, and from itself after a change."""
         try:
             status = os.stat(self.exe_path)
         except OSError as error:
-            raise _gone(self.pid) if isinstance(error, FileNotFoundError) else _refused(self.pid) from None
+            raise (_refused if isinstance(error, PermissionError) else _gone)(self.pid) from None
         return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
     def wait_exit(self, seconds: float) -> bool:
         """Sleep up to ``seconds``; True as soon as the process has exited."""
         if self._pidfd is None:
-            time.sleep(seconds)
-            return not os.path.exists(f"/proc/{self.pid}")
+            time.sleep(max(0.0, seconds))
+            try:
+                return _status(self.pid).get("State", "").startswith(("Z", "X"))
+            except GotraceError as error:
+                return isinstance(error, TargetError)
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
         return bool(poll.poll(max(0.0, seconds) * 1000))
@@ -78,14 +88,14 @@ class Process:
         """How far a position-independent executable is moved: its lowest mapping minus its lowest link-time page."""
         try:
             status = os.stat(self.exe_path)
-            with open(f"/proc/{self.pid}/maps") as file:
+            with open(f"/proc/{self.pid}/maps", "rb") as file:  # names may be of any bytes
                 for line in file:
                     fields = line.split(None, 5)
-                    major, minor = (int(part, 16) for part in fields[3].split(":"))
+                    major, minor = (int(part, 16) for part in fields[3].split(b":"))
                     if int(fields[4]) == status.st_ino and self._same_device(major, minor, status.st_dev):
-                        return int(fields[0].split("-")[0], 16) - first_vaddr
-        except OSError:
-            raise _gone(self.pid) from None
+                        return int(fields[0].split(b"-")[0], 16) - first_vaddr
+        except OSError as error:
+            raise (_refused if isinstance(error, PermissionError) else _gone)(self.pid) from None
         raise TargetError(f"the executable of process {self.pid} is not mapped", "it may be about to exit; try again")
 
     @staticmethod
@@ -115,14 +125,17 @@ def _exe_name(pid: int) -> str:
         raise TargetError(f"{pid} is a thread of process {leader}", f"use --pid {leader}")
     if status.get("State", "").startswith(("Z", "X")):
         raise TargetError(f"process {pid} has exited already (a zombie)", "give the pid of a running Go program")
+    # Kthread came with Linux 6.8. Before it: a process that is just exiting has no memory either, but kthreadd (2) is
+    # the parent of kernel threads only.
+    family = "2" in (status.get("PPid"), str(pid))
+    if status.get("Kthread", "1" if family and "VmSize" not in status else "0") == "1":
+        name = printable(status.get("Name", "?"))
+        raise TargetError(f"{pid} is a kernel thread ({name})", "give the pid of a Go program")
     try:
         return os.readlink(f"/proc/{pid}/exe")
     except PermissionError:
         raise _refused(pid) from None
-    except FileNotFoundError:
-        if status.get("Kthread") == "1" or "VmSize" not in status:
-            name = printable(status.get("Name", "?"))
-            raise TargetError(f"{pid} is a kernel thread ({name})", "give the pid of a Go program") from None
+    except OSError:
         raise _gone(pid) from None
 
 
@@ -130,6 +143,8 @@ def _status(pid: int) -> dict[str, str]:
     try:
         with open(f"/proc/{pid}/status", errors="surrogateescape") as file:
             return dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+    except PermissionError:
+        raise _refused(pid) from None  # /proc mounted with hidepid
     except (FileNotFoundError, ProcessLookupError):
         raise _gone(pid) from None
 
@@ -139,7 +154,7 @@ def _pidfd(pid: int) -> int | None:
         raise TargetError(f"{pid} is no process id", "give the pid of a running Go program")
     try:
         return os.pidfd_open(pid)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         raise _gone(pid) from None
     except OSError:
         return None  # no pidfd on this kernel, or the id of a thread: the status tells which

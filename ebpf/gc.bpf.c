@@ -167,7 +167,7 @@ int cycle_end(struct pt_regs *ctx)
 	if (!cfg)
 		return 0;
 	count_hit(HIT_CYCLE_END);
-	if (bpf_probe_read_user(words, sizeof(words), (void *)cfg->slot[CONFIG_WORK_CYCLES]))
+	if (!read_bytes(words, sizeof(words), cfg->slot[CONFIG_WORK_CYCLES]))
 		return 0;
 	cycle = (u32)words[0];
 	emit(KIND_CYCLE_CLOCK, time_ns, cycle, words[WORK_T_SWEEP_TERM / 8], words[WORK_T_MARK / 8],

@@ -35,6 +35,15 @@ static __always_inline void count_hit(int slot)
 		__sync_fetch_and_add(count, 1);
 }
 
+static __always_inline void count_loss(void)
+{
+	int zero = 0;
+	u64 *count = lost.lookup(&zero);
+
+	if (count)
+		__sync_fetch_and_add(count, 1);
+}
+
 static __always_inline void emit(u16 kind, u64 time_ns, u64 a, u64 b, u64 c, u64 d, u64 e)
 {
 	struct event event = {
@@ -48,20 +57,32 @@ static __always_inline void emit(u16 kind, u64 time_ns, u64 a, u64 b, u64 c, u64
 		.d = d,
 		.e = e,
 	};
-	int zero = 0;
-	u64 *count;
 
-	if (events.ringbuf_output(&event, sizeof(event), NO_WAKEUP) == 0)
-		return;
-	count = lost.lookup(&zero);
-	if (count)
-		__sync_fetch_and_add(count, 1);
+	if (events.ringbuf_output(&event, sizeof(event), NO_WAKEUP))
+		count_loss();
+}
+
+/*
+ * Memory of the target, in uprobes only. Where the kernel lets a uprobe sleep the read takes a page fault as the target
+ * itself would; elsewhere a page that is away at the moment (NUMA balancing, swap) is a loss, and counted.
+ */
+static __always_inline bool read_bytes(void *to, u32 size, u64 address)
+{
+#ifdef MAY_FAULT
+	if (bpf_copy_from_user(to, size, (void *)address) == 0)
+		return true;
+#else
+	if (bpf_probe_read_user(to, size, (void *)address) == 0)
+		return true;
+#endif
+	count_loss();
+	return false;
 }
 
 static __always_inline u64 read_user(u64 address)
 {
 	u64 value = 0;
 
-	bpf_probe_read_user(&value, sizeof(value), (void *)address);
+	read_bytes(&value, sizeof(value), address);
 	return value;
 }

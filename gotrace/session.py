@@ -71,7 +71,7 @@ class Session:
 
     @property
     def lost(self) -> int:
-        """Events that found the ring full, ever since attaching."""
+        """Events that found the ring full, and numbers that could not be read from the target, since attaching."""
         return self._loaded.maps["lost"].words()[0]
 
     @property
@@ -142,10 +142,12 @@ def opened(module: Any, process: Process) -> Iterator[Session]:
 
 def _prepared(module: Any, process: Process) -> tuple[Plan, bpf.BpfObject]:
     """The plan for the target's executable and the compiled probe, from the cache or from two children at work."""
+    from gotrace.kernel.compiler import host_cflags
+
     probe: Probe = module.PROBE
     source, cflags = probe.source(), probe.cflags()
     plan_key = cache.key("plan", gotrace.__version__, _code_stamp(module), probe.stem, *process.identity())
-    object_key = cache.key("object", source, *cflags, _headers(), os.uname().machine)
+    object_key = cache.key("object", source, *cflags, *host_cflags(), _headers(), os.uname().machine)
     plan_entry, object_entry = cache.get(plan_key), cache.get(object_key)
     compiling = None if object_entry else Child(probe.compile)
     resolving = None if plan_entry else Child(resolve, module.__name__, process.exe_path, cpu_seconds=30)

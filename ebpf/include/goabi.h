@@ -2,8 +2,9 @@
 /*
  * Go's internal calling convention (ABIInternal, Go 1.17 and later) in terms of pt_regs. The only file with an
  * architecture #if: to port, give the registers as the kernel lays them out for uprobe programs, then the argument
- * registers in order, the result register, the g register and SP.
- * Sub-word arguments leave garbage in the upper bits of their register: mask them.
+ * registers in order, the result register, the g register, SP, the frame pointer, and the return address as long as the
+ * function has no frame record of its own: at its entry, at its RET, and anywhere in a leaf function. Sub-word arguments
+ * leave garbage in the upper bits of their register: mask them.
  */
 #ifndef GOTRACE_GOABI_H
 #define GOTRACE_GOABI_H
@@ -26,6 +27,8 @@ struct pt_regs {
 #define GO_RESULT0(ctx) ((ctx)->ax)
 #define GO_G(ctx) ((ctx)->r14)
 #define GO_SP(ctx) ((ctx)->sp)
+#define GO_FP(ctx) ((ctx)->bp)
+#define GO_CALLER(ctx) read_user((ctx)->sp)
 #else
 struct pt_regs {
 	__u64 regs[31];
@@ -42,6 +45,8 @@ struct pt_regs {
 #define GO_RESULT0(ctx) ((ctx)->regs[0])
 #define GO_G(ctx) ((ctx)->regs[28])
 #define GO_SP(ctx) ((ctx)->sp)
+#define GO_FP(ctx) ((ctx)->regs[29])
+#define GO_CALLER(ctx) ((ctx)->regs[30])
 #endif
 
 #endif

@@ -33,10 +33,12 @@ _PROG_TYPE_KPROBE, _PROG_TYPE_TRACEPOINT = 2, 5
 _ATTACH_UPROBE_MULTI = 48
 MAP_TYPE_ARRAY, MAP_TYPE_RINGBUF = 2, 27
 _F_MMAPABLE = 1 << 10
+_F_SLEEPABLE = 1 << 4
 _LD_IMM64, _PSEUDO_MAP_FD = 0x18, 1
 
 _PERF_FLAG_FD_CLOEXEC = 8
 _PERF_TYPE_TRACEPOINT = 2
+_DISABLED = 1
 _IOC_ENABLE, _IOC_SET_BPF = 0x2400, 0x40042408
 _UPROBE_PMU_TYPE = "/sys/bus/event_source/devices/uprobe/type"
 
@@ -157,7 +159,11 @@ def _create_map(spec: MapSpec) -> Map:
 
 
 def _load_program(
-    name: str, instructions: bytes, log: ctypes.Array[ctypes.c_char] | None = None, attach_type: int | None = None
+    name: str,
+    instructions: bytes,
+    log: ctypes.Array[ctypes.c_char] | None = None,
+    attach_type: int | None = None,
+    sleepable: bool | None = None,
 ) -> int:
     """The program's descriptor, or minus errno; the verifier's words go to ``log``."""
     code = ctypes.create_string_buffer(instructions, len(instructions))
@@ -167,6 +173,8 @@ def _load_program(
     kind = _PROG_TYPE_TRACEPOINT if name.startswith("tracepoint__") else _PROG_TYPE_KPROBE
     if attach_type is None:
         attach_type = _ATTACH_UPROBE_MULTI if kind == _PROG_TYPE_KPROBE and has_uprobe_multi() else 0
+    if sleepable is None:
+        sleepable = kind == _PROG_TYPE_KPROBE and has_sleepable_uprobes()
     attr = struct.pack(
         "<IIQQIIQII15sxII",
         kind,
@@ -177,7 +185,7 @@ def _load_program(
         log_size,
         log_address,
         0,
-        0,
+        _F_SLEEPABLE if sleepable else 0,
         name[:15].encode(),
         0,
         attach_type,
@@ -267,7 +275,7 @@ def has_uprobe_multi() -> bool:
     major, minor = (int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
     if (major, minor) < (6, 10):
         return False
-    program = _load_program("probe", RETURN_ZERO, attach_type=_ATTACH_UPROBE_MULTI)
+    program = _load_program("probe", RETURN_ZERO, attach_type=_ATTACH_UPROBE_MULTI, sleepable=False)
     if program < 0:
         return False
     try:
@@ -275,6 +283,19 @@ def has_uprobe_multi() -> bool:
         return _link_uprobe(program, "/", 0, -1) == -errno.EBADF
     finally:
         os.close(program)
+
+
+@functools.cache
+def has_sleepable_uprobes() -> bool:
+    """Whether a uprobe's program may take page faults (6.0), so that it can read all memory the target can.
+
+    Others fail on a page that is not mapped at the moment: swapped out, being migrated, or made inaccessible for a
+    while by NUMA balancing, as happens to every page of a process on a machine with several nodes.
+    """
+    program = _load_program("probe", RETURN_ZERO, attach_type=0, sleepable=True)
+    if program >= 0:
+        os.close(program)
+    return program >= 0
 
 
 def _link_uprobe(program_fd: int, path: str, file_offset: int, pid: int) -> int:
@@ -324,20 +345,31 @@ def attach_tracepoint(program_fd: int, category: str, name: str) -> int:
 
 
 def _attach(program_fd: int, kind: int, config: int, more: tuple[int, int], pid: int, where: str) -> int:
-    # struct perf_event_attr, PERF_ATTR_SIZE_VER5: type, size, config, period, sample_type, read_format, flags
-    # (disabled), wakeup, bp_type, config1, config2.
-    attr = struct.pack("<IIQQQQQIIQQ", kind, 112, config, 1, 0, 0, 1, 0, 0, *more)
-    buffer = ctypes.create_string_buffer(attr.ljust(112, b"\0"), 112)
-    cpu = ctypes.c_int(-1 if pid > 0 else 0)
-    fd = _syscall(1, buffer, ctypes.c_int(pid), cpu, ctypes.c_int(-1), ctypes.c_ulong(_PERF_FLAG_FD_CLOEXEC))
-    if fd < 0:
-        raise refused(f"set a probe on {where}", ctypes.get_errno())
+    fd = perf_event_open(kind, (config, *more), _DISABLED, 0, pid, f"set a probe on {where}", sample_period=1)
     try:
         fcntl.ioctl(fd, _IOC_SET_BPF, program_fd)
         fcntl.ioctl(fd, _IOC_ENABLE, 0)
     except OSError as error:
         os.close(fd)
         raise refused(f"attach to {where}", error.errno or 0) from None
+    return fd
+
+
+def perf_event_open(
+    kind: int, config: tuple[int, int, int], flags: int, read_format: int, tid: int, action: str, sample_period: int = 0
+) -> int:
+    """The descriptor of a perf event on a thread (any CPU), or for ``tid`` -1 on CPU 0. Raises HostError.
+
+    ``flags`` are the bits of perf_event_attr behind read_format; ``action`` says in a message what was refused.
+    """
+    # struct perf_event_attr, PERF_ATTR_SIZE_VER5: type, size, config, sample_period, sample_type, read_format, flags,
+    # wakeup, bp_type, config1, config2.
+    attr = struct.pack("<IIQQQQQIIQQ", kind, 112, config[0], sample_period, 0, read_format, flags, 0, 0, *config[1:])
+    buffer = ctypes.create_string_buffer(attr.ljust(112, b"\0"), 112)
+    cpu = ctypes.c_int(0 if tid == -1 else -1)
+    fd = _syscall(1, buffer, ctypes.c_int(tid), cpu, ctypes.c_int(-1), ctypes.c_ulong(_PERF_FLAG_FD_CLOEXEC))
+    if fd < 0:
+        raise refused(action, ctypes.get_errno())
     return fd
 
 

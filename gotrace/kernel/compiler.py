@@ -15,7 +15,7 @@ import sys
 from typing import Any
 
 from gotrace.errors import HostError, LoadError
-from gotrace.kernel.bpf import MAP_TYPE_RINGBUF, BpfObject, MapSpec, map_relocations
+from gotrace.kernel.bpf import MAP_TYPE_RINGBUF, BpfObject, MapSpec, has_sleepable_uprobes, map_relocations
 
 # Where Debian, Ubuntu, and Fedora's family install python3-bpfcc for the system's Python.
 BCC_FOLDERS = ("/usr/lib/python3/dist-packages", f"/usr/lib/python3.{sys.version_info[1]}/site-packages")
@@ -49,6 +49,11 @@ def import_bcc() -> Any:
         raise HostError(f"BCC cannot be used ({error})", "install it: apt-get install python3-bpfcc") from None
 
 
+def host_cflags() -> tuple[str, ...]:
+    """What the C text has to know about this kernel."""
+    return ("-DMAY_FAULT",) if has_sleepable_uprobes() else ()
+
+
 def compile_object(text: str, cflags: tuple[str, ...] = ()) -> BpfObject:
     """Compile ``text`` and return its programs and maps.
 
@@ -61,7 +66,8 @@ def compile_object(text: str, cflags: tuple[str, ...] = ()) -> BpfObject:
     output = _CapturedStderr()
     with output:
         try:
-            bpf = bcc.BPF(text=text, cflags=[f"-I{folder}/include", "-Wall", "-Werror", "-Wno-unused-function", *cflags])
+            own = [f"-I{folder}/include", "-Wall", "-Werror", "-Wno-unused-function", *host_cflags()]
+            bpf = bcc.BPF(text=text, cflags=[*own, *cflags])
         except Exception as error:  # BCC raises bare Exception
             bpf, failure = None, error
     if bpf is None:

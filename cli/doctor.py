@@ -21,15 +21,18 @@ _SIGNS = {True: "ok", False: "no", None: "--"}
 
 @click.command("doctor", epilog="Exit status: 0 if gotrace works here (and on the target, if one is given), 1 if not.")
 @click.option("-p", "--pid", type=int, help="A running process to look at.")
+@click.option("--event", "events", multiple=True, metavar="NAME", help="A hardware event to try (may be repeated).")
 @click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.argument("executable", required=False, type=click.Path())
-def command(pid: int | None, format_: str, executable: str | None) -> int:
+def command(pid: int | None, events: tuple[str, ...], format_: str, executable: str | None) -> int:
     """Tell what this host and a target allow: a process (--pid) or an EXECUTABLE file."""
     if pid is not None and executable is not None:
         raise UsageError("give --pid or a file, not both", "gotrace doctor --pid 1234")
     from gotrace.kernel.host import checks
 
     parts: dict[str, list[Check]] = {"host": checks()}
+    if events:
+        parts["events"] = [_event(name) for name in events]
     if pid is not None or executable is not None:
         parts["target"] = _target(pid, executable)
     if format_ == "json":
@@ -42,6 +45,21 @@ def command(pid: int | None, format_: str, executable: str | None) -> int:
                 if check.ok is not True and check.fix:
                     click.echo(f"       -> {printable(check.fix)}")
     return 0 if all(check.ok is not False for part in parts.values() for check in part) else 1
+
+
+def _event(name: str) -> Check:
+    """Whether the processor has this event, and it counts."""
+    from gotrace.kernel import pmu
+    from gotrace.kernel.host import Check
+
+    try:
+        event = pmu.find(name)
+        with pmu.Counter(event) as counter:
+            sum(range(10000))
+            count, _, running = counter.read()
+    except GotraceError as error:
+        return Check(name, False, error.message, error.hint)
+    return Check(name, True, f"{event.pmu}, counted {count} in {running} ns")
 
 
 def _target(pid: int | None, executable: str | None) -> list[Check]:

@@ -77,11 +77,6 @@ def checks(root: str = "/") -> list[Check]:
     lacking = _lacking_privilege(root)
     machine, release = os.uname().machine, os.uname().release
     bcc = _bcc(root)
-    pmus = (
-        sorted(os.listdir(os.path.join(root, "sys/bus/event_source/devices")))
-        if exists("sys/bus/event_source/devices")
-        else []
-    )
     nodes = (
         [name for name in os.listdir(os.path.join(root, "sys/devices/system/node")) if name[4:].isdigit()]
         if exists("sys/devices/system/node")
@@ -124,12 +119,22 @@ def checks(root: str = "/") -> list[Check]:
                 read("proc/sys/kernel/unprivileged_bpf_disabled"), "unknown"
             ),
         ),
-        Check(
-            "hardware counters",
-            None,
-            ", ".join(name for name in pmus if "pmu" in name or name.startswith("cpu")) or "none on this machine",
-        ),
+        *_counters(root),
         Check("NUMA nodes", None, str(max(1, len(nodes)))),
+    ]
+
+
+def _counters(root: str) -> list[Check]:
+    """One line per PMU of the processor, with the events the kernel lists."""
+    from gotrace.kernel import pmu
+
+    events: dict[str, list[str]] = {name: [] for name in pmu.pmus(root)}
+    for event in pmu.events(root):
+        events[event.pmu].append(event.name)
+    if not events:
+        return [Check("hardware counters", None, "none on this machine")]
+    return [
+        Check(f"hardware counters ({name})", None, ", ".join(names) or "no event by name") for name, names in events.items()
     ]
 
 

@@ -24,6 +24,12 @@ GOTRACE = [sys.executable, "-m", "gotrace.cli"]
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "bpf: needs root and a kernel with BPF and uprobes")
     config.addinivalue_line("markers", "everywhere: also runs inside the ARM64 machine")
+    config.addinivalue_line("markers", "numa: about machines with several NUMA nodes; not collected on others")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not os.path.exists("/sys/devices/system/node/node1"):
+        items[:] = [item for item in items if not item.get_closest_marker("numa")]
 
 
 def lacking() -> str:
@@ -43,6 +49,26 @@ def _bpf_feature(request: pytest.FixtureRequest) -> None:
         pytest.fail(f"GOTRACE_REQUIRE_BPF is set, but this host {reason}")
     if reason:
         pytest.skip(reason)
+
+
+@dataclass(frozen=True)
+class Load:
+    """How much a test asks of its target. In the emulated machine less: there all that runs is many times slower."""
+
+    collections: int = 550
+    growth: int = 100  # GOGC
+    rounds: int = 25
+    floods: int = 3
+
+    def collect(self) -> list[str]:
+        """What makes the program gcload do it."""
+        return ["-cycles", str(self.collections), "-percent", str(self.growth)]
+
+
+@pytest.fixture(scope="session")
+def load() -> Load:
+    # 256 pauses are all that MemStats remembers
+    return Load(collections=300, growth=40, rounds=6, floods=2) if targets.EMULATED else Load()
 
 
 @dataclass

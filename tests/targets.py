@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,8 @@ SOURCES = ROOT / "tests" / "testdata" / "src"
 RELEASES = ("1.19.8", "1.21.13", "1.22.10", "1.23.9", "1.24.11", "1.25.5", "1.26.6", "1.27.3")
 NEWEST = RELEASES[-1]
 HOST_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
+CROSS_CC = {"amd64": "x86_64-linux-gnu-gcc", "arm64": "aarch64-linux-gnu-gcc"}
+EMULATED = os.environ.get("GOTRACE_EMULATED") == "1"  # in scripts/arm64-vm, where nothing can be built
 
 # flavour -> (arguments of `go build`, needs cgo)
 _LINK = ["-ldflags=-s -w"]
@@ -75,6 +78,7 @@ def environment(version: str, arch: str = HOST_ARCH, cgo: bool = False) -> dict[
         "GOFLAGS": "-mod=mod",
         "GOARCH": arch,
         "CGO_ENABLED": "1" if cgo else "0",
+        "CC": "gcc" if arch == HOST_ARCH else CROSS_CC[arch],
         # one build cache entry for every machine
         "GOAMD64": "v1",
     }
@@ -94,6 +98,8 @@ def build(program: str, version: str = NEWEST, flavour: str = "stripped", arch: 
     out = folder / program
     if out.exists():
         return out
+    if EMULATED:
+        raise RuntimeError(f"{program} ({version}, {flavour}) was not built in advance: `everywhere` has to name it")
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -148,7 +154,7 @@ def flavours_of(version: str, arch: str) -> list[str]:
     skipped = set()
     if version.startswith(("1.19.", "1.20.")):
         skipped.add("pgo")
-    if arch != HOST_ARCH or shutil.which("gcc") is None:
+    if not EMULATED and shutil.which("gcc" if arch == HOST_ARCH else CROSS_CC[arch]) is None:
         skipped |= {name for name, (_, cgo) in FLAVOURS.items() if cgo}
     return [name for name in FLAVOURS if name not in skipped]
 
@@ -156,3 +162,20 @@ def flavours_of(version: str, arch: str) -> list[str]:
 def truth(line: str) -> dict[str, object]:
     """The JSON line a target ends with."""
     return dict(json.loads(line))
+
+
+# of the builds that are run, those that are in the emulated machine too
+EVERYWHERE_FLAVOURS = (("1.19.8", "noopt"), ("1.22.10", "pgo"), ("1.27.3", "pie-stripped"), ("1.27.3", "cgo-external-pie"))
+
+
+def everywhere(arch: str) -> list[tuple[str, str, str, str]]:
+    """What the tests marked `everywhere` run, as (program, version, flavour, architecture)."""
+    programs = ("gcload", "nongc", "periodic", "stacks")
+    wanted = [(program, version, "stripped") for version in MATRIX for program in programs]
+    wanted += [(program, NEWEST, "stripped") for program in ("lifecycle", "flood")]
+    wanted += [("gcload", version, flavour) for version, flavour in EVERYWHERE_FLAVOURS if version in MATRIX]
+    return [(*one, arch) for one in wanted]
+
+
+if __name__ == "__main__":
+    prebuild(everywhere(sys.argv[1]))

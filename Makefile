@@ -1,5 +1,5 @@
 # gotrace: `make demo` and `make test` do all of their own set-up. `make help` lists the rest.
-.PHONY: help setup demo test test-fresh bench lint format clean
+.PHONY: help setup demo test test-arm64 test-fresh bench lint format clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -14,6 +14,12 @@ demo: ## trace a small Go service for ten seconds
 test: ## set up and run every test (ARGS=tests/unit runs some)
 	@scripts/setup test
 	@.venv/bin/python -m pytest $(ARGS)
+
+test-arm64: ## run what matters of it inside an emulated ARM64 machine (ARGS=… as for test)
+	@scripts/setup test
+	@scripts/arm64-vm build
+	@GOTRACE_ARM64_VM=1 .venv/bin/python -m pytest tests/integration/test_arm64_vm.py
+	@setpriv --pdeathsig TERM scripts/arm64-vm --timeout 1200 test $(ARGS)
 
 test-fresh: ## run the demo on bare Debian 12 and 13 systems
 	@scripts/test-fresh $(or $(SUITES),bookworm trixie)

@@ -25,11 +25,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "bpf: needs root and a kernel with BPF and uprobes")
     config.addinivalue_line("markers", "everywhere: also runs inside the ARM64 machine")
     config.addinivalue_line("markers", "numa: about machines with several NUMA nodes; not collected on others")
+    config.addinivalue_line("markers", "arm64_vm: about the ARM64 machine itself; collected by `make test-arm64` only")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not os.path.exists("/sys/devices/system/node/node1"):
-        items[:] = [item for item in items if not item.get_closest_marker("numa")]
+    out = set() if os.path.exists("/sys/devices/system/node/node1") else {"numa"}
+    if os.environ.get("GOTRACE_ARM64_VM") != "1":
+        out.add("arm64_vm")
+    items[:] = [item for item in items if not out & {mark.name for mark in item.iter_markers()}]
 
 
 def lacking() -> str:

@@ -51,11 +51,19 @@ Events = npt.NDArray[np.void]
 
 
 class _Barrier:
-    """A full memory barrier, which Python has no name for.
+    """A full memory barrier, which Python has no name for: a lock is released and taken again.
 
-    Releasing a lock is a store-release, taking it again a load-acquire, and the Arm architecture keeps a
-    load-acquire behind an earlier store-release in program order ("barrier-ordered-before", [L]; po; [A]). Loads
-    before the pair are thus seen before loads and stores after it. On x86-64 the locked instruction does the same.
+    What has to be ordered (Documentation/bpf/ringbuf.rst of the kernel): the producer writes a record, clears its busy
+    bit, and has published the producer position with a store-release; we read the position, then busy bits and records,
+    and may say that their place is free only after the last of these reads.
+
+    Why this orders it on ARM64: releasing a lock is a Store-Release (L), taking one a Load-Acquire (A): glibc's sem_post
+    and sem_wait, or CPython's own sequentially consistent exchange. By the Arm Architecture Reference Manual
+    (DDI 0487, B2.3, "Barrier-ordered-before") a read or write before L in program order is ordered before L, one after
+    A is ordered after A, and an L that comes before an A in program order is ordered before it. So everything before the
+    pair comes before everything after it, reads before reads and reads before writes included. (That would not hold for
+    the weaker LDAPR, which none of them compiles to: an exchange that acquires is LDAXR or CASA.) On x86-64 either is a
+    locked instruction, a full barrier by itself.
     """
 
     def __init__(self) -> None:

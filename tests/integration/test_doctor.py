@@ -54,11 +54,46 @@ def target_of(done) -> dict[str, dict[str, object]]:
     return described(done)["target"]
 
 
+@pytest.mark.everywhere
 def test_this_host(gotrace):
     host = described(gotrace("doctor", "--format", "json"))["host"]
     assert host["privileges"]["ok"] and host["uprobes"]["ok"] and host["BPF ring buffer"]["ok"] and host["BCC"]["ok"]
     lines = gotrace("doctor").stdout.splitlines()
     assert lines[0] == "host:" and len([line for line in lines if line.startswith("  [")]) == len(host)
+
+
+@pytest.mark.everywhere
+def test_hardware_events(gotrace):
+    """Those the kernel lists are told and count; for any other there is a sentence, with or without a PMU."""
+    from gotrace.kernel import pmu
+
+    named = [word for event in pmu.events() for word in ("--event", event.name)]
+    parts = described(gotrace("doctor", "--format", "json", *named, "--event", "no_such_event"))
+    lines = {name: check for name, check in parts["host"].items() if name.startswith("hardware counters")}
+    listed = [path.name for name in pmu.pmus() for path in Path("/sys/bus/event_source/devices", name, "events").iterdir()]
+    for event in pmu.events():
+        assert event.name in listed and event.name in str(lines[f"hardware counters ({event.pmu})"]["value"])
+        assert parts["events"][event.name]["ok"], parts["events"]
+    lacking = parts["events"]["no_such_event"]
+    assert lacking["ok"] is False and "no_such_event" in str(lacking["value"]) and "rror" not in str(lacking["value"])
+    if not pmu.events():
+        assert "none on this machine" in str(lines["hardware counters"]["value"])
+        return
+    event = next(event for event in pmu.events() if event.name in ("cpu_cycles", "cpu-cycles"))
+    with pmu.Counter(event) as counter:
+        sum(range(1_000_000))
+        cycles, enabled, running = counter.read()
+    # a processor of 0.1 to 10 GHz (the emulated one has 1)
+    assert 0 < running <= enabled and 0.1 < cycles / running < 10
+
+
+@pytest.mark.everywhere
+def test_numa_nodes(gotrace):
+    nodes = [path for path in Path("/sys/devices/system/node").glob("node*") if path.name[4:].isdigit()]
+    host = described(gotrace("doctor", "--format", "json"))["host"]
+    assert host["NUMA nodes"]["value"] == str(len(nodes) or 1)
+    if targets.EMULATED:
+        assert len(nodes) == 2
 
 
 def test_every_probe_is_told_as_it_would_be_placed(gotrace, start):

@@ -36,6 +36,7 @@ def test_output_and_exit_code_are_untouched(start, trace):
     assert summary["ended"] == "target exited" and summary["cycles"] > 10
 
 
+@pytest.mark.everywhere
 def test_launched_command(trace):
     """Everything from the first instruction: the very first cycle is seen, and the exit status passed on."""
     tracer = trace(command=tuple(lifecycle("exit", "7")))
@@ -78,6 +79,7 @@ def test_target_executes_another_program(other, start, trace):
         assert target.process.poll() is None
 
 
+@pytest.mark.everywhere
 def test_panicking_target(trace):
     plain = run(lifecycle("panic"))
     tracer = trace(command=tuple(lifecycle("panic")))
@@ -85,6 +87,7 @@ def test_panicking_target(trace):
     assert "panic: as asked" in tracer.stderr
 
 
+@pytest.mark.everywhere
 def test_ctrl_c(start, trace):
     target = start(*lifecycle("forever"))
     tracer = trace("--pid", str(target.pid))
@@ -96,6 +99,7 @@ def test_ctrl_c(start, trace):
     assert target.process.poll() is None
 
 
+@pytest.mark.everywhere
 def test_killed_gotrace_leaves_nothing_behind(start, trace):
     """kill -9 in the middle: the target runs on, and its code is its own again (no breakpoint page stays)."""
     target = start(targets.build("gcload"), "-seconds", "4", "-workers", "2")
@@ -106,17 +110,18 @@ def test_killed_gotrace_leaves_nothing_behind(start, trace):
         tracer.process.send_signal(signal.SIGKILL)
         tracer.process.wait()
     target.truth()
-    until(lambda: b"\xcc" not in probed_bytes(target.pid), 10)
+    until(lambda: probed_code(target.pid, "mem") == probed_code(target.pid, "exe"), 10)
     assert target.finish() == 0
 
 
-def probed_bytes(pid):
-    """The bytes in memory at each place gotrace probes in this process."""
+def probed_code(pid, where):
+    """The instructions at each place gotrace probes in this process, in its memory ("mem") or in its file ("exe")."""
     from gotrace.binary.program import GoProgram
     from gotrace.probes import gc
 
-    with GoProgram.open(f"/proc/{pid}/exe") as program, open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
-        return b"".join(os.pread(memory.fileno(), 1, point.address) for point in gc.plan(program).points)
+    with GoProgram.open(f"/proc/{pid}/exe") as program, open(f"/proc/{pid}/{where}", "rb", buffering=0) as file:
+        place = "address" if where == "mem" else "file_offset"
+        return [os.pread(file.fileno(), len(point.code), getattr(point, place)) for point in gc.plan(program).points]
 
 
 def test_many_attach_and_detach_rounds(start):
@@ -135,7 +140,7 @@ def test_many_attach_and_detach_rounds(start):
             assert tracing.lost == 0
     assert received > 200
     assert target.process.poll() is None
-    assert b"\xcc" not in probed_bytes(target.pid)
+    assert probed_code(target.pid, "mem") == probed_code(target.pid, "exe")
 
 
 def test_kernels_without_links_for_uprobes(start, monkeypatch):

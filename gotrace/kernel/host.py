@@ -107,6 +107,7 @@ def checks(root: str = "/") -> list[Check]:
             "use a kernel with CONFIG_UPROBE_EVENTS (4.17 or later)",
         ),
         _ring_buffer(),
+        _page_faults(lacking is None),
         Check("BCC", bool(bcc), bcc or "not found", "install it: apt-get install python3-bpfcc"),
         Check("kernel headers", None, "not needed"),
         _tracefs(root),
@@ -165,6 +166,16 @@ def _ring_buffer() -> Check:
             return Check("BPF ring buffer", True, "yes")
     except GotraceError as error:
         return Check("BPF ring buffer", False, error.message, error.hint)
+
+
+def _page_faults(privileged: bool) -> Check:
+    from gotrace.kernel.bpf import has_sleepable_uprobes
+
+    if not privileged:
+        return Check("page faults in probes", None, "only root can tell")
+    if has_sleepable_uprobes():
+        return Check("page faults in probes", True, "yes")
+    return Check("page faults in probes", None, "no (Linux 6.0): on a NUMA machine a number may be lost, and is counted")
 
 
 def _bcc(root: str) -> str:

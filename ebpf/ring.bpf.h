@@ -69,14 +69,14 @@ static __always_inline void emit(u16 kind, u64 time_ns, u64 a, u64 b, u64 c, u64
 static __always_inline bool read_bytes(void *to, u32 size, u64 address)
 {
 #ifdef MAY_FAULT
-	if (bpf_copy_from_user(to, size, (void *)address) == 0)
-		return true;
+	long failed = bpf_copy_from_user(to, size, (void *)address);
 #else
-	if (bpf_probe_read_user(to, size, (void *)address) == 0)
-		return true;
+	long failed = bpf_probe_read_user(to, size, (void *)address);
 #endif
-	count_loss();
-	return false;
+
+	if (failed)
+		count_loss();
+	return !failed;
 }
 
 static __always_inline u64 read_user(u64 address)

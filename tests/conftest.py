@@ -21,13 +21,6 @@ import targets
 GOTRACE = [sys.executable, "-m", "gotrace.cli"]
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "bpf: needs root and a kernel with BPF and uprobes")
-    config.addinivalue_line("markers", "everywhere: also runs inside the ARM64 machine")
-    config.addinivalue_line("markers", "numa: about machines with several NUMA nodes; not collected on others")
-    config.addinivalue_line("markers", "arm64_vm: about the ARM64 machine itself; collected by `make test-arm64` only")
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     out = set() if os.path.exists("/sys/devices/system/node/node1") else {"numa"}
     if os.environ.get("GOTRACE_ARM64_VM") != "1":

@@ -158,26 +158,21 @@ def _create_map(spec: MapSpec) -> Map:
     return Map(spec, fd)
 
 
+def _is_uprobe(name: str) -> bool:
+    """BCC's TRACEPOINT_PROBE(category, event) makes a function of this name; every other program is a uprobe's."""
+    return not name.startswith("tracepoint__")
+
+
 def _load_program(
-    name: str,
-    instructions: bytes,
-    log: ctypes.Array[ctypes.c_char] | None = None,
-    attach_type: int | None = None,
-    sleepable: bool | None = None,
+    name: str, instructions: bytes, attach_type: int, flags: int, log: ctypes.Array[ctypes.c_char] | None = None
 ) -> int:
     """The program's descriptor, or minus errno; the verifier's words go to ``log``."""
     code = ctypes.create_string_buffer(instructions, len(instructions))
     license_text = ctypes.create_string_buffer(b"GPL")
     log_level, log_size, log_address = (1, len(log), ctypes.addressof(log)) if log is not None else (0, 0, 0)
-    # BCC's TRACEPOINT_PROBE(category, event) makes a function of this name; every other program is a uprobe's.
-    kind = _PROG_TYPE_TRACEPOINT if name.startswith("tracepoint__") else _PROG_TYPE_KPROBE
-    if attach_type is None:
-        attach_type = _ATTACH_UPROBE_MULTI if kind == _PROG_TYPE_KPROBE and has_uprobe_multi() else 0
-    if sleepable is None:
-        sleepable = kind == _PROG_TYPE_KPROBE and has_sleepable_uprobes()
     attr = struct.pack(
         "<IIQQIIQII15sxII",
-        kind,
+        _PROG_TYPE_KPROBE if _is_uprobe(name) else _PROG_TYPE_TRACEPOINT,
         len(instructions) // 8,
         ctypes.addressof(code),
         ctypes.addressof(license_text),
@@ -185,7 +180,7 @@ def _load_program(
         log_size,
         log_address,
         0,
-        _F_SLEEPABLE if sleepable else 0,
+        flags,
         name[:15].encode(),
         0,
         attach_type,
@@ -235,13 +230,15 @@ def load(obj: BpfObject, wanted: set[str] | None = None) -> LoadedObject:
 
 def load_program(name: str, code: bytes) -> int:
     """Load finished instructions; returns the program's descriptor. Raises HostError or LoadError."""
-    fd = _load_program(name, code)
+    attach_type = _ATTACH_UPROBE_MULTI if _is_uprobe(name) and has_uprobe_multi() else 0
+    flags = _F_SLEEPABLE if _is_uprobe(name) and has_sleepable_uprobes() else 0
+    fd = _load_program(name, code, attach_type, flags)
     if fd >= 0:
         return fd
     if -fd in (errno.EPERM, errno.ENOSYS, errno.ENOMEM):
         raise refused(f"load the program {name}", -fd)
     log = ctypes.create_string_buffer(_LOG_BYTES)
-    _load_program(name, code, log)
+    _load_program(name, code, attach_type, flags, log)
     text = log.value.decode(errors="replace").strip()
     last = text.splitlines()[-1] if text else "no log"
     raise LoadError(
@@ -275,7 +272,7 @@ def has_uprobe_multi() -> bool:
     major, minor = (int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
     if (major, minor) < (6, 10):
         return False
-    program = _load_program("probe", RETURN_ZERO, attach_type=_ATTACH_UPROBE_MULTI, sleepable=False)
+    program = _load_program("probe", RETURN_ZERO, _ATTACH_UPROBE_MULTI, 0)
     if program < 0:
         return False
     try:
@@ -292,7 +289,7 @@ def has_sleepable_uprobes() -> bool:
     Others fail on a page that is not mapped at the moment: swapped out, being migrated, or made inaccessible for a
     while by NUMA balancing, as happens to every page of a process on a machine with several nodes.
     """
-    program = _load_program("probe", RETURN_ZERO, attach_type=0, sleepable=True)
+    program = _load_program("probe", RETURN_ZERO, 0, _F_SLEEPABLE)
     if program >= 0:
         os.close(program)
     return program >= 0

@@ -81,21 +81,20 @@ def require_host() -> None:
 
 def disk() -> Path:
     """root.ext4, in a folder of the cache."""
-    return _kept("root", (SUITE, PACKAGES, UNUSED, _requirements()), _build_disk) / "root.ext4"
+    return _kept("root", repr(_requirements()), _build_disk) / "root.ext4"
 
 
 def kernel(version: str) -> Path:
     """The folder of the cache with vmlinuz and initramfs."""
-    init = (HERE / "initramfs-init").read_bytes()
-    return _kept(
-        f"kernel-{version}", (KERNELS, MODULES, init), lambda folder: _build_kernel(KERNELS[version], init, folder)
-    )
+    init = (HERE / "initramfs-init").read_text()
+    return _kept(f"kernel-{version}", init, lambda folder: _build_kernel(KERNELS[version], init, folder))
 
 
-def _kept(name: str, parts: object, build: Callable[[Path], None]) -> Path:
-    """The cache's folder NAME for these ``parts``, built on first use: aside, and renamed when whole."""
+def _kept(name: str, made_of: str, build: Callable[[Path], None]) -> Path:
+    """The cache's folder NAME, built on first use, aside, and renamed when whole; and anew when this file changes."""
     cache = CACHE / "arm64"
-    folder = cache / f"{name}-{hashlib.sha256(repr((1, parts)).encode()).hexdigest()[:12]}"
+    key = hashlib.sha256((made_of + Path(__file__).read_text()).encode()).hexdigest()[:12]
+    folder = cache / f"{name}-{key}"
     if folder.exists():
         return folder
     cache.mkdir(parents=True, exist_ok=True)
@@ -224,12 +223,12 @@ def _cross_compile(requirement: str, folder: Path, site: Path) -> None:
     run("aarch64-linux-gnu-gcc", "-O2", "-shared", "-fPIC", *headers, "-o", out, tree / "src/python-codec.c")
 
 
-def _build_kernel(suite: str, init: bytes, folder: Path) -> None:
+def _build_kernel(suite: str, init: str, folder: Path) -> None:
     unpacked = folder / "unpacked"
     packages = ("linux-image-arm64", "busybox-static")
     _unpack(_fetch(suite, packages, folder, only=("linux-image-", "busybox-static")), unpacked)
     shutil.copy(next((unpacked / "boot").glob("vmlinuz-*")), folder / "vmlinuz")
-    files = {"init": init, "bin/busybox": next(unpacked.glob("**/bin/busybox")).read_bytes()}
+    files = {"init": init.encode(), "bin/busybox": next(unpacked.glob("**/bin/busybox")).read_bytes()}
     order = []
     for name, content in _modules(unpacked):
         files[f"modules/{name}.ko"] = content

@@ -9,7 +9,7 @@ import time
 
 import click
 
-from gotrace.cli.gc import Duration
+from gotrace.cli._target import Duration, StopRequest
 
 
 def command_for(stem: str) -> click.Command:
@@ -21,12 +21,11 @@ def command_for(stem: str) -> click.Command:
     @click.option("-d", "--duration", type=Duration(), help="Stop after this long (10s, 500ms, 2m).")
     def command(pid: int, duration: int | None) -> int:
         from gotrace import session
-        from gotrace.cli.gc import StopRequest
         from gotrace.kernel.process import Process
 
         stop = StopRequest()
         kinds = {kind.number: kind for kind in module.PROBE.kinds}
-        with Process.open(pid) as process, session.opened(module, process) as tracing, stop.installed():
+        with Process.open(pid) as process, session.opened([module], process) as tracing, stop.installed():
             print(f"Tracing pid {pid}… Ctrl-C to end.", file=sys.stderr, flush=True)
             end = time.monotonic_ns() + duration if duration else None
             ended = False

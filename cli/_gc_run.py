@@ -1,4 +1,4 @@
-"""The running part of `gotrace gc`: the loop from events to outputs. Imported once the probes are in place."""
+"""From GC events to outputs, for a live session and for a recording alike. Imported once the probes are in place."""
 
 from __future__ import annotations
 
@@ -7,35 +7,24 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from gotrace.analysis.gc_summary import GcSummary
-from gotrace.analysis.pauses import Batch
+from gotrace.analysis.pauses import Array, Batch
 from gotrace.cli._gc_table import Table
+from gotrace.cli._target import cannot_write, exists_already
 from gotrace.errors import GotraceError
 from gotrace.export import gc_json, hdr_log, hgrm
 from gotrace.probes.gc import decoder
 from gotrace.text import printable
 
 if TYPE_CHECKING:
-    from gotrace.kernel.launch import Launched
+    from gotrace.cli._target import Traced
     from gotrace.session import Session
 
-# How long events may wait in the ring. It holds 16 384 of them; a program that collects 1 000 times a second makes 600
-# in this time, so a reader that is held up for seconds still loses nothing.
-POLL_NS = 100_000_000
-
 Record = dict[str, Any]
-
-
-def import_the_rest() -> None:
-    """Load what is otherwise loaded when it is first needed."""
-    import rich.box
-    import rich.console
-    import rich.table
-    import rich.text  # noqa: F401
 
 
 class Sink:
@@ -128,7 +117,7 @@ class Outputs:
                     return None
                 if path == "-":
                     return sink(sys.stdout, "standard output")
-                made = sink(_created(path, force), path)
+                made = sink(created(path, force), path)
                 stack.callback(made.close)
                 return made
 
@@ -150,118 +139,141 @@ class Outputs:
             yield outputs
 
 
-def _created(path: str, force: bool) -> TextIO:
+def created(path: str, force: bool) -> TextIO:
+    """A new text file. Raises GotraceError when there is one already, or it cannot be written."""
     try:
         return open(path, "w" if force else "x", encoding="utf-8")
     except FileExistsError:
-        raise GotraceError(f"{printable(path)} exists", "choose another name, or overwrite it with --force") from None
+        raise exists_already(path) from None
     except OSError as error:
-        raise GotraceError(
-            f"cannot write {printable(path)}: {error.strerror}", "choose a folder that exists and you may write to"
-        ) from None
-
-
-class Stop(Protocol):
-    """Whether the user has asked to stop, and by what."""
-
-    signal: str | None
+        raise cannot_write(path, error) from None
 
 
 def trace(
-    session: Session,
+    traced: Traced,
     outputs: Outputs,
-    stop: Stop,
     duration: int | None,
     interval: int,
     min_pause: int,
-    launched: Launched | None,
+    explained: int,
+    record: str | None,
+    force: bool,
 ) -> int:
     """Trace until the end, print the summary, and return the command's exit status. Times in nanoseconds."""
-    run = _Run(session, outputs, min_pause)
-    begin = time.monotonic_ns()
-    tick = begin
-    run.start()
-    ended = ""
-    try:
-        while not ended:
-            now = time.monotonic_ns()
-            until = min(now + POLL_NS, tick + interval, begin + duration if duration else now + POLL_NS)
-            exited = session.wait(max(0, until - now) / 1e9)
-            now = time.monotonic_ns()
-            if exited:
-                ended = "target exited"
-            elif session.process.exec_changed():
-                ended = "target executed another program"
-            elif stop.signal:
-                ended = stop.signal
-            elif duration and now >= begin + duration:
-                ended = "duration"
-            elif outputs.failed():
-                ended = "an output that cannot be written"
-            run.read()
-            if now >= tick + interval or ended:
-                run.end_interval(now - tick)
-                tick = now
-    finally:
-        run.finish(time.monotonic_ns() - begin, ended or "error")
-    failed = outputs.failed()
+    session = traced.session
+    with contextlib.ExitStack() as stack:
+        recorder = None
+        if record is not None:
+            from gotrace.cli._recorder import Recorder
+
+            recorder = stack.enter_context(Recorder.opened(record, force, session))
+        traced.release()
+        header = session.header(traced.begin_ns)
+        run = GcRun(header, session.static_text, outputs, interval, min_pause, explained)
+        if recorder is not None:
+            recorder.begin(header)
+        run.start()
+
+        def failed() -> bool:
+            return outputs.failed() is not None or (recorder is not None and recorder.failure is not None)
+
+        ended = "error"
+        try:
+            for now, ended in traced.polls(duration, interval, failed):
+                events = session.read()
+                lost = session.lost
+                if recorder is not None:
+                    recorder.add(events, lost)
+                run.feed(events, lost)
+                run.advance(now)
+        finally:
+            end = closing(session, time.monotonic_ns() - traced.begin_ns, ended)
+            if recorder is not None:
+                recorder.end(end)
+            run.finish(end)
+    complain_of(outputs.failed() or recorder)
+    return traced.exit_status()
+
+
+def closing(session: Session, duration_ns: int, ended: str) -> Record:
+    """How a run ended and what it cost: what the summary tells, and a recording keeps."""
+    return {
+        "duration_ns": duration_ns,
+        "ended": ended,
+        "received": session.ring.received,
+        "lost": session.lost,
+        "cost": asdict(session.cost()),
+    }
+
+
+class Failing(Protocol):
+    """Something that was to be written, and what kept it from it."""
+
+    name: str
+    failure: OSError | None
+
+
+def complain_of(failed: Failing | None) -> None:
+    """Raise what kept an output from being written; a reader that went away is no error."""
     if failed is not None and failed.failure is not None and not isinstance(failed.failure, BrokenPipeError):
         reason = f"cannot write {printable(failed.name)}: {failed.failure.strerror}"
         raise GotraceError(reason, "make room, or write elsewhere; what was written before is whole")
-    if launched is not None:
-        ended_by_us = launched.poll() is None or stop.signal is not None
-        launched.terminate()
-        return 0 if ended_by_us else launched.exit_code()
-    return 0
 
 
-class _Run:
-    """The state of one run: what has been added up so far."""
+# An event is in the ring this long after its time at the latest: an interval is closed only then, so that the same
+# events are in it when it is cut out of a recording.
+_GRACE_NS = 20_000_000
 
-    def __init__(self, session: Session, outputs: Outputs, min_pause: int) -> None:
-        self.session = session
+
+class GcRun:
+    """One run of GC events, from the first to the summary; ``header`` is `Session.header`'s, live or recorded.
+
+    An interval's line holds the events whose own time is in it. That makes a report of a recording print the very numbers
+    that were printed live.
+    """
+
+    def __init__(
+        self,
+        header: Record,
+        text: Callable[[int, int], str],
+        outputs: Outputs,
+        interval: int,
+        min_pause: int,
+        explained: int,
+    ) -> None:
+        self.header = header
         self.outputs = outputs
         self.min_pause = min_pause
-        self.wall_offset_ns = time.time_ns() - time.monotonic_ns()
-        self.decoder = decoder(session)
+        self.length = interval
+        self.begin_ns = self.tick = int(header["clock"]["begin_ns"])
+        self.wall_offset_ns = int(header["clock"]["wall_offset_ns"])
+        self.decoder = decoder(header, text)
         self.total = GcSummary()
         self.interval = GcSummary()
-        self.log = hdr_log.Writer(outputs.hlog, time.time()) if outputs.hlog else None
+        self.lost_events = 0
+        self.log = hdr_log.Writer(outputs.hlog, self._wall(self.begin_ns)) if outputs.hlog else None
+
+    def _wall(self, monotonic_ns: int) -> float:
+        return (monotonic_ns + self.wall_offset_ns) / 1e9
 
     def start(self) -> None:
-        session, plan = self.session, self.session.plan
-        now = time.monotonic_ns()
         if self.outputs.json:
-            probes = [
-                {
-                    "name": point.name,
-                    "symbol": point.symbol,
-                    "address": f"{point.address:#x}",
-                    "instruction": point.instruction,
-                    "emulated": point.emulated,
-                }
-                for point in plan.points
-            ]
-            record = {
-                "type": "start",
-                "schema": gc_json.SCHEMA_VERSION,
-                "pid": session.process.pid,
-                "exe": printable(session.process.exe_name),
-                "go_version": plan.go_version,
-                "arch": plan.arch,
-                "stripped": plan.stripped,
-                "pie": plan.pie,
-                "monotonic_ns": now,
-                "time": gc_json.wall_time(now, self.wall_offset_ns),
-                "probes": probes,
-                "missing": [asdict(item) for item in plan.missing],
-            }
-            self.outputs.json.write([record])
+            self.outputs.json.write([gc_json.start_record(self.header)])
         if self.outputs.table:
             self.outputs.table.start()
 
-    def read(self) -> None:
-        events = self.session.read()
+    def feed(self, events: Array, lost: int) -> None:
+        """Add events in the order of the ring; ``lost`` is how many had been lost by then."""
+        while len(events):
+            late = events["time_ns"] >= self.tick + self.length
+            first = int(late.argmax()) if late.any() else len(events)
+            self._add(events[:first])
+            events = events[first:]
+            if len(events):
+                self._end_interval(self.length)
+        self.lost_events = lost
+
+    def _add(self, events: Array) -> None:
         batch = self.decoder.feed(events)
         self.total.add(batch, self.decoder.reasons)
         self.interval.add(batch, self.decoder.reasons)
@@ -270,16 +282,20 @@ class _Run:
             records = [*gc_json.pause_records(shown, self.decoder.reasons, self.wall_offset_ns)]
             self.outputs.json.write([*records, *gc_json.cycle_records(shown, self.wall_offset_ns)])
 
+    def advance(self, now_ns: int) -> None:
+        """Close the intervals that ended before ``now_ns`` for certain."""
+        while now_ns >= self.tick + self.length + _GRACE_NS:
+            self._end_interval(self.length)
+
     @property
     def lost(self) -> int:
-        return self.session.lost + self.decoder.incomplete
+        return self.lost_events + self.decoder.incomplete
 
-    def end_interval(self, length_ns: int) -> None:
+    def _end_interval(self, length_ns: int) -> None:
+        begin, end = self._wall(self.tick), self._wall(self.tick + length_ns)
         if self.outputs.table:
-            self.outputs.table.interval(self.interval, length_ns, self.lost)
+            self.outputs.table.interval(self.interval, length_ns, self.lost, end)
         if self.log:
-            end = time.time()
-            begin = end - length_ns / 1e9
             # Readers that are given no tag read the line without one: every pause, whatever its reason.
             self.log.write(None, begin, end, self.interval.all_pauses())
             for reason, parts in self.interval.pauses.items():
@@ -287,15 +303,20 @@ class _Run:
                     if histogram.count or histogram.out_of_range:
                         self.log.write(hdr_log.tag(reason, part), begin, end, histogram)
         self.interval = GcSummary()
+        self.tick += length_ns
 
-    def finish(self, duration_ns: int, ended: str) -> None:
-        session = self.session
+    def finish(self, end: Record) -> None:
+        """Print the summary; ``end`` is what `closing` made."""
+        end_ns = self.begin_ns + end["duration_ns"]
+        self.advance(end_ns)
+        if end_ns > self.tick:
+            self._end_interval(end_ns - self.tick)
         about: Record = {
-            "duration_ns": duration_ns,
-            "ended": ended,
-            "events": {"received": session.ring.received, "lost": self.lost},
-            "cost": asdict(session.cost()),
-            "attach_ns": session.attach_ns,
+            "duration_ns": end["duration_ns"],
+            "ended": end["ended"],
+            "events": {"received": end["received"], "lost": end["lost"] + self.decoder.incomplete},
+            "cost": end["cost"],
+            "attach_ns": self.header["attach_ns"],
         }
         if self.outputs.json:
             self.outputs.json.write([gc_json.summary_record(self.total, about)])
@@ -303,4 +324,4 @@ class _Run:
             named = {hdr_log.tag(reason, part): histogram for reason, part, histogram in self.total.rows() if part}
             hgrm.write(self.outputs.hgrm, {"all_pauses.total": self.total.all_pauses(), **named})
         if self.outputs.table:
-            self.outputs.table.summary(self.total, about, session.plan)
+            self.outputs.table.summary(self.total, about, self.header)

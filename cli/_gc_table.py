@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from typing import IO
 
     from gotrace.analysis.histogram import Histogram
-    from gotrace.probe import Plan
 
 _HEADER_EVERY = 20
 _SUMMARY_WIDTH = 125
@@ -30,7 +29,8 @@ class Table:
     def start(self) -> None:
         self._file.flush()
 
-    def interval(self, summary: GcSummary, length_ns: int, lost: int) -> None:
+    def interval(self, summary: GcSummary, length_ns: int, lost: int, end: float) -> None:
+        """A line for one interval, which ended at ``end``, seconds since 1970."""
         if self._lines % _HEADER_EVERY == 0:
             self._print(_LIVE.format(*_LIVE_NAMES))
         self._lines += 1
@@ -41,9 +41,10 @@ class Table:
             times = [duration_text(value) for value in (*percentiles(pauses, (50.0, 99.0)), pauses.max)]
         heap = [_heap_text(summary.last_heap[name]) if summary.last_heap else "-" for name in ("live", "goal")]
         rate = f"{summary.cycles * 1e9 / length_ns:.1f}"
-        self._print(_LIVE.format(time.strftime("%H:%M:%S"), rate, pauses.count, *times, longest[:22], *heap, lost))
+        clock = time.strftime("%H:%M:%S", time.localtime(end))
+        self._print(_LIVE.format(clock, rate, pauses.count, *times, longest[:22], *heap, lost))
 
-    def summary(self, summary: GcSummary, about: dict[str, Any], plan: Plan) -> None:
+    def summary(self, summary: GcSummary, about: dict[str, Any], header: dict[str, Any]) -> None:
         from rich.box import SIMPLE_HEAD
         from rich.console import Console
         from rich.table import Table as RichTable
@@ -75,25 +76,27 @@ class Table:
                 f"GC cycles: {summary.cycles} ({summary.cycles / seconds:.1f}/s)   last heap: "
                 f"{heap['start']} -> {heap['end']} -> {heap['live']} live, goal {heap['goal']}"
             )
-        self._trust(about, plan, seconds)
+        self._trust(about, header, seconds)
 
-    def _trust(self, about: dict[str, Any], plan: Plan, seconds: float) -> None:
+    def _trust(self, about: dict[str, Any], header: dict[str, Any], seconds: float) -> None:
         """How far to trust these numbers."""
         events, cost = about["events"], about["cost"]
-        stepped = sum(not point.emulated for point in plan.points)
+        points = [point for probe in header["probes"].values() for point in probe["points"]]
+        stepped = sum(not point["emulated"] for point in points)
         kind = "all on emulated instructions" if not stepped else f"{stepped} single-stepped"
         share = cost["target_ns_estimate"] / max(1, about["duration_ns"])
         self._print(
-            f"trust: {len(plan.points)} probes ({kind}), events {events['received']} received, {events['lost']} lost; "
-            f"clock: {plan.facts['clock']}"
+            f"trust: {len(points)} probes ({kind}), events {events['received']} received, {events['lost']} lost; "
+            f"clock: {header['probes']['gc']['facts']['clock']}"
         )
         self._print(
             f"cost: {cost['probe_hits']} probe hits, about {duration_text(cost['target_ns_estimate'])} of the target's "
             f"time ({share:.4%}); gotrace {cost['tool_cpu_s']:.2f} s CPU, {bytes_text(cost['tool_rss_bytes'])}; "
             f"ready after {duration_text(about['attach_ns'])}; {seconds:.1f} s, ended by: {about['ended']}"
         )
-        for item in plan.missing:
-            self._print(f"missing: {item.name}: {item.reason}")
+        for probe in header["probes"].values():
+            for item in probe["missing"]:
+                self._print(f"missing: {item['name']}: {item['reason']}")
 
     def _print(self, line: str) -> None:
         self._file.write(line + "\n")

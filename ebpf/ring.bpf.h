@@ -44,11 +44,11 @@ static __always_inline void count_loss(void)
 		__sync_fetch_and_add(count, 1);
 }
 
-static __always_inline void emit(u16 kind, u64 time_ns, u64 a, u64 b, u64 c, u64 d, u64 e)
+static __always_inline void emit_of(u32 tid, u16 kind, u64 time_ns, u64 a, u64 b, u64 c, u64 d, u64 e)
 {
 	struct event event = {
 		.time_ns = time_ns,
-		.tid = (u32)bpf_get_current_pid_tgid(),
+		.tid = tid,
 		.kind = kind,
 		.cpu = bpf_get_smp_processor_id(),
 		.a = a,
@@ -60,6 +60,11 @@ static __always_inline void emit(u16 kind, u64 time_ns, u64 a, u64 b, u64 c, u64
 
 	if (events.ringbuf_output(&event, sizeof(event), NO_WAKEUP))
 		count_loss();
+}
+
+static __always_inline void emit(u16 kind, u64 time_ns, u64 a, u64 b, u64 c, u64 d, u64 e)
+{
+	emit_of((u32)bpf_get_current_pid_tgid(), kind, time_ns, a, b, c, d, e);
 }
 
 /*

@@ -19,16 +19,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of event: its number on the wire and the names of its columns a..e (fewer than five leave the rest 0)."""
+    """A kind of event: its number on the wire and the names of its columns a..e (fewer than five leave the rest 0).
+
+    ``text`` names the column that refers to text in the executable (address | length << 48), which a recording keeps.
+    """
 
     name: str
     number: int
     columns: tuple[str, ...]
+    text: str = ""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A probe's declaration. ``config`` and ``hits`` are names; their order is their place in the kernel's arrays."""
+    """A probe's declaration. ``config`` and ``hits`` are names; their order is their place in the kernel's arrays.
+
+    ``hits`` names every C function: those of the plan's points, and those whose name says where in the kernel they run
+    (see `gotrace.kernel.bpf`). ``ring_bytes`` is how many bytes of events may wait for the reader: 64 each.
+    """
 
     stem: str
     summary: str
@@ -36,6 +44,7 @@ class Probe:
     config: tuple[str, ...]
     hits: tuple[str, ...]
     constants: dict[str, int] = field(default_factory=dict)
+    ring_bytes: int = 1 << 20
 
     def cflags(self) -> tuple[str, ...]:
         """The declaration as macros, so that the C text names what is declared here and cannot disagree."""
@@ -94,6 +103,7 @@ class Plan:
     """
 
     go_version: str
+    build_id: str
     arch: str
     stripped: bool
     pie: bool

@@ -18,7 +18,7 @@ Every probe sits on an instruction the kernel emulates where there is one; see `
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gotrace.errors import BinaryError
 from gotrace.probe import Kind, Missing, Plan, Point, Probe
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from gotrace.binary.globals import Globals
     from gotrace.binary.layout import Layout
     from gotrace.binary.program import GoProgram
-    from gotrace.session import Session
 
 FLAG_WORLDSTOP, FLAG_FORCEGC_GOROUTINE, FLAG_ASKED, FLAG_USER_FORCED = 1, 2, 4, 8
 
@@ -42,7 +41,7 @@ PROBE = Probe(
         # word: reason (8 bits), flags (8 bits), work.cycles (upper 32 bits); times are CLOCK_MONOTONIC ns
         Kind("stw", 0x101, ("word", "goid", "start_ns", "finish_ns", "now_ns")),
         # before an stw event of the same thread and time, up to Go 1.21; reason: string address | length << 48
-        Kind("stw_work", 0x102, ("reason", "pause_start", "sweep_term", "mark_term", "end")),
+        Kind("stw_work", 0x102, ("reason", "pause_start", "sweep_term", "mark_term", "end"), text="reason"),
         Kind("cycle_clock", 0x103, ("cycle", "sweep_term", "mark", "mark_term", "end")),
         Kind("cycle_heap", 0x104, ("cycle", "start_bytes", "end_bytes", "live_bytes", "goal_bytes")),
         Kind("cycle_work", 0x105, ("cycle", "pause_ns", "assist_ns", "maxprocs")),
@@ -88,7 +87,7 @@ PROBE = Probe(
 )
 
 
-class _Builder:
+class Builder:
     """Collects the points of a plan; what cannot be had goes to ``missing`` with its reason."""
 
     def __init__(self, program: GoProgram) -> None:
@@ -113,8 +112,25 @@ class _Builder:
     def lacks(self, name: str, reason: str) -> None:
         self.missing.append(Missing(name, reason))
 
+    def plan(self, facts: dict[str, Any], addresses: Sequence[str] = ()) -> Plan:
+        """What was collected; ``addresses`` and ``facts`` as in `Plan`."""
+        program = self.program
+        return Plan(
+            go_version=program.go_version,
+            build_id=program.build_id,
+            arch=program.arch,
+            stripped=program.stripped,
+            pie=program.pie,
+            first_vaddr=program.elf.first_vaddr,
+            points=tuple(self.points),
+            config=self.config,
+            addresses=tuple(addresses),
+            missing=tuple(self.missing),
+            facts=facts,
+        )
 
-def _add_goroutine(build: _Builder, layout: Layout) -> None:
+
+def _add_goroutine(build: Builder, layout: Layout) -> None:
     """Who stopped the world: offsets in g and m, and the goroutine that only ever starts periodic collections."""
     fields = {"g_m": ("g", "m"), "m_curg": ("m", "curg"), "g_goid": ("g", "goid"), "g_startpc": ("g", "startpc")}
     unknown = [name for struct, name in fields.values() if not layout.has(f"runtime.{struct}", name)]
@@ -129,7 +145,7 @@ def _add_goroutine(build: _Builder, layout: Layout) -> None:
         build.config["forcegc_pc"] = helper.entry
 
 
-def _add_cycle(build: _Builder, found: Globals) -> None:
+def _add_cycle(build: Builder, found: Globals) -> None:
     """The summary of each cycle, from the runtime's globals."""
     from gotrace.binary import code
 
@@ -148,13 +164,17 @@ def _add_cycle(build: _Builder, found: Globals) -> None:
         build.add("sweep", "sweep_end", lambda: code.call_sites(build.program, "runtime.bgsweep", "runtime.gopark")[-1:])
 
 
-def decoder(session: Session) -> GcDecoder:
-    """What turns the events of a session into pauses and cycles."""
+def decoder(header: dict[str, Any], text: Callable[[int, int], str]) -> GcDecoder:
+    """What turns the events of a session, live or recorded, into pauses and cycles.
+
+    ``header`` is `Session.header`'s; ``text(address, length)`` gives what stands in the executable at a run-time address.
+    """
     from gotrace.analysis.pauses import GcDecoder, WireFormat
 
-    numbers = {kind.name: kind.number for kind in PROBE.kinds}
+    about = header["probes"]["gc"]
+    facts = about["facts"]
     wire = WireFormat(
-        **numbers,
+        **{name: kind["number"] for name, kind in about["kinds"].items()},
         worldstop=FLAG_WORLDSTOP,
         forcegc_goroutine=FLAG_FORCEGC_GOROUTINE,
         asked=FLAG_ASKED,
@@ -162,19 +182,19 @@ def decoder(session: Session) -> GcDecoder:
     )
     return GcDecoder(
         wire,
-        {int(number): words for number, words in session.plan.facts["reasons"].items()},
-        session.static_text,
-        knows_forced=session.plan.facts["knows_forced"],
-        knows_goid=session.plan.facts["knows_goid"],
-        has_worldstop=session.plan.facts["has_worldstop"],
-        clock_offset_ns=session.process.time_offset_ns(),
+        {int(number): words for number, words in facts["reasons"].items()},
+        text,
+        knows_forced=facts["knows_forced"],
+        knows_goid=facts["knows_goid"],
+        has_worldstop=facts["has_worldstop"],
+        clock_offset_ns=header["clock"]["target_offset_ns"],
     )
 
 
-_START, _STOP = "runtime.startTheWorldWithSema", "runtime.stopTheWorldWithSema"
+START, STOP = "runtime.startTheWorldWithSema", "runtime.stopTheWorldWithSema"
 
 
-def _is_inlined(program: GoProgram, symbol: str) -> bool:
+def is_inlined(program: GoProgram, symbol: str) -> bool:
     """Whether the compiler put copies of ``symbol`` into other functions; where that cannot be told, it may have."""
     try:
         return bool(program.pclntab.inlined_in(symbol))
@@ -182,21 +202,21 @@ def _is_inlined(program: GoProgram, symbol: str) -> bool:
         return True
 
 
-def _add_stops(build: _Builder, layout: Layout) -> None:
+def _add_stops(build: Builder, layout: Layout) -> None:
     """Stops and restarts: what a stop leaves for its restart comes first, so that it is never missed by itself."""
     from gotrace.binary import code
 
     program = build.program
-    inlined = program.version < (1, 23) and _is_inlined(program, _STOP)
+    inlined = program.version < (1, 23) and is_inlined(program, STOP)
     if program.version >= (1, 22):
         if program.version >= (1, 23):
             build.config["has_finish"] = 1
         else:
             recorded = "runtime.(*timeHistogram).record"
-            build.add("stopping", "stop_recorded", lambda: code.call_sites(program, _STOP, recorded))
+            build.add("stopping", "stop_recorded", lambda: code.call_sites(program, STOP, recorded))
             if inlined:
-                build.lacks("stopping of some stops", f"{_STOP} may have been inlined by the compiler (PGO)")
-        build.add("restart begin", "restart_begin", lambda: [code.entry_site(program, _START)])
+                build.lacks("stopping of some stops", f"{STOP} may have been inlined by the compiler (PGO)")
+        build.add("restart begin", "restart_begin", lambda: [code.entry_site(program, START)])
     else:
         build.lacks("stopping", "Go 1.21 and older keep no time at which the world had stopped: pauses have a total only")
         if program.version < (1, 21):
@@ -206,16 +226,27 @@ def _add_stops(build: _Builder, layout: Layout) -> None:
             else:
                 build.lacks("reason", "the reason's place is not known in this Go version")
         if build.config.get("g_m") or program.version >= (1, 21):
-            build.add("stop begin", "stop_begin", lambda: [code.entry_site(program, _STOP)])
+            build.add("stop begin", "stop_begin", lambda: [code.entry_site(program, STOP)])
         if inlined:
-            build.lacks("stops other than collections", f"{_STOP} may have been inlined by the compiler (PGO)")
-    slot = code.result_slot(program, _START)
-    wakep = code.call_sites(program, _START, "runtime.wakep") if slot is not None else []
-    if len(wakep) == 1 and slot is not None:
+            build.lacks("stops other than collections", f"{STOP} may have been inlined by the compiler (PGO)")
+    slot, sites = restart_end(program)
+    if slot is not None:
         build.config["now_slot"] = slot
-        build.add("restart end", "restart_end_slot", lambda: wakep)
+        build.add("restart end", "restart_end_slot", lambda: sites)
     else:
-        build.add("restart end", "restart_end_ret", lambda: code.ret_sites(program, _START))
+        build.add("restart end", "restart_end_ret", lambda: sites)
+
+
+def restart_end(program: GoProgram) -> tuple[int | None, list[Site]]:
+    """Where startTheWorldWithSema has handed out every P: (the stack slot that holds its result there, the sites).
+
+    amd64: the call of wakep, for a probe on RET is dear there. Otherwise every RET, without a slot.
+    """
+    from gotrace.binary import code
+
+    slot = code.result_slot(program, START)
+    wakep = code.call_sites(program, START, "runtime.wakep") if slot is not None else []
+    return (slot, wakep) if len(wakep) == 1 else (None, code.ret_sites(program, START))
 
 
 def plan(program: GoProgram) -> Plan:
@@ -224,7 +255,7 @@ def plan(program: GoProgram) -> Plan:
     from gotrace.binary.layout import layout_of, stw_reasons
     from gotrace.binary.moduledata import NEWEST_KNOWN
 
-    build = _Builder(program)
+    build = Builder(program)
     version = program.version
     layout = layout_of(program)
     _add_goroutine(build, layout)
@@ -244,15 +275,4 @@ def plan(program: GoProgram) -> Plan:
         "has_worldstop": version >= (1, 22),
         "clock": "the runtime's own" if version >= (1, 22) else "the runtime's own for collections, the probe's for others",
     }
-    return Plan(
-        go_version=program.go_version,
-        arch=program.arch,
-        stripped=program.stripped,
-        pie=program.pie,
-        first_vaddr=program.elf.first_vaddr,
-        points=tuple(build.points),
-        config=build.config,
-        addresses=addresses,
-        missing=tuple(build.missing),
-        facts=facts,
-    )
+    return build.plan(facts, addresses)

@@ -49,4 +49,11 @@ struct pt_regs {
 #define GO_CALLER(ctx) ((ctx)->regs[30])
 #endif
 
+/* What a perf event's program gets (struct bpf_perf_event_data): the registers as user space had them, then these. */
+struct perf_event_context {
+	struct pt_regs regs;
+	__u64 sample_period;
+	__u64 addr;
+};
+
 #endif

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from gotrace.errors import BinaryError
 
-PT_LOAD, PT_DYNAMIC, PT_INTERP = 1, 2, 3
+PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_NOTE = 1, 2, 3, 4
 PF_X, PF_W, PF_R = 1, 2, 4
 SHT_NOBITS = 8
 ET_EXEC, ET_DYN = 2, 3
@@ -44,6 +44,7 @@ _MAX_HEADERS = 4096
 _MAX_SECTION_NAME = 256
 _MAX_SYMBOL_NAME = 64 << 10
 _MAX_DYNAMIC = 64 << 10
+_MAX_NOTES = 64 << 10
 _MAX_INTERPRETER = 4096
 
 
@@ -284,6 +285,23 @@ class Elf(contextlib.AbstractContextManager["Elf"]):
             begin = int(row["name"])
             end = strings.find(b"\0", begin, begin + _MAX_SYMBOL_NAME)
             yield strings[begin : max(end, begin)].decode("utf-8", "replace"), int(row["value"]), int(row["size"])
+
+    @property
+    def build_id(self) -> str:
+        """What tells this build from every other: GNU's build id in hexadecimal, or else Go's; "" if it has none."""
+        found: dict[tuple[bytes, int], bytes] = {}
+        for segment in self.segments:
+            if segment.type != PT_NOTE or segment.offset + segment.filesz > len(self._data):
+                continue
+            notes = bytes(self._data[segment.offset : segment.offset + min(segment.filesz, _MAX_NOTES)])
+            at = 0
+            while at + 12 <= len(notes):
+                name_size, size, kind = struct.unpack_from("<III", notes, at)
+                begin = at + 12 + (name_size + 3) // 4 * 4
+                found.setdefault((notes[at + 12 : at + 12 + name_size].rstrip(b"\0"), kind), notes[begin : begin + size])
+                at = begin + (size + 3) // 4 * 4
+        gnu, go = found.get((b"GNU", 3), b""), found.get((b"Go", 4), b"")
+        return gnu.hex() or go.decode("ascii", "replace")
 
     def relative_relocations(self) -> npt.NDArray[np.void]:
         """The R_*_RELATIVE entries (offset, info, addend) of a position-independent file.

@@ -65,6 +65,10 @@ class GoProgram(contextlib.AbstractContextManager["GoProgram"]):
         return self.elf.arch
 
     @property
+    def build_id(self) -> str:
+        return self.elf.build_id
+
+    @property
     def go_version(self) -> str:
         return self.build_info.go_version
 

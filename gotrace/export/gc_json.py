@@ -8,6 +8,7 @@ from typing import Any
 
 from gotrace.analysis.gc_summary import GcSummary, statistics
 from gotrace.analysis.pauses import TRIGGERS, UNKNOWN, Batch
+from gotrace.text import printable
 
 SCHEMA_VERSION = 1
 
@@ -23,6 +24,23 @@ def wall_time(monotonic_ns: int, wall_offset_ns: int) -> str:
 
 def _known(value: int) -> int | None:
     return None if value == UNKNOWN else value
+
+
+def start_record(header: Record) -> Record:
+    """What is traced and how; ``header`` as `Session.header` makes it."""
+    target, clock = header["target"], header["clock"]
+    probes = header["probes"].values()
+    return {
+        "type": "start",
+        "schema": SCHEMA_VERSION,
+        "pid": target["pid"],
+        "exe": printable(target["exe"]),
+        **{name: target[name] for name in ("go_version", "arch", "stripped", "pie")},
+        "monotonic_ns": clock["begin_ns"],
+        "time": wall_time(clock["begin_ns"], clock["wall_offset_ns"]),
+        "probes": [point for probe in probes for point in probe["points"]],
+        "missing": [item for probe in probes for item in probe["missing"]],
+    }
 
 
 def pause_records(batch: Batch, reasons: list[str], wall_offset_ns: int) -> Iterator[Record]:

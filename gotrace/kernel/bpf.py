@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import errno
 import fcntl
 import functools
@@ -28,8 +29,13 @@ from gotrace.errors import HostError, LoadError
 # The porting checklist of this module: (bpf, perf_event_open) system call numbers.
 _SYSCALLS = {"x86_64": (321, 298), "aarch64": (280, 241)}
 
-_MAP_CREATE, _PROG_LOAD, _LINK_CREATE = 0, 5, 28
-_PROG_TYPE_KPROBE, _PROG_TYPE_TRACEPOINT = 2, 5
+_MAP_CREATE, _PROG_LOAD, _RAW_TRACEPOINT_OPEN, _LINK_CREATE = 0, 5, 17, 28
+_PROG_TYPE_KPROBE = 2
+# What a program is attached to shows in the beginning of its name; any other is a uprobe's. `on_tracepoint__X` runs at
+# the kernel's tracepoint X (not BCC's `raw_tracepoint__X`, which it would attach by itself while it compiles), `on_software_event__X` at the perf software event X, and `tracepoint__CATEGORY__X` is the name
+# that BCC's TRACEPOINT_PROBE(CATEGORY, X) makes.
+RAW_TRACEPOINT, SOFTWARE_EVENT = "on_tracepoint__", "on_software_event__"
+_PROG_TYPES = {"tracepoint__": 5, SOFTWARE_EVENT: 7, RAW_TRACEPOINT: 17}
 _ATTACH_UPROBE_MULTI = 48
 MAP_TYPE_ARRAY, MAP_TYPE_RINGBUF = 2, 27
 _F_MMAPABLE = 1 << 10
@@ -37,7 +43,9 @@ _F_SLEEPABLE = 1 << 4
 _LD_IMM64, _PSEUDO_MAP_FD = 0x18, 1
 
 _PERF_FLAG_FD_CLOEXEC = 8
-_PERF_TYPE_TRACEPOINT = 2
+_PERF_TYPE_SOFTWARE, _PERF_TYPE_TRACEPOINT = 1, 2
+# enum perf_sw_ids
+_SOFTWARE_EVENTS = {"cpu_clock": 0, "page_faults": 2, "page_faults_min": 5, "page_faults_maj": 6}
 _DISABLED = 1
 _IOC_ENABLE, _IOC_SET_BPF = 0x2400, 0x40042408
 _UPROBE_PMU_TYPE = "/sys/bus/event_source/devices/uprobe/type"
@@ -72,6 +80,11 @@ class BpfObject:
     def to_json(self) -> dict[str, Any]:
         maps = [[spec.name, spec.type, spec.key_size, spec.value_size, spec.max_entries] for spec in self.maps]
         return {"maps": maps, "programs": {name: [code.hex(), where] for name, (code, where) in self.programs.items()}}
+
+    def with_ring(self, size: int) -> BpfObject:
+        """The same with ring buffers of ``size`` bytes (a power of two)."""
+        maps = [dataclasses.replace(spec, max_entries=size) if spec.type == MAP_TYPE_RINGBUF else spec for spec in self.maps]
+        return BpfObject(tuple(maps), self.programs)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> BpfObject:
@@ -158,9 +171,13 @@ def _create_map(spec: MapSpec) -> Map:
     return Map(spec, fd)
 
 
-def _is_uprobe(name: str) -> bool:
-    """BCC's TRACEPOINT_PROBE(category, event) makes a function of this name; every other program is a uprobe's."""
-    return not name.startswith("tracepoint__")
+def is_uprobe(name: str) -> bool:
+    """Whether the program of this name runs at an instruction of the target, rather than in the kernel."""
+    return not name.startswith(tuple(_PROG_TYPES))
+
+
+def _program_type(name: str) -> int:
+    return next((number for prefix, number in _PROG_TYPES.items() if name.startswith(prefix)), _PROG_TYPE_KPROBE)
 
 
 def _load_program(
@@ -172,7 +189,7 @@ def _load_program(
     log_level, log_size, log_address = (1, len(log), ctypes.addressof(log)) if log is not None else (0, 0, 0)
     attr = struct.pack(
         "<IIQQIIQII15sxII",
-        _PROG_TYPE_KPROBE if _is_uprobe(name) else _PROG_TYPE_TRACEPOINT,
+        _program_type(name),
         len(instructions) // 8,
         ctypes.addressof(code),
         ctypes.addressof(license_text),
@@ -206,16 +223,17 @@ class LoadedObject:
         self.close()
 
 
-def load(obj: BpfObject, wanted: set[str] | None = None) -> LoadedObject:
-    """Create the maps of ``obj`` and load its programs (all, or the ``wanted`` ones).
+def load(obj: BpfObject, wanted: set[str] | None = None, shared: dict[str, Map] | None = None) -> LoadedObject:
+    """Create the maps of ``obj`` but those that are ``shared``, and load its programs (all, or the ``wanted`` ones).
 
     Raises HostError when the kernel refuses BPF, LoadError with the verifier's log when it refuses a program.
     """
     with contextlib.ExitStack() as stack:
-        maps: dict[str, Map] = {}
+        maps = dict(shared or {})
         for spec in obj.maps:
-            maps[spec.name] = _create_map(spec)
-            stack.callback(maps[spec.name].close)
+            if spec.name not in maps:
+                maps[spec.name] = _create_map(spec)
+                stack.callback(maps[spec.name].close)
         programs: dict[str, int] = {}
         for name, (instructions, relocations) in obj.programs.items():
             if wanted is not None and name not in wanted:
@@ -230,8 +248,8 @@ def load(obj: BpfObject, wanted: set[str] | None = None) -> LoadedObject:
 
 def load_program(name: str, code: bytes) -> int:
     """Load finished instructions; returns the program's descriptor. Raises HostError or LoadError."""
-    attach_type = _ATTACH_UPROBE_MULTI if _is_uprobe(name) and has_uprobe_multi() else 0
-    flags = _F_SLEEPABLE if _is_uprobe(name) and has_sleepable_uprobes() else 0
+    attach_type = _ATTACH_UPROBE_MULTI if is_uprobe(name) and has_uprobe_multi() else 0
+    flags = _F_SLEEPABLE if is_uprobe(name) and has_sleepable_uprobes() else 0
     fd = _load_program(name, code, attach_type, flags)
     if fd >= 0:
         return fd
@@ -262,6 +280,11 @@ def map_relocations(instructions: bytes, names_by_fd: dict[int, str]) -> tuple[t
     return tuple(found)
 
 
+def kernel_version() -> tuple[int, int]:
+    major, minor = (int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
+    return major, minor
+
+
 @functools.cache
 def has_uprobe_multi() -> bool:
     """Whether uprobes can be attached by BPF links (6.6), and are filtered by process rightly (6.10).
@@ -269,8 +292,7 @@ def has_uprobe_multi() -> bool:
     A perf event that belongs to a process makes every context switch of the machine look at it; a link costs nobody
     anything, and goes in half the time.
     """
-    major, minor = (int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
-    if (major, minor) < (6, 10):
+    if kernel_version() < (6, 10):
         return False
     program = _load_program("probe", RETURN_ZERO, _ATTACH_UPROBE_MULTI, 0)
     if program < 0:
@@ -341,8 +363,37 @@ def attach_tracepoint(program_fd: int, category: str, name: str) -> int:
     return _attach(program_fd, _PERF_TYPE_TRACEPOINT, number, (0, 0), -1, f"the tracepoint {category}:{name}")
 
 
-def _attach(program_fd: int, kind: int, config: int, more: tuple[int, int], pid: int, where: str) -> int:
-    fd = perf_event_open(kind, (config, *more), _DISABLED, 0, pid, f"set a probe on {where}", sample_period=1)
+def attach_raw_tracepoint(program_fd: int, name: str) -> int:
+    """Run ``program_fd`` at a tracepoint with the kernel's own arguments; returns a descriptor. Raises HostError."""
+    buffer = ctypes.create_string_buffer(name.encode())
+    fd = _bpf(_RAW_TRACEPOINT_OPEN, struct.pack("<QI", ctypes.addressof(buffer), program_fd))
+    if fd < 0:
+        raise refused(f"attach to the tracepoint {name}", -fd)
+    return fd
+
+
+def attach_software_event(program_fd: int, name: str, cpu: int, period: int = 1) -> int:
+    """Run ``program_fd`` at every ``period``-th perf software event (nanoseconds for cpu_clock) of one CPU.
+
+    Returns the event's descriptor. Raises HostError.
+    """
+    number = _SOFTWARE_EVENTS[name]
+    where = f"the software event {name} of CPU {cpu}"
+    return _attach(program_fd, _PERF_TYPE_SOFTWARE, number, (0, 0), -1, where, cpu, period)
+
+
+def _attach(
+    program_fd: int,
+    kind: int,
+    config: int,
+    more: tuple[int, int],
+    pid: int,
+    where: str,
+    cpu: int | None = None,
+    period: int = 1,
+) -> int:
+    action = f"set a probe on {where}"
+    fd = perf_event_open(kind, (config, *more), _DISABLED, 0, pid, action, sample_period=period, cpu=cpu)
     try:
         fcntl.ioctl(fd, _IOC_SET_BPF, program_fd)
         fcntl.ioctl(fd, _IOC_ENABLE, 0)
@@ -353,9 +404,16 @@ def _attach(program_fd: int, kind: int, config: int, more: tuple[int, int], pid:
 
 
 def perf_event_open(
-    kind: int, config: tuple[int, int, int], flags: int, read_format: int, tid: int, action: str, sample_period: int = 0
+    kind: int,
+    config: tuple[int, int, int],
+    flags: int,
+    read_format: int,
+    tid: int,
+    action: str,
+    sample_period: int = 0,
+    cpu: int | None = None,
 ) -> int:
-    """The descriptor of a perf event on a thread (any CPU), or for ``tid`` -1 on CPU 0. Raises HostError.
+    """The descriptor of a perf event on a thread (any CPU), or for ``tid`` -1 on one CPU (0). Raises HostError.
 
     ``flags`` are the bits of perf_event_attr behind read_format; ``action`` says in a message what was refused.
     """
@@ -363,8 +421,9 @@ def perf_event_open(
     # wakeup, bp_type, config1, config2.
     attr = struct.pack("<IIQQQQQIIQQ", kind, 112, config[0], sample_period, 0, read_format, flags, 0, 0, *config[1:])
     buffer = ctypes.create_string_buffer(attr.ljust(112, b"\0"), 112)
-    cpu = ctypes.c_int(0 if tid == -1 else -1)
-    fd = _syscall(1, buffer, ctypes.c_int(tid), cpu, ctypes.c_int(-1), ctypes.c_ulong(_PERF_FLAG_FD_CLOEXEC))
+    if cpu is None:
+        cpu = 0 if tid == -1 else -1
+    fd = _syscall(1, buffer, ctypes.c_int(tid), ctypes.c_int(cpu), ctypes.c_int(-1), ctypes.c_ulong(_PERF_FLAG_FD_CLOEXEC))
     if fd < 0:
         raise refused(action, ctypes.get_errno())
     return fd

@@ -15,7 +15,7 @@ import sys
 from typing import Any
 
 from gotrace.errors import HostError, LoadError
-from gotrace.kernel.bpf import MAP_TYPE_RINGBUF, BpfObject, MapSpec, has_sleepable_uprobes, map_relocations
+from gotrace.kernel.bpf import MAP_TYPE_RINGBUF, BpfObject, MapSpec, has_sleepable_uprobes, kernel_version, map_relocations
 
 # Where Debian, Ubuntu, and Fedora's family install python3-bpfcc for the system's Python.
 BCC_FOLDERS = ("/usr/lib/python3/dist-packages", f"/usr/lib/python3.{sys.version_info[1]}/site-packages")
@@ -51,7 +51,12 @@ def import_bcc() -> Any:
 
 def host_cflags() -> tuple[str, ...]:
     """What the C text has to know about this kernel."""
-    return ("-DMAY_FAULT",) if has_sleepable_uprobes() else ()
+    flags = []
+    if has_sleepable_uprobes():
+        flags.append("-DMAY_FAULT")
+    if kernel_version() >= (5, 18):
+        flags.append("-DSWITCH_HAS_STATE")  # sched_switch has the state of the task that leaves as an argument
+    return tuple(flags)
 
 
 def compile_object(text: str, cflags: tuple[str, ...] = ()) -> BpfObject:

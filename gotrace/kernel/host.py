@@ -204,3 +204,10 @@ def require_tracing(root: str = "/") -> None:
         )
     if not os.path.exists(os.path.join(root, "sys/bus/event_source/devices/uprobe/type")):
         raise HostError("this kernel has no uprobes for perf", "use a kernel with CONFIG_UPROBE_EVENTS (4.17 or later)")
+
+
+def online_cpus() -> list[int]:
+    """The numbers of the CPUs that are in use."""
+    with open("/sys/devices/system/cpu/online") as file:
+        ranges = [part.split("-") for part in file.read().strip().split(",")]
+    return [cpu for ends in ranges for cpu in range(int(ends[0]), int(ends[-1]) + 1)]

@@ -175,7 +175,7 @@ def test_executable_that_changes_after_it_was_resolved(sleeping, monkeypatch):
 
     monkeypatch.setattr(session, "_prepared", prepared)
     with Process.open(sleeping(targets.build("lifecycle"))) as process:
-        with pytest.raises(TargetError, match="holds"), session.opened(gc, process):
+        with pytest.raises(TargetError, match="holds"), session.opened([gc], process):
             pass
 
 

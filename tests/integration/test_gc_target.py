@@ -134,7 +134,7 @@ def test_many_attach_and_detach_rounds(start):
     target.go()
     received = 0
     for _ in range(200):
-        with Process.open(target.pid) as process, session.opened(gc, process) as tracing:
+        with Process.open(target.pid) as process, session.opened([gc], process) as tracing:
             time.sleep(0.005)
             received += len(tracing.read())
             assert tracing.lost == 0
@@ -152,7 +152,7 @@ def test_kernels_without_links_for_uprobes(start, monkeypatch):
 
     monkeypatch.setattr(bpf, "has_uprobe_multi", lambda: False)
     target = start(targets.build("gcload"), "-cycles", "200")
-    with Process.open(target.pid) as process, session.opened(gc, process) as tracing:
+    with Process.open(target.pid) as process, session.opened([gc], process) as tracing:
         target.go()
         truth = target.truth()
         decoder = gc.decoder(tracing)

@@ -78,6 +78,6 @@ def test_layouts_that_are_refused(text):
 def test_a_plan_survives_the_cache():
     point = Point("a", "b", "c", 1, 2, b"\x90\xcc", "nop", True)
     plan = Plan(
-        "go1.27.3", "amd64", True, False, 0, (point,), {"work": 5}, ("work",), (), {"clock": "x", "reasons": {"1": "y"}}
+        "go1.27.3", "", "amd64", True, False, 0, (point,), {"work": 5}, ("work",), (), {"clock": "x", "reasons": {"1": "y"}}
     )
     assert Plan.from_json(plan.to_json()) == plan

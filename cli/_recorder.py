@@ -1,0 +1,99 @@
+"""Recording while tracing: the events as they come, and what gives them their meaning."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from gotrace.cli._target import cannot_write, exists_already
+from gotrace.kernel.ring import wire_dtype
+from gotrace.recording import format as form
+from gotrace.recording.writer import Writer
+
+if TYPE_CHECKING:
+    from gotrace.kernel.ring import Events
+    from gotrace.session import Session
+
+# A crash loses what came after the last flush.
+_FLUSH_NS = 500_000_000
+
+
+class Recorder:
+    """Writes one session to one file. A failure to write is kept in ``failure``, and ends the recording."""
+
+    def __init__(self, file: BinaryIO, name: str, session: Session) -> None:
+        self.name = name
+        self.failure: OSError | None = None
+        self.rows = 0
+        self._file = file
+        self._session = session
+        self._writer: Writer | None = None
+        self._flushed_ns = 0
+        self._lost = 0
+        self._texts: set[int] = set()
+        self._text_columns = {
+            kind.number: "abcde"[kind.columns.index(kind.text)]
+            for part in session.parts.values()
+            for kind in part.probe.kinds
+            if kind.text
+        }
+
+    @classmethod
+    @contextlib.contextmanager
+    def opened(cls, path: str, force: bool, session: Session) -> Iterator[Recorder]:
+        """Create the file; raises GotraceError when there is one already, or it cannot be written."""
+        try:
+            file = open(path, "wb" if force else "xb", buffering=0)
+        except FileExistsError:
+            raise exists_already(path) from None
+        except OSError as error:
+            raise cannot_write(path, error) from None
+        with file:
+            yield cls(file, path, session)
+
+    def begin(self, header: dict[str, Any]) -> None:
+        with self._kept():
+            self._writer = Writer(self._file, header, wire_dtype())
+
+    def add(self, events: Events, lost: int) -> None:
+        """Keep events that were just read; ``lost`` is how many had been lost by then."""
+        if self._writer is None or self.failure is not None:
+            return
+        with self._kept():
+            self._writer.events(events)
+            self._note_texts(events)
+            if lost != self._lost:
+                self._lost = lost
+                self._writer.note(form.LOSS, lost)
+            now = time.monotonic_ns()
+            if now - self._flushed_ns > _FLUSH_NS:
+                self._writer.flush()
+                self._flushed_ns = now
+            self.rows = self._writer.rows
+
+    def _note_texts(self, events: Events) -> None:
+        assert self._writer is not None
+        for number, column in self._text_columns.items():
+            for reference in np.unique(events[column][events["kind"] == number]).tolist():
+                if reference and reference not in self._texts:
+                    self._texts.add(reference)
+                    text = self._session.static_text(reference & ((1 << 48) - 1), reference >> 48)
+                    self._writer.note(form.TEXT, reference, text.encode())
+
+    def end(self, end: dict[str, Any]) -> None:
+        """Write the rest, and how the run ended."""
+        if self._writer is not None and self.failure is None:
+            with self._kept():
+                self._writer.close(end)
+                self.rows = self._writer.rows
+
+    @contextlib.contextmanager
+    def _kept(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.failure = error

@@ -1,0 +1,70 @@
+"""`gotrace record`: keep the raw events of one Go process, for every question that comes later."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+import click
+
+from gotrace.cli._target import attached, check_files, check_target, target_options
+from gotrace.errors import UsageError
+from gotrace.text import bytes_text, printable
+
+_STATUS_NS = 1_000_000_000
+
+
+@click.command("record", epilog="Afterwards: `gotrace report`, `gotrace flame`, `gotrace export`.")
+@target_options
+@click.option("-o", "--output", type=click.Path(), required=True, metavar="FILE", help="Where to (run.gotrace).")
+@click.option("--probes", default="gc,tail", show_default=True, help="What to record, separated by commas.")
+@click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
+def command(
+    pid: int | None, duration: int | None, output: str, probes: str, force: bool, command: tuple[str, ...]
+) -> int:
+    """Record the raw events of a Go process to FILE, with the tables that give them their meaning.
+
+    FILE is an Arrow IPC stream. It is written as it grows: a crash loses the last second at most.
+    """
+    check_target(pid, command, duration, "gotrace record")
+    check_files((output,), force)
+    stems = list(dict.fromkeys(probes.split(",")))
+    known = _stems()
+    for stem in stems:
+        if stem not in known:
+            raise UsageError(f"there is no probe {printable(stem)!r}", f"these are: {', '.join(known)}")
+
+    def import_the_rest() -> None:
+        import gotrace.cli._gc_run
+        import gotrace.cli._recorder  # noqa: F401
+
+    with attached(stems, pid, command, import_the_rest) as traced:
+        from gotrace.cli._gc_run import closing, complain_of
+        from gotrace.cli._recorder import Recorder
+
+        session = traced.session
+        with Recorder.opened(output, force, session) as recorder:
+            traced.release()
+            recorder.begin(session.header(traced.begin_ns))
+            ended = "error"
+            try:
+                for _, ended in traced.polls(duration, _STATUS_NS, lambda: recorder.failure is not None):
+                    recorder.add(session.read(), session.lost)
+            finally:
+                end = closing(session, time.monotonic_ns() - traced.begin_ns, ended)
+                recorder.end(end)
+        complain_of(recorder)
+        size = bytes_text(os.path.getsize(output))
+        print(
+            f"{printable(output)}: {end['received']} events, {end['lost']} lost, {size}; ended by: {ended}",
+            file=sys.stderr,
+        )
+        return traced.exit_status()
+
+
+def _stems() -> list[str]:
+    import importlib
+    import pkgutil
+
+    return sorted(info.name for info in pkgutil.iter_modules(importlib.import_module("gotrace.probes").__path__))

@@ -1,0 +1,486 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Whom a stop-the-world waits for, and what the kernel does meanwhile: when each P stops, when threads of the target are
+ * off the CPU and why, which page faults they take, and where they are when the preemption signal reaches them. What each
+ * event means is told in probes/tail.py; nothing but what a stop needs is emitted.
+ */
+
+#define DEPTH 126 /* frames of a stack that are kept: the kernel walks 127 */
+#define FRAMES_PER_EVENT 3
+#define BURST_GAP_NS 4000 /* user code between two faults of one burst: a 4 KiB fault leaves less */
+#define BURST_MIN_NS 10000
+
+#define SIGURG 23
+
+#define STATE_SLEEPING 0x3 /* TASK_INTERRUPTIBLE | TASK_UNINTERRUPTIBLE */
+
+/* The stop that is under way. */
+struct stop {
+	u64 tgid; /* the target, in the first PID namespace; 0 until a thread of it has told */
+	u64 active;
+	u64 number;
+	u64 restart_ns; /* when the world began to be restarted */
+	u64 end_ns;	/* when the last stop was over */
+};
+
+/* What is known of a thread of the target. */
+struct thread {
+	u64 off_ns; /* since when it is off the CPU, 0 while it is on it */
+	u64 wake_ns;
+	u64 stack;
+	u64 fault_ns; /* since when a page fault is open */
+	u64 fault_address;
+	u64 burst_ns; /* the beginning and the end of page faults in close succession */
+	u64 burst_end_ns;
+	u64 burst_faults; /* their number, and BURST_* flags */
+	u64 signal_ns;	  /* since when a SIGURG is sent and not delivered */
+	u64 stop;	  /* the number of the stop in which one was delivered last */
+	u32 deliveries;	  /* how many in that stop */
+	u32 state;
+	u32 flags;
+	u32 next;  /* who got the CPU */
+	u32 waker; /* who woke it */
+	u32 pad;
+};
+
+struct frames {
+	u64 pc[DEPTH];
+};
+
+struct name {
+	u64 low;
+	u64 high;
+};
+
+BPF_ARRAY(stops, struct stop, 1);
+BPF_TABLE("lru_hash", u32, struct thread, threads, 16384);
+BPF_TABLE("lru_hash", u64, u8, stacks, 16384);
+BPF_TABLE("lru_hash", u32, struct name, names, 4096);
+BPF_PERCPU_ARRAY(walks, struct frames, 1);
+
+static __always_inline struct stop *current_stop(void)
+{
+	int zero = 0;
+
+	return stops.lookup(&zero);
+}
+
+/* Whether the current task is a thread of the target. */
+static __always_inline bool is_own(struct stop *stop)
+{
+	return stop && stop->tgid && stop->tgid == bpf_get_current_pid_tgid() >> 32;
+}
+
+static __always_inline struct thread *thread_of(u32 tid)
+{
+	struct thread fresh = {};
+	struct thread *thread = threads.lookup(&tid);
+
+	if (thread)
+		return thread;
+	threads.update(&tid, &fresh);
+	return threads.lookup(&tid);
+}
+
+static __always_inline u64 read_kernel(void *base, u64 offset, u32 size)
+{
+	u64 value = 0;
+
+	if (size == 4)
+		bpf_probe_read_kernel(&value, 4, base + offset);
+	else if (size == 1)
+		bpf_probe_read_kernel(&value, 1, base + offset);
+	else
+		bpf_probe_read_kernel(&value, 8, base + offset);
+	return value;
+}
+
+/* Whether the CPU quota of its cgroup keeps a task from running. */
+static __always_inline bool is_throttled(struct config *cfg, void *task)
+{
+	void *queue;
+
+	if (cfg->slot[CONFIG_TASK_THROTTLED] && read_kernel(task, cfg->slot[CONFIG_TASK_THROTTLED], 1))
+		return true;
+	if (!cfg->slot[CONFIG_TASK_QUEUE])
+		return false;
+	queue = (void *)read_kernel(task, cfg->slot[CONFIG_TASK_QUEUE], 8);
+	return queue && read_kernel(queue, cfg->slot[CONFIG_QUEUE_THROTTLE_COUNT], 4);
+}
+
+/* Tell a task's name, once as long as it is remembered. */
+static __always_inline void tell_name(struct config *cfg, void *task, u32 tid, u64 time_ns)
+{
+	struct name name = {};
+	struct name *known;
+
+	if (!cfg->slot[CONFIG_TASK_COMM])
+		return;
+	bpf_probe_read_kernel(&name, sizeof(name), task + cfg->slot[CONFIG_TASK_COMM]);
+	known = names.lookup(&tid);
+	if (known && known->low == name.low && known->high == name.high)
+		return;
+	names.update(&tid, &name);
+	emit_of(tid, KIND_TASK, time_ns, name.low, name.high, read_kernel(task, cfg->slot[CONFIG_TASK_TGID], 4), 0, 0);
+}
+
+/*
+ * The user stack of the current thread: a number that stands for it. Its frames are emitted when it is seen for the first
+ * time; should the ring be full then, it is not remembered, so they come with the next.
+ */
+static __always_inline u64 user_stack(void *ctx, u64 time_ns)
+{
+	struct frames *walk;
+	u64 number = 0x9e3779b97f4a7c15ULL;
+	u8 seen = 1;
+	u32 count, i;
+	long size;
+	int zero = 0;
+
+	walk = walks.lookup(&zero);
+	if (!walk)
+		return 0;
+	size = bpf_get_stack(ctx, walk, sizeof(*walk), BPF_F_USER_STACK);
+	if (size <= 0)
+		return 0;
+	count = (u32)size / 8;
+	for (i = 0; i < DEPTH; i++) {
+		if (i >= count)
+			break;
+		number = (number ^ walk->pc[i]) * 0xff51afd7ed558ccdULL;
+		number ^= number >> 32;
+	}
+	if (stacks.lookup(&number))
+		return number;
+	for (i = 0; i < DEPTH; i += FRAMES_PER_EVENT) {
+		if (i >= count)
+			break;
+		emit(KIND_STACK, time_ns, number, (u64)i | (u64)count << 32, walk->pc[i],
+		     i + 1 < count ? walk->pc[i + 1] : 0, i + 2 < count ? walk->pc[i + 2] : 0);
+	}
+	stacks.update(&number, &seen);
+	return number;
+}
+
+/* Emit the page faults that came one right after the other, and forget them. */
+static __always_inline void end_burst(u32 tid, struct thread *thread, u64 time_ns)
+{
+	u64 begin = thread->burst_ns;
+
+	if (begin && (thread->burst_end_ns - begin >= BURST_MIN_NS || thread->burst_faults >> 32))
+		emit_of(tid, KIND_FAULTS, time_ns, begin, thread->burst_end_ns, thread->burst_faults, thread->fault_address,
+			0);
+	thread->burst_ns = 0;
+}
+
+static __always_inline void extend_burst(u32 tid, struct thread *thread, u64 end_ns, u64 flags)
+{
+	if (thread->burst_ns && thread->fault_ns > thread->burst_end_ns + BURST_GAP_NS)
+		end_burst(tid, thread, end_ns);
+	if (!thread->burst_ns) {
+		thread->burst_ns = thread->fault_ns;
+		thread->burst_faults = 0;
+	}
+	thread->burst_end_ns = end_ns;
+	thread->burst_faults = (thread->burst_faults + 1) | flags << 32;
+}
+
+/* A page fault is over. */
+static __always_inline void fault_ended(struct stop *stop, u64 flags)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	struct thread *thread = threads.lookup(&tid);
+
+	if (!thread || !thread->fault_ns)
+		return;
+	if (stop->active)
+		extend_burst(tid, thread, bpf_ktime_get_ns(), flags);
+	thread->fault_ns = 0;
+}
+
+/* Entry of stopTheWorldWithSema(reason): the current thread asks for a stop. */
+int stop_asked(struct pt_regs *ctx)
+{
+	u64 time_ns = bpf_ktime_get_ns();
+	struct stop *stop = current_stop();
+
+	if (!stop)
+		return 0;
+	count_hit(HIT_STOP_ASKED);
+	stop->tgid = bpf_get_current_pid_tgid() >> 32;
+	stop->number++;
+	stop->active = 1;
+	emit(KIND_STOP_ASKED, time_ns, GO_ARG0(ctx) & 0xff, 0, 0, 0, 0);
+	return 0;
+}
+
+/* The current thread gives up the P it holds. */
+static __always_inline void p_given_up(struct pt_regs *ctx, u64 p, u64 how)
+{
+	u64 time_ns = bpf_ktime_get_ns();
+	u32 tid = bpf_get_current_pid_tgid();
+	struct config *cfg = settings();
+	struct stop *stop = current_stop();
+	struct thread *thread;
+	u64 deliveries = 0, signal_ns = 0, m;
+
+	if (!cfg || !is_own(stop) || !stop->active)
+		return;
+	if (!p && cfg->slot[CONFIG_M_P]) {
+		m = read_user(GO_G(ctx) + cfg->slot[CONFIG_G_M]);
+		p = read_user(m + cfg->slot[CONFIG_M_P]);
+	}
+	thread = threads.lookup(&tid);
+	if (thread) {
+		end_burst(tid, thread, time_ns);
+		signal_ns = thread->signal_ns;
+		if (thread->stop == stop->number)
+			deliveries = thread->deliveries;
+	}
+	emit(KIND_P_STOPPED, time_ns, p ? (u32)read_user(p) : ~0ULL, how, signal_ns, deliveries, 0);
+}
+
+/* Entry of gcstopm: the thread's P stops. */
+int p_stopped(struct pt_regs *ctx)
+{
+	count_hit(HIT_P_STOPPED);
+	p_given_up(ctx, 0, STOPPED);
+	return 0;
+}
+
+/* Entry of entersyscall_gcwait, or entersyscallHandleGCWait: it stops because its goroutine enters a system call. */
+int p_stopped_in_syscall(struct pt_regs *ctx)
+{
+	count_hit(HIT_P_STOPPED_IN_SYSCALL);
+	p_given_up(ctx, 0, STOPPED);
+	return 0;
+}
+
+/* Entry of handoffp(p): this thread blocks and leaves its P to another thread, which has to wake up to stop it. */
+int p_handed_off(struct pt_regs *ctx)
+{
+	count_hit(HIT_P_HANDED_OFF);
+	p_given_up(ctx, GO_ARG0(ctx), HANDED_OFF);
+	return 0;
+}
+
+/* Entry of startTheWorldWithSema. */
+int restart_asked(struct pt_regs *ctx)
+{
+	struct stop *stop = current_stop();
+
+	if (!is_own(stop))
+		return 0;
+	count_hit(HIT_RESTART_ASKED);
+	stop->restart_ns = bpf_ktime_get_ns();
+	return 0;
+}
+
+/* Near the end of startTheWorldWithSema: every P has been handed out. */
+int restart_done(struct pt_regs *ctx)
+{
+	u64 time_ns = bpf_ktime_get_ns();
+	u32 tid = bpf_get_current_pid_tgid();
+	struct stop *stop = current_stop();
+	struct thread *thread;
+
+	if (!is_own(stop))
+		return 0;
+	count_hit(HIT_RESTART_DONE);
+	thread = threads.lookup(&tid);
+	if (thread)
+		end_burst(tid, thread, time_ns);
+	emit(KIND_RESTART_DONE, time_ns, stop->restart_ns, stop->number, 0, 0, 0);
+	stop->active = 0;
+	stop->end_ns = time_ns;
+	return 0;
+}
+
+static __always_inline void leaves_cpu(struct bpf_raw_tracepoint_args *ctx, struct config *cfg, struct stop *stop, u64 time_ns)
+{
+	void *prev = (void *)ctx->args[1], *next = (void *)ctx->args[2];
+	u32 tid = bpf_get_current_pid_tgid();
+	struct thread *thread = thread_of(tid);
+	u32 state;
+
+	if (!thread)
+		return;
+#ifdef SWITCH_HAS_STATE
+	state = ctx->args[3];
+#else
+	state = read_kernel(prev, cfg->slot[CONFIG_TASK_STATE], 4);
+#endif
+	end_burst(tid, thread, time_ns);
+	thread->off_ns = time_ns;
+	thread->wake_ns = 0;
+	thread->waker = 0;
+	thread->state = state;
+	thread->flags = is_throttled(cfg, prev) ? OFF_THROTTLED : 0;
+	if (thread->fault_ns)
+		thread->flags |= OFF_IN_FAULT;
+	thread->next = read_kernel(next, cfg->slot[CONFIG_TASK_PID], 4);
+	/* A stack is dear: only where it may be asked for, in a stop or a sleep that no signal ends. */
+	thread->stack = stop->active || (state & ~STATE_SLEEPING) || (state & STATE_SLEEPING) == 2 ? user_stack(ctx, time_ns) : 0;
+	if (stop->active && state == 0)
+		tell_name(cfg, next, thread->next, time_ns);
+}
+
+static __always_inline void gets_cpu(struct bpf_raw_tracepoint_args *ctx, struct config *cfg, struct stop *stop, u64 time_ns)
+{
+	void *prev = (void *)ctx->args[1], *next = (void *)ctx->args[2];
+	u32 tid = read_kernel(next, cfg->slot[CONFIG_TASK_PID], 4);
+	u32 before = bpf_get_current_pid_tgid();
+	struct thread *thread = threads.lookup(&tid);
+
+	if (!thread || !thread->off_ns)
+		return;
+	if (stop->active || thread->off_ns < stop->end_ns) {
+		if (is_throttled(cfg, next))
+			thread->flags |= BACK_THROTTLED;
+		tell_name(cfg, prev, before, time_ns);
+		emit_of(tid, KIND_OFF_CPU, time_ns, thread->off_ns, thread->wake_ns,
+			(u64)(thread->state & 0xffff) | (u64)thread->flags << 16 | (u64)thread->waker << 32,
+			(u64)thread->next | (u64)before << 32, thread->stack);
+	}
+	thread->off_ns = 0;
+}
+
+/* A CPU turns from one task to another, in any process: args are preempt, prev, next and, from 5.18 on, prev's state. */
+int on_tracepoint__sched_switch(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct stop *stop = current_stop();
+	struct config *cfg = settings();
+	bool leaves, gets;
+	u64 time_ns;
+
+	if (!cfg || !stop)
+		return 0;
+	if (!stop->tgid)
+		stop->tgid = cfg->slot[CONFIG_TGID];
+	if (!stop->tgid)
+		return 0;
+	leaves = stop->tgid == bpf_get_current_pid_tgid() >> 32;
+	gets = stop->tgid == read_kernel((void *)ctx->args[2], cfg->slot[CONFIG_TASK_TGID], 4);
+	if (!leaves && !gets)
+		return 0;
+	count_hit(HIT_ON_TRACEPOINT__SCHED_SWITCH);
+	time_ns = bpf_ktime_get_ns();
+	if (leaves)
+		leaves_cpu(ctx, cfg, stop, time_ns);
+	if (gets)
+		gets_cpu(ctx, cfg, stop, time_ns);
+	return 0;
+}
+
+/* A task is about to be woken, by the current one: args are the task. */
+int on_tracepoint__sched_waking(struct bpf_raw_tracepoint_args *ctx)
+{
+	void *task = (void *)ctx->args[0];
+	struct stop *stop = current_stop();
+	struct config *cfg = settings();
+	struct thread *thread;
+	u32 tid;
+
+	if (!cfg || !stop || !stop->tgid || stop->tgid != read_kernel(task, cfg->slot[CONFIG_TASK_TGID], 4))
+		return 0;
+	count_hit(HIT_ON_TRACEPOINT__SCHED_WAKING);
+	tid = read_kernel(task, cfg->slot[CONFIG_TASK_PID], 4);
+	thread = threads.lookup(&tid);
+	if (thread && thread->off_ns && !thread->wake_ns) {
+		thread->wake_ns = bpf_ktime_get_ns();
+		thread->waker = bpf_get_current_pid_tgid();
+		if (is_throttled(cfg, task))
+			thread->flags |= WAKE_THROTTLED;
+	}
+	return 0;
+}
+
+/* A signal is sent by the current task: args are the signal, its information, and the task it goes to. */
+int on_tracepoint__signal_generate(struct bpf_raw_tracepoint_args *ctx)
+{
+	void *task = (void *)ctx->args[2];
+	struct stop *stop = current_stop();
+	struct config *cfg = settings();
+	struct thread *thread;
+
+	if ((int)ctx->args[0] != SIGURG || !cfg || !stop || !stop->tgid)
+		return 0;
+	if (stop->tgid != read_kernel(task, cfg->slot[CONFIG_TASK_TGID], 4))
+		return 0;
+	count_hit(HIT_ON_TRACEPOINT__SIGNAL_GENERATE);
+	thread = thread_of(read_kernel(task, cfg->slot[CONFIG_TASK_PID], 4));
+	if (thread && !thread->signal_ns)
+		thread->signal_ns = bpf_ktime_get_ns();
+	return 0;
+}
+
+/* A signal reaches the current task: args are the signal and more. */
+int on_tracepoint__signal_deliver(struct bpf_raw_tracepoint_args *ctx)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	struct stop *stop = current_stop();
+	struct thread *thread;
+	u64 time_ns, sent_ns;
+
+	if ((int)ctx->args[0] != SIGURG || !is_own(stop))
+		return 0;
+	count_hit(HIT_ON_TRACEPOINT__SIGNAL_DELIVER);
+	thread = thread_of(tid);
+	if (!thread)
+		return 0;
+	time_ns = bpf_ktime_get_ns();
+	sent_ns = thread->signal_ns;
+	thread->signal_ns = 0;
+	/* A fault that a signal interrupts returns to user space without ever being counted, and is then taken again. */
+	if (stop->active && thread->fault_ns)
+		extend_burst(tid, thread, time_ns, FAULT_INTERRUPTED);
+	thread->fault_ns = 0;
+	if (!stop->active)
+		return 0;
+	if (thread->stop != stop->number) {
+		thread->stop = stop->number;
+		thread->deliveries = 0;
+		emit(KIND_PREEMPT_SIGNAL, time_ns, sent_ns, user_stack(ctx, time_ns), 0, 0, 0);
+	}
+	thread->deliveries++;
+	return 0;
+}
+
+/* A page fault begins, in any process. */
+int on_software_event__page_faults(struct perf_event_context *ctx)
+{
+	struct stop *stop = current_stop();
+	struct thread *thread;
+
+	if (!is_own(stop))
+		return 0;
+	count_hit(HIT_ON_SOFTWARE_EVENT__PAGE_FAULTS);
+	thread = thread_of(bpf_get_current_pid_tgid());
+	if (thread) {
+		thread->fault_ns = bpf_ktime_get_ns();
+		thread->fault_address = ctx->addr;
+	}
+	return 0;
+}
+
+int on_software_event__page_faults_min(struct perf_event_context *ctx)
+{
+	struct stop *stop = current_stop();
+
+	if (!is_own(stop))
+		return 0;
+	count_hit(HIT_ON_SOFTWARE_EVENT__PAGE_FAULTS_MIN);
+	fault_ended(stop, 0);
+	return 0;
+}
+
+int on_software_event__page_faults_maj(struct perf_event_context *ctx)
+{
+	struct stop *stop = current_stop();
+
+	if (!is_own(stop))
+		return 0;
+	count_hit(HIT_ON_SOFTWARE_EVENT__PAGE_FAULTS_MAJ);
+	fault_ended(stop, FAULT_MAJOR);
+	return 0;
+}

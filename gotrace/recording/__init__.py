@@ -1,0 +1,1 @@
+"""The raw event stream on disk, and what else can be read as one."""

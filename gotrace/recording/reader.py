@@ -1,0 +1,120 @@
+"""Reading a recording in bounded memory: one chunk (65,536 rows) at a time, whatever the file's size."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from gotrace.errors import GotraceError
+from gotrace.recording import format as form
+from gotrace.text import printable
+
+Array = npt.NDArray[Any]
+
+
+class Note(NamedTuple):
+    """A row of the recorder's own: see `gotrace.recording.format` for the kinds."""
+
+    kind: int
+    time_ns: int
+    a: int
+    data: bytes
+
+
+@dataclass
+class Chunk:
+    """Some events in the order in which they left the ring, and the notes that were written with them."""
+
+    events: Array
+    notes: list[Note]
+
+
+class Recording:
+    """A recording that is being read. Use `open`.
+
+    ``header`` is what was known at the beginning; ``end`` how the run ended, once every chunk has been read: None then
+    means that the file was cut off. ``position`` and ``size`` are bytes, for a progress bar.
+    """
+
+    def __init__(self, path: str, stream: pa.ipc.RecordBatchStreamReader, file: pa.NativeFile) -> None:
+        self.path = path
+        self.size = os.path.getsize(path)
+        self.end: dict[str, Any] | None = None
+        self._stream = stream
+        self._file = file
+        self.header = _header(path, stream.schema)
+        widths = {name: stream.schema.field(name).type.bit_width // 8 for name in form.COLUMNS}
+        self._dtype = np.dtype([(name, f"<u{width}") for name, width in widths.items()])
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(cls, path: str) -> Iterator[Recording]:
+        """Raises GotraceError when ``path`` is no recording this gotrace can read, OSError when it cannot be opened."""
+        with pa.OSFile(path) as file:
+            try:
+                stream = pa.ipc.open_stream(file)
+            except (pa.ArrowException, OSError, EOFError) as error:
+                raise _not_one(path) from error
+            yield cls(path, stream, file)
+
+    @property
+    def position(self) -> int:
+        return int(self._file.tell())
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Every whole chunk, in order."""
+        while True:
+            try:
+                batch = self._stream.read_next_batch()
+            except StopIteration:
+                return
+            except (pa.ArrowException, OSError, EOFError):
+                return  # cut off within a chunk
+            yield self._chunk(batch)
+
+    def _chunk(self, batch: pa.RecordBatch) -> Chunk:
+        rows = np.empty(batch.num_rows, self._dtype)
+        for number, name in enumerate(form.COLUMNS):
+            rows[name] = np.frombuffer(batch.column(number).buffers()[1], self._dtype[name], batch.num_rows)
+        own = np.flatnonzero(rows["kind"] < form.FIRST_EVENT)
+        if not len(own):
+            return Chunk(rows, [])
+        data = batch.column(len(form.COLUMNS)).take(pa.array(own)).to_pylist()
+        notes = [
+            Note(int(row["kind"]), int(row["time_ns"]), int(row["a"]), text or b"")
+            for row, text in zip(rows[own], data, strict=True)
+        ]
+        for note in notes:
+            if note.kind == form.END:
+                self.end = json.loads(note.data)
+        return Chunk(np.delete(rows, own), notes)
+
+
+def _not_one(path: str) -> GotraceError:
+    return GotraceError(f"{printable(path)} is no recording", "make one: gotrace record --pid PID -o run.gotrace")
+
+
+def _header(path: str, schema: pa.Schema) -> dict[str, Any]:
+    text = (schema.metadata or {}).get(form.METADATA_KEY)
+    if text is None or tuple(schema.names) != (*form.COLUMNS, "data"):
+        raise _not_one(path)
+    try:
+        header: dict[str, Any] = json.loads(text)
+        version = int(header["version"])
+    except (ValueError, KeyError, TypeError):
+        raise _not_one(path) from None
+    if version > form.VERSION:
+        made_by = printable(str(header.get("gotrace", "a newer gotrace")))
+        raise GotraceError(
+            f"{printable(path)} has the format version {version}, this gotrace reads up to {form.VERSION}",
+            f"use the gotrace that made it ({made_by}), or a newer one",
+        )
+    return header

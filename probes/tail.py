@@ -1,0 +1,129 @@
+"""What a long stop-the-world waited for: each P's stop, and what the kernel did with the threads meanwhile.
+
+Which probe sits where, and why there:
+
+* ``stopTheWorldWithSema``, entry: a stop is asked for. ``startTheWorldWithSema``, entry and end: it is over.
+* ``gcstopm``, entry: a P stops, which nearly all do there; ``entersyscall_gcwait`` (to Go 1.25) or
+  ``entersyscallHandleGCWait``: it stops on the way into a system call. The last of them is whom the world waited for.
+* ``handoffp``, entry: a thread that blocks (LockOSThread) leaves its P to another, sleeping thread, which then stops it.
+* the tracepoints ``sched_switch`` and ``sched_waking``: when a thread was off the CPU, in which state it left, who had the
+  CPU instead and who woke it. Whether a CPU quota held it is read from the scheduler's own structs, for no tracepoint tells.
+* ``signal_generate`` and ``signal_deliver``: the runtime sends SIGURG to threads that do not stop by themselves. Sent and
+  not delivered: the thread is inside the kernel. Delivered without effect: it runs code that cannot be preempted, which
+  the stack at that moment names.
+* the perf software events of page faults: between their beginning and their end the thread was in the fault.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gotrace.probe import Kind, Plan, Probe
+from gotrace.probes.gc import START, STOP, Builder, is_inlined, restart_end
+
+if TYPE_CHECKING:
+    from gotrace.binary.program import GoProgram
+    from gotrace.kernel.process import Process
+
+STOPPED, HANDED_OFF = 0, 1
+OFF_THROTTLED, WAKE_THROTTLED, BACK_THROTTLED, OFF_IN_FAULT = 1, 2, 4, 8
+FAULT_MAJOR, FAULT_INTERRUPTED = 1, 2
+
+PROBE = Probe(
+    stem="tail",
+    summary="whom each stop-the-world waits for, and why",
+    kinds=(
+        Kind("stop_asked", 0x201, ("reason",)),
+        # p: its number, 2**64-1 where it cannot be told; signal_ns: since when a SIGURG was sent and not delivered
+        Kind("p_stopped", 0x202, ("p", "how", "signal_ns", "deliveries")),
+        Kind("restart_done", 0x203, ("restart_ns", "number")),
+        # at the end of the time off the CPU; word: state (16 bits), flags (16), who woke it (32);
+        # tasks: who had the CPU at first (32), and at last (32)
+        Kind("off_cpu", 0x204, ("off_ns", "wake_ns", "word", "tasks", "stack")),
+        Kind("preempt_signal", 0x205, ("sent_ns", "stack")),
+        # faults in close succession; count: their number (32), flags of any (32)
+        Kind("faults", 0x206, ("begin_ns", "end_ns", "count", "address")),
+        # three frames, innermost first; place: index of the first (32), how many the stack has (32)
+        Kind("stack", 0x207, ("stack", "place", "pc0", "pc1", "pc2")),
+        # tid is the task told of, its name 16 bytes in two words
+        Kind("task", 0x208, ("name_low", "name_high", "tgid")),
+    ),
+    config=(
+        *("g_m", "m_p", "tgid"),
+        *("task_pid", "task_tgid", "task_comm", "task_state", "task_throttled", "task_queue", "queue_throttle_count"),
+    ),
+    hits=(
+        *("stop_asked", "p_stopped", "p_stopped_in_syscall", "p_handed_off", "restart_asked", "restart_done"),
+        *("on_tracepoint__sched_switch", "on_tracepoint__sched_waking"),
+        *("on_tracepoint__signal_generate", "on_tracepoint__signal_deliver"),
+        *("on_software_event__page_faults", "on_software_event__page_faults_min", "on_software_event__page_faults_maj"),
+    ),
+    constants={
+        "STOPPED": STOPPED,
+        "HANDED_OFF": HANDED_OFF,
+        "OFF_THROTTLED": OFF_THROTTLED,
+        "WAKE_THROTTLED": WAKE_THROTTLED,
+        "BACK_THROTTLED": BACK_THROTTLED,
+        "OFF_IN_FAULT": OFF_IN_FAULT,
+        "FAULT_MAJOR": FAULT_MAJOR,
+        "FAULT_INTERRUPTED": FAULT_INTERRUPTED,
+    },
+    ring_bytes=8 << 20,
+)
+
+# setting -> (the kernel's struct, its field)
+_KERNEL_FIELDS = {
+    "task_pid": ("task_struct", "pid"),
+    "task_tgid": ("task_struct", "tgid"),
+    "task_comm": ("task_struct", "comm"),
+    "task_state": ("task_struct", "__state"),
+    "task_throttled": ("task_struct", "throttled"),
+    "task_queue": ("task_struct", "se.cfs_rq"),
+    "queue_throttle_count": ("cfs_rq", "throttle_count"),
+}
+_NEEDED = ("task_pid", "task_tgid")
+
+
+def settings(process: Process) -> dict[str, int]:
+    """Where this kernel keeps what is read of its tasks. Raises HostError on a kernel that does not tell."""
+    from gotrace.errors import HostError
+    from gotrace.kernel.btf import field_offsets
+    from gotrace.kernel.host import in_initial_namespace
+
+    found = dict(zip(_KERNEL_FIELDS, field_offsets(tuple(_KERNEL_FIELDS.values())), strict=True))
+    if any(found[name] is None for name in _NEEDED):
+        raise HostError("this kernel does not tell where its tasks' fields are (BTF)", "use one with CONFIG_DEBUG_INFO_BTF")
+    known = {name: offset for name, offset in found.items() if offset is not None}
+    if "queue_throttle_count" not in known:
+        known.pop("task_queue", None)
+    # In a container the kernel's own number of the process is learned from its first stop.
+    tgid = process.pid if in_initial_namespace("pid") else 0
+    return {**known, "tgid": tgid}
+
+
+def plan(program: GoProgram) -> Plan:
+    """Which instructions of ``program`` to probe. Raises BinaryError."""
+    from gotrace.binary import code
+    from gotrace.binary.layout import layout_of
+
+    build = Builder(program)
+    layout = layout_of(program)
+    if layout.has("runtime.g", "m") and layout.has("runtime.m", "p"):
+        build.config["g_m"] = layout.offset("runtime.g", "m")
+        build.config["m_p"] = layout.offset("runtime.m", "p")
+    else:
+        build.lacks("P", f"the place of m.p in {program.go_version} is not known: pauses are explained by thread alone")
+    gcwait = "runtime.entersyscallHandleGCWait" if program.version >= (1, 26) else "runtime.entersyscall_gcwait"
+    for name, c_program, symbol in (
+        ("stop asked", "stop_asked", STOP),
+        ("P stopped", "p_stopped", "runtime.gcstopm"),
+        ("P stopped in a system call", "p_stopped_in_syscall", gcwait),
+        ("P handed off", "p_handed_off", "runtime.handoffp"),
+        ("restart asked", "restart_asked", START),
+    ):
+        build.add(name, c_program, lambda symbol=symbol: [code.entry_site(program, symbol)])  # type: ignore[misc]
+        if is_inlined(program, symbol) and program.pclntab.function(symbol) is not None:
+            build.lacks(f"some of: {name}", f"{symbol} may have been inlined by the compiler (PGO)")
+    build.add("restart done", "restart_done", lambda: restart_end(program)[1])
+    return build.plan({})
+

@@ -275,7 +275,6 @@ class GcRun:
 
     def _add(self, events: Array) -> None:
         batch = self.decoder.feed(events)
-        self.total.add(batch, self.decoder.reasons)
         self.interval.add(batch, self.decoder.reasons)
         if self.outputs.json:
             shown = Batch(batch.pauses[batch.pauses["total_ns"] >= self.min_pause], batch.cycles, batch.sweeps)
@@ -302,6 +301,7 @@ class GcRun:
                 for part, histogram in parts.items():
                     if histogram.count or histogram.out_of_range:
                         self.log.write(hdr_log.tag(reason, part), begin, end, histogram)
+        self.total.merge(self.interval)
         self.interval = GcSummary()
         self.tick += length_ns
 
@@ -311,6 +311,7 @@ class GcRun:
         self.advance(end_ns)
         if end_ns > self.tick:
             self._end_interval(end_ns - self.tick)
+        self.total.merge(self.interval)  # of events that came in the last moment
         about: Record = {
             "duration_ns": end["duration_ns"],
             "ended": end["ended"],

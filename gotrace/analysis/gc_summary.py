@@ -27,11 +27,11 @@ class GcSummary:
     last_heap: dict[str, int] = field(default_factory=dict)  # start, end, live, goal of the last cycle, bytes
 
     def add(self, batch: Batch, reasons: list[str]) -> None:
-        for reason in np.unique(batch.pauses["reason"]):
-            rows = batch.pauses[batch.pauses["reason"] == reason]
-            parts = self.pauses.setdefault(reasons[int(reason)], {part: Histogram() for part in PARTS})
+        for reason in np.flatnonzero(np.bincount(batch.pauses["reason"])):
+            of_it = batch.pauses["reason"] == reason
+            parts = self._parts(reasons[int(reason)])
             for part in PARTS:
-                values = rows[f"{part}_ns"]
+                values = batch.pauses[f"{part}_ns"][of_it]
                 parts[part].record(values[values != UNKNOWN])
         self._phase(CONCURRENT_MARK, batch.cycles["mark_ns"])
         self._phase(MARK_ASSIST, batch.cycles["assist_ns"])
@@ -40,6 +40,19 @@ class GcSummary:
         if len(batch.cycles):
             last = batch.cycles[-1]
             self.last_heap = {name: int(last[f"heap_{name}_bytes"]) for name in ("start", "end", "live", "goal")}
+
+    def merge(self, later: GcSummary) -> None:
+        """Add what came after."""
+        for reason, parts in later.pauses.items():
+            for part, histogram in self._parts(reason).items():
+                histogram.add(parts[part])
+        for name, histogram in later.phases.items():
+            self.phases.setdefault(name, Histogram()).add(histogram)
+        self.cycles += later.cycles
+        self.last_heap = later.last_heap or self.last_heap
+
+    def _parts(self, reason: str) -> dict[str, Histogram]:
+        return self.pauses.setdefault(reason, {part: Histogram() for part in PARTS})
 
     def _phase(self, name: str, values: npt.NDArray[np.int64]) -> None:
         if len(values):

@@ -6,6 +6,7 @@ is said at the columns below.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,6 +62,11 @@ SWEEP_TERMINATION, MARK_TERMINATION = "GC sweep termination", "GC mark terminati
 _COLLECTIONS = (SWEEP_TERMINATION, MARK_TERMINATION, "gcing")
 
 
+def rows(array: Array, wanted: npt.NDArray[np.bool_]) -> Array:
+    """``array[wanted]`` for a structured array: a tenth of the time that indexing by a mask takes there."""
+    return array.take(np.flatnonzero(wanted))
+
+
 @dataclass
 class Batch:
     """What one call of `GcDecoder.feed` completed, each oldest first."""
@@ -84,6 +90,14 @@ class WireFormat:
     forcegc_goroutine: int
     asked: int
     user_forced: int
+
+    @property
+    def first(self) -> int:
+        return min(self.stw, self.stw_work, self.cycle_clock, self.cycle_heap, self.cycle_work, self.sweep_end)
+
+    @property
+    def last(self) -> int:
+        return max(self.stw, self.stw_work, self.cycle_clock, self.cycle_heap, self.cycle_work, self.sweep_end)
 
 
 @dataclass
@@ -111,21 +125,27 @@ class GcDecoder:
     _fresh: int = 0
     _last_cycle: int = UNKNOWN
     _last_pause_start: int = 0
-    _triggers: dict[int, int] = field(default_factory=dict)
-    _ended: dict[int, int] = field(default_factory=dict)
+    _triggers: _ByCycle = field(default_factory=lambda: _ByCycle())
+    _ended: _ByCycle = field(default_factory=lambda: _ByCycle())
 
     def feed(self, events: Array) -> Batch:
         """Decode ``events`` (the ring's dtype) together with what earlier batches left over."""
+        wire = self.wire
+        kinds = np.ascontiguousarray(events["kind"])
+        of_ours = (kinds >= wire.first) & (kinds <= wire.last)
+        if not of_ours.all():
+            events = rows(events, of_ours)
         held = 0 if self._pending is None else len(self._pending)
         everything = events if self._pending is None or not held else np.concatenate([self._pending, events])
         used = np.zeros(len(everything), bool)
-        pauses = self._pauses(everything, used)
-        cycles = self._cycles(everything, used)
-        sweeps = self._sweeps(everything, used)
+        kinds = np.ascontiguousarray(everything["kind"])
+        pauses = self._pauses(everything, kinds, used)
+        cycles = self._cycles(everything, kinds, used)
+        sweeps = self._sweeps(everything, kinds, used)
         # An event that found no partner in two batches never will: the halves are emitted back to back.
         stale = ~used[:held]
         self.incomplete += int(stale.sum())
-        self._pending = everything[held:][~used[held:]].copy()
+        self._pending = rows(everything[held:], ~used[held:])
         return Batch(pauses, cycles, sweeps)
 
     def reason_id(self, words: str) -> int:
@@ -133,13 +153,13 @@ class GcDecoder:
             self.reasons.append(words)
         return self.reasons.index(words)
 
-    def _pauses(self, events: Array, used: npt.NDArray[np.bool_]) -> Array:
-        is_stw = events["kind"] == self.wire.stw
-        stw = events[is_stw]
+    def _pauses(self, events: Array, kinds: Array, used: npt.NDArray[np.bool_]) -> Array:
+        is_stw = kinds == self.wire.stw
+        stw = rows(events, is_stw)
         flags = (stw["a"] >> 8) & 0xFF
         modern = (flags & self.wire.worldstop) != 0
         # Up to Go 1.21 each has a companion with the times in `work`.
-        works = np.flatnonzero(events["kind"] == self.wire.stw_work)
+        works = np.flatnonzero(kinds == self.wire.stw_work)
         companion = {(int(events["time_ns"][i]), int(events["tid"][i])): int(i) for i in works}
         out = np.zeros(len(stw), PAUSE)
         keep = np.ones(len(stw), bool)
@@ -176,11 +196,10 @@ class GcDecoder:
 
         is_gc = np.isin(out["reason"], [self.reason_id(SWEEP_TERMINATION), self.reason_id(MARK_TERMINATION)])
         sweep_term = keep & (out["reason"] == self.reason_id(SWEEP_TERMINATION))
-        for cycle, flag in zip(out["cycle"][sweep_term].tolist(), flags[sweep_term].tolist(), strict=True):
-            self._triggers[cycle] = self._trigger(flag)
+        self._triggers.add(out["cycle"][sweep_term], self._trigger(flags[sweep_term]))
         out["cycle"][~is_gc | (out["cycle"] == 0)] = UNKNOWN
         used[positions] = True
-        return out[keep]
+        return rows(out, keep)
 
     def _old_pause(self, out: Array, stw: Any, flags: int, work: Any) -> bool:
         """Complete one pause of Go 1.21 or older in place; False if nothing can be said about it.
@@ -220,15 +239,16 @@ class GcDecoder:
         out["restart_lag_ns"] = int(stw["time_ns"]) - (finished - self.clock_offset_ns)
         return True
 
-    def _cycles(self, events: Array, used: npt.NDArray[np.bool_]) -> Array:
-        kinds = (self.wire.cycle_clock, self.wire.cycle_heap, self.wire.cycle_work)
-        at = [np.flatnonzero(events["kind"] == kind) for kind in kinds]
+    def _cycles(self, events: Array, kinds: Array, used: npt.NDArray[np.bool_]) -> Array:
+        parts = (self.wire.cycle_clock, self.wire.cycle_heap, self.wire.cycle_work)
+        at = [np.flatnonzero(kinds == kind) for kind in parts]
         times = [events["time_ns"][indices] for indices in at]
-        complete = np.intersect1d(np.intersect1d(times[0], times[1]), times[2])
-        rows = [indices[np.searchsorted(stamps, complete)] for indices, stamps in zip(at, times, strict=True)]
-        for indices in rows:
+        if not all(np.array_equal(times[0], stamps) for stamps in times):
+            complete = functools.reduce(np.intersect1d, times)
+            at = [indices[np.searchsorted(stamps, complete)] for indices, stamps in zip(at, times, strict=True)]
+        for indices in at:
             used[indices] = True
-        clock, heap, work = (events[indices] for indices in rows)
+        clock, heap, work = (events.take(indices) for indices in at)
         # A probe on a conditional branch (ARM64, Go 1.19) fires again when the stack grows: the first one counts.
         numbers = clock["a"].astype(np.int64)
         fresh = np.ones(len(numbers), bool)
@@ -240,7 +260,7 @@ class GcDecoder:
         sane = (np.diff(stamps, axis=0) >= 0).all(axis=0) & (stamps[0] > 0)
         self.incomplete += int((fresh & ~sane).sum())
         fresh &= sane
-        clock, heap, work, stamps = clock[fresh], heap[fresh], work[fresh], stamps[:, fresh]
+        clock, heap, work, stamps = rows(clock, fresh), rows(heap, fresh), rows(work, fresh), stamps[:, fresh]
         out = np.zeros(len(clock), CYCLE)
         out["time_ns"] = clock["time_ns"]
         out["cycle"] = clock["a"]
@@ -253,28 +273,53 @@ class GcDecoder:
         out["pause_ns"] = work["b"]
         out["assist_ns"] = work["c"]
         out["maxprocs"] = work["d"]
-        for i, number in enumerate(out["cycle"].tolist()):
-            out["trigger"][i] = self._triggers.pop(number, UNKNOWN)
-            self._ended[number] = int(out["end_ns"][i])
+        out["trigger"] = self._triggers.of(out["cycle"])
+        self._triggers.forget(self._last_cycle + 1)
+        self._ended.add(out["cycle"], out["end_ns"])
         return out
 
-    def _trigger(self, flags: int) -> int:
+    def _trigger(self, flags: Array) -> Array:
         """What began a collection, from its sweep termination: only then is userForced surely this cycle's own."""
-        if flags & self.wire.user_forced:
-            return _FORCED
-        if flags & self.wire.forcegc_goroutine:
-            return _PERIODIC
-        return _HEAP if self.knows_forced and self.knows_goid else UNKNOWN
+        otherwise = _HEAP if self.knows_forced and self.knows_goid else UNKNOWN
+        periodic = np.where(flags & self.wire.forcegc_goroutine, _PERIODIC, otherwise)
+        return np.where(flags & self.wire.user_forced, _FORCED, periodic)
 
-    def _sweeps(self, events: Array, used: npt.NDArray[np.bool_]) -> Array:
-        at = np.flatnonzero(events["kind"] == self.wire.sweep_end)
+    def _sweeps(self, events: Array, kinds: Array, used: npt.NDArray[np.bool_]) -> Array:
+        at = np.flatnonzero(kinds == self.wire.sweep_end)
         used[at] = True
-        done = [(int(event["a"]), int(event["time_ns"])) for event in events[at]]
         # One that comes before its cycle's end is the sweeper going to sleep late: the next cycle's sweep termination
         # has done the rest of its work already.
-        found = [(n, when - self._ended[n]) for n, when in done if when > self._ended.get(n, when)]
-        for number in [n for n in self._ended if n < self._last_cycle]:
-            del self._ended[number]
-        for number, _ in found:
-            self._ended.pop(number, None)
-        return np.array(found, SWEEP)
+        cycles, first = np.unique(events["a"][at].astype(np.int64), return_index=True)
+        when, ended = events["time_ns"][at][first].astype(np.int64), self._ended.of(cycles)
+        found = (ended != UNKNOWN) & (when > ended)
+        out = np.zeros(int(found.sum()), SWEEP)
+        out["cycle"], out["sweep_ns"] = cycles[found], (when - ended)[found]
+        self._ended.forget(self._last_cycle)
+        return out
+
+
+class _ByCycle:
+    """A number for each cycle, until the cycle is forgotten."""
+
+    def __init__(self) -> None:
+        self._cycles = self._values = np.zeros(0, np.int64)
+
+    def add(self, cycles: Array, values: Array) -> None:
+        if len(cycles):
+            self._cycles = np.concatenate([self._cycles, cycles.astype(np.int64)])
+            self._values = np.concatenate([self._values, values.astype(np.int64)])
+
+    def of(self, cycles: Array) -> Array:
+        """The number last added for each of ``cycles``, UNKNOWN where there is none."""
+        if not len(self._cycles):
+            return np.full(len(cycles), UNKNOWN, np.int64)
+        order = np.argsort(self._cycles, kind="stable")
+        places = np.searchsorted(self._cycles, cycles.astype(np.int64), "right", order) - 1
+        at = order[np.maximum(places, 0)]
+        return np.where((places >= 0) & (self._cycles[at] == cycles), self._values[at], UNKNOWN)
+
+    def forget(self, before: int) -> None:
+        """Drop the cycles that come before ``before``."""
+        if len(self._cycles):
+            kept = self._cycles >= before
+            self._cycles, self._values = self._cycles[kept], self._values[kept]

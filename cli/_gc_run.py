@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
@@ -17,7 +17,8 @@ from gotrace.cli._gc_table import Table
 from gotrace.cli._target import cannot_write, exists_already
 from gotrace.errors import GotraceError
 from gotrace.export import gc_json, hdr_log, hgrm
-from gotrace.probes.gc import decoder
+from gotrace.probes import gc as gc_probe
+from gotrace.probes import tail as tail_probe
 from gotrace.text import printable
 
 if TYPE_CHECKING:
@@ -166,10 +167,15 @@ def trace(
         if record is not None:
             from gotrace.cli._recorder import Recorder
 
-            recorder = stack.enter_context(Recorder.opened(record, force, session))
+            recorder = stack.enter_context(Recorder.opened(record, force, traced))
         traced.release()
         header = session.header(traced.begin_ns)
-        run = GcRun(header, session.static_text, outputs, interval, min_pause, explained)
+        symbols = traced.symbols
+
+        def names(addresses: Sequence[int]) -> list[str]:
+            return [symbol.function for address in addresses for symbol in symbols.at(address)] if symbols else []
+
+        run = GcRun(header, session.static_text, names, outputs, interval, min_pause, explained)
         if recorder is not None:
             recorder.begin(header)
         run.start()
@@ -236,6 +242,7 @@ class GcRun:
         self,
         header: Record,
         text: Callable[[int, int], str],
+        names: Callable[[Sequence[int]], Sequence[str]],
         outputs: Outputs,
         interval: int,
         min_pause: int,
@@ -247,7 +254,8 @@ class GcRun:
         self.length = interval
         self.begin_ns = self.tick = int(header["clock"]["begin_ns"])
         self.wall_offset_ns = int(header["clock"]["wall_offset_ns"])
-        self.decoder = decoder(header, text)
+        self.decoder = gc_probe.decoder(header, text)
+        self.explainer = tail_probe.explainer(header, names, explained) if explained else None
         self.total = GcSummary()
         self.interval = GcSummary()
         self.lost_events = 0
@@ -275,6 +283,8 @@ class GcRun:
 
     def _add(self, events: Array) -> None:
         batch = self.decoder.feed(events)
+        if self.explainer is not None:
+            self.explainer.feed(events, batch.pauses)
         self.interval.add(batch, self.decoder.reasons)
         if self.outputs.json:
             shown = Batch(batch.pauses[batch.pauses["total_ns"] >= self.min_pause], batch.cycles, batch.sweeps)
@@ -319,10 +329,16 @@ class GcRun:
             "cost": end["cost"],
             "attach_ns": self.header["attach_ns"],
         }
+        told = self.explainer.longest() if self.explainer is not None else []
         if self.outputs.json:
+            if self.explainer is not None:
+                explained = gc_json.explanation_records(told, self.explainer, self.decoder.reasons, self.wall_offset_ns)
+                self.outputs.json.write([*explained])
             self.outputs.json.write([gc_json.summary_record(self.total, about)])
         if self.outputs.hgrm:
             named = {hdr_log.tag(reason, part): histogram for reason, part, histogram in self.total.rows() if part}
             hgrm.write(self.outputs.hgrm, {"all_pauses.total": self.total.all_pauses(), **named})
         if self.outputs.table:
             self.outputs.table.summary(self.total, about, self.header)
+            if self.explainer is not None:
+                self.outputs.table.explanations(told, self.explainer, self.decoder.reasons, self.wall_offset_ns)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, cast
 
+from gotrace.analysis.causes import UNKNOWN, Explainer, Explanation, class_sums, sentence
 from gotrace.analysis.gc_summary import PERCENTILES, GcSummary, percentiles
-from gotrace.text import Stream, bytes_text, duration_text
+from gotrace.text import Stream, bytes_text, duration_text, printable
 
 if TYPE_CHECKING:
     from typing import IO
@@ -77,6 +78,33 @@ class Table:
                 f"{heap['start']} -> {heap['end']} -> {heap['live']} live, goal {heap['goal']}"
             )
         self._trust(about, header, seconds)
+
+    def explanations(self, told: list[Explanation], explainer: Explainer, reasons: list[str], wall_offset_ns: int) -> None:
+        """The longest pauses, each with its parts and a sentence."""
+        self._print(f"\nThe {len(told)} longest pauses, and what they waited for:" if told else "\nNo pause to explain.")
+        for number, each in enumerate(told, 1):
+            stop = each.stop
+            seconds, rest = divmod(stop.begin + wall_offset_ns, 10**9)
+            clock = f"{time.strftime('%H:%M:%S', time.localtime(seconds))}.{rest // 10**6:03}"
+            self._print(
+                f"\n{number:>3}. {duration_text(stop.length)} {reasons[stop.pause['reason']]}, at {clock}: {each.cause}\n"
+                f"     {printable(sentence(each, explainer))}"
+            )
+            for part, pieces in (("stopping", each.stopping), ("stopped", each.stopped), ("restart", each.restart)):
+                sums = sorted(class_sums(pieces).items(), key=lambda item: -item[1])
+                length = duration_text(sum(ns for _, ns in sums))
+                self._print(f"     {part:<9} {length:>8}  " + ", ".join(f"{kind} {duration_text(ns)}" for kind, ns in sums))
+            if each.run_again:
+                tid, after = each.run_again[0]
+                self._print(
+                    f"     after it, the last of {len(each.run_again)} threads it woke ran {duration_text(after)} later ({tid})"
+                )
+        total = sum(each.stop.length for each in told)
+        unknown = sum(each.classes().get(UNKNOWN, 0) for each in told)
+        if told:
+            self._print(f"\nunknown: {unknown / max(1, total):.2%} of these {duration_text(total)}")
+        if explainer.without_evidence:
+            self._print(f"not seen from their beginning: {explainer.without_evidence} pauses")
 
     def _trust(self, about: dict[str, Any], header: dict[str, Any], seconds: float) -> None:
         """How far to trust these numbers."""

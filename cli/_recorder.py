@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from gotrace.analysis.stacks import StackTable
 from gotrace.cli._target import cannot_write, exists_already
 from gotrace.kernel.ring import wire_dtype
 from gotrace.recording import format as form
 from gotrace.recording.writer import Writer
 
 if TYPE_CHECKING:
+    from gotrace.cli._target import Traced
     from gotrace.kernel.ring import Events
     from gotrace.session import Session
+    from gotrace.symbols import Symbols
 
 # A crash loses what came after the last flush.
 _FLUSH_NS = 500_000_000
@@ -25,7 +29,7 @@ _FLUSH_NS = 500_000_000
 class Recorder:
     """Writes one session to one file. A failure to write is kept in ``failure``, and ends the recording."""
 
-    def __init__(self, file: BinaryIO, name: str, session: Session) -> None:
+    def __init__(self, file: BinaryIO, name: str, session: Session, symbols: Symbols | None) -> None:
         self.name = name
         self.failure: OSError | None = None
         self.rows = 0
@@ -35,6 +39,10 @@ class Recorder:
         self._flushed_ns = 0
         self._lost = 0
         self._texts: set[int] = set()
+        self._named: set[int] = set()
+        stack_kinds = [k.number for part in session.parts.values() for k in part.probe.kinds if k.name == "stack"]
+        self._stacks = StackTable(stack_kinds)
+        self._symbols = symbols
         self._text_columns = {
             kind.number: "abcde"[kind.columns.index(kind.text)]
             for part in session.parts.values()
@@ -44,7 +52,7 @@ class Recorder:
 
     @classmethod
     @contextlib.contextmanager
-    def opened(cls, path: str, force: bool, session: Session) -> Iterator[Recorder]:
+    def opened(cls, path: str, force: bool, traced: Traced) -> Iterator[Recorder]:
         """Create the file; raises GotraceError when there is one already, or it cannot be written."""
         try:
             file = open(path, "wb" if force else "xb", buffering=0)
@@ -53,7 +61,7 @@ class Recorder:
         except OSError as error:
             raise cannot_write(path, error) from None
         with file:
-            yield cls(file, path, session)
+            yield cls(file, path, traced.session, traced.symbols)
 
     def begin(self, header: dict[str, Any]) -> None:
         with self._kept():
@@ -66,6 +74,7 @@ class Recorder:
         with self._kept():
             self._writer.events(events)
             self._note_texts(events)
+            self._note_symbols(events)
             if lost != self._lost:
                 self._lost = lost
                 self._writer.note(form.LOSS, lost)
@@ -83,6 +92,18 @@ class Recorder:
                     self._texts.add(reference)
                     text = self._session.static_text(reference & ((1 << 48) - 1), reference >> 48)
                     self._writer.note(form.TEXT, reference, text.encode())
+
+    def _note_symbols(self, events: Events) -> None:
+        """The names of what is on the stacks: now, while the program that has them is surely there."""
+        assert self._writer is not None
+        whole = self._stacks.feed(events)
+        if self._symbols is None:
+            return
+        for stack in whole:
+            for address in self._stacks.lookups(stack):
+                if address not in self._named:
+                    self._named.add(address)
+                    self._writer.note(form.FRAMES, address, json.dumps(self._symbols.at(address)).encode())
 
     def end(self, end: dict[str, Any]) -> None:
         """Write the rest, and how the run ended."""

@@ -20,6 +20,7 @@ from gotrace.text import printable
 
 if TYPE_CHECKING:
     from gotrace.session import Session
+    from gotrace.symbols import Symbols
 
 # How long events may wait in the ring. The smallest holds 16 384 of them; a program that collects 1 000 times a second
 # makes 600 in this time, so a reader that is held up for seconds still loses nothing.
@@ -109,8 +110,9 @@ class StopRequest:
 class Traced:
     """A target with its probes in place. Use `attached`."""
 
-    def __init__(self, session: Session, launched: Launched | None, stop: StopRequest) -> None:
+    def __init__(self, session: Session, symbols: Symbols | None, launched: Launched | None, stop: StopRequest) -> None:
         self.session = session
+        self.symbols = symbols  # only where a probe takes stacks
         self.launched = launched
         self.stop = stop
         self.begin_ns = 0
@@ -179,8 +181,13 @@ def attached(
         target = f"pid {pid} ({printable(process.exe_name)}, {tracing.plan.go_version})"
         print(f"Tracing {target}… Ctrl-C to end.", file=sys.stderr, flush=True)
         stack.enter_context(stop.installed())
+        symbols = None
+        if any(kind.name == "stack" for module in modules for kind in module.PROBE.kinds):
+            from gotrace.symbols import Symbols
+
+            symbols = stack.enter_context(Symbols.of(process))
         if launched is None:
             tracing.calibrate()
             before_dropping()
             drop_to_caller()  # a launched command stays root's, and so must we to end it
-        yield Traced(tracing, launched, stop)
+        yield Traced(tracing, symbols, launched, stop)

@@ -20,9 +20,7 @@ _STATUS_NS = 1_000_000_000
 @click.option("-o", "--output", type=click.Path(), required=True, metavar="FILE", help="Where to (run.gotrace).")
 @click.option("--probes", default="gc,tail", show_default=True, help="What to record, separated by commas.")
 @click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
-def command(
-    pid: int | None, duration: int | None, output: str, probes: str, force: bool, command: tuple[str, ...]
-) -> int:
+def command(pid: int | None, duration: int | None, output: str, probes: str, force: bool, command: tuple[str, ...]) -> int:
     """Record the raw events of a Go process to FILE, with the tables that give them their meaning.
 
     FILE is an Arrow IPC stream. It is written as it grows: a crash loses the last second at most.
@@ -44,7 +42,7 @@ def command(
         from gotrace.cli._recorder import Recorder
 
         session = traced.session
-        with Recorder.opened(output, force, session) as recorder:
+        with Recorder.opened(output, force, traced) as recorder:
             traced.release()
             recorder.begin(session.header(traced.begin_ns))
             ended = "error"

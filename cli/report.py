@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -60,12 +61,16 @@ def command(
     with Recording.open(recording) as source:
         if "gc" not in source.header["probes"]:
             raise GotraceError(f"{printable(recording)} has no GC events", "record with --probes gc")
+        if explain and "tail" not in source.header["probes"]:
+            raise GotraceError(f"{printable(recording)} has no evidence to explain pauses", "record with --probes gc,tail")
         texts: dict[int, str] = {}
+        frames: dict[int, list[list[str]]] = {}
         lost = received = last_ns = 0
         with Outputs.opened(format_, output, hlog, hgrm, force, sys.stdout) as outputs:
             run = GcRun(
                 source.header,
                 lambda address, length: texts.get(address | length << 48, ""),
+                lambda addresses: [frame[0] for address in addresses for frame in frames.get(address, [])],
                 outputs,
                 interval,
                 min_pause,
@@ -76,6 +81,8 @@ def command(
                 for note in chunk.notes:
                     if note.kind == form.TEXT:
                         texts[note.a] = note.data.decode("utf-8", "replace")
+                    elif note.kind == form.FRAMES:
+                        frames[note.a] = json.loads(note.data)
                     elif note.kind == form.LOSS:
                         lost = note.a
                 received += len(chunk.events)
@@ -93,7 +100,13 @@ def cut_off(duration_ns: int, received: int, lost: int) -> dict[str, object]:
     """What stands for the end of a recording that has none: how it ended, and what it cost, is not known."""
     print("gotrace: the recording was cut off: this is all up to its last whole part", file=sys.stderr)
     cost = dict.fromkeys(("probe_hits", "target_ns_estimate", "tool_cpu_s", "tool_rss_bytes"), 0)
-    return {"duration_ns": max(0, duration_ns), "ended": "recording cut off", "received": received, "lost": lost, "cost": cost}
+    return {
+        "duration_ns": max(0, duration_ns),
+        "ended": "recording cut off",
+        "received": received,
+        "lost": lost,
+        "cost": cost,
+    }
 
 
 def chunks(source: Recording) -> Iterator[Chunk]:

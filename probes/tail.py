@@ -16,12 +16,15 @@ Which probe sits where, and why there:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gotrace.probe import Kind, Plan, Probe
 from gotrace.probes.gc import START, STOP, Builder, is_inlined, restart_end
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from gotrace.analysis.causes import Explainer
     from gotrace.binary.program import GoProgram
     from gotrace.kernel.process import Process
 
@@ -101,6 +104,22 @@ def settings(process: Process) -> dict[str, int]:
     return {**known, "tgid": tgid}
 
 
+def explainer(header: dict[str, Any], names: Callable[[Sequence[int]], Sequence[str]], top: int) -> Explainer:
+    """What explains the ``top`` longest pauses of a session, live or recorded; ``names`` as in `Explainer`."""
+    from gotrace.analysis.causes import Explainer, TailFormat
+
+    wire = TailFormat(
+        **{name: kind["number"] for name, kind in header["probes"]["tail"]["kinds"].items()},
+        handed_off=HANDED_OFF,
+        off_throttled=OFF_THROTTLED,
+        wake_throttled=WAKE_THROTTLED,
+        off_in_fault=OFF_IN_FAULT,
+        fault_major=FAULT_MAJOR,
+        fault_interrupted=FAULT_INTERRUPTED,
+    )
+    return Explainer(wire, names, top)
+
+
 def plan(program: GoProgram) -> Plan:
     """Which instructions of ``program`` to probe. Raises BinaryError."""
     from gotrace.binary import code
@@ -126,4 +145,3 @@ def plan(program: GoProgram) -> Plan:
             build.lacks(f"some of: {name}", f"{symbol} may have been inlined by the compiler (PGO)")
     build.add("restart done", "restart_done", lambda: restart_end(program)[1])
     return build.plan({})
-

@@ -12,6 +12,8 @@ Go makes frame records on both architectures, so bpf_get_stack sees a goroutine'
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -30,3 +32,37 @@ def with_caller(stacks: Addresses, callers: Addresses) -> Addresses:
     stack alone: a recursive function's caller and its caller's caller may be the same address.
     """
     return np.concatenate([stacks[:, :1], callers[:, None], stacks[:, 1:]], axis=1)
+
+
+class StackTable:
+    """The stacks that arrive in events of the kind called "stack", three addresses each; ``kinds`` are its numbers.
+
+    ``lookups(stack)`` are the addresses to resolve, innermost first: the innermost is where the thread was, every other a
+    return address, whose call is one byte before.
+    """
+
+    def __init__(self, kinds: Iterable[int]) -> None:
+        self._kinds = np.array(sorted(kinds), np.uint16)
+        self._parts: dict[int, dict[int, list[int]]] = {}
+        self._whole: dict[int, tuple[int, ...]] = {}
+
+    def feed(self, events: npt.NDArray[np.void]) -> list[int]:
+        """Take the stacks out of a batch of events; returns the numbers of those that became whole."""
+        wanted = np.flatnonzero(np.isin(events["kind"], self._kinds))
+        done = []
+        for _, _, _, _, stack, place, *addresses in events.take(wanted).tolist():
+            if stack in self._whole:
+                continue
+            parts = self._parts.setdefault(stack, {})
+            parts[place & 0xFFFFFFFF] = addresses
+            length = place >> 32
+            if 3 * len(parts) >= length:
+                whole = [address for at in sorted(parts) for address in parts[at]][:length]
+                self._whole[stack] = tuple(whole[:1] + [address - 1 for address in whole[1:]])
+                del self._parts[stack]
+                done.append(stack)
+        return done
+
+    def lookups(self, stack: int) -> tuple[int, ...]:
+        """Empty for a stack that is not known: none could be taken, or its frames were lost."""
+        return self._whole.get(stack, ())

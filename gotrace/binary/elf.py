@@ -31,6 +31,8 @@ MACHINES = {62: "amd64", 183: "arm64"}
 _OTHER_MACHINES = {3: "386", 20: "ppc", 22: "s390x", 40: "arm", 43: "sparc64", 243: "riscv64", 258: "loong64"}
 _RELATIVE = {"amd64": 8, "arm64": 1027}  # R_X86_64_RELATIVE, R_AARCH64_RELATIVE
 
+_STT_FUNC, _STT_GNU_IFUNC = 2, 10
+
 SYMBOL = np.dtype([("name", "<u4"), ("info", "u1"), ("other", "u1"), ("shndx", "<u2"), ("value", "<u8"), ("size", "<u8")])
 RELOCATION = np.dtype([("offset", "<u8"), ("info", "<u8"), ("addend", "<i8")])
 
@@ -272,7 +274,17 @@ class Elf(contextlib.AbstractContextManager["Elf"]):
 
     def symbols(self) -> Iterator[tuple[str, int, int]]:
         """(name, address, size) of each entry of .symtab; nothing in a stripped file."""
-        table = self.sections.get(".symtab")
+        for name, row in self._symbols(".symtab"):
+            yield name, int(row["value"]), int(row["size"])
+
+    def functions(self) -> Iterator[tuple[str, int, int]]:
+        """The same of functions alone, from .symtab or, where that was stripped, from .dynsym."""
+        for name, row in self._symbols(".symtab" if self.has_symtab else ".dynsym"):
+            if int(row["info"]) & 0xF in (_STT_FUNC, _STT_GNU_IFUNC) and row["shndx"]:
+                yield name, int(row["value"]), int(row["size"])
+
+    def _symbols(self, section: str) -> Iterator[tuple[str, np.void]]:
+        table = self.sections.get(section)
         if table is None:
             return
         link = next(header[6] for header in self._headers if header[4:6] == (table.offset, table.size))
@@ -284,7 +296,7 @@ class Elf(contextlib.AbstractContextManager["Elf"]):
         for row in rows[: len(rows) // SYMBOL.itemsize * SYMBOL.itemsize].view(SYMBOL):
             begin = int(row["name"])
             end = strings.find(b"\0", begin, begin + _MAX_SYMBOL_NAME)
-            yield strings[begin : max(end, begin)].decode("utf-8", "replace"), int(row["value"]), int(row["size"])
+            yield strings[begin : max(end, begin)].decode("utf-8", "replace"), row
 
     @property
     def build_id(self) -> str:

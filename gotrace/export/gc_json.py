@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Iterator
 from typing import Any
 
+from gotrace.analysis.causes import CLASSES, NO_P, Explainer, Explanation, class_sums, sentence
 from gotrace.analysis.gc_summary import GcSummary, statistics
 from gotrace.analysis.pauses import TRIGGERS, UNKNOWN, Batch
 from gotrace.text import printable
@@ -76,6 +77,33 @@ def cycle_records(batch: Batch, wall_offset_ns: int) -> Iterator[Record]:
         }
     for cycle, sweep_ns in batch.sweeps.tolist():
         yield {"type": "sweep", "cycle": cycle, "sweep_ns": sweep_ns}
+
+
+def explanation_records(
+    told: list[Explanation], explainer: Explainer, reasons: list[str], wall_offset_ns: int
+) -> Iterator[Record]:
+    """The longest pauses, longest first, with what they waited for."""
+    for each in told:
+        stop = each.stop
+        parts = {"stopping": each.stopping, "stopped": each.stopped, "restart": each.restart}
+        yield {
+            "type": "explained",
+            "monotonic_ns": stop.begin,
+            "time": wall_time(stop.begin, wall_offset_ns),
+            "reason": reasons[stop.pause["reason"]],
+            "cycle": _known(int(stop.pause["cycle"])),
+            "goid": _known(int(stop.pause["goid"])),
+            "tid": stop.stopper,
+            "length_ns": stop.length,
+            "total_ns": int(stop.pause["total_ns"]),
+            "cause": each.cause,
+            "sentence": printable(sentence(each, explainer)),
+            "parts": {name: class_sums(pieces) for name, pieces in parts.items()},
+            "waited_for": [
+                {"p": None if p == NO_P else p, "tid": tid, "stopped_after_ns": after} for p, tid, after in each.late
+            ],
+            "run_again": [{"tid": tid, "after_ns": after} for tid, after in each.run_again],
+        }
 
 
 def summary_record(summary: GcSummary, about: Record) -> Record:
@@ -176,6 +204,42 @@ def json_schema() -> Record:
         },
     )
     sweep = _object("sweep", {"cycle": integer, "sweep_ns": about(integer, "from the cycle's end to its last span")})
+    classes = {
+        "type": "object",
+        "propertyNames": {"enum": list(CLASSES)},
+        "additionalProperties": integer,
+    }
+    late = {"p": maybe_integer, "tid": integer, "stopped_after_ns": integer}
+    again = {"tid": integer, "after_ns": integer}
+    explained = _object(
+        "explained",
+        {
+            "monotonic_ns": about(integer, "CLOCK_MONOTONIC when stopping began"),
+            "time": text,
+            "reason": text,
+            "cycle": maybe_integer,
+            "goid": maybe_integer,
+            "tid": about(integer, "the thread that stopped the world"),
+            "length_ns": about(integer, "from then until every P had been handed out: the sum of all classes of all parts"),
+            "total_ns": about(integer, "what the runtime reports"),
+            "cause": {"enum": list(CLASSES)},
+            "sentence": text,
+            "parts": {
+                "type": "object",
+                "properties": dict.fromkeys(("stopping", "stopped", "restart"), classes),
+                "required": ["stopping", "stopped", "restart"],
+                "additionalProperties": False,
+            },
+            "waited_for": about(
+                {"type": "array", "items": {"type": "object", "properties": late, "required": list(late)}},
+                "Ps that had to be stopped, the last one first",
+            ),
+            "run_again": about(
+                {"type": "array", "items": {"type": "object", "properties": again, "required": list(again)}},
+                "threads woken by the restart, and how long after its end they ran",
+            ),
+        },
+    )
     by_part = {"type": "object", "additionalProperties": {"type": "object", "additionalProperties": stats}}
     summary = _object(
         "summary",
@@ -193,7 +257,7 @@ def json_schema() -> Record:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "gotrace gc, one object a line",
-        "oneOf": [start, stw, cycle, sweep, summary],
+        "oneOf": [start, stw, cycle, sweep, explained, summary],
     }
 
 

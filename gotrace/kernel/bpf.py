@@ -83,7 +83,9 @@ class BpfObject:
 
     def with_ring(self, size: int) -> BpfObject:
         """The same with ring buffers of ``size`` bytes (a power of two)."""
-        maps = [dataclasses.replace(spec, max_entries=size) if spec.type == MAP_TYPE_RINGBUF else spec for spec in self.maps]
+        maps = [
+            dataclasses.replace(spec, max_entries=size) if spec.type == MAP_TYPE_RINGBUF else spec for spec in self.maps
+        ]
         return BpfObject(tuple(maps), self.programs)
 
     @classmethod

@@ -11,11 +11,22 @@ import os
 import select
 import time
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from gotrace.errors import GotraceError, HostError, TargetError
 from gotrace.text import printable
 
 _DELETED = " (deleted)"
+
+
+class Mapping(NamedTuple):
+    """A part of a process's address space; ``path`` is "" for none, ``[name]`` for the kernel's own."""
+
+    begin: int
+    end: int
+    executable: bool
+    offset: int
+    path: str
 
 
 class Process:
@@ -97,6 +108,25 @@ class Process:
         except OSError as error:
             raise (_refused if isinstance(error, PermissionError) else _gone)(self.pid) from None
         raise TargetError(f"the executable of process {self.pid} is not mapped", "it may be about to exit; try again")
+
+    def mappings(self) -> list[Mapping]:
+        """Everything the process has mapped, from low to high. Raises TargetError or HostError."""
+        found = []
+        try:
+            with open(f"/proc/{self.pid}/maps", "rb") as file:
+                for line in file:
+                    fields = line.rstrip(b"\n").split(None, 5)
+                    begin, end = (int(part, 16) for part in fields[0].split(b"-"))
+                    path = os.fsdecode(fields[5]) if len(fields) > 5 else ""
+                    found.append(Mapping(begin, end, b"x" in fields[1], int(fields[2], 16), path))
+        except OSError as error:
+            raise (_refused if isinstance(error, PermissionError) else _gone)(self.pid) from None
+        return found
+
+    def open_mapped(self, mapping: Mapping) -> int:
+        """A descriptor of the very file that is mapped, whatever became of its name. Raises OSError."""
+        name = f"/proc/{self.pid}/map_files/{mapping.begin:x}-{mapping.end:x}"
+        return os.open(name, os.O_RDONLY | os.O_CLOEXEC)
 
     @staticmethod
     def _same_device(major: int, minor: int, device: int) -> bool:

@@ -1,0 +1,490 @@
+"""Why a stop-the-world took its time: every nanosecond of it is put into one class, by evidence.
+
+At any moment of a stop the world waits for one thread, its owner: while Ps are being stopped the thread that carries the P
+which stops last (a P may change threads meanwhile), from then on the thread that asked for the stop. What the owner was
+doing is known without sampling, from four signals: whether it was on a CPU, in which state it left it and whether its cgroup
+was throttled then, whether a page fault was open, and whether the preemption signal was pending (the thread is inside the
+kernel) or delivered without effect (code that cannot be preempted). What no evidence decides is called `UNKNOWN`.
+
+Times are CLOCK_MONOTONIC nanoseconds.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from gotrace.analysis.pauses import UNKNOWN as NOT_KNOWN
+from gotrace.analysis.stacks import StackTable
+from gotrace.text import duration_text
+
+Array = npt.NDArray[Any]
+
+# The classes. HANDSHAKE is what every stop takes: sending a signal, its arrival, a thread's waking up; WORK is what the stop
+# is for.
+QUOTA, CPU, STOPPED, TRACED, FROZEN = "CPU quota", "waiting for a CPU", "stopped by a signal", "traced", "frozen"
+FAULT, KERNEL, NO_PREEMPT = "page fault", "in the kernel", "not preemptible"
+LOCK, BLOCKED, HANDSHAKE, WORK, UNKNOWN = "runtime lock", "blocked", "handshake", "work", "unknown"
+CLASSES = (QUOTA, CPU, STOPPED, TRACED, FROZEN, FAULT, KERNEL, NO_PREEMPT, LOCK, BLOCKED, HANDSHAKE, WORK, UNKNOWN)
+CAUSES = CLASSES[:-3]
+
+# What a healthy handshake takes at most; measured: delivery 5 us (p99 42), stopping after it 20-70 us, waking up 11 us.
+DELIVERY_NS, REACTION_NS, WAKE_UP_NS, UNSIGNALLED_NS = 50_000, 150_000, 50_000, 100_000
+
+NO_P = (1 << 64) - 1
+# task states at sched_switch: include/linux/sched.h
+_STOPPED, _TRACED, _FROZEN, _SLEEPING = 4, 8, 0x8000, 0x3
+
+
+@dataclass(frozen=True)
+class TailFormat:
+    """The numbers that the probe's declaration gives to its kinds and flags."""
+
+    stop_asked: int
+    p_stopped: int
+    restart_done: int
+    off_cpu: int
+    preempt_signal: int
+    faults: int
+    stack: int
+    task: int
+    handed_off: int
+    off_throttled: int
+    wake_throttled: int
+    off_in_fault: int
+    fault_major: int
+    fault_interrupted: int
+
+
+class Off(NamedTuple):
+    """A time off the CPU: from ``begin`` to ``end``; ``wake`` is 0 if it was not woken (it stayed runnable)."""
+
+    begin: int
+    end: int
+    wake: int
+    state: int
+    flags: int
+    waker: int
+    first_task: int  # who had the CPU at first, and at last
+    last_task: int
+    stack: int
+
+
+class Burst(NamedTuple):
+    """Page faults one right after the other."""
+
+    begin: int
+    end: int
+    count: int
+    flags: int
+    address: int
+
+
+class Signal(NamedTuple):
+    """The first preemption signal that reached a thread during the stop."""
+
+    sent: int  # 0 if that was not seen
+    delivered: int
+    stack: int
+
+
+class PStop(NamedTuple):
+    """A P stopped, or was handed to another thread to be stopped by it."""
+
+    time: int
+    tid: int
+    p: int
+    handed_off: bool
+    signal_sent: int  # since when a signal was pending for the thread, 0 if none was
+    deliveries: int
+
+
+@dataclass
+class Stop:
+    """Everything seen of one stop-the-world."""
+
+    asked: int
+    stopper: int
+    stops: list[PStop] = field(default_factory=list)
+    off: dict[int, list[Off]] = field(default_factory=dict)
+    bursts: dict[int, list[Burst]] = field(default_factory=dict)
+    signals: dict[int, Signal] = field(default_factory=dict)
+    restart: int = 0  # when restarting began
+    end: int = 0  # when every P had been handed out
+    pause: Any = None  # the row of `pauses.PAUSE`
+
+    @property
+    def begin(self) -> int:
+        """When stopping began, by the runtime's clock where it has one."""
+        return max(self.asked, int(self.pause["start_ns"]))
+
+    @property
+    def stopped(self) -> int:
+        """When every P had stopped; up to Go 1.21 the last that was seen to."""
+        if int(self.pause["stopping_ns"]) != NOT_KNOWN:
+            return min(max(self.begin, int(self.pause["start_ns"] + self.pause["stopping_ns"])), self.end)
+        return max((each.time for each in self.stops), default=self.begin)
+
+    @property
+    def length(self) -> int:
+        return self.end - self.begin
+
+
+class Piece(NamedTuple):
+    """Part of a stop: whom the world waited for, and in which class the time falls; ``about`` is its evidence."""
+
+    begin: int
+    end: int
+    tid: int
+    kind: str
+    about: Any = None
+
+    @property
+    def length(self) -> int:
+        return self.end - self.begin
+
+
+@dataclass
+class Explanation:
+    """A pause with its parts, each a list of pieces without gaps, and what it waited for most."""
+
+    stop: Stop
+    stopping: list[Piece]
+    stopped: list[Piece]
+    restart: list[Piece]
+    late: list[tuple[int, int, int]]  # of each P that was waited for: (p, thread, when it stopped after the request)
+    run_again: list[tuple[int, int]]  # threads woken by the restart: (thread, when it ran after its end)
+
+    @property
+    def pieces(self) -> list[Piece]:
+        return [*self.stopping, *self.stopped, *self.restart]
+
+    def classes(self) -> dict[str, int]:
+        """Nanoseconds in each class; they add up to the pause."""
+        return class_sums(self.pieces)
+
+    @property
+    def cause(self) -> str:
+        """The largest class; HANDSHAKE and WORK when nothing lengthened it."""
+        sums = self.classes()
+        return max(CLASSES, key=lambda kind: sums.get(kind, 0))
+
+
+def class_sums(pieces: Iterable[Piece]) -> dict[str, int]:
+    """Nanoseconds in each class."""
+    sums: dict[str, int] = {}
+    for piece in pieces:
+        if piece.length:
+            sums[piece.kind] = sums.get(piece.kind, 0) + piece.length
+    return sums
+
+
+class Explainer:
+    """Collects the evidence of each stop from the event stream, and keeps that of the ``top`` longest.
+
+    ``names(stack)`` are the functions of a stack, innermost first.
+    """
+
+    def __init__(self, wire: TailFormat, names: Callable[[Sequence[int]], Sequence[str]], top: int) -> None:
+        self.wire = wire
+        self.stacks = StackTable([wire.stack])
+        self.tasks: dict[int, tuple[str, int]] = {}  # thread -> its name and its process
+        self._names = names
+        self._top = top
+        self._longest: list[tuple[int, int, Stop]] = []
+        self._current: Stop | None = None
+        self._done: list[Stop] = []  # over, and not met their pause yet
+        self._last: Stop | None = None
+        self._fields = [wire.stop_asked, wire.p_stopped, wire.restart_done, wire.off_cpu, wire.preempt_signal, wire.faults]
+        self.without_evidence = 0  # pauses whose stop was not seen whole
+
+    def feed(self, events: Array, pauses: Array) -> None:
+        """Add a batch of events and the pauses that were decoded from it."""
+        self.stacks.feed(events)
+        kinds = np.ascontiguousarray(events["kind"])
+        for tid, low, high, tgid in _columns(events, kinds == self.wire.task, "tid", "a", "b", "c"):
+            name = (low.to_bytes(8, "little") + high.to_bytes(8, "little")).split(b"\0")[0]
+            self.tasks[tid] = (name.decode("utf-8", "replace"), tgid)
+        for row in events.take(np.flatnonzero(np.isin(kinds, self._fields))).tolist():
+            self._event(*row)
+        for pause in pauses:
+            self._pause(pause)
+
+    def _event(self, time: int, tid: int, kind: int, _: int, a: int, b: int, c: int, d: int, e: int) -> None:
+        wire, stop = self.wire, self._current
+        if kind == wire.stop_asked:
+            self._current = Stop(time, tid)
+        elif kind == wire.off_cpu:
+            state, flags, waker = c & 0xFFFF, c >> 16 & 0xFFFF, c >> 32
+            off = Off(a, time, b, state, flags, waker, d & 0xFFFFFFFF, d >> 32, e)
+            for each in (stop, self._last):
+                if each is not None and a < (each.end or time):
+                    each.off.setdefault(tid, []).append(off)
+        elif stop is None:
+            return
+        elif kind == wire.p_stopped:
+            stop.stops.append(PStop(time, tid, a, b == wire.handed_off, c, d))
+        elif kind == wire.preempt_signal:
+            stop.signals.setdefault(tid, Signal(a, time, b))
+        elif kind == wire.faults:
+            stop.bursts.setdefault(tid, []).append(Burst(a, b, c & 0xFFFFFFFF, c >> 32, d))
+        elif kind == wire.restart_done and stop.stopper == tid:
+            stop.restart, stop.end = max(a, stop.asked), time
+            self._done.append(stop)
+            self._last, self._current = stop, None
+
+    def _pause(self, pause: Any) -> None:
+        end = int(pause["start_ns"] + pause["total_ns"] + pause["restart_lag_ns"])
+        for number, stop in enumerate(self._done):
+            if stop.asked <= end and abs(stop.end - end) < 1_000_000 and stop.stopper == int(pause["tid"]):
+                stop.pause = pause
+                del self._done[: number + 1]
+                # the time it was asked for tells equals apart, and never compares stops
+                heapq.heappush(self._longest, (stop.length, stop.asked, stop))
+                if len(self._longest) > self._top:
+                    heapq.heappop(self._longest)
+                return
+        self.without_evidence += 1
+
+    def longest(self) -> list[Explanation]:
+        """The longest stops, longest first, explained."""
+        return [self.explain(stop) for _, _, stop in sorted(self._longest, key=lambda each: -each[0])]
+
+    def explain(self, stop: Stop) -> Explanation:
+        begin, stopped, restart, end = stop.begin, stop.stopped, stop.restart, stop.end
+        restart = min(max(restart, stopped), end)
+        stopping: list[Piece] = []
+        at = begin
+        for tid, until in self._owners(stop, begin, stopped):
+            stopping += self._classify(stop, tid, at, until)
+            at = until
+        stopping += self._classify(stop, stop.stopper, at, stopped)
+        late = [(each.p, each.tid, each.time - begin) for each in stop.stops if not each.handed_off and each.time > begin]
+        again = {
+            tid: off.end - end
+            for tid, offs in stop.off.items()
+            for off in offs
+            if off.end > end and restart <= off.wake <= end + 1_000_000
+        }
+        return Explanation(
+            stop,
+            stopping,
+            list(self._classify(stop, stop.stopper, stopped, restart, own_work=True)),
+            list(self._classify(stop, stop.stopper, restart, end, own_work=True)),
+            sorted(late, key=lambda each: -each[2]),
+            sorted(again.items(), key=lambda each: -each[1]),
+        )
+
+    @staticmethod
+    def _owners(stop: Stop, begin: int, stopped: int) -> Iterator[tuple[int, int]]:
+        """(thread, until when the world waited for it), up to the last P's stop."""
+        last = max((each for each in stop.stops if not each.handed_off and each.time <= stopped), default=None)
+        if last is None:
+            return
+        for each in stop.stops:
+            if each.handed_off and each.p == last.p != NO_P and begin < each.time < last.time:
+                yield each.tid, each.time
+        yield last.tid, last.time
+
+    def _classify(
+        self, stop: Stop, tid: int, begin: int, end: int, own_work: bool = False, depth: int = 0
+    ) -> Iterator[Piece]:
+        """Pieces without gaps for one thread from ``begin`` to ``end``; ``own_work``: the stop is for what it does."""
+        at = begin
+        for off in sorted(stop.off.get(tid, [])):
+            if off.end <= at or off.begin >= end:
+                continue
+            if off.begin > at:
+                yield from self._on_cpu(stop, tid, at, min(off.begin, end), own_work, depth)
+            yield from self._off_cpu(stop, tid, off, max(at, off.begin), min(off.end, end), depth)
+            at = min(off.end, end)
+        if at < end:
+            yield from self._on_cpu(stop, tid, at, end, own_work, depth)
+
+    def _off_cpu(self, stop: Stop, tid: int, off: Off, begin: int, end: int, depth: int) -> Iterator[Piece]:
+        wake = min(max(off.wake or end, begin), end)
+        state, wire = off.state, self.wire
+        waiting = Piece(wake, end, tid, CPU, off)
+        if off.flags & wire.wake_throttled:
+            waiting = waiting._replace(kind=QUOTA)
+        elif off.wake and off.end - off.wake <= WAKE_UP_NS:
+            waiting = waiting._replace(kind=HANDSHAKE)
+        if state & _FROZEN:
+            yield Piece(begin, wake, tid, FROZEN, off)
+        elif state & _TRACED:
+            yield Piece(begin, wake, tid, TRACED, off)
+        elif state & _STOPPED:
+            yield Piece(begin, wake, tid, STOPPED, off)
+        elif state & _SLEEPING:
+            yield from self._asleep(stop, tid, off, begin, wake, depth)
+        else:
+            yield Piece(begin, end, tid, QUOTA if off.flags & wire.off_throttled else CPU, off)
+            return
+        if wake < end:
+            yield waiting
+
+    def _asleep(self, stop: Stop, tid: int, off: Off, begin: int, end: int, depth: int) -> Iterator[Piece]:
+        names = self.names(off.stack)
+        if off.flags & self.wire.off_in_fault:
+            yield Piece(begin, end, tid, FAULT, off)
+        elif _among(names, "runtime.lock2", "runtime.lockWithRank"):
+            holder = off.waker if depth < 2 and self._is_ours(stop, off.waker) else 0
+            held = list(self._classify(stop, holder, begin, end, depth=depth + 1)) if holder else []
+            known = [piece for piece in held if piece.kind in CAUSES]
+            if sum(piece.length for piece in known) * 2 > end - begin:
+                yield from held
+            else:
+                yield Piece(begin, end, tid, LOCK, off)
+        elif (
+            tid == stop.stopper
+            and begin >= stop.begin
+            and _among(names, "runtime.notetsleep", "runtime.notetsleep_internal")
+        ):
+            yield Piece(begin, end, tid, HANDSHAKE, off)  # it waits for the others, which are the owners then
+        elif _among(names, "runtime.notesleep", "runtime.mPark", "runtime.stopm") and end - begin <= UNSIGNALLED_NS:
+            yield Piece(begin, end, tid, HANDSHAKE, off)  # an idle thread that is being given a P
+        else:
+            yield Piece(begin, end, tid, BLOCKED, off)
+
+    def _is_ours(self, stop: Stop, tid: int) -> bool:
+        return tid in stop.off or any(each.tid == tid for each in stop.stops)
+
+    def _on_cpu(self, stop: Stop, tid: int, begin: int, end: int, own_work: bool, depth: int) -> Iterator[Piece]:
+        at = begin
+        for burst in sorted(stop.bursts.get(tid, [])):
+            if burst.end <= at or burst.begin >= end:
+                continue
+            if burst.begin > at:
+                yield from self._running(stop, tid, at, burst.begin, own_work, depth)
+                at = burst.begin
+            until = min(burst.end, end)
+            yield Piece(at, until, tid, FAULT, burst)
+            at = until
+        if at < end:
+            yield from self._running(stop, tid, at, end, own_work, depth)
+
+    def _running(self, stop: Stop, tid: int, begin: int, end: int, own_work: bool, depth: int) -> Iterator[Piece]:
+        """On a CPU and in no page fault: what the preemption signal tells."""
+        if own_work or tid == stop.stopper:
+            usual = HANDSHAKE if end - begin <= REACTION_NS else UNKNOWN
+            yield Piece(begin, end, tid, WORK if own_work else usual)
+            return
+        signal = stop.signals.get(tid)
+        if signal is None:
+            sent = next((each.signal_sent for each in stop.stops if each.tid == tid and each.signal_sent), end)
+            signal = Signal(sent, 1 << 63, 0)
+        sent = min(max(signal.sent or signal.delivered, begin), end)
+        delivered = min(max(signal.delivered, sent), end)
+        if begin < sent:
+            yield from self._unsignalled(stop, tid, begin, sent, depth)
+        if sent < delivered:
+            usual = min(signal.delivered, stop.stopped) - signal.sent <= DELIVERY_NS
+            yield Piece(sent, delivered, tid, HANDSHAKE if usual else KERNEL, signal)
+        if delivered < end:
+            usual = stop.stopped - signal.delivered <= REACTION_NS
+            yield Piece(delivered, end, tid, HANDSHAKE if usual else NO_PREEMPT, signal)
+
+    def _unsignalled(self, stop: Stop, tid: int, begin: int, end: int, depth: int) -> Iterator[Piece]:
+        """No signal was sent to the running thread: the one that should have sent it may not have been running itself."""
+        if end - begin <= UNSIGNALLED_NS:
+            yield Piece(begin, end, tid, HANDSHAKE)
+        elif tid != stop.stopper and depth < 2:
+            for piece in self._classify(stop, stop.stopper, begin, end, depth=depth + 1):
+                lengthened = piece.kind in CAUSES
+                yield piece if lengthened else piece._replace(kind=UNKNOWN, tid=tid, about=None)
+        else:
+            yield Piece(begin, end, tid, UNKNOWN)
+
+    def names(self, stack: int) -> Sequence[str]:
+        return self._names(self.stacks.lookups(stack))
+
+
+def sentence(told: Explanation, explainer: Explainer) -> str:
+    """What a person on call needs: whom the world was waiting for, and what kept it."""
+    cause = told.cause
+    of_it = [piece for piece in told.pieces if piece.kind == cause]
+    by_thread = _longest_first((piece.tid, piece.length) for piece in of_it)
+    tid, length = by_thread[0]
+    who = f"thread {tid}"
+    if tid == told.stop.stopper:
+        who += " (which stops the world)"
+    about = max((piece for piece in of_it if piece.tid == tid), key=lambda piece: piece.length).about
+    took = duration_text(sum(piece.length for piece in of_it if piece.tid == tid))
+    if cause == HANDSHAKE:
+        return f"nothing unusual: asking every P to stop took {duration_text(sum(piece.length for piece in told.stopping))}"
+    if cause == WORK:
+        return f"the runtime's own work in the stop took {took}"
+    if cause == QUOTA:
+        return f"{who} was kept from running for {took} by its cgroup's CPU quota"
+    if cause == CPU:
+        waits = [piece for piece in of_it if piece.tid == tid]
+        return f"{who} was ready and waited {took} for a CPU that {_who_ran(waits, told, explainer)} had"
+    if cause == STOPPED:
+        return f"{who} was stopped by a signal (SIGSTOP) for {took}"
+    if cause == TRACED:
+        return f"{who} was held by a debugger (ptrace) for {took}"
+    if cause == FROZEN:
+        return f"{who} was frozen by its cgroup's freezer for {took}"
+    if cause == FAULT:
+        bursts = [piece.about for piece in of_it if isinstance(piece.about, Burst)]
+        slept = any(isinstance(piece.about, Off) for piece in of_it)
+        flags = explainer.wire.fault_major | explainer.wire.fault_interrupted
+        kind = (
+            "a page fault that had to be read in"
+            if slept or any(burst.flags & flags for burst in bursts)
+            else "page faults"
+        )
+        count = sum(burst.count for burst in bursts)
+        many = f" ({count} faults)" if count > 1 else ""
+        where = next((f" at {burst.address:#x}" for burst in bursts), "")
+        return f"{who} spent {took} in {kind}{many}{where}"
+    stack = about.stack if about is not None else 0
+    names = [name for name in explainer.names(stack) if name not in _SIGNAL_FRAMES]
+    place = " < ".join(names[:4])
+    if cause == NO_PREEMPT:
+        return f"{who} ran for {took} code that cannot be preempted: {place or 'its stack is not known'}"
+    if cause == KERNEL:
+        return f"{who} was in the kernel for {took}" + (f", called by {place}" if place else "")
+    if cause == LOCK:
+        return f"{who} waited {took} for a lock of the runtime: {place}"
+    if cause == BLOCKED:
+        return f"{who} slept for {took}" + (f" in {place}" if place else "")
+    return f"{took} of thread {tid} are not explained by what was seen"
+
+
+_SIGNAL_FRAMES = ("runtime.sigtramp", "runtime.sigtrampgo", "runtime.sighandler", "runtime.sigreturn__sigaction")
+
+
+def _who_ran(waits: list[Piece], told: Explanation, explainer: Explainer) -> str:
+    """Who had the CPU that these waits were for."""
+    own = explainer.tasks.get(told.stop.stopper, ("", 0))[1]
+    shares = []
+    for piece in waits:
+        for task in (piece.about.first_task, piece.about.last_task):
+            name, tgid = explainer.tasks.get(task, ("", 0))
+            ours = task in told.stop.off or (tgid and tgid == own)
+            shown = "another thread of the program" if ours else f"`{name}` (pid {tgid or task})" if name else f"pid {task}"
+            shares.append((shown if task else "", piece.length))
+    named = [name for name, _ in _longest_first(shares) if name]
+    return named[0] if named else "somebody"
+
+
+def _longest_first(lengths: Iterable[tuple[Any, int]]) -> list[tuple[Any, int]]:
+    sums: dict[Any, int] = {}
+    for key, length in lengths:
+        sums[key] = sums.get(key, 0) + length
+    return sorted(sums.items(), key=lambda each: -each[1])
+
+
+def _columns(events: Array, wanted: npt.NDArray[np.bool_], *names: str) -> list[tuple[int, ...]]:
+    rows = events.take(np.flatnonzero(wanted))
+    return list(zip(*(rows[name].tolist() for name in names), strict=True))
+
+
+def _among(names: Sequence[str], *wanted: str) -> bool:
+    return any(name in wanted for name in names[:12])

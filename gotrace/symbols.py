@@ -1,0 +1,141 @@
+"""Names for addresses of a running process: Go functions with their inlined frames, C functions, the kernel's.
+
+Every file is opened while that is surely allowed and parsed once, when an address in it is asked for.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import mmap
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from gotrace.binary.elf import Elf
+from gotrace.binary.program import GoProgram
+from gotrace.errors import BinaryError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gotrace.kernel.process import Mapping, Process
+
+USER, INLINED, KERNEL = "user", "inlined", "kernel"
+
+
+class Symbol(NamedTuple):
+    """One function at an address; ``line`` is 0 where it is not known. Names are the target's: escape them."""
+
+    function: str
+    file: str
+    line: int
+    module: str
+    kind: str
+
+
+class _File:
+    """An executable or a library."""
+
+    def __init__(self, descriptor: int, name: str) -> None:
+        self._elf = Elf(mmap.mmap(descriptor, 0, prot=mmap.PROT_READ), name)
+        self._module = os.path.basename(name)
+        self._go: GoProgram | None = None
+        with contextlib.suppress(BinaryError):
+            self._go = GoProgram(self._elf)
+        names: list[tuple[int, int, str]] = sorted((at, size, text) for text, at, size in self._elf.functions())
+        self._begins = np.array([at for at, _, _ in names], np.uint64)
+        self._names = names
+
+    def vaddr(self, offset: int) -> int | None:
+        """The link-time address of a place in the file."""
+        for segment in self._elf.segments:
+            if segment.type == 1 and segment.offset <= offset < segment.offset + segment.filesz:
+                return offset - segment.offset + segment.vaddr
+        return None
+
+    def at(self, vaddr: int) -> list[Symbol]:
+        if self._go is not None:
+            with contextlib.suppress(BinaryError):
+                frames = self._go.pclntab.frames(vaddr)
+                if frames:
+                    inner = [Symbol(f.function, f.file, f.line, self._module, INLINED) for f in frames[:-1]]
+                    last = frames[-1]
+                    return [*inner, Symbol(last.function, last.file, last.line, self._module, USER)]
+        index = int(np.searchsorted(self._begins, np.uint64(vaddr), side="right")) - 1
+        if index >= 0:
+            begin, size, name = self._names[index]
+            if vaddr < begin + max(size, 1):
+                return [Symbol(name, "", 0, self._module, USER)]
+        return [Symbol(f"[{self._module}]", "", 0, self._module, USER)]
+
+
+class Symbols:
+    """Names for the addresses of one process. Use `of`."""
+
+    def __init__(self, mappings: list[Mapping], descriptors: dict[str, int], kernel: list[tuple[int, str]]) -> None:
+        self._mappings = sorted(mappings, key=lambda each: each.begin)
+        self._begins = [each.begin for each in self._mappings]
+        self._descriptors = descriptors
+        self._files: dict[str, _File | None] = {}
+        self._kernel = kernel
+        self._known: dict[int, list[Symbol]] = {}
+
+    @classmethod
+    @contextlib.contextmanager
+    def of(cls, process: Process, kernel: bool = False) -> Iterator[Symbols]:
+        """Open what ``process`` has mapped; with ``kernel`` read the kernel's names too, which only root is given."""
+        with contextlib.ExitStack() as stack:
+            descriptors: dict[str, int] = {}
+            mappings = [each for each in process.mappings() if each.executable]
+            for each in mappings:
+                if each.path not in descriptors and each.path.startswith("/"):
+                    with contextlib.suppress(OSError):
+                        descriptors[each.path] = process.open_mapped(each)
+                        stack.callback(os.close, descriptors[each.path])
+            yield cls(mappings, descriptors, kernel_symbols() if kernel else [])
+
+    def at(self, address: int) -> list[Symbol]:
+        """The functions at ``address``, innermost first: inlined ones, then the function itself. Never empty."""
+        found = self._known.get(address)
+        if found is None:
+            found = self._known[address] = self._resolve(address)
+        return found
+
+    def _resolve(self, address: int) -> list[Symbol]:
+        if address >> 63:
+            index = bisect.bisect_right(self._kernel, (address, "\U0010ffff")) - 1
+            return [Symbol(self._kernel[index][1] if index >= 0 else "[kernel]", "", 0, "", KERNEL)]
+        index = bisect.bisect_right(self._begins, address) - 1
+        if index < 0 or address >= self._mappings[index].end:
+            return [Symbol("[unknown]", "", 0, "", USER)]
+        mapping = self._mappings[index]
+        file = self._file(mapping.path)
+        vaddr = file.vaddr(address - mapping.begin + mapping.offset) if file is not None else None
+        if file is None or vaddr is None:
+            name = os.path.basename(mapping.path) or "unknown"
+            return [Symbol(f"[{name.strip('[]')}]", "", 0, name, USER)]
+        return file.at(vaddr)
+
+    def _file(self, path: str) -> _File | None:
+        if path not in self._files:
+            self._files[path] = None
+            if path in self._descriptors:
+                with contextlib.suppress(BinaryError, ValueError, OSError):
+                    self._files[path] = _File(self._descriptors[path], path)
+        return self._files[path]
+
+
+def kernel_symbols() -> list[tuple[int, str]]:
+    """(address, name) of the kernel's functions, in order; empty where they are hidden (kptr_restrict, not root)."""
+    found = []
+    try:
+        with open("/proc/kallsyms") as file:
+            for line in file:
+                address, kind, name = line.split()[:3]
+                if kind in "tTwW" and int(address, 16):
+                    found.append((int(address, 16), name))
+    except OSError:
+        return []
+    return sorted(found)

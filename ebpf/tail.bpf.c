@@ -9,6 +9,7 @@
 #define FRAMES_PER_EVENT 3
 #define BURST_GAP_NS 4000 /* user code between two faults of one burst: a 4 KiB fault leaves less */
 #define BURST_MIN_NS 10000
+#define WAKE_RACE_NS 20000
 
 #define SIGURG 23
 
@@ -312,10 +313,15 @@ static __always_inline void leaves_cpu(struct bpf_raw_tracepoint_args *ctx, stru
 #endif
 	end_burst(tid, thread, time_ns);
 	thread->off_ns = time_ns;
-	thread->wake_ns = 0;
-	thread->waker = 0;
+	/* Another CPU may have woken it already, while it was on its way here. */
+	if (!(state & STATE_SLEEPING) || thread->wake_ns + WAKE_RACE_NS < time_ns) {
+		thread->wake_ns = 0;
+		thread->flags = 0;
+	}
 	thread->state = state;
-	thread->flags = is_throttled(cfg, prev) ? OFF_THROTTLED : 0;
+	thread->flags &= WAKE_THROTTLED;
+	if (is_throttled(cfg, prev))
+		thread->flags |= OFF_THROTTLED;
 	if (thread->fault_ns)
 		thread->flags |= OFF_IN_FAULT;
 	thread->next = read_kernel(next, cfg->slot[CONFIG_TASK_PID], 4);
@@ -343,6 +349,7 @@ static __always_inline void gets_cpu(struct bpf_raw_tracepoint_args *ctx, struct
 			(u64)thread->next | (u64)before << 32, thread->stack);
 	}
 	thread->off_ns = 0;
+	thread->wake_ns = 0;
 }
 
 /* A CPU turns from one task to another, in any process: args are preempt, prev, next and, from 5.18 on, prev's state. */
@@ -386,9 +393,10 @@ int on_tracepoint__sched_waking(struct bpf_raw_tracepoint_args *ctx)
 	count_hit(HIT_ON_TRACEPOINT__SCHED_WAKING);
 	tid = read_kernel(task, cfg->slot[CONFIG_TASK_PID], 4);
 	thread = threads.lookup(&tid);
-	if (thread && thread->off_ns && !thread->wake_ns) {
+	if (thread && (!thread->wake_ns || thread->wake_ns < thread->off_ns)) {
 		thread->wake_ns = bpf_ktime_get_ns();
 		thread->waker = bpf_get_current_pid_tgid();
+		thread->flags &= ~WAKE_THROTTLED;
 		if (is_throttled(cfg, task))
 			thread->flags |= WAKE_THROTTLED;
 	}

@@ -36,7 +36,11 @@ CAUSES = CLASSES[:-3]
 # What a healthy handshake takes at most; measured: delivery 5 us (p99 42), stopping after it 20-70 us, waking up 11 us.
 DELIVERY_NS, REACTION_NS, WAKE_UP_NS, UNSIGNALLED_NS = 50_000, 150_000, 50_000, 100_000
 
+# The runtime sends its signal again every 100 us, in fact every 180 us; half of them may find the sender waiting itself.
+_RETRY_NS = 500_000
+
 NO_P = (1 << 64) - 1
+SIGNAL_FRAMES = ("runtime.sigtramp", "runtime.sigtrampgo", "runtime.sighandler", "runtime.sigreturn__sigaction")
 # task states at sched_switch: include/linux/sched.h
 _STOPPED, _TRACED, _FROZEN, _SLEEPING = 4, 8, 0x8000, 0x3
 
@@ -200,6 +204,7 @@ class Explainer:
         self._current: Stop | None = None
         self._done: list[Stop] = []  # over, and not met their pause yet
         self._last: Stop | None = None
+        self._signals_seen = False
         self._fields = [wire.stop_asked, wire.p_stopped, wire.restart_done, wire.off_cpu, wire.preempt_signal, wire.faults]
         self.without_evidence = 0  # pauses whose stop was not seen whole
 
@@ -230,6 +235,7 @@ class Explainer:
         elif kind == wire.p_stopped:
             stop.stops.append(PStop(time, tid, a, b == wire.handed_off, c, d))
         elif kind == wire.preempt_signal:
+            self._signals_seen = True
             stop.signals.setdefault(tid, Signal(a, time, b))
         elif kind == wire.faults:
             stop.bursts.setdefault(tid, []).append(Burst(a, b, c & 0xFFFFFFFF, c >> 32, d))
@@ -289,7 +295,9 @@ class Explainer:
         for each in stop.stops:
             if each.handed_off and each.p == last.p != NO_P and begin < each.time < last.time:
                 yield each.tid, each.time
-        yield last.tid, last.time
+        # The event is at the beginning of the P's stop: it is complete when that thread wakes the one which waits for it.
+        sleeps = [off.wake for off in stop.off.get(stop.stopper, []) if off.begin <= last.time < off.wake <= stopped]
+        yield last.tid, max(sleeps, default=last.time)
 
     def _classify(
         self, stop: Stop, tid: int, begin: int, end: int, own_work: bool = False, depth: int = 0
@@ -307,7 +315,7 @@ class Explainer:
             yield from self._on_cpu(stop, tid, at, end, own_work, depth)
 
     def _off_cpu(self, stop: Stop, tid: int, off: Off, begin: int, end: int, depth: int) -> Iterator[Piece]:
-        wake = min(max(off.wake or end, begin), end)
+        wake = min(max(off.wake or off.end, begin), end)
         state, wire = off.state, self.wire
         waiting = Piece(wake, end, tid, CPU, off)
         if off.flags & wire.wake_throttled:
@@ -335,17 +343,15 @@ class Explainer:
         elif _among(names, "runtime.lock2", "runtime.lockWithRank"):
             holder = off.waker if depth < 2 and self._is_ours(stop, off.waker) else 0
             held = list(self._classify(stop, holder, begin, end, depth=depth + 1)) if holder else []
-            known = [piece for piece in held if piece.kind in CAUSES]
-            if sum(piece.length for piece in known) * 2 > end - begin:
-                yield from held
-            else:
-                yield Piece(begin, end, tid, LOCK, off)
+            for piece in held or [Piece(begin, end, tid, LOCK, off)]:
+                yield piece if piece.kind in CAUSES else Piece(piece.begin, piece.end, tid, LOCK, off)
         elif (
             tid == stop.stopper
             and begin >= stop.begin
             and _among(names, "runtime.notetsleep", "runtime.notetsleep_internal")
         ):
-            yield Piece(begin, end, tid, HANDSHAKE, off)  # it waits for the others, which are the owners then
+            # It waits for the others, which are the owners then: a long wait without one is not explained.
+            yield Piece(begin, end, tid, HANDSHAKE if end - begin <= REACTION_NS else UNKNOWN, off)
         elif _among(names, "runtime.notesleep", "runtime.mPark", "runtime.stopm") and end - begin <= UNSIGNALLED_NS:
             yield Piece(begin, end, tid, HANDSHAKE, off)  # an idle thread that is being given a P
         else:
@@ -370,9 +376,12 @@ class Explainer:
 
     def _running(self, stop: Stop, tid: int, begin: int, end: int, own_work: bool, depth: int) -> Iterator[Piece]:
         """On a CPU and in no page fault: what the preemption signal tells."""
-        if own_work or tid == stop.stopper:
+        if own_work or (tid == stop.stopper and not depth):
             usual = HANDSHAKE if end - begin <= REACTION_NS else UNKNOWN
             yield Piece(begin, end, tid, WORK if own_work else usual)
+            return
+        if depth:  # followed from another thread's wait: what signals tell is about the stop, not about that
+            yield Piece(begin, end, tid, HANDSHAKE)
             return
         signal = stop.signals.get(tid)
         if signal is None:
@@ -381,24 +390,41 @@ class Explainer:
         sent = min(max(signal.sent or signal.delivered, begin), end)
         delivered = min(max(signal.delivered, sent), end)
         if begin < sent:
-            yield from self._unsignalled(stop, tid, begin, sent, depth)
+            yield from self._unsignalled(stop, tid, begin, sent, ever=self._signals_seen)
         if sent < delivered:
             usual = min(signal.delivered, stop.stopped) - signal.sent <= DELIVERY_NS
             yield Piece(sent, delivered, tid, HANDSHAKE if usual else KERNEL, signal)
         if delivered < end:
-            usual = stop.stopped - signal.delivered <= REACTION_NS
-            yield Piece(delivered, end, tid, HANDSHAKE if usual else NO_PREEMPT, signal)
+            took = max((each.time for each in stop.stops if each.tid == tid), default=stop.stopped) - signal.delivered
+            kind = HANDSHAKE if took <= REACTION_NS else NO_PREEMPT if self._resists(stop, tid, signal, took) else UNKNOWN
+            yield Piece(delivered, end, tid, kind, signal)
 
-    def _unsignalled(self, stop: Stop, tid: int, begin: int, end: int, depth: int) -> Iterator[Piece]:
-        """No signal was sent to the running thread: the one that should have sent it may not have been running itself."""
+    def _resists(self, stop: Stop, tid: int, signal: Signal, took: int) -> bool:
+        """Whether the thread ran code that cannot be preempted, after a signal had reached it.
+
+        The runtime's own code cannot. Other code can almost everywhere: then it takes that the signal came again and again,
+        or the thread may not have run at all (a hypervisor may have had the CPU, which nobody tells).
+        """
+        names = [name for name in self.names(signal.stack) if name not in SIGNAL_FRAMES]
+        if names and names[0].startswith(("runtime.", "internal/runtime/")):
+            return True
+        deliveries = max((each.deliveries for each in stop.stops if each.tid == tid), default=0)
+        return deliveries > 1 + took // _RETRY_NS
+
+    def _unsignalled(self, stop: Stop, tid: int, begin: int, end: int, ever: bool) -> Iterator[Piece]:
+        """No signal was sent to the running thread yet; ``ever`` says whether the runtime sends any.
+
+        The thread that should send it may not have been running itself. If it was, and none was ever seen in the whole run,
+        then the runtime sends none (GODEBUG=asyncpreemptoff=1), and the other ran code without a preemption point.
+        """
         if end - begin <= UNSIGNALLED_NS:
             yield Piece(begin, end, tid, HANDSHAKE)
-        elif tid != stop.stopper and depth < 2:
-            for piece in self._classify(stop, stop.stopper, begin, end, depth=depth + 1):
-                lengthened = piece.kind in CAUSES
-                yield piece if lengthened else piece._replace(kind=UNKNOWN, tid=tid, about=None)
-        else:
-            yield Piece(begin, end, tid, UNKNOWN)
+            return
+        for piece in self._classify(stop, stop.stopper, begin, end, depth=1):
+            if piece.kind in CAUSES:
+                yield piece
+            else:
+                yield Piece(piece.begin, piece.end, tid, UNKNOWN if ever else NO_PREEMPT)
 
     def names(self, stack: int) -> Sequence[str]:
         return self._names(self.stacks.lookups(stack))
@@ -422,8 +448,10 @@ def sentence(told: Explanation, explainer: Explainer) -> str:
     if cause == QUOTA:
         return f"{who} was kept from running for {took} by its cgroup's CPU quota"
     if cause == CPU:
-        waits = [piece for piece in of_it if piece.tid == tid]
-        return f"{who} was ready and waited {took} for a CPU that {_who_ran(waits, told, explainer)} had"
+        other = _who_ran([piece for piece in of_it if piece.tid == tid], told, explainer)
+        if not other:
+            return f"{who} was ready and got an idle CPU only after {took}: the machine, or its hypervisor, was slow"
+        return f"{who} was ready and waited {took} for a CPU that {other} had"
     if cause == STOPPED:
         return f"{who} was stopped by a signal (SIGSTOP) for {took}"
     if cause == TRACED:
@@ -444,9 +472,11 @@ def sentence(told: Explanation, explainer: Explainer) -> str:
         where = next((f" at {burst.address:#x}" for burst in bursts), "")
         return f"{who} spent {took} in {kind}{many}{where}"
     stack = about.stack if about is not None else 0
-    names = [name for name in explainer.names(stack) if name not in _SIGNAL_FRAMES]
+    names = [name for name in explainer.names(stack) if name not in SIGNAL_FRAMES]
     place = " < ".join(names[:4])
     if cause == NO_PREEMPT:
+        if about is None:
+            return f"{who} ran for {took} without a preemption point, and the runtime sends no signals (asyncpreemptoff)"
         return f"{who} ran for {took} code that cannot be preempted: {place or 'its stack is not known'}"
     if cause == KERNEL:
         return f"{who} was in the kernel for {took}" + (f", called by {place}" if place else "")
@@ -455,9 +485,6 @@ def sentence(told: Explanation, explainer: Explainer) -> str:
     if cause == BLOCKED:
         return f"{who} slept for {took}" + (f" in {place}" if place else "")
     return f"{took} of thread {tid} are not explained by what was seen"
-
-
-_SIGNAL_FRAMES = ("runtime.sigtramp", "runtime.sigtrampgo", "runtime.sighandler", "runtime.sigreturn__sigaction")
 
 
 def _who_ran(waits: list[Piece], told: Explanation, explainer: Explainer) -> str:
@@ -471,7 +498,7 @@ def _who_ran(waits: list[Piece], told: Explanation, explainer: Explainer) -> str
             shown = "another thread of the program" if ours else f"`{name}` (pid {tgid or task})" if name else f"pid {task}"
             shares.append((shown if task else "", piece.length))
     named = [name for name, _ in _longest_first(shares) if name]
-    return named[0] if named else "somebody"
+    return named[0] if named else ""
 
 
 def _longest_first(lengths: Iterable[tuple[Any, int]]) -> list[tuple[Any, int]]:

@@ -1,0 +1,249 @@
+"""`gotrace gc --explain` names what was planted in at least 95 % of the pauses it lengthened, and nothing in a clean run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import targets
+
+pytestmark = pytest.mark.bpf
+
+MS = 1_000_000
+SECONDS = 8 if targets.EMULATED else 3
+
+
+class Planted:
+    """A traced run of the program `planted`: what was explained, and when the cause was at work."""
+
+    def __init__(self, records, spans):
+        self.records = records
+        self.explained = [record for record in records if record["type"] == "explained"]
+        self.spans = spans
+
+    def lengthened(self, least_ns=MS):
+        """The pauses of some length during which the cause was at work."""
+        found = []
+        for record in self.explained:
+            begin, end = record["monotonic_ns"], record["monotonic_ns"] + record["length_ns"]
+            if record["length_ns"] >= least_ns and any(first < end and last > begin for first, last in self.spans):
+                found.append(record)
+        return found
+
+    def named(self, cause, least, least_ns=MS):
+        """Assert that ``cause`` is what at least 95 % of ``least`` or more lengthened pauses are said to have waited for."""
+        found = self.lengthened(least_ns)
+        causes = Counter(record["cause"] for record in found)
+        assert len(found) >= least, causes
+        assert causes[cause] >= 0.95 * len(found), causes
+        return [record for record in found if record["cause"] == cause]
+
+
+@pytest.fixture
+def planted(start, trace, request):
+    """planted(mode, *arguments, version=, env=, cause=) -> Planted; ``cause(target, end)`` plants it from outside."""
+
+    def run(mode, *arguments, version=targets.NEWEST, env=None, cause=None):
+        target = start(targets.build("planted", version), mode, str(SECONDS), *arguments, env=env)
+        time.sleep(0.3)
+        tracer = trace("--pid", str(target.pid), "--explain", "--top", "1000")
+        watchdog = threading.Timer(SECONDS + 60, target.process.kill)
+        watchdog.start()
+        request.addfinalizer(watchdog.cancel)
+        target.go()
+        spans = cause(target, time.monotonic() + SECONDS - 0.2) if cause else []
+        truth = target.truth()
+        assert target.process.wait(30) == 0
+        assert tracer.finish() == 0
+        summary = tracer.records[-1]
+        assert summary["events"]["lost"] == 0
+        return Planted(tracer.records, spans or truth["spans"] or [])
+
+    return run
+
+
+@contextlib.contextmanager
+def cpu_quota(quota_us, period_us):
+    """A cgroup with a quota; yields the file that a process joins it by. Version 2 or 1, whichever has the controller."""
+    name = f"gotrace-test-{os.getpid()}"
+    root = Path("/sys/fs/cgroup")
+    if (root / "cgroup.controllers").exists():
+        (root / "cgroup.subtree_control").write_text("+cpu")
+        folder = root / name
+        folder.mkdir()
+        (folder / "cpu.max").write_text(f"{quota_us} {period_us}")
+    else:
+        folder = root / "cpu" / name
+        folder.mkdir()
+        (folder / "cpu.cfs_period_us").write_text(str(period_us))
+        (folder / "cpu.cfs_quota_us").write_text(str(quota_us))
+    try:
+        yield folder / "cgroup.procs", folder / "cpu.stat"
+    finally:
+        (folder.parent / "cgroup.procs").write_text(str(os.getpid()))
+        for _ in range(100):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+                break
+            time.sleep(0.05)
+
+
+def now_ns():
+    return time.monotonic_ns()
+
+
+def test_code_that_cannot_be_preempted(planted):
+    found = planted("memmove").named("not preemptible", 20)
+    assert all("runtime.memmove" in record["sentence"] for record in found)
+
+
+@pytest.mark.everywhere
+@pytest.mark.parametrize("version", [targets.MATRIX[0], "1.22.10", targets.NEWEST])
+def test_clearing_memory(planted, version):
+    found = planted("memclr", version=version).named("not preemptible", 20)
+    assert all("runtime.memclrNoHeapPointers" in record["sentence"] for record in found)
+
+
+def test_a_loop_without_preemption_points(planted):
+    found = planted("loop", env={"GODEBUG": "asyncpreemptoff=1"}).named("not preemptible", 20)
+    assert all("asyncpreemptoff" in record["sentence"] for record in found)
+
+
+@pytest.mark.everywhere
+def test_work_inside_the_kernel(planted):
+    found = planted("kernel").named("in the kernel", 10)
+    assert all("main.advise" in record["sentence"] for record in found)
+
+
+def test_page_faults(planted):
+    found = planted("fault").named("page fault", 10)
+    assert all("faults)" in record["sentence"] for record in found)
+
+
+@pytest.mark.everywhere
+def test_cpu_quota(planted):
+    with cpu_quota(12_000, 20_000) as (join, stat):
+        begun = []
+
+        def plant(target, end):
+            join.write_text(str(target.pid))
+            begun.append(now_ns())
+            time.sleep(max(0, end - time.monotonic()))
+            return [(begun[0], now_ns())]
+
+        run = planted("spin", cause=plant)
+        found = run.named("CPU quota", 10, 3 * MS)
+        text = stat.read_text().split()
+        # the kernel's own account of it
+        assert int(text[text.index("nr_throttled") + 1]) >= len(found) / 2
+        assert all("CPU quota" in record["sentence"] for record in found)
+
+
+@pytest.mark.everywhere
+def test_stopped_by_a_signal(planted):
+    def plant(target, end):
+        spans = []
+        while time.monotonic() < end:
+            target.process.send_signal(19)
+            begin = now_ns()
+            time.sleep(0.005)
+            target.process.send_signal(18)
+            spans.append((begin, now_ns()))
+            time.sleep(0.01)
+        return spans
+
+    planted("spin", cause=plant).named("stopped by a signal", 10)
+
+
+# In a process of its own: only the thread that attached may go on with the one it holds.
+PTRACE = """
+import ctypes, os, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+SEIZE, INTERRUPT, DETACH, WALL = 0x4206, 0x4207, 17, 0x40000000
+pid, end = int(sys.argv[1]), float(sys.argv[2])
+busiest = lambda tid: sum(map(int, open(f"/proc/{pid}/task/{tid}/stat").read().rsplit(")", 1)[1].split()[11:13]))
+while time.monotonic() < end:
+    tids = sorted(map(int, os.listdir(f"/proc/{pid}/task")), key=busiest)
+    tid = tids[-1]
+    if libc.ptrace(SEIZE, tid, None, None):
+        sys.exit(1)
+    libc.ptrace(INTERRUPT, tid, None, None)
+    _, status = os.waitpid(tid, WALL)
+    begin = time.monotonic_ns()
+    time.sleep(0.015)
+    print(begin, time.monotonic_ns(), flush=True)
+    # A signal that it stopped at must reach it, or the runtime waits for ever for one that was lost.
+    libc.ptrace(DETACH, tid, None, os.WSTOPSIG(status) if status >> 16 == 0 and os.WSTOPSIG(status) != 5 else 0)
+    time.sleep(0.03)
+"""
+
+
+def test_held_by_a_debugger(planted):
+    def plant(target, end):
+        command = [sys.executable, "-c", PTRACE, str(target.pid), str(end)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        return [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
+
+    planted("spin", cause=plant).named("traced", 10)
+
+
+HOG = "import os, sys\nos.nice(-15)\nos.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass\n"
+
+
+@pytest.mark.parametrize("mode", ["spin", "locked"])
+def test_another_process_on_the_same_cpu(planted, mode):
+    hogs = []
+
+    def plant(target, end):
+        cpu = max(os.sched_getaffinity(0))
+        # Both Ps on one CPU, with a competitor of higher priority there.
+        for tid in os.listdir(f"/proc/{target.pid}/task"):
+            os.sched_setaffinity(int(tid), {cpu})
+        begin = now_ns()
+        hogs.append(subprocess.Popen([sys.executable, "-c", HOG, str(cpu)]))
+        time.sleep(max(0, end - time.monotonic()))
+        hogs[0].kill()
+        hogs[0].wait()
+        return [(begin + 200 * MS, now_ns())]
+
+    found = planted(mode, cause=plant).named("waiting for a CPU", 10)
+    by_hog = [record for record in found if f"(pid {hogs[0].pid})" in record["sentence"]]
+    assert len(by_hog) >= len(found) / 2
+
+
+def test_many_ps(planted):
+    run = planted("spin", env={"GOMAXPROCS": "32"}, cause=lambda target, end: [(0, 1 << 62)])
+    found = run.named("waiting for a CPU", 10)
+    assert any("another thread of the program" in record["sentence"] for record in found)
+
+
+OUTSIDE = ("CPU quota", "stopped by a signal", "traced", "frozen", "page fault", "in the kernel", "not preemptible")
+
+
+@pytest.mark.everywhere
+def test_a_clean_run_names_nothing(planted):
+    run = planted("spin")
+    assert len(run.explained) > 100
+    named = [record for record in run.explained if record["length_ns"] >= MS and record["cause"] in OUTSIDE]
+    assert named == []
+
+
+def test_classes_add_up_to_the_pause(planted):
+    run = planted("memclr")
+    of = {record["monotonic_ns"]: record for record in run.records if record["type"] == "stw"}
+    for record in run.explained:
+        assert sum(sum(part.values()) for part in record["parts"].values()) == record["length_ns"]
+        pause = of[record["monotonic_ns"]]
+        assert record["length_ns"] == pause["total_ns"] + pause["restart_lag_ns"] or abs(
+            record["length_ns"] - pause["total_ns"] - pause["restart_lag_ns"]
+        ) < 20_000
+        assert sum(record["parts"]["stopping"].values()) == pause["stopping_ns"]

@@ -20,6 +20,7 @@ struct stop {
 	u64 tgid; /* the target, in the first PID namespace; 0 until a thread of it has told */
 	u64 active;
 	u64 number;
+	u64 begin_ns;
 	u64 restart_ns; /* when the world began to be restarted */
 	u64 end_ns;	/* when the last stop was over */
 };
@@ -39,9 +40,7 @@ struct thread {
 	u32 deliveries;	  /* how many in that stop */
 	u32 state;
 	u32 flags;
-	u32 next;  /* who got the CPU */
 	u32 waker; /* who woke it */
-	u32 pad;
 };
 
 struct frames {
@@ -58,6 +57,7 @@ BPF_TABLE("lru_hash", u32, struct thread, threads, 16384);
 BPF_TABLE("lru_hash", u64, u8, stacks, 16384);
 BPF_TABLE("lru_hash", u32, struct name, names, 4096);
 BPF_PERCPU_ARRAY(walks, struct frames, 1);
+BPF_PERCPU_ARRAY(slices, u64, 1); /* when this CPU turned to another task last, if that was during a stop */
 
 static __always_inline struct stop *current_stop(void)
 {
@@ -134,31 +134,27 @@ static __always_inline u64 user_stack(void *ctx, u64 time_ns)
 	struct frames *walk;
 	u64 number = 0x9e3779b97f4a7c15ULL;
 	u8 seen = 1;
-	u32 count, i;
 	long size;
-	int zero = 0;
+	int zero = 0, i;
 
 	walk = walks.lookup(&zero);
 	if (!walk)
 		return 0;
+	__builtin_memset(walk, 0, sizeof(*walk));
 	size = bpf_get_stack(ctx, walk, sizeof(*walk), BPF_F_USER_STACK);
 	if (size <= 0)
 		return 0;
-	count = (u32)size / 8;
-	for (i = 0; i < DEPTH; i++) {
-		if (i >= count)
-			break;
-		number = (number ^ walk->pc[i]) * 0xff51afd7ed558ccdULL;
-		number ^= number >> 32;
-	}
+	/* Unrolled, and without a branch where that can be: the verifier follows every path. */
+#pragma unroll
+	for (i = 0; i < DEPTH; i++)
+		number = (number ^ walk->pc[i] ^ number >> 32) * 0xff51afd7ed558ccdULL;
 	if (stacks.lookup(&number))
 		return number;
-	for (i = 0; i < DEPTH; i += FRAMES_PER_EVENT) {
-		if (i >= count)
-			break;
-		emit(KIND_STACK, time_ns, number, (u64)i | (u64)count << 32, walk->pc[i],
-		     i + 1 < count ? walk->pc[i + 1] : 0, i + 2 < count ? walk->pc[i + 2] : 0);
-	}
+#pragma unroll
+	for (i = 0; i < DEPTH; i += FRAMES_PER_EVENT)
+		if (i * 8 < size)
+			emit(KIND_STACK, time_ns, number, (u64)i | (u64)size << 29, walk->pc[i], walk->pc[i + 1],
+			     walk->pc[i + 2]);
 	stacks.update(&number, &seen);
 	return number;
 }
@@ -210,6 +206,7 @@ int stop_asked(struct pt_regs *ctx)
 	count_hit(HIT_STOP_ASKED);
 	stop->tgid = bpf_get_current_pid_tgid() >> 32;
 	stop->number++;
+	stop->begin_ns = time_ns;
 	stop->active = 1;
 	emit(KIND_STOP_ASKED, time_ns, GO_ARG0(ctx) & 0xff, 0, 0, 0, 0);
 	return 0;
@@ -299,7 +296,7 @@ int restart_done(struct pt_regs *ctx)
 
 static __always_inline void leaves_cpu(struct bpf_raw_tracepoint_args *ctx, struct config *cfg, struct stop *stop, u64 time_ns)
 {
-	void *prev = (void *)ctx->args[1], *next = (void *)ctx->args[2];
+	void *prev = (void *)ctx->args[1];
 	u32 tid = bpf_get_current_pid_tgid();
 	struct thread *thread = thread_of(tid);
 	u32 state;
@@ -324,18 +321,14 @@ static __always_inline void leaves_cpu(struct bpf_raw_tracepoint_args *ctx, stru
 		thread->flags |= OFF_THROTTLED;
 	if (thread->fault_ns)
 		thread->flags |= OFF_IN_FAULT;
-	thread->next = read_kernel(next, cfg->slot[CONFIG_TASK_PID], 4);
 	/* A stack is dear: only where it may be asked for, in a stop or a sleep that no signal ends. */
 	thread->stack = stop->active || (state & ~STATE_SLEEPING) || (state & STATE_SLEEPING) == 2 ? user_stack(ctx, time_ns) : 0;
-	if (stop->active && state == 0)
-		tell_name(cfg, next, thread->next, time_ns);
 }
 
 static __always_inline void gets_cpu(struct bpf_raw_tracepoint_args *ctx, struct config *cfg, struct stop *stop, u64 time_ns)
 {
-	void *prev = (void *)ctx->args[1], *next = (void *)ctx->args[2];
+	void *next = (void *)ctx->args[2];
 	u32 tid = read_kernel(next, cfg->slot[CONFIG_TASK_PID], 4);
-	u32 before = bpf_get_current_pid_tgid();
 	struct thread *thread = threads.lookup(&tid);
 
 	if (!thread || !thread->off_ns)
@@ -343,13 +336,29 @@ static __always_inline void gets_cpu(struct bpf_raw_tracepoint_args *ctx, struct
 	if (stop->active || thread->off_ns < stop->end_ns) {
 		if (is_throttled(cfg, next))
 			thread->flags |= BACK_THROTTLED;
-		tell_name(cfg, prev, before, time_ns);
 		emit_of(tid, KIND_OFF_CPU, time_ns, thread->off_ns, thread->wake_ns,
-			(u64)(thread->state & 0xffff) | (u64)thread->flags << 16 | (u64)thread->waker << 32,
-			(u64)thread->next | (u64)before << 32, thread->stack);
+			(u64)(thread->state & 0xffff) | (u64)thread->flags << 16 | (u64)thread->waker << 32, 0,
+			thread->stack);
 	}
 	thread->off_ns = 0;
 	thread->wake_ns = 0;
+}
+
+/* During a stop, whoever had this CPU: a thread that waits for it may be waiting for anybody. */
+static __always_inline void ends_slice(void *prev, struct config *cfg, struct stop *stop)
+{
+	u64 time_ns = bpf_ktime_get_ns();
+	u32 tid = bpf_get_current_pid_tgid();
+	int zero = 0;
+	u64 *begin = slices.lookup(&zero);
+
+	if (!begin)
+		return;
+	if (tid) {
+		tell_name(cfg, prev, tid, time_ns);
+		emit_of(tid, KIND_RAN, time_ns, *begin > stop->begin_ns ? *begin : stop->begin_ns, 0, 0, 0, 0);
+	}
+	*begin = time_ns;
 }
 
 /* A CPU turns from one task to another, in any process: args are preempt, prev, next and, from 5.18 on, prev's state. */
@@ -366,6 +375,8 @@ int on_tracepoint__sched_switch(struct bpf_raw_tracepoint_args *ctx)
 		stop->tgid = cfg->slot[CONFIG_TGID];
 	if (!stop->tgid)
 		return 0;
+	if (stop->active)
+		ends_slice((void *)ctx->args[1], cfg, stop);
 	leaves = stop->tgid == bpf_get_current_pid_tgid() >> 32;
 	gets = stop->tgid == read_kernel((void *)ctx->args[2], cfg->slot[CONFIG_TASK_TGID], 4);
 	if (!leaves && !gets)

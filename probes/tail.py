@@ -40,9 +40,8 @@ PROBE = Probe(
         # p: its number, 2**64-1 where it cannot be told; signal_ns: since when a SIGURG was sent and not delivered
         Kind("p_stopped", 0x202, ("p", "how", "signal_ns", "deliveries")),
         Kind("restart_done", 0x203, ("restart_ns", "number")),
-        # at the end of the time off the CPU; word: state (16 bits), flags (16), who woke it (32);
-        # tasks: who had the CPU at first (32), and at last (32)
-        Kind("off_cpu", 0x204, ("off_ns", "wake_ns", "word", "tasks", "stack")),
+        # at the end of the time off the CPU; word: state (16 bits), flags (16), who woke it (32)
+        Kind("off_cpu", 0x204, ("off_ns", "wake_ns", "word", "unused", "stack")),
         Kind("preempt_signal", 0x205, ("sent_ns", "stack")),
         # faults in close succession; count: their number (32), flags of any (32)
         Kind("faults", 0x206, ("begin_ns", "end_ns", "count", "address")),
@@ -50,6 +49,8 @@ PROBE = Probe(
         Kind("stack", 0x207, ("stack", "place", "pc0", "pc1", "pc2")),
         # tid is the task told of, its name 16 bytes in two words
         Kind("task", 0x208, ("name_low", "name_high", "tgid")),
+        # tid, of any process, had this CPU from then until now; during stops only
+        Kind("ran", 0x209, ("begin_ns",)),
     ),
     config=(
         *("g_m", "m_p", "tgid"),

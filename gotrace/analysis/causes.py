@@ -57,6 +57,7 @@ class TailFormat:
     faults: int
     stack: int
     task: int
+    ran: int
     handed_off: int
     off_throttled: int
     wake_throttled: int
@@ -74,8 +75,7 @@ class Off(NamedTuple):
     state: int
     flags: int
     waker: int
-    first_task: int  # who had the CPU at first, and at last
-    last_task: int
+    cpu: int  # the one it came back to
     stack: int
 
 
@@ -118,6 +118,7 @@ class Stop:
     off: dict[int, list[Off]] = field(default_factory=dict)
     bursts: dict[int, list[Burst]] = field(default_factory=dict)
     signals: dict[int, Signal] = field(default_factory=dict)
+    ran: list[tuple[int, int, int, int]] = field(default_factory=list)  # (begin, end, CPU, thread)
     restart: int = 0  # when restarting began
     end: int = 0  # when every P had been handed out
     pause: Any = None  # the row of `pauses.PAUSE`
@@ -205,7 +206,8 @@ class Explainer:
         self._done: list[Stop] = []  # over, and not met their pause yet
         self._last: Stop | None = None
         self._signals_seen = False
-        self._fields = [wire.stop_asked, wire.p_stopped, wire.restart_done, wire.off_cpu, wire.preempt_signal, wire.faults]
+        self._fields = [wire.stop_asked, wire.p_stopped, wire.restart_done, wire.off_cpu]
+        self._fields += [wire.preempt_signal, wire.faults, wire.ran]
         self.without_evidence = 0  # pauses whose stop was not seen whole
 
     def feed(self, events: Array, pauses: Array) -> None:
@@ -220,18 +222,20 @@ class Explainer:
         for pause in pauses:
             self._pause(pause)
 
-    def _event(self, time: int, tid: int, kind: int, _: int, a: int, b: int, c: int, d: int, e: int) -> None:
+    def _event(self, time: int, tid: int, kind: int, cpu: int, a: int, b: int, c: int, d: int, e: int) -> None:
         wire, stop = self.wire, self._current
         if kind == wire.stop_asked:
             self._current = Stop(time, tid)
         elif kind == wire.off_cpu:
             state, flags, waker = c & 0xFFFF, c >> 16 & 0xFFFF, c >> 32
-            off = Off(a, time, b, state, flags, waker, d & 0xFFFFFFFF, d >> 32, e)
+            off = Off(a, time, b, state, flags, waker, cpu, e)
             for each in (stop, self._last):
                 if each is not None and a < (each.end or time):
                     each.off.setdefault(tid, []).append(off)
         elif stop is None:
             return
+        elif kind == wire.ran:
+            stop.ran.append((a, time, cpu, tid))
         elif kind == wire.p_stopped:
             stop.stops.append(PStop(time, tid, a, b == wire.handed_off, c, d))
         elif kind == wire.preempt_signal:
@@ -488,17 +492,25 @@ def sentence(told: Explanation, explainer: Explainer) -> str:
 
 
 def _who_ran(waits: list[Piece], told: Explanation, explainer: Explainer) -> str:
-    """Who had the CPU that these waits were for."""
-    own = explainer.tasks.get(told.stop.stopper, ("", 0))[1]
-    shares = []
+    """Who had the CPU most of the time that these waits took; "" if it was idle."""
+    stop = told.stop
+    own = explainer.tasks.get(stop.stopper, ("", 0))[1]
+    shares: list[tuple[int, int]] = []
     for piece in waits:
-        for task in (piece.about.first_task, piece.about.last_task):
-            name, tgid = explainer.tasks.get(task, ("", 0))
-            ours = task in told.stop.off or (tgid and tgid == own)
-            shown = "another thread of the program" if ours else f"`{name}` (pid {tgid or task})" if name else f"pid {task}"
-            shares.append((shown if task else "", piece.length))
-    named = [name for name, _ in _longest_first(shares) if name]
-    return named[0] if named else ""
+        for begin, end, cpu, tid in stop.ran:
+            if cpu == piece.about.cpu and begin < piece.end and end > piece.begin and tid != piece.tid:
+                shares.append((tid, min(end, piece.end) - max(begin, piece.begin)))
+    if not shares:
+        return ""
+    processes = []
+    for tid, length in shares:
+        name, tgid = explainer.tasks.get(tid, ("", 0))
+        ours = tid in stop.off or (tgid and tgid == own)
+        processes.append(((0, "") if ours else (tgid or tid, name), length))
+    (pid, name), _ = _longest_first(processes)[0]
+    if not pid:
+        return "other threads of the program"
+    return f"`{name}` (pid {pid})" if name else f"pid {pid}"
 
 
 def _longest_first(lengths: Iterable[tuple[Any, int]]) -> list[tuple[Any, int]]:

@@ -30,11 +30,16 @@ class Planted:
         self.spans = spans
 
     def lengthened(self, least_ns=MS):
-        """The pauses of some length during which the cause was at work."""
+        """The pauses of some length that consist of the planted cause for the most part, by the planter's clock.
+
+        Not those which something else lengthened more, that happened to coincide: with as many busy threads as CPUs
+        there is always some waiting.
+        """
         found = []
         for record in self.explained:
             begin, end = record["monotonic_ns"], record["monotonic_ns"] + record["length_ns"]
-            if record["length_ns"] >= least_ns and any(first < end and last > begin for first, last in self.spans):
+            planted = sum(max(0, min(end, last) - max(begin, first)) for first, last in self.spans)
+            if record["length_ns"] >= least_ns and planted > record["length_ns"] / 2:
                 found.append(record)
         return found
 
@@ -140,7 +145,8 @@ def test_cpu_quota(planted):
             return [(begun[0], now_ns())]
 
         run = planted("spin", cause=plant)
-        found = run.named("CPU quota", 10, 3 * MS)
+        # Two threads use up the quota in 6 to 12 ms, and wait for what is left of the period then.
+        found = run.named("CPU quota", 10, 6 * MS)
         text = stat.read_text().split()
         # the kernel's own account of it
         assert int(text[text.index("nr_throttled") + 1]) >= len(found) / 2
@@ -216,14 +222,15 @@ def test_another_process_on_the_same_cpu(planted, mode):
         return [(begin + 200 * MS, now_ns())]
 
     found = planted(mode, cause=plant).named("waiting for a CPU", 10)
+    # what there is besides is another thread of the program on the same CPU
     by_hog = [record for record in found if f"(pid {hogs[0].pid})" in record["sentence"]]
-    assert len(by_hog) >= len(found) / 2
+    assert len(by_hog) >= 0.8 * len(found), [record["sentence"] for record in found]
 
 
 def test_many_ps(planted):
     run = planted("spin", env={"GOMAXPROCS": "32"}, cause=lambda target, end: [(0, 1 << 62)])
     found = run.named("waiting for a CPU", 10)
-    assert any("another thread of the program" in record["sentence"] for record in found)
+    assert any("other threads of the program" in record["sentence"] for record in found)
 
 
 OUTSIDE = ("CPU quota", "stopped by a signal", "traced", "frozen", "page fault", "in the kernel", "not preemptible")

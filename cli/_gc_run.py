@@ -185,7 +185,8 @@ def trace(
 
         ended = "error"
         try:
-            for now, ended in traced.polls(duration, interval, failed):
+            for now, why in traced.polls(duration, interval, failed):
+                ended = why or ended
                 events = session.read()
                 lost = session.lost
                 if recorder is not None:
@@ -288,8 +289,7 @@ class GcRun:
         self.interval.add(batch, self.decoder.reasons)
         if self.outputs.json:
             shown = Batch(batch.pauses[batch.pauses["total_ns"] >= self.min_pause], batch.cycles, batch.sweeps)
-            records = [*gc_json.pause_records(shown, self.decoder.reasons, self.wall_offset_ns)]
-            self.outputs.json.write([*records, *gc_json.cycle_records(shown, self.wall_offset_ns)])
+            self.outputs.json.write(gc_json.batch_records(shown, self.decoder.reasons, self.wall_offset_ns))
 
     def advance(self, now_ns: int) -> None:
         """Close the intervals that ended before ``now_ns`` for certain."""

@@ -96,9 +96,8 @@ class Table:
                 self._print(f"     {part:<9} {length:>8}  " + ", ".join(f"{kind} {duration_text(ns)}" for kind, ns in sums))
             if each.run_again:
                 tid, after = each.run_again[0]
-                self._print(
-                    f"     after it, the last of {len(each.run_again)} threads it woke ran {duration_text(after)} later ({tid})"
-                )
+                count = len(each.run_again)
+                self._print(f"     after it, the last of {count} threads it woke ran {duration_text(after)} later ({tid})")
         total = sum(each.stop.length for each in told)
         unknown = sum(each.classes().get(UNKNOWN, 0) for each in told)
         if told:

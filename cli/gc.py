@@ -63,10 +63,6 @@ def command(
 
     def import_the_rest() -> None:
         # the caller may not be able to read where gotrace is installed
-        import rich.box
-        import rich.console
-        import rich.table
-        import rich.text
 
         import gotrace.cli._gc_run  # noqa: F401
 

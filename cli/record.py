@@ -47,7 +47,8 @@ def command(pid: int | None, duration: int | None, output: str, probes: str, for
             recorder.begin(session.header(traced.begin_ns))
             ended = "error"
             try:
-                for _, ended in traced.polls(duration, _STATUS_NS, lambda: recorder.failure is not None):
+                for _, why in traced.polls(duration, _STATUS_NS, lambda: recorder.failure is not None):
+                    ended = why or ended
                     recorder.add(session.read(), session.lost)
             finally:
                 end = closing(session, time.monotonic_ns() - traced.begin_ns, ended)

@@ -294,7 +294,8 @@ int restart_done(struct pt_regs *ctx)
 	return 0;
 }
 
-static __always_inline void leaves_cpu(struct bpf_raw_tracepoint_args *ctx, struct config *cfg, struct stop *stop, u64 time_ns)
+static __always_inline void leaves_cpu(struct bpf_raw_tracepoint_args *ctx, struct config *cfg, struct stop *stop,
+				       u64 time_ns)
 {
 	void *prev = (void *)ctx->args[1];
 	u32 tid = bpf_get_current_pid_tgid();
@@ -322,10 +323,12 @@ static __always_inline void leaves_cpu(struct bpf_raw_tracepoint_args *ctx, stru
 	if (thread->fault_ns)
 		thread->flags |= OFF_IN_FAULT;
 	/* A stack is dear: only where it may be asked for, in a stop or a sleep that no signal ends. */
-	thread->stack = stop->active || (state & ~STATE_SLEEPING) || (state & STATE_SLEEPING) == 2 ? user_stack(ctx, time_ns) : 0;
+	thread->stack =
+		stop->active || (state & ~STATE_SLEEPING) || (state & STATE_SLEEPING) == 2 ? user_stack(ctx, time_ns) : 0;
 }
 
-static __always_inline void gets_cpu(struct bpf_raw_tracepoint_args *ctx, struct config *cfg, struct stop *stop, u64 time_ns)
+static __always_inline void gets_cpu(struct bpf_raw_tracepoint_args *ctx, struct config *cfg, struct stop *stop,
+				     u64 time_ns)
 {
 	void *next = (void *)ctx->args[2];
 	u32 tid = read_kernel(next, cfg->slot[CONFIG_TASK_PID], 4);

@@ -165,7 +165,7 @@ class Session:
         self._ns_per_hit = probe_cost_ns()
 
     def cost(self) -> Cost:
-        hits = target_ns = 0
+        hits, target_ns = 0, 0.0
         for part in self.parts.values():
             stepped = {point.program for point in part.plan.points if not point.emulated}
             for name, count in part.hits.items():

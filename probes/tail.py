@@ -7,7 +7,7 @@ Which probe sits where, and why there:
   ``entersyscallHandleGCWait``: it stops on the way into a system call. The last of them is whom the world waited for.
 * ``handoffp``, entry: a thread that blocks (LockOSThread) leaves its P to another, sleeping thread, which then stops it.
 * the tracepoints ``sched_switch`` and ``sched_waking``: when a thread was off the CPU, in which state it left, who had the
-  CPU instead and who woke it. Whether a CPU quota held it is read from the scheduler's own structs, for no tracepoint tells.
+  CPU instead and who woke it. Whether a CPU quota held it is read from the scheduler's own structs: no tracepoint tells.
 * ``signal_generate`` and ``signal_deliver``: the runtime sends SIGURG to threads that do not stop by themselves. Sent and
   not delivered: the thread is inside the kernel. Delivered without effect: it runs code that cannot be preempted, which
   the stack at that moment names.

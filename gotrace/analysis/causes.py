@@ -2,9 +2,9 @@
 
 At any moment of a stop the world waits for one thread, its owner: while Ps are being stopped the thread that carries the P
 which stops last (a P may change threads meanwhile), from then on the thread that asked for the stop. What the owner was
-doing is known without sampling, from four signals: whether it was on a CPU, in which state it left it and whether its cgroup
-was throttled then, whether a page fault was open, and whether the preemption signal was pending (the thread is inside the
-kernel) or delivered without effect (code that cannot be preempted). What no evidence decides is called `UNKNOWN`.
+doing is known without sampling, from four signals: whether it was on a CPU, in which state it left it and whether its
+cgroup was throttled then, whether a page fault was open, and whether the preemption signal was pending (the thread is
+inside the kernel) or delivered without effect (code that cannot be preempted). What no evidence decides is `UNKNOWN`.
 
 Times are CLOCK_MONOTONIC nanoseconds.
 """
@@ -25,13 +25,14 @@ from gotrace.text import duration_text
 
 Array = npt.NDArray[Any]
 
-# The classes. HANDSHAKE is what every stop takes: sending a signal, its arrival, a thread's waking up; WORK is what the stop
-# is for.
+# The classes. HANDSHAKE is what every stop takes: sending a signal, its arrival, a thread's waking up; WORK is what the
+# stop is for.
 QUOTA, CPU, STOPPED, TRACED, FROZEN = "CPU quota", "waiting for a CPU", "stopped by a signal", "traced", "frozen"
 FAULT, KERNEL, NO_PREEMPT = "page fault", "in the kernel", "not preemptible"
 LOCK, BLOCKED, HANDSHAKE, WORK, UNKNOWN = "runtime lock", "blocked", "handshake", "work", "unknown"
 CLASSES = (QUOTA, CPU, STOPPED, TRACED, FROZEN, FAULT, KERNEL, NO_PREEMPT, LOCK, BLOCKED, HANDSHAKE, WORK, UNKNOWN)
 CAUSES = CLASSES[:-3]
+_KEPT = (QUOTA, CPU, STOPPED, TRACED, FROZEN, FAULT)
 
 # What a healthy handshake takes at most; measured: delivery 5 us (p99 42), stopping after it 20-70 us, waking up 11 us.
 DELIVERY_NS, REACTION_NS, WAKE_UP_NS, UNSIGNALLED_NS = 50_000, 150_000, 50_000, 100_000
@@ -84,7 +85,7 @@ class Burst(NamedTuple):
 
     begin: int
     end: int
-    count: int
+    faults: int
     flags: int
     address: int
 
@@ -252,7 +253,7 @@ class Explainer:
         end = int(pause["start_ns"] + pause["total_ns"] + pause["restart_lag_ns"])
         for number, stop in enumerate(self._done):
             if stop.asked <= end and abs(stop.end - end) < 1_000_000 and stop.stopper == int(pause["tid"]):
-                stop.pause = pause
+                stop.pause, stop.end = pause, end
                 del self._done[: number + 1]
                 # the time it was asked for tells equals apart, and never compares stops
                 heapq.heappush(self._longest, (stop.length, stop.asked, stop))
@@ -293,15 +294,18 @@ class Explainer:
     @staticmethod
     def _owners(stop: Stop, begin: int, stopped: int) -> Iterator[tuple[int, int]]:
         """(thread, until when the world waited for it), up to the last P's stop."""
-        last = max((each for each in stop.stops if not each.handed_off and each.time <= stopped), default=None)
+        last = max((each for each in stop.stops if not each.handed_off and begin < each.time <= stopped), default=None)
         if last is None:
             return
-        for each in stop.stops:
+        for each in sorted(stop.stops):
             if each.handed_off and each.p == last.p != NO_P and begin < each.time < last.time:
                 yield each.tid, each.time
         # The event is at the beginning of the P's stop: it is complete when that thread wakes the one which waits for it.
-        sleeps = [off.wake for off in stop.off.get(stop.stopper, []) if off.begin <= last.time < off.wake <= stopped]
-        yield last.tid, max(sleeps, default=last.time)
+        sleeps = [off for off in stop.off.get(stop.stopper, []) if off.begin <= last.time < off.wake <= stopped]
+        yield (
+            last.tid,
+            max((off.wake for off in sleeps if not off.state & (_STOPPED | _TRACED | _FROZEN)), default=last.time),
+        )
 
     def _classify(
         self, stop: Stop, tid: int, begin: int, end: int, own_work: bool = False, depth: int = 0
@@ -348,7 +352,8 @@ class Explainer:
             holder = off.waker if depth < 2 and self._is_ours(stop, off.waker) else 0
             held = list(self._classify(stop, holder, begin, end, depth=depth + 1)) if holder else []
             for piece in held or [Piece(begin, end, tid, LOCK, off)]:
-                yield piece if piece.kind in CAUSES else Piece(piece.begin, piece.end, tid, LOCK, off)
+                # Only what kept that thread from going on: had it gone to sleep, it would not have held the lock.
+                yield piece if piece.kind in _KEPT else Piece(piece.begin, piece.end, tid, LOCK, off)
         elif (
             tid == stop.stopper
             and begin >= stop.begin
@@ -367,7 +372,7 @@ class Explainer:
     def _on_cpu(self, stop: Stop, tid: int, begin: int, end: int, own_work: bool, depth: int) -> Iterator[Piece]:
         at = begin
         for burst in sorted(stop.bursts.get(tid, [])):
-            if burst.end <= at or burst.begin >= end:
+            if burst.end <= max(at, burst.begin) or burst.begin >= end:
                 continue
             if burst.begin > at:
                 yield from self._running(stop, tid, at, burst.begin, own_work, depth)
@@ -396,8 +401,8 @@ class Explainer:
         if begin < sent:
             yield from self._unsignalled(stop, tid, begin, sent, ever=self._signals_seen)
         if sent < delivered:
-            usual = min(signal.delivered, stop.stopped) - signal.sent <= DELIVERY_NS
-            yield Piece(sent, delivered, tid, HANDSHAKE if usual else KERNEL, signal)
+            took = min(signal.delivered, stop.stopped) - signal.sent
+            yield Piece(sent, delivered, tid, HANDSHAKE if took <= DELIVERY_NS else KERNEL, signal)
         if delivered < end:
             took = max((each.time for each in stop.stops if each.tid == tid), default=stop.stopped) - signal.delivered
             kind = HANDSHAKE if took <= REACTION_NS else NO_PREEMPT if self._resists(stop, tid, signal, took) else UNKNOWN
@@ -438,6 +443,8 @@ def sentence(told: Explanation, explainer: Explainer) -> str:
     """What a person on call needs: whom the world was waiting for, and what kept it."""
     cause = told.cause
     of_it = [piece for piece in told.pieces if piece.kind == cause]
+    if not of_it:
+        return "nothing took any time"
     by_thread = _longest_first((piece.tid, piece.length) for piece in of_it)
     tid, length = by_thread[0]
     who = f"thread {tid}"
@@ -471,7 +478,7 @@ def sentence(told: Explanation, explainer: Explainer) -> str:
             if slept or any(burst.flags & flags for burst in bursts)
             else "page faults"
         )
-        count = sum(burst.count for burst in bursts)
+        count = sum(burst.faults for burst in bursts)
         many = f" ({count} faults)" if count > 1 else ""
         where = next((f" at {burst.address:#x}" for burst in bursts), "")
         return f"{who} spent {took} in {kind}{many}{where}"

@@ -52,7 +52,7 @@ CYCLE = np.dtype(
     ]
 )
 
-SWEEP = np.dtype([("cycle", "<i8"), ("sweep_ns", "<i8")])
+SWEEP = np.dtype([("time_ns", "<i8"), ("cycle", "<i8"), ("sweep_ns", "<i8")])
 
 TRIGGERS = ("heap", "periodic", "forced")
 _HEAP, _PERIODIC, _FORCED = range(3)
@@ -125,6 +125,7 @@ class GcDecoder:
     _fresh: int = 0
     _last_cycle: int = UNKNOWN
     _last_pause_start: int = 0
+    _last_swept: int = UNKNOWN
     _triggers: _ByCycle = field(default_factory=lambda: _ByCycle())
     _ended: _ByCycle = field(default_factory=lambda: _ByCycle())
 
@@ -289,11 +290,14 @@ class GcDecoder:
         used[at] = True
         # One that comes before its cycle's end is the sweeper going to sleep late: the next cycle's sweep termination
         # has done the rest of its work already.
-        cycles, first = np.unique(events["a"][at].astype(np.int64), return_index=True)
-        when, ended = events["time_ns"][at][first].astype(np.int64), self._ended.of(cycles)
-        found = (ended != UNKNOWN) & (when > ended)
-        out = np.zeros(int(found.sum()), SWEEP)
-        out["cycle"], out["sweep_ns"] = cycles[found], (when - ended)[found]
+        cycles, when = events["a"][at].astype(np.int64), events["time_ns"][at].astype(np.int64)
+        ended = self._ended.of(cycles)
+        at = np.flatnonzero((ended != UNKNOWN) & (when > ended) & (cycles > self._last_swept))
+        cycles, first = np.unique(cycles[at], return_index=True)
+        at = at[first]
+        out = np.zeros(len(at), SWEEP)
+        out["time_ns"], out["cycle"], out["sweep_ns"] = when[at], cycles, when[at] - ended[at]
+        self._last_swept = int(cycles.max(initial=self._last_swept))
         self._ended.forget(self._last_cycle)
         return out
 

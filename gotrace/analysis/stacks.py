@@ -58,7 +58,8 @@ class StackTable:
             length = place >> 32
             if 3 * len(parts) >= length:
                 whole = [address for at in sorted(parts) for address in parts[at]][:length]
-                self._whole[stack] = tuple(whole[:1] + [address - 1 for address in whole[1:]])
+                # A walk may end in a 0, where a stack has no root.
+                self._whole[stack] = tuple(whole[:1] + [address - 1 for address in whole[1:] if address])
                 del self._parts[stack]
                 done.append(stack)
         return done

@@ -44,7 +44,23 @@ def start_record(header: Record) -> Record:
     }
 
 
-def pause_records(batch: Batch, reasons: list[str], wall_offset_ns: int) -> Iterator[Record]:
+def batch_records(batch: Batch, reasons: list[str], wall_offset_ns: int) -> list[Record]:
+    """One record for each pause, cycle and sweep, in the order in which they ended."""
+    pauses = batch.pauses
+    ends = [
+        *(pauses["start_ns"] + pauses["total_ns"] + pauses["restart_lag_ns"]).tolist(),
+        *batch.cycles["time_ns"].tolist(),
+        *batch.sweeps["time_ns"].tolist(),
+    ]
+    records = [
+        *_pause_records(batch, reasons, wall_offset_ns),
+        *_cycle_records(batch, wall_offset_ns),
+        *({"type": "sweep", "cycle": cycle, "sweep_ns": sweep_ns} for _, cycle, sweep_ns in batch.sweeps.tolist()),
+    ]
+    return [records[place] for place in sorted(range(len(ends)), key=ends.__getitem__)]
+
+
+def _pause_records(batch: Batch, reasons: list[str], wall_offset_ns: int) -> Iterator[Record]:
     for start, stopping, stopped, total, lag, reason, cycle, goid, tid, probe_clock in batch.pauses.tolist():
         yield {
             "type": "stw",
@@ -62,7 +78,7 @@ def pause_records(batch: Batch, reasons: list[str], wall_offset_ns: int) -> Iter
         }
 
 
-def cycle_records(batch: Batch, wall_offset_ns: int) -> Iterator[Record]:
+def _cycle_records(batch: Batch, wall_offset_ns: int) -> Iterator[Record]:
     names = batch.cycles.dtype.names or ()
     for row in batch.cycles.tolist():
         record = dict(zip(names, row, strict=True))
@@ -75,8 +91,6 @@ def cycle_records(batch: Batch, wall_offset_ns: int) -> Iterator[Record]:
             "trigger": None if trigger == UNKNOWN else TRIGGERS[trigger],
             **record,
         }
-    for cycle, sweep_ns in batch.sweeps.tolist():
-        yield {"type": "sweep", "cycle": cycle, "sweep_ns": sweep_ns}
 
 
 def explanation_records(

@@ -31,9 +31,9 @@ _SYSCALLS = {"x86_64": (321, 298), "aarch64": (280, 241)}
 
 _MAP_CREATE, _PROG_LOAD, _RAW_TRACEPOINT_OPEN, _LINK_CREATE = 0, 5, 17, 28
 _PROG_TYPE_KPROBE = 2
-# What a program is attached to shows in the beginning of its name; any other is a uprobe's. `on_tracepoint__X` runs at
-# the kernel's tracepoint X (not BCC's `raw_tracepoint__X`, which it would attach by itself while it compiles), `on_software_event__X` at the perf software event X, and `tracepoint__CATEGORY__X` is the name
-# that BCC's TRACEPOINT_PROBE(CATEGORY, X) makes.
+# What a program is attached to shows in the beginning of its name; any other is a uprobe's. `on_tracepoint__X` runs at the
+# kernel's tracepoint X (BCC would attach `raw_tracepoint__X` by itself while it compiles), `on_software_event__X` at the
+# perf software event X; `tracepoint__CATEGORY__X` is the name that BCC's TRACEPOINT_PROBE(CATEGORY, X) makes.
 RAW_TRACEPOINT, SOFTWARE_EVENT = "on_tracepoint__", "on_software_event__"
 _PROG_TYPES = {"tracepoint__": 5, SOFTWARE_EVENT: 7, RAW_TRACEPOINT: 17}
 _ATTACH_UPROBE_MULTI = 48

@@ -15,11 +15,9 @@ from gotrace import cache
 VMLINUX = "/sys/kernel/btf/vmlinux"
 
 _STRUCT, _UNION = 4, 5
-# BTF kind -> bytes that follow its 12-byte head: (fixed, per member of vlen)
-_TAILS = {
-    **{1: (4, 0), 2: (0, 0), 3: (12, 0), 4: (0, 12), 5: (0, 12), 6: (0, 8), 7: (0, 0), 8: (0, 0), 9: (0, 0), 10: (0, 0)},
-    **{11: (0, 0), 12: (0, 0), 13: (0, 8), 14: (4, 0), 15: (0, 12), 16: (0, 0), 17: (4, 0), 18: (0, 0), 19: (0, 12)},
-}
+# BTF kind -> bytes that follow its 12-byte head, and bytes for each of its members
+_FIXED = {1: 4, 3: 12, 14: 4, 17: 4}
+_EACH = {4: 12, 5: 12, 6: 8, 13: 8, 15: 12, 19: 12}
 
 
 class _Type(NamedTuple):
@@ -27,7 +25,7 @@ class _Type(NamedTuple):
     name: int
     size_or_type: int
     members: int  # where they begin, 12 bytes each
-    count: int
+    length: int
     bitfields: bool
 
 
@@ -46,15 +44,14 @@ class Btf:
             name, info, size_or_type = struct.unpack_from("<III", data, at)
             kind, count = info >> 24 & 0x1F, info & 0xFFFF
             self._types.append(_Type(kind, name, size_or_type, at + 12, count, bool(info >> 31)))
-            fixed, each = _TAILS[kind]
-            at += 12 + fixed + each * count
+            at += 12 + _FIXED.get(kind, 0) + _EACH.get(kind, 0) * count
 
     def _name(self, at: int) -> str:
         return self._text[at : self._text.index(b"\0", at)].decode(errors="replace")
 
     @functools.cached_property
     def _structs(self) -> dict[str, _Type]:
-        return {self._name(each.name): each for each in self._types if each.kind == _STRUCT and each.name and each.count}
+        return {self._name(each.name): each for each in self._types if each.kind == _STRUCT and each.name and each.length}
 
     def offset(self, struct_name: str, path: str) -> int | None:
         """The offset in bytes of a field (``se.cfs_rq``), or None where there is none or it is a bit field."""
@@ -70,7 +67,7 @@ class Btf:
 
     def _member(self, parent: _Type, wanted: str) -> tuple[int, int] | None:
         """(offset, type) of a member, also within anonymous structs and unions."""
-        for number in range(parent.count):
+        for number in range(parent.length):
             name, type_, bits = struct.unpack_from("<III", self._data, parent.members + 12 * number)
             if parent.bitfields:
                 size, bits = bits >> 24, bits & 0xFFFFFF

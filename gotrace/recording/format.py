@@ -4,10 +4,10 @@ Why Arrow's stream: it is the columnar format that can be appended to. Each reco
 that was cut off by a crash is readable up to its last whole batch; Parquet keeps its index at the end and is lost with it.
 pyarrow, pandas, polars, DuckDB, R and JavaScript read it.
 
-A row has the columns of ``struct event`` as they left the ring (``ebpf/include/event.h``), and ``data``, which is null but in
-rows whose ``kind`` is below `FIRST_EVENT`: those are the recorder's own and tell what the events mean (`TEXT`, `FRAMES`, …).
-What is known when recording begins is JSON in the schema's metadata under `METADATA_KEY`: the version, the target, the host,
-the probes with their kinds and columns.
+A row has the columns of ``struct event`` as they left the ring (``ebpf/include/event.h``), and ``data``, which is null but
+in rows whose ``kind`` is below `FIRST_EVENT`: those are the recorder's own and tell what events mean (`TEXT`, `FRAMES`).
+What is known when recording begins is JSON in the schema's metadata under `METADATA_KEY`: the version, the target, the
+host, the probes with their kinds and columns.
 
 Version 1. A reader refuses newer versions; it reads every older one.
 """

@@ -1,4 +1,4 @@
-"""`gotrace gc --explain` names what was planted in at least 95 % of the pauses it lengthened, and nothing in a clean run."""
+"""`gotrace gc --explain` names what was planted in 95 % of the pauses it lengthened, and nothing in a clean run."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Planted:
         return found
 
     def named(self, cause, least, least_ns=MS):
-        """Assert that ``cause`` is what at least 95 % of ``least`` or more lengthened pauses are said to have waited for."""
+        """Assert that at least 95 % of ``least`` or more lengthened pauses are said to have waited for ``cause``."""
         found = self.lengthened(least_ns)
         causes = Counter(record["cause"] for record in found)
         assert len(found) >= least, causes
@@ -59,7 +59,7 @@ def planted(start, trace, request):
     def run(mode, *arguments, version=targets.NEWEST, env=None, cause=None):
         target = start(targets.build("planted", version), mode, str(SECONDS), *arguments, env=env)
         time.sleep(0.3)
-        tracer = trace("--pid", str(target.pid), "--explain", "--top", "1000")
+        tracer = trace("--pid", str(target.pid), "--explain", "--top", "1000", "--min-pause", "1ms")
         watchdog = threading.Timer(SECONDS + 60, target.process.kill)
         watchdog.start()
         request.addfinalizer(watchdog.cancel)
@@ -129,7 +129,8 @@ def test_work_inside_the_kernel(planted):
 
 
 def test_page_faults(planted):
-    found = planted("fault").named("page fault", 10)
+    # Clearing takes 35 ms. Pauses below a slice of the scheduler (4 ms) met its end while they waited for a CPU.
+    found = planted("fault").named("page fault", 10, 5 * MS)
     assert all("faults)" in record["sentence"] for record in found)
 
 
@@ -166,7 +167,8 @@ def test_stopped_by_a_signal(planted):
             time.sleep(0.01)
         return spans
 
-    planted("spin", cause=plant).named("stopped by a signal", 10)
+    # One stop comes right after the other, so that the first to wait for a stopped thread waits for nearly all of the 5 ms.
+    planted("spin", cause=plant).named("stopped by a signal", 10, 4 * MS)
 
 
 # In a process of its own: only the thread that attached may go on with the one it holds.
@@ -199,7 +201,8 @@ def test_held_by_a_debugger(planted):
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
         return [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
 
-    planted("spin", cause=plant).named("traced", 10)
+    # Nearly all of the 15 ms, likewise: a shorter pause did not need the thread that was held.
+    planted("spin", cause=plant).named("traced", 10, 10 * MS)
 
 
 HOG = "import os, sys\nos.nice(-15)\nos.sched_setaffinity(0, {int(sys.argv[1])})\nwhile True: pass\n"
@@ -248,9 +251,9 @@ def test_classes_add_up_to_the_pause(planted):
     run = planted("memclr")
     of = {record["monotonic_ns"]: record for record in run.records if record["type"] == "stw"}
     for record in run.explained:
+        if record["total_ns"] < MS:
+            continue
         assert sum(sum(part.values()) for part in record["parts"].values()) == record["length_ns"]
         pause = of[record["monotonic_ns"]]
-        assert record["length_ns"] == pause["total_ns"] + pause["restart_lag_ns"] or abs(
-            record["length_ns"] - pause["total_ns"] - pause["restart_lag_ns"]
-        ) < 20_000
+        assert record["length_ns"] == pause["total_ns"] + pause["restart_lag_ns"]
         assert sum(record["parts"]["stopping"].values()) == pause["stopping_ns"]

@@ -27,6 +27,7 @@ TABLE: dict[str, set[str]] = {
     "probe": BASE | {"binary", "kernel"},
     "probes": BASE | {"binary", "kernel", "recording", "analysis", "probe"},
     "session": BASE | {"binary", "kernel", "recording", "analysis", "probe", "probes"},
+    "symbols": BASE | {"binary", "kernel"},
     "ebpf": set(),
 }
 TABLE["cli"] = set(TABLE) | {"export"}

@@ -72,7 +72,7 @@ def test_a_cycle_and_what_began_it(flags, trigger):
     assert clocks == (200, 3800, 600)
     assert (cycle["pause_ns"], cycle["assist_ns"], cycle["maxprocs"]) == (700, 42, 2)
     assert cycle["heap_live_bytes"] == 2 << 20
-    assert batch.sweeps.tolist() == [(3, 4000)]
+    assert batch.sweeps.tolist() == [(9600, 3, 4000)]
 
 
 def test_a_sweeper_that_goes_to_sleep_in_the_next_cycle():

@@ -9,18 +9,22 @@ import bisect
 import contextlib
 import mmap
 import os
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from gotrace.binary.elf import Elf
 from gotrace.binary.program import GoProgram
-from gotrace.errors import BinaryError
+from gotrace.errors import BinaryError, GotraceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gotrace.kernel.process import Mapping, Process
+
+# A library that is loaded while the process is traced.
+_LOOK_AGAIN_S = 1.0
 
 USER, INLINED, KERNEL = "user", "inlined", "kernel"
 
@@ -74,10 +78,13 @@ class _File:
 class Symbols:
     """Names for the addresses of one process. Use `of`."""
 
-    def __init__(self, mappings: list[Mapping], descriptors: dict[str, int], kernel: list[tuple[int, str]]) -> None:
-        self._mappings = sorted(mappings, key=lambda each: each.begin)
-        self._begins = [each.begin for each in self._mappings]
-        self._descriptors = descriptors
+    def __init__(self, process: Process, stack: contextlib.ExitStack, kernel: list[tuple[int, str]]) -> None:
+        self._process = process
+        self._stack = stack
+        self._mappings: list[Mapping] = []
+        self._begins: list[int] = []
+        self._descriptors: dict[str, int] = {}
+        self._looked_s = 0.0
         self._files: dict[str, _File | None] = {}
         self._kernel = kernel
         self._known: dict[int, list[Symbol]] = {}
@@ -87,14 +94,20 @@ class Symbols:
     def of(cls, process: Process, kernel: bool = False) -> Iterator[Symbols]:
         """Open what ``process`` has mapped; with ``kernel`` read the kernel's names too, which only root is given."""
         with contextlib.ExitStack() as stack:
-            descriptors: dict[str, int] = {}
-            mappings = [each for each in process.mappings() if each.executable]
-            for each in mappings:
-                if each.path not in descriptors and each.path.startswith("/"):
-                    with contextlib.suppress(OSError):
-                        descriptors[each.path] = process.open_mapped(each)
-                        stack.callback(os.close, descriptors[each.path])
-            yield cls(mappings, descriptors, kernel_symbols() if kernel else [])
+            symbols = cls(process, stack, kernel_symbols() if kernel else [])
+            symbols._look()
+            yield symbols
+
+    def _look(self) -> None:
+        """Learn what the process has mapped by now."""
+        self._looked_s = time.monotonic()
+        self._mappings = [each for each in self._process.mappings() if each.executable]
+        self._begins = [each.begin for each in self._mappings]
+        for each in self._mappings:
+            if each.path not in self._descriptors and each.path.startswith("/"):
+                with contextlib.suppress(OSError):
+                    self._descriptors[each.path] = self._process.open_mapped(each)
+                    self._stack.callback(os.close, self._descriptors[each.path])
 
     def at(self, address: int) -> list[Symbol]:
         """The functions at ``address``, innermost first: inlined ones, then the function itself. Never empty."""
@@ -107,16 +120,23 @@ class Symbols:
         if address >> 63:
             index = bisect.bisect_right(self._kernel, (address, "\U0010ffff")) - 1
             return [Symbol(self._kernel[index][1] if index >= 0 else "[kernel]", "", 0, "", KERNEL)]
-        index = bisect.bisect_right(self._begins, address) - 1
-        if index < 0 or address >= self._mappings[index].end:
+        mapping = self._mapping(address)
+        if mapping is None and time.monotonic() - self._looked_s > _LOOK_AGAIN_S:
+            with contextlib.suppress(GotraceError):  # gone, or root was given up
+                self._look()
+            mapping = self._mapping(address)
+        if mapping is None:
             return [Symbol("[unknown]", "", 0, "", USER)]
-        mapping = self._mappings[index]
         file = self._file(mapping.path)
         vaddr = file.vaddr(address - mapping.begin + mapping.offset) if file is not None else None
         if file is None or vaddr is None:
             name = os.path.basename(mapping.path) or "unknown"
             return [Symbol(f"[{name.strip('[]')}]", "", 0, name, USER)]
         return file.at(vaddr)
+
+    def _mapping(self, address: int) -> Mapping | None:
+        index = bisect.bisect_right(self._begins, address) - 1
+        return self._mappings[index] if index >= 0 and address < self._mappings[index].end else None
 
     def _file(self, path: str) -> _File | None:
         if path not in self._files:

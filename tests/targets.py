@@ -173,6 +173,7 @@ def everywhere(arch: str) -> list[tuple[str, str, str, str]]:
     programs = ("gcload", "nongc", "periodic", "stacks")
     wanted = [(program, version, "stripped") for version in MATRIX for program in programs]
     wanted += [(program, NEWEST, "stripped") for program in ("lifecycle", "flood")]
+    wanted += [("planted", version, "stripped") for version in (MATRIX[0], "1.22.10", NEWEST)]
     wanted += [("gcload", version, flavour) for version, flavour in EVERYWHERE_FLAVOURS if version in MATRIX]
     return [(*one, arch) for one in wanted]
 

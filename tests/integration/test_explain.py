@@ -15,7 +15,7 @@ import pytest
 
 import targets
 
-pytestmark = pytest.mark.bpf
+pytestmark = [pytest.mark.bpf, pytest.mark.alone]
 
 MS = 1_000_000
 SECONDS = 8 if targets.EMULATED else 3
@@ -57,7 +57,8 @@ def planted(start, trace, request):
     """planted(mode, *arguments, version=, env=, cause=) -> Planted; ``cause(target, end)`` plants it from outside."""
 
     def run(mode, *arguments, version=targets.NEWEST, env=None, cause=None):
-        target = start(targets.build("planted", version), mode, str(SECONDS), *arguments, env=env)
+        pace = {"GAP_US": "3000"} if targets.EMULATED else {}
+        target = start(targets.build("planted", version), mode, str(SECONDS), *arguments, env={**pace, **(env or {})})
         time.sleep(0.3)
         tracer = trace("--pid", str(target.pid), "--explain", "--top", "1000", "--min-pause", "1ms")
         watchdog = threading.Timer(SECONDS + 60, target.process.kill)

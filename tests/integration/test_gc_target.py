@@ -155,7 +155,7 @@ def test_kernels_without_links_for_uprobes(start, monkeypatch):
     with Process.open(target.pid) as process, session.opened([gc], process) as tracing:
         target.go()
         truth = target.truth()
-        decoder = gc.decoder(tracing)
+        decoder = gc.decoder(tracing.header(0), tracing.static_text)
         pauses = decoder.feed(tracing.read()).pauses
     assert target.finish() == 0
     totals = {}

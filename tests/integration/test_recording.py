@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 import targets
-from conftest import GOTRACE
+from conftest import GOTRACE, until
 from gotrace.recording import format as form
 from gotrace.recording.reader import Recording
 
@@ -150,7 +150,8 @@ def test_kill_9_loses_at_most_the_last_second(tmp_path, start):
     recorder = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     recorder.stderr.readline()
     target.go()
-    time.sleep(2.5)
+    until(lambda: path.exists() and path.stat().st_size > 3000, 30)
+    time.sleep(2)
     killed = time.monotonic_ns()
     recorder.send_signal(signal.SIGKILL)
     recorder.wait()

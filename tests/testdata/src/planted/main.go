@@ -175,12 +175,16 @@ func main() {
 			finished <- true
 		}()
 	}
+	gap := int64(100)
+	if text := os.Getenv("GAP_US"); text != "" {
+		gap, _ = strconv.ParseInt(text, 10, 64)
+	}
 	var stats runtime.MemStats
 	stops := 0
 	for time.Now().Before(end) {
 		runtime.ReadMemStats(&stats)
 		stops++
-		for pause := now() + 100000; now() < pause; {
+		for pause := now() + gap*1000; now() < pause; {
 		}
 	}
 	done.Store(true)

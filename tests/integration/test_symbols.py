@@ -1,0 +1,76 @@
+"""Names for addresses of running programs, against `go tool addr2line`, `nm` and the kernel."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+
+import pytest
+
+import targets
+from conftest import until
+from gotrace.kernel.process import Process
+from gotrace.symbols import KERNEL, Symbols, kernel_symbols
+
+pytestmark = pytest.mark.bpf
+
+
+def bias_of(process, path):
+    """How far the executable is moved from where it was linked to, by its own first address."""
+    from gotrace.binary.program import GoProgram
+
+    with GoProgram.open(path) as program:
+        bias = process.load_bias(program.elf.first_vaddr) if program.pie else 0
+        entries = program.pclntab.entries.tolist()
+    return bias, entries
+
+
+@pytest.mark.parametrize(
+    ("version", "flavour", "twin"), [("1.22.10", "stripped", "default"), (targets.NEWEST, "pie", "pie")]
+)
+def test_go_functions(start, version, flavour, twin):
+    """Function, file and line of the outermost frame of any address, stripped or not, moved or not."""
+    path = targets.build("gcload", version, flavour)
+    target = start(path, "-seconds", "1")
+    until(lambda: os.readlink(f"/proc/{target.pid}/exe") == str(path))
+    with Process.open(target.pid) as process, Symbols.of(process) as symbols:
+        bias, entries = bias_of(process, path)
+        chosen = random.Random(1).sample(entries[:-1], 200)
+        named = [symbols.at(bias + entry)[-1] for entry in chosen]
+    asked = "".join(f"{entry:#x}\n" for entry in chosen)
+    go = targets.go(version)
+    command = [str(go), "tool", "addr2line", str(targets.build("gcload", version, twin))]
+    told = subprocess.run(
+        command, input=asked, capture_output=True, text=True, check=True, env=targets.environment(version)
+    ).stdout.splitlines()
+    for symbol, function, place in zip(named, told[::2], told[1::2], strict=True):
+        assert symbol.function == function.replace("·", ".")
+        if symbol.line:
+            assert f"{symbol.file}:{symbol.line}" == place
+
+
+def test_functions_of_c_libraries(start):
+    """By the library's dynamic symbols, which is all a distribution leaves in it."""
+    target = start(targets.build("cgo", targets.NEWEST, "cgo-external"))
+    until(lambda: "libc.so" in open(f"/proc/{target.pid}/maps").read())
+    with Process.open(target.pid) as process, Symbols.of(process) as symbols:
+        libc = next(each for each in process.mappings() if each.executable and "libc.so" in each.path)
+        lines = subprocess.run(
+            ["readelf", "-W", "--dyn-syms", libc.path], capture_output=True, text=True, check=True
+        ).stdout
+        address = next(int(line.split()[1], 16) for line in lines.splitlines() if " malloc@@" in line)
+        (found,) = symbols.at(libc.begin - libc.offset + address + 4)
+        assert found.function.startswith("malloc") and found.module == os.path.basename(libc.path)
+
+
+def test_the_kernels_functions(start):
+    target = start(targets.build("gcload"), "-seconds", "1")
+    known = dict(kernel_symbols())
+    assert len(known) > 10_000
+    address, name = next((address, name) for address, name in known.items() if name == "schedule")
+    with Process.open(target.pid) as process, Symbols.of(process, kernel=True) as symbols:
+        assert symbols.at(address + 1) == [(name, "", 0, "", KERNEL)]
+        assert symbols.at(0x10)[0].function == "[unknown]"
+        vdso = next(each for each in process.mappings() if each.path == "[vdso]")
+        assert symbols.at(vdso.begin + 1)[0].function == "[vdso]"

@@ -33,7 +33,8 @@ def test_go_functions(start, version, flavour, twin):
     """Function, file and line of the outermost frame of any address, stripped or not, moved or not."""
     path = targets.build("gcload", version, flavour)
     target = start(path, "-seconds", "1")
-    until(lambda: os.readlink(f"/proc/{target.pid}/exe") == str(path))
+    with Process.open(target.pid) as process:
+        until(lambda: any(each.executable and each.path == str(path) for each in process.mappings()))
     with Process.open(target.pid) as process, Symbols.of(process) as symbols:
         bias, entries = bias_of(process, path)
         chosen = random.Random(1).sample(entries[:-1], 200)

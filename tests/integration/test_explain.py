@@ -165,14 +165,14 @@ def test_stopped_by_a_signal(planted):
         while time.monotonic() < end:
             target.process.send_signal(19)
             begin = now_ns()
-            time.sleep(0.005)
+            time.sleep(0.02)
             target.process.send_signal(18)
             spans.append((begin, now_ns()))
             time.sleep(0.01)
         return spans
 
-    # One stop comes right after the other, so that the first to wait for a stopped thread waits for nearly all of the 5 ms.
-    planted("spin", cause=plant).named("stopped by a signal", 10, 4 * MS)
+    # One stop comes right after the other, so the first to wait for a stopped thread waits for nearly all of the 20 ms.
+    planted("spin", cause=plant).named("stopped by a signal", 10, 12 * MS)
 
 
 # In a process of its own: only the thread that attached may go on with the one it holds.

@@ -32,7 +32,6 @@ class Recorder:
     def __init__(self, file: BinaryIO, name: str, session: Session, symbols: Symbols | None) -> None:
         self.name = name
         self.failure: OSError | None = None
-        self.rows = 0
         self._file = file
         self._session = session
         self._writer: Writer | None = None
@@ -82,7 +81,6 @@ class Recorder:
             if now - self._flushed_ns > _FLUSH_NS:
                 self._writer.flush()
                 self._flushed_ns = now
-            self.rows = self._writer.rows
 
     def _note_texts(self, events: Events) -> None:
         assert self._writer is not None
@@ -110,7 +108,6 @@ class Recorder:
         if self._writer is not None and self.failure is None:
             with self._kept():
                 self._writer.close(end)
-                self.rows = self._writer.rows
 
     @contextlib.contextmanager
     def _kept(self) -> Iterator[None]:

@@ -34,7 +34,7 @@ struct thread {
 	u64 fault_address;
 	u64 burst_ns; /* the beginning and the end of page faults in close succession */
 	u64 burst_end_ns;
-	u64 burst_faults; /* their number, and BURST_* flags */
+	u64 burst_faults; /* their number, and FAULT_* flags */
 	u64 signal_ns;	  /* since when a SIGURG is sent and not delivered */
 	u64 stop;	  /* the number of the stop in which one was delivered last */
 	u32 deliveries;	  /* how many in that stop */
@@ -157,6 +157,19 @@ static __always_inline u64 user_stack(void *ctx, u64 time_ns)
 			     walk->pc[i + 2]);
 	stacks.update(&number, &seen);
 	return number;
+}
+
+/* Whether the stack that `user_stack` has just walked is that of a system call: it will go on behind the instruction. */
+static __always_inline u64 is_in_syscall(void)
+{
+	u32 code = 0;
+	int zero = 0;
+	struct frames *walk = walks.lookup(&zero);
+
+	if (!walk || !walk->pc[0])
+		return 0;
+	bpf_probe_read_user(&code, SYSCALL_BYTES, (void *)(walk->pc[0] - SYSCALL_BYTES));
+	return code == SYSCALL_INSTRUCTION;
 }
 
 /* Emit the page faults that came one right after the other, and forget them. */
@@ -336,13 +349,10 @@ static __always_inline void gets_cpu(struct bpf_raw_tracepoint_args *ctx, struct
 
 	if (!thread || !thread->off_ns)
 		return;
-	if (stop->active || thread->off_ns < stop->end_ns) {
-		if (is_throttled(cfg, next))
-			thread->flags |= BACK_THROTTLED;
+	if (stop->active || thread->off_ns < stop->end_ns)
 		emit_of(tid, KIND_OFF_CPU, time_ns, thread->off_ns, thread->wake_ns,
-			(u64)(thread->state & 0xffff) | (u64)thread->flags << 16 | (u64)thread->waker << 32, 0,
-			thread->stack);
-	}
+			(u64)(thread->state & 0xffff) | (u64)thread->flags << 16 | (u64)thread->waker << 32, thread->stack,
+			0);
 	thread->off_ns = 0;
 	thread->wake_ns = 0;
 }
@@ -442,7 +452,7 @@ int on_tracepoint__signal_deliver(struct bpf_raw_tracepoint_args *ctx)
 	u32 tid = bpf_get_current_pid_tgid();
 	struct stop *stop = current_stop();
 	struct thread *thread;
-	u64 time_ns, sent_ns;
+	u64 time_ns, sent_ns, stack;
 
 	if ((int)ctx->args[0] != SIGURG || !is_own(stop))
 		return 0;
@@ -462,7 +472,8 @@ int on_tracepoint__signal_deliver(struct bpf_raw_tracepoint_args *ctx)
 	if (thread->stop != stop->number) {
 		thread->stop = stop->number;
 		thread->deliveries = 0;
-		emit(KIND_PREEMPT_SIGNAL, time_ns, sent_ns, user_stack(ctx, time_ns), 0, 0, 0);
+		stack = user_stack(ctx, time_ns);
+		emit(KIND_PREEMPT_SIGNAL, time_ns, sent_ns, stack, is_in_syscall(), 0, 0);
 	}
 	thread->deliveries++;
 	return 0;

@@ -13,7 +13,13 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from gotrace.errors import BinaryError
+
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from gotrace.binary.code import Site
+    from gotrace.binary.program import GoProgram
     from gotrace.kernel.bpf import BpfObject
 
 
@@ -125,6 +131,57 @@ class Plan:
         points = tuple(Point(**{**point, "code": bytes.fromhex(point["code"])}) for point in data["points"])
         missing = tuple(Missing(**item) for item in data["missing"])
         return cls(**{**data, "points": points, "missing": missing, "addresses": tuple(data["addresses"])})
+
+
+class PlanBuilder:
+    """Collects the points of a plan; what cannot be had goes to ``missing`` with its reason."""
+
+    def __init__(self, program: GoProgram) -> None:
+        self.program = program
+        self.points: list[Point] = []
+        self.missing: list[Missing] = []
+        self.config: dict[str, int] = {}
+
+    def add(self, name: str, c_program: str, sites: Callable[[], Sequence[Site]]) -> bool:
+        """Add every site of a probe, or say why there is none."""
+        try:
+            found = sites()
+        except BinaryError as error:
+            self.missing.append(Missing(name, error.message))
+            return False
+        if not found:
+            self.missing.append(Missing(name, "the instruction to probe is not in this executable"))
+        for site in found:
+            self.points.append(Point(name, c_program, **dataclasses.asdict(site)))
+        return bool(found)
+
+    def lacks(self, name: str, reason: str) -> None:
+        self.missing.append(Missing(name, reason))
+
+    def plan(self, facts: dict[str, Any], addresses: Sequence[str] = ()) -> Plan:
+        """What was collected; ``addresses`` and ``facts`` as in `Plan`."""
+        program = self.program
+        return Plan(
+            go_version=program.go_version,
+            build_id=program.build_id,
+            arch=program.arch,
+            stripped=program.stripped,
+            pie=program.pie,
+            first_vaddr=program.elf.first_vaddr,
+            points=tuple(self.points),
+            config=self.config,
+            addresses=tuple(addresses),
+            missing=tuple(self.missing),
+            facts=facts,
+        )
+
+
+def is_inlined(program: GoProgram, symbol: str) -> bool:
+    """Whether the compiler put copies of ``symbol`` into other functions; where that cannot be told, it may have."""
+    try:
+        return bool(program.pclntab.inlined_in(symbol))
+    except BinaryError:
+        return True
 
 
 def all_probes() -> dict[str, Any]:

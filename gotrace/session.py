@@ -12,7 +12,7 @@ import dataclasses
 import mmap
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +82,7 @@ class Session:
         self.process = process
         self.parts = parts
         self.attach_ns = 0
-        self.exe = exe  # a descriptor: stays readable when the process is gone and when root is given up
+        self._exe = exe  # a descriptor: stays readable when the process is gone and when root is given up
         self._ns_per_hit = (0.0, 0.0)
         self._bias = bias
         self._ring: RingReader | None = None
@@ -149,7 +149,7 @@ class Session:
         from gotrace.binary.elf import Elf
 
         try:
-            with Elf(mmap.mmap(self.exe, 0, prot=mmap.PROT_READ), self.process.exe_path) as elf:
+            with Elf(mmap.mmap(self._exe, 0, prot=mmap.PROT_READ), self.process.exe_path) as elf:
                 return elf.read(address - self._bias, min(length, 256)).decode("utf-8", "replace")
         except GotraceError:
             return ""
@@ -191,13 +191,13 @@ def opened(modules: Sequence[Any], process: Process) -> Iterator[Session]:
     """
     begin = time.monotonic_ns()
     require_tracing()
-    prepared = [(module, *_prepared(module, process)) for module in modules]
+    prepared = _prepared(modules, process)
     ring_bytes = max(module.PROBE.ring_bytes for module in modules)
     fds: list[int] = []
     with bpf.closing_all(fds), contextlib.ExitStack() as stack:
         parts: dict[str, Part] = {}
         shared: dict[str, bpf.Map] = {}
-        for module, plan, obj in prepared:
+        for module, (plan, obj) in zip(modules, prepared, strict=True):
             wanted = {point.program for point in plan.points} | {name for name in obj.programs if not bpf.is_uprobe(name)}
             loaded = stack.enter_context(bpf.load(obj.with_ring(ring_bytes), wanted, shared))
             shared = {name: loaded.maps[name] for name in ("events", "lost")}
@@ -229,34 +229,44 @@ def _attach_to_kernel(program: int, name: str) -> Iterator[int]:
             yield bpf.attach_software_event(program, name.removeprefix(bpf.SOFTWARE_EVENT), cpu)
 
 
-def _prepared(module: Any, process: Process) -> tuple[Plan, bpf.BpfObject]:
-    """The plan for the target's executable and the compiled probe, from the cache or from two children at work."""
+def _prepared(modules: Sequence[Any], process: Process) -> list[tuple[Plan, bpf.BpfObject]]:
+    """Plans for the target's executable and compiled probes, from the cache or from children that all work at once."""
     from gotrace.kernel.compiler import host_cflags
 
-    probe: Probe = module.PROBE
-    source, cflags = probe.source(), probe.cflags()
-    plan_key = cache.key("plan", gotrace.__version__, _code_stamp(module), probe.stem, *process.identity())
-    object_key = cache.key("object", source, *cflags, *host_cflags(), _headers(), os.uname().machine)
-    plan_entry, object_entry = cache.get(plan_key), cache.get(object_key)
-    compiling = None if object_entry else Child(probe.compile)
-    resolving = None if plan_entry else Child(resolve, module.__name__, process.exe_path, cpu_seconds=30)
-    try:
-        plan = Plan.from_json(plan_entry) if plan_entry else None
-        if resolving is not None:
-            plan = resolving.result()
-    except GotraceError:
-        if compiling is not None:
-            compiling.abandon()
-        raise
-    assert plan is not None
-    obj = bpf.BpfObject.from_json(object_entry) if object_entry else None
-    if compiling is not None:
-        obj = compiling.result()
-        cache.put(object_key, obj.to_json())
-    assert obj is not None
-    if resolving is not None:
-        cache.put(plan_key, plan.to_json())
-    return plan, obj
+    exe = (gotrace.__version__, _code_stamp(), *process.identity())
+    host = (*host_cflags(), _headers(), os.uname().machine)
+    with contextlib.ExitStack() as stack:
+        plans, objects = [], []
+        for module in modules:
+            probe: Probe = module.PROBE
+            object_key = cache.key("object", probe.source(), *probe.cflags(), *host)
+            objects.append(_Made(stack, object_key, probe.compile))
+            plan_key = cache.key("plan", probe.stem, *exe)
+            plans.append(_Made(stack, plan_key, resolve, module.__name__, process.exe_path, cpu_seconds=30))
+        # The plans first: a target that cannot be traced need not wait for the compiler.
+        found = [Plan.from_json(each.json()) for each in plans]
+        return list(zip(found, (bpf.BpfObject.from_json(each.json()) for each in objects), strict=True))
+
+
+class _Made:
+    """Something that takes long to make: from the cache, or from a child that is at work until `json` is called."""
+
+    def __init__(self, stack: contextlib.ExitStack, key: str, make: Callable[..., Any], *args: Any, **limits: int) -> None:
+        self._key = key
+        self._entry = cache.get(key)
+        self._child = None if self._entry else Child(make, *args, **limits)
+        stack.callback(self._abandon)
+
+    def json(self) -> Any:
+        if self._child is not None:
+            child, self._child = self._child, None
+            self._entry = child.result().to_json()
+            cache.put(self._key, self._entry)
+        return self._entry
+
+    def _abandon(self) -> None:
+        if self._child is not None:
+            self._child.abandon()
 
 
 def resolve(module_name: str, path: str) -> Plan:
@@ -328,9 +338,12 @@ def _headers() -> str:
     return "".join(texts)
 
 
-def _code_stamp(module: Any) -> str:
+def _code_stamp() -> str:
     """Changes whenever the code that makes plans does: a plan of an older gotrace must not be used by a newer one."""
-    package = os.path.join(os.path.dirname(__file__), "binary")
-    with os.scandir(package) as files:
-        stamps = sorted(f"{file.name}:{file.stat().st_mtime_ns}" for file in files if file.is_file())
-    return ",".join([*stamps, str(os.stat(module.__file__).st_mtime_ns)])
+    from gotrace import binary, probe, probes
+
+    paths = [probe.__file__]
+    for package in (binary, probes):
+        with os.scandir(package.__path__[0]) as files:
+            paths += sorted(file.path for file in files if file.is_file())
+    return ",".join(f"{os.path.basename(path)}:{os.stat(path).st_mtime_ns}" for path in paths)

@@ -52,14 +52,12 @@ class _File:
         self._begins = np.array([at for at, _, _ in names], np.uint64)
         self._names = names
 
-    def vaddr(self, offset: int) -> int | None:
-        """The link-time address of a place in the file."""
-        for segment in self._elf.segments:
-            if segment.type == 1 and segment.offset <= offset < segment.offset + segment.filesz:
-                return offset - segment.offset + segment.vaddr
-        return None
-
-    def at(self, vaddr: int) -> list[Symbol]:
+    def at(self, offset: int) -> list[Symbol]:
+        """The functions at a place in the file, innermost first."""
+        whole = [Symbol(f"[{self._module}]", "", 0, self._module, USER)]
+        vaddr = self._elf.vaddr(offset)
+        if vaddr is None:
+            return whole
         if self._go is not None:
             with contextlib.suppress(BinaryError):
                 frames = self._go.pclntab.frames(vaddr)
@@ -72,7 +70,7 @@ class _File:
             begin, size, name = self._names[index]
             if vaddr < begin + max(size, 1):
                 return [Symbol(name, "", 0, self._module, USER)]
-        return [Symbol(f"[{self._module}]", "", 0, self._module, USER)]
+        return whole
 
 
 class Symbols:
@@ -128,11 +126,10 @@ class Symbols:
         if mapping is None:
             return [Symbol("[unknown]", "", 0, "", USER)]
         file = self._file(mapping.path)
-        vaddr = file.vaddr(address - mapping.begin + mapping.offset) if file is not None else None
-        if file is None or vaddr is None:
+        if file is None:
             name = os.path.basename(mapping.path) or "unknown"
             return [Symbol(f"[{name.strip('[]')}]", "", 0, name, USER)]
-        return file.at(vaddr)
+        return file.at(address - mapping.begin + mapping.offset)
 
     def _mapping(self, address: int) -> Mapping | None:
         index = bisect.bisect_right(self._begins, address) - 1

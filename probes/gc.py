@@ -17,14 +17,12 @@ Every probe sits on an instruction the kernel emulates where there is one; see `
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from gotrace.errors import BinaryError
-from gotrace.probe import Kind, Missing, Plan, Point, Probe
+from gotrace.probe import Kind, Plan, PlanBuilder, Probe, is_inlined
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from gotrace.analysis.pauses import GcDecoder
     from gotrace.binary.code import Site
@@ -87,50 +85,7 @@ PROBE = Probe(
 )
 
 
-class Builder:
-    """Collects the points of a plan; what cannot be had goes to ``missing`` with its reason."""
-
-    def __init__(self, program: GoProgram) -> None:
-        self.program = program
-        self.points: list[Point] = []
-        self.missing: list[Missing] = []
-        self.config: dict[str, int] = {}
-
-    def add(self, name: str, c_program: str, sites: Callable[[], Sequence[Site]]) -> bool:
-        """Add every site of a probe, or say why there is none."""
-        try:
-            found = sites()
-        except BinaryError as error:
-            self.missing.append(Missing(name, error.message))
-            return False
-        if not found:
-            self.missing.append(Missing(name, "the instruction to probe is not in this executable"))
-        for site in found:
-            self.points.append(Point(name, c_program, **dataclasses.asdict(site)))
-        return bool(found)
-
-    def lacks(self, name: str, reason: str) -> None:
-        self.missing.append(Missing(name, reason))
-
-    def plan(self, facts: dict[str, Any], addresses: Sequence[str] = ()) -> Plan:
-        """What was collected; ``addresses`` and ``facts`` as in `Plan`."""
-        program = self.program
-        return Plan(
-            go_version=program.go_version,
-            build_id=program.build_id,
-            arch=program.arch,
-            stripped=program.stripped,
-            pie=program.pie,
-            first_vaddr=program.elf.first_vaddr,
-            points=tuple(self.points),
-            config=self.config,
-            addresses=tuple(addresses),
-            missing=tuple(self.missing),
-            facts=facts,
-        )
-
-
-def _add_goroutine(build: Builder, layout: Layout) -> None:
+def _add_goroutine(build: PlanBuilder, layout: Layout) -> None:
     """Who stopped the world: offsets in g and m, and the goroutine that only ever starts periodic collections."""
     fields = {"g_m": ("g", "m"), "m_curg": ("m", "curg"), "g_goid": ("g", "goid"), "g_startpc": ("g", "startpc")}
     unknown = [name for struct, name in fields.values() if not layout.has(f"runtime.{struct}", name)]
@@ -145,7 +100,7 @@ def _add_goroutine(build: Builder, layout: Layout) -> None:
         build.config["forcegc_pc"] = helper.entry
 
 
-def _add_cycle(build: Builder, found: Globals) -> None:
+def _add_cycle(build: PlanBuilder, found: Globals) -> None:
     """The summary of each cycle, from the runtime's globals."""
     from gotrace.binary import code
 
@@ -194,15 +149,7 @@ def decoder(header: dict[str, Any], text: Callable[[int, int], str]) -> GcDecode
 START, STOP = "runtime.startTheWorldWithSema", "runtime.stopTheWorldWithSema"
 
 
-def is_inlined(program: GoProgram, symbol: str) -> bool:
-    """Whether the compiler put copies of ``symbol`` into other functions; where that cannot be told, it may have."""
-    try:
-        return bool(program.pclntab.inlined_in(symbol))
-    except BinaryError:
-        return True
-
-
-def _add_stops(build: Builder, layout: Layout) -> None:
+def _add_stops(build: PlanBuilder, layout: Layout) -> None:
     """Stops and restarts: what a stop leaves for its restart comes first, so that it is never missed by itself."""
     from gotrace.binary import code
 
@@ -255,7 +202,7 @@ def plan(program: GoProgram) -> Plan:
     from gotrace.binary.layout import layout_of, stw_reasons
     from gotrace.binary.moduledata import NEWEST_KNOWN
 
-    build = Builder(program)
+    build = PlanBuilder(program)
     version = program.version
     layout = layout_of(program)
     _add_goroutine(build, layout)

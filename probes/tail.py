@@ -18,8 +18,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gotrace.probe import Kind, Plan, Probe
-from gotrace.probes.gc import START, STOP, Builder, is_inlined, restart_end
+from gotrace.probe import Kind, Plan, PlanBuilder, Probe, is_inlined
+from gotrace.probes.gc import START, STOP, restart_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gotrace.kernel.process import Process
 
 STOPPED, HANDED_OFF = 0, 1
-OFF_THROTTLED, WAKE_THROTTLED, BACK_THROTTLED, OFF_IN_FAULT = 1, 2, 4, 8
+OFF_THROTTLED, WAKE_THROTTLED, OFF_IN_FAULT = 1, 2, 4
 FAULT_MAJOR, FAULT_INTERRUPTED = 1, 2
 
 PROBE = Probe(
@@ -41,8 +41,9 @@ PROBE = Probe(
         Kind("p_stopped", 0x202, ("p", "how", "signal_ns", "deliveries")),
         Kind("restart_done", 0x203, ("restart_ns", "number")),
         # at the end of the time off the CPU; word: state (16 bits), flags (16), who woke it (32)
-        Kind("off_cpu", 0x204, ("off_ns", "wake_ns", "word", "unused", "stack")),
-        Kind("preempt_signal", 0x205, ("sent_ns", "stack")),
+        Kind("off_cpu", 0x204, ("off_ns", "wake_ns", "word", "stack")),
+        # in_syscall: 1 if the thread was on its way back from a system call
+        Kind("preempt_signal", 0x205, ("sent_ns", "stack", "in_syscall")),
         # faults in close succession; count: their number (32), flags of any (32)
         Kind("faults", 0x206, ("begin_ns", "end_ns", "count", "address")),
         # three frames, innermost first; place: index of the first (32), how many the stack has (32)
@@ -67,7 +68,6 @@ PROBE = Probe(
         "HANDED_OFF": HANDED_OFF,
         "OFF_THROTTLED": OFF_THROTTLED,
         "WAKE_THROTTLED": WAKE_THROTTLED,
-        "BACK_THROTTLED": BACK_THROTTLED,
         "OFF_IN_FAULT": OFF_IN_FAULT,
         "FAULT_MAJOR": FAULT_MAJOR,
         "FAULT_INTERRUPTED": FAULT_INTERRUPTED,
@@ -81,6 +81,7 @@ _KERNEL_FIELDS = {
     "task_tgid": ("task_struct", "tgid"),
     "task_comm": ("task_struct", "comm"),
     "task_state": ("task_struct", "__state"),
+    "task_state_before_5_14": ("task_struct", "state"),
     "task_throttled": ("task_struct", "throttled"),
     "task_queue": ("task_struct", "se.cfs_rq"),
     "queue_throttle_count": ("cfs_rq", "throttle_count"),
@@ -98,6 +99,8 @@ def settings(process: Process) -> dict[str, int]:
     if any(found[name] is None for name in _NEEDED):
         raise HostError("this kernel does not tell where its tasks' fields are (BTF)", "use one with CONFIG_DEBUG_INFO_BTF")
     known = {name: offset for name, offset in found.items() if offset is not None}
+    before = known.pop("task_state_before_5_14", 0)
+    known.setdefault("task_state", before)
     if "queue_throttle_count" not in known:
         known.pop("task_queue", None)
     # In a container the kernel's own number of the process is learned from its first stop.
@@ -126,7 +129,7 @@ def plan(program: GoProgram) -> Plan:
     from gotrace.binary import code
     from gotrace.binary.layout import layout_of
 
-    build = Builder(program)
+    build = PlanBuilder(program)
     layout = layout_of(program)
     if layout.has("runtime.g", "m") and layout.has("runtime.m", "p"):
         build.config["g_m"] = layout.offset("runtime.g", "m")

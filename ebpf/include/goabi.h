@@ -4,7 +4,7 @@
  * architecture #if: to port, give the registers as the kernel lays them out for uprobe programs, then the argument
  * registers in order, the result register, the g register, SP, the frame pointer, and the return address as long as the
  * function has no frame record of its own: at its entry, at its RET, and anywhere in a leaf function. Sub-word arguments
- * leave garbage in the upper bits of their register: mask them.
+ * leave garbage in the upper bits of their register: mask them. Then the instruction that makes a system call.
  */
 #ifndef GOTRACE_GOABI_H
 #define GOTRACE_GOABI_H
@@ -29,6 +29,9 @@ struct pt_regs {
 #define GO_SP(ctx) ((ctx)->sp)
 #define GO_FP(ctx) ((ctx)->bp)
 #define GO_CALLER(ctx) read_user((ctx)->sp)
+
+#define SYSCALL_INSTRUCTION 0x050f
+#define SYSCALL_BYTES 2
 #else
 struct pt_regs {
 	__u64 regs[31];
@@ -47,6 +50,9 @@ struct pt_regs {
 #define GO_SP(ctx) ((ctx)->sp)
 #define GO_FP(ctx) ((ctx)->regs[29])
 #define GO_CALLER(ctx) ((ctx)->regs[30])
+
+#define SYSCALL_INSTRUCTION 0xd4000001
+#define SYSCALL_BYTES 4
 #endif
 
 /* What a perf event's program gets (struct bpf_perf_event_data): the registers as user space had them, then these. */

@@ -4,7 +4,8 @@ At any moment of a stop the world waits for one thread, its owner: while Ps are 
 which stops last (a P may change threads meanwhile), from then on the thread that asked for the stop. What the owner was
 doing is known without sampling, from four signals: whether it was on a CPU, in which state it left it and whether its
 cgroup was throttled then, whether a page fault was open, and whether the preemption signal was pending (the thread is
-inside the kernel) or delivered without effect (code that cannot be preempted). What no evidence decides is `UNKNOWN`.
+inside the kernel: in a system call, or interrupted) or delivered without effect (code that cannot be preempted). What no
+evidence decides is `UNKNOWN`.
 
 Times are CLOCK_MONOTONIC nanoseconds.
 """
@@ -17,22 +18,20 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from gotrace.analysis.pauses import UNKNOWN as NOT_KNOWN
+from gotrace.analysis.pauses import Array, rows
 from gotrace.analysis.stacks import StackTable
 from gotrace.text import duration_text
-
-Array = npt.NDArray[Any]
 
 # The classes. HANDSHAKE is what every stop takes: sending a signal, its arrival, a thread's waking up; WORK is what the
 # stop is for.
 QUOTA, CPU, STOPPED, TRACED, FROZEN = "CPU quota", "waiting for a CPU", "stopped by a signal", "traced", "frozen"
-FAULT, KERNEL, NO_PREEMPT = "page fault", "in the kernel", "not preemptible"
+FAULT, KERNEL, INTERRUPTED, NO_PREEMPT = "page fault", "in the kernel", "interrupted", "not preemptible"
 LOCK, BLOCKED, HANDSHAKE, WORK, UNKNOWN = "runtime lock", "blocked", "handshake", "work", "unknown"
-CLASSES = (QUOTA, CPU, STOPPED, TRACED, FROZEN, FAULT, KERNEL, NO_PREEMPT, LOCK, BLOCKED, HANDSHAKE, WORK, UNKNOWN)
-CAUSES = CLASSES[:-3]
 _KEPT = (QUOTA, CPU, STOPPED, TRACED, FROZEN, FAULT)
+CAUSES = (*_KEPT, KERNEL, INTERRUPTED, NO_PREEMPT, LOCK, BLOCKED)
+CLASSES = (*CAUSES, HANDSHAKE, WORK, UNKNOWN)
 
 # What a healthy handshake takes at most; measured: delivery 5 us (p99 42), stopping after it 20-70 us, waking up 11 us.
 DELIVERY_NS, REACTION_NS, WAKE_UP_NS, UNSIGNALLED_NS = 50_000, 150_000, 50_000, 100_000
@@ -40,10 +39,17 @@ DELIVERY_NS, REACTION_NS, WAKE_UP_NS, UNSIGNALLED_NS = 50_000, 150_000, 50_000, 
 # The runtime sends its signal again every 100 us, in fact every 180 us; half of them may find the sender waiting itself.
 _RETRY_NS = 500_000
 
+# Two probes at the same place, and what a restart wakes, are no further apart.
+_SAME_NS = 1_000_000
+
+# A stop that is over meets its pause in the same batch of events or the next: one that never did is not kept.
+_FORGOTTEN_NS = 10_000_000_000
+
 NO_P = (1 << 64) - 1
 SIGNAL_FRAMES = ("runtime.sigtramp", "runtime.sigtrampgo", "runtime.sighandler", "runtime.sigreturn__sigaction")
 # task states at sched_switch: include/linux/sched.h
-_STOPPED, _TRACED, _FROZEN, _SLEEPING = 4, 8, 0x8000, 0x3
+_SLEEPING = 0x3
+_HELD = {0x8000: FROZEN, 8: TRACED, 4: STOPPED}
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,7 @@ class Signal(NamedTuple):
     sent: int  # 0 if that was not seen
     delivered: int
     stack: int
+    in_syscall: bool
 
 
 class PStop(NamedTuple):
@@ -215,21 +222,22 @@ class Explainer:
         """Add a batch of events and the pauses that were decoded from it."""
         self.stacks.feed(events)
         kinds = np.ascontiguousarray(events["kind"])
-        for tid, low, high, tgid in _columns(events, kinds == self.wire.task, "tid", "a", "b", "c"):
+        told = rows(events, kinds == self.wire.task)
+        for tid, low, high, tgid in zip(*(told[name].tolist() for name in ("tid", "a", "b", "c")), strict=True):
             name = (low.to_bytes(8, "little") + high.to_bytes(8, "little")).split(b"\0")[0]
             self.tasks[tid] = (name.decode("utf-8", "replace"), tgid)
-        for row in events.take(np.flatnonzero(np.isin(kinds, self._fields))).tolist():
+        for row in rows(events, np.isin(kinds, self._fields)).tolist():
             self._event(*row)
         for pause in pauses:
             self._pause(pause)
 
-    def _event(self, time: int, tid: int, kind: int, cpu: int, a: int, b: int, c: int, d: int, e: int) -> None:
+    def _event(self, time: int, tid: int, kind: int, cpu: int, a: int, b: int, c: int, d: int, _: int) -> None:
         wire, stop = self.wire, self._current
         if kind == wire.stop_asked:
             self._current = Stop(time, tid)
         elif kind == wire.off_cpu:
             state, flags, waker = c & 0xFFFF, c >> 16 & 0xFFFF, c >> 32
-            off = Off(a, time, b, state, flags, waker, cpu, e)
+            off = Off(a, time, b, state, flags, waker, cpu, d)
             for each in (stop, self._last):
                 if each is not None and a < (each.end or time):
                     each.off.setdefault(tid, []).append(off)
@@ -241,18 +249,20 @@ class Explainer:
             stop.stops.append(PStop(time, tid, a, b == wire.handed_off, c, d))
         elif kind == wire.preempt_signal:
             self._signals_seen = True
-            stop.signals.setdefault(tid, Signal(a, time, b))
+            stop.signals.setdefault(tid, Signal(a, time, b, bool(c)))
         elif kind == wire.faults:
             stop.bursts.setdefault(tid, []).append(Burst(a, b, c & 0xFFFFFFFF, c >> 32, d))
         elif kind == wire.restart_done and stop.stopper == tid:
             stop.restart, stop.end = max(a, stop.asked), time
             self._done.append(stop)
             self._last, self._current = stop, None
+            while self._done[0].end < time - _FORGOTTEN_NS:
+                del self._done[0]
 
     def _pause(self, pause: Any) -> None:
         end = int(pause["start_ns"] + pause["total_ns"] + pause["restart_lag_ns"])
         for number, stop in enumerate(self._done):
-            if stop.asked <= end and abs(stop.end - end) < 1_000_000 and stop.stopper == int(pause["tid"]):
+            if stop.asked <= end and abs(stop.end - end) < _SAME_NS and stop.stopper == int(pause["tid"]):
                 stop.pause, stop.end = pause, end
                 del self._done[: number + 1]
                 # the time it was asked for tells equals apart, and never compares stops
@@ -280,7 +290,7 @@ class Explainer:
             tid: off.end - end
             for tid, offs in stop.off.items()
             for off in offs
-            if off.end > end and restart <= off.wake <= end + 1_000_000
+            if off.end > end and restart <= off.wake <= end + _SAME_NS
         }
         return Explanation(
             stop,
@@ -302,10 +312,7 @@ class Explainer:
                 yield each.tid, each.time
         # The event is at the beginning of the P's stop: it is complete when that thread wakes the one which waits for it.
         sleeps = [off for off in stop.off.get(stop.stopper, []) if off.begin <= last.time < off.wake <= stopped]
-        yield (
-            last.tid,
-            max((off.wake for off in sleeps if not off.state & (_STOPPED | _TRACED | _FROZEN)), default=last.time),
-        )
+        yield last.tid, max((off.wake for off in sleeps if not off.state & sum(_HELD)), default=last.time)
 
     def _classify(
         self, stop: Stop, tid: int, begin: int, end: int, own_work: bool = False, depth: int = 0
@@ -330,12 +337,9 @@ class Explainer:
             waiting = waiting._replace(kind=QUOTA)
         elif off.wake and off.end - off.wake <= WAKE_UP_NS:
             waiting = waiting._replace(kind=HANDSHAKE)
-        if state & _FROZEN:
-            yield Piece(begin, wake, tid, FROZEN, off)
-        elif state & _TRACED:
-            yield Piece(begin, wake, tid, TRACED, off)
-        elif state & _STOPPED:
-            yield Piece(begin, wake, tid, STOPPED, off)
+        held = next((kind for bit, kind in _HELD.items() if state & bit), None)
+        if held is not None:
+            yield Piece(begin, wake, tid, held, off)
         elif state & _SLEEPING:
             yield from self._asleep(stop, tid, off, begin, wake, depth)
         else:
@@ -395,14 +399,15 @@ class Explainer:
         signal = stop.signals.get(tid)
         if signal is None:
             sent = next((each.signal_sent for each in stop.stops if each.tid == tid and each.signal_sent), end)
-            signal = Signal(sent, 1 << 63, 0)
+            signal = Signal(sent, 1 << 63, 0, False)
         sent = min(max(signal.sent or signal.delivered, begin), end)
         delivered = min(max(signal.delivered, sent), end)
         if begin < sent:
             yield from self._unsignalled(stop, tid, begin, sent, ever=self._signals_seen)
         if sent < delivered:
             took = min(signal.delivered, stop.stopped) - signal.sent
-            yield Piece(sent, delivered, tid, HANDSHAKE if took <= DELIVERY_NS else KERNEL, signal)
+            kind = HANDSHAKE if took <= DELIVERY_NS else KERNEL if signal.in_syscall else INTERRUPTED
+            yield Piece(sent, delivered, tid, kind, signal)
         if delivered < end:
             took = max((each.time for each in stop.stops if each.tid == tid), default=stop.stopped) - signal.delivered
             kind = HANDSHAKE if took <= REACTION_NS else NO_PREEMPT if self._resists(stop, tid, signal, took) else UNKNOWN
@@ -439,36 +444,39 @@ class Explainer:
         return self._names(self.stacks.lookups(stack))
 
 
+# Of the causes that need no more than the thread and the time.
+_SENTENCES = {
+    WORK: "the runtime's own work in the stop took {took}",
+    QUOTA: "{who} was kept from running for {took} by its cgroup's CPU quota",
+    STOPPED: "{who} was stopped by a signal (SIGSTOP) for {took}",
+    TRACED: "{who} was held by a debugger (ptrace) for {took}",
+    FROZEN: "{who} was frozen by its cgroup's freezer for {took}",
+    UNKNOWN: "{took} of thread {tid} are not explained by what was seen",
+}
+
+
 def sentence(told: Explanation, explainer: Explainer) -> str:
     """What a person on call needs: whom the world was waiting for, and what kept it."""
     cause = told.cause
     of_it = [piece for piece in told.pieces if piece.kind == cause]
     if not of_it:
         return "nothing took any time"
-    by_thread = _longest_first((piece.tid, piece.length) for piece in of_it)
-    tid, length = by_thread[0]
+    tid, length = _longest_first((piece.tid, piece.length) for piece in of_it)[0]
     who = f"thread {tid}"
     if tid == told.stop.stopper:
         who += " (which stops the world)"
-    about = max((piece for piece in of_it if piece.tid == tid), key=lambda piece: piece.length).about
-    took = duration_text(sum(piece.length for piece in of_it if piece.tid == tid))
+    its_own = [piece for piece in of_it if piece.tid == tid]
+    about = max(its_own, key=lambda piece: piece.length).about
+    took = duration_text(length)
     if cause == HANDSHAKE:
         return f"nothing unusual: asking every P to stop took {duration_text(sum(piece.length for piece in told.stopping))}"
-    if cause == WORK:
-        return f"the runtime's own work in the stop took {took}"
-    if cause == QUOTA:
-        return f"{who} was kept from running for {took} by its cgroup's CPU quota"
+    if cause in _SENTENCES:
+        return _SENTENCES[cause].format(who=who, took=took, tid=tid)
     if cause == CPU:
-        other = _who_ran([piece for piece in of_it if piece.tid == tid], told, explainer)
+        other = _who_ran(its_own, told, explainer)
         if not other:
             return f"{who} was ready and got an idle CPU only after {took}: the machine, or its hypervisor, was slow"
         return f"{who} was ready and waited {took} for a CPU that {other} had"
-    if cause == STOPPED:
-        return f"{who} was stopped by a signal (SIGSTOP) for {took}"
-    if cause == TRACED:
-        return f"{who} was held by a debugger (ptrace) for {took}"
-    if cause == FROZEN:
-        return f"{who} was frozen by its cgroup's freezer for {took}"
     if cause == FAULT:
         bursts = [piece.about for piece in of_it if isinstance(piece.about, Burst)]
         slept = any(isinstance(piece.about, Off) for piece in of_it)
@@ -491,11 +499,12 @@ def sentence(told: Explanation, explainer: Explainer) -> str:
         return f"{who} ran for {took} code that cannot be preempted: {place or 'its stack is not known'}"
     if cause == KERNEL:
         return f"{who} was in the kernel for {took}" + (f", called by {place}" if place else "")
+    if cause == INTERRUPTED:
+        code = f" while it ran {names[0]}" if names else ""
+        return f"{who} lost its CPU for {took}{code}: an interrupt, or the hypervisor, had it"
     if cause == LOCK:
         return f"{who} waited {took} for a lock of the runtime: {place}"
-    if cause == BLOCKED:
-        return f"{who} slept for {took}" + (f" in {place}" if place else "")
-    return f"{took} of thread {tid} are not explained by what was seen"
+    return f"{who} slept for {took}" + (f" in {place}" if place else "")  # BLOCKED
 
 
 def _who_ran(waits: list[Piece], told: Explanation, explainer: Explainer) -> str:
@@ -525,11 +534,6 @@ def _longest_first(lengths: Iterable[tuple[Any, int]]) -> list[tuple[Any, int]]:
     for key, length in lengths:
         sums[key] = sums.get(key, 0) + length
     return sorted(sums.items(), key=lambda each: -each[1])
-
-
-def _columns(events: Array, wanted: npt.NDArray[np.bool_], *names: str) -> list[tuple[int, ...]]:
-    rows = events.take(np.flatnonzero(wanted))
-    return list(zip(*(rows[name].tolist() for name in names), strict=True))
 
 
 def _among(names: Sequence[str], *wanted: str) -> bool:

@@ -100,6 +100,33 @@ class WireFormat:
         return max(self.stw, self.stw_work, self.cycle_clock, self.cycle_heap, self.cycle_work, self.sweep_end)
 
 
+class _ByCycle:
+    """A number for each cycle, until the cycle is forgotten."""
+
+    def __init__(self) -> None:
+        self._cycles = self._values = np.zeros(0, np.int64)
+
+    def add(self, cycles: Array, values: Array) -> None:
+        if len(cycles):
+            self._cycles = np.concatenate([self._cycles, cycles.astype(np.int64)])
+            self._values = np.concatenate([self._values, values.astype(np.int64)])
+
+    def of(self, cycles: Array) -> Array:
+        """The number last added for each of ``cycles``, UNKNOWN where there is none."""
+        if not len(self._cycles):
+            return np.full(len(cycles), UNKNOWN, np.int64)
+        order = np.argsort(self._cycles, kind="stable")
+        places = np.searchsorted(self._cycles, cycles.astype(np.int64), "right", order) - 1
+        at = order[np.maximum(places, 0)]
+        return np.where((places >= 0) & (self._cycles[at] == cycles), self._values[at], UNKNOWN)
+
+    def forget(self, before: int) -> None:
+        """Drop the cycles that come before ``before``."""
+        if len(self._cycles):
+            kept = self._cycles >= before
+            self._cycles, self._values = self._cycles[kept], self._values[kept]
+
+
 @dataclass
 class GcDecoder:
     """Turns batches of raw events into pauses, cycles and sweeps; holds what the next batch has to complete.
@@ -126,8 +153,8 @@ class GcDecoder:
     _last_cycle: int = UNKNOWN
     _last_pause_start: int = 0
     _last_swept: int = UNKNOWN
-    _triggers: _ByCycle = field(default_factory=lambda: _ByCycle())
-    _ended: _ByCycle = field(default_factory=lambda: _ByCycle())
+    _triggers: _ByCycle = field(default_factory=_ByCycle)
+    _ended: _ByCycle = field(default_factory=_ByCycle)
 
     def feed(self, events: Array) -> Batch:
         """Decode ``events`` (the ring's dtype) together with what earlier batches left over."""
@@ -300,30 +327,3 @@ class GcDecoder:
         self._last_swept = int(cycles.max(initial=self._last_swept))
         self._ended.forget(self._last_cycle)
         return out
-
-
-class _ByCycle:
-    """A number for each cycle, until the cycle is forgotten."""
-
-    def __init__(self) -> None:
-        self._cycles = self._values = np.zeros(0, np.int64)
-
-    def add(self, cycles: Array, values: Array) -> None:
-        if len(cycles):
-            self._cycles = np.concatenate([self._cycles, cycles.astype(np.int64)])
-            self._values = np.concatenate([self._values, values.astype(np.int64)])
-
-    def of(self, cycles: Array) -> Array:
-        """The number last added for each of ``cycles``, UNKNOWN where there is none."""
-        if not len(self._cycles):
-            return np.full(len(cycles), UNKNOWN, np.int64)
-        order = np.argsort(self._cycles, kind="stable")
-        places = np.searchsorted(self._cycles, cycles.astype(np.int64), "right", order) - 1
-        at = order[np.maximum(places, 0)]
-        return np.where((places >= 0) & (self._cycles[at] == cycles), self._values[at], UNKNOWN)
-
-    def forget(self, before: int) -> None:
-        """Drop the cycles that come before ``before``."""
-        if len(self._cycles):
-            kept = self._cycles >= before
-            self._cycles, self._values = self._cycles[kept], self._values[kept]

@@ -229,6 +229,13 @@ class Elf(contextlib.AbstractContextManager["Elf"]):
         segment = self._segment_at(vaddr)
         return vaddr - segment.vaddr + segment.offset
 
+    def vaddr(self, file_offset: int) -> int | None:
+        """The way back: the link-time address of a place in the file, None if it is not loaded."""
+        for segment in self._loads:
+            if segment.offset <= file_offset < segment.offset + segment.filesz:
+                return file_offset - segment.offset + segment.vaddr
+        return None
+
     def view_from(self, vaddr: int) -> npt.NDArray[np.uint8]:
         """Everything from ``vaddr`` to the end of its segment's file part, without a copy; raises BinaryError."""
         segment = self._segment_at(vaddr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -41,13 +41,17 @@ class Recording:
     """A recording that is being read. Use `open`.
 
     ``header`` is what was known at the beginning; ``end`` how the run ended, once every chunk has been read: None then
-    means that the file was cut off. ``position`` and ``size`` are bytes, for a progress bar.
+    means that the file was cut off. ``lost`` is how many events and numbers had been lost where reading has come to.
+    ``position`` and ``size`` are bytes, for a progress bar.
     """
 
     def __init__(self, path: str, stream: pa.ipc.RecordBatchStreamReader, file: pa.NativeFile) -> None:
         self.path = path
         self.size = os.path.getsize(path)
         self.end: dict[str, Any] | None = None
+        self.lost = 0
+        self._texts: dict[int, str] = {}
+        self._frames: dict[int, list[list[Any]]] = {}
         self._stream = stream
         self._file = file
         self.header = _header(path, stream.schema)
@@ -68,6 +72,14 @@ class Recording:
     @property
     def position(self) -> int:
         return int(self._file.tell())
+
+    def text(self, address: int, length: int) -> str:
+        """What stood in the executable at a run-time address; "" if that was not recorded up to here."""
+        return self._texts.get(address | length << 48, "")
+
+    def names(self, addresses: Sequence[int]) -> list[str]:
+        """The functions at ``addresses``, inlined ones too; innermost first if the addresses are."""
+        return [frame[0] for address in addresses for frame in self._frames.get(address, [])]
 
     def chunks(self) -> Iterator[Chunk]:
         """Every whole chunk, in order."""
@@ -93,9 +105,18 @@ class Recording:
             for row, text in zip(rows[own], data, strict=True)
         ]
         for note in notes:
-            if note.kind == form.END:
-                self.end = json.loads(note.data)
+            self._learn(note)
         return Chunk(np.delete(rows, own), notes)
+
+    def _learn(self, note: Note) -> None:
+        if note.kind == form.END:
+            self.end = json.loads(note.data)
+        elif note.kind == form.LOSS:
+            self.lost = note.a
+        elif note.kind == form.TEXT:
+            self._texts[note.a] = note.data.decode("utf-8", "replace")
+        elif note.kind == form.FRAMES:
+            self._frames[note.a] = json.loads(note.data)
 
 
 def _not_one(path: str) -> GotraceError:

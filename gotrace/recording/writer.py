@@ -29,7 +29,6 @@ class Writer:
     """
 
     def __init__(self, file: BinaryIO, header: dict[str, Any], dtype: np.dtype[Any]) -> None:
-        self.rows = 0
         self._dtype = dtype
         self._schema = schema(header, dtype)
         self._pending: list[Array] = []
@@ -52,24 +51,18 @@ class Writer:
 
     def flush(self) -> None:
         """Write everything added so far."""
-        count = self._held + len(self._notes)
-        if not count:
+        if not self._held and not self._notes:
             return
-        rows = np.zeros(count, self._dtype)
-        at = 0
-        for events in self._pending:
-            rows[at : at + len(events)] = events
-            at += len(events)
-        if self._notes:
-            rows["time_ns"][at:] = time.monotonic_ns()
-            rows["kind"][at:] = [kind for kind, _, _ in self._notes]
-            rows["a"][at:] = [a for _, a, _ in self._notes]
+        notes = np.zeros(len(self._notes), self._dtype)
+        notes["time_ns"] = time.monotonic_ns()
+        notes["kind"] = [kind for kind, _, _ in self._notes]
+        notes["a"] = [a for _, a, _ in self._notes]
+        rows = np.concatenate([*self._pending, notes])
         data = pa.array([data for _, _, data in self._notes], pa.binary())
-        column = pa.concat_arrays([pa.nulls(at, pa.binary()), data])
+        column = pa.concat_arrays([pa.nulls(self._held, pa.binary()), data])
         self._pending, self._held, self._notes = [], 0, []
         arrays = [pa.array(np.ascontiguousarray(rows[name])) for name in form.COLUMNS]
         self._stream.write_batch(pa.record_batch([*arrays, column], schema=self._schema))
-        self.rows += count
 
     def close(self, end: dict[str, Any]) -> None:
         """Write the last chunk, with how the run ended."""

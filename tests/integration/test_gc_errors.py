@@ -168,10 +168,10 @@ def test_executable_that_changes_after_it_was_resolved(sleeping, monkeypatch):
 
     real = session._prepared
 
-    def prepared(module, target):
-        plan, obj = real(module, target)
+    def prepared(modules, target):
+        [(plan, obj)] = real(modules, target)
         wrong = dataclasses.replace(plan.points[0], code=b"\x90" * len(plan.points[0].code))
-        return dataclasses.replace(plan, points=(wrong, *plan.points[1:])), obj
+        return [(dataclasses.replace(plan, points=(wrong, *plan.points[1:])), obj)]
 
     monkeypatch.setattr(session, "_prepared", prepared)
     with Process.open(sleeping(targets.build("lifecycle"))) as process:

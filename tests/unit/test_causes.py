@@ -30,7 +30,7 @@ def stack(number):
 
 
 def off(tid, begin, end, state=0, flags=0, wake=0, waker=0, at_stack=0):
-    return event(end, tid, "off_cpu", begin, wake, state | flags << 16 | waker << 32, 0, at_stack)
+    return event(end, tid, "off_cpu", begin, wake, state | flags << 16 | waker << 32, at_stack)
 
 
 def explained(*events, stopping, total, lag=0):
@@ -94,14 +94,21 @@ def test_user_code_that_the_signal_did_not_stop_is_not_accused():
     assert told.cause == causes.UNKNOWN
 
 
-def test_a_signal_that_waits_for_the_kernel():
+@pytest.mark.parametrize(
+    ("in_syscall", "cause", "says"),
+    [
+        (1, causes.KERNEL, "was in the kernel for 6.99 ms, called by main.spin"),
+        (0, causes.INTERRUPTED, "lost its CPU for 6.99 ms while it ran main.spin"),
+    ],
+)
+def test_a_signal_that_waits_for_the_kernel(in_syscall, cause, says):
     told, sentence = explained(
-        event(BEGIN + 7 * MS, LATE, "preempt_signal", BEGIN + 13 * US, 3),
+        event(BEGIN + 7 * MS, LATE, "preempt_signal", BEGIN + 13 * US, 3, in_syscall),
         p_stopped(BEGIN + 7 * MS + 30 * US, LATE, deliveries=1),
         stopping=7 * MS + 50 * US,
         total=7 * MS + 60 * US,
     )
-    assert told.cause == causes.KERNEL and "in the kernel for 6.99 ms, called by main.spin" in sentence
+    assert told.cause == cause and says in sentence
 
 
 @pytest.mark.parametrize(
@@ -188,7 +195,7 @@ def arbitrary(draw):
         state = draw(st.sampled_from([0, 1, 2, 4, 8, 0x100, 0x102, 0x8000]))
         return off(tid, min(early, time_ns), time_ns, state, draw(st.integers(0, 15)), draw(moments), draw(threads), number)
     if kind == "preempt_signal":
-        return event(time_ns, tid, kind, early, number)
+        return event(time_ns, tid, kind, early, number, draw(st.integers(0, 1)))
     if kind == "faults":
         return event(time_ns, tid, kind, early, draw(moments), 3 | draw(st.integers(0, 3)) << 32, 1)
     return event(time_ns, tid, kind, early)

@@ -30,15 +30,16 @@ class Planted:
         self.spans = spans
 
     def lengthened(self, least_ns=MS):
-        """The pauses of some length that consist of the planted cause for the most part, by the planter's clock.
+        """The pauses of some length that consist of the planted cause for the most part, by the planter's clocks.
 
         Not those which something else lengthened more, that happened to coincide: with as many busy threads as CPUs
-        there is always some waiting.
+        there is always some waiting. When the planter itself was without a CPU is not known, only for how long: all
+        of that may have been in the pause.
         """
         found = []
         for record in self.explained:
             begin, end = record["monotonic_ns"], record["monotonic_ns"] + record["length_ns"]
-            planted = sum(max(0, min(end, last) - max(begin, first)) for first, last in self.spans)
+            planted = sum(max(0, min(end, last) - max(begin, first) - max(0, idle)) for first, last, idle in self.spans)
             if record["length_ns"] >= least_ns and planted > record["length_ns"] / 2:
                 found.append(record)
         return found
@@ -148,7 +149,7 @@ def test_cpu_quota(planted):
             join.write_text(str(target.pid))
             begun.append(now_ns())
             time.sleep(max(0, end - time.monotonic()))
-            return [(begun[0], now_ns())]
+            return [(begun[0], now_ns(), 0)]
 
         run = planted("spin", cause=plant)
         # Two threads use up the quota in 6 to 12 ms, and wait for what is left of the period then.
@@ -167,7 +168,7 @@ def test_stopped_by_a_signal(planted):
             begin = now_ns()
             time.sleep(0.02)
             target.process.send_signal(18)
-            spans.append((begin, now_ns()))
+            spans.append((begin, now_ns(), 0))
             time.sleep(0.01)
         return spans
 
@@ -203,7 +204,7 @@ def test_held_by_a_debugger(planted):
     def plant(target, end):
         command = [sys.executable, "-c", PTRACE, str(target.pid), str(end)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-        return [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
+        return [(*map(int, line.split()), 0) for line in done.stdout.splitlines()]
 
     # Nearly all of the 15 ms, likewise: a shorter pause did not need the thread that was held.
     planted("spin", cause=plant).named("traced", 10, 10 * MS)
@@ -226,7 +227,7 @@ def test_another_process_on_the_same_cpu(planted, mode):
         time.sleep(max(0, end - time.monotonic()))
         hogs[0].kill()
         hogs[0].wait()
-        return [(begin + 200 * MS, now_ns())]
+        return [(begin + 200 * MS, now_ns(), 0)]
 
     found = planted(mode, cause=plant).named("waiting for a CPU", 10)
     # what there is besides is another thread of the program on the same CPU
@@ -235,7 +236,7 @@ def test_another_process_on_the_same_cpu(planted, mode):
 
 
 def test_many_ps(planted):
-    run = planted("spin", env={"GOMAXPROCS": "32"}, cause=lambda target, end: [(0, 1 << 62)])
+    run = planted("spin", env={"GOMAXPROCS": "32"}, cause=lambda target, end: [(0, 1 << 62, 0)])
     found = run.named("waiting for a CPU", 10)
     assert any("other threads of the program" in record["sentence"] for record in found)
 

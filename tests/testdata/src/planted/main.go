@@ -1,7 +1,7 @@
 // planted stops the world over and over and plants one cause that lengthens the stops: planted MODE SECONDS.
 //
 // It waits for a line on standard input, works for SECONDS, and prints one line of JSON: when the cause was at work, as
-// pairs of CLOCK_MONOTONIC nanoseconds. The modes:
+// CLOCK_MONOTONIC nanoseconds, [begin, end, how long its thread had no CPU meanwhile]. The modes:
 //
 //	spin     two goroutines that can be preempted at any moment: whatever lengthens a stop comes from outside
 //	locked   the same, each locked to its thread
@@ -30,6 +30,7 @@ const (
 	big            = 256 << 20
 	part           = 64 << 20
 	clockMonotonic = 1
+	clockThread    = 3 // CLOCK_THREAD_CPUTIME_ID
 	noHugePage     = 15 // MADV_NOHUGEPAGE
 	populateWrite  = 23 // MADV_POPULATE_WRITE, Linux 5.14
 )
@@ -37,20 +38,24 @@ const (
 var (
 	done  atomic.Bool
 	sink  atomic.Int64
-	spans [][2]int64
+	spans [][3]int64
 )
 
-func now() int64 {
+func clock(which uintptr) int64 {
 	var at syscall.Timespec
-	syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, clockMonotonic, uintptr(unsafe.Pointer(&at)), 0)
+	syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, which, uintptr(unsafe.Pointer(&at)), 0)
 	return at.Nano()
 }
 
-// plant notes when work was being done.
+func now() int64 { return clock(clockMonotonic) }
+
+// plant notes when work was being done, which needs a CPU.
 func plant(work func()) {
-	begin := now()
+	begin, ran := now(), clock(clockThread)
 	work()
-	spans = append(spans, [2]int64{begin, now()})
+	ran = clock(clockThread) - ran
+	end := now()
+	spans = append(spans, [3]int64{begin, end, end - begin - ran})
 }
 
 func mapped(size int) []byte {
@@ -146,7 +151,9 @@ func fileReader(name string) func() {
 			const dontNeed = 4 // POSIX_FADV_DONTNEED
 			syscall.Syscall6(syscall.SYS_FADVISE64, file.Fd(), 0, 0, dontNeed, 0, 0)
 		}
-		plant(func() { copy(into, memory[at:]) })
+		begin := now()
+		copy(into, memory[at:])
+		spans = append(spans, [3]int64{begin, now(), 0}) // waiting for the disk is part of it
 		at += len(into)
 	}
 }

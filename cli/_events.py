@@ -21,21 +21,19 @@ def command_for(stem: str) -> click.Command:
     @click.option("-d", "--duration", type=Duration(), help="Stop after this long (10s, 500ms, 2m).")
     def command(pid: int, duration: int | None) -> int:
         from gotrace import session
+        from gotrace.export.events import Events
         from gotrace.kernel.process import Process
 
         stop = StopRequest()
-        kinds = {kind.number: kind for kind in module.PROBE.kinds}
         with Process.open(pid) as process, session.opened([module], process) as tracing, stop.installed():
             print(f"Tracing pid {pid}… Ctrl-C to end.", file=sys.stderr, flush=True)
-            end = time.monotonic_ns() + duration if duration else None
+            begin_ns = time.monotonic_ns()
+            named = Events(tracing.header(begin_ns), tracing.static_text, lambda _: ())
+            end = begin_ns + duration if duration else None
             ended = False
             while not ended:
                 ended = tracing.wait(0.1) or stop.signal is not None or (end is not None and time.monotonic_ns() >= end)
-                events = tracing.read()
-                for time_ns, tid, number, cpu, *values in events.tolist():
-                    kind = kinds[number]
-                    columns = dict(zip(kind.columns, values, strict=False))
-                    click.echo(json.dumps({"type": kind.name, "monotonic_ns": time_ns, "tid": tid, "cpu": cpu, **columns}))
+                click.echo(named.lines(tracing.read()), nl=False)
             click.echo(json.dumps({"type": "summary", "received": tracing.ring.received, "lost": tracing.lost}))
         return 0
 

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import click
 
 from gotrace.cli._target import Duration, check_files
-from gotrace.errors import GotraceError, UsageError
-from gotrace.text import printable
-
-if TYPE_CHECKING:
-    from gotrace.recording.reader import Chunk, Recording
-
-# Smaller files are read before anybody looks.
-_SHOW_PROGRESS_FROM = 32 << 20
+from gotrace.errors import UsageError
 
 
 @click.command("report")
@@ -54,73 +43,14 @@ def command(
         raise UsageError("--interval must be longer than nothing", "write 1s or 500ms")
     check_files((output, hlog, hgrm, recording), force=True)  # whatever --force says, not over the recording itself
     check_files((output, hlog, hgrm), force)
-    from gotrace.cli._gc_run import GcRun, Outputs, complain_of
-    from gotrace.recording import format as form
+    from gotrace.cli._gc_run import Outputs, complain_of
+    from gotrace.cli._replay import check_probe, replay
     from gotrace.recording.reader import Recording
 
     with Recording.open(recording) as source:
-        if "gc" not in source.header["probes"]:
-            raise GotraceError(f"{printable(recording)} has no GC events", "record with --probes gc")
-        if explain and "tail" not in source.header["probes"]:
-            raise GotraceError(f"{printable(recording)} has no evidence to explain pauses", "record with --probes gc,tail")
-        texts: dict[int, str] = {}
-        frames: dict[int, list[list[str]]] = {}
-        lost = received = last_ns = 0
+        if explain:
+            check_probe(source, "tail", "evidence to explain pauses")
         with Outputs.opened(format_, output, hlog, hgrm, force, sys.stdout) as outputs:
-            run = GcRun(
-                source.header,
-                lambda address, length: texts.get(address | length << 48, ""),
-                lambda addresses: [frame[0] for address in addresses for frame in frames.get(address, [])],
-                outputs,
-                interval,
-                min_pause,
-                top if explain else 0,
-            )
-            run.start()
-            for chunk in chunks(source):
-                for note in chunk.notes:
-                    if note.kind == form.TEXT:
-                        texts[note.a] = note.data.decode("utf-8", "replace")
-                    elif note.kind == form.FRAMES:
-                        frames[note.a] = json.loads(note.data)
-                    elif note.kind == form.LOSS:
-                        lost = note.a
-                received += len(chunk.events)
-                if len(chunk.events):
-                    last_ns = int(chunk.events["time_ns"].max())
-                run.feed(chunk.events, lost)
-                if outputs.failed():
-                    break
-            run.finish(source.end or cut_off(last_ns - run.begin_ns, received, lost))
+            replay(source, outputs, interval, min_pause, top if explain else 0)
         complain_of(outputs.failed())
     return 0
-
-
-def cut_off(duration_ns: int, received: int, lost: int) -> dict[str, object]:
-    """What stands for the end of a recording that has none: how it ended, and what it cost, is not known."""
-    print("gotrace: the recording was cut off: this is all up to its last whole part", file=sys.stderr)
-    cost = dict.fromkeys(("probe_hits", "target_ns_estimate", "tool_cpu_s", "tool_rss_bytes"), 0)
-    return {
-        "duration_ns": max(0, duration_ns),
-        "ended": "recording cut off",
-        "received": received,
-        "lost": lost,
-        "cost": cost,
-    }
-
-
-def chunks(source: Recording) -> Iterator[Chunk]:
-    """Every chunk, with a progress bar where somebody may be waiting."""
-    with contextlib.ExitStack() as stack:
-        advance = None
-        if source.size >= _SHOW_PROGRESS_FROM and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import Progress
-
-            bar = stack.enter_context(Progress(console=Console(file=sys.stderr), transient=True))
-            task = bar.add_task("reading", total=source.size)
-            advance = lambda: bar.update(task, completed=source.position)  # noqa: E731
-        for chunk in source.chunks():
-            yield chunk
-            if advance is not None:
-                advance()

@@ -54,7 +54,9 @@ class Part:
     def describe(self) -> dict[str, Any]:
         """The part of a session's header about this probe."""
         return {
-            "kinds": {kind.name: {"number": kind.number, "columns": kind.columns} for kind in self.probe.kinds},
+            "kinds": {
+                kind.name: {"number": kind.number, "columns": kind.columns, "text": kind.text} for kind in self.probe.kinds
+            },
             "points": [
                 {
                     "name": point.name,

@@ -12,7 +12,8 @@ Go makes frame records on both architectures, so bpf_get_stack sees a goroutine'
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,26 @@ def with_caller(stacks: Addresses, callers: Addresses) -> Addresses:
     stack alone: a recursive function's caller and its caller's caller may be the same address.
     """
     return np.concatenate([stacks[:, :1], callers[:, None], stacks[:, 1:]], axis=1)
+
+
+# What flamegraph.pl and its kin know: the kernel's functions and inlined ones have their own colours.
+_SUFFIXES = {"kernel": "_[k]", "inlined": "_[i]"}
+
+
+def folded(frames: Sequence[Sequence[Any]]) -> str:
+    """One line's stack in the folded format: outermost function first, separated by semicolons.
+
+    ``frames`` are innermost first, each as `gotrace.symbols.Symbol` (a sequence with the function first, the kind last).
+    A semicolon or a line end in a name (Go's instantiated generics have the first) becomes a colon or a space.
+    """
+    return ";".join(_field(frame[0]) + _SUFFIXES.get(frame[-1], "") for frame in reversed(frames))
+
+
+def _field(name: str) -> str:
+    return name.replace(";", ":").translate(_LINE_ENDS)
+
+
+_LINE_ENDS = {ord(char): " " for char in "\n\r\v\f\x85\u2028\u2029"}
 
 
 class StackTable:

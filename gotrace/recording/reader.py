@@ -77,9 +77,12 @@ class Recording:
         """What stood in the executable at a run-time address; "" if that was not recorded up to here."""
         return self._texts.get(address | length << 48, "")
 
+    def frames(self, addresses: Sequence[int]) -> list[list[Any]]:
+        """The functions at ``addresses``, inlined ones too, each as `gotrace.symbols.Symbol`, in the order of these."""
+        return [frame for address in addresses for frame in self._frames.get(address, [])]
+
     def names(self, addresses: Sequence[int]) -> list[str]:
-        """The functions at ``addresses``, inlined ones too; innermost first if the addresses are."""
-        return [frame[0] for address in addresses for frame in self._frames.get(address, [])]
+        return [frame[0] for frame in self.frames(addresses)]
 
     def chunks(self) -> Iterator[Chunk]:
         """Every whole chunk, in order."""

@@ -1,0 +1,72 @@
+"""Reading a recording for a command: what every one of them needs around `gotrace.recording.reader`."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from gotrace.cli._gc_run import GcRun, Outputs
+from gotrace.errors import GotraceError
+from gotrace.text import printable
+
+if TYPE_CHECKING:
+    from gotrace.recording.reader import Chunk, Recording
+
+# Smaller files are read before anybody looks.
+_SHOW_PROGRESS_FROM = 32 << 20
+
+
+def check_probe(source: Recording, stem: str, lacking: str) -> None:
+    """Raises GotraceError, saying that the recording has no ``lacking``, if the probe was not recorded."""
+    if stem not in source.header["probes"]:
+        wanted = ",".join(dict.fromkeys(["gc", stem]))
+        raise GotraceError(f"{printable(source.path)} has no {lacking}", f"record with --probes {wanted}")
+
+
+def replay(source: Recording, outputs: Outputs, interval: int, min_pause: int = 0, explained: int = 0) -> None:
+    """Do with the events of a recording what `gotrace gc` does with live ones."""
+    check_probe(source, "gc", "GC events")
+    run = GcRun(source.header, source.text, source.names, outputs, interval, min_pause, explained)
+    run.start()
+    received = last_ns = 0
+    for chunk in chunks(source):
+        received += len(chunk.events)
+        if len(chunk.events):
+            last_ns = int(chunk.events["time_ns"].max())
+        run.feed(chunk.events, source.lost)
+        if outputs.failed():
+            break
+    run.finish(source.end or cut_off(last_ns - run.begin_ns, received, source.lost))
+
+
+def cut_off(duration_ns: int, received: int, lost: int) -> dict[str, object]:
+    """What stands for the end of a recording that has none: how it ended, and what it cost, is not known."""
+    cost = dict.fromkeys(("probe_hits", "target_ns_estimate", "tool_cpu_s", "tool_rss_bytes"), 0)
+    return {
+        "duration_ns": max(0, duration_ns),
+        "ended": "recording cut off",
+        "received": received,
+        "lost": lost,
+        "cost": cost,
+    }
+
+
+def chunks(source: Recording) -> Iterator[Chunk]:
+    """Every chunk, with a progress bar where somebody may be waiting; says so if the end is missing."""
+    with contextlib.ExitStack() as stack:
+        advance = None
+        if source.size >= _SHOW_PROGRESS_FROM and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import Progress
+
+            bar = stack.enter_context(Progress(console=Console(file=sys.stderr), transient=True))
+            task = bar.add_task("reading", total=source.size)
+            advance = lambda: bar.update(task, completed=source.position)  # noqa: E731
+        for chunk in source.chunks():
+            yield chunk
+            if advance is not None:
+                advance()
+    if source.end is None:
+        print("gotrace: the recording was cut off: this is all up to its last whole part", file=sys.stderr)

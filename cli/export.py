@@ -1,0 +1,148 @@
+"""`gotrace export`: a recording in the form that some other tool reads."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+
+from gotrace.cli._target import Duration, cannot_write, check_files, exists_already
+from gotrace.errors import UsageError
+from gotrace.text import printable
+
+if TYPE_CHECKING:
+    from gotrace.recording.reader import Chunk, Recording
+
+FORMATS = {
+    "ndjson": (".ndjson", ".jsonl"),
+    "csv": (".csv",),
+    "parquet": (".parquet",),
+    "hlog": (".hlog",),
+    "hgrm": (".hgrm",),
+    "perfetto": (".perfetto", ".pftrace", ".perfetto-trace"),
+}
+
+
+@click.command("export")
+@click.argument("recording", type=click.Path(), metavar="RECORDING")
+@click.option("-o", "--output", type=click.Path(), required=True, metavar="FILE", help="Write there (-: standard output).")
+@click.option("--format", "format_", type=click.Choice(list(FORMATS)), help="[default: what FILE ends in]")
+@click.option("-i", "--interval", type=Duration(), default="1s", show_default=True, help="hlog: length of an interval.")
+@click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
+def command(recording: str, output: str, format_: str | None, interval: int, force: bool) -> int:
+    """Write RECORDING in a format that other tools read.
+
+    \b
+    ndjson, csv, parquet   every event, with named columns, stacks as text
+    hlog, hgrm             histograms of the pauses
+    perfetto               a timeline for ui.perfetto.dev: pauses, GC phases, threads, Ps, heap
+    """
+    if interval == 0:
+        raise UsageError("--interval must be longer than nothing", "write 1s or 500ms")
+    chosen = format_ or format_of(output)
+    check_files((output, recording), force=True)
+    check_files((output,), force)
+    from gotrace.recording.reader import Recording
+
+    with Recording.open(recording) as source, created(output, force) as file:
+        WRITERS[chosen](source, file, interval)
+    if source.lost:
+        print(f"gotrace: {source.lost} events were lost when this was recorded", file=sys.stderr)
+    return 0
+
+
+def format_of(output: str) -> str:
+    """The format that a file's name asks for."""
+    for name, endings in FORMATS.items():
+        if output.lower().endswith(endings):
+            return name
+    known = ", ".join(ending for endings in FORMATS.values() for ending in endings)
+    raise UsageError(f"what {printable(output)} is to hold cannot be told from its name", f"say --format, or use {known}")
+
+
+@contextlib.contextmanager
+def created(path: str, force: bool) -> Iterator[BinaryIO]:
+    """A new file, or standard output; what cannot be written is said with the path."""
+    try:
+        with open(1, "wb", closefd=False) if path == "-" else open(path, "wb" if force else "xb") as file:
+            yield file
+    except FileExistsError:
+        raise exists_already(path) from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.filename not in (None, path):
+            raise
+        raise cannot_write(path, error) from None
+
+
+def a_chunk_behind(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    """Every chunk once the next one was read: what gives an event its meaning may have been written just after it."""
+    held = None
+    for chunk in chunks:
+        if held is not None:
+            yield held
+        held = chunk
+    if held is not None:
+        yield held
+
+
+def write_events(source: Recording, file: BinaryIO, format_: str) -> None:
+    from gotrace.cli._replay import chunks
+    from gotrace.export.events import Events
+
+    events = Events(source.header, source.text, source.frames)
+    parts = (chunk.events for chunk in a_chunk_behind(chunks(source)))
+    if format_ == "ndjson":
+        for part in parts:
+            file.write(events.lines(part).encode())
+        return
+    # typed in some releases of pyarrow only
+    csv, parquet = (importlib.import_module(f"pyarrow.{name}") for name in ("csv", "parquet"))
+    writer: Any
+    if format_ == "csv":
+        writer = csv.CSVWriter(file, events.schema())
+    else:
+        writer = parquet.ParquetWriter(file, events.schema(), compression="zstd")
+    with writer:
+        for part in parts:
+            writer.write_batch(events.batch(part))
+
+
+def write_histograms(source: Recording, file: BinaryIO, format_: str, interval: int) -> None:
+    import io
+
+    from gotrace.cli._gc_run import Outputs, Sink, complain_of
+    from gotrace.cli._replay import replay
+
+    sink = Sink(io.TextIOWrapper(file, "utf-8"), file.name)
+    outputs = Outputs([sink], None, None)
+    setattr(outputs, format_, sink)
+    replay(source, outputs, interval)
+    sink.close()
+    complain_of(outputs.failed())
+
+
+def write_perfetto(source: Recording, file: BinaryIO, _: int) -> None:
+    from gotrace.cli._replay import check_probe, chunks
+    from gotrace.export.perfetto import Trace
+    from gotrace.probes.gc import decoder
+
+    check_probe(source, "gc", "GC events")
+    trace = Trace(file, source.header, decoder(source.header, source.text))
+    for chunk in chunks(source):
+        trace.feed(chunk.events)
+
+
+WRITERS: dict[str, Callable[[Recording, BinaryIO, int], None]] = {
+    "ndjson": lambda source, file, _: write_events(source, file, "ndjson"),
+    "csv": lambda source, file, _: write_events(source, file, "csv"),
+    "parquet": lambda source, file, _: write_events(source, file, "parquet"),
+    "hlog": lambda source, file, interval: write_histograms(source, file, "hlog", interval),
+    "hgrm": lambda source, file, interval: write_histograms(source, file, "hgrm", interval),
+    "perfetto": write_perfetto,
+}

@@ -10,10 +10,11 @@ import contextlib
 import mmap
 import os
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gotrace.analysis.stacks import INLINED, KERNEL, USER, Frame
 from gotrace.binary.elf import Elf
 from gotrace.binary.program import GoProgram
 from gotrace.errors import BinaryError, GotraceError
@@ -25,18 +26,6 @@ if TYPE_CHECKING:
 
 # A library that is loaded while the process is traced.
 _LOOK_AGAIN_S = 1.0
-
-USER, INLINED, KERNEL = "user", "inlined", "kernel"
-
-
-class Symbol(NamedTuple):
-    """One function at an address; ``line`` is 0 where it is not known. Names are the target's: escape them."""
-
-    function: str
-    file: str
-    line: int
-    module: str
-    kind: str
 
 
 class _File:
@@ -52,9 +41,9 @@ class _File:
         self._begins = np.array([at for at, _, _ in names], np.uint64)
         self._names = names
 
-    def at(self, offset: int) -> list[Symbol]:
+    def at(self, offset: int) -> list[Frame]:
         """The functions at a place in the file, innermost first."""
-        whole = [Symbol(f"[{self._module}]", "", 0, self._module, USER)]
+        whole = [Frame(f"[{self._module}]", "", 0, self._module, USER)]
         vaddr = self._elf.vaddr(offset)
         if vaddr is None:
             return whole
@@ -62,14 +51,14 @@ class _File:
             with contextlib.suppress(BinaryError):
                 frames = self._go.pclntab.frames(vaddr)
                 if frames:
-                    inner = [Symbol(f.function, f.file, f.line, self._module, INLINED) for f in frames[:-1]]
+                    inner = [Frame(f.function, f.file, f.line, self._module, INLINED) for f in frames[:-1]]
                     last = frames[-1]
-                    return [*inner, Symbol(last.function, last.file, last.line, self._module, USER)]
+                    return [*inner, Frame(last.function, last.file, last.line, self._module, USER)]
         index = int(np.searchsorted(self._begins, np.uint64(vaddr), side="right")) - 1
         if index >= 0:
             begin, size, name = self._names[index]
             if vaddr < begin + max(size, 1):
-                return [Symbol(name, "", 0, self._module, USER)]
+                return [Frame(name, "", 0, self._module, USER)]
         return whole
 
 
@@ -85,7 +74,7 @@ class Symbols:
         self._looked_s = 0.0
         self._files: dict[str, _File | None] = {}
         self._kernel = kernel
-        self._known: dict[int, list[Symbol]] = {}
+        self._known: dict[int, list[Frame]] = {}
 
     @classmethod
     @contextlib.contextmanager
@@ -107,28 +96,28 @@ class Symbols:
                     self._descriptors[each.path] = self._process.open_mapped(each)
                     self._stack.callback(os.close, self._descriptors[each.path])
 
-    def at(self, address: int) -> list[Symbol]:
+    def at(self, address: int) -> list[Frame]:
         """The functions at ``address``, innermost first: inlined ones, then the function itself. Never empty."""
         found = self._known.get(address)
         if found is None:
             found = self._known[address] = self._resolve(address)
         return found
 
-    def _resolve(self, address: int) -> list[Symbol]:
+    def _resolve(self, address: int) -> list[Frame]:
         if address >> 63:
             index = bisect.bisect_right(self._kernel, (address, "\U0010ffff")) - 1
-            return [Symbol(self._kernel[index][1] if index >= 0 else "[kernel]", "", 0, "", KERNEL)]
+            return [Frame(self._kernel[index][1] if index >= 0 else "[kernel]", "", 0, "", KERNEL)]
         mapping = self._mapping(address)
         if mapping is None and time.monotonic() - self._looked_s > _LOOK_AGAIN_S:
             with contextlib.suppress(GotraceError):  # gone, or root was given up
                 self._look()
             mapping = self._mapping(address)
         if mapping is None:
-            return [Symbol("[unknown]", "", 0, "", USER)]
+            return [Frame("[unknown]", "", 0, "", USER)]
         file = self._file(mapping.path)
         if file is None:
             name = os.path.basename(mapping.path) or "unknown"
-            return [Symbol(f"[{name.strip('[]')}]", "", 0, name, USER)]
+            return [Frame(f"[{name.strip('[]')}]", "", 0, name, USER)]
         return file.at(address - mapping.begin + mapping.offset)
 
     def _mapping(self, address: int) -> Mapping | None:

@@ -12,13 +12,27 @@ Go makes frame records on both architectures, so bpf_get_stack sees a goroutine'
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 Addresses = npt.NDArray[np.uint64]
+
+# The kinds of frames. A frameless function has no frame record at that place, so that the walk by records has missed its
+# caller; an inlined one was compiled into the function that follows.
+USER, INLINED, KERNEL, FRAMELESS = "user", "inlined", "kernel", "frameless"
+
+
+class Frame(NamedTuple):
+    """One function at an address; ``line`` is 0 where it is not known. Names are the target's: escape them."""
+
+    function: str
+    file: str
+    line: int
+    module: str
+    kind: str
 
 
 def with_caller(stacks: Addresses, callers: Addresses) -> Addresses:
@@ -33,26 +47,6 @@ def with_caller(stacks: Addresses, callers: Addresses) -> Addresses:
     stack alone: a recursive function's caller and its caller's caller may be the same address.
     """
     return np.concatenate([stacks[:, :1], callers[:, None], stacks[:, 1:]], axis=1)
-
-
-# What flamegraph.pl and its kin know: the kernel's functions and inlined ones have their own colours.
-_SUFFIXES = {"kernel": "_[k]", "inlined": "_[i]"}
-
-
-def folded(frames: Sequence[Sequence[Any]]) -> str:
-    """One line's stack in the folded format: outermost function first, separated by semicolons.
-
-    ``frames`` are innermost first, each as `gotrace.symbols.Symbol` (a sequence with the function first, the kind last).
-    A semicolon or a line end in a name (Go's instantiated generics have the first) becomes a colon or a space.
-    """
-    return ";".join(_field(frame[0]) + _SUFFIXES.get(frame[-1], "") for frame in reversed(frames))
-
-
-def _field(name: str) -> str:
-    return name.replace(";", ":").translate(_LINE_ENDS)
-
-
-_LINE_ENDS = {ord(char): " " for char in "\n\r\v\f\x85\u2028\u2029"}
 
 
 class StackTable:

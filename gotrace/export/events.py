@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gotrace.analysis.stacks import StackTable, folded
+from gotrace.analysis.flame import folded
+from gotrace.analysis.stacks import Frame, StackTable
 from gotrace.export.gc_json import wall_time
 
 if TYPE_CHECKING:
@@ -22,14 +23,13 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 Record = dict[str, Any]
-Frames = Callable[[Sequence[int]], Sequence[Sequence[Any]]]
+Frames = Callable[[Sequence[int]], Sequence[Frame]]
 
 
 class Events:
     """Gives the events of one session their names; ``header`` is `Session.header`'s, live or recorded.
 
-    ``text(address, length)`` is text of the executable, ``frames(addresses)`` the functions there, each as
-    `gotrace.symbols.Symbol`, innermost first.
+    ``text(address, length)`` is text of the executable, ``frames(addresses)`` the functions there, innermost first.
     """
 
     def __init__(self, header: Record, text: Callable[[int, int], str], frames: Frames) -> None:
@@ -61,7 +61,7 @@ class Events:
             if text:
                 record["text"] = self._reference(named[text])
             if name != "stack" and named.get("stack"):
-                record["frames"] = [frame[0] for frame in self._frames(self._stacks.lookups(named["stack"]))]
+                record["frames"] = [frame.function for frame in self._frames(self._stacks.lookups(named["stack"]))]
             yield record
 
     def lines(self, events: Array) -> str:
@@ -122,7 +122,7 @@ class Events:
 
     def _folded_stack(self, stack: int) -> str | None:
         if stack not in self._folded:
-            text = folded(self._frames(self._stacks.lookups(stack)))
+            text = folded(reversed(self._frames(self._stacks.lookups(stack))))
             if not text:
                 return None
             self._folded[stack] = text

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from gotrace.analysis.stacks import Frame
 from gotrace.errors import GotraceError
 from gotrace.recording import format as form
 from gotrace.text import printable
@@ -51,7 +52,7 @@ class Recording:
         self.end: dict[str, Any] | None = None
         self.lost = 0
         self._texts: dict[int, str] = {}
-        self._frames: dict[int, list[list[Any]]] = {}
+        self._frames: dict[int, list[Frame]] = {}
         self._stream = stream
         self._file = file
         self.header = _header(path, stream.schema)
@@ -77,12 +78,12 @@ class Recording:
         """What stood in the executable at a run-time address; "" if that was not recorded up to here."""
         return self._texts.get(address | length << 48, "")
 
-    def frames(self, addresses: Sequence[int]) -> list[list[Any]]:
-        """The functions at ``addresses``, inlined ones too, each as `gotrace.symbols.Symbol`, in the order of these."""
+    def frames(self, addresses: Sequence[int]) -> list[Frame]:
+        """The functions at ``addresses``, inlined ones too, in the order of these."""
         return [frame for address in addresses for frame in self._frames.get(address, [])]
 
     def names(self, addresses: Sequence[int]) -> list[str]:
-        return [frame[0] for frame in self.frames(addresses)]
+        return [frame.function for frame in self.frames(addresses)]
 
     def chunks(self) -> Iterator[Chunk]:
         """Every whole chunk, in order."""
@@ -119,7 +120,7 @@ class Recording:
         elif note.kind == form.TEXT:
             self._texts[note.a] = note.data.decode("utf-8", "replace")
         elif note.kind == form.FRAMES:
-            self._frames[note.a] = json.loads(note.data)
+            self._frames[note.a] = [Frame(*each) for each in json.loads(note.data)]
 
 
 def _not_one(path: str) -> GotraceError:

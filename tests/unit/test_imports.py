@@ -21,13 +21,13 @@ TABLE: dict[str, set[str]] = {
     "cache": {"errors"},
     "binary": BASE,
     "kernel": BASE,
-    "recording": BASE,
+    "recording": BASE | {"analysis"},
     "analysis": BASE - {"cache"},
     "export": BASE - {"cache"} | {"analysis"},
     "probe": BASE | {"binary", "kernel"},
     "probes": BASE | {"binary", "kernel", "recording", "analysis", "probe"},
     "session": BASE | {"binary", "kernel", "recording", "analysis", "probe", "probes"},
-    "symbols": BASE | {"binary", "kernel"},
+    "symbols": BASE | {"binary", "kernel", "analysis"},
     "ebpf": set(),
 }
 TABLE["cli"] = set(TABLE) | {"export"}

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
+
+import numpy as np
 
 from gotrace.analysis.gc_summary import GcSummary
 from gotrace.analysis.pauses import Array, Batch
+from gotrace.analysis.stacks import Frame, no_frames
 from gotrace.cli._gc_table import Table
 from gotrace.cli._target import cannot_write, exists_already
 from gotrace.errors import GotraceError
@@ -170,12 +173,8 @@ def trace(
             recorder = stack.enter_context(Recorder.opened(record, force, traced))
         traced.release()
         header = session.header(traced.begin_ns)
-        symbols = traced.symbols
-
-        def names(addresses: Sequence[int]) -> list[str]:
-            return [symbol.function for address in addresses for symbol in symbols.at(address)] if symbols else []
-
-        run = GcRun(header, session.static_text, names, outputs, interval, min_pause, explained)
+        frames = traced.symbols.frames if traced.symbols else no_frames
+        run = GcRun(header, session.static_text, frames, outputs, interval, min_pause, explained)
         if recorder is not None:
             recorder.begin(header)
         run.start()
@@ -209,7 +208,7 @@ def closing(session: Session, duration_ns: int, ended: str) -> Record:
         "ended": ended,
         "received": session.ring.received,
         "lost": session.lost,
-        "cost": asdict(session.cost()),
+        "cost": dataclasses.asdict(session.cost()),
     }
 
 
@@ -243,7 +242,7 @@ class GcRun:
         self,
         header: Record,
         text: Callable[[int, int], str],
-        names: Callable[[Sequence[int]], Sequence[str]],
+        frames: Callable[[Sequence[int]], Sequence[Frame]],
         outputs: Outputs,
         interval: int,
         min_pause: int,
@@ -256,14 +255,17 @@ class GcRun:
         self.begin_ns = self.tick = int(header["clock"]["begin_ns"])
         self.wall_offset_ns = int(header["clock"]["wall_offset_ns"])
         self.decoder = gc_probe.decoder(header, text)
-        self.explainer = tail_probe.explainer(header, names, explained) if explained else None
-        self.total = GcSummary()
-        self.interval = GcSummary()
-        self.lost_events = 0
+        self.explainer = tail_probe.explainer(header, frames, explained) if explained else None
         self.log = hdr_log.Writer(outputs.hlog, self._wall(self.begin_ns)) if outputs.hlog else None
+        self.total = GcSummary()
+        self.interval = self._new_interval()
+        self.lost_events = 0
 
     def _wall(self, monotonic_ns: int) -> float:
         return (monotonic_ns + self.wall_offset_ns) / 1e9
+
+    def _new_interval(self) -> GcSummary:
+        return GcSummary(brief=self.log is None)
 
     def start(self) -> None:
         if self.outputs.json:
@@ -273,22 +275,31 @@ class GcRun:
 
     def feed(self, events: Array, lost: int) -> None:
         """Add events in the order of the ring; ``lost`` is how many had been lost by then."""
-        while len(events):
-            late = events["time_ns"] >= self.tick + self.length
-            first = int(late.argmax()) if late.any() else len(events)
-            self._add(events[:first])
-            events = events[first:]
-            if len(events):
-                self._end_interval(self.length)
+        if len(events):
+            batch = self.decoder.feed(events)
+            self.total.add(batch, self.decoder.reasons)
+            self._by_interval(events, batch)
         self.lost_events = lost
 
-    def _add(self, events: Array) -> None:
-        batch = self.decoder.feed(events)
+    def _by_interval(self, events: Array, batch: Batch) -> None:
+        """Everything is decoded at once, for that is much cheaper; an interval ends before the first event after it."""
+        latest = np.maximum.accumulate(events["time_ns"])
+        begin = 0
+        while True:
+            end = int(np.searchsorted(latest, np.uint64(self.tick + self.length)))
+            self._add(events[begin:end], batch.part(begin, end))
+            if end == len(events):
+                return
+            begin = end
+            self._end_interval(self.length)
+
+    def _add(self, events: Array, batch: Batch) -> None:
         if self.explainer is not None:
             self.explainer.feed(events, batch.pauses)
         self.interval.add(batch, self.decoder.reasons)
         if self.outputs.json:
-            shown = Batch(batch.pauses[batch.pauses["total_ns"] >= self.min_pause], batch.cycles, batch.sweeps)
+            pauses = batch.pauses[batch.pauses["total_ns"] >= self.min_pause]
+            shown = dataclasses.replace(batch, pauses=pauses)
             self.outputs.json.write(gc_json.batch_records(shown, self.decoder.reasons, self.wall_offset_ns))
 
     def advance(self, now_ns: int) -> None:
@@ -311,8 +322,7 @@ class GcRun:
                 for part, histogram in parts.items():
                     if histogram.count or histogram.out_of_range:
                         self.log.write(hdr_log.tag(reason, part), begin, end, histogram)
-        self.total.merge(self.interval)
-        self.interval = GcSummary()
+        self.interval = self._new_interval()
         self.tick += length_ns
 
     def finish(self, end: Record) -> None:
@@ -321,7 +331,6 @@ class GcRun:
         self.advance(end_ns)
         if end_ns > self.tick:
             self._end_interval(end_ns - self.tick)
-        self.total.merge(self.interval)  # of events that came in the last moment
         about: Record = {
             "duration_ns": end["duration_ns"],
             "ended": end["ended"],

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from gotrace.analysis.stacks import StackTable
+from gotrace.analysis.stacks import StackTable, no_frames
+from gotrace.cli._gc_run import closing, complain_of
 from gotrace.cli._target import cannot_write, exists_already
 from gotrace.kernel.ring import wire_dtype
 from gotrace.recording import format as form
@@ -19,8 +20,6 @@ from gotrace.recording.writer import Writer
 if TYPE_CHECKING:
     from gotrace.cli._target import Traced
     from gotrace.kernel.ring import Events
-    from gotrace.session import Session
-    from gotrace.symbols import Symbols
 
 # A crash loses what came after the last flush.
 _FLUSH_NS = 500_000_000
@@ -29,19 +28,20 @@ _FLUSH_NS = 500_000_000
 class Recorder:
     """Writes one session to one file. A failure to write is kept in ``failure``, and ends the recording."""
 
-    def __init__(self, file: BinaryIO, name: str, session: Session, symbols: Symbols | None) -> None:
+    def __init__(self, file: BinaryIO, name: str, traced: Traced) -> None:
+        session, symbols = traced.session, traced.symbols
         self.name = name
         self.failure: OSError | None = None
+        self._traced = traced
         self._file = file
-        self._session = session
         self._writer: Writer | None = None
         self._flushed_ns = 0
         self._lost = 0
         self._texts: set[int] = set()
         self._named: set[int] = set()
         stack_kinds = [k.number for part in session.parts.values() for k in part.probe.kinds if k.name == "stack"]
-        self._stacks = StackTable(stack_kinds)
         self._symbols = symbols
+        self._stacks = StackTable(stack_kinds, symbols.frames if symbols else no_frames)
         self._text_columns = {
             kind.number: "abcde"[kind.columns.index(kind.text)]
             for part in session.parts.values()
@@ -60,7 +60,23 @@ class Recorder:
         except OSError as error:
             raise cannot_write(path, error) from None
         with file:
-            yield cls(file, path, traced.session, traced.symbols)
+            yield cls(file, path, traced)
+
+    def run(self, duration: int | None) -> dict[str, Any]:
+        """Let a launched command go and record until the end, which is returned as `closing` tells it."""
+        traced, session = self._traced, self._traced.session
+        traced.release()
+        self.begin(session.header(traced.begin_ns))
+        ended = "error"
+        try:
+            for _, why in traced.polls(duration, _FLUSH_NS, lambda: self.failure is not None):
+                ended = why or ended
+                self.add(session.read(), session.lost)
+        finally:
+            end = closing(session, time.monotonic_ns() - traced.begin_ns, ended)
+            self.end(end)
+        complain_of(self)
+        return end
 
     def begin(self, header: dict[str, Any]) -> None:
         with self._kept():
@@ -88,7 +104,7 @@ class Recorder:
             for reference in np.unique(events[column][events["kind"] == number]).tolist():
                 if reference and reference not in self._texts:
                     self._texts.add(reference)
-                    text = self._session.static_text(reference & ((1 << 48) - 1), reference >> 48)
+                    text = self._traced.session.static_text(reference & ((1 << 48) - 1), reference >> 48)
                     self._writer.note(form.TEXT, reference, text.encode())
 
     def _note_symbols(self, events: Events) -> None:
@@ -98,7 +114,7 @@ class Recorder:
         if self._symbols is None:
             return
         for stack in whole:
-            for address in self._stacks.lookups(stack):
+            for address in self._stacks.addresses(stack):
                 if address not in self._named:
                     self._named.add(address)
                     self._writer.note(form.FRAMES, address, json.dumps(self._symbols.at(address)).encode())

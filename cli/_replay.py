@@ -7,15 +7,20 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from gotrace.cli._gc_run import GcRun, Outputs
 from gotrace.errors import GotraceError
 from gotrace.text import printable
 
 if TYPE_CHECKING:
+    from gotrace.analysis.pauses import Array
     from gotrace.recording.reader import Chunk, Recording
 
 # Smaller files are read before anybody looks.
 _SHOW_PROGRESS_FROM = 32 << 20
+# Events decoded at once: enough that what is done per call does not count, and some megabytes.
+_PORTION = 1 << 16
 
 
 def check_probe(source: Recording, stem: str, lacking: str) -> None:
@@ -28,17 +33,34 @@ def check_probe(source: Recording, stem: str, lacking: str) -> None:
 def replay(source: Recording, outputs: Outputs, interval: int, min_pause: int = 0, explained: int = 0) -> None:
     """Do with the events of a recording what `gotrace gc` does with live ones."""
     check_probe(source, "gc", "GC events")
-    run = GcRun(source.header, source.text, source.names, outputs, interval, min_pause, explained)
+    run = GcRun(source.header, source.text, source.frames, outputs, interval, min_pause, explained)
     run.start()
     received = last_ns = 0
-    for chunk in chunks(source):
-        received += len(chunk.events)
-        if len(chunk.events):
-            last_ns = int(chunk.events["time_ns"].max())
-        run.feed(chunk.events, source.lost)
+    # The evidence of a pause is to be told of together with it.
+    for events in portions(source, 1 if explained else _PORTION):
+        received += len(events)
+        last_ns = int(events["time_ns"].max(initial=last_ns))
+        run.feed(events, source.lost)
         if outputs.failed():
             break
     run.finish(source.end or cut_off(last_ns - run.begin_ns, received, source.lost))
+
+
+def portions(source: Recording, rows: int) -> Iterator[Array]:
+    """The events, those of several chunks at once until they are ``rows``: a chunk may be short, and costs by itself.
+
+    If anything was lost, it was in the last chunk of a portion.
+    """
+    waiting: list[Array] = []
+    held = lost = 0
+    for chunk in chunks(source):
+        waiting.append(chunk.events)
+        held += len(chunk.events)
+        if source.lost != lost or held >= rows:
+            yield np.concatenate(waiting)
+            waiting, held, lost = [], 0, source.lost
+    if waiting:
+        yield np.concatenate(waiting)
 
 
 def cut_off(duration_ns: int, received: int, lost: int) -> dict[str, object]:
@@ -53,8 +75,8 @@ def cut_off(duration_ns: int, received: int, lost: int) -> dict[str, object]:
     }
 
 
-def chunks(source: Recording) -> Iterator[Chunk]:
-    """Every chunk, with a progress bar where somebody may be waiting; says so if the end is missing."""
+def chunks(source: Recording, again: bool = False) -> Iterator[Chunk]:
+    """Every chunk, with a progress bar where somebody may be waiting; says so if the end is missing, but not ``again``."""
     with contextlib.ExitStack() as stack:
         advance = None
         if source.size >= _SHOW_PROGRESS_FROM and sys.stderr.isatty():
@@ -68,5 +90,5 @@ def chunks(source: Recording) -> Iterator[Chunk]:
             yield chunk
             if advance is not None:
                 advance()
-    if source.end is None:
+    if source.end is None and not again:
         print("gotrace: the recording was cut off: this is all up to its last whole part", file=sys.stderr)

@@ -59,6 +59,18 @@ def target_options(command: Command) -> Command:
     return command
 
 
+def hz_option(command: Command) -> Command:
+    """``--hz``: parameter hz; see `sample_ns`."""
+    return click.option(
+        "--hz", type=click.IntRange(1, 20_000), default=997, show_default=True, help="Samples a second and CPU (profile)."
+    )(command)
+
+
+def sample_ns(hz: int) -> int:
+    """The time between two samples."""
+    return round(1e9 / hz)
+
+
 def check_target(pid: int | None, command: tuple[str, ...], duration: int | None, example: str) -> None:
     """Raises UsageError for a target that cannot be meant."""
     if (pid is None) == (not command):
@@ -157,7 +169,11 @@ class Traced:
 
 @contextlib.contextmanager
 def attached(
-    stems: Sequence[str], pid: int | None, command: tuple[str, ...], before_dropping: Callable[[], None]
+    stems: Sequence[str],
+    pid: int | None,
+    command: tuple[str, ...],
+    before_dropping: Callable[[], None],
+    sample_ns: int = 0,
 ) -> Iterator[Traced]:
     """Probe a process, or a command that is started and stopped before its first instruction: `Traced.release` it.
 
@@ -177,15 +193,16 @@ def attached(
             pid = launched.pid
         assert pid is not None
         process = stack.enter_context(Process.open(pid))
-        tracing = stack.enter_context(session.opened(modules, process))
+        tracing = stack.enter_context(session.opened(modules, process, sample_ns or session.SAMPLE_NS))
         target = f"pid {pid} ({printable(process.exe_name)}, {tracing.plan.go_version})"
         print(f"Tracing {target}… Ctrl-C to end.", file=sys.stderr, flush=True)
         stack.enter_context(stop.installed())
         symbols = None
-        if any(kind.name == "stack" for module in modules for kind in module.PROBE.kinds):
+        columns = {column for module in modules for kind in module.PROBE.kinds for column in kind.columns}
+        if "stack" in columns:
             from gotrace.symbols import Symbols
 
-            symbols = stack.enter_context(Symbols.of(process))
+            symbols = stack.enter_context(Symbols.of(process, kernel="kernel_stack" in columns))
         if launched is None:
             tracing.calibrate()
             before_dropping()

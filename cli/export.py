@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
@@ -17,6 +17,14 @@ from gotrace.text import printable
 if TYPE_CHECKING:
     from gotrace.recording.reader import Chunk, Recording
 
+# Of each format, what its files end in.
+FLAMES = {
+    "svg": (".svg",),
+    "html": (".html", ".htm"),
+    "folded": (".folded", ".txt"),
+    "pprof": (".pb.gz", ".pprof"),
+    "speedscope": (".speedscope.json",),
+}
 FORMATS = {
     "ndjson": (".ndjson", ".jsonl"),
     "csv": (".csv",),
@@ -24,6 +32,7 @@ FORMATS = {
     "hlog": (".hlog",),
     "hgrm": (".hgrm",),
     "perfetto": (".perfetto", ".pftrace", ".perfetto-trace"),
+    **FLAMES,
 }
 
 
@@ -40,27 +49,45 @@ def command(recording: str, output: str, format_: str | None, interval: int, for
     ndjson, csv, parquet   every event, with named columns, stacks as text
     hlog, hgrm             histograms of the pauses
     perfetto               a timeline for ui.perfetto.dev: pauses, GC phases, threads, Ps, heap
+    svg, html, folded, pprof, speedscope
+                           the stacks in it, as `gotrace flame` writes them
     """
     if interval == 0:
         raise UsageError("--interval must be longer than nothing", "write 1s or 500ms")
-    chosen = format_ or format_of(output)
+    chosen = format_ or format_of(output, FORMATS)
     check_files((output, recording), force=True)
     check_files((output,), force)
     from gotrace.recording.reader import Recording
 
     with Recording.open(recording) as source, created(output, force) as file:
-        WRITERS[chosen](source, file, interval)
+        write(source, file, chosen, interval)
     if source.lost:
         print(f"gotrace: {source.lost} events were lost when this was recorded", file=sys.stderr)
     return 0
 
 
-def format_of(output: str) -> str:
-    """The format that a file's name asks for."""
-    for name, endings in FORMATS.items():
-        if output.lower().endswith(endings):
-            return name
-    known = ", ".join(ending for endings in FORMATS.values() for ending in endings)
+def write(source: Recording, file: BinaryIO, format_: str, interval: int) -> None:
+    """The recording, in one of `FORMATS`; ``interval`` is in nanoseconds."""
+    if format_ in FLAMES:
+        write_flame(source, file, format_)
+    elif format_ == "perfetto":
+        write_perfetto(source, file)
+    elif format_ not in ("hlog", "hgrm"):
+        write_events(source, file, format_)
+    elif "perf" in source.header["probes"]:
+        from gotrace.cli import _perf_histograms
+
+        _perf_histograms.write_histograms(source, file, format_, interval)
+    else:
+        write_histograms(source, file, format_, interval)
+
+
+def format_of(output: str, formats: dict[str, tuple[str, ...]]) -> str:
+    """The format that a file's name asks for: the one whose ending is longest."""
+    fitting = [(len(end), name) for name, endings in formats.items() for end in endings if output.lower().endswith(end)]
+    if fitting:
+        return max(fitting)[1]
+    known = ", ".join(ending for endings in formats.values() for ending in endings)
     raise UsageError(f"what {printable(output)} is to hold cannot be told from its name", f"say --format, or use {known}")
 
 
@@ -127,7 +154,7 @@ def write_histograms(source: Recording, file: BinaryIO, format_: str, interval: 
     complain_of(outputs.failed())
 
 
-def write_perfetto(source: Recording, file: BinaryIO, _: int) -> None:
+def write_perfetto(source: Recording, file: BinaryIO) -> None:
     from gotrace.cli._replay import check_probe, chunks
     from gotrace.export.perfetto import Trace
     from gotrace.probes.gc import decoder
@@ -138,11 +165,11 @@ def write_perfetto(source: Recording, file: BinaryIO, _: int) -> None:
         trace.feed(chunk.events)
 
 
-WRITERS: dict[str, Callable[[Recording, BinaryIO, int], None]] = {
-    "ndjson": lambda source, file, _: write_events(source, file, "ndjson"),
-    "csv": lambda source, file, _: write_events(source, file, "csv"),
-    "parquet": lambda source, file, _: write_events(source, file, "parquet"),
-    "hlog": lambda source, file, interval: write_histograms(source, file, "hlog", interval),
-    "hgrm": lambda source, file, interval: write_histograms(source, file, "hgrm", interval),
-    "perfetto": write_perfetto,
-}
+def write_flame(source: Recording, file: BinaryIO, format_: str) -> None:
+    """All stacks of the first kind that was recorded: of time on the CPU, off it, or of what stops waited for."""
+    from gotrace.cli import _flame
+
+    recorded = source.header["probes"]
+    mode = next((mode for mode, stem in _flame.PROBES.items() if stem in recorded), _flame.ON_CPU)
+    told = _flame.answer(lambda: contextlib.nullcontext(source), _flame.Question(mode))
+    _flame.write([told], file, format_)

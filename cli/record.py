@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 
 import click
 
-from gotrace.cli._target import attached, check_files, check_target, target_options
+from gotrace.cli._target import attached, check_files, check_target, hz_option, sample_ns, target_options
 from gotrace.errors import UsageError
 from gotrace.text import bytes_text, printable
-
-_STATUS_NS = 1_000_000_000
 
 
 @click.command("record", epilog="Afterwards: `gotrace report`, `gotrace flame`, `gotrace export`.")
 @target_options
 @click.option("-o", "--output", type=click.Path(), required=True, metavar="FILE", help="Where to (run.gotrace).")
 @click.option("--probes", default="gc,tail", show_default=True, help="What to record, separated by commas.")
+@hz_option
 @click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
-def command(pid: int | None, duration: int | None, output: str, probes: str, force: bool, command: tuple[str, ...]) -> int:
+def command(
+    pid: int | None, duration: int | None, output: str, probes: str, hz: int, force: bool, command: tuple[str, ...]
+) -> int:
     """Record the raw events of a Go process to FILE, with the tables that give them their meaning.
 
     FILE is an Arrow IPC stream. It is written as it grows: a crash loses the last second at most.
@@ -34,29 +34,16 @@ def command(pid: int | None, duration: int | None, output: str, probes: str, for
             raise UsageError(f"there is no probe {printable(stem)!r}", f"these are: {', '.join(known)}")
 
     def import_the_rest() -> None:
-        import gotrace.cli._gc_run
         import gotrace.cli._recorder  # noqa: F401
 
-    with attached(stems, pid, command, import_the_rest) as traced:
-        from gotrace.cli._gc_run import closing, complain_of
+    with attached(stems, pid, command, import_the_rest, sample_ns(hz)) as traced:
         from gotrace.cli._recorder import Recorder
 
-        session = traced.session
         with Recorder.opened(output, force, traced) as recorder:
-            traced.release()
-            recorder.begin(session.header(traced.begin_ns))
-            ended = "error"
-            try:
-                for _, why in traced.polls(duration, _STATUS_NS, lambda: recorder.failure is not None):
-                    ended = why or ended
-                    recorder.add(session.read(), session.lost)
-            finally:
-                end = closing(session, time.monotonic_ns() - traced.begin_ns, ended)
-                recorder.end(end)
-        complain_of(recorder)
+            end = recorder.run(duration)
         size = bytes_text(os.path.getsize(output))
         print(
-            f"{printable(output)}: {end['received']} events, {end['lost']} lost, {size}; ended by: {ended}",
+            f"{printable(output)}: {end['received']} events, {end['lost']} lost, {size}; ended by: {end['ended']}",
             file=sys.stderr,
         )
         return traced.exit_status()

@@ -5,8 +5,6 @@
  * event means is told in probes/tail.py; nothing but what a stop needs is emitted.
  */
 
-#define DEPTH 126 /* frames of a stack that are kept: the kernel walks 127 */
-#define FRAMES_PER_EVENT 3
 #define BURST_GAP_NS 4000 /* user code between two faults of one burst: a 4 KiB fault leaves less */
 #define BURST_MIN_NS 10000
 #define WAKE_RACE_NS 20000
@@ -43,10 +41,6 @@ struct thread {
 	u32 waker; /* who woke it */
 };
 
-struct frames {
-	u64 pc[DEPTH];
-};
-
 struct name {
 	u64 low;
 	u64 high;
@@ -54,9 +48,7 @@ struct name {
 
 BPF_ARRAY(stops, struct stop, 1);
 BPF_TABLE("lru_hash", u32, struct thread, threads, 16384);
-BPF_TABLE("lru_hash", u64, u8, stacks, 16384);
 BPF_TABLE("lru_hash", u32, struct name, names, 4096);
-BPF_PERCPU_ARRAY(walks, struct frames, 1);
 BPF_PERCPU_ARRAY(slices, u64, 1); /* when this CPU turned to another task last, if that was during a stop */
 
 static __always_inline struct stop *current_stop(void)
@@ -125,40 +117,6 @@ static __always_inline void tell_name(struct config *cfg, void *task, u32 tid, u
 	emit_of(tid, KIND_TASK, time_ns, name.low, name.high, read_kernel(task, cfg->slot[CONFIG_TASK_TGID], 4), 0, 0);
 }
 
-/*
- * The user stack of the current thread: a number that stands for it. Its frames are emitted when it is seen for the first
- * time; should the ring be full then, it is not remembered, so they come with the next.
- */
-static __always_inline u64 user_stack(void *ctx, u64 time_ns)
-{
-	struct frames *walk;
-	u64 number = 0x9e3779b97f4a7c15ULL;
-	u8 seen = 1;
-	long size;
-	int zero = 0, i;
-
-	walk = walks.lookup(&zero);
-	if (!walk)
-		return 0;
-	__builtin_memset(walk, 0, sizeof(*walk));
-	size = bpf_get_stack(ctx, walk, sizeof(*walk), BPF_F_USER_STACK);
-	if (size <= 0)
-		return 0;
-	/* Unrolled, and without a branch where that can be: the verifier follows every path. */
-#pragma unroll
-	for (i = 0; i < DEPTH; i++)
-		number = (number ^ walk->pc[i] ^ number >> 32) * 0xff51afd7ed558ccdULL;
-	if (stacks.lookup(&number))
-		return number;
-#pragma unroll
-	for (i = 0; i < DEPTH; i += FRAMES_PER_EVENT)
-		if (i * 8 < size)
-			emit(KIND_STACK, time_ns, number, (u64)i | (u64)size << 29, walk->pc[i], walk->pc[i + 1],
-			     walk->pc[i + 2]);
-	stacks.update(&number, &seen);
-	return number;
-}
-
 /* Whether the stack that `user_stack` has just walked is that of a system call: it will go on behind the instruction. */
 static __always_inline u64 is_in_syscall(void)
 {
@@ -166,9 +124,9 @@ static __always_inline u64 is_in_syscall(void)
 	int zero = 0;
 	struct frames *walk = walks.lookup(&zero);
 
-	if (!walk || !walk->pc[0])
+	if (!walk || !walk->pc[1])
 		return 0;
-	bpf_probe_read_user(&code, SYSCALL_BYTES, (void *)(walk->pc[0] - SYSCALL_BYTES));
+	bpf_probe_read_user(&code, SYSCALL_BYTES, (void *)(walk->pc[1] - SYSCALL_BYTES));
 	return code == SYSCALL_INSTRUCTION;
 }
 

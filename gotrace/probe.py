@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from gotrace.binary.code import Site
+    from gotrace.binary.layout import Layout
     from gotrace.binary.program import GoProgram
     from gotrace.kernel.bpf import BpfObject
 
@@ -36,12 +37,28 @@ class Kind:
     text: str = ""
 
 
+# Shared texts. A probe with STACKS declares a `stack_kind` and the settings STACK_CONFIG, which `PlanBuilder.add_stacks`
+# fills in; one with TARGET the setting "tgid" and the hits "seen", and calls `PlanBuilder.add_target`.
+STACKS, TARGET = "stack.bpf.h", "target.bpf.h"
+STACK_CONFIG = (
+    *("stack_text_begin", "stack_text_end", "stack_switch_begin", "stack_switch_end"),
+    *("stack_g_m", "stack_m_g0", "stack_m_curg", "stack_g_sched_pc", "stack_g_sched_bp"),
+)
+STACK_ADDRESSES = STACK_CONFIG[:4]
+
+
+def stack_kind(number: int) -> Kind:
+    """Three frames of a stack, innermost first; place: index of the first (32 bits), how many there are, and flags."""
+    return Kind("stack", number, ("stack", "place", "pc0", "pc1", "pc2"))
+
+
 @dataclass(frozen=True)
 class Probe:
     """A probe's declaration. ``config`` and ``hits`` are names; their order is their place in the kernel's arrays.
 
     ``hits`` names every C function: those of the plan's points, and those whose name says where in the kernel they run
-    (see `gotrace.kernel.bpf`). ``ring_bytes`` is how many bytes of events may wait for the reader: 64 each.
+    (see `gotrace.kernel.bpf`). ``parts`` are texts in ``ebpf/`` that it shares with others: `STACKS`, `TARGET`.
+    ``ring_bytes`` is how many bytes of events may wait for the reader: 64 each.
     """
 
     stem: str
@@ -50,6 +67,7 @@ class Probe:
     config: tuple[str, ...]
     hits: tuple[str, ...]
     constants: dict[str, int] = field(default_factory=dict)
+    parts: tuple[str, ...] = ()
     ring_bytes: int = 1 << 20
 
     def cflags(self) -> tuple[str, ...]:
@@ -66,7 +84,7 @@ class Probe:
         from gotrace.kernel.compiler import ebpf_folder
 
         parts = []
-        for name in ("ring.bpf.h", f"{self.stem}.bpf.c"):
+        for name in ("ring.bpf.h", *self.parts, f"{self.stem}.bpf.c"):
             with open(os.path.join(ebpf_folder(), name)) as file:
                 parts.append(f'#line 1 "{name}"\n{file.read()}')
         return "\n".join(parts)
@@ -157,6 +175,39 @@ class PlanBuilder:
 
     def lacks(self, name: str, reason: str) -> None:
         self.missing.append(Missing(name, reason))
+
+    def add_stacks(self, layout: Layout) -> None:
+        """What ``ebpf/stack.bpf.h`` has to know: where Go code is, and how a goroutine changes to its thread's stack.
+
+        The latter only for releases whose frame records end there: ARM64 up to Go 1.24.
+        """
+        entries = self.program.pclntab.entries
+        self.config |= {"stack_text_begin": int(entries[0]), "stack_text_end": int(entries[-1])}
+        switch = self.program.pclntab.function("runtime.systemstack_switch")
+        needed = {"g_m": ("g", "m"), "m_g0": ("m", "g0"), "m_curg": ("m", "curg"), "g_sched": ("g", "sched")}
+        needed |= {"pc": ("gobuf", "pc"), "bp": ("gobuf", "bp")}
+        places = {name: (f"runtime.{struct}", field) for name, (struct, field) in needed.items()}
+        if self.program.arch != "arm64" or self.program.version >= (1, 25):
+            return
+        if switch is None or not all(layout.has(*place) for place in places.values()):
+            self.lacks("goroutines behind the system stack", "how they change stacks in this Go version is not known")
+            return
+        at = {name: layout.offset(*place) for name, place in places.items()}
+        self.config |= {
+            "stack_switch_begin": switch.entry,
+            "stack_switch_end": switch.end,
+            "stack_g_m": at["g_m"],
+            "stack_m_g0": at["m_g0"],
+            "stack_m_curg": at["m_curg"],
+            "stack_g_sched_pc": at["g_sched"] + at["pc"],
+            "stack_g_sched_bp": at["g_sched"] + at["bp"],
+        }
+
+    def add_target(self) -> None:
+        """Where the target tells its number; Go programs of every kind have this place, out of line."""
+        from gotrace.binary import code
+
+        self.add("target", "seen", lambda: [code.entry_site(self.program, "runtime.startTheWorldWithSema")])
 
     def plan(self, facts: dict[str, Any], addresses: Sequence[str] = ()) -> Plan:
         """What was collected; ``addresses`` and ``facts`` as in `Plan`."""

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from gotrace.kernel.process import Process
     from gotrace.kernel.ring import Events, RingReader
 
+SAMPLE_NS = 1_003_009  # 997 times a second: out of step with what happens every millisecond
+
 HOST_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -186,8 +188,10 @@ _KERNEL_HIT_NS = 150.0
 
 
 @contextlib.contextmanager
-def opened(modules: Sequence[Any], process: Process) -> Iterator[Session]:
+def opened(modules: Sequence[Any], process: Process, sample_ns: int = SAMPLE_NS) -> Iterator[Session]:
     """Attach the probes of ``modules`` (of `gotrace.probes`) to ``process``; detached on the way out.
+
+    Every ``sample_ns`` each CPU is looked at, by probes that do so.
 
     Raises HostError, TargetError, BinaryError or LoadError with nothing left attached.
     """
@@ -213,7 +217,7 @@ def opened(modules: Sequence[Any], process: Process) -> Iterator[Session]:
                 _verify(exe, point)
         for part in parts.values():
             for name, program in part.loaded.programs.items():
-                fds.extend(_attach_to_kernel(program, name))
+                fds.extend(_attach_to_kernel(program, name, sample_ns))
             for point in part.plan.points:
                 program = part.loaded.programs[point.program]
                 fds.append(bpf.attach_uprobe(program, process.exe_path, point.file_offset, process.pid))
@@ -222,13 +226,14 @@ def opened(modules: Sequence[Any], process: Process) -> Iterator[Session]:
         yield session
 
 
-def _attach_to_kernel(program: int, name: str) -> Iterator[int]:
+def _attach_to_kernel(program: int, name: str, sample_ns: int) -> Iterator[int]:
     """Attach a program that runs in the kernel to what its name says; a uprobe's program is attached to nothing here."""
     if name.startswith(bpf.RAW_TRACEPOINT):
         yield bpf.attach_raw_tracepoint(program, name.removeprefix(bpf.RAW_TRACEPOINT))
     elif name.startswith(bpf.SOFTWARE_EVENT):
+        event = name.removeprefix(bpf.SOFTWARE_EVENT)
         for cpu in online_cpus():
-            yield bpf.attach_software_event(program, name.removeprefix(bpf.SOFTWARE_EVENT), cpu)
+            yield bpf.attach_software_event(program, event, cpu, sample_ns if event == "cpu_clock" else 1)
 
 
 def _prepared(modules: Sequence[Any], process: Process) -> list[tuple[Plan, bpf.BpfObject]]:

@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import functools
 import mmap
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
-from gotrace.analysis.stacks import INLINED, KERNEL, USER, Frame
+from gotrace.analysis.stacks import FRAMELESS, INLINED, KERNEL, USER, Frame
 from gotrace.binary.elf import Elf
 from gotrace.binary.program import GoProgram
 from gotrace.errors import BinaryError, GotraceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from gotrace.kernel.process import Mapping, Process
+
+_KERNEL_NAMES = "/proc/kallsyms"
 
 # A library that is loaded while the process is traced.
 _LOOK_AGAIN_S = 1.0
@@ -53,7 +56,8 @@ class _File:
                 if frames:
                     inner = [Frame(f.function, f.file, f.line, self._module, INLINED) for f in frames[:-1]]
                     last = frames[-1]
-                    return [*inner, Frame(last.function, last.file, last.line, self._module, USER)]
+                    kind = FRAMELESS if self._go.pclntab.lacks_record(vaddr) else USER
+                    return [*inner, Frame(last.function, last.file, last.line, self._module, kind)]
         index = int(np.searchsorted(self._begins, np.uint64(vaddr), side="right")) - 1
         if index >= 0:
             begin, size, name = self._names[index]
@@ -65,7 +69,7 @@ class _File:
 class Symbols:
     """Names for the addresses of one process. Use `of`."""
 
-    def __init__(self, process: Process, stack: contextlib.ExitStack, kernel: list[tuple[int, str]]) -> None:
+    def __init__(self, process: Process, stack: contextlib.ExitStack, kernel: TextIO | None) -> None:
         self._process = process
         self._stack = stack
         self._mappings: list[Mapping] = []
@@ -73,15 +77,16 @@ class Symbols:
         self._descriptors: dict[str, int] = {}
         self._looked_s = 0.0
         self._files: dict[str, _File | None] = {}
-        self._kernel = kernel
+        self._kernel_file = kernel
         self._known: dict[int, list[Frame]] = {}
 
     @classmethod
     @contextlib.contextmanager
     def of(cls, process: Process, kernel: bool = False) -> Iterator[Symbols]:
-        """Open what ``process`` has mapped; with ``kernel`` read the kernel's names too, which only root is given."""
+        """Open what ``process`` has mapped; with ``kernel`` the kernel's names too, which only root is given."""
         with contextlib.ExitStack() as stack:
-            symbols = cls(process, stack, kernel_symbols() if kernel else [])
+            # Whether addresses are shown is decided when it is opened: later we may be nobody.
+            symbols = cls(process, stack, stack.enter_context(open(_KERNEL_NAMES)) if kernel else None)
             symbols._look()
             yield symbols
 
@@ -103,6 +108,10 @@ class Symbols:
             found = self._known[address] = self._resolve(address)
         return found
 
+    def frames(self, addresses: Sequence[int]) -> list[Frame]:
+        """The functions at ``addresses``, in the order of these."""
+        return [frame for address in addresses for frame in self.at(address)]
+
     def _resolve(self, address: int) -> list[Frame]:
         if address >> 63:
             index = bisect.bisect_right(self._kernel, (address, "\U0010ffff")) - 1
@@ -120,6 +129,10 @@ class Symbols:
             return [Frame(f"[{name.strip('[]')}]", "", 0, name, USER)]
         return file.at(address - mapping.begin + mapping.offset)
 
+    @functools.cached_property
+    def _kernel(self) -> list[tuple[int, str]]:
+        return kernel_symbols(self._kernel_file) if self._kernel_file else []
+
     def _mapping(self, address: int) -> Mapping | None:
         index = bisect.bisect_right(self._begins, address) - 1
         return self._mappings[index] if index >= 0 and address < self._mappings[index].end else None
@@ -133,15 +146,11 @@ class Symbols:
         return self._files[path]
 
 
-def kernel_symbols() -> list[tuple[int, str]]:
-    """(address, name) of the kernel's functions, in order; empty where they are hidden (kptr_restrict, not root)."""
+def kernel_symbols(file: TextIO) -> list[tuple[int, str]]:
+    """(address, name) of the kernel's functions, in order; none where addresses are hidden (kptr_restrict, not root)."""
     found = []
-    try:
-        with open("/proc/kallsyms") as file:
-            for line in file:
-                address, kind, name = line.split()[:3]
-                if kind in "tTwW" and int(address, 16):
-                    found.append((int(address, 16), name))
-    except OSError:
-        return []
+    for line in file:
+        address, kind, name = line.split()[:3]
+        if kind in "tTwW" and int(address, 16):
+            found.append((int(address, 16), name))
     return sorted(found)

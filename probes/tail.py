@@ -18,13 +18,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gotrace.probe import Kind, Plan, PlanBuilder, Probe, is_inlined
+from gotrace.kernel.btf import TASK_FIELDS, task_settings
+from gotrace.probe import STACK_ADDRESSES, STACK_CONFIG, STACKS, Kind, Plan, PlanBuilder, Probe, is_inlined, stack_kind
 from gotrace.probes.gc import START, STOP, restart_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from gotrace.analysis.causes import Explainer
+    from gotrace.analysis.stacks import Frame
     from gotrace.binary.program import GoProgram
     from gotrace.kernel.process import Process
 
@@ -46,8 +48,7 @@ PROBE = Probe(
         Kind("preempt_signal", 0x205, ("sent_ns", "stack", "in_syscall")),
         # faults in close succession; count: their number (32), flags of any (32)
         Kind("faults", 0x206, ("begin_ns", "end_ns", "count", "address")),
-        # three frames, innermost first; place: index of the first (32), how many the stack has (32)
-        Kind("stack", 0x207, ("stack", "place", "pc0", "pc1", "pc2")),
+        stack_kind(0x207),
         # tid is the task told of, its name 16 bytes in two words
         Kind("task", 0x208, ("name_low", "name_high", "tgid")),
         # tid, of any process, had this CPU from then until now; during stops only
@@ -55,6 +56,7 @@ PROBE = Probe(
     ),
     config=(
         *("g_m", "m_p", "tgid"),
+        *STACK_CONFIG,
         *("task_pid", "task_tgid", "task_comm", "task_state", "task_throttled", "task_queue", "queue_throttle_count"),
     ),
     hits=(
@@ -72,44 +74,33 @@ PROBE = Probe(
         "FAULT_MAJOR": FAULT_MAJOR,
         "FAULT_INTERRUPTED": FAULT_INTERRUPTED,
     },
+    parts=(STACKS,),
     ring_bytes=8 << 20,
 )
 
 # setting -> (the kernel's struct, its field)
 _KERNEL_FIELDS = {
-    "task_pid": ("task_struct", "pid"),
-    "task_tgid": ("task_struct", "tgid"),
+    **TASK_FIELDS,
     "task_comm": ("task_struct", "comm"),
-    "task_state": ("task_struct", "__state"),
-    "task_state_before_5_14": ("task_struct", "state"),
     "task_throttled": ("task_struct", "throttled"),
     "task_queue": ("task_struct", "se.cfs_rq"),
     "queue_throttle_count": ("cfs_rq", "throttle_count"),
 }
-_NEEDED = ("task_pid", "task_tgid")
 
 
 def settings(process: Process) -> dict[str, int]:
     """Where this kernel keeps what is read of its tasks. Raises HostError on a kernel that does not tell."""
-    from gotrace.errors import HostError
-    from gotrace.kernel.btf import field_offsets
-    from gotrace.kernel.host import in_initial_namespace
+    from gotrace.kernel.host import kernel_pid
 
-    found = dict(zip(_KERNEL_FIELDS, field_offsets(tuple(_KERNEL_FIELDS.values())), strict=True))
-    if any(found[name] is None for name in _NEEDED):
-        raise HostError("this kernel does not tell where its tasks' fields are (BTF)", "use one with CONFIG_DEBUG_INFO_BTF")
-    known = {name: offset for name, offset in found.items() if offset is not None}
-    before = known.pop("task_state_before_5_14", 0)
-    known.setdefault("task_state", before)
-    if "queue_throttle_count" not in known:
-        known.pop("task_queue", None)
+    found = task_settings(_KERNEL_FIELDS)
+    if "queue_throttle_count" not in found:
+        found.pop("task_queue", None)
     # In a container the kernel's own number of the process is learned from its first stop.
-    tgid = process.pid if in_initial_namespace("pid") else 0
-    return {**known, "tgid": tgid}
+    return {**found, "tgid": kernel_pid(process.pid)}
 
 
-def explainer(header: dict[str, Any], names: Callable[[Sequence[int]], Sequence[str]], top: int) -> Explainer:
-    """What explains the ``top`` longest pauses of a session, live or recorded; ``names`` as in `Explainer`."""
+def explainer(header: dict[str, Any], frames: Callable[[Sequence[int]], Sequence[Frame]], top: int) -> Explainer:
+    """What explains the ``top`` longest pauses of a session, live or recorded; ``frames`` as in `StackTable`."""
     from gotrace.analysis.causes import Explainer, TailFormat
 
     wire = TailFormat(
@@ -121,7 +112,7 @@ def explainer(header: dict[str, Any], names: Callable[[Sequence[int]], Sequence[
         fault_major=FAULT_MAJOR,
         fault_interrupted=FAULT_INTERRUPTED,
     )
-    return Explainer(wire, names, top)
+    return Explainer(wire, frames, top)
 
 
 def plan(program: GoProgram) -> Plan:
@@ -148,4 +139,5 @@ def plan(program: GoProgram) -> Plan:
         if is_inlined(program, symbol) and program.pclntab.function(symbol) is not None:
             build.lacks(f"some of: {name}", f"{symbol} may have been inlined by the compiler (PGO)")
     build.add("restart done", "restart_done", lambda: restart_end(program)[1])
-    return build.plan({})
+    build.add_stacks(layout)
+    return build.plan({}, STACK_ADDRESSES)

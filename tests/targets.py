@@ -170,7 +170,7 @@ EVERYWHERE_FLAVOURS = (("1.19.8", "noopt"), ("1.22.10", "pgo"), ("1.27.3", "pie-
 
 def everywhere(arch: str) -> list[tuple[str, str, str, str]]:
     """What the tests marked `everywhere` run, as (program, version, flavour, architecture)."""
-    programs = ("gcload", "nongc", "periodic", "stacks")
+    programs = ("gcload", "nongc", "periodic", "stacks", "burner")
     wanted = [(program, version, "stripped") for version in MATRIX for program in programs]
     wanted += [(program, NEWEST, "stripped") for program in ("lifecycle", "flood")]
     wanted += [("planted", version, "stripped") for version in (MATRIX[0], "1.22.10", NEWEST)]

@@ -5,6 +5,10 @@
  * registers in order, the result register, the g register, SP, the frame pointer, and the return address as long as the
  * function has no frame record of its own: at its entry, at its RET, and anywhere in a leaf function. Sub-word arguments
  * leave garbage in the upper bits of their register: mask them. Then the instruction that makes a system call.
+ *
+ * For stacks: GO_UNRECORDED_CALLER is where the current function returns to if it has no frame record (yet, or any more),
+ * 0 if it has for certain, and what it says otherwise counts only in code of which the function table tells the same.
+ * GO_RECORDS_END_AT_SYSTEMSTACK says that the kernel's walk may end where a goroutine changes to the thread's stack.
  */
 #ifndef GOTRACE_GOABI_H
 #define GOTRACE_GOABI_H
@@ -28,7 +32,15 @@ struct pt_regs {
 #define GO_G(ctx) ((ctx)->r14)
 #define GO_SP(ctx) ((ctx)->sp)
 #define GO_FP(ctx) ((ctx)->bp)
+#define GO_PC(ctx) ((ctx)->ip)
 #define GO_CALLER(ctx) read_user((ctx)->sp)
+
+/* SP is at the return address, or below it at the caller's frame pointer that was just pushed. */
+#define GO_UNRECORDED_CALLER(regs)                                                                                         \
+	({                                                                                                                 \
+		__u64 _sp = USER_WORD(regs, GO_SP), _fp = USER_WORD(regs, GO_FP), _top = user_word(_sp);                   \
+		_sp == _fp ? 0 : _top == _fp ? user_word(_sp + 8) : _top;                                                  \
+	})
 
 #define SYSCALL_INSTRUCTION 0x050f
 #define SYSCALL_BYTES 2
@@ -49,7 +61,12 @@ struct pt_regs {
 #define GO_G(ctx) ((ctx)->regs[28])
 #define GO_SP(ctx) ((ctx)->sp)
 #define GO_FP(ctx) ((ctx)->regs[29])
+#define GO_PC(ctx) ((ctx)->pc)
 #define GO_CALLER(ctx) ((ctx)->regs[30])
+
+/* A function's own record is right below its SP. */
+#define GO_UNRECORDED_CALLER(regs) (USER_WORD(regs, GO_FP) == USER_WORD(regs, GO_SP) - 8 ? 0 : USER_WORD(regs, GO_CALLER))
+#define GO_RECORDS_END_AT_SYSTEMSTACK
 
 #define SYSCALL_INSTRUCTION 0xd4000001
 #define SYSCALL_BYTES 4

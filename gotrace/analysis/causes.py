@@ -21,7 +21,7 @@ import numpy as np
 
 from gotrace.analysis.pauses import UNKNOWN as NOT_KNOWN
 from gotrace.analysis.pauses import Array, rows
-from gotrace.analysis.stacks import StackTable
+from gotrace.analysis.stacks import Frame, StackTable
 from gotrace.text import duration_text
 
 # The classes. HANDSHAKE is what every stop takes: sending a signal, its arrival, a thread's waking up; WORK is what the
@@ -200,14 +200,13 @@ def class_sums(pieces: Iterable[Piece]) -> dict[str, int]:
 class Explainer:
     """Collects the evidence of each stop from the event stream, and keeps that of the ``top`` longest.
 
-    ``names(stack)`` are the functions of a stack, innermost first.
+    ``frames`` as in `StackTable`.
     """
 
-    def __init__(self, wire: TailFormat, names: Callable[[Sequence[int]], Sequence[str]], top: int) -> None:
+    def __init__(self, wire: TailFormat, frames: Callable[[Sequence[int]], Sequence[Frame]], top: int) -> None:
         self.wire = wire
-        self.stacks = StackTable([wire.stack])
+        self.stacks = StackTable([wire.stack], frames)
         self.tasks: dict[int, tuple[str, int]] = {}  # thread -> its name and its process
-        self._names = names
         self._top = top
         self._longest: list[tuple[int, int, Stop]] = []
         self._current: Stop | None = None
@@ -349,7 +348,7 @@ class Explainer:
             yield waiting
 
     def _asleep(self, stop: Stop, tid: int, off: Off, begin: int, end: int, depth: int) -> Iterator[Piece]:
-        names = self.names(off.stack)
+        names = self.stacks.names(off.stack)
         if off.flags & self.wire.off_in_fault:
             yield Piece(begin, end, tid, FAULT, off)
         elif _among(names, "runtime.lock2", "runtime.lockWithRank"):
@@ -419,7 +418,7 @@ class Explainer:
         The runtime's own code cannot. Other code can almost everywhere: then it takes that the signal came again and again,
         or the thread may not have run at all (a hypervisor may have had the CPU, which nobody tells).
         """
-        names = [name for name in self.names(signal.stack) if name not in SIGNAL_FRAMES]
+        names = [name for name in self.stacks.names(signal.stack) if name not in SIGNAL_FRAMES]
         if names and names[0].startswith(("runtime.", "internal/runtime/")):
             return True
         deliveries = max((each.deliveries for each in stop.stops if each.tid == tid), default=0)
@@ -439,9 +438,6 @@ class Explainer:
                 yield piece
             else:
                 yield Piece(piece.begin, piece.end, tid, UNKNOWN if ever else NO_PREEMPT)
-
-    def names(self, stack: int) -> Sequence[str]:
-        return self._names(self.stacks.lookups(stack))
 
 
 # Of the causes that need no more than the thread and the time.
@@ -491,7 +487,7 @@ def sentence(told: Explanation, explainer: Explainer) -> str:
         where = next((f" at {burst.address:#x}" for burst in bursts), "")
         return f"{who} spent {took} in {kind}{many}{where}"
     stack = about.stack if about is not None else 0
-    names = [name for name in explainer.names(stack) if name not in SIGNAL_FRAMES]
+    names = [name for name in explainer.stacks.names(stack) if name not in SIGNAL_FRAMES]
     place = " < ".join(names[:4])
     if cause == NO_PREEMPT:
         if about is None:

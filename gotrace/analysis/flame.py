@@ -1,17 +1,21 @@
 """Weighted stacks, which every kind of flame graph is drawn from.
 
 A `Profile` holds them as arrays: a million stacks take some dozen megabytes, and are merged without a loop in Python.
+`layout` merges them into the boxes of a flame graph, `diff` two profiles into the boxes of a differential one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import importlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from gotrace.analysis.stacks import INLINED, KERNEL, USER, Frame
+from gotrace.errors import GotraceError
 
 Numbers = npt.NDArray[np.int64]
 
@@ -78,3 +82,248 @@ def frame_of(text: str) -> Frame:
 def folded(stack: Iterable[Frame]) -> str:
     """One line's stack in the folded format; ``stack`` is outermost first."""
     return ";".join(map(label, stack))
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """A flame graph: one box for each distinct path of functions, the root "all" first.
+
+    All arrays have one element a box. The boxes go depth by depth (the root's is 0), and from left to right within each:
+    a box stands behind its parent. Siblings are in the order of their names' code points. ``weight`` is the box's width and
+    ``begin`` its left edge, both in ``unit``, ``own`` the part of the weight that none of its children has: it comes first,
+    the children follow it. ``name`` are indexes into ``names``, ``parent`` indexes of boxes (the root's is -1).
+    """
+
+    names: Sequence[str]
+    name: Numbers
+    depth: Numbers
+    parent: Numbers
+    begin: Numbers
+    weight: Numbers
+    own: Numbers
+    count: Numbers
+    unit: str
+
+    def __len__(self) -> int:
+        return len(self.name)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What a differential flame graph shows: ``boxes`` are as wide as in the profile after.
+
+    ``before`` and ``before_own`` are what the same boxes weigh, as a whole and by themselves, in the profile before. The
+    boxes that only that one has are among them too, with no width. ``gone_paths`` is the share of the profile before in
+    paths that are not in the one after, ``gone_functions`` in those paths with a function that is nowhere in the one after.
+    """
+
+    boxes: Boxes
+    before: Numbers
+    before_own: Numbers
+    gone_paths: float
+    gone_functions: float
+
+
+ROOT = "all"
+
+
+def layout(profile: Profile) -> Boxes:
+    """The flame graph of ``profile``. Functions are merged by `label`, whatever their files and lines."""
+    tree = _Tree.of(profile)
+    return tree.boxes(profile.weights, profile.counts, profile.unit)
+
+
+def diff(before: Profile, after: Profile) -> Difference:
+    """The differential flame graph of two profiles.
+
+    The boxes hold both as they are. To compare them bring both to the same total, as ``difffolded.pl -n`` does.
+    """
+    both = _both(before, after)
+    tree = _Tree.of(both)
+    old = np.arange(len(both)) < len(before)
+    boxes = tree.boxes(np.where(old, 0, both.weights), np.where(old, 0, both.counts), after.unit)
+    own = tree.own(np.where(old, both.weights, 0))
+    weight = tree.whole(own)
+    there = np.zeros(len(boxes.names), bool)
+    there[boxes.name[boxes.weight > 0]] = True
+    gone = ~there[boxes.name]
+    for level in tree.levels[1:]:
+        gone[level] |= gone[tree.parent[level]]
+    total = int(weight[0]) or 1
+    shares = (float(own[which].sum() / total) for which in (boxes.weight == 0, gone))
+    return Difference(boxes, weight, own, *shares)
+
+
+def diff_folded(before: Profile, after: Profile) -> Iterator[str]:
+    """Lines of "stack weight weight" (before, after), as difffolded.pl writes them without -n. Without line ends."""
+    both = _both(before, after)
+    tree = _Tree.of(both)
+    old = np.arange(len(both)) < len(before)
+    columns = [tree.own(np.where(which, both.weights, 0)).tolist() for which in (old, ~old)]
+    paths: list[str] = [""]
+    for parent, name in zip(tree.parent[1:].tolist(), tree.name[1:].tolist(), strict=True):
+        paths.append(f"{paths[parent]};{tree.names[name]}" if parent else tree.names[name])
+    for path, *weights in zip(paths, *columns, strict=True):
+        if any(weights) and path:
+            yield f"{path} {weights[0]} {weights[1]}"
+
+
+def _both(before: Profile, after: Profile) -> Profile:
+    """The stacks of ``before``, then those of ``after``."""
+    return Profile(
+        [*before.frames, *after.frames],
+        np.concatenate([before.path, after.path + np.int32(len(before.frames))]),
+        np.concatenate([before.ends, after.ends + len(before.path)]),
+        np.concatenate([before.weights, after.weights]),
+        np.concatenate([before.counts, after.counts]),
+        after.unit,
+    )
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """The distinct paths of a profile's stacks, ordered as the boxes are; ``last`` is the one of each stack."""
+
+    names: Sequence[str]
+    name: Numbers
+    parent: Numbers
+    levels: Sequence[slice]
+    last: Numbers
+
+    @classmethod
+    def of(cls, profile: Profile) -> _Tree:
+        labels = [label(frame) for frame in profile.frames]
+        # The root is no function, even if one has its name.
+        names = [ROOT, *sorted(set(labels))]
+        places = {name: place for place, name in enumerate(names[1:], 1)}
+        ranks = np.array([places[each] for each in labels], np.int64)
+        begins = np.concatenate([[0], profile.ends[:-1]]).astype(np.int64)
+        lengths = profile.ends - begins[: len(profile)]
+        last = np.zeros(len(profile), np.int64)
+        parts, parents, levels = [np.zeros(1, np.int64)], [np.full(1, -1, np.int64)], [slice(0, 1)]
+        left = np.flatnonzero(lengths)
+        while len(left):
+            depth = len(levels)
+            keys = last[left] * len(names) + ranks[profile.path[begins[left] + depth - 1]]
+            distinct, which = _distinct(keys)
+            first = levels[-1].stop
+            levels.append(slice(first, first + len(distinct)))
+            parents.append(distinct // len(names))
+            parts.append(distinct % len(names))
+            last[left] = first + which
+            left = left[lengths[left] > depth]
+        return cls(names, np.concatenate(parts), np.concatenate(parents), levels, last)
+
+    def own(self, weights: Numbers) -> Numbers:
+        """What the stacks that end in each box weigh together."""
+        sums = np.zeros(len(self.name), np.int64)
+        np.add.at(sums, self.last, weights)
+        return sums
+
+    def whole(self, own: Numbers) -> Numbers:
+        """What each box weighs with all that is above it."""
+        sums: Numbers = own.copy()
+        for level in reversed(self.levels[1:]):
+            np.add.at(sums, self.parent[level], sums[level])
+        return sums
+
+    def boxes(self, weights: Numbers, counts: Numbers, unit: str) -> Boxes:
+        own = self.own(weights)
+        whole = self.whole(own)
+        begin = np.zeros_like(own)
+        for level in self.levels[1:]:
+            parent = self.parent[level]
+            before = np.cumsum(whole[level]) - whole[level]
+            # Siblings stand together: what lies left of the first of them is other boxes' children.
+            begin[level] = begin[parent] + own[parent] + before - before[np.searchsorted(parent, parent)]
+        depth = np.repeat(np.arange(len(self.levels)), [level.stop - level.start for level in self.levels])
+        count = self.whole(self.own(counts))
+        return Boxes(self.names, self.name, depth, self.parent, begin, whole, own, count, unit)
+
+
+def _distinct(keys: Numbers) -> tuple[Numbers, Numbers]:
+    """What np.unique returns with the inverse, by hashing: a million keys are sorted in several times as long."""
+    pa = _pyarrow()
+    coded = pa.array(keys).dictionary_encode()
+    found: Numbers = coded.dictionary.to_numpy()
+    order = np.argsort(found)
+    places = np.empty_like(order)
+    places[order] = np.arange(len(order))
+    which: Numbers = places[coded.indices.to_numpy()]
+    return found[order], which
+
+
+_BLOCK = 1 << 26
+_DIGITS = 18  # of a number that is sure to fit
+
+
+def parse_folded(file: BinaryIO) -> tuple[Profile, int]:
+    """The profile in lines of "outermost;...;innermost 123", and how many lines were something else and left out.
+
+    Equal stacks become one. The number is the last word of its line, a whole one; weights and counts are both it. Blank
+    lines are none. Bytes that are no UTF-8 become escapes.
+    """
+    parts: list[tuple[Any, Numbers]] = []
+    skipped = 0
+    rest = b""
+    while block := file.read(_BLOCK):
+        block = rest + block
+        cut = block.rfind(b"\n") + 1
+        rest = block[cut:]
+        if cut:
+            skipped += _parse(block[:cut], parts)
+    if rest:
+        skipped += _parse(rest + b"\n", parts)
+    if not parts:
+        return profile_of({}, "samples"), skipped
+    stacks, weights = _merged(parts)
+    # as floats, whose sum does not wrap around
+    if weights.sum(dtype=float) >= 2**63 or weights.min() < 0:
+        raise GotraceError("the numbers in the folded stacks add up to more than 2^63", "are they what they should be?")
+    lists = importlib.import_module("pyarrow.compute").split_pattern(stacks, ";")
+    coded = lists.flatten().dictionary_encode()
+    frames = [frame_of(name.decode("utf-8", "backslashreplace")) for name in coded.dictionary.to_pylist()]
+    ends = lists.offsets.to_numpy()[1:].astype(np.int64)
+    return Profile(frames, coded.indices.to_numpy(), ends, weights, weights, "samples"), skipped
+
+
+def _parse(block: bytes, parts: list[tuple[Any, Numbers]]) -> int:
+    """Append the block's distinct stacks and their weights to ``parts``; returns the number of malformed lines."""
+    pa = _pyarrow()
+    text = np.frombuffer(block, np.uint8)
+    ends = np.flatnonzero(text == ord("\n"))
+    begins = np.concatenate([[0], ends[:-1] + 1])
+    ends = ends - ((ends > begins) & (text[ends - 1] == ord("\r")))
+    # From the end of every line towards its beginning, as long as there are digits.
+    at, values, going = ends.copy(), np.zeros(len(ends), np.int64), np.ones(len(ends), bool)
+    for power in range(_DIGITS):
+        digits = text[at - 1] - np.uint8(ord("0"))  # anything else wraps around to more than 9
+        going &= (at > begins) & (digits < 10)
+        if not going.any():
+            break
+        values += np.where(going, digits, 0) * np.int64(10**power)
+        at -= going
+    blank = (text[at - 1] == ord(" ")) | (text[at - 1] == ord("\t"))
+    good = np.flatnonzero((at < ends) & (at > begins + 1) & blank)
+    malformed = int(np.count_nonzero(ends > begins)) - len(good)
+    if len(good):
+        # Every other element is a stack, those in between are the numbers and line ends that separate them.
+        offsets = np.stack([begins[good], at[good] - 1], axis=1).ravel()
+        buffers = [None, pa.py_buffer(offsets.astype(np.int64)), pa.py_buffer(block)]
+        all_ = pa.Array.from_buffers(pa.large_binary(), len(offsets) - 1, buffers)
+        parts.append(_merged([(all_.take(pa.array(np.arange(0, len(offsets), 2))), values[good])]))
+    return malformed
+
+
+def _merged(parts: Sequence[tuple[Any, Numbers]]) -> tuple[Any, Numbers]:
+    """The distinct ones of all parts' stacks, and what each weighs."""
+    pa = _pyarrow()
+    coded = pa.concat_arrays([stacks for stacks, _ in parts]).dictionary_encode()
+    sums = np.zeros(len(coded.dictionary), np.int64)
+    np.add.at(sums, coded.indices.to_numpy(), np.concatenate([weights for _, weights in parts]))
+    return coded.dictionary, sums
+
+
+def _pyarrow() -> Any:
+    # Loaded when needed: it takes longer than a small graph does. Typed in some of its releases only.
+    return importlib.import_module("pyarrow")

@@ -12,7 +12,7 @@ Go makes frame records on both architectures, so bpf_get_stack sees a goroutine'
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -49,17 +49,36 @@ def with_caller(stacks: Addresses, callers: Addresses) -> Addresses:
     return np.concatenate([stacks[:, :1], callers[:, None], stacks[:, 1:]], axis=1)
 
 
-class StackTable:
-    """The stacks that arrive in events of the kind called "stack", three addresses each; ``kinds`` are its numbers.
+def no_frames(addresses: Sequence[int]) -> Sequence[Frame]:
+    """Where no names are to be had."""
+    return ()
 
-    ``lookups(stack)`` are the addresses to resolve, innermost first: the innermost is where the thread was, every other a
-    return address, whose call is one byte before.
+
+# Flags of a stack's `place`, beside the number of its addresses. HAS_CALLER (ebpf/stack.bpf.h): in front of
+# them stands the innermost function's caller in case that function has no frame record, or 0. EXACT: every address is to be
+# looked up as it is; otherwise all but the innermost are return addresses, whose call is one byte before.
+HAS_CALLER, EXACT = 1 << 63, 1 << 62
+_FLAGS = HAS_CALLER | EXACT
+
+# The parts of a stack are emitted back to back: of one that is older than so many others the rest was lost.
+_INCOMPLETE = 1024
+
+# Go calls it to leave a goroutine that waits: what its thread does next is on nobody's behalf.
+_LEAVES_GOROUTINE = "runtime.mcall"
+
+
+class StackTable:
+    """The stacks that arrive in events of the kind called "stack"; ``kinds`` are its numbers.
+
+    ``frames(addresses)`` are the functions at addresses of the target, inlined ones too, each innermost first.
     """
 
-    def __init__(self, kinds: Iterable[int]) -> None:
+    def __init__(self, kinds: Iterable[int], frames: Callable[[Sequence[int]], Sequence[Frame]]) -> None:
         self._kinds = np.array(sorted(kinds), np.uint16)
+        self._frames = frames
         self._parts: dict[int, dict[int, list[int]]] = {}
         self._whole: dict[int, tuple[int, ...]] = {}
+        self._callers: dict[int, int] = {}
 
     def feed(self, events: npt.NDArray[np.void]) -> list[int]:
         """Take the stacks out of a batch of events; returns the numbers of those that became whole."""
@@ -70,15 +89,43 @@ class StackTable:
                 continue
             parts = self._parts.setdefault(stack, {})
             parts[place & 0xFFFFFFFF] = addresses
-            length = place >> 32
+            length = (place & ~_FLAGS) >> 32
             if 3 * len(parts) >= length:
                 whole = [address for at in sorted(parts) for address in parts[at]][:length]
+                before = 0 if place & EXACT else 1
+                caller = whole.pop(0) if place & HAS_CALLER else 0
+                if caller:
+                    self._callers[stack] = caller - before
                 # A walk may end in a 0, where a stack has no root.
-                self._whole[stack] = tuple(whole[:1] + [address - 1 for address in whole[1:] if address])
+                self._whole[stack] = tuple(whole[:1] + [address - before for address in whole[1:] if address])
                 del self._parts[stack]
                 done.append(stack)
+        for stack in list(self._parts)[:-_INCOMPLETE]:
+            del self._parts[stack]
         return done
 
-    def lookups(self, stack: int) -> tuple[int, ...]:
-        """Empty for a stack that is not known: none could be taken, or its frames were lost."""
-        return self._whole.get(stack, ())
+    def addresses(self, stack: int) -> tuple[int, ...]:
+        """Every address that `frames` may look up."""
+        caller = self._callers.get(stack)
+        return self._whole.get(stack, ()) + ((caller,) if caller is not None else ())
+
+    def frames(self, stack: int) -> list[Frame]:
+        """The functions of a stack, innermost first; empty if it is not known: none was taken, or its frames were lost.
+
+        The caller that has no frame record is put in; what belongs to a goroutine that the thread has left is taken away.
+        """
+        addresses = self._whole.get(stack, ())
+        found = list(self._frames(addresses[:1]))
+        caller = self._callers.get(stack)
+        # Linux 6.12 and later put it in themselves, on x86-64 and while a uprobe runs: not twice.
+        if caller and found and found[-1].kind == FRAMELESS and caller not in addresses[1:2]:
+            addresses = (*addresses[:1], caller, *addresses[1:])
+        found += self._frames(addresses[1:])
+        for number, frame in enumerate(found):
+            if frame.function == _LEAVES_GOROUTINE:
+                return found[: number + 1]
+        return found
+
+    def names(self, stack: int) -> list[str]:
+        """`frames`, their names alone."""
+        return [frame.function for frame in self.frames(stack)]

@@ -34,7 +34,7 @@ _MAX_PCDATA = 64
 _MAX_DEPTH = 64  # of inlining; compilers nest a dozen
 
 # runtime._func: words at these offsets, then bytes; Go 1.20 put startLine in at 36.
-_NAME_OFF, _PCFILE, _PCLN, _NPCDATA, _CU_OFFSET, _START_LINE = 4, 20, 24, 28, 32, 36
+_NAME_OFF, _PCSP, _PCFILE, _PCLN, _NPCDATA, _CU_OFFSET, _START_LINE = 4, 16, 20, 24, 28, 32, 36
 _FUNC_SIZE_1_18, _FUNC_SIZE_1_20 = 40, 44  # funcID is 4 bytes before the end, nfuncdata the last byte
 
 _PCDATA_INL_TREE_INDEX = 2
@@ -279,6 +279,20 @@ class Pclntab:
             pc = entry + parent_pc
         raise self._damaged("its inline trees do not end")
 
+    def lacks_record(self, pc: int) -> bool:
+        """Whether the function at ``pc`` may have no frame record there: it has none yet, none any more, or never.
+
+        The table of how far SP has been moved tells (pcsp). Prologues (cmd/internal/obj): amd64 pushes BP and then sets it,
+        so that SP is 8 bytes down in between; arm64 moves SP, stores R29 and sets it, and restores it before SP.
+        """
+        index = self._index_of(pc)
+        if index is None:
+            return False
+        moved, begin, end = _Runs(self, index, self._word(int(self._offsets[index]) + _PCSP)).around(pc)
+        if moved == 0:
+            return True
+        return moved == 8 if self.header.min_lc == 1 else pc - begin < 8 or end - pc <= 4
+
     def inlined_in(self, name: str) -> list[Function]:
         """The functions into which the compiler inlined ``name``, in address order.
 
@@ -412,6 +426,13 @@ class _Runs:
         """The value at ``pc``, None where the table says nothing."""
         place = bisect.bisect_right(self._ends, pc - self._entry)
         return self._values[place] if place < len(self._values) and pc >= self._entry else None
+
+    def around(self, pc: int) -> tuple[int | None, int, int]:
+        """(the value at ``pc``, from where, up to where it holds)."""
+        place = bisect.bisect_right(self._ends, pc - self._entry)
+        if place >= len(self._values):
+            return None, pc, pc
+        return self._values[place], self._entry + (self._ends[place - 1] if place else 0), self._entry + self._ends[place]
 
     def highest(self) -> int:
         return max(self._values, default=-1)

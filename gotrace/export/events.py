@@ -40,8 +40,7 @@ class Events:
         self._columns = list(dict.fromkeys(column for _, columns, _ in self._kinds.values() for column in columns))
         self._wall_offset_ns = int(header["clock"]["wall_offset_ns"])
         self._text = text
-        self._frames = frames
-        self._stacks = StackTable(number for number, (name, _, _) in self._kinds.items() if name == "stack")
+        self._stacks = StackTable((number for number, (name, _, _) in self._kinds.items() if name == "stack"), frames)
         self._folded: dict[int, str] = {}
 
     def records(self, events: Array) -> Iterator[Record]:
@@ -61,7 +60,7 @@ class Events:
             if text:
                 record["text"] = self._reference(named[text])
             if name != "stack" and named.get("stack"):
-                record["frames"] = [frame.function for frame in self._frames(self._stacks.lookups(named["stack"]))]
+                record["frames"] = self._stacks.names(named["stack"])
             yield record
 
     def lines(self, events: Array) -> str:
@@ -122,7 +121,7 @@ class Events:
 
     def _folded_stack(self, stack: int) -> str | None:
         if stack not in self._folded:
-            text = folded(reversed(self._frames(self._stacks.lookups(stack))))
+            text = folded(reversed(self._stacks.frames(stack)))
             if not text:
                 return None
             self._folded[stack] = text

@@ -11,6 +11,7 @@ import struct
 from typing import NamedTuple
 
 from gotrace import cache
+from gotrace.errors import HostError
 
 VMLINUX = "/sys/kernel/btf/vmlinux"
 
@@ -106,3 +107,26 @@ def field_offsets(fields: tuple[tuple[str, str], ...]) -> list[int | None]:
             return [None] * len(fields)
         cache.put(key, found)
     return found
+
+
+# setting of a probe -> (struct, field): what nearly every probe at the scheduler's tracepoints reads
+TASK_FIELDS = {
+    "task_pid": ("task_struct", "pid"),
+    "task_tgid": ("task_struct", "tgid"),
+    "task_state": ("task_struct", "__state"),
+}
+_STATE_BEFORE_5_14 = ("task_struct", "state")
+
+
+def task_settings(fields: dict[str, tuple[str, str]]) -> dict[str, int]:
+    """The offsets of ``fields``, `TASK_FIELDS` among them; without those that this kernel does not have.
+
+    Raises HostError where it does not tell the places of pid and tgid, for nothing can be done without them.
+    """
+    *found, before = field_offsets((*fields.values(), _STATE_BEFORE_5_14))
+    known = {name: offset for name, offset in zip(fields, found, strict=True) if offset is not None}
+    if before is not None:
+        known.setdefault("task_state", before)
+    if "task_pid" not in known or "task_tgid" not in known:
+        raise HostError("this kernel does not tell where its tasks' fields are (BTF)", "use one with CONFIG_DEBUG_INFO_BTF")
+    return known

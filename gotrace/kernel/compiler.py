@@ -54,6 +54,8 @@ def host_cflags() -> tuple[str, ...]:
     flags = []
     if has_sleepable_uprobes():
         flags.append("-DMAY_FAULT")
+    if kernel_version() >= (5, 15):
+        flags.append("-DTASK_REGISTERS")  # bpf_task_pt_regs: a thread's user registers, wherever it is in the kernel
     if kernel_version() >= (5, 18):
         flags.append("-DSWITCH_HAS_STATE")  # sched_switch has the state of the task that leaves as an argument
     return tuple(flags)

@@ -29,6 +29,11 @@ def in_initial_namespace(kind: str, root: str = "/") -> bool:
     return name == f"{kind}:[{_INITIAL_NAMESPACE[kind]}]"
 
 
+def kernel_pid(pid: int) -> int:
+    """``pid`` as the kernel numbers the process itself, 0 where only the number in a container is known."""
+    return pid if in_initial_namespace("pid") else 0
+
+
 def _lacking_privilege(root: str) -> tuple[str, str] | None:
     """What keeps this process from tracing, and what to do about it; None if nothing does."""
     if not capabilities(root) >> CAP_SYS_ADMIN & 1:

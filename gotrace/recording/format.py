@@ -21,8 +21,13 @@ FIRST_EVENT = 0x100
 
 END = 1  # data: JSON, how the run ended and what it cost; absent from a file that was cut off
 LOSS = 2  # a: events and numbers lost since the beginning
-TEXT = 3  # a: address | length << 48; data: the text that was there in the executable
+TEXT = (
+    3  # a: address | length << 48, data: the text that was there in the executable; or a: NUMBERED | number, data: a name
+)
 FRAMES = 4  # a: an address in the target; data: JSON, the functions there, innermost first, each as `analysis.stacks.Frame`
+
+# In a column that refers to text: this text is in no executable, and known by a number of the recording's own.
+NUMBERED = 1 << 63
 
 COLUMNS = ("time_ns", "tid", "kind", "cpu", "a", "b", "c", "d", "e")
 ROWS_PER_CHUNK = 1 << 16

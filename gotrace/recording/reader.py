@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from gotrace.recording import format as form
 from gotrace.text import printable
 
 Array = npt.NDArray[Any]
+
+# Rows that stay in a core's cache while their columns are filled in one after the other.
+_TRANSPOSED = 1 << 12
 
 
 class Note(NamedTuple):
@@ -48,7 +51,7 @@ class Recording:
 
     def __init__(self, path: str, stream: pa.ipc.RecordBatchStreamReader, file: pa.NativeFile) -> None:
         self.path = path
-        self.size = os.path.getsize(path)
+        self.size = int(file.size())
         self.end: dict[str, Any] | None = None
         self.lost = 0
         self._texts: dict[int, str] = {}
@@ -61,11 +64,15 @@ class Recording:
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, path: str) -> Iterator[Recording]:
-        """Raises GotraceError when ``path`` is no recording this gotrace can read, OSError when it cannot be opened."""
-        with pa.OSFile(path) as file:
+    def open(cls, path: str, nameless: BinaryIO | None = None) -> Iterator[Recording]:
+        """Raises GotraceError when ``path`` is no recording this gotrace can read, OSError when it cannot be opened.
+
+        ``nameless`` is the file itself if it has no name to be opened by; it stays open.
+        """
+        with pa.OSFile(path) if nameless is None else _from_begin(nameless) as file:
             try:
-                stream = pa.ipc.open_stream(file)
+                # A chunk is small: to share its columns among threads costs more than it saves.
+                stream = pa.ipc.open_stream(file, options=pa.ipc.IpcReadOptions(use_threads=False))
             except (pa.ArrowException, OSError, EOFError) as error:
                 raise _not_one(path) from error
             yield cls(path, stream, file)
@@ -82,9 +89,6 @@ class Recording:
         """The functions at ``addresses``, inlined ones too, in the order of these."""
         return [frame for address in addresses for frame in self._frames.get(address, [])]
 
-    def names(self, addresses: Sequence[int]) -> list[str]:
-        return [frame.function for frame in self.frames(addresses)]
-
     def chunks(self) -> Iterator[Chunk]:
         """Every whole chunk, in order."""
         while True:
@@ -98,8 +102,14 @@ class Recording:
 
     def _chunk(self, batch: pa.RecordBatch) -> Chunk:
         rows = np.empty(batch.num_rows, self._dtype)
-        for number, name in enumerate(form.COLUMNS):
-            rows[name] = np.frombuffer(batch.column(number).buffers()[1], self._dtype[name], batch.num_rows)
+        columns = {
+            name: np.frombuffer(batch.column(number).buffers()[1], self._dtype[name], batch.num_rows)
+            for number, name in enumerate(form.COLUMNS)
+        }
+        for begin in range(0, len(rows), _TRANSPOSED):
+            part = slice(begin, begin + _TRANSPOSED)
+            for name, column in columns.items():
+                rows[part][name] = column[part]
         own = np.flatnonzero(rows["kind"] < form.FIRST_EVENT)
         if not len(own):
             return Chunk(rows, [])
@@ -121,6 +131,12 @@ class Recording:
             self._texts[note.a] = note.data.decode("utf-8", "replace")
         elif note.kind == form.FRAMES:
             self._frames[note.a] = [Frame(*each) for each in json.loads(note.data)]
+
+
+def _from_begin(file: BinaryIO) -> pa.NativeFile:
+    again = os.fdopen(os.dup(file.fileno()), "rb")
+    again.seek(0)
+    return pa.PythonFile(again, "r")
 
 
 def _not_one(path: str) -> GotraceError:

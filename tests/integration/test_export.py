@@ -242,7 +242,7 @@ def test_what_cannot_be_exported(recorded, tmp_path, gotrace):
     there.write_text("mine")
     done = gotrace("export", str(recorded.path), "-o", str(there))
     assert done.returncode == 1 and "--force" in done.stderr and there.read_text() == "mine"
-    for format_ in ("ndjson", "csv", "parquet", "hlog", "hgrm", "perfetto"):
+    for format_ in ("ndjson", "csv", "parquet", "hlog", "hgrm", "perfetto", "svg", "html", "folded", "pprof", "speedscope"):
         done = gotrace("export", str(recorded.path), "-o", "/dev/full", "--format", format_, "--force")
         assert done.returncode == 1, format_
         assert "cannot write /dev/full: No space left on device" in done.stderr, format_
@@ -252,6 +252,6 @@ def test_what_cannot_be_exported(recorded, tmp_path, gotrace):
 def test_a_recording_that_was_cut_off(recorded, tmp_path, gotrace):
     cut = tmp_path / "cut.gotrace"
     cut.write_bytes(recorded.path.read_bytes()[:-2000])
-    for ending in ("ndjson", "parquet", "perfetto", "hlog"):
+    for ending in ("ndjson", "parquet", "perfetto", "hlog", "svg", "pb.gz"):
         done = gotrace("export", str(cut), "-o", str(tmp_path / f"cut.{ending}"))
         assert done.returncode == 0 and "cut off" in done.stderr and (tmp_path / f"cut.{ending}").stat().st_size

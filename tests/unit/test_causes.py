@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from gotrace.analysis import causes
 from gotrace.analysis.pauses import PAUSE
+from gotrace.analysis.stacks import USER, Frame
 from gotrace.kernel.ring import wire_dtype
 from gotrace.probes import tail
 
@@ -44,8 +45,8 @@ def explained(*events, stopping, total, lag=0):
     pause = np.zeros(1, PAUSE)
     pause["start_ns"], pause["stopping_ns"], pause["stopped_ns"] = BEGIN, stopping, total - stopping
     pause["total_ns"], pause["restart_lag_ns"], pause["tid"] = total, lag, STOPPER
-    names = lambda addresses: [name for address in addresses for name in STACKS[address]]  # noqa: E731
-    explainer = tail.explainer(HEADER, names, 10)
+    frames = lambda addresses: [Frame(name, "", 0, "", USER) for address in addresses for name in STACKS[address]]  # noqa: E731
+    explainer = tail.explainer(HEADER, frames, 10)
     explainer.feed(np.array(everything, wire_dtype()), pause)
     (told,) = explainer.longest()
     at = BEGIN

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
 import pytest
 
@@ -28,8 +29,7 @@ def test_kinds_are_told_apart_by_their_numbers():
 def test_text_and_declaration_name_the_same(name):
     """Every setting, counter and kind that is declared is used in the C text, and nothing else is."""
     probe = PROBES[name].PROBE
-    with open(os.path.join(ebpf_folder(), f"{name}.bpf.c")) as file:
-        text = file.read()
+    text = "".join(Path(ebpf_folder(), part).read_text() for part in (*probe.parts, f"{name}.bpf.c"))
     declared = {f"CONFIG_{word.upper()}" for word in probe.config} | {f"HIT_{word.upper()}" for word in probe.hits}
     declared |= {f"KIND_{kind.name.upper()}" for kind in probe.kinds}
     assert declared == set(re.findall(r"\b(?:CONFIG|HIT|KIND)_[A-Z0-9_]+", text))

@@ -1,0 +1,90 @@
+"""From events that carry stacks to weighted stacks: what a flame graph shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from gotrace.analysis import flame
+from gotrace.analysis.causes import Explanation, Off, Piece, Signal
+from gotrace.analysis.flame import Profile
+from gotrace.analysis.stacks import USER, Frame, StackTable
+
+Numbers = npt.NDArray[np.uint64]
+
+NOT_KNOWN = "[stack not known]"
+
+# The kernel's way from a tracepoint to the program that takes the stack.
+_OF_TRACING = ("__traceiter_", "__bpf_trace_", "bpf_trace_run")
+
+
+class Collector:
+    """Adds up the weights of equal stacks: a user's and a kernel's each (0 for none). Memory grows with distinct ones."""
+
+    def __init__(self, stacks: StackTable) -> None:
+        self._stacks = stacks
+        self._sums: dict[tuple[int, int], list[int]] = {}
+        self.count = 0
+        self.weight = 0
+
+    def add(self, user: Numbers, kernel: Numbers, weights: npt.NDArray[np.int64]) -> None:
+        """One row each."""
+        if not len(user):
+            return
+        order = np.lexsort((kernel, user))
+        user, kernel, weights = user[order], kernel[order], weights[order]
+        change = (user[1:] != user[:-1]) | (kernel[1:] != kernel[:-1])
+        begins = np.flatnonzero(np.concatenate([[True], change]))
+        sums = np.add.reduceat(weights, begins)
+        counts = np.diff(begins, append=len(user))
+        for *pair, weight, count in zip(
+            *(each.tolist() for each in (user[begins], kernel[begins], sums, counts)), strict=True
+        ):
+            total = self._sums.setdefault((pair[0], pair[1]), [0, 0])
+            total[0] += weight
+            total[1] += count
+            self.weight += weight
+            self.count += count
+
+    def _in_kernel(self, stack: int) -> list[Frame]:
+        frames = self._stacks.frames(stack)
+        own = [number for number, frame in enumerate(frames[:8]) if frame.function.startswith(_OF_TRACING)]
+        return frames[own[-1] + 1 :] if own else frames
+
+    def profile(self, unit: str, within: str = "") -> Profile:
+        """What was added; with ``within`` only stacks in which that function is."""
+        merged: dict[tuple[Frame, ...], tuple[int, int]] = {}
+        for (user, kernel), (weight, count) in self._sums.items():
+            inner = self._stacks.frames(user) or [Frame(NOT_KNOWN, "", 0, "", USER)]
+            stack = tuple(reversed([*self._in_kernel(kernel), *inner]))
+            if within and not any(frame.function == within for frame in stack):
+                continue
+            had = merged.get(stack, (0, 0))
+            merged[stack] = (had[0] + weight, had[1] + count)
+        return flame.profile_of(merged, unit)
+
+
+def of_stragglers(told: Iterable[Explanation], stacks: StackTable, only_stopping: bool) -> Profile:
+    """Whom the world waited for: the class of each piece of the stops, and the code that the thread was in then.
+
+    That is where it left the CPU, or where the preemption signal reached it. Weights are nanoseconds, counts pieces.
+    """
+    merged: dict[tuple[Frame, ...], tuple[int, int]] = {}
+    for each in told:
+        for piece in each.stopping if only_stopping else each.pieces:
+            if not piece.length:
+                continue
+            code = stacks.frames(_stack_of(piece, each))
+            stack = (Frame(f"[{piece.kind}]", "", 0, "", USER), *reversed(code))
+            had = merged.get(stack, (0, 0))
+            merged[stack] = (had[0] + piece.length, had[1] + 1)
+    return flame.profile_of(merged)
+
+
+def _stack_of(piece: Piece, told: Explanation) -> int:
+    if isinstance(piece.about, (Off, Signal)) and piece.about.stack:
+        return piece.about.stack
+    signal = told.stop.signals.get(piece.tid)
+    return signal.stack if signal is not None else 0

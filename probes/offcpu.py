@@ -1,0 +1,46 @@
+"""Where a Go program's threads leave the CPU, and for how long: every time, with the stacks.
+
+The tracepoint ``sched_switch`` tells both ends. Waiting for a CPU counts too: the thread's state tells it from sleeping.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gotrace.kernel.btf import TASK_FIELDS, task_settings
+from gotrace.probe import STACK_ADDRESSES, STACK_CONFIG, STACKS, TARGET, Kind, Plan, PlanBuilder, Probe, stack_kind
+
+if TYPE_CHECKING:
+    from gotrace.binary.program import GoProgram
+    from gotrace.kernel.process import Process
+
+PROBE = Probe(
+    stem="offcpu",
+    summary="stacks of threads that leave the CPU, and how long they are off it",
+    kinds=(
+        # at the end; state: include/linux/sched.h, 0 for a thread that waited for a CPU all the time
+        Kind("off_cpu_stack", 0x401, ("off_ns", "stack", "kernel_stack", "state")),
+        stack_kind(0x402),
+    ),
+    config=("tgid", *TASK_FIELDS, *STACK_CONFIG),
+    hits=("seen", "on_tracepoint__sched_switch"),
+    parts=(STACKS, TARGET),
+    ring_bytes=32 << 20,
+)
+
+
+def settings(process: Process) -> dict[str, int]:
+    """Which process is followed, and where the kernel keeps what is read of its tasks. Raises HostError without BTF."""
+    from gotrace.kernel.host import kernel_pid
+
+    return {**task_settings(TASK_FIELDS), "tgid": kernel_pid(process.pid)}
+
+
+def plan(program: GoProgram) -> Plan:
+    """Which instructions of ``program`` to probe. Raises BinaryError."""
+    from gotrace.binary.layout import layout_of
+
+    build = PlanBuilder(program)
+    build.add_target()
+    build.add_stacks(layout_of(program))
+    return build.plan({}, STACK_ADDRESSES)

@@ -1,0 +1,199 @@
+"""Flame graphs of programs that know where their time went."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections import defaultdict
+
+import pytest
+
+import targets
+from conftest import GOTRACE
+
+pytestmark = [pytest.mark.bpf, pytest.mark.everywhere]
+
+SECONDS = 6 if targets.EMULATED else 2
+# Where a stack may begin: a goroutine's, a thread's own, or the place where the runtime left a goroutine for its thread's.
+ROOTS = {"runtime.goexit", "runtime.mcall", "runtime.morestack", "runtime.mstart", "runtime.clone", "runtime.rt0_go"}
+
+
+def folded(text):
+    """stack (a tuple, outermost first) -> weight"""
+    found = {}
+    for line in text.splitlines():
+        stack, _, weight = line.rpartition(" ")
+        found[tuple(stack.split(";"))] = int(weight)
+    return found
+
+
+class Recorded:
+    """A recording of a program, and what the program says of itself."""
+
+    def __init__(self, folder, program, *arguments, version=targets.NEWEST, probes="gc,tail,profile,offcpu"):
+        self.path = folder / "run.gotrace"
+        command = [*GOTRACE, "record", "-o", str(self.path), "--probes", probes, "--"]
+        command += [str(targets.build(program, version)), *arguments]
+        done = subprocess.run(command, input="\n", capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0 and " 0 lost" in done.stderr, done.stderr
+        self.truth = json.loads(done.stdout)
+
+    def flame(self, *options, format_="folded"):
+        command = [*GOTRACE, "flame", str(self.path), *options, "-o", "-", "--format", format_]
+        done = subprocess.run(command, capture_output=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return folded(done.stdout.decode()) if format_ == "folded" else done.stdout
+
+    def report(self):
+        command = [*GOTRACE, "report", str(self.path), "--format", "ndjson"]
+        text = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+        return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def burner(tmp_path_factory):
+    return Recorded(tmp_path_factory.mktemp("burner"), "burner", str(SECONDS))
+
+
+def under(stacks, function):
+    return sum(weight for stack, weight in stacks.items() if function in stack)
+
+
+def test_cpu_time_is_where_the_program_spent_it(burner):
+    stacks = burner.flame("--on-cpu")
+    for name in ("main.heavy", "main.light"):
+        assert under(stacks, name) == pytest.approx(burner.truth[name], rel=0.15), name
+    # out of step with the program's own rhythm
+    assert under(stacks, "main.heavy") / under(stacks, "main.light") == pytest.approx(3, rel=0.25)
+
+
+def test_time_off_the_cpu_is_what_the_program_measured(burner):
+    stacks = burner.flame("--off-cpu")
+    for name in ("main.asleep", "main.reader"):
+        # what it measured holds the way into the kernel and back, and waiting for a CPU
+        assert under(stacks, name) == pytest.approx(burner.truth[name], rel=0.1), name
+    whole = [stack for stack in stacks if "main.asleep" in stack]
+    assert any(any(frame.endswith("_[k]") for frame in stack) for stack in whole)
+    assert not any(frame.startswith(("bpf_trace_run", "__traceiter_")) for stack in stacks for frame in stack)
+
+
+@pytest.mark.parametrize("version", targets.MATRIX)
+def test_stacks_are_whole(version, tmp_path):
+    """From the root to a function without a frame, whose caller no frame record tells."""
+    stacks = Recorded(tmp_path, "burner", str(SECONDS / 2), version=version, probes="profile").flame("--on-cpu")
+    total = sum(stacks.values())
+    leaves = {stack: weight for stack, weight in stacks.items() if stack[-1] == "main.leaf"}
+    assert sum(leaves.values()) > 0.5 * total
+    rooted = targets.HOST_ARCH == "amd64" or tuple(map(int, version.split(".")[:2])) >= (1, 21)
+    by_caller = defaultdict(int)
+    for stack, weight in leaves.items():
+        by_caller[stack[-2]] += weight
+        if rooted and stack[-2] in ("main.heavy", "main.light"):
+            assert (stack[0], stack[-3]) == ("runtime.goexit", "main.burn") and len(stack) <= 5, stack
+    assert by_caller["main.heavy"] + by_caller["main.light"] >= 0.99 * sum(leaves.values())
+    if rooted:
+        # a thread's own stack on ARM64 has no proper root up to Go 1.21
+        least = 0.98 if targets.HOST_ARCH == "amd64" else 0.9
+        assert sum(weight for stack, weight in stacks.items() if stack[0] in ROOTS) >= least * total
+        # what runs on the system stack is for a goroutine
+        switched = [stack for stack in stacks if "runtime.systemstack" in stack and stack[0] != "runtime.mcall"]
+        assert switched and all(stack[0] == "runtime.goexit" for stack in switched)
+
+
+def test_windows_hold_what_happened_in_them(burner):
+    """Sample by sample and interval by interval, from what the report says of the stops and cycles."""
+    records = burner.report()
+    stops = [record for record in records if record["type"] == "stw"]
+    cycles = [record for record in records if record["type"] == "cycle"]
+    assert len(stops) > 20 and len(cycles) > 10
+    spans = defaultdict(list)
+    for stop in stops:
+        begin = stop["monotonic_ns"]
+        again = begin + stop["total_ns"] + max(0, stop["restart_lag_ns"])
+        spans["stw"].append((begin, again))
+        spans["stopping"].append((begin, begin + stop["stopping_ns"]))
+        if stop["total_ns"] >= 100_000:
+            spans["long"].append((begin, again))
+    command = [*GOTRACE, "export", str(burner.path), "-o", "-", "--format", "ndjson"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    events = [json.loads(line) for line in lines]
+    for event in events:
+        if event["type"] == "cycle_clock":
+            spans["mark"].append((event["mark"], event["mark_term"]))
+            spans["gc"].append((event["sweep_term"], event["end"]))
+    samples = [event for event in events if event["type"] == "sample"]
+    offs = [event for event in events if event["type"] == "off_cpu_stack"]
+    for name, parts in spans.items():
+        options = ("--window", "stw", "--min-pause", "100us") if name == "long" else ("--window", name)
+        inside = [each for each in samples if any(begin <= each["monotonic_ns"] < end for begin, end in parts)]
+        assert sum(burner.flame("--on-cpu", *options).values()) == sum(each["period_ns"] for each in inside), name
+        expected = sum(
+            max(0, min(end, each["monotonic_ns"]) - max(begin, each["off_ns"])) for each in offs for begin, end in parts
+        )
+        assert sum(burner.flame("--off-cpu", *options).values()) == expected > 0, name
+    assists = burner.flame("--on-cpu", "--window", "assist")
+    assert all("runtime.gcAssistAlloc" in stack for stack in assists)
+    assert burner.flame("--on-cpu", "--window", "stw", "--min-pause", "10s") == {}
+
+
+def test_stragglers_add_up_to_the_stops(burner):
+    stops = [record for record in burner.report() if record["type"] == "stw"]
+    stacks = burner.flame("--straggler", "--window", "stopping")
+    assert sum(stacks.values()) == pytest.approx(sum(record["stopping_ns"] for record in stops), rel=0.02)
+    assert all(stack[0].startswith("[") for stack in stacks)
+
+
+def test_the_straggler_is_named(tmp_path):
+    stacks = Recorded(tmp_path, "planted", "memmove", str(SECONDS), probes="gc,tail").flame(
+        "--straggler", "--min-pause", "2ms"
+    )
+    copies = [
+        weight
+        for stack, weight in stacks.items()
+        if stack[0] == "[not preemptible]" and "main.plant" in stack and stack[-1] == "runtime.memmove"
+    ]
+    assert sum(copies) >= 0.75 * sum(stacks.values()) > 0
+
+
+def test_a_process_is_looked_at_live(start, tmp_path, gotrace):
+    target = start(targets.build("burner"), "30")
+    target.go()
+    out, kept = tmp_path / "x.folded", tmp_path / "kept.gotrace"
+    done = gotrace("flame", "--pid", str(target.pid), "-d", "2s", "-o", str(out), "--hz", "499")
+    assert done.returncode == 0, done.stderr
+    stacks = folded(out.read_text())
+    assert under(stacks, "main.leaf") > 0.2e9
+    assert all(weight % round(1e9 / 499) == 0 for weight in stacks.values())
+    done = gotrace("flame", "--pid", str(target.pid), "-d", "1s", "-o", str(out), "--record", str(kept), "--force")
+    assert done.returncode == 0 and kept.stat().st_size, done.stderr
+    again = gotrace("flame", str(kept), "-o", str(tmp_path / "again.folded"))
+    assert again.returncode == 0 and (tmp_path / "again.folded").read_text() == out.read_text()
+
+
+def test_what_cannot_be_meant(burner, gotrace, tmp_path):
+    out = str(tmp_path / "x.svg")
+    for arguments, said in (
+        ([], "give one of"),
+        ([str(burner.path), "--pid", "1"], "give one of"),
+        ([str(burner.path), "--window", "mark", "--min-pause", "1ms"], "--min-pause is about stops"),
+        ([str(burner.path), "--straggler", "--window", "mark"], "--straggler is about stops"),
+        ([str(burner.path), "-d", "1s"], "go with --pid"),
+    ):
+        done = gotrace("flame", *arguments, "-o", out)
+        assert done.returncode == 2 and said in done.stderr, (arguments, done.stderr)
+    done = gotrace("flame", str(burner.path), "-o", str(tmp_path / "x.doc"))
+    assert done.returncode == 2 and ".svg" in done.stderr
+    (tmp_path / "x.svg").write_text("mine")
+    done = gotrace("flame", str(burner.path), "-o", out)
+    assert done.returncode == 1 and "--force" in done.stderr and (tmp_path / "x.svg").read_text() == "mine"
+
+
+def test_an_event_that_is_not_there(burner, gotrace, tmp_path):
+    done = gotrace("flame", str(burner.path), "--event", "cycles", "-o", str(tmp_path / "x.svg"))
+    assert done.returncode == 1 and "'cycles'" in done.stderr
+
+
+def test_a_recording_without_stacks(tmp_path, gotrace):
+    path = Recorded(tmp_path, "burner", "0.3", probes="gc").path
+    done = gotrace("flame", str(path), "-o", str(tmp_path / "x.folded"))
+    assert done.returncode == 1 and "record with --probes" in done.stderr and "profile" in done.stderr

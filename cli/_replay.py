@@ -37,7 +37,7 @@ def replay(source: Recording, outputs: Outputs, interval: int, min_pause: int = 
     run.start()
     received = last_ns = 0
     # The evidence of a pause is to be told of together with it.
-    for events in portions(source, 1 if explained else _PORTION):
+    for events in portions(source, 1 if explained else _PORTION, not any(sink.isatty() for sink in outputs.sinks)):
         received += len(events)
         last_ns = int(events["time_ns"].max(initial=last_ns))
         run.feed(events, source.lost)
@@ -46,14 +46,14 @@ def replay(source: Recording, outputs: Outputs, interval: int, min_pause: int = 
     run.finish(source.end or cut_off(last_ns - run.begin_ns, received, source.lost))
 
 
-def portions(source: Recording, rows: int) -> Iterator[Array]:
+def portions(source: Recording, rows: int, bar: bool) -> Iterator[Array]:
     """The events, those of several chunks at once until they are ``rows``: a chunk may be short, and costs by itself.
 
     If anything was lost, it was in the last chunk of a portion.
     """
     waiting: list[Array] = []
     held = lost = 0
-    for chunk in chunks(source):
+    for chunk in chunks(source, bar=bar):
         waiting.append(chunk.events)
         held += len(chunk.events)
         if source.lost != lost or held >= rows:
@@ -75,17 +75,20 @@ def cut_off(duration_ns: int, received: int, lost: int) -> dict[str, object]:
     }
 
 
-def chunks(source: Recording, again: bool = False) -> Iterator[Chunk]:
-    """Every chunk, with a progress bar where somebody may be waiting; says so if the end is missing, but not ``again``."""
+def chunks(source: Recording, again: bool = False, bar: bool = True) -> Iterator[Chunk]:
+    """Every chunk, with a progress bar where somebody may be waiting; says so if the end is missing, but not ``again``.
+
+    Without ``bar`` there is none: lines that are printed meanwhile would run into it.
+    """
     with contextlib.ExitStack() as stack:
         advance = None
-        if source.size >= _SHOW_PROGRESS_FROM and sys.stderr.isatty():
+        if bar and source.size >= _SHOW_PROGRESS_FROM and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import Progress
 
-            bar = stack.enter_context(Progress(console=Console(file=sys.stderr), transient=True))
-            task = bar.add_task("reading", total=source.size)
-            advance = lambda: bar.update(task, completed=source.position)  # noqa: E731
+            progress = stack.enter_context(Progress(console=Console(file=sys.stderr), transient=True))
+            task = progress.add_task("reading", total=source.size)
+            advance = lambda: progress.update(task, completed=source.position)  # noqa: E731
         for chunk in source.chunks():
             yield chunk
             if advance is not None:

@@ -9,7 +9,7 @@
 
 #define SLOTS 126 /* addresses that are kept: a multiple of FRAMES_PER_EVENT below the 127 that the kernel walks */
 #define FRAMES_PER_EVENT 3
-#define HAS_CALLER (1ULL << 63) /* in front of the addresses stands what may be the innermost function's caller, or 0 */
+#define HAS_CALLER (1ULL << 63) /* in front of the addresses stands GO_UNRECORDED_CALLER, or 0 */
 
 struct frames {
 	u64 pc[SLOTS];
@@ -151,9 +151,10 @@ static __always_inline u64 user_stack(void *ctx, u64 time_ns)
 	if (!count)
 		return 0;
 #ifdef TASK_REGISTERS
-	/* Not behind a record of its own: it may have none yet, none any more, or it may be a leaf, which never has. */
+	/* The innermost function may have no record yet, none any more, or it may be a leaf, which never has. */
 	caller = GO_UNRECORDED_CALLER(regs);
-	if (is_between(caller, cfg->slot[CONFIG_STACK_TEXT_BEGIN], cfg->slot[CONFIG_STACK_TEXT_END]))
+	if (caller != walk->pc[2] &&
+	    is_between(caller & ~NO_RECORD, cfg->slot[CONFIG_STACK_TEXT_BEGIN], cfg->slot[CONFIG_STACK_TEXT_END]))
 		walk->pc[0] = caller;
 #endif
 	return told(walk, count, HAS_CALLER, time_ns);

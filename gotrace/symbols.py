@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
-from gotrace.analysis.stacks import FRAMELESS, INLINED, KERNEL, USER, Frame
+from gotrace.analysis.stacks import ENTERING, FRAMELESS, INLINED, KERNEL, USER, Frame
 from gotrace.binary.elf import Elf
 from gotrace.binary.program import GoProgram
 from gotrace.errors import BinaryError, GotraceError
@@ -56,7 +56,7 @@ class _File:
                 if frames:
                     inner = [Frame(f.function, f.file, f.line, self._module, INLINED) for f in frames[:-1]]
                     last = frames[-1]
-                    kind = FRAMELESS if self._go.pclntab.lacks_record(vaddr) else USER
+                    kind = {True: USER, False: FRAMELESS, None: ENTERING}[self._go.pclntab.has_record(vaddr)]
                     return [*inner, Frame(last.function, last.file, last.line, self._module, kind)]
         index = int(np.searchsorted(self._begins, np.uint64(vaddr), side="right")) - 1
         if index >= 0:

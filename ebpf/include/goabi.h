@@ -7,13 +7,15 @@
  * leave garbage in the upper bits of their register: mask them. Then the instruction that makes a system call.
  *
  * For stacks: GO_UNRECORDED_CALLER is where the current function returns to if it has no frame record (yet, or any more),
- * 0 if it has for certain, and what it says otherwise counts only in code of which the function table tells the same.
+ * with NO_RECORD if the registers prove that it has none; otherwise it counts only where the function table tells the same.
  * GO_RECORDS_END_AT_SYSTEMSTACK says that the kernel's walk may end where a goroutine changes to the thread's stack.
  */
 #ifndef GOTRACE_GOABI_H
 #define GOTRACE_GOABI_H
 
 #include <linux/types.h>
+
+#define NO_RECORD (1ULL << 63)
 
 #if defined(__TARGET_ARCH_x86) || defined(__x86_64__)
 struct pt_regs {
@@ -39,7 +41,7 @@ struct pt_regs {
 #define GO_UNRECORDED_CALLER(regs)                                                                                         \
 	({                                                                                                                 \
 		__u64 _sp = USER_WORD(regs, GO_SP), _fp = USER_WORD(regs, GO_FP), _top = user_word(_sp);                   \
-		_sp == _fp ? 0 : _top == _fp ? user_word(_sp + 8) : _top;                                                  \
+		_sp == _fp ? 0 : _top == _fp ? user_word(_sp + 8) | NO_RECORD : _top;                                      \
 	})
 
 #define SYSCALL_INSTRUCTION 0x050f
@@ -64,8 +66,9 @@ struct pt_regs {
 #define GO_PC(ctx) ((ctx)->pc)
 #define GO_CALLER(ctx) ((ctx)->regs[30])
 
-/* A function's own record is right below its SP. */
-#define GO_UNRECORDED_CALLER(regs) (USER_WORD(regs, GO_FP) == USER_WORD(regs, GO_SP) - 8 ? 0 : USER_WORD(regs, GO_CALLER))
+/* A record is right below SP: the function's own, or in a function that never moves SP its caller's. */
+#define GO_UNRECORDED_CALLER(regs)                                                                                         \
+	(USER_WORD(regs, GO_CALLER) | (USER_WORD(regs, GO_FP) == USER_WORD(regs, GO_SP) - 8 ? 0 : NO_RECORD))
 #define GO_RECORDS_END_AT_SYSTEMSTACK
 
 #define SYSCALL_INSTRUCTION 0xd4000001

@@ -19,8 +19,12 @@ CONCURRENT_MARK, MARK_ASSIST, SWEEP = "concurrent mark", "mark assist", "sweep"
 
 @dataclass
 class GcSummary:
-    """Adds up batches. ``pauses[reason][part]`` and ``phases[name]`` are histograms of nanoseconds."""
+    """Adds up batches. ``pauses[reason][part]`` and ``phases[name]`` are histograms of nanoseconds.
 
+    A ``brief`` one has of the pauses only their totals, and no phases: what a line for an interval shows.
+    """
+
+    brief: bool = False
     pauses: dict[str, dict[str, Histogram]] = field(default_factory=dict)
     phases: dict[str, Histogram] = field(default_factory=dict)
     cycles: int = 0
@@ -30,29 +34,25 @@ class GcSummary:
         for reason in np.flatnonzero(np.bincount(batch.pauses["reason"])):
             of_it = batch.pauses["reason"] == reason
             parts = self._parts(reasons[int(reason)])
-            for part in PARTS:
+            for part, histogram in parts.items():
                 values = batch.pauses[f"{part}_ns"][of_it]
-                parts[part].record(values[values != UNKNOWN])
-        self._phase(CONCURRENT_MARK, batch.cycles["mark_ns"])
-        self._phase(MARK_ASSIST, batch.cycles["assist_ns"])
-        self._phase(SWEEP, batch.sweeps["sweep_ns"])
+                histogram.record(values[values != UNKNOWN])
+        if not self.brief:
+            self._add_phases(batch)
         self.cycles += len(batch.cycles)
         if len(batch.cycles):
             last = batch.cycles[-1]
             self.last_heap = {name: int(last[f"heap_{name}_bytes"]) for name in ("start", "end", "live", "goal")}
 
-    def merge(self, later: GcSummary) -> None:
-        """Add what came after."""
-        for reason, parts in later.pauses.items():
-            for part, histogram in self._parts(reason).items():
-                histogram.add(parts[part])
-        for name, histogram in later.phases.items():
-            self.phases.setdefault(name, Histogram()).add(histogram)
-        self.cycles += later.cycles
-        self.last_heap = later.last_heap or self.last_heap
+    def _add_phases(self, batch: Batch) -> None:
+        self._phase(CONCURRENT_MARK, batch.cycles["mark_ns"])
+        self._phase(MARK_ASSIST, batch.cycles["assist_ns"])
+        self._phase(SWEEP, batch.sweeps["sweep_ns"])
 
     def _parts(self, reason: str) -> dict[str, Histogram]:
-        return self.pauses.setdefault(reason, {part: Histogram() for part in PARTS})
+        if reason not in self.pauses:
+            self.pauses[reason] = {part: Histogram() for part in (("total",) if self.brief else PARTS)}
+        return self.pauses[reason]
 
     def _phase(self, name: str, values: npt.NDArray[np.int64]) -> None:
         if len(values):

@@ -115,7 +115,7 @@ class Histogram:
                 self._record_chunk(inside)
             return
         indexes = bucket_indexes(values)
-        first = int(bucket_indexes(np.array([low]))[0])
+        first = int(indexes.min())
         indexes -= first  # so that the counts of a chunk are as few as its values are spread
         counts = np.bincount(indexes)
         self._reserve(first + len(counts))

@@ -69,11 +69,22 @@ def rows(array: Array, wanted: npt.NDArray[np.bool_]) -> Array:
 
 @dataclass
 class Batch:
-    """What one call of `GcDecoder.feed` completed, each oldest first."""
+    """What one call of `GcDecoder.feed` completed, each oldest first.
+
+    ``at`` holds for each of the three, ascending, which of the events given to that call completed it.
+    """
 
     pauses: Array
     cycles: Array
     sweeps: Array
+    at: tuple[Array, Array, Array]
+
+    def part(self, begin: int, end: int) -> Batch:
+        """What was completed by the events from number ``begin`` up to, and without, number ``end``."""
+        bounds = [slice(*np.searchsorted(at, (begin, end)).tolist()) for at in self.at]
+        pauses, cycles, sweeps = bounds
+        at = (self.at[0][pauses], self.at[1][cycles], self.at[2][sweeps])
+        return Batch(self.pauses[pauses], self.cycles[cycles], self.sweeps[sweeps], at)
 
 
 @dataclass(frozen=True)
@@ -160,28 +171,30 @@ class GcDecoder:
         """Decode ``events`` (the ring's dtype) together with what earlier batches left over."""
         wire = self.wire
         kinds = np.ascontiguousarray(events["kind"])
-        of_ours = (kinds >= wire.first) & (kinds <= wire.last)
-        if not of_ours.all():
-            events = rows(events, of_ours)
+        ours = np.flatnonzero((kinds >= wire.first) & (kinds <= wire.last))
+        if len(ours) < len(events):
+            events = events.take(ours)
         held = 0 if self._pending is None else len(self._pending)
         everything = events if self._pending is None or not held else np.concatenate([self._pending, events])
         used = np.zeros(len(everything), bool)
         kinds = np.ascontiguousarray(everything["kind"])
-        pauses = self._pauses(everything, kinds, used)
-        cycles = self._cycles(everything, kinds, used)
-        sweeps = self._sweeps(everything, kinds, used)
+        pauses, pauses_at = self._pauses(everything, kinds, used)
+        cycles, cycles_at = self._cycles(everything, kinds, used)
+        sweeps, sweeps_at = self._sweeps(everything, kinds, used)
         # An event that found no partner in two batches never will: the halves are emitted back to back.
         stale = ~used[:held]
         self.incomplete += int(stale.sum())
         self._pending = rows(everything[held:], ~used[held:])
-        return Batch(pauses, cycles, sweeps)
+        # Taken back to places in what was given; the last of an event's parts is never one that was held.
+        at = [ours[np.maximum.accumulate(each) - held] for each in (pauses_at, cycles_at, sweeps_at)]
+        return Batch(pauses, cycles, sweeps, (at[0], at[1], at[2]))
 
     def reason_id(self, words: str) -> int:
         if words not in self.reasons:
             self.reasons.append(words)
         return self.reasons.index(words)
 
-    def _pauses(self, events: Array, kinds: Array, used: npt.NDArray[np.bool_]) -> Array:
+    def _pauses(self, events: Array, kinds: Array, used: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
         is_stw = kinds == self.wire.stw
         stw = rows(events, is_stw)
         flags = (stw["a"] >> 8) & 0xFF
@@ -227,7 +240,7 @@ class GcDecoder:
         self._triggers.add(out["cycle"][sweep_term], self._trigger(flags[sweep_term]))
         out["cycle"][~is_gc | (out["cycle"] == 0)] = UNKNOWN
         used[positions] = True
-        return rows(out, keep)
+        return rows(out, keep), positions[keep]
 
     def _old_pause(self, out: Array, stw: Any, flags: int, work: Any) -> bool:
         """Complete one pause of Go 1.21 or older in place; False if nothing can be said about it.
@@ -267,7 +280,7 @@ class GcDecoder:
         out["restart_lag_ns"] = int(stw["time_ns"]) - (finished - self.clock_offset_ns)
         return True
 
-    def _cycles(self, events: Array, kinds: Array, used: npt.NDArray[np.bool_]) -> Array:
+    def _cycles(self, events: Array, kinds: Array, used: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
         parts = (self.wire.cycle_clock, self.wire.cycle_heap, self.wire.cycle_work)
         at = [np.flatnonzero(kinds == kind) for kind in parts]
         times = [events["time_ns"][indices] for indices in at]
@@ -288,6 +301,7 @@ class GcDecoder:
         sane = (np.diff(stamps, axis=0) >= 0).all(axis=0) & (stamps[0] > 0)
         self.incomplete += int((fresh & ~sane).sum())
         fresh &= sane
+        completed = functools.reduce(np.maximum, at)[fresh]
         clock, heap, work, stamps = rows(clock, fresh), rows(heap, fresh), rows(work, fresh), stamps[:, fresh]
         out = np.zeros(len(clock), CYCLE)
         out["time_ns"] = clock["time_ns"]
@@ -304,7 +318,7 @@ class GcDecoder:
         out["trigger"] = self._triggers.of(out["cycle"])
         self._triggers.forget(self._last_cycle + 1)
         self._ended.add(out["cycle"], out["end_ns"])
-        return out
+        return out, completed
 
     def _trigger(self, flags: Array) -> Array:
         """What began a collection, from its sweep termination: only then is userForced surely this cycle's own."""
@@ -312,12 +326,12 @@ class GcDecoder:
         periodic = np.where(flags & self.wire.forcegc_goroutine, _PERIODIC, otherwise)
         return np.where(flags & self.wire.user_forced, _FORCED, periodic)
 
-    def _sweeps(self, events: Array, kinds: Array, used: npt.NDArray[np.bool_]) -> Array:
-        at = np.flatnonzero(kinds == self.wire.sweep_end)
-        used[at] = True
+    def _sweeps(self, events: Array, kinds: Array, used: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
+        positions = np.flatnonzero(kinds == self.wire.sweep_end)
+        used[positions] = True
         # One that comes before its cycle's end is the sweeper going to sleep late: the next cycle's sweep termination
         # has done the rest of its work already.
-        cycles, when = events["a"][at].astype(np.int64), events["time_ns"][at].astype(np.int64)
+        cycles, when = events["a"][positions].astype(np.int64), events["time_ns"][positions].astype(np.int64)
         ended = self._ended.of(cycles)
         at = np.flatnonzero((ended != UNKNOWN) & (when > ended) & (cycles > self._last_swept))
         cycles, first = np.unique(cycles[at], return_index=True)
@@ -326,4 +340,4 @@ class GcDecoder:
         out["time_ns"], out["cycle"], out["sweep_ns"] = when[at], cycles, when[at] - ended[at]
         self._last_swept = int(cycles.max(initial=self._last_swept))
         self._ended.forget(self._last_cycle)
-        return out
+        return out, positions[at]

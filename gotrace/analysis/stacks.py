@@ -21,8 +21,9 @@ import numpy.typing as npt
 Addresses = npt.NDArray[np.uint64]
 
 # The kinds of frames. A frameless function has no frame record at that place, so that the walk by records has missed its
-# caller; an inlined one was compiled into the function that follows.
-USER, INLINED, KERNEL, FRAMELESS = "user", "inlined", "kernel", "frameless"
+# caller; of one that is entering (or leaving) the record is being made or taken away, and only registers tell whether it is
+# there; an inlined one was compiled into the function that follows.
+USER, INLINED, KERNEL, FRAMELESS, ENTERING = "user", "inlined", "kernel", "frameless", "entering"
 
 
 class Frame(NamedTuple):
@@ -55,9 +56,10 @@ def no_frames(addresses: Sequence[int]) -> Sequence[Frame]:
 
 
 # Flags of a stack's `place`, beside the number of its addresses. HAS_CALLER (ebpf/stack.bpf.h): in front of
-# them stands the innermost function's caller in case that function has no frame record, or 0. EXACT: every address is to be
-# looked up as it is; otherwise all but the innermost are return addresses, whose call is one byte before.
-HAS_CALLER, EXACT = 1 << 63, 1 << 62
+# them stands the innermost function's caller in case that function has no frame record, or 0; with NO_RECORD if it has none
+# for certain. EXACT: every address is to be looked up as it is; otherwise all but the innermost are return addresses, whose
+# call is one byte before.
+HAS_CALLER, EXACT, NO_RECORD = 1 << 63, 1 << 62, 1 << 63
 _FLAGS = HAS_CALLER | EXACT
 
 # The parts of a stack are emitted back to back: of one that is older than so many others the rest was lost.
@@ -78,7 +80,7 @@ class StackTable:
         self._frames = frames
         self._parts: dict[int, dict[int, list[int]]] = {}
         self._whole: dict[int, tuple[int, ...]] = {}
-        self._callers: dict[int, int] = {}
+        self._callers: dict[int, tuple[int, tuple[str, ...]]] = {}  # with the kinds of innermost frames that it is for
 
     def feed(self, events: npt.NDArray[np.void]) -> list[int]:
         """Take the stacks out of a batch of events; returns the numbers of those that became whole."""
@@ -95,7 +97,8 @@ class StackTable:
                 before = 0 if place & EXACT else 1
                 caller = whole.pop(0) if place & HAS_CALLER else 0
                 if caller:
-                    self._callers[stack] = caller - before
+                    kinds = (FRAMELESS, ENTERING) if caller & NO_RECORD else (FRAMELESS,)
+                    self._callers[stack] = ((caller & ~NO_RECORD) - before, kinds)
                 # A walk may end in a 0, where a stack has no root.
                 self._whole[stack] = tuple(whole[:1] + [address - before for address in whole[1:] if address])
                 del self._parts[stack]
@@ -106,8 +109,7 @@ class StackTable:
 
     def addresses(self, stack: int) -> tuple[int, ...]:
         """Every address that `frames` may look up."""
-        caller = self._callers.get(stack)
-        return self._whole.get(stack, ()) + ((caller,) if caller is not None else ())
+        return self._whole.get(stack, ()) + self._callers.get(stack, ())[:1]
 
     def frames(self, stack: int) -> list[Frame]:
         """The functions of a stack, innermost first; empty if it is not known: none was taken, or its frames were lost.
@@ -116,9 +118,9 @@ class StackTable:
         """
         addresses = self._whole.get(stack, ())
         found = list(self._frames(addresses[:1]))
-        caller = self._callers.get(stack)
+        caller, kinds = self._callers.get(stack, (0, ()))
         # Linux 6.12 and later put it in themselves, on x86-64 and while a uprobe runs: not twice.
-        if caller and found and found[-1].kind == FRAMELESS and caller not in addresses[1:2]:
+        if found and found[-1].kind in kinds and caller not in addresses[1:2]:
             addresses = (*addresses[:1], caller, *addresses[1:])
         found += self._frames(addresses[1:])
         for number, frame in enumerate(found):

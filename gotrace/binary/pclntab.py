@@ -279,19 +279,20 @@ class Pclntab:
             pc = entry + parent_pc
         raise self._damaged("its inline trees do not end")
 
-    def lacks_record(self, pc: int) -> bool:
-        """Whether the function at ``pc`` may have no frame record there: it has none yet, none any more, or never.
+    def has_record(self, pc: int) -> bool | None:
+        """Whether the function at ``pc`` has a frame record there; None while it is being made or taken away.
 
         The table of how far SP has been moved tells (pcsp). Prologues (cmd/internal/obj): amd64 pushes BP and then sets it,
         so that SP is 8 bytes down in between; arm64 moves SP, stores R29 and sets it, and restores it before SP.
         """
         index = self._index_of(pc)
         if index is None:
-            return False
+            return True
         moved, begin, end = _Runs(self, index, self._word(int(self._offsets[index]) + _PCSP)).around(pc)
         if moved == 0:
-            return True
-        return moved == 8 if self.header.min_lc == 1 else pc - begin < 8 or end - pc <= 4
+            return False
+        changing = moved == 8 if self.header.min_lc == 1 else pc - begin < 8 or end - pc <= 4
+        return None if changing else True
 
     def inlined_in(self, name: str) -> list[Function]:
         """The functions into which the compiler inlined ``name``, in address order.

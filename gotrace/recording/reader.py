@@ -20,9 +20,6 @@ from gotrace.text import printable
 
 Array = npt.NDArray[Any]
 
-# Rows that stay in a core's cache while their columns are filled in one after the other.
-_TRANSPOSED = 1 << 12
-
 
 class Note(NamedTuple):
     """A row of the recorder's own: see `gotrace.recording.format` for the kinds."""
@@ -102,14 +99,8 @@ class Recording:
 
     def _chunk(self, batch: pa.RecordBatch) -> Chunk:
         rows = np.empty(batch.num_rows, self._dtype)
-        columns = {
-            name: np.frombuffer(batch.column(number).buffers()[1], self._dtype[name], batch.num_rows)
-            for number, name in enumerate(form.COLUMNS)
-        }
-        for begin in range(0, len(rows), _TRANSPOSED):
-            part = slice(begin, begin + _TRANSPOSED)
-            for name, column in columns.items():
-                rows[part][name] = column[part]
+        for number, name in enumerate(form.COLUMNS):
+            rows[name] = np.frombuffer(batch.column(number).buffers()[1], self._dtype[name], batch.num_rows)
         own = np.flatnonzero(rows["kind"] < form.FIRST_EVENT)
         if not len(own):
             return Chunk(rows, [])

@@ -96,8 +96,9 @@ def test_stacks_are_whole(version, tmp_path):
         least = 0.98 if targets.HOST_ARCH == "amd64" else 0.9
         assert sum(weight for stack, weight in stacks.items() if stack[0] in ROOTS) >= least * total
         # what runs on the system stack is for a goroutine
-        switched = [stack for stack in stacks if "runtime.systemstack" in stack and stack[0] != "runtime.mcall"]
-        assert switched and all(stack[0] == "runtime.goexit" for stack in switched)
+        switched = {stack: weight for stack, weight in stacks.items() if "runtime.systemstack" in stack}
+        for_one = sum(weight for stack, weight in switched.items() if stack[0] in ("runtime.goexit", "runtime.mcall"))
+        assert for_one >= 0.95 * sum(switched.values())
 
 
 def test_windows_hold_what_happened_in_them(burner):
@@ -147,12 +148,11 @@ def test_the_straggler_is_named(tmp_path):
     stacks = Recorded(tmp_path, "planted", "memmove", str(SECONDS), probes="gc,tail").flame(
         "--straggler", "--min-pause", "2ms"
     )
-    copies = [
-        weight
-        for stack, weight in stacks.items()
-        if stack[0] == "[not preemptible]" and "main.plant" in stack and stack[-1] == "runtime.memmove"
-    ]
-    assert sum(copies) >= 0.75 * sum(stacks.values()) > 0
+    copies = {stack: weight for stack, weight in stacks.items() if stack[0] == "[not preemptible]"}
+    named = sum(weight for stack, weight in copies.items() if "main.plant" in stack and stack[-1] == "runtime.memmove")
+    assert named >= 0.95 * sum(copies.values()) > 0
+    if not targets.EMULATED:  # there waiting for a CPU is half of it
+        assert named >= 0.75 * sum(stacks.values())
 
 
 def test_a_process_is_looked_at_live(start, tmp_path, gotrace):

@@ -21,26 +21,27 @@ from symbol_lookup import large_program
 
 import targets
 from gotrace.binary.program import GoProgram
-from gotrace.probes import gc
+from gotrace.probes import gc, tail
 
 # as many as gotrace watches and no more; the exit of startTheWorldWithSema is left out, for a uretprobe kills Go programs
 FUNCTIONS = ("stopTheWorldWithSema", "startTheWorldWithSema", "prepareFreeWorkbufs", "bgsweep")
+TAIL_FUNCTIONS = (*FUNCTIONS, "gcstopm", "handoffp")
 
 
-def bpftrace_command(executable: Path, pid: int) -> list[str]:
-    """bpftrace with benchmarks/gc.bt on ``executable``."""
+def bpftrace_command(executable: Path, pid: int, script: str = "gc.bt") -> list[str]:
+    """bpftrace with a script of this folder on ``executable``."""
     if shutil.which("bpftrace") is None:
         raise SystemExit("benchmarks compare with bpftrace: apt-get install bpftrace")
-    text = (Path(__file__).parent / "gc.bt").read_text().replace("EXE", str(executable))
+    text = (Path(__file__).parent / script).read_text().replace("EXE", str(executable)).replace("PID", str(pid))
     if targets.HOST_ARCH == "arm64":
         text = text.replace('reg("ax")', 'reg("r0")')
     return ["bpftrace", "-p", str(pid), "-e", text]
 
 
-def gotrace_command(pid: int) -> list[str]:
+def gotrace_command(pid: int, *options: str) -> list[str]:
     """gotrace as it is run from a checkout."""
     command = str(Path(__file__).parent.parent / "scripts" / "gotrace")
-    return [command, "gc", "--pid", str(pid)]
+    return [command, "gc", "--pid", str(pid), *options]
 
 
 @contextlib.contextmanager
@@ -73,11 +74,13 @@ def running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
             process.wait()
 
 
-def addresses(executable: Path) -> dict[str, list[int]]:
+def addresses(executable: Path, explain: bool = False) -> dict[str, list[int]]:
     """Where each tool puts its breakpoints."""
     with GoProgram.open(executable) as program:
-        ours = [point.address for point in gc.plan(program).points]
-        theirs = [program.pclntab.function(f"runtime.{name}") for name in FUNCTIONS]
+        plans = [gc.plan(program), *([tail.plan(program)] if explain else [])]
+        ours = [point.address for plan in plans for point in plan.points]
+        names = TAIL_FUNCTIONS if explain else FUNCTIONS
+        theirs = [program.pclntab.function(f"runtime.{name}") for name in names]
         return {"gotrace": ours, "bpftrace": [function.entry for function in theirs if function]}
 
 
@@ -144,21 +147,25 @@ def tool_memory() -> dict[str, Any]:
     return {"name": "tool_memory", "ratio": ours / theirs, "ours": ours, "theirs": theirs, "unit": "MiB resident"}
 
 
-def _load(tool: str, seconds: float) -> tuple[float, float, list[int]]:
+def _load(tool: str, seconds: float, percent: int = 100, explain: bool = False) -> tuple[float, float, list[int]]:
     """(allocations per second, collections per second, PauseNs) of a heavy load under ``tool`` ("" for none).
+
+    ``percent`` is its GOGC; with ``explain`` the tools collect what tells why a pause was long.
 
     The load has one P, so that a machine with two CPUs has one left for the tool: what is measured is the probes, not
     two programs that fight for a CPU.
     """
-    arguments = ("-seconds", str(seconds), "-live", "1", "-percent", "100")
+    arguments = ("-seconds", str(seconds), "-live", "1", "-percent", str(percent))
     with target("gcload", *arguments, env={"GOMAXPROCS": "1"}) as process:
         executable = Path(os.readlink(f"/proc/{process.pid}/exe"))
         with contextlib.ExitStack() as stack:
             if tool:
-                gotrace = tool == "gotrace"
-                command = gotrace_command(process.pid) if gotrace else bpftrace_command(executable, process.pid)
+                if tool == "gotrace":
+                    command = gotrace_command(process.pid, *(["--explain"] if explain else []))
+                else:
+                    command = bpftrace_command(executable, process.pid, "tail.bt" if explain else "gc.bt")
                 stack.enter_context(running(command))
-                wait_attached(process.pid, addresses(executable)[tool])
+                wait_attached(process.pid, addresses(executable, explain)[tool])
                 time.sleep(1.0)  # past the tool's own start
             assert process.stdin is not None and process.stdout is not None
             process.stdin.write("\n")
@@ -203,6 +210,27 @@ def slowdown_and_inflation(rounds: int = 9, seconds: float = 2.0) -> list[dict[s
         "p99": {"ours": added["p99"][0], "theirs": added["p99"][1]},
     }
     return [slowdown, inflation]
+
+
+def tail_overhead(rounds: int = 7, seconds: float = 2.0) -> dict[str, Any]:
+    """What it costs the same program to have its pauses explained, at a pace of collections that services have."""
+    tools = ("", "gotrace", "bpftrace")
+    speed: dict[str, list[float]] = {tool: [] for tool in tools}
+    rate = []
+    for _ in range(rounds):
+        for tool in tools:
+            operations, collections, _ = _load(tool, seconds, percent=3000, explain=True)
+            speed[tool].append(operations)
+            rate.append(collections)
+    plain = statistics.median(speed[""])
+    ours, theirs = (plain / statistics.median(speed[tool]) - 1 for tool in ("gotrace", "bpftrace"))
+    return {
+        "name": "tail_overhead",
+        "ratio": max(ours, 0.0) / theirs,
+        "ours": ours * 100,
+        "theirs": theirs * 100,
+        "unit": f"% fewer allocations/s, at {statistics.median(rate):.0f} GC/s",
+    }
 
 
 def _quantile(values: list[int], quantile: float) -> float:

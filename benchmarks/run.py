@@ -8,8 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import flame_svg
 import histogram_record
 import peers
+import perf_parse
+import report_events_per_s
 import ring_cpu_per_event
 import symbol_lookup
 
@@ -22,6 +25,10 @@ REACH = {
     "symbol_lookup": 0.1,
     "histogram_record": 1 / 50,
     "tool_memory": 0.5,
+    "report_events_per_s": 3,
+    "flame_svg": 0.3,
+    "perf_parse": 0.2,
+    "tail_overhead": 0.3,
 }
 PARTS: tuple[Callable[[], dict[str, Any] | list[dict[str, Any]]], ...] = (
     ring_cpu_per_event.run,
@@ -30,6 +37,10 @@ PARTS: tuple[Callable[[], dict[str, Any] | list[dict[str, Any]]], ...] = (
     symbol_lookup.run,
     histogram_record.run,
     peers.tool_memory,
+    report_events_per_s.run,
+    flame_svg.run,
+    perf_parse.run,
+    peers.tail_overhead,
 )
 
 

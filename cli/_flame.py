@@ -68,12 +68,18 @@ class Answer:
     begin_ns: int  # wall clock
     duration_ns: int
 
+    @property
+    def counted(self) -> str:
+        """What the counts of the stacks are counts of."""
+        return "samples" if self.mode == ON_CPU else "times"
+
     def summary(self) -> str:
         """How much there is of it."""
         profile = self.profile
         total = int(profile.weights.sum())
         weight = duration_text(total) if profile.unit == "nanoseconds" else f"{total} {profile.unit}"
-        return ", ".join([f"{weight} in {len(profile)} stacks, from {int(profile.counts.sum())} samples", *self.notes])
+        counted = f"{int(profile.counts.sum())} {self.counted}"
+        return ", ".join([f"{weight} in {len(profile)} stacks, from {counted}", *self.notes])
 
 
 def answer(open_: Opener, question: Question) -> Answer:
@@ -204,6 +210,5 @@ def write(answers: Sequence[Answer], file: BinaryIO, format_: str) -> None:
     else:
         graph = diff(before[0].profile, profile) if before else profile
         title = f"{before[0].title} against {after.title}" if before else after.title
-        counted = "samples" if after.mode == ON_CPU else "times"
         draw = flame_svg.html if format_ == "html" else flame_svg.svg
-        file.write(draw(graph, title, "; ".join(each.summary() for each in answers), counted=counted).encode())
+        file.write(draw(graph, title, "; ".join(each.summary() for each in answers), counted=after.counted).encode())

@@ -310,3 +310,29 @@ def test_a_flame_graph_of_them(tmp_path: Path, gotrace: Gotrace) -> None:
     assert leaf == pytest.approx(truth["main.heavy"] + truth["main.light"], rel=0.15)
     done = gotrace("flame", str(recording), "--off-cpu", "-o", str(tmp_path / "y.svg"))
     assert done.returncode == 1 and "no off-cpu stacks" in done.stderr
+
+
+def test_histograms_of_it(data: Path, tmp_path: Path, gotrace: Gotrace) -> None:
+    """Read by hdrh: as many times off the CPU as the recording has, by the name of what took the time."""
+    from hdrh.log import HistogramLogReader
+
+    (tmp_path / "perf.txt").write_text(printed(data, "--ns"))
+    recording = tmp_path / "run.gotrace"
+    assert gotrace("import", str(tmp_path / "perf.txt"), "-o", str(recording)).returncode == 0
+    for ending in ("hlog", "hgrm", "parquet"):
+        done = gotrace("export", str(recording), "-o", str(tmp_path / f"run.{ending}"))
+        assert done.returncode == 0, done.stderr
+    from hdrh.histogram import HdrHistogram
+
+    reader = HistogramLogReader(str(tmp_path / "run.hlog"), HdrHistogram(1, 3_600_000_000_000, 3))
+    counts: Counter[str] = Counter()
+    while (found := reader.get_next_interval_histogram()) is not None:
+        counts[found.get_tag()] += found.get_total_count()
+    import duckdb
+
+    query = f"select text, count(*) from '{tmp_path}/run.parquet' where type = 'span' group by text"
+    spans = dict(duckdb.sql(query).fetchall())
+    assert sorted(counts.values()) == sorted(spans.values()) and sum(counts.values()) > 20
+    assert "Total count" in (tmp_path / "run.hgrm").read_text()
+    done = gotrace("report", str(recording))
+    assert done.returncode == 1 and "has no GC events" in done.stderr

@@ -12,7 +12,7 @@ import numpy as np
 
 from gotrace.analysis.stacks import StackTable, no_frames
 from gotrace.cli._gc_run import closing, complain_of
-from gotrace.cli._target import cannot_write, exists_already
+from gotrace.cli._target import create
 from gotrace.kernel.ring import wire_dtype
 from gotrace.recording import format as form
 from gotrace.recording.writer import Writer
@@ -53,13 +53,7 @@ class Recorder:
     @contextlib.contextmanager
     def opened(cls, path: str, force: bool, traced: Traced) -> Iterator[Recorder]:
         """Create the file; raises GotraceError when there is one already, or it cannot be written."""
-        try:
-            file = open(path, "wb" if force else "xb", buffering=0)
-        except FileExistsError:
-            raise exists_already(path) from None
-        except OSError as error:
-            raise cannot_write(path, error) from None
-        with file:
+        with create(path, force) as file:
             yield cls(file, path, traced)
 
     def run(self, duration: int | None) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gotrace.cli._gc_run import GcRun, Outputs
+from gotrace.cli._progress import reading
 from gotrace.errors import GotraceError
 from gotrace.text import printable
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from gotrace.analysis.pauses import Array
     from gotrace.recording.reader import Chunk, Recording
 
-# Smaller files are read before anybody looks.
-_SHOW_PROGRESS_FROM = 32 << 20
 # Events decoded at once: enough that what is done per call does not count, and some megabytes.
 _PORTION = 1 << 16
 
@@ -80,18 +78,9 @@ def chunks(source: Recording, again: bool = False, bar: bool = True) -> Iterator
 
     Without ``bar`` there is none: lines that are printed meanwhile would run into it.
     """
-    with contextlib.ExitStack() as stack:
-        advance = None
-        if bar and source.size >= _SHOW_PROGRESS_FROM and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import Progress
-
-            progress = stack.enter_context(Progress(console=Console(file=sys.stderr), transient=True))
-            task = progress.add_task("reading", total=source.size)
-            advance = lambda: progress.update(task, completed=source.position)  # noqa: E731
+    with reading(source.size, bar) as tell:
         for chunk in source.chunks():
             yield chunk
-            if advance is not None:
-                advance()
+            tell(source.position)
     if source.end is None and not again:
         print("gotrace: the recording was cut off: this is all up to its last whole part", file=sys.stderr)

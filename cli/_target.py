@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import click
 
@@ -96,6 +96,16 @@ def exists_already(path: str) -> GotraceError:
 def cannot_write(path: str, error: OSError) -> GotraceError:
     reason = f"cannot write {printable(path)}: {error.strerror}"
     return GotraceError(reason, "choose a folder that exists and you may write to")
+
+
+def create(path: str, force: bool) -> BinaryIO:
+    """A new file, unbuffered. Raises GotraceError when there is one already, or it cannot be written."""
+    try:
+        return open(path, "wb" if force else "xb", buffering=0)
+    except FileExistsError:
+        raise exists_already(path) from None
+    except OSError as error:
+        raise cannot_write(path, error) from None
 
 
 class StopRequest:

@@ -7,20 +7,19 @@ import contextlib
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from gotrace.cli._target import cannot_write, check_files, exists_already
+from gotrace.cli._progress import reading
+from gotrace.cli._target import cannot_write, check_files, create
 from gotrace.errors import GotraceError
 from gotrace.text import printable
 
 if TYPE_CHECKING:
     from gotrace.recording.perf_script import PerfScript, Sample
 
-# Smaller files are read before anybody looks.
-_SHOW_PROGRESS_FROM = 32 << 20
 _NAMES_SHOWN = 8
 _EXCERPT = 60
 
@@ -65,7 +64,7 @@ def command(file: str, output: str, comm: str | None, pid: int | None, force: bo
             raise GotraceError(
                 f"{printable(file)} does not tell processes apart", "use `perf script -F +pid,+ip,+sym,+dso`"
             )
-        target = stack.enter_context(_created(output, force))
+        target = stack.enter_context(create(output, force))
         dtype = wire_dtype()
         try:
             begin_ns = next((sample.time_ns or 0 for sample in first if wanted(sample.comm, sample.pid)), 0)
@@ -120,31 +119,10 @@ def _opened(path: str) -> Iterator[BinaryIO]:
         yield file
 
 
-@contextlib.contextmanager
-def _created(path: str, force: bool) -> Iterator[BinaryIO]:
-    try:
-        file = open(path, "wb" if force else "xb", buffering=0)
-    except FileExistsError:
-        raise exists_already(path) from None
-    except OSError as error:
-        raise cannot_write(path, error) from None
-    with file:
-        yield file
-
-
 def _with_progress(script: PerfScript, file: BinaryIO) -> Iterator[list[Sample]]:
     """Every batch, with a progress bar where somebody may be waiting."""
     size = os.fstat(file.fileno()).st_size
-    with contextlib.ExitStack() as stack:
-        advance: Callable[[], None] | None = None
-        if size >= _SHOW_PROGRESS_FROM and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import Progress
-
-            bar = stack.enter_context(Progress(console=Console(file=sys.stderr), transient=True))
-            task = bar.add_task("reading", total=size)
-            advance = lambda: bar.update(task, completed=script.read)  # noqa: E731
+    with reading(size) as tell:
         for batch in script.batches():
             yield batch
-            if advance is not None:
-                advance()
+            tell(script.read)

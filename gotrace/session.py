@@ -174,17 +174,14 @@ class Session:
             stepped = {point.program for point in part.plan.points if not point.emulated}
             for name, count in part.hits.items():
                 hits += count
-                target_ns += count * (self._ns_per_hit[name in stepped] if bpf.is_uprobe(name) else _KERNEL_HIT_NS)
+                target_ns += count * (
+                    self._ns_per_hit[name in stepped] if bpf.is_uprobe(name) else part.probe.kernel_hit_ns
+                )
         times = os.times()
         with open("/proc/self/statm") as file:
             resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         cpu = times.user + times.system + times.children_user + times.children_system
         return Cost(hits, round(target_ns), round(cpu, 3), resident)
-
-
-# What a program at a tracepoint of the kernel takes: no trap, a few reads and a hash lookup. Measured 110 ns per context
-# switch, 350 ns per signal (x86-64, in a virtual machine).
-_KERNEL_HIT_NS = 150.0
 
 
 @contextlib.contextmanager

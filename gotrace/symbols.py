@@ -93,7 +93,10 @@ class Symbols:
     def _look(self) -> None:
         """Learn what the process has mapped by now."""
         self._looked_s = time.monotonic()
-        self._mappings = [each for each in self._process.mappings() if each.executable]
+        found = [each for each in self._process.mappings() if each.executable]
+        if not found:  # it has just exited: what it had is still good for the addresses that were seen
+            return
+        self._mappings = found
         self._begins = [each.begin for each in self._mappings]
         for each in self._mappings:
             if each.path not in self._descriptors and each.path.startswith("/"):

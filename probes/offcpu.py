@@ -25,6 +25,7 @@ PROBE = Probe(
     config=("tgid", *TASK_FIELDS, *STACK_CONFIG),
     hits=("seen", "on_tracepoint__sched_switch"),
     parts=(STACKS, TARGET),
+    kernel_hit_ns=3000.0,
     ring_bytes=32 << 20,
 )
 

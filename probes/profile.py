@@ -26,6 +26,7 @@ PROBE = Probe(
     config=("tgid", *STACK_CONFIG),
     hits=("seen", "on_software_event__cpu_clock"),
     parts=(STACKS, TARGET),
+    kernel_hit_ns=3000.0,
     ring_bytes=8 << 20,
 )
 

@@ -10,16 +10,17 @@ import pytest
 
 import targets
 from conftest import until
+from gotrace.analysis.stacks import KERNEL
+from gotrace.binary import code
+from gotrace.binary.program import GoProgram
 from gotrace.kernel.process import Process
-from gotrace.symbols import KERNEL, Symbols, kernel_symbols
+from gotrace.symbols import Symbols, kernel_symbols
 
 pytestmark = pytest.mark.bpf
 
 
 def bias_of(process, path):
     """How far the executable is moved from where it was linked to, by its own first address."""
-    from gotrace.binary.program import GoProgram
-
     with GoProgram.open(path) as program:
         bias = process.load_bias(program.elf.first_vaddr) if program.pie else 0
         entries = program.pclntab.entries.tolist()
@@ -67,7 +68,8 @@ def test_functions_of_c_libraries(start):
 
 def test_the_kernels_functions(start):
     target = start(targets.build("gcload"), "-seconds", "1")
-    known = dict(kernel_symbols())
+    with open("/proc/kallsyms") as file:
+        known = dict(kernel_symbols(file))
     assert len(known) > 10_000
     address, name = next((address, name) for address, name in known.items() if name == "schedule")
     with Process.open(target.pid) as process, Symbols.of(process, kernel=True) as symbols:
@@ -75,3 +77,40 @@ def test_the_kernels_functions(start):
         assert symbols.at(0x10)[0].function == "[unknown]"
         vdso = next(each for each in process.mappings() if each.path == "[vdso]")
         assert symbols.at(vdso.begin + 1)[0].function == "[vdso]"
+
+
+def test_a_program_that_has_exited(start, monkeypatch):
+    """Its last stacks are named after it has gone: nothing is forgotten by looking for it again."""
+    monkeypatch.setattr("gotrace.symbols._LOOK_AGAIN_S", 0.0)
+    path = targets.build("gcload")
+    target = start(path, "-seconds", "0.1")
+    with Process.open(target.pid) as process:
+        until(lambda: any(each.executable and each.path == str(path) for each in process.mappings()))
+        with Symbols.of(process) as symbols:
+            bias, entries = bias_of(process, path)
+            target.go()
+            target.truth()
+            target.finish()
+            assert symbols.at(0x10)[0].function == "[unknown]"
+            assert symbols.at(bias + entries[100])[0].function != "[unknown]"
+
+
+@pytest.mark.parametrize("arch", ["amd64", "arm64"])
+@pytest.mark.parametrize("version", targets.MATRIX)
+def test_where_a_function_has_no_frame_record(version, arch):
+    """Never in a leaf; before it is made and after it is taken away; everywhere else, where its calls are."""
+    with GoProgram.open(targets.build("burner", version, "stripped", arch)) as program:
+        table = program.pclntab
+        step = table.header.min_lc
+        leaf, heavy = (table.function(f"main.{name}") for name in ("leaf", "heavy"))
+        assert not any(table.has_record(pc) for pc in range(leaf.entry, leaf.entry + 16, step))
+        assert table.has_record(heavy.entry) is False
+        calls = [site.address for site in code.call_sites(program, "main.heavy", "main.leaf")]
+        assert calls and all(table.has_record(pc) for pc in calls)
+        for site in code.ret_sites(program, "main.heavy"):
+            assert table.has_record(site.address) is False
+        if arch == "amd64" and program.version < (1, 21):
+            return  # it makes room for all of the frame at once, and no register tells what has been done
+        # what lies between having none and having one is one or two instructions
+        record = [table.has_record(pc) for pc in range(heavy.entry, calls[0], step)]
+        assert record.index(None) < record.index(True) and record.count(None) <= (10 if arch == "amd64" else 2)

@@ -90,7 +90,7 @@ def test_stacks_are_whole(version, tmp_path):
         in_user = tuple(frame for frame in stack if not frame.endswith("_[k]"))
         if in_user and in_user[-1] == "main.leaf":
             leaves[in_user] += weight
-    assert sum(leaves.values()) > 0.5 * total
+    assert sum(leaves.values()) > (0.2 if targets.EMULATED else 0.8) * total
     rooted = targets.HOST_ARCH == "amd64" or tuple(map(int, version.split(".")[:2])) >= (1, 21)
     by_caller = defaultdict(int)
     for stack, weight in leaves.items():

@@ -39,6 +39,7 @@ class Recorder:
         self._lost = 0
         self._texts: set[int] = set()
         self._named: set[int] = set()
+        self._threads: set[int] = set()
         stack_kinds = [k.number for part in session.parts.values() for k in part.probe.kinds if k.name == "stack"]
         self._symbols = symbols
         self._stacks = StackTable(stack_kinds, symbols.frames if symbols else no_frames)
@@ -84,6 +85,7 @@ class Recorder:
             self._writer.events(events)
             self._note_texts(events)
             self._note_symbols(events)
+            self._note_threads(events)
             if lost != self._lost:
                 self._lost = lost
                 self._writer.note(form.LOSS, lost)
@@ -112,6 +114,14 @@ class Recorder:
                 if address not in self._named:
                     self._named.add(address)
                     self._writer.note(form.FRAMES, address, json.dumps(self._symbols.at(address)).encode())
+
+    def _note_threads(self, events: Events) -> None:
+        assert self._writer is not None
+        for tid in set(np.unique(events["tid"]).tolist()) - self._threads:
+            self._threads.add(tid)
+            name = self._traced.session.process.thread_name(tid)
+            if name:  # not of another process, and not gone
+                self._writer.note(form.THREAD, tid, name)
 
     def end(self, end: dict[str, Any]) -> None:
         """Write the rest, and how the run ended."""

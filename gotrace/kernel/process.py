@@ -123,6 +123,14 @@ class Process:
             raise (_refused if isinstance(error, PermissionError) else _gone)(self.pid) from None
         return found
 
+    def thread_name(self, tid: int) -> bytes:
+        """The name of one of its threads; empty for a thread that is none of its, or none any more."""
+        try:
+            with open(f"/proc/{self.pid}/task/{tid}/comm", "rb") as file:
+                return file.read().rstrip(b"\n")
+        except OSError:
+            return b""
+
     def open_mapped(self, mapping: Mapping) -> int:
         """A descriptor of the very file that is mapped, whatever became of its name. Raises OSError."""
         name = f"/proc/{self.pid}/map_files/{mapping.begin:x}-{mapping.end:x}"

@@ -25,6 +25,7 @@ TEXT = (
     3  # a: address | length << 48, data: the text that was there in the executable; or a: NUMBERED | number, data: a name
 )
 FRAMES = 4  # a: an address in the target; data: JSON, the functions there, innermost first, each as `analysis.stacks.Frame`
+THREAD = 5  # a: a thread of the target, as its events name it; data: its name
 
 # In a column that refers to text: this text is in no executable, and known by a number of the recording's own.
 NUMBERED = 1 << 63

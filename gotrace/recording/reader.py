@@ -43,6 +43,7 @@ class Recording:
 
     ``header`` is what was known at the beginning; ``end`` how the run ended, once every chunk has been read: None then
     means that the file was cut off. ``lost`` is how many events and numbers had been lost where reading has come to.
+    ``threads`` are the names of the target's threads that were met so far.
     ``position`` and ``size`` are bytes, for a progress bar.
     """
 
@@ -51,6 +52,7 @@ class Recording:
         self.size = int(file.size())
         self.end: dict[str, Any] | None = None
         self.lost = 0
+        self.threads: dict[int, str] = {}
         self._texts: dict[int, str] = {}
         self._frames: dict[int, list[Frame]] = {}
         self._stream = stream
@@ -120,6 +122,8 @@ class Recording:
             self.lost = note.a
         elif note.kind == form.TEXT:
             self._texts[note.a] = note.data.decode("utf-8", "replace")
+        elif note.kind == form.THREAD:
+            self.threads[note.a] = note.data.decode("utf-8", "replace")
         elif note.kind == form.FRAMES:
             self._frames[note.a] = [Frame(*each) for each in json.loads(note.data)]
 

@@ -97,6 +97,9 @@ def test_it_holds_what_the_runtime_says(recorded):
         assert pauses[cycle] == truth["PauseNs"][(cycle + 255) % 256]
     assert end is not None and end["received"] == len(events) and end["lost"] == 0
     assert header["target"]["go_version"] == f"go{targets.NEWEST}" and header["target"]["build_id"]
+    threads = {note.a: note.data for note in notes if note.kind == form.THREAD}
+    assert set(threads.values()) == {b"gcload"} and threads.keys() <= set(events["tid"].tolist())
+    assert set(events["tid"][events["kind"] == kinds["stw"]].tolist()) <= threads.keys()
     # every stack has names, from the program's own table
     names = {note.a: json.loads(note.data) for note in notes if note.kind == form.FRAMES}
     functions = {symbol[0] for symbols in names.values() for symbol in symbols}

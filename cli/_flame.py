@@ -96,6 +96,10 @@ def answer(open_: Opener, question: Question) -> Answer:
         profile, notes = _sampled(source, question, within)
         if within is not None:
             notes.append(f"{len(within.begins)} windows, {duration_text(within.length)} together")
+        if within is not None and not len(profile) and question.mode == ON_CPU:
+            notes.append(
+                "no sample fell into them: sample more often (--hz 10000), or see --straggler, which does not sample"
+            )
         return _told(source, profile, notes, question)
 
 
@@ -163,10 +167,11 @@ def _sampled(source: Recording, question: Question, within: Windows | None) -> t
         )
     most = max(collectors, key=lambda name: collectors[name].count, default="")
     chosen = question.event or most
-    counts_time = not chosen or chosen.startswith(("cpu-clock", "task-clock"))
     collector = collectors.get(chosen, Collector(stacks))
     notes = [f"event {printable(chosen)}"] if chosen else []
-    unit = "nanoseconds" if counts_time else printable(chosen)
+    unit = "nanoseconds" if not chosen or chosen.startswith(("cpu-clock", "task-clock")) else printable(chosen)
+    if chosen and collector.weight == collector.count:  # perf did not print what a sample stands for
+        unit = "samples"
     return collector.profile(unit, _ASSIST if question.window == ASSIST else ""), notes
 
 

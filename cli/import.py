@@ -35,7 +35,7 @@ def command(file: str, output: str, comm: str | None, pid: int | None, force: bo
 
     \b
     perf record -g -e cpu-clock -p PID -- sleep 10
-    perf script --ns -F +pid,+ip,+sym,+dso | gotrace import - -o run.gotrace
+    perf script --ns -F +pid,+ip,+sym,+dso,+period | gotrace import - -o run.gotrace
 
     Any fields will do (-F), tracepoints and hardware events too. sched:sched_switch, system calls and uprobes on
     stopTheWorldWithSema and startTheWorldWithSema become durations, which `gotrace export` makes histograms of. Lines

@@ -161,6 +161,6 @@ def test_a_probe_needs_no_command_of_its_own(load):
     records = [json.loads(line) for line in done.output.splitlines() if line.startswith("{")]
     columns = {kind.name: set(kind.columns) for kind in gc.PROBE.kinds}
     for record in records[:-1]:
-        assert set(record) == {"type", "monotonic_ns", "tid", "cpu"} | columns[record["type"]]
+        assert set(record) == {"type", "monotonic_ns", "time", "tid", "cpu"} | columns[record["type"]]
     assert {"stw", "cycle_clock", "sweep_end"} <= {record["type"] for record in records}
     assert records[-1] == {"type": "summary", "received": len(records) - 1, "lost": 0}

@@ -29,7 +29,7 @@ ON_CPU, OFF_CPU, STRAGGLER = "on-cpu", "off-cpu", "straggler"
 # What each needs, beside the GC events that windows are cut by.
 PROBES = {ON_CPU: "profile", OFF_CPU: "offcpu", STRAGGLER: "tail"}
 
-STOPPING, STW, MARK, ASSIST, GC, ALL = WINDOWS = ("stopping", "stw", "mark", "assist", "gc", "all")
+STOPPING, STW, MARK, ASSIST, GC, ALL = ("stopping", "stw", "mark", "assist", "gc", "all")
 _ASSIST = "runtime.gcAssistAlloc"
 
 # Of more stops than these the longest are looked at: what is known of each is kept until the end.
@@ -85,8 +85,9 @@ class Answer:
 def answer(open_: Opener, question: Question) -> Answer:
     """``open_()`` opens the recording; it is read twice where windows have to be known first."""
     with open_() as source:
-        for stem in question.probes() if "perf" not in source.header["probes"] else []:
-            check_probe(source, stem, f"{question.mode} stacks" if stem != "gc" else "GC events to tell when that was")
+        for stem in question.probes():
+            if stem != PROBES[ON_CPU] or "perf" not in source.header["probes"]:  # perf samples what is on a CPU
+                check_probe(source, stem, f"{question.mode} stacks" if stem != "gc" else "GC events to tell when that was")
         if question.mode == STRAGGLER:
             return _told(source, *_stragglers(source, question), question)
         within = None
@@ -134,9 +135,7 @@ def _windows(source: Recording, question: Question) -> Windows:
 
 def _sampled(source: Recording, question: Question, within: Windows | None) -> tuple[Profile, list[str]]:
     wanted_kind = "off_cpu_stack" if question.mode == OFF_CPU else "sample"
-    kinds = next((each["kinds"] for each in source.header["probes"].values() if wanted_kind in each["kinds"]), None)
-    if kinds is None:
-        raise GotraceError(f"{printable(source.path)} has no {question.mode} stacks", "perf's samples are --on-cpu")
+    kinds = next(each["kinds"] for each in source.header["probes"].values() if wanted_kind in each["kinds"])
     kind = kinds[wanted_kind]
     column = dict(zip(kind["columns"], "abcde", strict=False))
     stacks = StackTable([kinds["stack"]["number"]], source.frames)
@@ -156,7 +155,7 @@ def _sampled(source: Recording, question: Question, within: Windows | None) -> t
         kernel = events[column["kernel_stack"]] if "kernel_stack" in column else np.zeros(len(events), np.uint64)
         for number in np.unique(events[column["event"]]).tolist() if "event" in column else [None]:
             of_it = slice(None) if number is None else events[column["event"]] == number
-            name = "" if number is None else source.text(number & ((1 << 48) - 1), number >> 48)
+            name = "" if number is None else source.text_of(number)
             collectors.setdefault(name, Collector(stacks)).add(
                 events[column["stack"]][of_it], kernel[of_it], weights[of_it]
             )

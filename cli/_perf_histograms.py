@@ -30,7 +30,7 @@ def write_histograms(source: Recording, file: BinaryIO, format_: str, interval: 
     spans = SpanHistograms(
         kind["number"],
         columns,
-        lambda what: source.text(what & ((1 << 48) - 1), what >> 48),
+        source.text_of,
         begin_ns,
         interval if format_ == "hlog" else 0,
     )

@@ -82,7 +82,11 @@ class Recording:
 
     def text(self, address: int, length: int) -> str:
         """What stood in the executable at a run-time address; "" if that was not recorded up to here."""
-        return self._texts.get(address | length << 48, "")
+        return self.text_of(address | length << 48)
+
+    def text_of(self, reference: int) -> str:
+        """The same for the value of a column that refers to text, as `gotrace.recording.format.TEXT` has it."""
+        return self._texts.get(reference, "")
 
     def frames(self, addresses: Sequence[int]) -> list[Frame]:
         """The functions at ``addresses``, inlined ones too, in the order of these."""

@@ -310,6 +310,9 @@ def test_a_flame_graph_of_them(tmp_path: Path, gotrace: Gotrace) -> None:
     assert leaf == pytest.approx(truth["main.heavy"] + truth["main.light"], rel=0.15)
     done = gotrace("flame", str(recording), "--off-cpu", "-o", str(tmp_path / "y.svg"))
     assert done.returncode == 1 and "no off-cpu stacks" in done.stderr
+    for options in (["--window", "stw"], ["--straggler"]):
+        done = gotrace("flame", str(recording), *options, "-o", str(tmp_path / "y.svg"))
+        assert done.returncode == 1 and "has no GC events" in done.stderr, done.stderr
 
 
 def test_histograms_of_it(data: Path, tmp_path: Path, gotrace: Gotrace) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gotrace.cli._target import Duration, attached, check_files, hz_option, sample_ns
+from gotrace.cli.export import FLAMES, created, format_of
 from gotrace.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ _BY_PAUSE = ("stopping", "stw")
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(("svg", "html", "folded", "pprof", "speedscope")),
+    type=click.Choice(list(FLAMES)),
     help="[default: what FILE ends in]",
 )
 @click.option("--record", type=click.Path(), metavar="FILE", help="With --pid: keep the recording.")
@@ -82,7 +83,6 @@ def command(
     if (record or duration) and pid is None:
         raise UsageError("--record and --duration go with --pid", "gotrace flame --pid 1234 -d 10s -o x.svg")
     from gotrace.cli import _flame
-    from gotrace.cli.export import FLAMES, created, format_of
     from gotrace.recording.reader import Recording
 
     chosen = format_ or format_of(output, FLAMES)

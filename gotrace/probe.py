@@ -186,12 +186,12 @@ class PlanBuilder:
         """
         entries = self.program.pclntab.entries
         self.config |= {"stack_text_begin": int(entries[0]), "stack_text_end": int(entries[-1])}
+        if self.program.arch != "arm64" or self.program.version >= (1, 25):
+            return
         switch = self.program.pclntab.function("runtime.systemstack_switch")
         needed = {"g_m": ("g", "m"), "m_g0": ("m", "g0"), "m_curg": ("m", "curg"), "g_sched": ("g", "sched")}
         needed |= {"pc": ("gobuf", "pc"), "bp": ("gobuf", "bp")}
         places = {name: (f"runtime.{struct}", field) for name, (struct, field) in needed.items()}
-        if self.program.arch != "arm64" or self.program.version >= (1, 25):
-            return
         if switch is None or not all(layout.has(*place) for place in places.values()):
             self.lacks("goroutines behind the system stack", "how they change stacks in this Go version is not known")
             return

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gotrace.kernel.btf import TASK_FIELDS, task_settings
-from gotrace.probe import STACK_ADDRESSES, STACK_CONFIG, STACKS, TARGET, Kind, Plan, PlanBuilder, Probe, stack_kind
+from gotrace.probe import STACK_CONFIG, STACKS, TARGET, Kind, Probe, stack_kind
+from gotrace.probes import profile
 
 if TYPE_CHECKING:
-    from gotrace.binary.program import GoProgram
     from gotrace.kernel.process import Process
 
 PROBE = Probe(
@@ -37,11 +37,4 @@ def settings(process: Process) -> dict[str, int]:
     return {**task_settings(TASK_FIELDS), "tgid": kernel_pid(process.pid)}
 
 
-def plan(program: GoProgram) -> Plan:
-    """Which instructions of ``program`` to probe. Raises BinaryError."""
-    from gotrace.binary.layout import layout_of
-
-    build = PlanBuilder(program)
-    build.add_target()
-    build.add_stacks(layout_of(program))
-    return build.plan({}, STACK_ADDRESSES)
+plan = profile.plan  # in the program itself there is nothing else to probe

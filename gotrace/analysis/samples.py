@@ -13,6 +13,7 @@ from gotrace.analysis.flame import Profile
 from gotrace.analysis.stacks import USER, Frame, StackTable
 
 Numbers = npt.NDArray[np.uint64]
+Weighted = dict[tuple[Frame, ...], tuple[int, int]]
 
 NOT_KNOWN = "[stack not known]"
 
@@ -55,14 +56,13 @@ class Collector:
 
     def profile(self, unit: str, within: str = "") -> Profile:
         """What was added; with ``within`` only stacks in which that function is."""
-        merged: dict[tuple[Frame, ...], tuple[int, int]] = {}
+        merged: Weighted = {}
         for (user, kernel), (weight, count) in self._sums.items():
             inner = self._stacks.frames(user) or [Frame(NOT_KNOWN, "", 0, "", USER)]
             stack = tuple(reversed([*self._in_kernel(kernel), *inner]))
             if within and not any(frame.function == within for frame in stack):
                 continue
-            had = merged.get(stack, (0, 0))
-            merged[stack] = (had[0] + weight, had[1] + count)
+            _add(merged, stack, weight, count)
         return flame.profile_of(merged, unit)
 
 
@@ -71,16 +71,20 @@ def of_stragglers(told: Iterable[Explanation], stacks: StackTable, only_stopping
 
     That is where it left the CPU, or where the preemption signal reached it. Weights are nanoseconds, counts pieces.
     """
-    merged: dict[tuple[Frame, ...], tuple[int, int]] = {}
+    merged: Weighted = {}
     for each in told:
         for piece in each.stopping if only_stopping else each.pieces:
             if not piece.length:
                 continue
             code = stacks.frames(_stack_of(piece, each))
             stack = (Frame(f"[{piece.kind}]", "", 0, "", USER), *reversed(code))
-            had = merged.get(stack, (0, 0))
-            merged[stack] = (had[0] + piece.length, had[1] + 1)
+            _add(merged, stack, piece.length, 1)
     return flame.profile_of(merged)
+
+
+def _add(merged: Weighted, stack: tuple[Frame, ...], weight: int, count: int) -> None:
+    had = merged.get(stack, (0, 0))
+    merged[stack] = (had[0] + weight, had[1] + count)
 
 
 def _stack_of(piece: Piece, told: Explanation) -> int:

@@ -1,11 +1,11 @@
-"""User stacks as the kernel walks them by frame records, completed.
+"""Stacks as ``ebpf/stack.bpf.h`` walks them by frame records, completed.
 
-Go makes frame records on both architectures, so bpf_get_stack sees a goroutine's whole stack, but for these:
+Go makes frame records on both architectures, so a walk sees a goroutine's whole stack, but for these:
 
-* the immediate caller, at a place without a frame record: `with_caller`;
-* on the system stack of ARM64 the walk ends at ``runtime.systemstack``: up to Go 1.24 always, from 1.25 on unless the
-  goroutine's stack lies at a higher address than the thread's (the kernel follows records upwards only, see
-  user_backtrace in arch/arm64/kernel/perf_callchain.c). On x86-64 it goes on into the goroutine;
+* the immediate caller, at a place without a frame record: `StackTable` puts it in;
+* on the system stack of ARM64 the kernel's walk ends at ``runtime.systemstack``: up to Go 1.24 always, from 1.25 on unless
+  the goroutine's stack lies at a higher address than the thread's (the kernel follows records upwards only, see
+  user_backtrace in arch/arm64/kernel/perf_callchain.c), so there the probe walks. On x86-64 it goes on into the goroutine;
 * on ARM64 up to Go 1.20 the records of a stack that has grown still point into the old one: only the innermost frames,
   and not the outermost ``runtime.goexit``, can be relied on.
 """
@@ -17,8 +17,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-
-Addresses = npt.NDArray[np.uint64]
 
 # The kinds of frames. A frameless function has no frame record at that place, so that the walk by records has missed its
 # caller; of one that is entering (or leaving) the record is being made or taken away, and only registers tell whether it is
@@ -34,20 +32,6 @@ class Frame(NamedTuple):
     line: int
     module: str
     kind: str
-
-
-def with_caller(stacks: Addresses, callers: Addresses) -> Addresses:
-    """Put the immediate caller into stacks taken where the function had no frame record yet, or none any more.
-
-    There (at an entry, at a return, in a leaf) the kernel goes straight from the program counter to the caller's caller.
-    ``stacks`` are rows of addresses, innermost first, padded with 0; ``callers`` the return address of each: the link
-    register on ARM64, the word at SP on x86-64. The result has one column more.
-
-    Only for kernels that do not do so themselves. Linux 6.12 and later do on x86-64, on the instruction that pushes the
-    frame pointer (is_uprobe_at_func_entry in arch/x86/events/core.c); none does on ARM64. It cannot be told from a
-    stack alone: a recursive function's caller and its caller's caller may be the same address.
-    """
-    return np.concatenate([stacks[:, :1], callers[:, None], stacks[:, 1:]], axis=1)
 
 
 def no_frames(addresses: Sequence[int]) -> Sequence[Frame]:

@@ -52,9 +52,9 @@ class Question:
 
     def words(self) -> str:
         """It, in a title."""
-        pauses = f" of pauses of {duration_text(self.min_pause)} or more" if self.min_pause else ""
-        when = "" if self.window == ALL else f", {self.window}{pauses}"
-        return f"{self.mode.replace('cpu', 'CPU')}{when}"
+        when = "" if self.window == ALL else f", {self.window}"
+        pauses = f", pauses of {duration_text(self.min_pause)} or more" if self.min_pause else ""
+        return f"{self.mode.replace('cpu', 'CPU')}{when}{pauses}"
 
 
 @dataclass(frozen=True)

@@ -204,15 +204,16 @@ def attached(
         assert pid is not None
         process = stack.enter_context(Process.open(pid))
         tracing = stack.enter_context(session.opened(modules, process, sample_ns or session.SAMPLE_NS))
-        target = f"pid {pid} ({printable(process.exe_name)}, {tracing.plan.go_version})"
-        print(f"Tracing {target}… Ctrl-C to end.", file=sys.stderr, flush=True)
-        stack.enter_context(stop.installed())
         symbols = None
         columns = {column for module in modules for kind in module.PROBE.kinds for column in kind.columns}
         if "stack" in columns:
             from gotrace.symbols import Symbols
 
             symbols = stack.enter_context(Symbols.of(process, kernel="kernel_stack" in columns))
+        # Said when everything is in place: whoever waits for it may let the target end at once.
+        target = f"pid {pid} ({printable(process.exe_name)}, {tracing.plan.go_version})"
+        print(f"Tracing {target}… Ctrl-C to end.", file=sys.stderr, flush=True)
+        stack.enter_context(stop.installed())
         if launched is None:
             tracing.calibrate()
             before_dropping()

@@ -130,14 +130,16 @@ def write_events(source: Recording, file: BinaryIO, format_: str) -> None:
         return
     # typed in some releases of pyarrow only
     csv, parquet = (importlib.import_module(f"pyarrow.{name}") for name in ("csv", "parquet"))
+    schema, batch = events.schema(), events.batch
     writer: Any
     if format_ == "csv":
-        writer = csv.CSVWriter(file, events.schema())
+        schema, batch = events.text_schema(), events.text_batch
+        writer = csv.CSVWriter(file, schema)
     else:
-        writer = parquet.ParquetWriter(file, events.schema(), compression="zstd")
+        writer = parquet.ParquetWriter(file, schema, compression="zstd")
     with writer:
         for part in parts:
-            writer.write_batch(events.batch(part))
+            writer.write_batch(batch(part))
 
 
 def write_histograms(source: Recording, file: BinaryIO, format_: str, interval: int) -> None:

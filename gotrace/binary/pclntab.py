@@ -30,6 +30,7 @@ _SECTIONS = (".gopclntab", ".data.rel.ro.gopclntab")  # the latter: position-ind
 _MAX_PLACES = 4096
 _MAX_NAME = 64 << 10
 _MAX_RUNS = 1 << 20  # of one pc-value table; the largest functions have some ten thousand
+_MAX_KEPT = 4096  # pc-value tables in memory
 _MAX_PCDATA = 64
 _MAX_DEPTH = 64  # of inlining; compilers nest a dozen
 
@@ -155,6 +156,7 @@ class Pclntab:
             raise self._damaged("a function has no proper name")
 
         self._tree_entry_size, self._tree_name_at = (20, 12) if self._old else (16, 4)  # runtime.inlinedCall
+        self._read: dict[tuple[int, int], _Runs] = {}
         self._tree_order: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None = None
         try:
             self._trees = elf.view_from(gofunc)
@@ -266,7 +268,7 @@ class Pclntab:
         entry, _ = self._bounds(index)
         positions = _Positions(self, index)
         tree = self._inline_tree(index)
-        calls = _Runs(self, index, self._pcdata(index, _PCDATA_INL_TREE_INDEX)) if tree is not None else None
+        calls = self._runs(index, self._pcdata(index, _PCDATA_INL_TREE_INDEX)) if tree is not None else None
         out: list[Frame] = []
         for _ in range(_MAX_DEPTH):
             file, line = positions.at(pc)
@@ -288,7 +290,7 @@ class Pclntab:
         index = self._index_of(pc)
         if index is None:
             return True
-        moved, begin, end = _Runs(self, index, self._word(int(self._offsets[index]) + _PCSP)).around(pc)
+        moved, begin, end = self._runs(index, self._word(int(self._offsets[index]) + _PCSP)).around(pc)
         if moved == 0:
             return False
         changing = moved == 8 if self.header.min_lc == 1 else pc - begin < 8 or end - pc <= 4
@@ -352,6 +354,15 @@ class Pclntab:
             if not 0 <= parent_pc < end - entry:
                 return False
         return True
+
+    def _runs(self, index: int, offset: int) -> _Runs:
+        """A table of a function; those that were read are kept, for the places of a profile are in few functions."""
+        found = self._read.get((index, offset))
+        if found is None:
+            if len(self._read) >= _MAX_KEPT:
+                self._read.clear()
+            found = self._read[index, offset] = _Runs(self, index, offset)
+        return found
 
     def _last_call(self, index: int) -> int:
         """The highest number of an inlined call that the function's code leads to, -1 if there is none."""
@@ -446,8 +457,8 @@ class _Positions:
         at = int(table._offsets[index])
         self._table = table
         self._unit = table._word(at + _CU_OFFSET)
-        self._files = _Runs(table, index, table._word(at + _PCFILE))
-        self._lines = _Runs(table, index, table._word(at + _PCLN))
+        self._files = table._runs(index, table._word(at + _PCFILE))
+        self._lines = table._runs(index, table._word(at + _PCLN))
 
     def at(self, pc: int) -> tuple[str, int]:
         number, line = self._files.at(pc), self._lines.at(pc)

@@ -7,6 +7,7 @@ first, in one string the outermost, as in folded stacks.
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -115,6 +116,27 @@ class Events:
             pa.array(frames, pa.string()),
         ]
         return pa.record_batch(arrays, schema=schema)
+
+    def text_schema(self) -> pa.Schema:
+        """The columns of `text_batch`."""
+        import pyarrow as pa
+
+        schema = self.schema()
+        return schema.set(schema.get_field_index("time"), pa.field("time", pa.string()))
+
+    def text_batch(self, events: Array) -> pa.RecordBatch:
+        """`batch` with times as text, for formats that are text.
+
+        pyarrow would look for UTC among the system's time zones, and a small system (a container's image) has none.
+        """
+        import pyarrow as pa
+
+        compute: Any = importlib.import_module("pyarrow.compute")  # its functions are made when it is loaded
+        batch = self.batch(events)
+        columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+        clock = columns["time"].cast(pa.timestamp("ns")).cast(pa.string())
+        columns["time"] = compute.binary_join_element_wise(clock, "Z", "")
+        return pa.record_batch(list(columns.values()), schema=self.text_schema())
 
     def _reference(self, value: int) -> str:
         return self._text(value & ((1 << 48) - 1), value >> 48)

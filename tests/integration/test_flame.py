@@ -94,8 +94,9 @@ def test_stacks_are_whole(version, tmp_path):
     rooted = targets.HOST_ARCH == "amd64" or tuple(map(int, version.split(".")[:2])) >= (1, 21)
     by_caller = defaultdict(int)
     for stack, weight in leaves.items():
-        by_caller[stack[-2]] += weight
-        if rooted and stack[-2] in ("main.heavy", "main.light"):
+        caller = stack[-2] if len(stack) > 1 else "none"  # its stack could not be read at that moment
+        by_caller[caller] += weight
+        if rooted and caller in ("main.heavy", "main.light"):
             assert (stack[0], stack[-3]) == ("runtime.goexit", "main.burn") and len(stack) <= 5, stack
     assert by_caller["main.heavy"] + by_caller["main.light"] >= 0.99 * sum(leaves.values())
     if rooted:

@@ -61,6 +61,7 @@ def under(stacks, function):
     return sum(weight for stack, weight in stacks.items() if function in stack)
 
 
+@pytest.mark.alone
 def test_cpu_time_is_where_the_program_spent_it(burner):
     stacks = burner.flame("--on-cpu")
     for name in ("main.heavy", "main.light"):
@@ -69,6 +70,7 @@ def test_cpu_time_is_where_the_program_spent_it(burner):
     assert under(stacks, "main.heavy") / under(stacks, "main.light") == pytest.approx(3, rel=0.25)
 
 
+@pytest.mark.alone
 def test_time_off_the_cpu_is_what_the_program_measured(burner):
     stacks = burner.flame("--off-cpu")
     for name in ("main.asleep", "main.reader"):

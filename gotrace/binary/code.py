@@ -114,14 +114,17 @@ def _decoder(arch: str) -> Any:
     return engine
 
 
-def disassemble(program: GoProgram, function: Function) -> list[Any]:
-    """capstone's instructions of a whole body, by a linear sweep. Raises BinaryError when bytes do not decode."""
+def disassemble(program: GoProgram, function: Function, whole: bool = True) -> list[Any]:
+    """capstone's instructions of a body, by a linear sweep. Raises BinaryError when bytes do not decode.
+
+    Not ``whole``: up to such bytes, which assembly may hold behind its last instruction to be reached.
+    """
     size = min(function.end - function.entry, _MAX_BODY)
     code = program.elf.read(function.entry, size)
     found = list(_decoder(program.arch).disasm(code, function.entry))
     end = found[-1].address + found[-1].size if found else function.entry
     # Padding behind the last instruction need not decode.
-    if code[end - function.entry :].strip(b"\x00\xcc"):
+    if whole and code[end - function.entry :].strip(b"\x00\xcc"):
         raise BinaryError(f"{function.name} does not decode at {end:#x}", "the executable is damaged")
     return found
 
@@ -135,7 +138,8 @@ def _plain(raw: Any) -> Instruction:
     return Instruction(raw.address, bytes(raw.bytes), raw.mnemonic, raw.op_str, target)
 
 
-def _site(program: GoProgram, symbol: str, instruction: Instruction) -> Site:
+def site(program: GoProgram, symbol: str, instruction: Instruction) -> Site:
+    """``instruction``, a decoded one of ``symbol``, as a place for a probe."""
     return Site(
         symbol,
         instruction.address,
@@ -160,12 +164,12 @@ def entry_site(program: GoProgram, symbol: str) -> Site:
         previous = _plain(instructions[number - 1]) if number else None
         behind_check = previous is not None and previous.mnemonic in arch.stack_branch
         if arch.after_branch and str(instruction) == arch.after_branch and (number == 0 or behind_check):
-            return _site(program, symbol, instruction)
+            return site(program, symbol, instruction)
         if behind_check and previous is not None:
-            return _site(program, symbol, previous)
+            return site(program, symbol, previous)
         if instruction.mnemonic in arch.stack_branch:
             if arch.after_branch is None:
-                return _site(program, symbol, instruction)
+                return site(program, symbol, instruction)
             continue
         written = {raw.reg_name(register) for register in raw.regs_access()[1]}
         if not written <= arch.scratch:
@@ -173,22 +177,30 @@ def entry_site(program: GoProgram, symbol: str) -> Site:
     first = _plain(instructions[0])
     if number and _plain(instructions[number]).mnemonic in arch.stack_branch:
         raise BinaryError(f"the prologue of {symbol} has an unknown form", "report it with the Go version")
-    return _site(program, symbol, first)
+    return site(program, symbol, first)
+
+
+def decode(program: GoProgram, symbol: str, whole: bool = True) -> list[Instruction]:
+    """The instructions of ``symbol``, as `disassemble` does it. Raises BinaryError when it is not there, too."""
+    return [_plain(raw) for raw in disassemble(program, body(program, symbol), whole)]
+
+
+def is_call(program: GoProgram, instruction: Instruction) -> bool:
+    """Whether it is a direct call."""
+    return instruction.mnemonic in _ARCHES[program.arch].call and instruction.target != 0
 
 
 def call_sites(program: GoProgram, symbol: str, callee: str) -> list[Site]:
     """Every direct call from ``symbol`` to a function called ``callee``, in address order."""
-    arch = _ARCHES[program.arch]
     entries = {function.entry for function in program.pclntab.functions(callee)}
-    found = [_plain(raw) for raw in disassemble(program, body(program, symbol))]
-    return [_site(program, symbol, i) for i in found if i.mnemonic in arch.call and i.target in entries]
+    found = decode(program, symbol)
+    return [site(program, symbol, i) for i in found if is_call(program, i) and i.target in entries]
 
 
 def ret_sites(program: GoProgram, symbol: str) -> list[Site]:
     """Every return instruction of ``symbol``."""
-    arch = _ARCHES[program.arch]
-    found = [_plain(raw) for raw in disassemble(program, body(program, symbol))]
-    return [_site(program, symbol, i) for i in found if arch.is_return(i)]
+    is_return = _ARCHES[program.arch].is_return
+    return [site(program, symbol, i) for i in decode(program, symbol) if is_return(i)]
 
 
 def result_slot(program: GoProgram, symbol: str) -> int | None:
@@ -198,7 +210,7 @@ def result_slot(program: GoProgram, symbol: str) -> int | None:
     """
     if program.arch != "amd64":
         return None
-    found = [_plain(raw) for raw in disassemble(program, body(program, symbol))]
+    found = decode(program, symbol)
     returns = [number for number, i in enumerate(found) if i.mnemonic == "ret"]
     if len(returns) != 1:
         return None

@@ -1,0 +1,115 @@
+"""Where a Go program's start can be divided: the instructions at the boundaries of its steps.
+
+All are ones the kernel emulates. The calls inside ``rt0_go`` and ``schedinit`` divide the runtime's bootstrap: each is hit
+at most once in a start, in the order of the text (seen on Go 1.19 to 1.27; the entries of the small functions they call
+are hit hundreds of times). The conditional jump that closes the loop of ``doInit1`` divides the package inits.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gotrace.binary import code
+from gotrace.errors import BinaryError
+
+if TYPE_CHECKING:
+    from gotrace.binary.code import Site
+    from gotrace.binary.program import GoProgram
+
+BOOTSTRAP = ("runtime.rt0_go", "runtime.schedinit")
+
+# Callees that are no step of a start: errors, locks and what the compiler puts in.
+_NOISE = re.compile(
+    r"(internal/)?runtime[./](.*\.)?(throw|fatal|abort|exit|write\w*|lock\w*|unlock\w*|morestack\w*|print\w*|panic\w*|goPanic\w*|"
+    r"badctxt|gcWriteBarrier\w*|wbZero|wbMove|acquirem|releasem)$|gcWriteBarrier\w*$"
+)
+
+# Of the loop `for i := range task.nfns`: the comparison of the index with the task's nfns, for each architecture.
+_COMPARES = {
+    "amd64": re.compile(r"^cmp (?:d|q)word ptr \[(?P<task>\w+) \+ (?P<at>4|0x10)\], (?P<index>\w+)$"),
+    "arm64": re.compile(r"^cmp (?P<index>\w+), (?P<count>\w+)$"),
+}
+_ARM64_LOAD = re.compile(r"^ldr (?P<count>\w+), \[(?P<task>\w+), #(?P<at>4|0x10)\]$")
+_JUMPS = {"amd64": "ja", "arm64": "b.lo"}
+
+
+@dataclass(frozen=True)
+class InitLoop:
+    """The jump that closes the loop over a package's init functions; hit nfns + 1 times a package, with I = 0..nfns.
+
+    I = 0 is the package's begin, I = k the end of function k - 1 and the begin of function k, I = nfns its end.
+    ``task`` and ``index`` name the registers that hold the task's address and I. ``nfns_offset`` is where the task keeps
+    nfns: since Go 1.21 as a 32-bit word at 4, with the functions from 8 on; before as a 64-bit one at 16, with ndeps at 8
+    and the functions behind 24 + 8 * ndeps (runtime.initTask, in src/runtime/proc.go).
+    """
+
+    site: Site
+    task: str
+    index: str
+    nfns_offset: int
+
+
+def init_loop(program: GoProgram) -> InitLoop:
+    """Raises BinaryError when the loop cannot be told with certainty."""
+    symbol = "runtime.doInit1" if program.version >= (1, 21) else "runtime.doInit"
+    expected = 4 if program.version >= (1, 21) else 16
+    instructions = code.decode(program, symbol)
+    found = []
+    for compare, jump in zip(instructions, instructions[1:], strict=False):
+        match = _COMPARES[program.arch].match(str(compare))
+        if jump.mnemonic != _JUMPS[program.arch] or not match or not compare.address > jump.target > 0:
+            continue
+        fields = match.groupdict()
+        if program.arch == "arm64":
+            load = next((i for i in reversed(instructions) if i.address == compare.address - 4), None)
+            loaded = _ARM64_LOAD.match(str(load)) if load is not None else None
+            if loaded is None or _number(loaded["count"]) != _number(fields["count"]):
+                continue
+            fields |= loaded.groupdict()
+        if int(fields["at"], 0) == expected:
+            found.append(
+                InitLoop(code.site(program, symbol, jump), _wide(fields["task"]), _wide(fields["index"]), expected)
+            )
+    if len(found) != 1:
+        raise BinaryError(f"the loop of {symbol} has an unknown form", "report it with the Go version")
+    return found[0]
+
+
+def _number(register: str) -> str:
+    return register.lstrip("wx")
+
+
+def _wide(register: str) -> str:
+    """The whole register that ``register`` is the lower half of: esi -> rsi, r9d -> r9, w4 -> x4."""
+    if re.fullmatch(r"w\d+", register):
+        return f"x{register[1:]}"
+    if re.fullmatch(r"r\d+d", register):
+        return register[:-1]
+    return f"r{register[1:]}" if register.startswith("e") else register
+
+
+def bootstrap_steps(program: GoProgram) -> list[tuple[str, Site]]:
+    """(what is called, the call) in the order of execution, from rt0_go's first step to runtime.main's goroutine.
+
+    schedinit's steps stand behind the call of schedinit itself. Raises BinaryError when a body cannot be read.
+    """
+    steps: list[tuple[str, Site]] = []
+    first, second = (_calls(program, symbol) for symbol in BOOTSTRAP)
+    for callee, site in first:
+        steps.append((callee, site))
+        if callee == BOOTSTRAP[1]:
+            steps += second
+    return steps
+
+
+def _calls(program: GoProgram, symbol: str) -> list[tuple[str, Site]]:
+    found = []
+    for instruction in code.decode(program, symbol, whole=False):
+        if not code.is_call(program, instruction):
+            continue
+        callee = program.pclntab.find(instruction.target)
+        if callee is not None and callee.entry == instruction.target and not _NOISE.match(callee.name):
+            found.append((callee.name, code.site(program, symbol, instruction)))
+    return found

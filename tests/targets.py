@@ -85,6 +85,13 @@ def environment(version: str, arch: str = HOST_ARCH, cgo: bool = False) -> dict[
     return {**keep, **own}
 
 
+def go_tool(*arguments: str | Path, text: str = "") -> list[str]:
+    """What `go tool` of the newest Go prints: those of Go 1.19 cannot read position-independent files."""
+    command = [go(NEWEST), "tool", *arguments]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, env=environment(NEWEST), check=True)
+    return done.stdout.splitlines()
+
+
 def build(program: str, version: str = NEWEST, flavour: str = "stripped", arch: str = HOST_ARCH) -> Path:
     """The executable of tests/testdata/src/PROGRAM, built once per content, release, flavour and architecture."""
     arguments, cgo = FLAVOURS[flavour]

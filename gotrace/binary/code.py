@@ -1,8 +1,9 @@
 """Finding the instructions to probe inside the runtime's own functions.
 
 A uprobe costs about 0.4 us on an instruction the kernel emulates and up to 16 us on one it must single-step (measured in
-a virtual machine), so every probe sits on the former where there is one. Everything that differs between the two
-architectures is in `_ARCHES`; it and ebpf/include/goabi.h are what a port has to fill in.
+a virtual machine), so every probe sits on the former where there is one. What differs between the two
+architectures is in `_ARCHES`; it, the forms in `gotrace.binary.startup` and ebpf/include/goabi.h are what a port has to
+fill in.
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ class Arch:
     scratch: frozenset[str]
     # branches, calls and returns that the kernel executes itself
     emulated: Callable[[Instruction], bool]
+    # what Go's assembler writes for UNDEF, where that does not decode
+    undefined: bytes
 
 
 def _amd64_emulated(instruction: Instruction) -> bool:
@@ -86,6 +89,7 @@ _ARCHES = {
         after_branch="push rbp",
         scratch=frozenset({"r12", "r13", "rflags"}),
         emulated=_amd64_emulated,
+        undefined=b"",
     ),
     "arm64": Arch(
         mode=(capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM),
@@ -95,6 +99,7 @@ _ARCHES = {
         after_branch=None,
         scratch=frozenset({"x16", "x17", "x27", "nzcv", "sp"}),  # capstone: `cmp sp, x16` "writes" sp
         emulated=_arm64_emulated,
+        undefined=b"\x00\x17\xa7\xbe",
     ),
 }
 
@@ -114,17 +119,14 @@ def _decoder(arch: str) -> Any:
     return engine
 
 
-def disassemble(program: GoProgram, function: Function, whole: bool = True) -> list[Any]:
-    """capstone's instructions of a body, by a linear sweep. Raises BinaryError when bytes do not decode.
-
-    Not ``whole``: up to such bytes, which assembly may hold behind its last instruction to be reached.
-    """
+def disassemble(program: GoProgram, function: Function) -> list[Any]:
+    """capstone's instructions of a whole body, by a linear sweep. Raises BinaryError when bytes do not decode."""
     size = min(function.end - function.entry, _MAX_BODY)
     code = program.elf.read(function.entry, size)
     found = list(_decoder(program.arch).disasm(code, function.entry))
     end = found[-1].address + found[-1].size if found else function.entry
-    # Padding behind the last instruction need not decode.
-    if whole and code[end - function.entry :].strip(b"\x00\xcc"):
+    # What is behind the last instruction to be reached need not decode.
+    if code[end - function.entry :].removeprefix(_ARCHES[program.arch].undefined).strip(b"\x00\xcc"):
         raise BinaryError(f"{function.name} does not decode at {end:#x}", "the executable is damaged")
     return found
 
@@ -180,9 +182,9 @@ def entry_site(program: GoProgram, symbol: str) -> Site:
     return site(program, symbol, first)
 
 
-def decode(program: GoProgram, symbol: str, whole: bool = True) -> list[Instruction]:
-    """The instructions of ``symbol``, as `disassemble` does it. Raises BinaryError when it is not there, too."""
-    return [_plain(raw) for raw in disassemble(program, body(program, symbol), whole)]
+def decode(program: GoProgram, symbol: str) -> list[Instruction]:
+    """The instructions of ``symbol``. Raises BinaryError when it is not there or does not decode."""
+    return [_plain(raw) for raw in disassemble(program, body(program, symbol))]
 
 
 def is_call(program: GoProgram, instruction: Instruction) -> bool:

@@ -53,32 +53,25 @@ class InitLoop:
 
 def init_loop(program: GoProgram) -> InitLoop:
     """Raises BinaryError when the loop cannot be told with certainty."""
-    symbol = "runtime.doInit1" if program.version >= (1, 21) else "runtime.doInit"
-    expected = 4 if program.version >= (1, 21) else 16
+    symbol, nfns_offset = ("runtime.doInit1", 4) if program.version >= (1, 21) else ("runtime.doInit", 16)
     instructions = code.decode(program, symbol)
     found = []
-    for compare, jump in zip(instructions, instructions[1:], strict=False):
+    for load, compare, jump in zip(instructions, instructions[1:], instructions[2:], strict=False):
         match = _COMPARES[program.arch].match(str(compare))
         if jump.mnemonic != _JUMPS[program.arch] or not match or not compare.address > jump.target > 0:
             continue
         fields = match.groupdict()
         if program.arch == "arm64":
-            load = next((i for i in reversed(instructions) if i.address == compare.address - 4), None)
-            loaded = _ARM64_LOAD.match(str(load)) if load is not None else None
-            if loaded is None or _number(loaded["count"]) != _number(fields["count"]):
+            loaded = _ARM64_LOAD.match(str(load))
+            if loaded is None or _wide(loaded["count"]) != _wide(fields["count"]):
                 continue
             fields |= loaded.groupdict()
-        if int(fields["at"], 0) == expected:
-            found.append(
-                InitLoop(code.site(program, symbol, jump), _wide(fields["task"]), _wide(fields["index"]), expected)
-            )
+        if int(fields["at"], 0) == nfns_offset:
+            task, index = _wide(fields["task"]), _wide(fields["index"])
+            found.append(InitLoop(code.site(program, symbol, jump), task, index, nfns_offset))
     if len(found) != 1:
         raise BinaryError(f"the loop of {symbol} has an unknown form", "report it with the Go version")
     return found[0]
-
-
-def _number(register: str) -> str:
-    return register.lstrip("wx")
 
 
 def _wide(register: str) -> str:
@@ -106,7 +99,7 @@ def bootstrap_steps(program: GoProgram) -> list[tuple[str, Site]]:
 
 def _calls(program: GoProgram, symbol: str) -> list[tuple[str, Site]]:
     found = []
-    for instruction in code.decode(program, symbol, whole=False):
+    for instruction in code.decode(program, symbol):
         if not code.is_call(program, instruction):
             continue
         callee = program.pclntab.find(instruction.target)

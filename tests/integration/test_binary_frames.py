@@ -52,14 +52,6 @@ def path_of(version: str, flavour: str, arch: str) -> Path:
     return targets.build(PROGRAM, version, flavour, arch)
 
 
-def tool(*arguments: str | Path, text: str = "") -> list[str]:
-    """The output of a tool of the newest Go: those of Go 1.19 cannot read position-independent files."""
-    command = [targets.go(targets.NEWEST), "tool", *arguments]
-    environment = targets.environment(targets.NEWEST)
-    done = subprocess.run(command, input=text, capture_output=True, text=True, env=environment, check=True)
-    return done.stdout.splitlines()
-
-
 def plain(name: str) -> str:
     """A name as all agree on it: without type arguments, which tools and releases spell in their own ways."""
     begin, end = name.find("["), name.rfind("]")
@@ -85,7 +77,7 @@ def test_every_function(version, flavour, arch):
     functions = program.pclntab
     ours = {(plain(name), entry) for name, entry in zip(functions.names(), functions.entries.tolist(), strict=False)}
     theirs = set()
-    for line in tool("nm", "-size", path_of(version, flavour, arch)):
+    for line in targets.go_tool("nm", "-size", path_of(version, flavour, arch)):
         match = re.match(r" *([0-9a-f]+) +(\d+) ([Tt]) (.*)", line)
         if match and functions.entries[0] <= int(match[1], 16) < functions.entries[-1] and not MARKERS.fullmatch(match[4]):
             entry, size = int(match[1], 16), int(match[2])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 
 import pytest
 
@@ -31,11 +30,8 @@ NO_STEP = re.compile(
 
 def disassembled(path, symbol):
     """(address, mnemonic, operands) as `go tool objdump` has them."""
-    command = [str(targets.go(targets.NEWEST)), "tool", "objdump", "-s", f"^{re.escape(symbol)}(.abi0)?$", str(path)]
-    env = targets.environment(targets.NEWEST)
-    text = subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout
     found = []
-    for line in text.splitlines():
+    for line in targets.go_tool("objdump", "-s", f"^{re.escape(symbol)}(.abi0)?$", path):
         fields = line.split("\t")
         if line.startswith("TEXT") or not line.strip():
             continue

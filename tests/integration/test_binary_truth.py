@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-import subprocess
 
 import pytest
 
@@ -34,12 +33,6 @@ def program_of(version, arch, flavour):
     return targets.build(name, version, flavour, arch)
 
 
-def tool(*arguments, stdin=""):
-    command = [str(targets.go(targets.NEWEST)), "tool", *map(str, arguments)]
-    env = targets.environment(targets.NEWEST)
-    return subprocess.run(command, input=stdin, capture_output=True, text=True, check=True, env=env).stdout
-
-
 def spelled(name):
     """A symbol's name as the pclntab spells it: plain dots, no mark of the ABI, no arguments of generic types."""
     return re.sub(r"\[.*\]", "[...]", name.replace("·", ".").removesuffix(".abi0"))
@@ -49,7 +42,7 @@ def spelled(name):
 def test_every_function_is_where_nm_says(version, arch, flavour):
     path = program_of(version, arch, flavour)
     theirs = {}
-    for line in tool("nm", path).splitlines():
+    for line in targets.go_tool("nm", path):
         fields = line.split(maxsplit=2)
         if len(fields) == 3 and fields[1] in "Tt":
             theirs.setdefault(int(fields[0], 16), set()).add(spelled(fields[2]))
@@ -75,7 +68,7 @@ def test_random_places_are_what_addr2line_says(version, arch, flavour):
             if function is not None and function.end > function.entry:
                 step = 4 if arch == "arm64" else 1
                 places.append(function.entry + choose.randrange(0, function.end - function.entry, step))
-        answer = tool("addr2line", path, stdin="".join(f"{place:#x}\n" for place in places)).splitlines()
+        answer = targets.go_tool("addr2line", path, text="".join(f"{place:#x}\n" for place in places))
         for place, name, where in zip(places, answer[::2], answer[1::2], strict=True):
             file, line = where.rsplit(":", 1)
             frames = table.frames(place)

@@ -51,6 +51,8 @@ def command(recording: str, output: str, format_: str | None, interval: int, for
     perfetto               a timeline for ui.perfetto.dev: pauses, GC phases, threads, Ps, heap
     svg, html, folded, pprof, speedscope
                            the stacks in it, as `gotrace flame` writes them
+    svg, html, perfetto, hlog
+                           of starts: as `gotrace coldstart` writes them
     """
     if interval == 0:
         raise UsageError("--interval must be longer than nothing", "write 1s or 500ms")
@@ -68,7 +70,11 @@ def command(recording: str, output: str, format_: str | None, interval: int, for
 
 def write(source: Recording, file: BinaryIO, format_: str, interval: int) -> None:
     """The recording, in one of `FORMATS`; ``interval`` is in nanoseconds."""
-    if format_ in FLAMES:
+    if "coldstart" in source.header["probes"] and format_ in ("svg", "html", "perfetto", "hlog"):
+        from gotrace.cli import _coldstart_run
+
+        _coldstart_run.write(_coldstart_run.replayed(source), file, format_)
+    elif format_ in FLAMES:
         write_flame(source, file, format_)
     elif format_ == "perfetto":
         write_perfetto(source, file)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from gotrace.cli._target import Duration, check_files
 from gotrace.errors import UsageError
+
+if TYPE_CHECKING:
+    from gotrace.recording.reader import Recording
 
 
 @click.command("report")
@@ -38,7 +42,7 @@ def command(
     hgrm: str | None,
     force: bool,
 ) -> int:
-    """Print from RECORDING what `gotrace gc` printed when it was made, number for number."""
+    """Print from RECORDING what `gotrace gc` or `gotrace coldstart` printed when it was made, number for number."""
     if interval == 0:
         raise UsageError("--interval must be longer than nothing", "write 1s or 500ms")
     check_files((output, hlog, hgrm, recording), force=True)  # whatever --force says, not over the recording itself
@@ -48,9 +52,25 @@ def command(
     from gotrace.recording.reader import Recording
 
     with Recording.open(recording) as source:
+        if "coldstart" in source.header["probes"]:
+            _report_starts(source, format_, output, force)
+            return 0
         if explain:
             check_probe(source, "tail", "evidence to explain pauses")
         with Outputs.opened(format_, output, hlog, hgrm, force, sys.stdout) as outputs:
             replay(source, outputs, interval, min_pause, top if explain else 0)
         complain_of(outputs.failed())
     return 0
+
+
+def _report_starts(source: Recording, format_: str | None, output: str | None, force: bool) -> None:
+    from gotrace.cli import _coldstart_run
+    from gotrace.cli.export import format_of
+
+    result = _coldstart_run.replayed(source)
+    if format_ in ("json", "ndjson") and output is None:
+        _coldstart_run.print_json(result, sys.stdout, format_)
+        return
+    _coldstart_run.print_table(result, sys.stdout, _coldstart_run.Shown())
+    if output is not None:
+        _coldstart_run.write_all(result, [(output, format_ or format_of(output, _coldstart_run.FORMATS))], force)

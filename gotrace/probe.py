@@ -60,7 +60,8 @@ class Probe:
     (see `gotrace.kernel.bpf`). ``parts`` are texts in ``ebpf/`` that it shares with others: `STACKS`, `TARGET`.
     ``kernel_hit_ns`` is what a hit in the kernel costs the target, where there is no trap: some reads and a hash look-up,
     or (measured on x86-64 in a virtual machine, by the kernel's own statistics) the walks of two stacks. ``ring_bytes`` is
-    how many bytes of events may wait for the reader: 64 each.
+    how many bytes of events may wait for the reader: 64 each. ``of_starts``: its target is no process but every start of an
+    executable (`gotrace.kernel.executable`).
     """
 
     stem: str
@@ -72,6 +73,7 @@ class Probe:
     parts: tuple[str, ...] = ()
     kernel_hit_ns: float = 150.0
     ring_bytes: int = 1 << 20
+    of_starts: bool = False
 
     def cflags(self) -> tuple[str, ...]:
         """The declaration as macros, so that the C text names what is declared here and cannot disagree."""
@@ -101,7 +103,10 @@ class Probe:
 
 @dataclass(frozen=True)
 class Point:
-    """One instruction to probe: ``program`` is the C function that runs there, ``code`` the bytes that must be there."""
+    """One instruction to probe: ``program`` is the C function that runs there, ``code`` the bytes that must be there.
+
+    ``file`` has the instruction where that is not the target's executable: the path of its dynamic linker.
+    """
 
     name: str
     program: str
@@ -111,6 +116,7 @@ class Point:
     code: bytes
     instruction: str
     emulated: bool
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,7 +132,8 @@ class Plan:
     """Everything about an executable file that tracing it needs; a function of the file alone, so it is cached.
 
     ``addresses`` names the settings in ``config`` that are link-time virtual addresses: the session adds the load
-    bias of a position-independent executable. ``facts`` is what the probe's own decoding needs to know.
+    bias of a position-independent executable. ``facts`` is what the probe's own decoding needs to know. Programs that
+    run in the kernel and have nothing to do for this target are named in ``without``.
     """
 
     go_version: str
@@ -140,6 +147,12 @@ class Plan:
     addresses: tuple[str, ...]
     missing: tuple[Missing, ...]
     facts: dict[str, Any]
+    without: tuple[str, ...] = ()
+
+    def leaving_out(self, programs: Sequence[str]) -> Plan:
+        """The same without ``programs`` and their points."""
+        points = tuple(point for point in self.points if point.program not in programs)
+        return dataclasses.replace(self, points=points, without=(*self.without, *programs))
 
     def to_json(self) -> dict[str, Any]:
         data = dataclasses.asdict(self)
@@ -151,7 +164,8 @@ class Plan:
     def from_json(cls, data: dict[str, Any]) -> Plan:
         points = tuple(Point(**{**point, "code": bytes.fromhex(point["code"])}) for point in data["points"])
         missing = tuple(Missing(**item) for item in data["missing"])
-        return cls(**{**data, "points": points, "missing": missing, "addresses": tuple(data["addresses"])})
+        lists = {name: tuple(data[name]) for name in ("addresses", "without")}
+        return cls(**{**data, "points": points, "missing": missing, **lists})
 
 
 class PlanBuilder:
@@ -163,8 +177,8 @@ class PlanBuilder:
         self.missing: list[Missing] = []
         self.config: dict[str, int] = {}
 
-    def add(self, name: str, c_program: str, sites: Callable[[], Sequence[Site]]) -> bool:
-        """Add every site of a probe, or say why there is none."""
+    def add(self, name: str, c_program: str, sites: Callable[[], Sequence[Site]], file: str = "") -> bool:
+        """Add every site of a probe, or say why there is none; ``file`` as in `Point`."""
         try:
             found = sites()
         except BinaryError as error:
@@ -173,7 +187,7 @@ class PlanBuilder:
         if not found:
             self.missing.append(Missing(name, "the instruction to probe is not in this executable"))
         for site in found:
-            self.points.append(Point(name, c_program, **dataclasses.asdict(site)))
+            self.points.append(Point(name, c_program, **dataclasses.asdict(site), file=file))
         return bool(found)
 
     def lacks(self, name: str, reason: str) -> None:
@@ -212,8 +226,8 @@ class PlanBuilder:
 
         self.add("target", "seen", lambda: [code.entry_site(self.program, "runtime.startTheWorldWithSema")])
 
-    def plan(self, facts: dict[str, Any], addresses: Sequence[str] = ()) -> Plan:
-        """What was collected; ``addresses`` and ``facts`` as in `Plan`."""
+    def plan(self, facts: dict[str, Any], addresses: Sequence[str] = (), without: Sequence[str] = ()) -> Plan:
+        """What was collected; the arguments as in `Plan`."""
         program = self.program
         return Plan(
             go_version=program.go_version,
@@ -227,6 +241,7 @@ class PlanBuilder:
             addresses=tuple(addresses),
             missing=tuple(self.missing),
             facts=facts,
+            without=tuple(without),
         )
 
 

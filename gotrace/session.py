@@ -26,8 +26,11 @@ from gotrace.probe import Plan, Point, Probe
 
 if TYPE_CHECKING:
     from gotrace.binary.program import GoProgram
+    from gotrace.kernel.executable import Executable
     from gotrace.kernel.process import Process
     from gotrace.kernel.ring import Events, RingReader
+
+    Target = Process | Executable
 
 SAMPLE_NS = 1_003_009  # 997 times a second: out of step with what happens every millisecond
 
@@ -66,6 +69,7 @@ class Part:
                     "address": f"{point.address:#x}",
                     "instruction": point.instruction,
                     "emulated": point.emulated,
+                    "file": point.file,
                 }
                 for point in self.plan.points
             ],
@@ -82,12 +86,12 @@ class Part:
 class Session:
     """Probes attached to a process; their events come in one stream. Use `opened`."""
 
-    def __init__(self, process: Process, parts: dict[str, Part], bias: int, exe: int) -> None:
+    def __init__(self, process: Target, parts: dict[str, Part], bias: int, exe: int) -> None:
         self.process = process
         self.parts = parts
         self.attach_ns = 0
         self._exe = exe  # a descriptor: stays readable when the process is gone and when root is given up
-        self._ns_per_hit = (0.0, 0.0)
+        self.ns_per_hit = (0.0, 0.0)  # of an instruction that is emulated, and of one that is not
         self._bias = bias
         self._ring: RingReader | None = None
 
@@ -166,7 +170,7 @@ class Session:
         """Measure what a hit costs here; needs root, so do it before giving root up."""
         from gotrace.kernel.calibrate import probe_cost_ns
 
-        self._ns_per_hit = probe_cost_ns()
+        self.ns_per_hit = probe_cost_ns()
 
     def cost(self) -> Cost:
         hits, target_ns = 0, 0.0
@@ -174,9 +178,7 @@ class Session:
             stepped = {point.program for point in part.plan.points if not point.emulated}
             for name, count in part.hits.items():
                 hits += count
-                target_ns += count * (
-                    self._ns_per_hit[name in stepped] if bpf.is_uprobe(name) else part.probe.kernel_hit_ns
-                )
+                target_ns += count * (self.ns_per_hit[name in stepped] if bpf.is_uprobe(name) else part.probe.kernel_hit_ns)
         times = os.times()
         with open("/proc/self/statm") as file:
             resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -185,10 +187,12 @@ class Session:
 
 
 @contextlib.contextmanager
-def opened(modules: Sequence[Any], process: Process, sample_ns: int = SAMPLE_NS) -> Iterator[Session]:
+def opened(
+    modules: Sequence[Any], process: Target, sample_ns: int = SAMPLE_NS, without: Sequence[str] = ()
+) -> Iterator[Session]:
     """Attach the probes of ``modules`` (of `gotrace.probes`) to ``process``; detached on the way out.
 
-    Every ``sample_ns`` each CPU is looked at, by probes that do so.
+    Every ``sample_ns`` each CPU is looked at, by probes that do so. Programs named in ``without`` are left out.
 
     Raises HostError, TargetError, BinaryError or LoadError with nothing left attached.
     """
@@ -201,23 +205,26 @@ def opened(modules: Sequence[Any], process: Process, sample_ns: int = SAMPLE_NS)
         parts: dict[str, Part] = {}
         shared: dict[str, bpf.Map] = {}
         for module, (plan, obj) in zip(modules, prepared, strict=True):
-            wanted = {point.program for point in plan.points} | {name for name in obj.programs if not bpf.is_uprobe(name)}
+            plan = plan.leaving_out(without)
+            in_kernel = {name for name in obj.programs if not bpf.is_uprobe(name)}
+            wanted = ({point.program for point in plan.points} | in_kernel) - set(plan.without)
             loaded = stack.enter_context(bpf.load(obj.with_ring(ring_bytes), wanted, shared))
             shared = {name: loaded.maps[name] for name in ("events", "lost")}
             parts[module.PROBE.stem] = Part(module, plan, loaded)
         first = next(iter(parts.values())).plan
         bias = process.load_bias(first.first_vaddr) if first.pie else 0
-        exe = stack.enter_context(_executable(process))
+        exe = stack.enter_context(_opened(process.exe_path))
         for part in parts.values():
             part.loaded.maps["config"].write_words(_settings(part, process, bias))
             for point in part.plan.points:
-                _verify(exe, point)
+                with _opened(point.file) if point.file else contextlib.nullcontext(exe) as file:
+                    _verify(file, point)
         for part in parts.values():
             for name, program in part.loaded.programs.items():
                 fds.extend(_attach_to_kernel(program, name, sample_ns))
             for point in part.plan.points:
                 program = part.loaded.programs[point.program]
-                fds.append(bpf.attach_uprobe(program, process.exe_path, point.file_offset, process.pid))
+                fds.append(bpf.attach_uprobe(program, point.file or process.exe_path, point.file_offset, process.pid))
         session = Session(process, parts, bias, exe)
         session.attach_ns = time.monotonic_ns() - begin
         yield session
@@ -227,13 +234,15 @@ def _attach_to_kernel(program: int, name: str, sample_ns: int) -> Iterator[int]:
     """Attach a program that runs in the kernel to what its name says; a uprobe's program is attached to nothing here."""
     if name.startswith(bpf.RAW_TRACEPOINT):
         yield bpf.attach_raw_tracepoint(program, name.removeprefix(bpf.RAW_TRACEPOINT))
+    elif name.startswith(bpf.TRACE_EVENT):
+        yield bpf.attach_tracepoint(program, *name.removeprefix(bpf.TRACE_EVENT).split("__", 1))
     elif name.startswith(bpf.SOFTWARE_EVENT):
         event = name.removeprefix(bpf.SOFTWARE_EVENT)
         for cpu in online_cpus():
             yield bpf.attach_software_event(program, event, cpu, sample_ns if event == "cpu_clock" else 1)
 
 
-def _prepared(modules: Sequence[Any], process: Process) -> list[tuple[Plan, bpf.BpfObject]]:
+def _prepared(modules: Sequence[Any], process: Target) -> list[tuple[Plan, bpf.BpfObject]]:
     """Plans for the target's executable and compiled probes, from the cache or from children that all work at once."""
     from gotrace.kernel.compiler import host_cflags
 
@@ -299,12 +308,13 @@ def require_same_arch(program: GoProgram) -> None:
 
 
 @contextlib.contextmanager
-def _executable(process: Process) -> Iterator[int]:
-    """A descriptor of the target's executable."""
+def _opened(path: str) -> Iterator[int]:
+    """A descriptor of the target's executable, or of its dynamic linker."""
     try:
-        descriptor = os.open(process.exe_path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise TargetError(f"process {process.pid} has exited", "give the pid of a running Go program") from error
+        what = "the target has exited" if path.startswith("/proc/") else f"{path} cannot be read any more"
+        raise TargetError(what, "give a running Go program, or one that stays where it is") from error
     try:
         yield descriptor
     finally:
@@ -321,7 +331,7 @@ def _verify(descriptor: int, point: Point) -> None:
         )
 
 
-def _settings(part: Part, process: Process, bias: int) -> list[int]:
+def _settings(part: Part, process: Target, bias: int) -> list[int]:
     """The words of the probe's settings: from the plan, and from the module's ``settings(process)`` about this host."""
     plan = part.plan
     config = {**plan.config, **(part.module.settings(process) if hasattr(part.module, "settings") else {})}

@@ -16,12 +16,14 @@ from typing import Any
 
 import capstone
 
+from gotrace.binary.elf import Elf
 from gotrace.binary.pclntab import Function
 from gotrace.binary.program import GoProgram
 from gotrace.errors import BinaryError
 
 _MAX_BODY = 64 << 10
 _PROLOGUE = 12  # instructions
+_EARLY_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,36 @@ def _decoder(arch: str) -> Any:
     return engine
 
 
+def early_site(elf: Elf, address: int, symbol: str) -> Site:
+    """The first instruction from ``address`` on that the kernel emulates and that is surely reached from there.
+
+    For a file's entry point, which no table need name. Raises BinaryError where a jump or the end comes before one.
+    """
+    data = elf.view_from(address)[:_EARLY_BYTES].tobytes()
+    for raw in _decoder(elf.arch).disasm(data, address):
+        instruction = _plain(raw)
+        if _ARCHES[elf.arch].emulated(instruction):
+            return _site(elf, symbol, instruction)
+        if {capstone.CS_GRP_JUMP, capstone.CS_GRP_RET, capstone.CS_GRP_CALL} & set(raw.groups):
+            break
+    raise BinaryError(f"no instruction near {symbol} can be probed cheaply", "report it with the file")
+
+
+def calls_of(elf: Elf, address: int, symbol: str) -> list[Site]:
+    """Every direct call of ``address``, the function ``symbol``, in .text: for files without a Go function table."""
+    text = elf.sections.get(".text")
+    if text is None:
+        return []
+    engine = capstone.Cs(*_ARCHES[elf.arch].mode)
+    engine.skipdata = True  # what lies between functions need not decode
+    call = _ARCHES[elf.arch].call
+    found = []
+    for at, size, mnemonic, operands in engine.disasm_lite(elf.section_bytes(text).tobytes(), text.addr):
+        if mnemonic in call and operands.lstrip("#") == f"{address:#x}":
+            found.append(_site(elf, symbol, Instruction(at, elf.read(at, size), mnemonic, operands, address)))
+    return found
+
+
 def disassemble(program: GoProgram, function: Function) -> list[Any]:
     """capstone's instructions of a whole body, by a linear sweep. Raises BinaryError when bytes do not decode."""
     size = min(function.end - function.entry, _MAX_BODY)
@@ -142,13 +174,17 @@ def _plain(raw: Any) -> Instruction:
 
 def site(program: GoProgram, symbol: str, instruction: Instruction) -> Site:
     """``instruction``, a decoded one of ``symbol``, as a place for a probe."""
+    return _site(program.elf, symbol, instruction)
+
+
+def _site(elf: Elf, symbol: str, instruction: Instruction) -> Site:
     return Site(
         symbol,
         instruction.address,
-        program.elf.file_offset(instruction.address),
+        elf.file_offset(instruction.address),
         instruction.code,
         str(instruction),
-        _ARCHES[program.arch].emulated(instruction),
+        _ARCHES[elf.arch].emulated(instruction),
     )
 
 

@@ -38,6 +38,7 @@ class Globals:
     gc_controller: int | None = None
     gc_last_heap_goal: int = _LAST_HEAP_GOAL
     gc_assist_time: int = _ASSIST_TIME
+    gc_heap_live: int = _HEAP_LIVE
     missing: dict[str, str] = field(default_factory=dict)
 
 
@@ -48,18 +49,19 @@ def find_globals(program: GoProgram) -> Globals:
     if old:
         found.gc_last_heap_goal += _OLD_SHIFT
         found.gc_assist_time += _OLD_SHIFT
+        found.gc_heap_live += _OLD_SHIFT
     layout = layout_of(program)
     for name, recipe in (("work", _find_work), ("gcController", _find_controller)):
         try:
-            recipe(program, layout, found, old)
+            recipe(program, layout, found)
         except BinaryError as error:
             found.missing[name] = error.message
     return found
 
 
-def _find_work(program: GoProgram, layout: Layout, found: Globals, old: bool) -> None:
+def _find_work(program: GoProgram, layout: Layout, found: Globals) -> None:
     refs = code.data_refs(program, "runtime.prepareFreeWorkbufs")
-    delta = _WBUF_SPANS_1_19 if old else _WBUF_SPANS[program.arch]
+    delta = _WBUF_SPANS[program.arch] if program.version >= (1, 21) else _WBUF_SPANS_1_19
     if len(refs) < 2 or refs[0] - delta != refs[1]:
         raise BinaryError("runtime.work was not found: prepareFreeWorkbufs refers to other data than expected")
     work = refs[1]
@@ -77,10 +79,9 @@ def _find_work(program: GoProgram, layout: Layout, found: Globals, old: bool) ->
         found.work_user_forced = work + layout.offset("runtime.workType", "userForced")
 
 
-def _find_controller(program: GoProgram, layout: Layout, found: Globals, old: bool) -> None:
+def _find_controller(program: GoProgram, layout: Layout, found: Globals) -> None:
     refs = set(code.data_refs(program, "runtime.gcTrigger.test"))
-    distance = _HEAP_LIVE + (_OLD_SHIFT if old else 0)
-    matches = [ref for ref in refs if ref + distance in refs]
+    matches = [ref for ref in refs if ref + found.gc_heap_live in refs]
     if len(matches) != 1:
         raise BinaryError("runtime.gcController was not found: gcTrigger.test refers to other data than expected")
     found.gc_controller = matches[0]

@@ -7,15 +7,18 @@ are hit hundreds of times). The conditional jump that closes the loop of ``doIni
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gotrace.binary import code
 from gotrace.errors import BinaryError
 
 if TYPE_CHECKING:
-    from gotrace.binary.code import Site
+    from gotrace.binary.code import Instruction, Site
+    from gotrace.binary.elf import Elf
     from gotrace.binary.program import GoProgram
 
 BOOTSTRAP = ("runtime.rt0_go", "runtime.schedinit")
@@ -98,11 +101,40 @@ def bootstrap_steps(program: GoProgram) -> list[tuple[str, Site]]:
 
 
 def _calls(program: GoProgram, symbol: str) -> list[tuple[str, Site]]:
-    found = []
-    for instruction in code.decode(program, symbol):
+    found: list[tuple[str, Site]] = []
+    instructions = code.decode(program, symbol)
+    for number, instruction in enumerate(instructions):
+        if _is_indirect_call(instruction) and symbol == BOOTSTRAP[0] and uses_cgo(program):
+            # rt0_go calls _cgo_init only if there is one: the jump around it is cheap to probe, the call is not.
+            jump = next((each for each in reversed(instructions[:number]) if each.target > instruction.address), None)
+            if jump is not None:
+                found.append(("_cgo_init", code.site(program, symbol, jump)))
         if not code.is_call(program, instruction):
             continue
         callee = program.pclntab.find(instruction.target)
         if callee is not None and callee.entry == instruction.target and not _NOISE.match(callee.name):
             found.append((callee.name, code.site(program, symbol, instruction)))
     return found
+
+
+def _is_indirect_call(instruction: Instruction) -> bool:
+    return instruction.mnemonic == "blr" or (instruction.mnemonic == "call" and instruction.target == 0)
+
+
+def uses_cgo(program: GoProgram) -> bool:
+    """Whether C code is linked into the program, and with it C's start-up."""
+    return any(name.startswith("runtime/cgo.") for name in program.pclntab.names())
+
+
+def linker_of(elf: Elf) -> str:
+    """Where the dynamic linker of ``elf`` is, "" if it needs none or it is not to be found.
+
+    Its path is absolute within the root the program runs in, which may be a container's: a folder above the program.
+    """
+    if not elf.interpreter:
+        return ""
+    for folder in Path(os.path.realpath(elf.path)).parents:
+        found = folder / elf.interpreter.lstrip("/")
+        if found.is_file():
+            return os.path.realpath(found)
+    return ""

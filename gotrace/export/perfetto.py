@@ -64,7 +64,7 @@ MESSAGES = {
 # BuiltinClock in perfetto_trace.proto
 _REALTIME, _MONOTONIC = 1, 3
 _STATE_CLEARED = 1  # SequenceFlags.SEQ_INCREMENTAL_STATE_CLEARED
-_BEGIN, _END, _COUNTER = 1, 2, 4  # TrackEvent.Type
+_BEGIN, _END, _INSTANT, _COUNTER = 1, 2, 3, 4  # TrackEvent.Type
 _BYTES = 3  # CounterDescriptor.Unit.UNIT_SIZE_BYTES
 
 # uuids of tracks: any numbers that differ
@@ -81,21 +81,13 @@ _NO_P = (1 << 64) - 1
 _STATES = ((4, "stopped by a signal"), (8, "traced"), (2, "uninterruptible sleep"), (1, "sleep"))
 
 
-class Trace:
-    """Writes the trace of one session to ``file``, whose OSErrors pass through; ``header`` is `Session.header`'s."""
+class TraceFile:
+    """Packets in ``file``, whose OSErrors pass through; ``clock`` is `Session.header`'s, times are CLOCK_MONOTONIC ns."""
 
-    def __init__(self, file: BinaryIO, header: Record, decoder: GcDecoder) -> None:
+    def __init__(self, file: BinaryIO, clock: Record) -> None:
         self._file = file
-        self._decoder = decoder
         self._types = messages("gotrace.perfetto", MESSAGES)
-        self._pid = int(header["target"]["pid"])
-        self._tracks: set[int] = set()
-        self._ps: list[tuple[int, int]] = []
-        kinds = header["probes"].get("tail", {}).get("kinds", {})
-        self._tail = {
-            name: (kind["number"], dict(zip(kind["columns"], "abcde", strict=False))) for name, kind in kinds.items()
-        }
-        clock = header["clock"]
+        self.tracks: set[int] = set()
         begin, offset = int(clock["begin_ns"]), int(clock["wall_offset_ns"])
         clocks = [
             {"clock_id": _MONOTONIC, "timestamp": begin},
@@ -103,12 +95,69 @@ class Trace:
         ]
         self._packet(clock_snapshot={"clocks": clocks, "primary_trace_clock": _MONOTONIC})
         self._packet(sequence_flags=_STATE_CLEARED, trace_packet_defaults={"timestamp_clock_id": _MONOTONIC})
+
+    def slice(
+        self,
+        track: int,
+        begin: int,
+        end: int,
+        name: str,
+        about: dict[str, Any] | None = None,
+        parts: Iterable[tuple[str, int, int]] = (),
+    ) -> None:
+        """A slice with those that lie within it. Where two meet, the end comes before the beginning."""
+        self.begin(track, begin, name, about)
+        for part, first, last in parts:
+            self.begin(track, first, part)
+            self.end(track, last)
+        self.end(track, end)
+
+    def begin(self, track: int, time_ns: int, name: str, about: dict[str, Any] | None = None) -> None:
+        annotations = [
+            {"name": key, "string_value" if isinstance(value, str) else "int_value": value}
+            for key, value in (about or {}).items()
+        ]
+        self.event(track, time_ns, _BEGIN, name=name, debug_annotations=annotations)
+
+    def end(self, track: int, time_ns: int) -> None:
+        self.event(track, time_ns, _END)
+
+    def mark(self, track: int, time_ns: int, name: str) -> None:
+        """Something that takes no time."""
+        self.event(track, time_ns, _INSTANT, name=name)
+
+    def event(self, track: int, time_ns: int, type_: int, **fields: Any) -> None:
+        """One event, with the fields of TrackEvent."""
+        self._packet(timestamp=time_ns, track_event={"track_uuid": track, "type": type_, **fields})
+
+    def describe(self, uuid: int, **fields: Any) -> None:
+        """A new track, with the fields of TrackDescriptor."""
+        self.tracks.add(uuid)
+        self._packet(track_descriptor={"uuid": uuid, **fields})
+
+    def _packet(self, **fields: Any) -> None:
+        packet = self._types["TracePacket"](trusted_packet_sequence_id=1, **fields)
+        self._file.write(self._types["Trace"](packet=[packet]).SerializeToString())
+
+
+class Trace(TraceFile):
+    """The trace of one session's GC events; ``header`` is `Session.header`'s."""
+
+    def __init__(self, file: BinaryIO, header: Record, decoder: GcDecoder) -> None:
+        super().__init__(file, header["clock"])
+        self._decoder = decoder
+        self._pid = int(header["target"]["pid"])
+        self._ps: list[tuple[int, int]] = []
+        kinds = header["probes"].get("tail", {}).get("kinds", {})
+        self._tail = {
+            name: (kind["number"], dict(zip(kind["columns"], "abcde", strict=False))) for name, kind in kinds.items()
+        }
         name = printable(header["target"]["exe"])
-        self._describe(_PROCESS, process={"pid": self._pid, "process_name": name})
+        self.describe(_PROCESS, process={"pid": self._pid, "process_name": name})
         for uuid, name in ((_STW, "STW"), (_GC, "GC"), (_SWEEP, "sweep")):
-            self._describe(uuid, name=name, parent_uuid=_PROCESS)
+            self.describe(uuid, name=name, parent_uuid=_PROCESS)
         for number, (name, _, _) in enumerate(_HEAP):
-            self._describe(_COUNTERS + number, name=name, parent_uuid=_PROCESS, counter={"unit": _BYTES})
+            self.describe(_COUNTERS + number, name=name, parent_uuid=_PROCESS, counter={"unit": _BYTES})
 
     def feed(self, events: Array) -> None:
         """Add events in the order of the ring."""
@@ -123,7 +172,7 @@ class Trace:
         for cycle in batch.cycles:
             self._cycle(cycle)
         for when, number, length in batch.sweeps.tolist():
-            self._slice(_SWEEP, when - length, when, f"sweep of cycle {number}")
+            self.slice(_SWEEP, when - length, when, f"sweep of cycle {number}")
 
     def _pause(self, pause: Any) -> None:
         start, total = int(pause["start_ns"]), int(pause["total_ns"])
@@ -137,12 +186,12 @@ class Trace:
             parts.append(("restart", end, again))
         about = {"total_ns": total, "tid": int(pause["tid"])}
         about |= {name: int(pause[name]) for name in ("cycle", "goid") if pause[name] != UNKNOWN}
-        self._slice(_STW, start, again, self._decoder.reasons[pause["reason"]], about, parts)
+        self.slice(_STW, start, again, self._decoder.reasons[pause["reason"]], about, parts)
         for when, p in self._ps:
             if start <= when <= again and p != _NO_P:
-                if _P + p not in self._tracks:
-                    self._describe(_P + p, name=f"P {p}", parent_uuid=_PROCESS)
-                self._slice(_P + p, start, again, "STW", {}, [("asked to stop", start, when), ("stopped", when, again)])
+                if _P + p not in self.tracks:
+                    self.describe(_P + p, name=f"P {p}", parent_uuid=_PROCESS)
+                self.slice(_P + p, start, again, "STW", {}, [("asked to stop", start, when), ("stopped", when, again)])
         self._ps = [(when, p) for when, p in self._ps if when > again]
 
     def _cycle(self, cycle: Any) -> None:
@@ -157,16 +206,16 @@ class Trace:
         about: dict[str, int | str] = {"assist_ns": int(cycle["assist_ns"])}
         if cycle["trigger"] != UNKNOWN:
             about["trigger"] = TRIGGERS[cycle["trigger"]]
-        self._slice(_GC, first, end, f"GC cycle {int(cycle['cycle'])}", about, parts)
+        self.slice(_GC, first, end, f"GC cycle {int(cycle['cycle'])}", about, parts)
         for number, (_, at_begin, at_end) in enumerate(_HEAP):
             if at_begin is not None:
-                self._event(_COUNTERS + number, first, _COUNTER, counter_value=int(cycle[at_begin]))
-            self._event(_COUNTERS + number, end, _COUNTER, counter_value=int(cycle[at_end]))
+                self.event(_COUNTERS + number, first, _COUNTER, counter_value=int(cycle[at_begin]))
+            self.event(_COUNTERS + number, end, _COUNTER, counter_value=int(cycle[at_end]))
 
     def _threads(self, events: Array) -> None:
         tasks = self._of("task", events)
         for tid, low, high in zip(tasks["tid"], tasks["name_low"], tasks["name_high"], strict=True):
-            if _THREAD + tid in self._tracks:
+            if _THREAD + tid in self.tracks:
                 name = (low | high << 64).to_bytes(16, "little").split(b"\0")[0]
                 self._thread(tid, printable(name))
         off = self._of("off_cpu", events)
@@ -174,18 +223,18 @@ class Trace:
             self._thread(tid)
             state = next((text for bit, text in _STATES if word & bit), "preempted")
             waiting = [("waiting for a CPU", woken, end)] if begin < woken < end else []
-            self._slice(_THREAD + tid, begin, end, f"off CPU: {state}", {}, waiting)
+            self.slice(_THREAD + tid, begin, end, f"off CPU: {state}", {}, waiting)
         faults = self._of("faults", events)
         for tid, begin, end, count in zip(*(faults[name] for name in _FAULT), strict=True):
             self._thread(tid)
-            if _FAULTS + tid not in self._tracks:
-                self._describe(_FAULTS + tid, name="page faults", parent_uuid=_THREAD + tid)
-            self._slice(_FAULTS + tid, begin, end, "page faults", {"count": count & 0xFFFFFFFF})
+            if _FAULTS + tid not in self.tracks:
+                self.describe(_FAULTS + tid, name="page faults", parent_uuid=_THREAD + tid)
+            self.slice(_FAULTS + tid, begin, end, "page faults", {"count": count & 0xFFFFFFFF})
 
     def _thread(self, tid: int, name: str = "") -> None:
-        if name or _THREAD + tid not in self._tracks:
+        if name or _THREAD + tid not in self.tracks:
             thread = {"pid": self._pid, "tid": tid, **({"thread_name": name} if name else {})}
-            self._describe(_THREAD + tid, thread=thread, parent_uuid=_PROCESS)
+            self.describe(_THREAD + tid, thread=thread, parent_uuid=_PROCESS)
 
     def _of(self, kind: str, events: Array) -> dict[str, list[int]]:
         """The columns of the events of one kind of the probe ``tail``."""
@@ -193,37 +242,6 @@ class Trace:
         found = rows(events, events["kind"] == number)
         named = {name: found[letter].tolist() for name, letter in columns.items()}
         return {"time_ns": found["time_ns"].tolist(), "tid": found["tid"].tolist(), **named}
-
-    def _slice(
-        self,
-        track: int,
-        begin: int,
-        end: int,
-        name: str,
-        about: dict[str, Any] | None = None,
-        parts: Iterable[tuple[str, int, int]] = (),
-    ) -> None:
-        """A slice with those that lie within it. Where two meet, the end comes before the beginning."""
-        annotations = [
-            {"name": key, "string_value" if isinstance(value, str) else "int_value": value}
-            for key, value in (about or {}).items()
-        ]
-        self._event(track, begin, _BEGIN, name=name, debug_annotations=annotations)
-        for part, first, last in parts:
-            self._event(track, first, _BEGIN, name=part)
-            self._event(track, last, _END)
-        self._event(track, end, _END)
-
-    def _event(self, track: int, time_ns: int, type_: int, **fields: Any) -> None:
-        self._packet(timestamp=time_ns, track_event={"track_uuid": track, "type": type_, **fields})
-
-    def _describe(self, uuid: int, **fields: Any) -> None:
-        self._tracks.add(uuid)
-        self._packet(track_descriptor={"uuid": uuid, **fields})
-
-    def _packet(self, **fields: Any) -> None:
-        packet = self._types["TracePacket"](trusted_packet_sequence_id=1, **fields)
-        self._file.write(self._types["Trace"](packet=[packet]).SerializeToString())
 
 
 _OFF_CPU: Sequence[str] = ("time_ns", "tid", "off_ns", "wake_ns", "word")

@@ -20,6 +20,7 @@ import mmap
 import os
 import re
 import struct
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,10 +33,11 @@ _SYSCALLS = {"x86_64": (321, 298), "aarch64": (280, 241)}
 _MAP_CREATE, _PROG_LOAD, _RAW_TRACEPOINT_OPEN, _LINK_CREATE = 0, 5, 17, 28
 _PROG_TYPE_KPROBE = 2
 # What a program is attached to shows in the beginning of its name; any other is a uprobe's. `on_tracepoint__X` runs at the
-# kernel's tracepoint X (BCC would attach `raw_tracepoint__X` by itself while it compiles), `on_software_event__X` at the
-# perf software event X; `tracepoint__CATEGORY__X` is the name that BCC's TRACEPOINT_PROBE(CATEGORY, X) makes.
-RAW_TRACEPOINT, SOFTWARE_EVENT = "on_tracepoint__", "on_software_event__"
-_PROG_TYPES = {"tracepoint__": 5, SOFTWARE_EVENT: 7, RAW_TRACEPOINT: 17}
+# kernel's tracepoint X with its own arguments (BCC would attach `raw_tracepoint__X` by itself while it compiles),
+# `on_trace_event__CATEGORY__X` at one with the fields that tracefs tells, `on_software_event__X` at the perf software
+# event X; `tracepoint__CATEGORY__X` is the name that BCC's TRACEPOINT_PROBE(CATEGORY, X) makes.
+RAW_TRACEPOINT, TRACE_EVENT, SOFTWARE_EVENT = "on_tracepoint__", "on_trace_event__", "on_software_event__"
+_PROG_TYPES = {"tracepoint__": 5, TRACE_EVENT: 5, SOFTWARE_EVENT: 7, RAW_TRACEPOINT: 17}
 _ATTACH_UPROBE_MULTI = 48
 MAP_TYPE_ARRAY, MAP_TYPE_RINGBUF = 2, 27
 _F_MMAPABLE = 1 << 10
@@ -433,9 +435,15 @@ def perf_event_open(
 
 @contextlib.contextmanager
 def closing_all(fds: list[int]) -> Iterator[None]:
-    """Close every descriptor in ``fds`` (also those added meanwhile) on the way out."""
+    """Close every descriptor in ``fds`` (also those added meanwhile) on the way out.
+
+    Detaching a probe waits until no CPU can be in its program, 60 ms or so, for all at once as well as for one.
+    """
     try:
         yield
     finally:
-        while fds:
-            os.close(fds.pop())
+        threads = [threading.Thread(target=os.close, args=(fds.pop(),)) for _ in range(len(fds))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()

@@ -12,7 +12,7 @@ import mmap
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from gotrace.errors import GotraceError
 from gotrace.kernel import bpf
@@ -23,6 +23,7 @@ _CODE = {
     "aarch64": (bytes.fromhex("01000014 e00300aa c0035fd6"), 0, 4),  # b +4; mov x0, x0; ret
 }
 _CALLS = 500
+_PAGES, _MAPPINGS = 8, 5
 # What our programs themselves take on top of an empty one: a few reads of user memory and ring records.
 _PROGRAM_NS = 400.0
 
@@ -32,19 +33,8 @@ def probe_cost_ns() -> tuple[float, float]:
     code, emulated_at, stepped_at = _CODE[platform.machine()]
     try:
         with contextlib.ExitStack() as stack:
-            descriptor = os.memfd_create("calibration")
-            stack.callback(os.close, descriptor)
-            os.write(descriptor, code.ljust(mmap.PAGESIZE, b"\0"))
-            # Breakpoints go only into mappings that cannot be written, which ctypes cannot borrow from mmap.mmap.
-            libc = ctypes.CDLL(None, use_errno=True)
-            libc.mmap.restype = ctypes.c_void_p
-            libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
-            protection = mmap.PROT_READ | mmap.PROT_EXEC
-            address = libc.mmap(None, mmap.PAGESIZE, protection, mmap.MAP_PRIVATE, descriptor, 0)
-            if address == ctypes.c_void_p(-1).value:
-                return 0.0, 0.0
-            stack.callback(libc.munmap, ctypes.c_void_p(address), ctypes.c_size_t(mmap.PAGESIZE))
-            function = ctypes.CFUNCTYPE(None)(address)
+            descriptor = stack.enter_context(_file_of(code.ljust(mmap.PAGESIZE, b"\0")))
+            function = ctypes.CFUNCTYPE(None)(stack.enter_context(_mapped(descriptor, mmap.PAGESIZE)))
             program = bpf.load_program("calibration", bpf.RETURN_ZERO)
             stack.callback(os.close, program)
             plain = _per_call_ns(function)
@@ -58,6 +48,65 @@ def probe_cost_ns() -> tuple[float, float]:
             return costs[0], costs[1]
     except (OSError, GotraceError):
         return 0.0, 0.0
+
+
+def install_cost_ns(per_page: int = 4) -> float:
+    """What execve takes longer for each probe in the program, ``per_page`` of which share a page; 0 if not measurable.
+
+    Probes of a file are set when it is mapped, so mapping one with and without them tells.
+    """
+    code, emulated_at, _ = _CODE[platform.machine()]
+    size = _PAGES * mmap.PAGESIZE
+    step = mmap.PAGESIZE // per_page // 16 * 16
+    try:
+        with contextlib.ExitStack() as stack:
+            page = (code.ljust(step, b"\0") * per_page).ljust(mmap.PAGESIZE, b"\0")
+            descriptor = stack.enter_context(_file_of(page * _PAGES))
+            plain = _per_mapping_ns(descriptor, size)
+            program = bpf.load_program("calibration", bpf.RETURN_ZERO)
+            stack.callback(os.close, program)
+            places = [number * mmap.PAGESIZE + part * step for number in range(_PAGES) for part in range(per_page)]
+            events: list[int] = []
+            stack.enter_context(bpf.closing_all(events))
+            for place in places:
+                events.append(bpf.attach_uprobe(program, f"/proc/self/fd/{descriptor}", place + emulated_at, os.getpid()))
+            return max(0.0, _per_mapping_ns(descriptor, size) - plain) / len(places)
+    except (OSError, GotraceError):
+        return 0.0
+
+
+@contextlib.contextmanager
+def _file_of(content: bytes) -> Iterator[int]:
+    descriptor = os.memfd_create("calibration")
+    try:
+        os.write(descriptor, content)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _mapped(descriptor: int, size: int) -> Iterator[int]:
+    """Where a file's code is. Breakpoints go only into mappings that cannot be written, which ctypes cannot borrow."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    address = libc.mmap(None, size, mmap.PROT_READ | mmap.PROT_EXEC, mmap.MAP_PRIVATE, descriptor, 0)
+    if address == ctypes.c_void_p(-1).value:
+        raise OSError(ctypes.get_errno(), "mmap")
+    try:
+        yield address
+    finally:
+        libc.munmap(ctypes.c_void_p(address), ctypes.c_size_t(size))
+
+
+def _per_mapping_ns(descriptor: int, size: int) -> float:
+    best = float("inf")
+    for _ in range(_MAPPINGS):
+        begin = time.perf_counter_ns()
+        with _mapped(descriptor, size):
+            best = min(best, time.perf_counter_ns() - begin)
+    return best
 
 
 def _per_call_ns(function: Callable[[], object]) -> float:

@@ -1,0 +1,470 @@
+"""From the events of the probe `coldstart` to rows: what each part of a start took, and what held it up.
+
+A start is cut at its boundaries; each piece belongs to the part that begins with it, so pieces follow one another without a
+gap. How the pieces are called is all that differs between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from gotrace.analysis import timeline
+from gotrace.analysis.pauses import TRIGGERS
+from gotrace.analysis.timeline import FirstGc, Row, Start, added
+from gotrace.text import bytes_text
+
+Array = npt.NDArray[Any]
+
+BETWEEN, _TO_LISTEN = "between packages", "to its first listen"
+# The heap is counted in spans (8 KiB and more), and by each P for itself: less than this may be another's.
+HEAP_KNOWN_FROM = 64 << 10
+# A cgroup that was made longer ago was not made for this start.
+_CGROUP_NS = 60_000_000_000
+_LOW = 0xFFFFFFFF
+_IN_PROGRAM = ("linker_entry", "linker_state", "entry", "step", "init", "gc_begin", "gc_end")
+
+
+class Sums(NamedTuple):
+    """Running sums of a process since execve's entry."""
+
+    minor_faults: int = 0
+    major_faults: int = 0
+    pages: int = 0
+
+
+@dataclass
+class Mark:
+    """A boundary: what begins here, and what the sums were."""
+
+    time_ns: int
+    sums: Sums
+    stage: str
+    name: str
+    function: str = ""
+    heap: int = 0
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Until:
+    """What a start is over at, if it does not end before: "main", "listen", "first-gc", "" (its exit), and a time or 0."""
+
+    what: str = ""
+    ns: int = 0
+
+
+class Decoder:
+    """Collects events by process. `feed` them as they come, and `close` at the end.
+
+    ``kinds`` are the numbers of the probe's kinds by name, ``points`` the boundaries by link-time address as (name, the
+    function it is in), ``functions`` the init functions' names by address.
+    """
+
+    def __init__(
+        self,
+        kinds: Mapping[str, int],
+        points: Mapping[int, tuple[str, str]],
+        functions: Mapping[int, str],
+        until: Until,
+    ) -> None:
+        self._kinds = dict(kinds)
+        self._names = {number: name for name, number in kinds.items()}
+        self._points, self._functions, self._until = points, functions, until
+        self._ends = [kinds[name] for name in ("exited", "replaced")]
+        if until.what in ("listen", "first-gc"):
+            self._ends.append(kinds["listen" if until.what == "listen" else "gc_end"])
+        self._open: dict[int, list[Array]] = {}
+        self._ending: set[int] = set()
+
+    def feed(self, events: Array, now_ns: int = 0) -> list[Start]:
+        """The starts that are over by what came before; ``now_ns`` (CLOCK_MONOTONIC) is when ``events`` were read."""
+        # One read later, for another CPU's last events may come behind the end.
+        done = [start for tgid in sorted(self._ending) for start in self._take(tgid)]
+        self._ending.clear()
+        mine = events[(events["kind"] >= self._kinds["exec"]) & (events["kind"] <= self._kinds["cpu_on"])]
+        tgids = (mine["a"] & np.uint64(_LOW)).astype(np.int64)
+        for tgid in np.unique(tgids).tolist():
+            chunk = mine[tgids == tgid]
+            if tgid not in self._open and not np.any(chunk["kind"] == self._kinds["exec"]):
+                continue  # behind its end
+            self._open.setdefault(tgid, []).append(chunk)
+            if self._is_over(chunk):
+                self._ending.add(tgid)
+        if self._until.ns and now_ns:
+            for tgid, chunks in self._open.items():
+                if now_ns - int(chunks[0]["time_ns"][0]) > self._until.ns:
+                    self._ending.add(tgid)
+        return done
+
+    def _is_over(self, chunk: Array) -> bool:
+        if np.any(np.isin(chunk["kind"], self._ends)):
+            return True
+        steps = chunk["c"][chunk["kind"] == self._kinds["step"]].tolist()
+        return self._until.what == "main" and any(self._points.get(at, ("",))[0] == "main.main" for at in steps)
+
+    def close(self) -> list[Start]:
+        """The rest: starts that were not over when tracing ended."""
+        return [start for tgid in sorted(self._open) for start in self._take(tgid)]
+
+    def _take(self, tgid: int) -> list[Start]:
+        chunks = self._open.pop(tgid, [])
+        if not chunks:
+            return []
+        events = np.concatenate(chunks)
+        events = events[np.argsort(events["time_ns"], kind="stable")]
+        begins = np.flatnonzero(events["kind"] == self._kinds["exec"])
+        # A process may execute the file again, or its number be given to another.
+        return [self._start(tgid, part) for part in np.split(events, begins)[1:]]
+
+    def _start(self, tgid: int, events: Array) -> Start:
+        walk = _Walk(self._points, self._functions, self._until)
+        switches = np.isin(events["kind"], [self._kinds["cpu_off"], self._kinds["cpu_on"]])
+        for time_ns, kind, a, b, c, d, e in events[~switches][["time_ns", "kind", "a", "b", "c", "d", "e"]].tolist():
+            if not walk.take(self._names[kind], time_ns, a, b, c, d, e):
+                break
+        end_ns = walk.end_ns or int(events["time_ns"][-1])
+        if self._until.ns and end_ns > walk.enter_ns + self._until.ns:
+            end_ns = walk.enter_ns + self._until.ns
+            walk.ended = "the time that was asked for"
+        changes = _changes(events[switches], self._kinds["cpu_on"])
+        start = walk.start(tgid, end_ns, changes)
+        in_program = np.isin(events["kind"], [self._kinds[name] for name in _IN_PROGRAM])
+        hits = int(np.count_nonzero(in_program))
+        return replace(start, hits=hits, kernel_hits=len(events) - hits + sum(walk.sums))
+
+
+class _Walk:
+    """One start, event by event."""
+
+    def __init__(self, points: Mapping[int, tuple[str, str]], functions: Mapping[int, str], until: Until) -> None:
+        self._points, self._functions, self._until = points, functions, until
+        self._has_steps = any(symbol == "runtime.schedinit" for _, symbol in points.values())
+        self.enter_ns = self.exec_ns = self.end_ns = 0
+        self.ended = "still starting"
+        self.marks: list[Mark] = []
+        self.sums = Sums()
+        self._waited = (0, 0)
+        self._before: list[tuple[str, int, int]] = []
+        self._seen: set[int] = set()
+        self._package = ""
+        self._library: Mark | None = None
+        self._tries = 0
+        self._name = b""
+        self._first_state: Mark | None = None
+        self._last_close: Mark | None = None
+        self._listen_ns: int | None = None
+        self._ready_ns: int | None = None
+        self._exit_code: int | None = None
+        self._gc: FirstGc | None = None
+        self._collected_ns: list[int] = []
+
+    def take(self, kind: str, time_ns: int, a: int, b: int, c: int, d: int, e: int) -> bool:
+        """False when the start is over with it."""
+        handler = getattr(self, f"_on_{kind}", None)
+        if kind == "name":
+            self._on_name(b, c, d, e)
+            return True
+        if kind == "gc_clock":
+            self._on_gc_clock(b, c, d, e)
+            return True
+        before, self.sums = self.sums, Sums(b & _LOW, b >> 32, a >> 32)
+        if handler is not None:
+            if kind == "open":
+                handler(time_ns, before, c, d)
+            else:
+                handler(time_ns, c, d, e)
+        return not self.end_ns
+
+    def _mark(self, time_ns: int, stage: str, name: str, function: str = "", heap: int = 0) -> Mark:
+        self.marks.append(Mark(time_ns, self.sums, stage, name, function, heap))
+        return self.marks[-1]
+
+    def _over(self, time_ns: int, ended: str) -> None:
+        self.end_ns, self.ended = time_ns, ended
+
+    # exec
+
+    def _on_exec(self, time_ns: int, enter_ns: int, fork_ns: int, _: int) -> None:
+        self.enter_ns, self.exec_ns = enter_ns, time_ns
+        self.marks.append(Mark(enter_ns, Sums(), timeline.EXEC, "loading the program"))
+        self._mark(time_ns, timeline.EXEC, "to its first instruction")
+        if fork_ns:
+            self._before.append(("fork to execve", fork_ns, enter_ns))
+
+    def _on_exec_wait(self, _: int, runnable_ns: int, blocked_ns: int, __: int) -> None:
+        self._waited = (runnable_ns, blocked_ns)
+
+    def _on_cgroup(self, _: int, __: int, made_ns: int, attach_ns: int) -> None:
+        made = made_ns and self.enter_ns - made_ns < _CGROUP_NS
+        attached = attach_ns and self.enter_ns - attach_ns < _CGROUP_NS
+        if made:
+            self._before.append(("cgroup made", made_ns, attach_ns if attached else self.enter_ns))
+        if attached:
+            self._before.append(("put into its cgroup, to execve", attach_ns, self.enter_ns))
+
+    # the dynamic linker
+
+    def _on_linker_entry(self, time_ns: int, *_: int) -> None:
+        self._mark(time_ns, timeline.LINKER, "start-up")
+
+    def _on_linker_state(self, time_ns: int, *_: int) -> None:
+        mark = self._mark(time_ns, timeline.LINKER, "constructors")
+        self._first_state = self._first_state or mark
+
+    def _on_open(self, time_ns: int, before: Sums, begin_ns: int, result: int) -> None:
+        self._name = b""
+        if self._library is None or self._library.name:  # not one more try for the same
+            self._library = Mark(begin_ns, before, timeline.LINKER, "")
+            self.marks.append(self._library)
+            self._tries = 0
+        if result >> 63:
+            self._tries += 1
+            self._library.detail = f"{self._tries} failed tries"
+            self._failed = True
+        else:
+            self._failed = False
+            self._library.name = "?"
+
+    def _on_name(self, *words: int) -> None:
+        self._name += b"".join(word.to_bytes(8, "little") for word in words).split(b"\0")[0]
+        if self._library is not None and not self._failed:
+            self._library.name = self._name.decode("utf-8", "replace")
+
+    def _on_map(self, _: int, __: int, size: int, ___: int) -> None:
+        library = self._library
+        if library is not None and library.name and "mapped" not in library.detail:
+            library.detail = ", ".join(filter(None, (library.detail, f"{bytes_text(size)} mapped")))
+
+    def _on_close(self, time_ns: int, *_: int) -> None:
+        if self._library is not None and self._library.name:
+            self._last_close = self._mark(time_ns, timeline.LINKER, "between libraries")
+            self._library = None
+
+    def _on_entry(self, time_ns: int, *_: int) -> None:
+        states = [mark for mark in self.marks if mark.name == "constructors"]
+        for mark in states[:-1]:
+            mark.name = "between libraries"
+        # From the last library, or where there is none from the first state, to the last: the libraries are relocated.
+        last = self._last_close or (states[0] if len(states) > 1 else None)
+        if last is not None and states and last.time_ns < states[-1].time_ns:
+            last.name = "relocation"
+        name = "C start-up" if self._last_close is not None else "entry"
+        self._mark(time_ns, timeline.BOOTSTRAP, name if self._has_steps else "undivided (low detail)")
+
+    # the program
+
+    def _on_step(self, time_ns: int, address: int, *_: int) -> None:
+        name, _symbol = self._points.get(address, ("", ""))
+        if not name or address in self._seen or self._stage() == timeline.PROGRAM:
+            return
+        self._seen.add(address)
+        short = name.removeprefix("runtime.")
+        if name == "main.main":
+            for mark in reversed(self.marks):
+                if mark.name == BETWEEN:
+                    mark.name = "to main.main"
+                    break
+            self._mark(time_ns, timeline.PROGRAM, _TO_LISTEN)
+            if self._until.what == "main":
+                self._over(time_ns, "main.main")
+        elif name == "runtime.main":
+            self._mark(time_ns, timeline.MAIN, "to its first init")
+        elif self._stage() == timeline.MAIN:
+            self._mark(time_ns, timeline.MAIN, short)
+        else:
+            self._mark(time_ns, timeline.BOOTSTRAP, short)
+
+    def _stage(self) -> str:
+        return self.marks[-1].stage if self.marks else ""
+
+    def _on_init(self, time_ns: int, place: int, function: int, heap: int) -> None:
+        if self._stage() == timeline.PROGRAM:
+            return  # a plugin's
+        index, count = place & _LOW, place >> 32
+        if index >= count:
+            self._mark(time_ns, timeline.MAIN, BETWEEN, heap=heap)
+            return
+        name = self._functions.get(function, f"{function:#x}")
+        if index == 0:
+            self._package = package_of(name)
+        self._mark(time_ns, timeline.MAIN, self._package, name, heap)
+
+    def _on_gc_begin(self, time_ns: int, trigger: int, heap: int, _: int) -> None:
+        self._gc = FirstGc(
+            time_ns - self.enter_ns, None, TRIGGERS[trigger] if trigger < len(TRIGGERS) else "unknown", (), heap or None
+        )
+
+    def _on_gc_end(self, time_ns: int, *_: int) -> None:
+        if self._gc is not None:
+            self._gc = FirstGc(self._gc.begin_ns, time_ns - self.enter_ns, self._gc.trigger, (), self._gc.heap_bytes)
+            self._collected_ns.append(time_ns)
+        if self._until.what == "first-gc":
+            self._over(time_ns, "the first GC")
+
+    def _on_gc_clock(self, sweep_term: int, mark: int, mark_term: int, end: int) -> None:
+        if self._gc is not None and end:
+            pauses = (mark - sweep_term, end - mark_term)
+            self._gc = FirstGc(self._gc.begin_ns, self._gc.end_ns, self._gc.trigger, pauses, self._gc.heap_bytes)
+
+    def _on_listen(self, time_ns: int, *_: int) -> None:
+        self._listen_ns = time_ns - self.enter_ns
+        self._mark(time_ns, timeline.PROGRAM, "listening")
+        if self._until.what == "listen":
+            self._over(time_ns, "listen")
+
+    def _on_accept(self, time_ns: int, *_: int) -> None:
+        self._ready_ns = time_ns - self.enter_ns
+        self._mark(time_ns, timeline.PROGRAM, "serving")
+
+    def _on_exited(self, time_ns: int, status: int, *_: int) -> None:
+        signal = status & 0x7F
+        self._exit_code = 128 + signal if signal else status >> 8 & 0xFF
+        self._over(time_ns, f"killed by signal {signal}" if signal else f"exit {self._exit_code}")
+
+    def _on_replaced(self, time_ns: int, *_: int) -> None:
+        self._over(time_ns, "another execve")
+
+    # rows
+
+    def start(self, tgid: int, end_ns: int, changes: Changes) -> Start:
+        """Everything that was seen up to ``end_ns``, with the process's time on and off the CPU."""
+        marks = [mark for mark in self.marks if mark.time_ns < end_ns or mark is self.marks[0]]
+        for mark in marks:
+            mark.name = mark.name or "a library that was not found"
+            if mark.name == _TO_LISTEN and self._listen_ns is None:
+                mark.name = "to its end"
+        end = Mark(end_ns, self.sums, "", "")
+        main_ns = next((mark.time_ns for mark in marks if mark.stage == timeline.PROGRAM), end_ns)
+        waits = (_Waits(changes, tgid, self.exec_ns, end_ns), _Waits(changes, None, self.exec_ns, end_ns))
+        pieces = []
+        for mark, following in zip(marks, [*marks[1:], end], strict=True):
+            waited = self._waited if mark is marks[0] else waits[mark.time_ns >= main_ns].between(mark, following)
+            pieces.append(self._piece(mark, following, waited))
+        rows = [*self._rows_before(), *_with_parents(pieces)]
+        total = end_ns - self.enter_ns
+        attributed = sum(row.duration_ns for row in rows if row.depth == 0 and row.stage != timeline.BEFORE)
+        return Start(
+            pid=tgid,
+            exec_ns=self.enter_ns,
+            total_ns=total,
+            ended=self.ended,
+            rows=tuple(rows),
+            unattributed_ns=total - attributed,
+            listen_ns=self._listen_ns,
+            ready_ns=self._ready_ns,
+            exit_code=self._exit_code,
+            gc=self._gc,
+        )
+
+    def _rows_before(self) -> Iterator[Row]:
+        if not self._before:
+            return
+        rows = [
+            Row(timeline.BEFORE, name, 1, begin - self.enter_ns, end - begin, 0, 0, 0, 0, 0)
+            for name, begin, end in sorted(self._before, key=lambda each: each[1])
+        ]
+        first = rows[0].begin_ns
+        yield Row(timeline.BEFORE, "", 0, first, -first, 0, 0, 0, 0, 0)
+        yield from rows
+
+    def _piece(self, mark: Mark, following: Mark, waited: tuple[int, int]) -> Row:
+        heap = None
+        if mark.function and following.heap:
+            grown = following.heap - mark.heap
+            swept = any(mark.time_ns <= time_ns < following.time_ns for time_ns in self._collected_ns)
+            heap = grown if grown >= HEAP_KNOWN_FROM and not swept else None
+        return Row(
+            stage=mark.stage,
+            name=mark.function or mark.name,
+            depth=2 if mark.function else 1,
+            begin_ns=mark.time_ns - self.enter_ns,
+            duration_ns=following.time_ns - mark.time_ns,
+            runnable_ns=waited[0],
+            blocked_ns=waited[1],
+            minor_faults=following.sums.minor_faults - mark.sums.minor_faults,
+            major_faults=following.sums.major_faults - mark.sums.major_faults,
+            pages_read=following.sums.pages - mark.sums.pages,
+            heap_bytes=heap,
+            detail=mark.detail,
+        )
+
+
+def package_of(function: str) -> str:
+    """The package of a function by its name, as inittrace gives it: example.com/a%2eb.init.0 -> example.com/a%2eb."""
+    folder, slash, last = function.rpartition("/")
+    return folder + slash + last.split(".", 1)[0]
+
+
+def _with_parents(pieces: list[Row]) -> Iterator[Row]:
+    """The pieces with the package and the stage they belong to before them."""
+    grouped: list[tuple[str, list[Row]]] = []
+    for piece in pieces:
+        if not grouped or grouped[-1][0] != piece.stage:
+            grouped.append((piece.stage, []))
+        grouped[-1][1].append(piece)
+    for _, parts in grouped:
+        yield added(parts, "", 0)
+        at = 0
+        while at < len(parts):
+            if parts[at].depth == 1:
+                yield parts[at]
+                at += 1
+                continue
+            package = package_of(parts[at].name)
+            end = at
+            while end < len(parts) and parts[end].depth == 2 and package_of(parts[end].name) == package:
+                end += 1
+            yield added(parts[at:end], package, 1)
+            yield from parts[at:end]
+            at = end
+
+
+class Changes(NamedTuple):
+    """When threads changed between on the CPU, runnable and blocked: arrays of one length, in the order of time."""
+
+    time_ns: npt.NDArray[np.int64]
+    tid: npt.NDArray[np.int64]
+    running: npt.NDArray[np.int64]  # +1, 0, -1
+    runnable: npt.NDArray[np.int64]
+
+
+def _changes(events: Array, on: int) -> Changes:
+    """From cpu_off and cpu_on events in the order of time."""
+    is_on = events["kind"] == on
+    # cpu_off: a thread that could go on is runnable from then; cpu_on: others were so since they were woken.
+    off, onto = events[~is_on], events[is_on]
+    could = (off["c"] == 0).astype(np.int64)
+    woken = (onto["c"] != onto["d"]) & (onto["c"] != 0)
+    late = onto[woken]
+    count = np.ones(len(onto), np.int64)
+    times = np.concatenate([off["time_ns"], onto["time_ns"], late["d"]]).astype(np.int64)
+    tids = np.concatenate([off["tid"], onto["tid"], late["tid"]]).astype(np.int64)
+    running = np.concatenate([-np.ones(len(off), np.int64), count, np.zeros(len(late), np.int64)])
+    runnable = np.concatenate([could, -(onto["c"] != 0).astype(np.int64), np.ones(len(late), np.int64)])
+    order = np.argsort(times, kind="stable")
+    return Changes(times[order], tids[order], running[order], runnable[order])
+
+
+class _Waits:
+    """How long a thread, or all of a process at once (``tid`` None), were runnable or blocked since ``begin_ns``."""
+
+    def __init__(self, changes: Changes, tid: int | None, begin_ns: int, end_ns: int) -> None:
+        chosen = np.ones(len(changes.tid), bool) if tid is None else changes.tid == tid
+        times = np.concatenate([[begin_ns], np.clip(changes.time_ns[chosen], begin_ns, end_ns), [end_ns]])
+        running = np.concatenate([[1], 1 + np.cumsum(changes.running[chosen])])
+        runnable = np.concatenate([[0], np.cumsum(changes.runnable[chosen])])
+        lengths = np.diff(times)
+        waits = (lengths * ((running <= 0) & (runnable > 0)), lengths * ((running <= 0) & (runnable <= 0)))
+        self._times = times
+        self._sums = [np.concatenate([[0], np.cumsum(each)]) for each in waits]
+
+    def between(self, begin: Mark, end: Mark) -> tuple[int, int]:
+        """(runnable, blocked) nanoseconds."""
+        edges = [begin.time_ns, end.time_ns]
+        found = [np.diff(np.interp(edges, self._times, each))[0] for each in self._sums]
+        return round(float(found[0])), round(float(found[1]))

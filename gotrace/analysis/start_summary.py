@@ -1,0 +1,180 @@
+"""Many starts of one program: what each part takes in them, how sure that is, and which of them stand out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from gotrace.analysis.histogram import Histogram
+from gotrace.analysis.timeline import BEFORE, Row, Start, added, merged
+
+_RESAMPLES = 2000
+_SEED = 20231125  # the same starts give the same interval
+_FENCE = 1.5  # quartile ranges, as in a box plot
+_SLOW_FIRST = 1.25  # times the median of the others
+
+
+@dataclass(frozen=True)
+class Part:
+    """A row over all starts that have it: ``count`` of them; nanoseconds. ``low``..``high`` holds the median with 95 %.
+
+    ``major_faults`` and ``pages_read`` are medians too.
+    """
+
+    stage: str
+    name: str
+    depth: int
+    count: int
+    median: float
+    low: float
+    high: float
+    histogram: Histogram
+    major_faults: float
+    pages_read: float
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """A start (its number from 0) that took far longer than the others, and the part that took most of the difference."""
+
+    number: int
+    total_ns: int
+    stage: str
+    name: str
+    excess_ns: float
+
+
+@dataclass(frozen=True)
+class StartSummary:
+    """``total`` comes first in ``parts``, under the name "total"; the parts after it are in the order of a start."""
+
+    parts: list[Part]
+    outliers: list[Outlier]
+    slow_first: float  # how many times the median of the others the first took; 0 if it is like them
+
+
+def summary(starts: Sequence[Start]) -> StartSummary:
+    """``starts`` in the order they were made; at least one."""
+    totals = np.array([start.total_ns for start in starts], np.int64)
+    rows = _rows(starts)
+    durations = {key: {number: row.duration_ns for number, row in of_it.items()} for key, of_it in rows.items()}
+    parts = [_part(("", "total", 0), [_whole(start) for start in starts])]
+    parts += [_part(key, list(of_it.values())) for key, of_it in rows.items()]
+    first = 0.0
+    if len(totals) > 2 and totals[0] > _SLOW_FIRST * np.median(totals[1:]):
+        first = float(totals[0] / np.median(totals[1:]))
+    return StartSummary(parts, _outliers(totals, durations), first)
+
+
+Key = tuple[str, str, int]
+
+
+def _whole(start: Start) -> Row:
+    """All of a start as one row."""
+    rows = [row for row in start.rows if row.depth == 0 and row.stage != BEFORE]
+    return replace(added(rows, "total", 0), duration_ns=start.total_ns)
+
+
+def _rows(starts: Sequence[Start]) -> dict[Key, dict[int, Row]]:
+    """By (stage, name, depth): the row in each start that has it, by the start's number."""
+    # A row that only some starts have stands behind the row it follows there.
+    order: list[Key] = []
+    found: dict[Key, dict[int, Row]] = {}
+    for number, start in enumerate(starts):
+        place = 0
+        for row in merged(start):
+            if row.depth > 1 or row.stage == BEFORE:
+                continue
+            key = (row.stage, row.name, row.depth)
+            if key not in found:
+                found[key] = {}
+                order.insert(place, key)
+            place = order.index(key) + 1
+            found[key][number] = row
+    return {key: found[key] for key in order}
+
+
+def _part(key: Key, rows: Sequence[Row]) -> Part:
+    values = np.array([row.duration_ns for row in rows], np.int64)
+    histogram = Histogram()
+    histogram.record(values)
+    low, high = median_interval(values)
+    major, pages = (float(np.median([getattr(row, name) for row in rows])) for name in ("major_faults", "pages_read"))
+    return Part(*key, len(values), float(np.median(values)), low, high, histogram, major, pages)
+
+
+def median_interval(values: npt.NDArray[np.int64]) -> tuple[float, float]:
+    """The bootstrap's 95 % interval of the median (percentile method); the value itself where there is one only."""
+    rng = np.random.default_rng(_SEED)
+    medians = np.median(rng.choice(values, (_RESAMPLES, len(values))), axis=1)
+    low, high = np.percentile(medians, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def _outliers(totals: npt.NDArray[np.int64], durations: dict[Key, dict[int, int]]) -> list[Outlier]:
+    if len(totals) < 5:
+        return []
+    low, high = np.percentile(totals, (25, 75))
+    found = []
+    for number in np.flatnonzero(totals > high + _FENCE * (high - low)).tolist():
+        excess = {
+            key: values[number] - float(np.median(list(values.values())))
+            for key, values in durations.items()
+            if number in values and key[2] == 1
+        }
+        stage, name, _ = key = max(excess, key=lambda each: excess[each])
+        found.append(Outlier(number, int(totals[number]), stage, name, excess[key]))
+    return found
+
+
+@dataclass(frozen=True)
+class Change:
+    """A row in two sets of starts: medians, and their difference with its 95 % interval. Nanoseconds.
+
+    ``certain`` is False where the interval holds 0: the difference may be chance. A row that only one set has is new or
+    gone; its other median is None.
+    """
+
+    stage: str
+    name: str
+    depth: int
+    before: float | None
+    after: float | None
+    difference: float
+    low: float
+    high: float
+
+    @property
+    def certain(self) -> bool:
+        return self.low > 0 or self.high < 0
+
+
+def changes(before: Sequence[Start], after: Sequence[Start]) -> list[Change]:
+    """Row by row, the total first; each set has at least one start."""
+    one, other = _with_total(before), _with_total(after)
+    keys = list(other)
+    for key in one:
+        if key not in other:  # where it stood: behind the row that comes before it
+            earlier = [each for each in list(one)[: list(one).index(key)] if each in keys]
+            keys.insert(keys.index(earlier[-1]) + 1 if earlier else 0, key)
+    return [_change(key, one.get(key), other.get(key)) for key in keys]
+
+
+def _with_total(starts: Sequence[Start]) -> dict[Key, npt.NDArray[np.int64]]:
+    of_all = {("", "total", 0): dict(enumerate(map(_whole, starts))), **_rows(starts)}
+    return {key: np.array([row.duration_ns for row in rows.values()], np.int64) for key, rows in of_all.items()}
+
+
+def _change(key: Key, one: npt.NDArray[np.int64] | None, other: npt.NDArray[np.int64] | None) -> Change:
+    zero = np.zeros(1, np.int64)
+    rng = np.random.default_rng(_SEED)
+    medians = [
+        np.median(rng.choice(values, (_RESAMPLES, len(values))), axis=1)
+        for values in (zero if one is None else one, zero if other is None else other)
+    ]
+    low, high = np.percentile(medians[1] - medians[0], (2.5, 97.5))
+    before, after = (None if values is None else float(np.median(values)) for values in (one, other))
+    return Change(*key, before, after, (after or 0) - (before or 0), float(low), float(high))

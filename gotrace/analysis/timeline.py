@@ -127,9 +127,9 @@ def package_inits(start: Start) -> list[Row]:
     return [row for row, following in followed if row.depth == 1 and following.depth == 2]
 
 
-def is_short(row: Row, stage: Row, start: Start) -> bool:
-    """Less than half a percent of the start, and less than five of the stage: it explains nothing by itself."""
-    return row.duration_ns < min(start.total_ns / 200, stage.duration_ns / 20)
+def is_short(row_ns: int, stage_ns: int, total_ns: int) -> bool:
+    """Less than half a percent of the start, and less than five of the stage: such a row explains nothing by itself."""
+    return row_ns < min(total_ns / 200, stage_ns / 20)
 
 
 def folded(start: Start) -> list[Row]:
@@ -145,12 +145,13 @@ def folded(start: Start) -> list[Row]:
         for number, row in enumerate(rows):
             if row.stage != stage.stage or row.depth != 1:
                 continue
-            if is_short(row, stage, start):
+            if is_short(row.duration_ns, stage.duration_ns, start.total_ns):
                 rest.append(row)
                 continue
             functions = list(itertools.takewhile(lambda each: each.depth == 2, rows[number + 1 :]))
             out.append(row)
-            out += [each for each in functions if not is_short(each, stage, start)] if len(functions) > 1 else []
+            if len(functions) > 1:
+                out += [each for each in functions if not is_short(each.duration_ns, stage.duration_ns, start.total_ns)]
         if len(rest) == 1:
             out += rest
         elif rest:

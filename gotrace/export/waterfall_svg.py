@@ -15,11 +15,10 @@ from itertools import accumulate
 from pathlib import Path
 from statistics import median_low
 
-from gotrace.analysis.timeline import BEFORE, UNATTRIBUTED, FirstGc, Row, Start
+from gotrace.analysis.timeline import BEFORE, UNATTRIBUTED, FirstGc, Row, Start, is_short
 from gotrace.text import bytes_text, duration_text, printable
 
 WIDTH = 1200  # pixels, as all that follow
-SHORT = 0.005  # of the total: what is shorter is folded at first
 MOST_DRAWN = 20  # of more starts than that only the median and the slowest one have bars
 NARROWEST = 0.75  # a bar is at least that wide, to be seen
 _MARGIN, _INDENT = 12, 14
@@ -197,8 +196,15 @@ def _gaps(start: Start) -> list[Row]:
 def _fold(stage: _Line, starts: Sequence[Start], drawn: Sequence[int]) -> None:
     """Put the short lines of a stage below one; a single one needs no less room that way."""
 
+    def whole(number: int) -> int:
+        return stage.sums[number].took if number in stage.sums else starts[number].total_ns
+
     def short(line: _Line) -> bool:
-        return all(line.sums[number].took < SHORT * starts[number].total_ns for number in drawn if number in line.sums)
+        return all(
+            is_short(line.sums[number].took, whole(number), starts[number].total_ns)
+            for number in drawn
+            if number in line.sums
+        )
 
     hidden = [line for line in stage.below if short(line)]
     if len(hidden) < 2:

@@ -1,0 +1,4 @@
+// Package boom cannot be initialized.
+package boom
+
+func init() { panic("boom") }

@@ -57,6 +57,7 @@ def trace(wanted: Wanted, recording: str | None, force: bool) -> tuple[Result, i
         header_more = {
             "until": {"what": wanted.until[0], "ns": wanted.until[1]},
             "command": list(wanted.command),
+            "runs": wanted.runs,
             "cache": wanted.cache,
             "hit_ns": tracing.ns_per_hit[0],
             "install_ns": install_cost_ns(),
@@ -75,6 +76,7 @@ def trace(wanted: Wanted, recording: str | None, force: bool) -> tuple[Result, i
             end = closing(tracing, time.monotonic_ns() - header["clock"]["begin_ns"], ended)
             live.finish(end)
         starts = sorted(live.starts, key=lambda start: start.exec_ns)
+        starts = starts if wanted.command else starts[: wanted.runs]
         for note in live.notes:
             print(f"gotrace: {note}", file=sys.stderr)
         lacking = (
@@ -193,7 +195,7 @@ class _Live:
         for _ in range(2):
             time.sleep(_POLL_S / 2)
             found += self._read(recorded)
-        return found + self._decoder.close()
+        return found + self._decoder.close(time.monotonic_ns())
 
     def _read(self, recorded: bool = True) -> list[Start]:
         now = time.monotonic_ns()
@@ -232,7 +234,7 @@ class _Live:
     def finish(self, end: dict[str, Any]) -> None:
         """Whatever was not over when tracing ended is a start too."""
         self._read()
-        self.starts += self._decoder.close()
+        self.starts += self._decoder.close(time.monotonic_ns())
         if self.recorder is not None:
             self.recorder.end(end)
             complain_of(self.recorder)

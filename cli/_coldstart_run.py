@@ -150,14 +150,18 @@ def replayed(source: Recording) -> Result:
 
     check_probe(source, "coldstart", "cold starts")
     decoded = decoder(source.header)
-    starts, received = [], 0
+    starts, received, last_ns = [], 0, 0
     for chunk in chunks(source):
         received += len(chunk.events)
-        starts += decoded.feed(chunk.events)
-    starts += decoded.close()
+        last_ns = int(chunk.events["time_ns"].max(initial=last_ns))
+        starts += decoded.feed(chunk.events, last_ns)
+    begin_ns = int(source.header["clock"]["begin_ns"])
+    end: dict[str, Any] = source.end or cut_off(last_ns - begin_ns, received, source.lost)
+    starts += decoded.close(begin_ns + end["duration_ns"])
     require_starts(starts, f"{printable(source.path)} was recorded while nothing started")
-    end = source.end or cut_off(0, received, source.lost)
     begun = sorted(starts, key=lambda start: start.exec_ns)
+    measured = source.header["coldstart"]
+    begun = begun if measured["command"] else begun[: measured["runs"]]
     return Result(source.header, begun, about(end, begun, source.header))
 
 

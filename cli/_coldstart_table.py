@@ -95,7 +95,7 @@ def gc_sentence(start: Start) -> str:
     if start.gc is None:
         return f"No GC began before the end ({printable(start.ended)})."
     gc = start.gc
-    where = next((row for row in reversed(start.rows) if row.depth == 1 and row.begin_ns <= gc.begin_ns), None)
+    where = next((row for row in reversed(start.rows) if row.depth == 1 and row.begin_ns <= gc.asked_ns), None)
     during = f" during {printable(where.name if where.stage == timeline.MAIN else where.stage)}" if where else ""
     heap = f", {bytes_text(gc.heap_bytes)} live" if gc.heap_bytes else ""
     begun = f"First GC at {duration_text(gc.begin_ns)}{during} (trigger: {gc.trigger}{heap})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -61,7 +61,7 @@ def portions(source: Recording, rows: int, bar: bool) -> Iterator[Array]:
         yield np.concatenate(waiting)
 
 
-def cut_off(duration_ns: int, received: int, lost: int) -> dict[str, object]:
+def cut_off(duration_ns: int, received: int, lost: int) -> dict[str, Any]:
     """What stands for the end of a recording that has none: how it ended, and what it cost, is not known."""
     cost = dict.fromkeys(("probe_hits", "target_ns_estimate", "tool_cpu_s", "tool_rss_bytes"), 0)
     return {

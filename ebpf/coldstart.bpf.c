@@ -558,8 +558,8 @@ int gc_end(struct pt_regs *ctx)
 	start->flags = (start->flags & ~COLLECTING) | COLLECTED;
 	if (cfg->slot[CONFIG_WORK_CLOCK])
 		read_bytes(clock, sizeof(clock), cfg->slot[CONFIG_WORK_CLOCK] + start->bias);
-	tell(KIND_GC_END, time_ns, start, clock[4], heap_live(cfg, start), 0);
 	emit(KIND_GC_CLOCK, time_ns, current_tgid(), clock[0], clock[1], clock[2], clock[3]);
+	tell(KIND_GC_END, time_ns, start, clock[4], heap_live(cfg, start), 0);
 	over(cfg, UNTIL_FIRST_GC);
 	return 0;
 }

@@ -61,8 +61,9 @@ PROBE = Probe(
         Kind("init", 0x50C, (*_BOUNDARY, "place", "function", "heap_bytes")),
         # trigger: gcTriggerKind, 2**64-1 where it is not known
         Kind("gc_begin", 0x50D, (*_BOUNDARY, "trigger", "heap_bytes")),
-        Kind("gc_end", 0x50E, (*_BOUNDARY, "pause_ns", "heap_bytes")),
-        Kind("gc_clock", 0x50F, ("process", "sweep_term", "mark", "mark_term", "end")),
+        # before gc_end, of the same time: the runtime's own; zeros where its place is not known
+        Kind("gc_clock", 0x50E, ("process", "sweep_term", "mark", "mark_term", "end")),
+        Kind("gc_end", 0x50F, (*_BOUNDARY, "pause_ns", "heap_bytes")),
         Kind("listen", 0x510, _BOUNDARY),
         Kind("accept", 0x511, _BOUNDARY),
         Kind("exited", 0x512, (*_BOUNDARY, "status")),  # as wait(2) tells it

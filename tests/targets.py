@@ -173,6 +173,7 @@ def truth(line: str) -> dict[str, object]:
 
 # of the builds that are run, those that are in the emulated machine too
 EVERYWHERE_FLAVOURS = (("1.19.8", "noopt"), ("1.22.10", "pgo"), ("1.27.3", "pie-stripped"), ("1.27.3", "cgo-external-pie"))
+EVERYWHERE_STARTS = (*((version, "stripped") for version in MATRIX), (NEWEST, "pie-stripped"), (NEWEST, "cgo-external"))
 
 
 def everywhere(arch: str) -> list[tuple[str, str, str, str]]:
@@ -182,6 +183,7 @@ def everywhere(arch: str) -> list[tuple[str, str, str, str]]:
     wanted += [(program, NEWEST, "stripped") for program in ("lifecycle", "flood")]
     wanted += [("planted", version, "stripped") for version in (MATRIX[0], "1.22.10", NEWEST)]
     wanted += [("gcload", version, flavour) for version, flavour in EVERYWHERE_FLAVOURS if version in MATRIX]
+    wanted += [("starter", version, flavour) for version, flavour in EVERYWHERE_STARTS]
     return [(*one, arch) for one in wanted]
 
 

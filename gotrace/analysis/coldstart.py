@@ -6,6 +6,8 @@ gap. How the pieces are called is all that differs between them.
 
 from __future__ import annotations
 
+import itertools
+import os.path
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -21,11 +23,13 @@ from gotrace.text import bytes_text
 Array = npt.NDArray[Any]
 
 BETWEEN, _TO_LISTEN = "between packages", "to its first listen"
+_HALVES = "Of {} absences from the CPU the kernel told the beginning only: they are counted to the thread's next event."
 # The heap is counted in spans (8 KiB and more), and by each P for itself: less than this may be another's.
 HEAP_KNOWN_FROM = 64 << 10
 # A cgroup that was made longer ago was not made for this start.
 _CGROUP_NS = 60_000_000_000
 _LOW = 0xFFFFFFFF
+_OF_EXEC = ("exec", "exec_wait", "cgroup")  # told by a thread at a time that is not theirs
 _IN_PROGRAM = ("linker_entry", "linker_state", "entry", "step", "init", "gc_begin", "gc_end")
 
 
@@ -48,6 +52,16 @@ class Mark:
     function: str = ""
     heap: int = 0
     detail: str = ""
+
+
+@dataclass
+class _Open:
+    """A file that the dynamic linker opened, or tried to; ``mapped`` is how many bytes of it."""
+
+    mark: Mark
+    succeeded: bool
+    path: bytes = b""
+    mapped: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,7 +98,7 @@ class Decoder:
     def feed(self, events: Array, now_ns: int = 0) -> list[Start]:
         """The starts that are over by what came before; ``now_ns`` (CLOCK_MONOTONIC) is when ``events`` were read."""
         # One read later, for another CPU's last events may come behind the end.
-        done = [start for tgid in sorted(self._ending) for start in self._take(tgid)]
+        done = [start for tgid in sorted(self._ending) for start in self._take(tgid, now_ns)]
         self._ending.clear()
         mine = events[(events["kind"] >= self._kinds["exec"]) & (events["kind"] <= self._kinds["cpu_on"])]
         tgids = (mine["a"] & np.uint64(_LOW)).astype(np.int64)
@@ -107,11 +121,11 @@ class Decoder:
         steps = chunk["c"][chunk["kind"] == self._kinds["step"]].tolist()
         return self._until.what == "main" and any(self._points.get(at, ("",))[0] == "main.main" for at in steps)
 
-    def close(self) -> list[Start]:
-        """The rest: starts that were not over when tracing ended."""
-        return [start for tgid in sorted(self._open) for start in self._take(tgid)]
+    def close(self, now_ns: int) -> list[Start]:
+        """The rest: starts that were not over when tracing ended, at ``now_ns``."""
+        return [start for tgid in sorted(self._open) for start in self._take(tgid, now_ns)]
 
-    def _take(self, tgid: int) -> list[Start]:
+    def _take(self, tgid: int, now_ns: int) -> list[Start]:
         chunks = self._open.pop(tgid, [])
         if not chunks:
             return []
@@ -119,19 +133,20 @@ class Decoder:
         events = events[np.argsort(events["time_ns"], kind="stable")]
         begins = np.flatnonzero(events["kind"] == self._kinds["exec"])
         # A process may execute the file again, or its number be given to another.
-        return [self._start(tgid, part) for part in np.split(events, begins)[1:]]
+        return [self._start(tgid, part, now_ns) for part in np.split(events, begins)[1:]]
 
-    def _start(self, tgid: int, events: Array) -> Start:
+    def _start(self, tgid: int, events: Array, now_ns: int) -> Start:
         walk = _Walk(self._points, self._functions, self._until)
         switches = np.isin(events["kind"], [self._kinds["cpu_off"], self._kinds["cpu_on"]])
         for time_ns, kind, a, b, c, d, e in events[~switches][["time_ns", "kind", "a", "b", "c", "d", "e"]].tolist():
             if not walk.take(self._names[kind], time_ns, a, b, c, d, e):
                 break
-        end_ns = walk.end_ns or int(events["time_ns"][-1])
+        end_ns = walk.end_ns or max(int(events["time_ns"][-1]), now_ns)
         if self._until.ns and end_ns > walk.enter_ns + self._until.ns:
             end_ns = walk.enter_ns + self._until.ns
             walk.ended = "the time that was asked for"
-        changes = _changes(events[switches], self._kinds["cpu_on"])
+        by_thread = events[~np.isin(events["kind"], [self._kinds[name] for name in _OF_EXEC])]
+        changes = _changes(by_thread, self._kinds["cpu_off"], self._kinds["cpu_on"], tgid)
         start = walk.start(tgid, end_ns, changes)
         in_program = np.isin(events["kind"], [self._kinds[name] for name in _IN_PROGRAM])
         hits = int(np.count_nonzero(in_program))
@@ -152,15 +167,14 @@ class _Walk:
         self._before: list[tuple[str, int, int]] = []
         self._seen: set[int] = set()
         self._package = ""
-        self._library: Mark | None = None
-        self._tries = 0
-        self._name = b""
+        self._opens: list[_Open] = []
         self._first_state: Mark | None = None
         self._last_close: Mark | None = None
         self._listen_ns: int | None = None
         self._ready_ns: int | None = None
         self._exit_code: int | None = None
         self._gc: FirstGc | None = None
+        self._gc_clock: tuple[int, ...] = (0, 0, 0, 0)
         self._collected_ns: list[int] = []
 
     def take(self, kind: str, time_ns: int, a: int, b: int, c: int, d: int, e: int) -> bool:
@@ -216,34 +230,39 @@ class _Walk:
         mark = self._mark(time_ns, timeline.LINKER, "constructors")
         self._first_state = self._first_state or mark
 
-    def _on_open(self, time_ns: int, before: Sums, begin_ns: int, result: int) -> None:
-        self._name = b""
-        if self._library is None or self._library.name:  # not one more try for the same
-            self._library = Mark(begin_ns, before, timeline.LINKER, "")
-            self.marks.append(self._library)
-            self._tries = 0
-        if result >> 63:
-            self._tries += 1
-            self._library.detail = f"{self._tries} failed tries"
-            self._failed = True
-        else:
-            self._failed = False
-            self._library.name = "?"
+    def _on_open(self, _: int, before: Sums, begin_ns: int, result: int) -> None:
+        mark = Mark(begin_ns, before, timeline.LINKER, "")
+        self.marks.append(mark)
+        self._opens.append(_Open(mark, not result >> 63))
 
     def _on_name(self, *words: int) -> None:
-        self._name += b"".join(word.to_bytes(8, "little") for word in words).split(b"\0")[0]
-        if self._library is not None and not self._failed:
-            self._library.name = self._name.decode("utf-8", "replace")
+        if self._opens:
+            self._opens[-1].path += b"".join(word.to_bytes(8, "little") for word in words).split(b"\0")[0]
 
     def _on_map(self, _: int, __: int, size: int, ___: int) -> None:
-        library = self._library
-        if library is not None and library.name and "mapped" not in library.detail:
-            library.detail = ", ".join(filter(None, (library.detail, f"{bytes_text(size)} mapped")))
+        if self._opens and not self._opens[-1].mapped:
+            self._opens[-1].mapped = size  # the first has the whole span
 
     def _on_close(self, time_ns: int, *_: int) -> None:
-        if self._library is not None and self._library.name:
+        if self._opens:
             self._last_close = self._mark(time_ns, timeline.LINKER, "between libraries")
-            self._library = None
+
+    def _name_libraries(self) -> None:
+        """Give what was opened its name; tries in vain belong to the library that is then found, if it is."""
+        for _, group in itertools.groupby(self._opens, lambda each: os.path.basename(each.path)):
+            opens = list(group)
+            while opens:
+                found = next((number for number, each in enumerate(opens) if each.succeeded), len(opens) - 1)
+                tries, opens = opens[: found + 1], opens[found + 1 :]
+                first, last = tries[0].mark, tries[-1]
+                path = last.path.decode("utf-8", "replace")
+                failed = len(tries) - last.succeeded
+                details = [f"{failed} failed tries"] if failed else []
+                details += [f"{bytes_text(last.mapped)} mapped"] if last.mapped else []
+                first.name = path if last.succeeded else f"{os.path.basename(path)}, not found"
+                first.detail = ", ".join(details)
+                dropped = [each.mark for each in tries[1:]]
+                self.marks = [mark for mark in self.marks if not any(mark is each for each in dropped)]
 
     def _on_entry(self, time_ns: int, *_: int) -> None:
         states = [mark for mark in self.marks if mark.name == "constructors"]
@@ -295,21 +314,23 @@ class _Walk:
         self._mark(time_ns, timeline.MAIN, self._package, name, heap)
 
     def _on_gc_begin(self, time_ns: int, trigger: int, heap: int, _: int) -> None:
-        self._gc = FirstGc(
-            time_ns - self.enter_ns, None, TRIGGERS[trigger] if trigger < len(TRIGGERS) else "unknown", (), heap or None
-        )
+        at, known = time_ns - self.enter_ns, trigger < len(TRIGGERS)
+        self._gc = FirstGc(at, at, None, TRIGGERS[trigger] if known else "unknown", (), heap or None)
+
+    def _on_gc_clock(self, *clock: int) -> None:
+        self._gc_clock = clock
 
     def _on_gc_end(self, time_ns: int, *_: int) -> None:
         if self._gc is not None:
-            self._gc = FirstGc(self._gc.begin_ns, time_ns - self.enter_ns, self._gc.trigger, (), self._gc.heap_bytes)
+            sweep_term, mark, mark_term, end = self._gc_clock
+            begin, ended = sweep_term - self.enter_ns, time_ns - self.enter_ns
+            if not self._gc.asked_ns <= begin <= ended:  # in a time namespace the program's clock is another
+                begin = self._gc.begin_ns
+            pauses = (mark - sweep_term, end - mark_term) if end else ()
+            self._gc = replace(self._gc, begin_ns=begin, end_ns=ended, pauses_ns=pauses)
             self._collected_ns.append(time_ns)
         if self._until.what == "first-gc":
             self._over(time_ns, "the first GC")
-
-    def _on_gc_clock(self, sweep_term: int, mark: int, mark_term: int, end: int) -> None:
-        if self._gc is not None and end:
-            pauses = (mark - sweep_term, end - mark_term)
-            self._gc = FirstGc(self._gc.begin_ns, self._gc.end_ns, self._gc.trigger, pauses, self._gc.heap_bytes)
 
     def _on_listen(self, time_ns: int, *_: int) -> None:
         self._listen_ns = time_ns - self.enter_ns
@@ -333,9 +354,9 @@ class _Walk:
 
     def start(self, tgid: int, end_ns: int, changes: Changes) -> Start:
         """Everything that was seen up to ``end_ns``, with the process's time on and off the CPU."""
+        self._name_libraries()
         marks = [mark for mark in self.marks if mark.time_ns < end_ns or mark is self.marks[0]]
         for mark in marks:
-            mark.name = mark.name or "a library that was not found"
             if mark.name == _TO_LISTEN and self._listen_ns is None:
                 mark.name = "to its end"
         end = Mark(end_ns, self.sums, "", "")
@@ -359,6 +380,7 @@ class _Walk:
             ready_ns=self._ready_ns,
             exit_code=self._exit_code,
             gc=self._gc,
+            notes=(_HALVES.format(changes.halves),) if changes.halves else (),
         )
 
     def _rows_before(self) -> Iterator[Row]:
@@ -425,29 +447,41 @@ def _with_parents(pieces: list[Row]) -> Iterator[Row]:
 
 
 class Changes(NamedTuple):
-    """When threads changed between on the CPU, runnable and blocked: arrays of one length, in the order of time."""
+    """When threads changed between on the CPU, runnable and blocked: arrays of one length, in the order of time.
+
+    ``halves`` is how many absences the kernel told the beginning of and not the end, which does happen.
+    """
 
     time_ns: npt.NDArray[np.int64]
     tid: npt.NDArray[np.int64]
     running: npt.NDArray[np.int64]  # +1, 0, -1
     runnable: npt.NDArray[np.int64]
+    halves: int
 
 
-def _changes(events: Array, on: int) -> Changes:
-    """From cpu_off and cpu_on events in the order of time."""
-    is_on = events["kind"] == on
-    # cpu_off: a thread that could go on is runnable from then; cpu_on: others were so since they were woken.
-    off, onto = events[~is_on], events[is_on]
-    could = (off["c"] == 0).astype(np.int64)
-    woken = (onto["c"] != onto["d"]) & (onto["c"] != 0)
-    late = onto[woken]
-    count = np.ones(len(onto), np.int64)
-    times = np.concatenate([off["time_ns"], onto["time_ns"], late["d"]]).astype(np.int64)
-    tids = np.concatenate([off["tid"], onto["tid"], late["tid"]]).astype(np.int64)
-    running = np.concatenate([-np.ones(len(off), np.int64), count, np.zeros(len(late), np.int64)])
-    runnable = np.concatenate([could, -(onto["c"] != 0).astype(np.int64), np.ones(len(late), np.int64)])
-    order = np.argsort(times, kind="stable")
-    return Changes(times[order], tids[order], running[order], runnable[order])
+def _changes(events: Array, off: int, on: int, tgid: int) -> Changes:
+    """From all events of a process, in the order of time: off the CPU is a thread from a cpu_off to its next event."""
+    order = np.lexsort((np.arange(len(events)), events["tid"]))
+    tid, time, kind = (events[name][order].astype(np.int64) for name in ("tid", "time_ns", "kind"))
+    c, d = (events[name][order].astype(np.int64) for name in ("c", "d"))
+    same = np.concatenate([tid[1:] == tid[:-1], [False]])  # as the next
+    is_on = (kind != off).astype(np.int64)
+    first = np.concatenate([[True], ~same[:-1]])
+    # The thread that called execve was running; others begin with an event of their own.
+    before = np.where(first, tid == tgid, np.concatenate([[0], is_on[:-1]]))
+    leaves = np.flatnonzero((kind == off) & same)
+    ends = leaves + 1
+    told = (kind[ends] == on) & (c[ends] == time[leaves])
+    # c of a cpu_off: the state, 0 for a thread that could go on; d of a cpu_on: when it could
+    ready = np.where(c[leaves] == 0, time[leaves], np.where(told, d[ends], time[ends]))
+    last = np.flatnonzero((kind == off) & ~same & (c == 0))
+    zeros = [np.zeros(len(each), np.int64) for each in (ready, ends, last)]
+    times = np.concatenate([time, ready, time[ends], time[last]])
+    tids = np.concatenate([tid, tid[leaves], tid[ends], tid[last]])
+    running = np.concatenate([is_on - before, *zeros])
+    runnable = np.concatenate([np.zeros(len(time), np.int64), zeros[0] + 1, zeros[1] - 1, zeros[2] + 1])
+    at = np.argsort(times, kind="stable")
+    return Changes(times[at], tids[at], running[at], runnable[at], int(np.count_nonzero(~told)))
 
 
 class _Waits:

@@ -56,9 +56,11 @@ class Row:
 class FirstGc:
     """The first collection: it may begin in an init, so it lies over the rows. ``pauses_ns`` are those of its two stops.
 
-    ``end_ns`` is None, and the rest empty, when the start ended before it did. ``trigger``: "heap", "time" or "cycle".
+    At ``asked_ns`` the runtime began to start the mark workers; the cycle begins, by its own count, when they are there.
+    ``end_ns`` is None, and the rest empty, when the start ended before it did. ``trigger`` is one of `pauses.TRIGGERS`.
     """
 
+    asked_ns: int
     begin_ns: int
     end_ns: int | None
     trigger: str

@@ -74,7 +74,7 @@ def start(number: int = 0) -> Start:
         row(MAIN, "least", 1, 69.7 + late, 0.3),
         row(PROGRAM, "", 0, 70 + late, 30),
     ]
-    gc = FirstGc((40 + late) * MS, (60 + late) * MS, "heap", (40_000, 50_000))
+    gc = FirstGc((40 + late) * MS, (40 + late) * MS, (60 + late) * MS, "heap", (40_000, 50_000))
     total = (100 + late) * MS
     return Start(100 + number, 0, total, "ready", tuple(rows), ready_ns=total, gc=gc, notes=(HOSTILE,))
 

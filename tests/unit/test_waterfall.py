@@ -88,7 +88,7 @@ def programs(count: int, packages: int = 60) -> list[Start]:
                     rows.append(row(stage, "between packages", 1, at + took, 0.01))
                 at += took + (0.01 if stage == MAIN else 0)
             rows.insert(place, row(stage, "", 0, begin, at - begin))
-        gc = FirstGc(round(at / 3 * MS), round(at / 2 * MS), "heap", (40_000, 60_000))
+        gc = FirstGc(round(at / 3 * MS), round(at / 3 * MS), round(at / 2 * MS), "heap", (40_000, 60_000))
         starts.append(start(*rows, total=at, pid=100 + number, gc=gc, ready_ns=round(at * MS)))
     return starts
 
@@ -236,7 +236,7 @@ def test_what_lies_in_no_stage_has_a_line() -> None:
 
 
 def test_what_lies_over_the_lines() -> None:
-    gc = FirstGc(40 * MS, 60 * MS, "heap", (40_000, 61_000), 4 << 20)
+    gc = FirstGc(40 * MS, 40 * MS, 60 * MS, "heap", (40_000, 61_000), 4 << 20)
     full = simple(gc=gc, listen_ns=80 * MS, ready_ns=100 * MS, notes=("Mind the gap.",), exit_code=3)
     picture = Picture(svg([full], "t"))
     ((zero, width),) = picture.spans(EXEC)
@@ -252,13 +252,13 @@ def test_what_lies_over_the_lines() -> None:
     assert "Mind the gap." in picture.texts()
     assert "exit code 3" in " ".join(picture.texts())
 
-    unended = Picture(svg([simple(gc=FirstGc(40 * MS, None, "time"))], "t"))
+    unended = Picture(svg([simple(gc=FirstGc(40 * MS, 40 * MS, None, "time"))], "t"))
     assert any(text.startswith("first GC (time), not ended") for text in unended.texts())
 
 
 def test_labels_over_the_lines_do_not_overlap() -> None:
     for at in range(0, 100, 3):
-        gc = FirstGc(at * MS, None, "heap", (40_000, 61_000))
+        gc = FirstGc(at * MS, at * MS, None, "heap", (40_000, 61_000))
         picture = Picture(svg([simple(gc=gc, listen_ns=(at + 1) * MS, ready_ns=100 * MS)], "t"))
         taken = []
         for text in picture.root.findall(f"{NAMESPACE}g[@class='marks']/{NAMESPACE}text"):
@@ -298,7 +298,7 @@ class Tags(HTMLParser):
 def hostile(title: str) -> Start:
     rows = [row(title, "", 0, 0, 50), *(row(MAIN, name, 1, 50, 3, detail=name) for name in HOSTILE)]
     rows += [row(MAIN, name, 2, 50, 1) for name in HOSTILE]
-    gc = FirstGc(1, None, title)
+    gc = FirstGc(1, 1, None, title)
     return replace(start(*rows, gc=gc, notes=(title, *HOSTILE)), ended=title)
 
 
@@ -398,7 +398,7 @@ def test_the_same_starts_make_the_same_file() -> None:
     [
         ([], "There were no starts."),
         ([start()], "There were no rows."),
-        ([start(total=0, gc=FirstGc(0, None, "heap"), notes=("It is lost.",))], "It is lost."),
+        ([start(total=0, gc=FirstGc(0, 0, None, "heap"), notes=("It is lost.",))], "It is lost."),
         ([start(), start()], "There were no rows."),
     ],
 )
@@ -443,7 +443,8 @@ moments = st.none() | st.integers(0, 10**10)
 starts_ = st.builds(
     Start, st.integers(1, 99), st.just(0), st.integers(0, 10**10), names, st.lists(rows_, max_size=8).map(tuple),
     unattributed_ns=st.integers(0, 10**9), listen_ns=moments, ready_ns=moments, exit_code=st.none() | st.integers(0, 255),
-    gc=st.none() | st.builds(FirstGc, st.integers(0, 10**10), moments, names), notes=st.lists(names, max_size=2).map(tuple),
+    gc=st.none() | st.builds(FirstGc, st.integers(0, 10**10), st.integers(0, 10**10), moments, names),
+    notes=st.lists(names, max_size=2).map(tuple),
 )  # fmt: skip
 
 

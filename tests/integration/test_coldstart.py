@@ -1,0 +1,585 @@
+"""Cold starts against what others tell of them: the runtime's own traces, the program's clock, strace, hyperfine."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hdrh.histogram import HdrHistogram
+from hdrh.log import HistogramLogReader
+
+import targets
+from conftest import GOTRACE, until
+
+pytestmark = [pytest.mark.bpf, pytest.mark.everywhere]
+
+MODULE = "targets/starter/"
+PLANTED = ("burner", "dialer", "sleeper", "toucher", "twenty")
+LINKS = ("stripped", "pie-stripped", "cgo-internal", "cgo-external", "cgo-external-pie")
+
+
+class Traced:
+    """What `gotrace coldstart --format json` printed, and what the command did."""
+
+    def __init__(self, *arguments, env=None, cwd=None, stdin=None, status=0):
+        command = [*GOTRACE, "coldstart", "--format", "json", *map(str, arguments)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=120, env={**os.environ, **(env or {})}, cwd=cwd, input=stdin
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        assert done.returncode == status, done.stderr
+        self.stderr = done.stderr
+        # the command's own standard output comes first
+        self.stdout, _, text = done.stdout.partition("[\n{")
+        *self.starts, self.summary = json.loads("[{" + text)
+        for start in self.starts:
+            check(start)
+        assert self.summary["lost"] == 0
+
+    @property
+    def one(self):
+        (start,) = self.starts
+        return start
+
+    def told(self, word):
+        """The number that the program printed behind ``word``."""
+        return int(re.search(rf"^{word} (\d+)", self.stderr, re.MULTILINE)[1])
+
+
+def check(start):
+    """Rows follow one another and add up."""
+    rows = [row for row in start["rows"] if row["stage"] != "before exec"]
+    assert start["unattributed_ns"] < 0.01 * start["total_ns"]
+    assert sum(row["duration_ns"] for row in rows if row["depth"] == 0) + start["unattributed_ns"] == start["total_ns"]
+    for depth in (0, 1):
+        at = 0
+        for number, row in enumerate(rows):
+            if row["depth"] != depth:
+                continue
+            assert row["begin_ns"] == at, row
+            at += row["duration_ns"]
+            within = []
+            for each in rows[number + 1 :]:
+                if each["depth"] <= depth:
+                    break
+                within += [each] if each["depth"] == depth + 1 else []
+            for what in ("duration_ns", "runnable_ns", "blocked_ns", "minor_faults", "major_faults", "pages_read"):
+                assert not within or sum(each[what] for each in within) == row[what], (what, row)
+    for row in rows:
+        assert row["duration_ns"] >= 0 and row["on_cpu_ns"] >= 0 and row["runnable_ns"] >= 0 and row["blocked_ns"] >= 0
+
+
+def rows_of(start, stage, depth=1):
+    return [row for row in start["rows"] if row["stage"] == stage and row["depth"] == depth]
+
+
+def row(start, stage, name):
+    (found,) = [each for each in start["rows"] if each["stage"] == stage and each["name"] == name]
+    return found
+
+
+def whole(start, stage):
+    (found,) = rows_of(start, stage, 0)
+    return found
+
+
+def packages(start):
+    rows = start["rows"]
+    return [a for a, b in zip(rows, rows[1:], strict=False) if a["depth"] == 1 and b["depth"] == 2]
+
+
+INITTRACE = re.compile(r"^init (\S+) @(\S+) ms, (\S+) ms clock, (\d+) bytes", re.MULTILINE)
+
+
+def interval(text):
+    """The nanoseconds that a number of milliseconds which was cut off to two digits may stand for."""
+    return float(text) * 1e6, (float(text) + 10.0 ** -len(text.partition(".")[2])) * 1e6
+
+
+@pytest.mark.parametrize("flavour", LINKS)
+@pytest.mark.parametrize("version", targets.MATRIX)
+def test_package_inits_are_what_inittrace_prints(version, flavour):
+    if targets.EMULATED and (version, flavour) not in targets.EVERYWHERE_STARTS:
+        pytest.skip("not built for the emulated machine")
+    if flavour not in targets.flavours_of(version, targets.HOST_ARCH):
+        pytest.skip("no C compiler for it here")
+    program = targets.build("starter", version, flavour)
+    traced = Traced("--until", "exit", "--", program, env={"GODEBUG": "inittrace=1"})
+    told = INITTRACE.findall(traced.stderr)
+    found = packages(traced.one)
+    assert [name for name, *_ in told] == [each["name"] for each in found]
+    assert len(told) > 15
+    for (name, _, clock, _), each in zip(told, found, strict=True):
+        low, high = interval(clock)
+        # In the emulated machine what is between two readings of the clock takes ten times as long.
+        slack = max(30_000 * (10 if targets.EMULATED else 1), 0.03 * high)
+        assert low - slack <= each["duration_ns"] <= high + slack, (name, clock, each)
+
+
+def test_planted_inits():
+    start = Traced("--until", "main", "--", targets.build("starter")).one
+    found = {each["name"].removeprefix(MODULE): each for each in packages(start)}
+    assert set(PLANTED) <= set(found)
+    assert found["sleeper"]["duration_ns"] >= 20_000_000
+    assert found["sleeper"]["blocked_ns"] >= 0.95 * found["sleeper"]["duration_ns"] or targets.EMULATED
+    burner = found["burner"]
+    assert (
+        burner["duration_ns"] >= 15_000_000 and burner["on_cpu_ns"] + burner["runnable_ns"] >= 0.95 * burner["duration_ns"]
+    )
+    # each page of 32 MiB is touched for the first time
+    pages = (32 << 20) // os.sysconf("SC_PAGE_SIZE")
+    assert pages <= found["toucher"]["minor_faults"] <= 1.1 * pages
+    functions = [each for each in start["rows"] if each["depth"] == 2 and each["name"].startswith(f"{MODULE}twenty.")]
+    assert [each["name"] for each in functions] == [f"{MODULE}twenty.init.{number}" for number in range(20)]
+    assert all(each["duration_ns"] >= 100_000 for each in functions)
+
+
+def test_heap_growth_is_what_an_init_allocated():
+    """inittrace prints the bytes; GC is off, so that nothing is freed meanwhile."""
+    traced = Traced("--until", "exit", "--", targets.build("starter"), env={"GODEBUG": "inittrace=1", "GOGC": "off"})
+    allocated = {name: int(size) for name, _, _, size in INITTRACE.findall(traced.stderr)}
+    found = {each["name"]: each["heap_bytes"] for each in packages(traced.one)}
+    assert found[f"{MODULE}toucher"] == pytest.approx(allocated[f"{MODULE}toucher"], rel=0.01)
+    assert all(size is None or size >= 65536 for size in found.values())
+    assert all(found[name] is None for name, size in allocated.items() if size < 4096)
+
+
+@pytest.mark.parametrize("version", targets.MATRIX)
+def test_main_listen_and_accept_by_the_programs_own_clock(version, tmp_path):
+    program = targets.build("starter", version)
+    command = [*GOTRACE, "coldstart", "--until", "exit", "--format", "json", "--", str(program), "-listen"]
+    log = tmp_path / "log"
+    with open(log, "w") as file:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file, text=True)
+    until(lambda: re.search(r"^listen \d+ \d+$", log.read_text(), re.MULTILINE), 30)
+    time.sleep(0.2)
+    port = int(re.search(r"^listen \d+ (\d+)$", log.read_text(), re.MULTILINE)[1])
+    socket.create_connection(("127.0.0.1", port)).close()
+    out, _ = process.communicate(timeout=30)
+    start, _ = json.loads(out)
+    check(start)
+    told = {word: int(number) for word, number in re.findall(r"^(main|listen|accept) (\d+)", log.read_text(), re.MULTILINE)}
+    begin = start["monotonic_ns"]
+    close = 2_000_000 if targets.EMULATED else 300_000
+    assert 0 <= told["main"] - begin - whole(start, "main.main")["begin_ns"] <= close
+    assert 0 <= told["listen"] - begin - start["listen_ns"] <= close
+    assert 0 <= told["accept"] - begin - start["ready_ns"] <= close
+    assert row(start, "main.main", "listening")["blocked_ns"] >= 150_000_000
+    assert start["exit_code"] == 0 and start["ended"] == "exit 0"
+
+
+@pytest.mark.parametrize("version", targets.MATRIX)
+def test_first_gc_is_cycle_1_of_gctrace(version):
+    traced = Traced("--until", "exit", "--", targets.build("starter", version), env={"GODEBUG": "gctrace=1,inittrace=1"})
+    start = traced.one
+    at, first, second, third = re.search(
+        r"^gc 1 @([\d.]+)s \d+%: ([\d.]+)\+([\d.]+)\+([\d.]+) ms clock", traced.stderr, re.MULTILINE
+    ).groups()
+    # gctrace counts from shortly before the first init, to the millisecond
+    first_init = packages(start)[0]["begin_ns"]
+    assert float(at) * 1e9 - 1_000_000 <= start["gc"]["begin_ns"] - first_init <= float(at) * 1e9 + 2_000_000
+    for text, pause in zip((first, third), start["gc"]["pauses_ns"], strict=True):
+        low, high = interval(text)
+        assert low <= round(pause, -3) and pause < high
+    assert start["gc"]["end_ns"] - start["gc"]["begin_ns"] >= float(second) * 1e6 * 0.9 - 100_000
+    assert start["gc"]["trigger"] == "heap"
+    toucher = next(each for each in packages(start) if each["name"] == f"{MODULE}toucher")
+    assert toucher["begin_ns"] <= start["gc"]["asked_ns"] <= toucher["begin_ns"] + toucher["duration_ns"]
+
+
+def test_until_the_first_gc_and_none():
+    program = targets.build("starter")
+    start = Traced("--until", "first-gc", "--", program, "-wait").one
+    assert start["ended"] == "the first GC" and start["gc"]["end_ns"] == start["total_ns"]
+    assert len(start["gc"]["pauses_ns"]) == 2
+    start = Traced("--until", "main", "--", program, env={"GOGC": "off"}).one
+    assert start["gc"] is None
+    start = Traced("--until", "10ms", "--", program, "-wait").one
+    assert start["total_ns"] == 10_000_000 and start["exit_code"] is None
+
+
+def test_order_of_events_is_that_of_strace(tmp_path):
+    program = targets.build("starter", targets.NEWEST, "cgo-external")
+    start = Traced("--until", "exit", "--", program).one
+    log = tmp_path / "strace"
+    subprocess.run(["strace", "-ttt", "-f", "-o", log, program], check=True, stderr=subprocess.DEVNULL)
+    lines = [line.split(None, 2)[2] for line in log.read_text().splitlines()]
+    opened = [re.search(r'"(.*?)"', line)[1] for line in lines if line.startswith("open") and "= -1" not in line]
+    libraries = [each["name"] for each in rows_of(start, "dynamic linker") if "/" in each["name"]]
+    assert libraries == opened[: len(libraries)] and libraries[0] == "/etc/ld.so.cache" and len(libraries) > 1
+    # exec, linker, program: the stages are in the order in which strace sees what belongs to them
+    stages = [each["stage"] for each in start["rows"] if each["depth"] == 0 and each["stage"] != "before exec"]
+    assert stages == ["exec", "dynamic linker", "runtime bootstrap", "runtime.main", "main.main"]
+    connects = next(n for n, line in enumerate(lines) if "connect(" in line and "sin_port=htons(1)" in line)
+    writes = next(n for n, line in enumerate(lines) if re.match(r'write\(2, "main', line))
+    last_library = max(n for n, line in enumerate(lines) if any(f'"{name}"' in line for name in libraries))
+    assert lines[0].startswith("execve(") and 0 < last_library < connects < writes
+    (mapped,) = {each["detail"] for each in rows_of(start, "dynamic linker") if "libc.so" in each["name"]}
+    behind = lines[next(n for n, line in enumerate(lines) if "libc.so" in line) :]
+    size = next(int(line.split(", ")[1]) for line in behind if line.startswith("mmap(NULL") and "MAP_DENYWRITE" in line)
+    assert mapped == f"{size / (1 << 20):.2f} MiB mapped"
+
+
+@pytest.mark.alone
+def test_total_is_hyperfines(tmp_path):
+    program = targets.build("starter")
+    runs = 20
+    report = tmp_path / "hyperfine.json"
+    traced = Traced("--until", "exit", "-n", runs, "--warmup", "2", "--", program)
+    subprocess.run(
+        ["hyperfine", "-N", "--runs", str(runs), "--warmup", "2", "--export-json", report, str(program)],
+        check=True,
+        capture_output=True,
+    )
+    (found,) = json.loads(report.read_text())["results"]
+    ours = statistics.median(start["total_ns"] for start in traced.starts) / 1e9
+    # hyperfine counts from before the fork to after the exit was reported
+    assert ours == pytest.approx(found["median"], rel=0.05, abs=0.002)
+    assert traced.summary["parts"][0]["median_ns"] == pytest.approx(ours * 1e9, abs=1)
+
+
+def test_cold_and_warm():
+    """On a disk of its own folder, for what is in memory only cannot be dropped."""
+    source = targets.build("starter")
+    program = source.with_name("starter-of-its-own")
+    program.write_bytes(source.read_bytes())
+    program.chmod(0o755)
+    cold = Traced("--cache", "cold", "-n", "5", "--until", "main", "--", program)
+    warm = Traced("--cache", "warm", "-n", "5", "--detail", "low", "--until", "main", "--", program)
+    size = -(-program.stat().st_size // os.sysconf("SC_PAGE_SIZE"))
+    for start in cold.starts:
+        assert sum(each["major_faults"] for each in start["rows"] if each["depth"] == 0) > 0
+        pages = sum(each["pages_read"] for each in start["rows"] if each["depth"] == 0)
+        assert 0.5 * size <= pages <= 1.5 * size
+    for start in warm.starts:
+        assert not any(each["major_faults"] or each["pages_read"] for each in start["rows"])
+    took = [statistics.median(whole(start, "exec")["duration_ns"] for start in each.starts) for each in (cold, warm)]
+    assert took[0] > 1.5 * took[1]
+    assert "could not be dropped" not in cold.stderr
+    program.unlink()
+
+
+def test_the_command_is_as_if_nobody_looked(tmp_path):
+    """Its folder, arguments, environment, input, signals and descriptors, and its exit status."""
+    program = targets.build("starter")
+    (tmp_path / "here").mkdir()
+    env = {"GOTRACE_TEST": "a b"}
+    looks = 'grep -E "^Sig(Ign|Blk|Cgt)" /proc/self/status; ls -1 /proc/self/fd; ulimit -a'
+    shell = f'{looks}; exec "{program}" -echo x "y z" -exit 7'
+    here = tmp_path / "here"
+    alone = subprocess.run(
+        ["sh", "-c", shell], capture_output=True, text=True, cwd=here, env={**os.environ, **env}, input="in\n"
+    )
+    traced = Traced("--until", "exit", "--exe", program, "--", "sh", "-c", shell, env=env, cwd=here, stdin="in\n", status=7)
+    assert traced.stdout == alone.stdout and alone.returncode == 7
+    assert f"cwd {here}" in alone.stdout and '"y z"' in alone.stdout and alone.stdout.endswith("in\n")
+    assert traced.one["exit_code"] == 7
+    assert [each["name"] for each in rows_of(traced.one, "before exec")] == ["fork to execve"]
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A copy of the program that nobody else starts."""
+    return Path(shutil.copy(targets.build("starter"), tmp_path / "starter"))
+
+
+class Waiting:
+    """`gotrace coldstart --exe PROGRAM`, ready for its starts; `seen` waits for its end."""
+
+    def __init__(self, program, *arguments, runs=1):
+        command = [*GOTRACE, "coldstart", "--exe", program, "-n", runs, "--format", "json", "--until", "exit", *arguments]
+        self.process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.stderr = self.process.stderr.readline()
+        assert self.stderr.startswith("Waiting for its next"), self.stderr + self.process.stderr.read()
+
+    def seen(self):
+        out, err = self.process.communicate(timeout=60)
+        assert self.process.returncode == 0, err
+        *starts, summary = json.loads(out)
+        assert summary["lost"] == 0
+        for start in starts:
+            check(start)
+        return starts
+
+    def end(self):
+        """Interrupt it; what it says."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.communicate(timeout=60)
+
+
+def run(*command, **options):
+    return subprocess.run(list(map(str, command)), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, **options)
+
+
+def by_shell(program, folder):
+    run("sh", "-c", f"{program}; true")
+
+
+def by_env(program, folder):
+    run("env", "X=1", program)
+
+
+def by_symlink(program, folder):
+    (folder / "link").symlink_to(program)
+    run(folder / "link")
+
+
+def by_script(program, folder):
+    script = folder / "script"
+    script.write_text(f"#!/bin/sh\nexec {program} further arguments\n")
+    script.chmod(0o755)
+    run(script)
+
+
+def as_interpreter(program, folder):
+    script = folder / "interpreted"
+    script.write_text(f"#!{program}\n")
+    script.chmod(0o755)
+    run(script)
+
+
+def by_posix_spawn(program, folder):
+    os.waitpid(os.posix_spawn(program, [str(program)], os.environ), 0)
+
+
+def by_vfork(program, folder):
+    run(program, close_fds=False, cwd=folder)
+
+
+def by_descriptor(program, folder):
+    """fexecve of a file that has no name any more."""
+    descriptor = os.open(program, os.O_RDONLY)
+    os.unlink(program)
+    child = os.fork()
+    if child == 0:
+        try:
+            os.execve(descriptor, ["starter"], os.environ)
+        finally:
+            os._exit(127)
+    os.close(descriptor)
+    os.waitpid(child, 0)
+
+
+def by_thread(program, folder):
+    """execve by another thread than the first: the process keeps its number, the thread loses its own."""
+    code = "import os, sys, threading; threading.Thread(target=os.execv, args=(sys.argv[1], sys.argv[1:])).start()"
+    run(sys.executable, "-c", code, program)
+
+
+WAYS = (by_shell, by_env, by_symlink, by_script, as_interpreter, by_posix_spawn, by_vfork, by_descriptor, by_thread)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_whoever_starts_it(way, own, tmp_path):
+    waiting = Waiting(own)
+    way(own, tmp_path)
+    (start,) = waiting.seen()
+    assert start["ended"] == "exit 0"
+    assert [each["stage"] for each in start["rows"] if each["depth"] == 0][-4:] == [
+        *("exec", "runtime bootstrap", "runtime.main", "main.main"),
+    ]
+    assert len([each for each in packages(start) if each["name"].startswith(MODULE)]) == 5
+
+
+def test_fifty_at_once(own):
+    program = own
+    waiting = Waiting(program, runs=50)
+    children = [subprocess.Popen([program], stderr=subprocess.DEVNULL) for _ in range(50)]
+    starts = waiting.seen()
+    assert [child.wait() for child in children] == [0] * 50
+    assert sorted(start["pid"] for start in starts) == sorted(child.pid for child in children)
+    for start in starts:
+        assert len([each for each in packages(start) if each["name"].startswith(MODULE)]) == 5
+        assert len([each for each in start["rows"] if each["depth"] == 2 and "twenty." in each["name"]]) == 20
+
+
+def test_starts_that_end_early(tmp_path):
+    """A crash in an init; a death within the dynamic linker; a library that is missing."""
+    start = Traced("--", targets.build("crasher"), status=2).one
+    assert start["ended"] == "exit 2" and start["rows"][-1]["name"] == "targets/crasher/boom.init.0"
+    if targets.EMULATED:
+        return
+    program = targets.build("starter", targets.NEWEST, "cgo-external")
+    library = tmp_path / "deadly.so"
+    source = "#include <signal.h>\n__attribute__((constructor)) static void die(void) { raise(SIGKILL); }"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-xc", "-", "-o", library], input=source, text=True, check=True)
+    start = Traced("--exe", program, "--", "env", f"LD_PRELOAD={library}", program, status=137).one
+    assert start["ended"] == "killed by signal 9" and start["exit_code"] == 137
+    last = start["rows"][-1]
+    assert (last["stage"], last["name"]) == ("dynamic linker", "constructors")
+    assert str(library) in [each["name"] for each in rows_of(start, "dynamic linker")]
+    copy = tmp_path / "without"
+    copy.write_bytes(program.read_bytes().replace(b"libc.so.6\0", b"libZ.so.6\0"))
+    copy.chmod(0o755)
+    start = Traced("--", copy, status=127).one
+    assert start["rows"][-1]["stage"] == "dynamic linker" and start["ended"] == "exit 127"
+
+
+def test_library_searched_in_vain():
+    """Every try to open a library counts into its row."""
+    program = targets.build("starter", targets.NEWEST, "cgo-external")
+    command = ("env", "LD_LIBRARY_PATH=/nowhere:/nor/here", program)
+    start = Traced("--until", "main", "--exe", program, "--", *command).one
+    rows = rows_of(start, "dynamic linker")
+    (tries,) = [each for each in rows if each["name"].endswith(".so.6, not found")]
+    assert re.fullmatch(r"\d+ failed tries", tries["detail"]) and int(tries["detail"].split()[0]) >= 2
+
+
+def test_what_is_no_go_program(gotrace, tmp_path):
+    done = gotrace("coldstart", "--", "/bin/true")
+    assert done.returncode == 1
+    assert "--exe" in done.stderr.splitlines()[1], done.stderr
+    done = gotrace("coldstart", "--exe", "/bin/true")
+    assert done.returncode == 1 and "hint" in done.stderr
+    script = tmp_path / "script"
+    script.write_text("#!/bin/sh\ntrue\n")
+    script.chmod(0o755)
+    assert "--exe" in gotrace("coldstart", "--", str(script)).stderr
+    done = gotrace("coldstart", "--", "no-such-command")
+    assert done.returncode == 2 and "no-such-command" in done.stderr
+    done = gotrace("coldstart", "--exe", str(targets.build("starter")), "--", "true")
+    assert done.returncode == 1 and "no start was seen" in done.stderr
+    for arguments in (
+        [],
+        ["--exe", "x", "--warmup", "1"],
+        ["--until", "noon", "--", "x"],
+        ["--cache", "cold", "--exe", "x"],
+    ):
+        assert gotrace("coldstart", *arguments).returncode == 2
+
+
+def test_interrupted_while_it_waits(own):
+    waiting = Waiting(own)
+    out, err = waiting.end()
+    assert waiting.process.returncode == 1 and "no start was seen" in err
+
+
+@pytest.fixture
+def cgroup(tmp_path):
+    """A fresh cgroup of version 2, wherever that is mounted."""
+    mount = tmp_path / "cgroup2"
+    mount.mkdir()
+    subprocess.run(["mount", "-t", "cgroup2", "none", mount], check=True)
+    folder = mount / f"gotrace-test-{os.getpid()}"
+    folder.mkdir()
+    yield folder
+    folder.rmdir()
+    subprocess.run(["umount", mount], check=True)
+
+
+def test_only_in_a_cgroup(cgroup, own):
+    """With the rows before exec: the cgroup was made, and the process put into it."""
+    program = own
+    waiting = Waiting(program, "--cgroup", cgroup)
+    inner = cgroup / "inner"
+    run(program)  # not there
+    inner.mkdir()
+    try:
+        run("sh", "-c", f"echo $$ > {inner}/cgroup.procs; sleep 0.05; exec {program}")
+        (start,) = waiting.seen()
+    finally:
+        inner.rmdir()
+    before = {each["name"]: each for each in rows_of(start, "before exec")}
+    assert set(before) == {"fork to execve", "cgroup made", "put into its cgroup, to execve"}
+    assert before["put into its cgroup, to execve"]["duration_ns"] >= 50_000_000
+    made = before["cgroup made"]
+    assert made["begin_ns"] + made["duration_ns"] == before["put into its cgroup, to execve"]["begin_ns"]
+
+
+def test_only_in_a_pid_namespace(own):
+    program = own
+    with subprocess.Popen(
+        ["unshare", "--pid", "--fork", "sh", "-c", "read _; " + str(program)], stdin=subprocess.PIPE
+    ) as other:
+        children = Path(f"/proc/{other.pid}/task/{other.pid}/children")
+        until(lambda: children.read_text().split())
+        (shell,) = children.read_text().split()
+        waiting = Waiting(program, "--pid-ns", f"/proc/{shell}/ns/pid")
+        run(program)
+        other.communicate(b"\n")
+        (start,) = waiting.seen()
+        assert start["rows"][0]["stage"] == "before exec"
+
+
+def test_container_with_a_root_of_its_own(tmp_path):
+    """The dynamic linker is that of the root the program runs in."""
+    program = targets.build("starter", targets.NEWEST, "cgo-external")
+    root = tmp_path / "root"
+    for line in subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout.splitlines():
+        for path in re.findall(r"/\S+", line):
+            (root / path[1:]).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, root / path[1:])
+    (root / "app").mkdir()
+    shutil.copy(program, root / "app" / "starter")
+    waiting = Waiting(root / "app" / "starter")
+    run("unshare", "--mount", "chroot", root, "/app/starter")
+    (start,) = waiting.seen()
+    names = [each["name"] for each in rows_of(start, "dynamic linker")]
+    assert names[0] == "start-up" and any("libc.so" in name for name in names) and "relocation" in names
+
+
+def test_recording_tells_the_same(gotrace, tmp_path):
+    """And what is exported from it is what was written live."""
+    program = targets.build("starter")
+    made = {end: tmp_path / f"live.{end}" for end in ("gotrace", "json", "svg", "html", "perfetto", "hlog")}
+    outputs = [word for path in made.values() for word in ("-o", str(path))]
+    done = gotrace("coldstart", "-n", "3", "--until", "main", *outputs, "--", str(program))
+    assert done.returncode == 0, done.stderr
+    live = json.loads(made["json"].read_text())
+    again = gotrace("report", str(made["gotrace"]), "--format", "json")
+    assert json.loads(again.stdout) == live
+    table = gotrace("report", str(made["gotrace"])).stdout
+    assert table.strip() == done.stderr[done.stderr.index("starter (go") :].strip()
+    for end in ("svg", "html", "perfetto", "hlog"):
+        exported = tmp_path / f"exported.{end}"
+        assert gotrace("export", str(made["gotrace"]), "-o", str(exported)).returncode == 0
+        assert exported.read_bytes() == made[end].read_bytes(), end
+    assert gotrace("coldstart", "-o", str(made["json"]), "--", str(program)).returncode == 1  # never over a file
+    rows = gotrace("export", str(made["gotrace"]), "-o", "-", "--format", "ndjson").stdout.splitlines()
+    assert len([line for line in rows if '"type": "exec"' in line]) == 3
+
+
+def test_histograms_of_many(gotrace, tmp_path):
+    """Read by the HdrHistogram package: one a stage and package, with the medians that are printed."""
+    log, program = tmp_path / "starts.hlog", targets.build("starter")
+    traced = Traced("-n", "10", "--until", "main", "-o", log, "--", program)
+    reader = HistogramLogReader(str(log), HdrHistogram(1, 3_600_000_000_000, 3))
+    found = {}
+    while (histogram := reader.get_next_interval_histogram()) is not None:
+        found[histogram.tag] = histogram
+    parts = {(part["stage"], part["name"]): part for part in traced.summary["parts"]}
+    assert len(found) == len(parts)
+    sleeper = found["runtime_main.targets_starter_sleeper"]
+    durations = sorted(row(start, "runtime.main", f"{MODULE}sleeper")["duration_ns"] for start in traced.starts)
+    assert sleeper.get_total_count() == 10
+    assert sleeper.get_max_value() == pytest.approx(durations[-1], rel=0.001)
+    part = parts["runtime.main", f"{MODULE}sleeper"]
+    assert part["median_ns"] == pytest.approx(statistics.median(durations), abs=1)
+    assert part["median_low_ns"] <= part["median_ns"] <= part["median_high_ns"]
+    assert part["p99_ns"] == pytest.approx(sleeper.get_value_at_percentile(99), rel=0.001)
+
+
+def test_compare(gotrace, tmp_path):
+    """What differs is found and named: the same program with and without its garbage collector."""
+    paths = []
+    for name, env in (("a", {}), ("b", {"LD_BIND_NOW": ""})):
+        paths.append(str(tmp_path / f"{name}.gotrace"))
+        Traced("-n", "8", "--until", "main", "-o", paths[-1], "--", targets.build("starter"), env=env)
+    done = gotrace("coldstart", "compare", *paths, "--format", "json")
+    rows = {(each["stage"], each["name"]): each for each in json.loads(done.stdout)["rows"]}
+    sleeper = rows["runtime.main", f"{MODULE}sleeper"]
+    assert sleeper["low"] <= sleeper["difference"] <= sleeper["high"]
+    assert abs(sleeper["difference"]) < 0.1 * sleeper["before"]
+    text = gotrace("coldstart", "compare", *paths).stdout
+    assert text.startswith("A: ") and "95 % interval" in text
+    assert gotrace("coldstart", "compare", paths[0], str(tmp_path / "none")).returncode == 1

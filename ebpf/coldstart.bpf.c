@@ -684,6 +684,7 @@ static __always_inline void leaves_cpu(struct bpf_raw_tracepoint_args *ctx, stru
 	u32 tid = bpf_get_current_pid_tgid(), tgid = current_tgid();
 	struct absence absence = {.off_ns = time_ns};
 	struct start *start = counting();
+	u64 pc = 0;
 
 	if (!start)
 		return;
@@ -695,8 +696,13 @@ static __always_inline void leaves_cpu(struct bpf_raw_tracepoint_args *ctx, stru
 #endif
 	}
 	absences.update(&tid, &absence);
-	if (starts.lookup(&tgid))
-		tell(KIND_CPU_OFF, time_ns, start, absence.state, 0, 0);
+	if (!starts.lookup(&tgid))
+		return;
+#ifdef TASK_REGISTERS
+	/* A thread may have to leave between a breakpoint and its program, which will then see a later time. */
+	pc = USER_WORD(registers_of(current_task()), GO_PC);
+#endif
+	tell(KIND_CPU_OFF, time_ns, start, absence.state, pc, 0);
 }
 
 static __always_inline void gets_cpu(u32 tid, u32 tgid, u64 time_ns)

@@ -67,6 +67,21 @@ static __always_inline void emit(u16 kind, u64 time_ns, u64 a, u64 b, u64 c, u64
 	emit_of((u32)bpf_get_current_pid_tgid(), kind, time_ns, a, b, c, d, e);
 }
 
+#ifdef TASK_REGISTERS
+static void *(*current_task)(void) = (void *)158;	/* BPF_FUNC_get_current_task_btf */
+static void *(*registers_of)(void *task) = (void *)175; /* BPF_FUNC_task_pt_regs */
+
+#define USER_WORD(regs, NAME) kernel_word(&NAME((struct pt_regs *)(regs)))
+
+static __always_inline u64 kernel_word(void *at)
+{
+	u64 value = 0;
+
+	bpf_probe_read_kernel(&value, sizeof(value), at);
+	return value;
+}
+#endif
+
 /*
  * Memory of the target, in uprobes only. Where the kernel lets a uprobe sleep the read takes a page fault as the target
  * itself would; elsewhere a page that is away at the moment (NUMA balancing, swap) is a loss, and counted.

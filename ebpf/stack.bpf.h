@@ -51,19 +51,6 @@ static __always_inline u64 told(struct frames *walk, u64 count, u64 flags, u64 t
 }
 
 #ifdef TASK_REGISTERS
-static void *(*current_task)(void) = (void *)158;	/* BPF_FUNC_get_current_task_btf */
-static void *(*registers_of)(void *task) = (void *)175; /* BPF_FUNC_task_pt_regs */
-
-#define USER_WORD(regs, NAME) kernel_word(&NAME((struct pt_regs *)(regs)))
-
-static __always_inline u64 kernel_word(void *at)
-{
-	u64 value = 0;
-
-	bpf_probe_read_kernel(&value, sizeof(value), at);
-	return value;
-}
-
 /* Memory of the target where no page fault can be taken; 0 where there is none. */
 static __always_inline u64 user_word(u64 at)
 {

@@ -68,7 +68,7 @@ PROBE = Probe(
         Kind("accept", 0x511, _BOUNDARY),
         Kind("exited", 0x512, (*_BOUNDARY, "status")),  # as wait(2) tells it
         Kind("replaced", 0x513, _BOUNDARY),  # another execve
-        Kind("cpu_off", 0x514, (*_BOUNDARY, "state")),
+        Kind("cpu_off", 0x514, (*_BOUNDARY, "state", "pc")),  # pc: where the thread is in user space
         Kind("cpu_on", 0x515, (*_BOUNDARY, "off_ns", "ready_ns")),
     ),
     config=(

@@ -135,7 +135,38 @@ class Decoder:
         # A process may execute the file again, or its number be given to another.
         return [self._start(tgid, part, now_ns) for part in np.split(events, begins)[1:]]
 
+    def _set_back(self, events: Array) -> Array:
+        """The events with the boundaries at which a thread had to leave the CPU first at the time when it reached them.
+
+        The kernel looks for other work between a breakpoint and our program, so what the thread then waited would count to
+        the part before the boundary. Where it was when it left tells: at the boundary's own instruction.
+        """
+        entries = events["c"][events["kind"] == self._kinds["entry"]].tolist()
+        bias = entries[0] - next((at for at, (name, _) in self._points.items() if name == "entry"), 0) if entries else 0
+        addresses = {at + bias for at in self._points}
+        times = events["time_ns"].copy()
+        at_breakpoint: dict[int, tuple[int, int]] = {}
+        for number, (tid, kind, c, d) in enumerate(events[["tid", "kind", "c", "d"]].tolist()):
+            name = self._names[kind]
+            if name == "cpu_off":
+                at_breakpoint[tid] = (number, d)
+            elif name in _IN_PROGRAM and tid in at_breakpoint:
+                left, pc = at_breakpoint.pop(tid)
+                # on x86-64 it is behind the breakpoint, which is a byte long
+                known = {c} if name.startswith(("linker", "entry")) else addresses
+                if pc in known or pc - 1 in known:
+                    times[number] = times[left]
+            elif name != "cpu_on":
+                at_breakpoint.pop(tid, None)
+        moved = events.copy()
+        moved["time_ns"] = times
+        # Of one time the leaving comes last: it is behind the boundary.
+        leaving = moved["kind"] == self._kinds["cpu_off"]
+        in_order: Array = moved[np.lexsort((np.arange(len(moved)), leaving, times))]
+        return in_order
+
     def _start(self, tgid: int, events: Array, now_ns: int) -> Start:
+        events = self._set_back(events)
         walk = _Walk(self._points, self._functions, self._until)
         switches = np.isin(events["kind"], [self._kinds["cpu_off"], self._kinds["cpu_on"]])
         for time_ns, kind, a, b, c, d, e in events[~switches][["time_ns", "kind", "a", "b", "c", "d", "e"]].tolist():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import os
 import re
@@ -114,16 +115,20 @@ def test_package_inits_are_what_inittrace_prints(version, flavour):
     if flavour not in targets.flavours_of(version, targets.HOST_ARCH):
         pytest.skip("no C compiler for it here")
     program = targets.build("starter", version, flavour)
-    traced = Traced("--until", "exit", "--", program, env={"GODEBUG": "inittrace=1"})
-    told = INITTRACE.findall(traced.stderr)
-    found = packages(traced.one)
-    assert [name for name, *_ in told] == [each["name"] for each in found]
-    assert len(told) > 15
-    for (name, _, clock, _), each in zip(told, found, strict=True):
-        low, high = interval(clock)
-        # In the emulated machine what is between two readings of the clock takes ten times as long.
-        slack = max(30_000 * (10 if targets.EMULATED else 1), 0.03 * high)
-        assert low - slack <= each["duration_ns"] <= high + slack, (name, clock, each)
+    traced = Traced("--until", "exit", "-n", "3", "--", program, env={"GODEBUG": "inittrace=1"})
+    # Between the runtime's look at the clock and ours a thread may be held up (seen: once in 1500 packages, 40 us), but not
+    # twice at one place: of three starts two have to agree about each package.
+    agreed = collections.Counter()
+    for text, start in zip(re.split(r"^main \d+$", traced.stderr, flags=re.MULTILINE), traced.starts, strict=False):
+        told, found = INITTRACE.findall(text), packages(start)
+        assert [name for name, *_ in told] == [each["name"] for each in found]
+        assert len(told) > 15
+        for (name, _, clock, _), each in zip(told, found, strict=True):
+            low, high = interval(clock)
+            # In the emulated machine what is between two readings of the clock takes ten times as long.
+            slack = max(30_000 * (10 if targets.EMULATED else 1), 0.03 * high)
+            agreed[name] += low - slack <= each["duration_ns"] <= high + slack
+    assert len(traced.starts) == 3 and min(agreed.values()) >= 2, agreed
 
 
 def test_planted_inits():

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import coldstart_overhead
 import flame_svg
 import histogram_record
 import peers
@@ -29,6 +30,7 @@ REACH = {
     "flame_svg": 0.3,
     "perf_parse": 0.2,
     "tail_overhead": 0.3,
+    "coldstart_overhead": 0.1,
 }
 PARTS: tuple[Callable[[], dict[str, Any] | list[dict[str, Any]]], ...] = (
     ring_cpu_per_event.run,
@@ -41,6 +43,7 @@ PARTS: tuple[Callable[[], dict[str, Any] | list[dict[str, Any]]], ...] = (
     flame_svg.run,
     perf_parse.run,
     peers.tail_overhead,
+    coldstart_overhead.run,
 )
 
 

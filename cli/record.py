@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 
@@ -32,6 +33,9 @@ def command(
     for stem in stems:
         if stem not in known:
             raise UsageError(f"there is no probe {printable(stem)!r}", f"these are: {', '.join(known)}")
+        if importlib.import_module(f"gotrace.probes.{stem}").PROBE.of_starts:
+            hint = f"gotrace {stem} -o {printable(output)} -- COMMAND"
+            raise UsageError(f"the probe {stem!r} is for starts of a program, not for one that runs", hint)
 
     def import_the_rest() -> None:
         import gotrace.cli._recorder  # noqa: F401
@@ -50,7 +54,6 @@ def command(
 
 
 def _stems() -> list[str]:
-    import importlib
     import pkgutil
 
     return sorted(info.name for info in pkgutil.iter_modules(importlib.import_module("gotrace.probes").__path__))

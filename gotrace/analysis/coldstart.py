@@ -262,7 +262,7 @@ class _Walk:
         self._first_state = self._first_state or mark
 
     def _on_open(self, _: int, before: Sums, begin_ns: int, result: int) -> None:
-        mark = Mark(begin_ns, before, timeline.LINKER, "")
+        mark = Mark(max(begin_ns, self.marks[-1].time_ns), before, timeline.LINKER, "")
         self.marks.append(mark)
         self._opens.append(_Open(mark, not result >> 63))
 

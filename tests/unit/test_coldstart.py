@@ -1,0 +1,298 @@
+"""Starts from events that nobody sent: every rule of the analysis by itself."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gotrace.analysis.coldstart import Decoder, Until, package_of
+from gotrace.analysis.start_summary import changes, median_interval, summary
+from gotrace.analysis.timeline import Start, folded, merged, package_inits
+from gotrace.kernel.ring import wire_dtype
+from gotrace.probes.coldstart import PROBE
+
+KINDS = {kind.name: kind.number for kind in PROBE.kinds}
+POINTS = {
+    0x1000: ("entry", "the entry point"),
+    0x2000: ("runtime.args", "runtime.rt0_go"),
+    0x2008: ("runtime.schedinit", "runtime.rt0_go"),
+    0x3000: ("runtime.mallocinit", "runtime.schedinit"),
+    0x4000: ("runtime.main", "runtime.main"),
+    0x4100: ("runtime.gcenable", "runtime.gcenable"),
+    0x5000: ("main.main", "main.main"),
+    0x6000: ("package inits", "runtime.doInit1"),
+}
+FUNCTIONS = {0xA0: "runtime.init.0", 0xB0: "example.com/shop/db.init", 0xB8: "example.com/shop/db.init.0"}
+PID, T0 = 77, 1_000_000
+TO_EXIT = Until()
+U64 = 1 << 64
+
+
+class Events:
+    """Builds events of one process; times in ns since execve's entry."""
+
+    def __init__(self, pid=PID):
+        self.pid, self.rows = pid, []
+
+    def add(self, kind, at, c=0, d=0, e=0, tid=None, sums=(0, 0, 0)):
+        minor, major, pages = sums
+        a, b = self.pid | pages << 32, minor | major << 32
+        self.rows.append((T0 + at, tid or self.pid, KINDS[kind], 0, a, b, c % U64, d % U64, e % U64))
+        return self
+
+    def raw(self, kind, at, *words):
+        self.rows.append((T0 + at, self.pid, KINDS[kind], 0, *(list(words) + [0] * 5)[:5]))
+        return self
+
+    def array(self):
+        return np.array(self.rows, wire_dtype())
+
+    def begin(self, linker=False):
+        self.add("exec", 100, T0, T0 - 40, sums=(1, 0, 0)).add("exec_wait", 100, 10, 5)
+        if linker:
+            return self
+        return self.add("entry", 150, 0x1000, sums=(3, 0, 0))
+
+    def to_main(self):
+        self.begin()
+        for at, address in ((170, 0x2000), (180, 0x2008), (200, 0x3000), (300, 0x4000)):
+            self.add("step", at, address, sums=(at // 10, 0, 0))
+        self.add("init", 310, 0 | 1 << 32, 0xA0).add("init", 330, 1 | 1 << 32)
+        self.add("step", 340, 0x4100)
+        self.add("init", 400, 0 | 2 << 32, 0xB0, 1 << 20).add("init", 450, 1 | 2 << 32, 0xB8, 1 << 20)
+        self.add("init", 600, 2 | 2 << 32, 0, (1 << 20) + (128 << 10), sums=(90, 2, 7))
+        return self.add("step", 640, 0x5000, sums=(95, 2, 7))
+
+
+def decoded(events, until=TO_EXIT, now=0, points=POINTS):
+    decoder = Decoder(KINDS, points, FUNCTIONS, until)
+    return decoder.feed(events.array(), now) + decoder.feed(events.array()[:0], now) + decoder.close(T0 + 10_000)
+
+
+def one(events, **how):
+    (start,) = decoded(events, **how)
+    return start
+
+
+def names(start, depth=1):
+    return [row.name for row in start.rows if row.depth == depth and row.stage != "before exec"]
+
+
+def row(start, name):
+    (found,) = [each for each in start.rows if each.name == name]
+    return found
+
+
+def test_a_whole_start():
+    start = one(Events().to_main().add("exited", 1000, 3 << 8, sums=(99, 2, 7)))
+    assert names(start) == [
+        *("loading the program", "to its first instruction", "entry", "args", "schedinit", "mallocinit"),
+        *(
+            "to its first init",
+            "runtime",
+            "between packages",
+            "gcenable",
+            "example.com/shop/db",
+            "to main.main",
+            "to its end",
+        ),
+    ]
+    assert names(start, 2) == ["runtime.init.0", "example.com/shop/db.init", "example.com/shop/db.init.0"]
+    assert (start.total_ns, start.ended, start.exit_code, start.unattributed_ns) == (1000, "exit 3", 3, 0)
+    db = row(start, "example.com/shop/db")
+    assert (db.begin_ns, db.duration_ns, db.major_faults, db.pages_read, db.heap_bytes) == (400, 200, 2, 7, 128 << 10)
+    assert row(start, "example.com/shop/db.init").heap_bytes is None  # too little to be told
+    loading = row(start, "loading the program")
+    assert (loading.runnable_ns, loading.blocked_ns, loading.minor_faults) == (10, 5, 1)
+    assert [(each.name, each.begin_ns, each.duration_ns) for each in start.rows if each.stage == "before exec"] == [
+        *(("", -40, 40), ("fork to execve", -40, 40)),
+    ]
+    assert [each.name for each in package_inits(start)] == ["runtime", "example.com/shop/db"]
+
+
+@pytest.mark.parametrize(
+    ("until", "total", "ended"),
+    [
+        (Until("main"), 640, "main.main"),
+        (Until("listen"), 700, "listen"),
+        (Until(), 1000, "killed by signal 9"),
+        (Until("", 500), 500, "the time that was asked for"),
+        (Until("first-gc"), 550, "the first GC"),
+    ],
+)
+def test_ends(until, total, ended):
+    events = Events().to_main().add("listen", 700).add("accept", 800).add("exited", 1000, 9)
+    events.add("gc_begin", 420, 0, 1 << 20).raw("gc_clock", 550, PID, T0 + 430, T0 + 440, T0 + 500, T0 + 520)
+    events.add("gc_end", 550, 30, 1 << 19)
+    start = one(events, until=until)
+    assert (start.total_ns, start.ended) == (total, ended)
+    assert sum(each.duration_ns for each in start.rows if each.depth == 0 and each.stage != "before exec") == total
+    if total >= 550:
+        assert (start.gc.asked_ns, start.gc.begin_ns, start.gc.end_ns) == (420, 430, 550)
+        assert (start.gc.trigger, start.gc.pauses_ns) == ("heap", (10, 20))
+    # the live heap says nothing of a package in which a collection ended
+    assert all(each.heap_bytes is None for each in start.rows)
+
+
+def test_replaced_and_executed_again():
+    events = Events().to_main().add("replaced", 700)
+    second = Events().to_main()
+    for at, tid, kind, cpu, a, b, c, d, e in second.rows:
+        events.rows.append((at + 5000, tid, kind, cpu, a, b, c + 5000 * (kind == KINDS["exec"]), d, e))
+    first, again = decoded(events)
+    assert first.ended == "another execve" and again.ended == "still starting" and again.exec_ns == T0 + 5000
+
+
+def test_libraries():
+    events = Events().begin(linker=True)
+    events.add("linker_entry", 150, 0x7000).add("linker_state", 200, 0x7100)
+
+    def opens(begin, end, path, result):
+        events.add("open", end, T0 + begin, result)
+        text = path.encode()
+        for part, at in enumerate(range(0, len(text), 31)):
+            chunk = text[at : at + 31].ljust(32, b"\0")
+            events.raw("name", end, PID | part << 32, *(int.from_bytes(chunk[i : i + 8], "little") for i in (0, 8, 16, 24)))
+
+    opens(210, 215, "/nowhere/libc.so.6", -2)
+    opens(216, 220, "/etc/ld.so.cache", 3)
+    events.add("map", 222, 3, 5000).add("close", 225, 3)
+    opens(230, 232, "/first/tried/libc.so.6", -2)
+    opens(233, 240, "/a/very/long/path/to/the/library/that/is/meant/libc.so.6", 3)
+    events.add("map", 250, 3, 2 << 20).add("map", 255, 3, 1 << 20).add("close", 260, 3)
+    events.add("linker_state", 300, 0x7104).add("entry", 330, 0x1000).add("step", 340, 0x5000)
+    start = one(events, until=Until("main"))
+    linker = [each for each in start.rows if each.stage == "dynamic linker" and each.depth == 1]
+    assert [(each.name, each.begin_ns, each.detail) for each in linker] == [
+        ("start-up", 150, ""),
+        ("between libraries", 200, ""),
+        ("libc.so.6, not found", 210, "1 failed tries"),
+        ("/etc/ld.so.cache", 216, "4.88 KiB mapped"),
+        ("between libraries", 225, ""),
+        ("/a/very/long/path/to/the/library/that/is/meant/libc.so.6", 230, "1 failed tries, 2.00 MiB mapped"),
+        ("relocation", 260, ""),
+        ("constructors", 300, ""),
+    ]
+    assert row(start, "C start-up").begin_ns == 330
+
+
+def test_off_the_cpu():
+    """The main thread until main.main, the whole process from then on."""
+    events = Events().to_main()
+    events.add("cpu_off", 410, 1).add("cpu_on", 440, T0 + 410, T0 + 430)
+    events.add("cpu_on", 412, 0, T0 + 412, tid=78).add("cpu_off", 700, 1, tid=78)  # another thread: does not count yet
+    events.add("cpu_off", 650, 0).add("cpu_on", 720, T0 + 650, T0 + 650)
+    events.add("cpu_off", 730, 2).add("cpu_on", 760, T0 + 730, T0 + 750, tid=78)
+    events.add("exited", 800, 0)
+    start = one(events)
+    first = row(start, "example.com/shop/db.init")
+    assert (first.on_cpu_ns, first.runnable_ns, first.blocked_ns) == (20, 10, 20)
+    # 700..720 the main thread waits for a CPU while the other sleeps, 730..760 nobody has one
+    last = row(start, "to its end")
+    assert (last.runnable_ns, last.blocked_ns) == (20, 30)
+
+
+def test_absence_without_an_end():
+    events = Events().to_main().add("cpu_off", 410, 0).add("exited", 800, 0)
+    start = one(events)
+    assert row(start, "example.com/shop/db.init").runnable_ns == 40  # until the next function begins
+    assert "the beginning only" in start.notes[0]
+
+
+def test_thread_that_leaves_at_a_breakpoint():
+    """It was at the boundary when it left, though the boundary's own time is later."""
+    events = Events().to_main()
+    events.add("cpu_off", 380, 0, 0x6001).add("cpu_on", 399, T0 + 380, T0 + 380).add("exited", 800, 0)
+    start = one(events)
+    assert row(start, "example.com/shop/db").begin_ns == 380
+    assert row(start, "example.com/shop/db").runnable_ns == 19 and row(start, "gcenable").runnable_ns == 0
+    events = Events().to_main()
+    events.add("cpu_off", 380, 0, 0x9999).add("cpu_on", 399, T0 + 380, T0 + 380).add("exited", 800, 0)
+    assert row(one(events), "example.com/shop/db").begin_ns == 400
+
+
+def test_low_detail():
+    points = {at: point for at, point in POINTS.items() if point[1] not in ("runtime.rt0_go", "runtime.schedinit")}
+    start = one(Events().to_main().add("exited", 800, 0), points=points)
+    assert "undivided (low detail)" in names(start) and "mallocinit" not in names(start)
+
+
+def test_packages():
+    assert package_of("example.com/a.b/c.init.0") == "example.com/a.b/c"
+    assert package_of("gopkg.in/yaml%2ev3.init") == "gopkg.in/yaml%2ev3"
+    assert package_of("runtime.init.5") == "runtime"
+
+
+times = st.lists(st.integers(101, 2000), max_size=30)
+kinds = st.sampled_from(
+    ["step", "init", "cpu_off", "cpu_on", "listen", "accept", "gc_begin", "gc_end", "open", "close", "entry"]
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            kinds,
+            st.integers(101, 2000),
+            st.sampled_from([*POINTS, 0, 1, 1 << 32, (1 << 32) + 1]),
+            st.sampled_from([0, 0xA0, 0x6001, 5]),
+            st.sampled_from([PID, 78, 79]),
+        ),
+        max_size=40,
+    )
+)
+def test_rows_add_up_whatever_comes(rows):
+    events = Events().begin()
+    for kind, at, c, d, tid in rows:
+        events.add(kind, at, c, T0 + at if kind == "cpu_on" else d, tid=tid)
+    start = one(events.add("exited", 2100, 0))
+    whole = [each for each in start.rows if each.depth == 0 and each.stage != "before exec"]
+    assert start.total_ns == 2100 and sum(each.duration_ns for each in whole) + start.unattributed_ns == 2100
+    assert start.unattributed_ns == 0
+    assert all(min(each.duration_ns, each.on_cpu_ns, each.runnable_ns, each.blocked_ns) >= 0 for each in start.rows)
+    for stage in whole:
+        for rows_ in (merged(start), folded(start)):
+            parts = [each for each in rows_ if each.stage == stage.stage and each.depth == 1]
+            of_stage = [each for each in rows_ if each.stage == stage.stage and each.depth == 0]
+            assert sum(each.duration_ns for each in parts) == sum(each.duration_ns for each in of_stage)
+
+
+def starts_of(*totals):
+    base = one(Events().to_main(), until=Until("main"))
+    scaled = []
+    for total in totals:
+        rows = [dataclasses.replace(each, duration_ns=round(each.duration_ns * total / 640)) for each in base.rows]
+        scaled.append(Start(PID, T0, total, "main.main", tuple(rows)))
+    return scaled
+
+
+def test_many_starts():
+    found = summary(starts_of(640, 650, 630, 645, 655, 6400))
+    total = found.parts[0]
+    assert (total.name, total.count, total.median) == ("total", 6, 647.5)
+    assert total.low <= total.median <= total.high
+    (outlier,) = found.outliers
+    assert outlier.number == 5 and outlier.name == "example.com/shop/db"
+    assert found.slow_first == 0
+    assert summary(starts_of(2000, 640, 650)).slow_first == pytest.approx(2000 / 645)
+    assert median_interval(np.array([5])) == (5.0, 5.0)
+
+
+def test_changes():
+    found = {(each.stage, each.name): each for each in changes(starts_of(*range(640, 660)), starts_of(*range(1280, 1300)))}
+    total = found["", "total"]
+    assert total.difference == 640 and total.certain and total.low > 600
+    same = changes(starts_of(*range(640, 660)), starts_of(*range(640, 660)))
+    assert not any(each.certain for each in same)
+    before = starts_of(640)
+    gone = [dataclasses.replace(before[0], rows=tuple(each for each in before[0].rows if each.name != "args"))]
+    (args,) = [each for each in changes(before, gone) if each.name == "args"]
+    assert args.after is None and args.before == 10
+    assert [each.name for each in changes(before, gone)].index("args") == [
+        each.name for each in changes(before, before)
+    ].index("args")

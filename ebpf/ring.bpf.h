@@ -68,8 +68,8 @@ static __always_inline void emit(u16 kind, u64 time_ns, u64 a, u64 b, u64 c, u64
 }
 
 #ifdef TASK_REGISTERS
-static void *(*current_task)(void) = (void *)158;	/* BPF_FUNC_get_current_task_btf */
-static void *(*registers_of)(void *task) = (void *)175; /* BPF_FUNC_task_pt_regs */
+static void *(*current_task)(void)__maybe_unused = (void *)158;	      /* BPF_FUNC_get_current_task_btf */
+static void *(*registers_of)(void *task)__maybe_unused = (void *)175; /* BPF_FUNC_task_pt_regs */
 
 #define USER_WORD(regs, NAME) kernel_word(&NAME((struct pt_regs *)(regs)))
 

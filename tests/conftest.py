@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -229,3 +230,40 @@ def matrix() -> tuple[str, ...]:
         (program, version, "stripped", targets.HOST_ARCH) for version in targets.MATRIX for program in ("gcload", "nongc")
     )
     return targets.MATRIX
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A headless Chromium."""
+    from selenium import webdriver
+
+    chromium, driver_path = shutil.which("chromium"), shutil.which("chromedriver")
+    assert chromium and driver_path, "no Chromium: scripts/setup test installs it where apt is there"
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    home = tmp_path_factory.mktemp("browser")
+    for argument in ("--headless=new", "--disable-dev-shm-usage", "--window-size=1280,900", f"--user-data-dir={home}"):
+        options.add_argument(argument)
+    if os.geteuid() == 0:
+        options.add_argument("--no-sandbox")  # without it Chromium refuses to be root
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(driver_path))
+    yield driver
+    driver.quit()
+
+
+# Names that would do harm in a picture, a page or a terminal.
+HOSTILE = [
+    "</script><script>alert(1)</script>",
+    "]]><b>",
+    "<![CDATA[x]]>",
+    '"><img src=x onerror=alert(1)>',
+    "'&amp;&#0;&bogus;",
+    "nul\0bell\x07esc\x1b[31m",
+    "\u202egnp.exe\u2066",
+    "\ud800\udcff\ufffe\uffff",
+    "{title}{0}%s%n",
+    "-->",
+    "</title></svg></body>",
+    "",
+]

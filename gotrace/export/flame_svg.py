@@ -11,7 +11,6 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ import numpy.typing as npt
 
 from gotrace.analysis.flame import SUFFIXES, Boxes, Difference, Numbers, Profile, layout
 from gotrace.analysis.stacks import INLINED, KERNEL
+from gotrace.export.picture import PAGE_HEAD, cut, escaped
 from gotrace.text import bytes_text, duration_text, printable
 
 Graph = Profile | Boxes | Difference
@@ -73,8 +73,8 @@ def html(graph: Graph, title: str, subtitle: str = "", *, counted: str = "sample
     """A page with the flame graph and a table of the functions that weigh most by themselves."""
     graph = _drawable(graph)
     return _PAGE.format(
-        title=_escaped(title),
-        subtitle=_escaped(subtitle),
+        title=escaped(title),
+        subtitle=escaped(subtitle),
         picture="".join(_picture(graph, "", "", counted)),
         table="".join(_table(graph)),
     )
@@ -82,10 +82,6 @@ def html(graph: Graph, title: str, subtitle: str = "", *, counted: str = "sample
 
 def _drawable(graph: Graph) -> Boxes | Difference:
     return layout(graph) if isinstance(graph, Profile) else graph
-
-
-def _escaped(text: str) -> str:
-    return markup.escape(printable(text))
 
 
 def _picture(graph: Boxes | Difference, title: str, subtitle: str, counted: str) -> Iterator[str]:
@@ -112,9 +108,9 @@ def _picture(graph: Boxes | Difference, title: str, subtitle: str, counted: str)
         yield f'<text class="note" x="{WIDTH // 2}" y="{y - 6}" text-anchor="middle">{_fitting_line(subtitle)}</text>\n'
     yield from _legend(graph, y + 4)
     for line, note in enumerate(notes):
-        yield f'<text class="note" x="{_MARGIN}" y="{y + 34 + 16 * line}">{_escaped(note)}</text>\n'
+        yield f'<text class="note" x="{_MARGIN}" y="{y + 34 + 16 * line}">{escaped(note)}</text>\n'
     if not total:
-        words = f"There were no {_escaped(counted)}."
+        words = f"There were no {escaped(counted)}."
         yield f'<text class="title" x="{WIDTH // 2}" y="{first + 30}" text-anchor="middle">{words}</text>\n</svg>\n'
         return
     for control, words, right in (("reset", "Reset zoom", 110), ("search", "Search", 0)):
@@ -153,30 +149,17 @@ def _shown(name: str) -> str:
     return printable(name)
 
 
-def _cells(char: str) -> int:
-    """How wide a character is at most, in characters of Latin."""
-    return 1 if char < "\u1100" else 2
-
-
-def _cut(text: str, room: int) -> str:
-    """``text``, or its beginning with two dots, in no more than ``room`` cells."""
-    if sum(map(_cells, text)) <= room:
-        return text
-    ends = accumulate(map(_cells, text))
-    return text[: sum(end <= room - 2 for end in ends)] + ".."
-
-
 def _fitting(name: str, width: float) -> str:
     """As much of ``name`` as there is room for; empty if that is next to nothing. The script has its like."""
     room = int((width - 4) / _CHAR)
     if room < 3:
         return ""
-    whole = _cut(name, room)
-    return whole if whole == name else _cut(_PATH.sub("", name), room)
+    whole = cut(name, room)
+    return whole if whole == name else cut(_PATH.sub("", name), room)
 
 
 def _fitting_line(text: str, char: float = _CHAR) -> str:
-    return markup.escape(_cut(printable(text), int((WIDTH - 2 * _MARGIN) / char)))
+    return markup.escape(cut(printable(text), int((WIDTH - 2 * _MARGIN) / char)))
 
 
 def _left_out(boxes: Boxes, drawn: Numbers) -> Iterator[str]:
@@ -256,7 +239,7 @@ def _shares(weights: Numbers, total: np.int64) -> npt.NDArray[np.float64]:
 def _details(graph: Boxes | Difference, drawn: Numbers, counted: str) -> Iterator[str]:
     """What is told about each box. No " (" may be in it: the script takes what is before the last one for the name."""
     boxes = graph.boxes if isinstance(graph, Difference) else graph
-    counted = _escaped(counted).replace("(", "")
+    counted = escaped(counted).replace("(", "")
     shares = _shares(boxes.weight, boxes.weight[0])[drawn]
     for place, count, weight, share in zip(
         drawn.tolist(), boxes.count[drawn].tolist(), boxes.weight[drawn].tolist(), shares.tolist(), strict=True
@@ -272,7 +255,7 @@ def _details(graph: Boxes | Difference, drawn: Numbers, counted: str) -> Iterato
 def _weight(weight: int, unit: str) -> str:
     if unit == "nanoseconds":
         return duration_text(weight)
-    return bytes_text(weight) if unit == "bytes" else f"{weight:,} {_escaped(unit).replace('(', '')}"
+    return bytes_text(weight) if unit == "bytes" else f"{weight:,} {escaped(unit).replace('(', '')}"
 
 
 def _percent(share: float) -> str:
@@ -305,7 +288,7 @@ def _table(graph: Boxes | Difference) -> Iterator[str]:
         cells += [_weight(inclusive, boxes.unit), _percent(inclusive / total)]
         if isinstance(graph, Difference):
             cells += [_percent(before[name] / max(int(graph.before[0]), 1)), f"{100 * change[name]:+.2f} points"]
-        yield f"<tr><td>{_escaped(boxes.names[name])}</td>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>\n"
+        yield f"<tr><td>{escaped(boxes.names[name])}</td>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>\n"
     yield "</table>\n"
 
 
@@ -365,27 +348,15 @@ svg.flame .boxes g:hover rect {stroke: #ffffff}
 }
 """
 
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<meta name="color-scheme" content="light dark">
-<title>{title}</title>
-<style>
-body {{font: 15px system-ui, "Segoe UI", "DejaVu Sans", sans-serif; margin: 1.5em auto; max-width: 1240px; padding: 0 1em;
-background: #fcfcfa; color: #1c1c22}}
-h1 {{font-size: 1.3em; margin: 0; overflow-wrap: anywhere}}
-h2 {{font-size: 1.05em; margin: 1.6em 0 0.4em}}
-p {{margin: 0.3em 0 1em; color: #5b5b66; overflow-wrap: anywhere}}
-svg {{width: 100%; height: auto; display: block}}
-table {{border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums}}
+_PAGE = (
+    PAGE_HEAD
+    + """p {{margin: 0.3em 0 1em; color: #5b5b66; overflow-wrap: anywhere}}
+table {{font-size: 13px}}
 th, td {{text-align: right; padding: 0.25em 0.8em; border-bottom: 1px solid #8883; white-space: nowrap}}
 th {{font-weight: 600; color: #5b5b66}}
 th:first-child, td:first-child {{text-align: left; white-space: normal; overflow-wrap: anywhere; padding-left: 0}}
 td:first-child {{font-family: ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", "Liberation Mono", monospace}}
 @media (prefers-color-scheme: dark) {{
-body {{background: #17181c; color: #e4e4ea}}
 p, th {{color: #a3a3ae}}
 }}
 </style>
@@ -396,3 +367,4 @@ p, th {{color: #a3a3ae}}
 {picture}{table}</body>
 </html>
 """
+)

@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import median_low
 
 from gotrace.analysis.timeline import BEFORE, UNATTRIBUTED, FirstGc, Row, Start, is_short
+from gotrace.export.picture import PAGE_HEAD, cells, cut, escaped
 from gotrace.text import bytes_text, duration_text, printable
 
 WIDTH = 1200  # pixels, as all that follow
@@ -42,7 +43,7 @@ def html(starts: Sequence[Start], title: str) -> str:
     """A page with the waterfall and a table of all its lines, which can be sorted."""
     scene = _Scene(starts)
     return _PAGE.format(
-        title=_escaped(title), picture="".join(_picture(scene, title, headed=False)), table="".join(_table(scene))
+        title=escaped(title), picture="".join(_picture(scene, title, headed=False)), table="".join(_table(scene))
     )
 
 
@@ -258,29 +259,12 @@ class _Axis:
             yield self.x(count * step * 1e6), f"{count * step:,.{digits}f} ms"
 
 
-def _escaped(text: str) -> str:
-    return markup.escape(printable(text))
-
-
-def _cells(text: str) -> int:
-    """How wide a text is at most, in characters of Latin."""
-    return sum(1 if char < "\u1100" else 2 for char in text)
-
-
-def _cut(text: str, room: int) -> str:
-    """``text``, or its beginning with two dots, in no more than ``room`` cells."""
-    if _cells(text) <= room:
-        return text
-    ends = accumulate(map(_cells, text))
-    return text[: sum(end <= room - 2 for end in ends)] + ".."
-
-
 def _fitting(name: str, room: int) -> str:
     """As much of ``name`` as there is room for: the end of a path tells more than its beginning."""
     shown = name
-    while _cells(shown) > room and "/" in shown.removeprefix("../"):
+    while cells(shown) > room and "/" in shown.removeprefix("../"):
         shown = "../" + shown.removeprefix("../").partition("/")[2]
-    return _cut(shown, room) if _cells(shown) > 6 else _cut(name, room)
+    return cut(shown, room) if cells(shown) > 6 else cut(name, room)
 
 
 def _paragraphs(texts: Iterable[str]) -> list[str]:
@@ -291,9 +275,9 @@ def _paragraphs(texts: Iterable[str]) -> list[str]:
         line = ""
         for word in printable(text).split():
             joined = f"{line} {word}".lstrip()
-            if _cells(joined) > room:
+            if cells(joined) > room:
                 lines += [line] if line else []
-                joined = _cut(word, room)
+                joined = cut(word, room)
             line = joined
         lines += [line] if line else []
     return lines
@@ -384,15 +368,15 @@ def _picture(scene: _Scene, title: str, *, headed: bool) -> Iterator[str]:
     height = bottom + foot
     yield (
         f'<svg xmlns="http://www.w3.org/2000/svg" version="1.1" class="waterfall" width="{WIDTH}" height="{height}"'
-        f' viewBox="0 0 {WIDTH} {height}" role="group" aria-label="{_escaped(title)}" data-first="{first}"'
+        f' viewBox="0 0 {WIDTH} {height}" role="group" aria-label="{escaped(title)}" data-first="{first}"'
         f' data-pitch="{scene.pitch}" data-bar="{scene.bar}" data-alone-pitch="{_PITCH}" data-alone-bar="{_BAR}"'
         f' data-foot="{foot}" data-reference="{scene.median}">\n'
         f'<style type="text/css"><![CDATA[\n{_STYLE}]]></style>\n'
         f'<rect class="ground" x="0" y="0" width="{WIDTH}" height="{height}"/>\n'
     )
     if headed:
-        cut = markup.escape(_cut(printable(title), int((WIDTH - 2 * _MARGIN) / 8.6)))
-        yield f'<text class="title" x="{_MARGIN}" y="26">{cut}</text>\n'
+        heading = markup.escape(cut(printable(title), int((WIDTH - 2 * _MARGIN) / 8.6)))
+        yield f'<text class="title" x="{_MARGIN}" y="26">{heading}</text>\n'
     for which, lines in abouts.items():
         yield f'<g class="about{" hidden" * bool(which)}" data-run="{which}">{_prose(lines, 20 + 26 * headed)}</g>\n'
     if scene.lines:
@@ -473,7 +457,7 @@ def _picker(scene: _Scene, y: int) -> Iterator[str]:
             else "all that are drawn"
         )
         yield (
-            f'<g class="chip" data-run="{which}"><title>{_escaped(told)}</title>'
+            f'<g class="chip" data-run="{which}"><title>{escaped(told)}</title>'
             f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="20" rx="4"/>'
             f'<text x="{x + width / 2:.1f}" y="{y + 14}" text-anchor="middle">{words}</text></g>'
         )
@@ -603,7 +587,7 @@ def _told(scene: _Scene, line: _Line, number: int, sums: _Sums, count: int = 1) 
         told.append(f"live heap {_growth(sums.heap)}")
     if sums.details and line.kind != "fold":
         told.append(sums.details)
-    return "\n".join(map(_escaped, told))
+    return "\n".join(map(escaped, told))
 
 
 def _extents(scene: _Scene, line: _Line) -> Iterator[str]:
@@ -633,7 +617,7 @@ class _Mark:
 
     @property
     def extent(self) -> tuple[float, float]:
-        width = _cells(self.words) * _CHAR + 8
+        width = cells(self.words) * _CHAR + 8
         return (self.x - width, self.x) if self.to_left else (self.x, self.x + width)
 
 
@@ -676,7 +660,7 @@ def _labelled(scene: _Scene, number: int) -> list[_Mark]:
     to_right: list[_Mark] = []
     for kind, begin, end, words, more in sorted(_marks_of(scene.starts[number]), key=lambda each: -each[1]):
         x, last = scene.axis.x(begin), min(scene.axis.x(end), _RIGHT)
-        mark = _Mark(kind, x, max(last - x, 0), _cut(words, 90), more)
+        mark = _Mark(kind, x, max(last - x, 0), cut(words, 90), more)
         if mark.extent[1] > WIDTH - 2 or any(x < each.x < mark.extent[1] for each in to_left):
             to_left.append(replace(mark, to_left=True))
         else:
@@ -705,7 +689,7 @@ def _drawn_mark(mark: _Mark, y: int, first: int, bottom: int) -> Iterator[str]:
 
 
 def _escaped_lines(text: str) -> str:
-    return "\n".join(map(_escaped, text.split("\n")))
+    return "\n".join(map(escaped, text.split("\n")))
 
 
 _Cell = tuple[str, "float | None"]  # what is shown, and what it is sorted by
@@ -772,13 +756,13 @@ def _table(scene: _Scene) -> Iterator[str]:
     yield "</tr></thead>\n<tbody>\n"
     for line in lines:
         depth = min(len(line.path), 3) - 1
-        yield f'<tr><th scope="row" class="level{depth}">{_escaped(line.name)}</th>'
+        yield f'<tr><th scope="row" class="level{depth}">{escaped(line.name)}</th>'
         yield f"<td>{markup.escape(_fitting(printable(line.path[-2]), 26)) if depth else ''}</td>"
         divided = any(sums.divided for sums in line.sums.values())
         for head, cell in columns:
             # What is not known of it is not 0.
             shown, value = cell(line) if divided or head in _OF_TIME else ("", 0)
-            yield f"<td>{_escaped(shown)}</td>" if value is None else f'<td data-value="{_number(value)}">{shown}</td>'
+            yield f"<td>{escaped(shown)}</td>" if value is None else f'<td data-value="{_number(value)}">{shown}</td>'
         yield "</tr>\n"
     yield "</tbody>\n</table>\n</div>\n"
 
@@ -858,21 +842,12 @@ svg.waterfall .marks text.gc {fill: #c3aaf0}
 }
 """
 
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<meta name="color-scheme" content="light dark">
-<title>{title}</title>
-<style>
-body {{font: 15px system-ui, "Segoe UI", "DejaVu Sans", sans-serif; margin: 1.5em auto; max-width: 1240px; padding: 0 1em;
-background: #fcfcfa; color: #1c1c22}}
-h1 {{font-size: 1.3em; margin: 0 0 0.2em 0.6em; overflow-wrap: anywhere}}
-h2 {{font-size: 1.05em; margin: 1.6em 0 0.4em 0.7em}}
-svg {{width: 100%; height: auto; display: block}}
+_PAGE = (
+    PAGE_HEAD
+    + """h1 {{margin: 0 0 0.2em 0.6em}}
+h2 {{margin-left: 0.7em}}
 .wide {{overflow-x: auto; margin: 0 0.8em}}
-table {{border-collapse: collapse; font-size: 12px; font-variant-numeric: tabular-nums}}
+table {{font-size: 12px}}
 caption {{text-align: left; color: #5b5b66; font-size: 13px; padding-bottom: 0.6em}}
 th, td {{text-align: right; padding: 0.25em 0.45em; border-bottom: 1px solid #8883; white-space: nowrap}}
 thead th {{font-weight: 600; color: #5b5b66; vertical-align: bottom}}
@@ -889,7 +864,6 @@ th[aria-sort] button {{text-decoration: none}}
 th[aria-sort="descending"] button::after {{content: " \\25be"}}
 th[aria-sort="ascending"] button::after {{content: " \\25b4"}}
 @media (prefers-color-scheme: dark) {{
-body {{background: #17181c; color: #e4e4ea}}
 caption, thead th {{color: #a3a3ae}}
 }}
 </style>
@@ -899,3 +873,4 @@ caption, thead th {{color: #a3a3ae}}
 {picture}{table}</body>
 </html>
 """
+)

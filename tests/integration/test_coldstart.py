@@ -19,6 +19,7 @@ import pytest
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 
+import groundtruth
 import targets
 from conftest import GOTRACE, until
 
@@ -601,3 +602,22 @@ def test_compare(gotrace, tmp_path):
     text = gotrace("coldstart", "compare", *paths).stdout
     assert text.startswith("A: ") and "95 % interval" in text
     assert gotrace("coldstart", "compare", paths[0], str(tmp_path / "none")).returncode == 1
+
+
+def test_perfetto_has_every_row(tmp_path):
+    trace = tmp_path / "start.perfetto"
+    start = Traced("--until", "500ms", "-o", trace, "--", targets.build("starter"), "-listen").one
+    timeline = groundtruth.Timeline(trace)
+    begin = start["monotonic_ns"]
+    told = [
+        (name or "", first - begin, last - first, depth) for name, first, last, depth, _ in timeline.slices["cold start"]
+    ]
+    rows = [
+        (each["name"] or each["stage"], each["begin_ns"], each["duration_ns"], each["depth"])
+        for each in start["rows"]
+        if each["stage"] != "before exec"
+    ]
+    assert set(rows) <= set(told)
+    assert timeline.instants["cold start"] == [("listen", begin + start["listen_ns"])]
+    (gc,) = timeline.slices["GC"]
+    assert gc[1:3] == (begin + start["gc"]["begin_ns"], begin + start["gc"]["end_ns"])

@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import subprocess
-from collections import defaultdict
 
 import numpy as np
 import pytest
 
+import groundtruth
 import targets
 from conftest import GOTRACE
 from gotrace.recording import format as form
@@ -122,68 +122,9 @@ def test_histograms_in_hdrh(recorded):
     assert f"Total count    = {len(totals):>12}]" in recorded.export("hgrm").read_text()
 
 
-class Timeline:
-    """What Perfetto's own descriptors read in a trace: slices and counters by the name of their track."""
-
-    def __init__(self, path):
-        from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as pb
-
-        trace = pb.Trace.FromString(path.read_bytes())
-        self.tracks, self.slices, self.counters = {}, defaultdict(list), defaultdict(list)
-        self.clocks, self.parents = {}, {}
-        events = []
-        for packet in trace.packet:
-            assert packet.trusted_packet_sequence_id == 1
-            # every number we gave a field is one that Perfetto knows, with the type it has there
-            assert pb.TracePacket.FromString(packet.SerializeToString()) == packet
-            assert not self.unknown(packet)
-            if packet.HasField("clock_snapshot"):
-                self.clocks = {clock.clock_id: clock.timestamp for clock in packet.clock_snapshot.clocks}
-                assert packet.clock_snapshot.primary_trace_clock == pb.BUILTIN_CLOCK_MONOTONIC
-            elif packet.HasField("track_descriptor"):
-                told = packet.track_descriptor
-                self.parents[told.uuid] = told.parent_uuid
-                self.tracks[told.uuid] = (
-                    told.name
-                    or (told.HasField("thread") and f"thread {told.thread.tid}")
-                    or f"process {told.process.pid} {told.process.process_name}"
-                )
-            elif packet.HasField("track_event"):
-                events.append(packet)
-            else:
-                assert packet.trace_packet_defaults.timestamp_clock_id == pb.BUILTIN_CLOCK_MONOTONIC
-        events.sort(key=lambda packet: packet.timestamp)  # stable, as trace_processor does
-        open_ = defaultdict(list)
-        for packet in events:
-            event = packet.track_event
-            track = self.tracks[event.track_uuid]
-            if event.type == pb.TrackEvent.TYPE_COUNTER:
-                self.counters[track].append((packet.timestamp, event.counter_value))
-            elif event.type == pb.TrackEvent.TYPE_SLICE_BEGIN:
-                about = {
-                    a.name: a.int_value if a.HasField("int_value") else a.string_value for a in event.debug_annotations
-                }
-                open_[track].append((event.name, packet.timestamp, len(open_[track]), about))
-            else:
-                assert event.type == pb.TrackEvent.TYPE_SLICE_END
-                name, begin, depth, about = open_[track].pop()
-                self.slices[track].append((name, begin, packet.timestamp, depth, about))
-        assert not any(open_.values())
-
-    @classmethod
-    def unknown(cls, message):
-        """Whether a field's number is in no descriptor, anywhere in the message."""
-        from google.protobuf import unknown_fields
-
-        if len(unknown_fields.UnknownFieldSet(message)):
-            return True
-        parts = [value for field, value in message.ListFields() if field.type == field.TYPE_MESSAGE]
-        return any(cls.unknown(each) for part in parts for each in (part if hasattr(part, "append") else [part]))
-
-
 @pytest.fixture(scope="module")
 def timeline(recorded):
-    return Timeline(recorded.export("perfetto"))
+    return groundtruth.Timeline(recorded.export("perfetto"))
 
 
 def test_perfetto_has_every_pause(recorded, timeline):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,23 +21,6 @@ from gotrace.export.flame_svg import html, svg
 
 HOSTILE = '</script><script>document.title="taken"</script><img src=x onerror=document.title="taken">'
 LONG = "github.com/acme/shop/internal/orders.Map[" + ",".join(["go.shape.struct { A int }"] * 12) + "]"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    chromium, driver_path = shutil.which("chromium"), shutil.which("chromedriver")
-    assert chromium and driver_path, "no Chromium: scripts/setup test installs it where apt is there"
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    home = tmp_path_factory.mktemp("browser")
-    for argument in ("--headless=new", "--disable-dev-shm-usage", "--window-size=1280,900", f"--user-data-dir={home}"):
-        options.add_argument(argument)
-    if os.geteuid() == 0:
-        options.add_argument("--no-sandbox")  # without it Chromium refuses to be root
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(driver_path))
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture(params=["svg", "html"])

@@ -49,6 +49,7 @@ typedef unsigned int gfp_t;
 typedef _Bool bool;
 
 #define __always_inline inline __attribute__((always_inline))
+#define __maybe_unused __attribute__((unused))
 #define true 1
 #define false 0
 #ifndef NULL

@@ -60,7 +60,8 @@ def _line(row: Row, start: Start, total: int) -> str:
         f"+{bytes_text(row.heap_bytes)}" if row.heap_bytes else "",
     )
     bar = "" if outside else _bar(row.begin_ns / total, row.duration_ns / total)
-    return f"{name} {numbers} {bar}".rstrip()
+    detail = f"  {printable(row.detail)}" if row.detail else ""
+    return f"{name} {numbers} {bar}{detail}".rstrip()
 
 
 def _bar(begin: float, share: float) -> str:

@@ -20,9 +20,11 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
+from gotrace.analysis.timeline import C_START
 from gotrace.errors import BinaryError
 from gotrace.kernel.btf import TASK_FIELDS, task_settings
 from gotrace.probe import Kind, Plan, PlanBuilder, Probe
+from gotrace.text import bytes_text
 
 if TYPE_CHECKING:
     from gotrace.analysis.coldstart import Decoder
@@ -226,9 +228,11 @@ _MILESTONES = ("runtime.main", "runtime.gcenable")
 def plan(program: GoProgram) -> Plan:
     """Which instructions of ``program`` and of its dynamic linker to probe. Raises BinaryError."""
     from gotrace.binary import code, startup
+    from gotrace.binary.elf import PT_LOAD
 
     build = PlanBuilder(program)
-    entry = code.early_site(program.elf, program.elf.entry, "the entry point")
+    first = program.pclntab.find(program.elf.entry)  # none of Go's where C's start-up comes before it
+    entry = code.early_site(program.elf, program.elf.entry, first.name if first else C_START)
     build.config["entry"] = entry.address
     without = [] if _add_linker(build) else list(_LINKER_PROGRAMS)
     if program.arch == "arm64":
@@ -246,10 +250,7 @@ def plan(program: GoProgram) -> Plan:
     _add_gc(build)
     facts = {
         "functions": {str(entry): name for entry, name in _init_functions(program)},
-        "segments": [
-            [segment.vaddr, segment.memsz, segment.flags] for segment in program.elf.segments if segment.type == 1
-        ],
-        "linker": bool(program.elf.interpreter),
+        "segments": [segment.memsz for segment in program.elf.segments if segment.type == PT_LOAD],
     }
     return build.plan(facts, without=sorted(set(without)))
 
@@ -268,9 +269,11 @@ def decoder(header: dict[str, Any]) -> Decoder:
     from gotrace.analysis.coldstart import Decoder, Until
 
     about = header["probes"]["coldstart"]
+    segments = about["facts"]["segments"]
     return Decoder(
         {name: kind["number"] for name, kind in about["kinds"].items()},
         {int(point["address"], 16): (point["name"], point["symbol"]) for point in about["points"] if not point["file"]},
         {int(address): name for address, name in about["facts"]["functions"].items()},
         Until(**header["coldstart"]["until"]),
+        f"{len(segments)} segments of {bytes_text(sum(segments))}",
     )

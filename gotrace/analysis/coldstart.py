@@ -76,7 +76,7 @@ class Decoder:
     """Collects events by process. `feed` them as they come, and `close` at the end.
 
     ``kinds`` are the numbers of the probe's kinds by name, ``points`` the boundaries by link-time address as (name, the
-    function it is in), ``functions`` the init functions' names by address.
+    function it is in), ``functions`` the init functions' names by address, ``loaded`` says what the kernel maps.
     """
 
     def __init__(
@@ -85,10 +85,11 @@ class Decoder:
         points: Mapping[int, tuple[str, str]],
         functions: Mapping[int, str],
         until: Until,
+        loaded: str = "",
     ) -> None:
         self._kinds = dict(kinds)
         self._names = {number: name for name, number in kinds.items()}
-        self._points, self._functions, self._until = points, functions, until
+        self._points, self._functions, self._until, self._loaded = points, functions, until, loaded
         self._ends = [kinds[name] for name in ("exited", "replaced")]
         if until.what in ("listen", "first-gc"):
             self._ends.append(kinds["listen" if until.what == "listen" else "gc_end"])
@@ -167,7 +168,7 @@ class Decoder:
 
     def _start(self, tgid: int, events: Array, now_ns: int) -> Start:
         events = self._set_back(events)
-        walk = _Walk(self._points, self._functions, self._until)
+        walk = _Walk(self._points, self._functions, self._until, self._loaded)
         switches = np.isin(events["kind"], [self._kinds["cpu_off"], self._kinds["cpu_on"]])
         for time_ns, kind, a, b, c, d, e in events[~switches][["time_ns", "kind", "a", "b", "c", "d", "e"]].tolist():
             if not walk.take(self._names[kind], time_ns, a, b, c, d, e):
@@ -187,8 +188,12 @@ class Decoder:
 class _Walk:
     """One start, event by event."""
 
-    def __init__(self, points: Mapping[int, tuple[str, str]], functions: Mapping[int, str], until: Until) -> None:
-        self._points, self._functions, self._until = points, functions, until
+    def __init__(
+        self, points: Mapping[int, tuple[str, str]], functions: Mapping[int, str], until: Until, loaded: str
+    ) -> None:
+        self._points, self._functions, self._until, self._loaded = points, functions, until, loaded
+        with_c = ("entry", timeline.C_START) in points.values()
+        self._entry = timeline.C_START if with_c else "entry"
         self._has_steps = any(symbol == "runtime.schedinit" for _, symbol in points.values())
         self.enter_ns = self.exec_ns = self.end_ns = 0
         self.ended = "still starting"
@@ -236,7 +241,7 @@ class _Walk:
 
     def _on_exec(self, time_ns: int, enter_ns: int, fork_ns: int, _: int) -> None:
         self.enter_ns, self.exec_ns = enter_ns, time_ns
-        self.marks.append(Mark(enter_ns, Sums(), timeline.EXEC, "loading the program"))
+        self.marks.append(Mark(enter_ns, Sums(), timeline.EXEC, "loading the program", detail=self._loaded))
         self._mark(time_ns, timeline.EXEC, "to its first instruction")
         if fork_ns:
             self._before.append(("fork to execve", fork_ns, enter_ns))
@@ -299,12 +304,13 @@ class _Walk:
         states = [mark for mark in self.marks if mark.name == "constructors"]
         for mark in states[:-1]:
             mark.name = "between libraries"
+        if len(states) == 1:  # musl runs constructors later
+            states[0].name = "to the program"
         # From the last library, or where there is none from the first state, to the last: the libraries are relocated.
         last = self._last_close or (states[0] if len(states) > 1 else None)
         if last is not None and states and last.time_ns < states[-1].time_ns:
             last.name = "relocation"
-        name = "C start-up" if self._last_close is not None else "entry"
-        self._mark(time_ns, timeline.BOOTSTRAP, name if self._has_steps else "undivided (low detail)")
+        self._mark(time_ns, timeline.BOOTSTRAP, self._entry if self._has_steps else "undivided (low detail)")
 
     # the program
 

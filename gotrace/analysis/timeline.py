@@ -16,6 +16,7 @@ BOOTSTRAP = "runtime bootstrap"
 MAIN = "runtime.main"
 PROGRAM = "main.main"
 UNATTRIBUTED = "unattributed"
+C_START = "C start-up"
 # In the order of time. BEFORE is no part of the total.
 STAGES = (BEFORE, EXEC, LINKER, BOOTSTRAP, MAIN, PROGRAM)
 

@@ -440,6 +440,14 @@ def test_starts_that_end_early(tmp_path):
 
 
 @pytest.mark.everywhere
+@pytest.mark.parametrize("flavour", ["cgo-internal", "cgo-external"])
+def test_start_up_of_c(flavour):
+    """Only where C's comes first; _cgo_init is called either way."""
+    start = Traced("--until", "main", "--", targets.build("starter", targets.NEWEST, flavour)).one
+    names = [each["name"] for each in rows_of(start, "runtime bootstrap")]
+    assert names[:2] == ["C start-up" if flavour == "cgo-external" else "entry", "_cgo_init"]
+
+
 def test_library_searched_in_vain():
     """Every try to open a library counts into its row."""
     program = targets.build("starter", targets.NEWEST, "cgo-external")
@@ -457,6 +465,12 @@ def test_what_is_no_go_program(gotrace, tmp_path):
     assert "--exe" in done.stderr.splitlines()[1], done.stderr
     done = gotrace("coldstart", "--exe", "/bin/true")
     assert done.returncode == 1 and "hint" in done.stderr
+    if not targets.EMULATED:
+        static = tmp_path / "static"
+        source = "int main(void) { return 0; }"
+        subprocess.run(["gcc", "-static", "-xc", "-", "-o", static], input=source, text=True, check=True)
+        done = gotrace("coldstart", "--", str(static))
+        assert done.returncode == 1 and "no Go program" in done.stderr.replace("not a Go", "no Go"), done.stderr
     script = tmp_path / "script"
     script.write_text("#!/bin/sh\ntrue\n")
     script.chmod(0o755)

@@ -177,7 +177,9 @@ def test_libraries():
         ("relocation", 260, ""),
         ("constructors", 300, ""),
     ]
-    assert row(start, "C start-up").begin_ns == 330
+    assert row(start, "entry").begin_ns == 330
+    points = {**POINTS, 0x1000: ("entry", "C start-up")}
+    assert row(one(events, until=Until("main"), points=points), "C start-up").begin_ns == 330
 
 
 def test_off_the_cpu():

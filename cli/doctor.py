@@ -90,7 +90,11 @@ def _target(pid: int | None, executable: str | None) -> list[Check]:
             require_same_arch(program)
             for name, module in all_probes().items():
                 plan = module.plan(program)
-                for point in plan.points:
+                if module.PROBE.of_starts:  # they are many, and all alike
+                    stepped = sum(not point.emulated for point in plan.points)
+                    where = f"{len(plan.points)} instructions, {stepped} of them single-stepped by the kernel"
+                    out.append(Check(f"{name}: boundaries of a start", bool(plan.points), where))
+                for point in () if module.PROBE.of_starts else plan.points:
                     where = f"{point.symbol} at {point.address:#x}: {point.instruction}"
                     cost = "" if point.emulated else " (single-stepped by the kernel: a slower probe)"
                     out.append(Check(f"{name}: {point.name}", True, where + cost))

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gotrace.analysis import timeline
+from gotrace.analysis.cpu_time import Changes, Waits, changes_of
 from gotrace.analysis.pauses import TRIGGERS
 from gotrace.analysis.timeline import FirstGc, Row, Start, added
 from gotrace.text import bytes_text
@@ -178,7 +179,7 @@ class Decoder:
             end_ns = walk.enter_ns + self._until.ns
             walk.ended = "the time that was asked for"
         by_thread = events[~np.isin(events["kind"], [self._kinds[name] for name in _OF_EXEC])]
-        changes = _changes(by_thread, self._kinds["cpu_off"], self._kinds["cpu_on"], tgid)
+        changes = changes_of(by_thread, self._kinds["cpu_off"], self._kinds["cpu_on"], tgid)
         start = walk.start(tgid, end_ns, changes)
         in_program = np.isin(events["kind"], [self._kinds[name] for name in _IN_PROGRAM])
         hits = int(np.count_nonzero(in_program))
@@ -398,10 +399,14 @@ class _Walk:
                 mark.name = "to its end"
         end = Mark(end_ns, self.sums, "", "")
         main_ns = next((mark.time_ns for mark in marks if mark.stage == timeline.PROGRAM), end_ns)
-        waits = (_Waits(changes, tgid, self.exec_ns, end_ns), _Waits(changes, None, self.exec_ns, end_ns))
+        waits = (Waits(changes, tgid, self.exec_ns, end_ns), Waits(changes, None, self.exec_ns, end_ns))
         pieces = []
         for mark, following in zip(marks, [*marks[1:], end], strict=True):
-            waited = self._waited if mark is marks[0] else waits[mark.time_ns >= main_ns].between(mark, following)
+            waited = (
+                self._waited
+                if mark is marks[0]
+                else waits[mark.time_ns >= main_ns].between(mark.time_ns, following.time_ns)
+            )
             pieces.append(self._piece(mark, following, waited))
         rows = [*self._rows_before(), *_with_parents(pieces)]
         total = end_ns - self.enter_ns
@@ -481,61 +486,3 @@ def _with_parents(pieces: list[Row]) -> Iterator[Row]:
             yield added(parts[at:end], package, 1)
             yield from parts[at:end]
             at = end
-
-
-class Changes(NamedTuple):
-    """When threads changed between on the CPU, runnable and blocked: arrays of one length, in the order of time.
-
-    ``halves`` is how many absences the kernel told the beginning of and not the end, which does happen.
-    """
-
-    time_ns: npt.NDArray[np.int64]
-    tid: npt.NDArray[np.int64]
-    running: npt.NDArray[np.int64]  # +1, 0, -1
-    runnable: npt.NDArray[np.int64]
-    halves: int
-
-
-def _changes(events: Array, off: int, on: int, tgid: int) -> Changes:
-    """From all events of a process, in the order of time: off the CPU is a thread from a cpu_off to its next event."""
-    order = np.lexsort((np.arange(len(events)), events["tid"]))
-    tid, time, kind = (events[name][order].astype(np.int64) for name in ("tid", "time_ns", "kind"))
-    c, d = (events[name][order].astype(np.int64) for name in ("c", "d"))
-    same = np.concatenate([tid[1:] == tid[:-1], [False]])  # as the next
-    is_on = (kind != off).astype(np.int64)
-    first = np.concatenate([[True], ~same[:-1]])
-    # The thread that called execve was running; others begin with an event of their own.
-    before = np.where(first, tid == tgid, np.concatenate([[0], is_on[:-1]]))
-    leaves = np.flatnonzero((kind == off) & same)
-    ends = leaves + 1
-    told = (kind[ends] == on) & (c[ends] == time[leaves])
-    # c of a cpu_off: the state, 0 for a thread that could go on; d of a cpu_on: when it could
-    ready = np.where(c[leaves] == 0, time[leaves], np.where(told, d[ends], time[ends]))
-    last = np.flatnonzero((kind == off) & ~same & (c == 0))
-    zeros = [np.zeros(len(each), np.int64) for each in (ready, ends, last)]
-    times = np.concatenate([time, ready, time[ends], time[last]])
-    tids = np.concatenate([tid, tid[leaves], tid[ends], tid[last]])
-    running = np.concatenate([is_on - before, *zeros])
-    runnable = np.concatenate([np.zeros(len(time), np.int64), zeros[0] + 1, zeros[1] - 1, zeros[2] + 1])
-    at = np.argsort(times, kind="stable")
-    return Changes(times[at], tids[at], running[at], runnable[at], int(np.count_nonzero(~told)))
-
-
-class _Waits:
-    """How long a thread, or all of a process at once (``tid`` None), were runnable or blocked since ``begin_ns``."""
-
-    def __init__(self, changes: Changes, tid: int | None, begin_ns: int, end_ns: int) -> None:
-        chosen = np.ones(len(changes.tid), bool) if tid is None else changes.tid == tid
-        times = np.concatenate([[begin_ns], np.clip(changes.time_ns[chosen], begin_ns, end_ns), [end_ns]])
-        running = np.concatenate([[1], 1 + np.cumsum(changes.running[chosen])])
-        runnable = np.concatenate([[0], np.cumsum(changes.runnable[chosen])])
-        lengths = np.diff(times)
-        waits = (lengths * ((running <= 0) & (runnable > 0)), lengths * ((running <= 0) & (runnable <= 0)))
-        self._times = times
-        self._sums = [np.concatenate([[0], np.cumsum(each)]) for each in waits]
-
-    def between(self, begin: Mark, end: Mark) -> tuple[int, int]:
-        """(runnable, blocked) nanoseconds."""
-        edges = [begin.time_ns, end.time_ns]
-        found = [np.diff(np.interp(edges, self._times, each))[0] for each in self._sums]
-        return round(float(found[0])), round(float(found[1]))

@@ -6,6 +6,7 @@ import collections
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -142,12 +143,24 @@ def test_planted_inits():
     assert (
         burner["duration_ns"] >= 15_000_000 and burner["on_cpu_ns"] + burner["runnable_ns"] >= 0.95 * burner["duration_ns"]
     )
-    # each page of 32 MiB is touched for the first time
+    # each page of 32 MiB is touched for the first time, but for what came as huge pages before the init forbade them
     pages = (32 << 20) // os.sysconf("SC_PAGE_SIZE")
-    assert 0.99 * pages <= found["toucher"]["minor_faults"] <= 1.1 * pages
+    assert (0.9 if targets.EMULATED else 1) * pages <= found["toucher"]["minor_faults"] <= 1.1 * pages
     functions = [each for each in start["rows"] if each["depth"] == 2 and each["name"].startswith(f"{MODULE}twenty.")]
     assert [each["name"] for each in functions] == [f"{MODULE}twenty.init.{number}" for number in range(20)]
     assert all(each["duration_ns"] >= 100_000 for each in functions)
+
+
+@pytest.mark.everywhere
+def test_page_faults_are_those_of_rusage():
+    program = targets.build("starter")
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt
+    run(program)
+    counted = resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt - before
+    start = Traced("--until", "exit", "--", program).one
+    found = sum(each["minor_faults"] for each in start["rows"] if each["depth"] == 0)
+    # where huge pages are given to everybody, one run has up to 400 faults more than the next
+    assert found == pytest.approx(counted, rel=0.06 if targets.EMULATED else 0.02)
 
 
 @pytest.mark.everywhere
@@ -196,7 +209,8 @@ def test_first_gc_is_cycle_1_of_gctrace(version):
     ).groups()
     # gctrace counts from shortly before the first init, to the millisecond
     first_init = packages(start)[0]["begin_ns"]
-    assert float(at) * 1e9 - 1_000_000 <= start["gc"]["begin_ns"] - first_init <= float(at) * 1e9 + 2_000_000
+    late = 20_000_000 if targets.EMULATED else 1_000_000
+    assert float(at) * 1e9 - late <= start["gc"]["begin_ns"] - first_init <= float(at) * 1e9 + 1_000_000 + late
     for text, pause in zip((first, third), start["gc"]["pauses_ns"], strict=True):
         low, high = interval(text)
         assert low <= round(pause, -3) and pause < high

@@ -453,7 +453,6 @@ def test_starts_that_end_early(tmp_path):
     assert start["rows"][-1]["stage"] == "dynamic linker" and start["ended"] == "exit 127"
 
 
-@pytest.mark.everywhere
 @pytest.mark.parametrize("flavour", ["cgo-internal", "cgo-external"])
 def test_start_up_of_c(flavour):
     """Only where C's comes first; _cgo_init is called either way."""
@@ -462,6 +461,7 @@ def test_start_up_of_c(flavour):
     assert names[:2] == ["C start-up" if flavour == "cgo-external" else "entry", "_cgo_init"]
 
 
+@pytest.mark.everywhere
 def test_library_searched_in_vain():
     """Every try to open a library counts into its row."""
     program = targets.build("starter", targets.NEWEST, "cgo-external")

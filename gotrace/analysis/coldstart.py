@@ -141,7 +141,8 @@ class Decoder:
         """The events with the boundaries at which a thread had to leave the CPU first at the time when it reached them.
 
         The kernel looks for other work between a breakpoint and our program, so what the thread then waited would count to
-        the part before the boundary. Where it was when it left tells: at the boundary's own instruction.
+        the part before the boundary. Where it was when it left tells: at the boundary's own instruction. At the end of a
+        package it counts to that package, as it does by the runtime's own clock (GODEBUG=inittrace=1).
         """
         entries = events["c"][events["kind"] == self._kinds["entry"]].tolist()
         bias = entries[0] - next((at for at, (name, _) in self._points.items() if name == "entry"), 0) if entries else 0
@@ -156,7 +157,8 @@ class Decoder:
                 left, pc = at_breakpoint.pop(tid)
                 # on x86-64 it is behind the breakpoint, which is a byte long
                 known = {c} if name.startswith(("linker", "entry")) else addresses
-                if pc in known or pc - 1 in known:
+                ends_package = name == "init" and c & _LOW >= c >> 32
+                if (pc in known or pc - 1 in known) and not ends_package:
                     times[number] = times[left]
             elif name != "cpu_on":
                 at_breakpoint.pop(tid, None)

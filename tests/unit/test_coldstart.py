@@ -298,3 +298,10 @@ def test_changes():
     assert [each.name for each in changes(before, gone)].index("args") == [
         each.name for each in changes(before, before)
     ].index("args")
+
+
+def test_thread_that_leaves_at_the_end_of_a_package():
+    """By the runtime's own clock, which is read behind it, the package takes that long."""
+    events = Events().to_main()
+    events.add("cpu_off", 570, 2, 0x6001).add("cpu_on", 599, T0 + 570, T0 + 580).add("exited", 800, 0)
+    assert row(one(events), "example.com/shop/db").duration_ns == 200

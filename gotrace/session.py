@@ -261,6 +261,13 @@ def _prepared(modules: Sequence[Any], process: Target) -> list[tuple[Plan, bpf.B
         return list(zip(found, (bpf.BpfObject.from_json(each.json()) for each in objects), strict=True))
 
 
+def of_executable(process: Process, name: str, make: Callable[[str], Any]) -> Any:
+    """``make(path)`` of a target's executable as JSON, made in a child or taken from the cache under ``name``."""
+    key = cache.key(name, gotrace.__version__, _code_stamp(), *process.identity())
+    with contextlib.ExitStack() as stack:
+        return _Made(stack, key, make, process.exe_path, cpu_seconds=30).json()
+
+
 class _Made:
     """Something that takes long to make: from the cache, or from a child that is at work until `json` is called."""
 

@@ -183,6 +183,7 @@ def everywhere(arch: str) -> list[tuple[str, str, str, str]]:
     wanted += [(program, NEWEST, "stripped") for program in ("lifecycle", "flood")]
     wanted += [("planted", version, "stripped") for version in (MATRIX[0], "1.22.10", NEWEST)]
     wanted += [("gcload", version, flavour) for version, flavour in EVERYWHERE_FLAVOURS if version in MATRIX]
+    wanted += [("shapes", version, "stripped") for version in MATRIX]
     wanted += [("starter", version, flavour) for version, flavour in EVERYWHERE_STARTS]
     return [(*one, arch) for one in wanted]
 

@@ -265,16 +265,24 @@ def data_refs(program: GoProgram, symbol: str) -> list[int]:
     return _amd64_refs(raws) if program.arch == "amd64" else _arm64_refs(raws)
 
 
-def _amd64_refs(raws: Sequence[Any]) -> list[int]:
+def data_loads(program: GoProgram, symbol: str) -> list[int]:
+    """The same of instructions that load a word from there; those that only take the address are left out."""
+    raws: Sequence[Any] = disassemble(program, body(program, symbol))
+    return _amd64_refs(raws, ("mov",)) if program.arch == "amd64" else _arm64_refs(raws, ("ldr",))
+
+
+def _amd64_refs(raws: Sequence[Any], only: tuple[str, ...] = ()) -> list[int]:
     out = []
     for raw in raws:
+        if only and (raw.mnemonic not in only or raw.operands[0].type != capstone.x86.X86_OP_REG):
+            continue
         for operand in raw.operands:
             if operand.type == capstone.x86.X86_OP_MEM and operand.mem.base == capstone.x86.X86_REG_RIP:
                 out.append(raw.address + raw.size + operand.mem.disp)
     return out
 
 
-def _arm64_refs(raws: Sequence[Any]) -> list[int]:
+def _arm64_refs(raws: Sequence[Any], only: tuple[str, ...] = ()) -> list[int]:
     arm64 = capstone.arm64
     pages: dict[int, int] = {}
     out = []
@@ -286,11 +294,13 @@ def _arm64_refs(raws: Sequence[Any]) -> list[int]:
         if raw.mnemonic == "add" and len(operands) == 3 and operands[2].type == arm64.ARM64_OP_IMM:
             base = operands[1].reg
             if base in pages:
-                out.append(pages.pop(base) + operands[2].imm)
+                address = pages.pop(base) + operands[2].imm
+                out += [] if only else [address]
                 continue
         for operand in operands:
             if operand.type == arm64.ARM64_OP_MEM and operand.mem.base in pages:
-                out.append(pages.pop(operand.mem.base) + operand.mem.disp)
+                address = pages.pop(operand.mem.base) + operand.mem.disp
+                out += [] if only and raw.mnemonic not in only else [address]
         for register in raw.regs_access()[1]:
             pages.pop(register, None)
     return out

@@ -28,6 +28,7 @@ TABLE: dict[str, set[str]] = {
     "probes": BASE | {"binary", "kernel", "recording", "analysis", "probe"},
     "session": BASE | {"binary", "kernel", "recording", "analysis", "probe", "probes"},
     "symbols": BASE | {"binary", "kernel", "analysis"},
+    "heap": BASE | {"binary", "kernel", "analysis"},
     "ebpf": set(),
 }
 TABLE["cli"] = set(TABLE) | {"export"}

@@ -1,0 +1,125 @@
+"""Where a Go program's heap keeps what tells its pages apart, in a stripped executable.
+
+As in `gotrace.binary.globals`, each address comes from the code that refers to it and is believed where a second place
+agrees; offsets come from the table of `gotrace.binary.layout`, which is what DWARF says of each release.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from gotrace.binary import code
+from gotrace.binary.globals import find_globals
+from gotrace.binary.layout import layout_of
+from gotrace.binary.program import GoProgram
+from gotrace.errors import BinaryError
+
+# struct -> the fields that are read of it; one with a "?" does not exist in every release.
+FIELDS = {
+    "gcControllerState": (
+        *("gcPercent", "memoryLimit", "heapLive", "heapMarked", "lastHeapGoal"),
+        *("heapInUse", "heapReleased", "heapFree", "totalAlloc", "totalFree", "mappedReady"),
+    ),
+    "mstats": (
+        *("enablegc", "last_gc_nanotime", "numgc", "heapStats"),
+        *("stacks_sys", "mspan_sys", "mcache_sys", "buckhash_sys", "gcMiscSys", "other_sys"),
+    ),
+    "heapStatsDelta": ("sizeof", "committed", "released", "inHeap", "inStacks", "inWorkBufs", "inPtrScalarBits?"),
+    "mheap": (
+        *("pages.summary", "pages.chunks", "pages.inUse.ranges", "pages.scav.index.chunks", "sweepgen", "allspans"),
+        *("arenas", "allArenas?", "heapArenas?", "spanalloc.inuse", "cachealloc.inuse"),
+    ),
+    "mspan": ("sizeof", "next", "startAddr", "npages", "nelems", "allocCount", "spanclass", "state", "elemsize"),
+    "heapArena": ("sizeof",),
+    "p": ("pcache",),
+    "pageCache": ("base", "cache", "scav"),
+    "workType": ("wbufSpans",),
+}
+
+
+@dataclass(frozen=True)
+class HeapPlaces:
+    """Link-time addresses of the runtime's globals, and offsets by ``struct.field``; what could not be found is 0.
+
+    ``arena_base`` is what addresses are counted from in the page bitmap (runtime.arenaBaseOffset).
+    """
+
+    go_version: str
+    arch: str
+    pie: bool
+    first_vaddr: int
+    mheap: int
+    memstats: int
+    gc_controller: int
+    work: int
+    allp: int
+    persistent_chunks: int
+    gc_bits_arenas: int
+    offsets: dict[str, int]
+    arena_base: int
+    narrow_nelems: bool  # mspan.nelems has 16 bits (Go 1.22 and later)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def find_heap(program: GoProgram) -> HeapPlaces:
+    """Everything that can be established. Raises BinaryError when what nothing can be told without is not found."""
+    layout = layout_of(program)
+    offsets = {}
+    for struct, names in FIELDS.items():
+        for name in names:
+            if layout.has(f"runtime.{struct}", name.rstrip("?")):
+                offsets[f"{struct}.{name.rstrip('?')}"] = layout.offset(f"runtime.{struct}", name.rstrip("?"))
+            elif not name.endswith("?"):
+                raise BinaryError(
+                    f"the place of {struct}.{name} in {program.go_version} is not known",
+                    "use a newer gotrace, or report it",
+                )
+    found = find_globals(program)
+    if found.work is None or found.gc_controller is None:
+        raise BinaryError("; ".join(found.missing.values()), "report it with the Go version")
+    missing: dict[str, str] = {}
+
+    def optional(name: str, symbol: str, loads: bool = False) -> int:
+        try:
+            return (code.data_loads if loads else code.data_refs)(program, symbol)[0]
+        except (BinaryError, IndexError):
+            missing[name] = f"{symbol} does not refer to it as expected"
+            return 0
+
+    return HeapPlaces(
+        go_version=program.go_version,
+        arch=program.arch,
+        pie=program.pie,
+        first_vaddr=program.elf.first_vaddr,
+        mheap=_mheap(program, offsets["mheap.sweepgen"]),
+        memstats=_memstats(program, offsets),
+        gc_controller=found.gc_controller,
+        work=found.work,
+        allp=optional("allp", "runtime.preemptall"),
+        persistent_chunks=optional("persistentChunks", "runtime.persistentalloc1", loads=True),
+        gc_bits_arenas=optional("gcBitsArenas", "runtime.nextMarkBitArenaEpoch"),
+        offsets=offsets,
+        arena_base=0xFFFF800000000000 if program.arch == "amd64" else 0,
+        narrow_nelems=program.version >= (1, 22),
+        missing=missing,
+    )
+
+
+def _mheap(program: GoProgram, sweepgen: int) -> int:
+    refs = code.data_refs(program, "runtime.stackpoolalloc")
+    others = code.data_refs(program, "runtime.(*mcentral).uncacheSpan")
+    if len(refs) < 2 or not others or others[0] - sweepgen != refs[1]:
+        raise BinaryError("runtime.mheap_ was not found: the runtime refers to other data than expected")
+    return refs[1]
+
+
+def _memstats(program: GoProgram, offsets: dict[str, int]) -> int:
+    refs = code.data_refs(program, "runtime.gcTrigger.test")
+    memstats = refs[0] - offsets["mstats.enablegc"] if refs else 0
+    if memstats + offsets["mstats.last_gc_nanotime"] not in refs:
+        raise BinaryError("runtime.memstats was not found: gcTrigger.test refers to other data than expected")
+    return memstats

@@ -1,0 +1,270 @@
+"""A Go process's heap as its own runtime keeps it, read from outside while it runs: counters, spans, and the page bitmap.
+
+Nothing is stopped. What belongs together is read together (`HeapReader.snapshot`), and what changed meanwhile shows in the
+counters before and after.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from gotrace.analysis.heap_pages import SPAN, HeapSnapshot
+
+if TYPE_CHECKING:
+    from gotrace.binary.heap import HeapPlaces
+    from gotrace.kernel.memory import Memory
+
+_U64 = (1 << 64) - 1
+_GO_PAGE = 8192
+_CHUNK = 4 << 20  # bytes of address space that one chunk of the page bitmap tells of
+_CHUNK_BYTES = 128  # 512 bits "allocated", then 512 bits "scavenged"
+_MOST_LINKS = 1 << 16  # of a list in the target's memory, which may be changed while it is followed
+_STATS_SLOTS = 3
+
+
+@dataclass(frozen=True)
+class Counters:
+    """The runtime's own counters, in bytes; names as in `runtime.MemStats` where it has them."""
+
+    heap_alloc: int
+    heap_inuse: int
+    heap_free: int
+    heap_released: int
+    heap_live: int
+    heap_marked: int
+    next_gc: int
+    stack_inuse: int
+    workbufs: int
+    pointer_bits: int
+    stack_sys: int
+    mspan_inuse: int
+    mspan_sys: int
+    mcache_inuse: int
+    mcache_sys: int
+    buckhash_sys: int
+    gc_sys: int
+    other_sys: int
+    mapped_ready: int
+    gc_percent: int
+    memory_limit: int
+    num_gc: int
+
+
+class HeapReader:
+    """Reads the heap of one process; ``bias`` is how far its executable was moved."""
+
+    def __init__(self, places: HeapPlaces, memory: Memory, bias: int) -> None:
+        self._at, self._memory, self._bias = places.offsets, memory, bias
+        self._places = places
+        self._levels: dict[int, int] = {}  # of the page bitmap's first level: they stay where they are
+
+    def _global(self, name: str) -> int:
+        return int(getattr(self._places, name)) + self._bias
+
+    def counters(self) -> Counters:
+        """Every counter, in one read. Raises TargetError or HostError."""
+        at = self._at
+        controller, stats, heap = self._global("gc_controller"), self._global("memstats"), self._global("mheap")
+        delta = at["heapStatsDelta.sizeof"]
+        begin = at["mstats.heapStats"]
+        controller_bytes, ring, sys, numgc, spans, caches = self._memory.read_many(
+            [
+                (controller, at["gcControllerState.mappedReady"] + 8),
+                (stats + begin, _STATS_SLOTS * delta),
+                (stats + at["mstats.stacks_sys"], 48),
+                (stats + at["mstats.numgc"], 4),
+                (heap + at["mheap.spanalloc.inuse"], 8),
+                (heap + at["mheap.cachealloc.inuse"], 8),
+            ]
+        )
+
+        def of(field: str, size: int = 8) -> int:
+            place = at[f"gcControllerState.{field}"]
+            return int.from_bytes(controller_bytes[place : place + size], "little", signed=True)
+
+        def summed(field: str) -> int:
+            """The value is the sum of three slots, whichever of them is in use."""
+            place = at.get(f"heapStatsDelta.{field}")
+            if place is None:
+                return 0
+            parts = (ring[slot * delta + place : slot * delta + place + 8] for slot in range(_STATS_SLOTS))
+            return sum(int.from_bytes(part, "little", signed=True) for part in parts)
+
+        first = at["mstats.stacks_sys"]
+        sys_of = {
+            name: int.from_bytes(sys[at[f"mstats.{name}"] - first : at[f"mstats.{name}"] - first + 8], "little")
+            for name in ("stacks_sys", "mspan_sys", "mcache_sys", "buckhash_sys", "gcMiscSys", "other_sys")
+        }
+        stacks, workbufs, bits = summed("inStacks"), summed("inWorkBufs"), summed("inPtrScalarBits")
+        return Counters(
+            heap_alloc=of("totalAlloc") - of("totalFree"),
+            heap_inuse=of("heapInUse"),
+            heap_free=of("heapFree"),
+            heap_released=of("heapReleased"),
+            heap_live=of("heapLive"),
+            heap_marked=of("heapMarked"),
+            next_gc=of("lastHeapGoal"),
+            stack_inuse=stacks,
+            workbufs=workbufs,
+            pointer_bits=bits,
+            stack_sys=stacks + sys_of["stacks_sys"],
+            mspan_inuse=int.from_bytes(spans, "little"),
+            mspan_sys=sys_of["mspan_sys"],
+            mcache_inuse=int.from_bytes(caches, "little"),
+            mcache_sys=sys_of["mcache_sys"],
+            buckhash_sys=sys_of["buckhash_sys"],
+            gc_sys=sys_of["gcMiscSys"] + workbufs + bits,
+            other_sys=sys_of["other_sys"],
+            mapped_ready=of("mappedReady"),
+            gc_percent=of("gcPercent", 4),
+            memory_limit=of("memoryLimit"),
+            num_gc=int.from_bytes(numgc, "little"),
+        )
+
+    def snapshot(self) -> HeapSnapshot:
+        """Spans, bitmap, caches of free pages and metadata, read one right after the other."""
+        spans = self._spans()
+        ranges = self._in_use()
+        return HeapSnapshot(
+            spans=spans,
+            ranges=ranges,
+            bitmap=self._bitmap(ranges),
+            caches=self._page_caches(),
+            workbufs=self._workbufs(),
+            metadata=self._metadata(),
+        )
+
+    def _slice(self, address: int) -> tuple[int, int]:
+        pointer, length = self._memory.words(address, 3)[:2].tolist()
+        return pointer, length
+
+    def _spans(self) -> npt.NDArray[np.void]:
+        """Every mspan that is in use or belongs to stacks and the like, in the order of address."""
+        at = self._at
+        pointer, count = self._slice(self._global("mheap") + at["mheap.allspans"])
+        addresses = np.sort(self._memory.words(pointer, count)) if count else np.zeros(0, np.uint64)
+        size = at["mspan.sizeof"]
+        # Spans lie next to one another in what they were carved from: neighbours are read as one piece.
+        breaks = np.flatnonzero(np.diff(addresses) != size) + 1
+        pieces = np.split(addresses, breaks) if len(addresses) else []
+        raw = self._memory.read_many([(int(piece[0]), size * len(piece)) for piece in pieces])
+        data = np.frombuffer(b"".join(raw), np.uint8).reshape(-1, size)
+
+        def column(name: str, dtype: str) -> npt.NDArray[np.int64]:
+            begin = at[f"mspan.{name}"]
+            width = np.dtype(dtype).itemsize
+            values: npt.NDArray[np.int64] = (
+                np.ascontiguousarray(data[:, begin : begin + width]).view(dtype)[:, 0].astype("<i8")
+            )
+            return values
+
+        spans = np.zeros(len(data), SPAN)
+        spans["begin"], spans["pages"] = column("startAddr", "<i8"), column("npages", "<i8")
+        spans["state"], spans["class"] = column("state", "u1"), column("spanclass", "u1") >> 1
+        spans["element"], spans["used"] = column("elemsize", "<i8"), column("allocCount", "<u2")
+        spans["elements"] = column("nelems", "<u2" if self._places.narrow_nelems else "<i8")
+        alive = spans[(spans["state"] > 0) & (spans["pages"] > 0)]
+        return alive[np.argsort(alive["begin"], kind="stable")]
+
+    def _in_use(self) -> npt.NDArray[np.uint64]:
+        """The address ranges of the heap: shape (n, 2), begin and end."""
+        pointer, count = self._slice(self._global("mheap") + self._at["mheap.pages.inUse.ranges"])
+        # offAddr: addresses are kept as they are, whatever they are counted from
+        words: npt.NDArray[np.uint64] = self._memory.words(pointer, 2 * count).reshape(-1, 2)
+        return words
+
+    def _bitmap(self, ranges: npt.NDArray[np.uint64]) -> list[bytes]:
+        """For each range the bitmap's chunks from its first to its last."""
+        chunks = self._global("mheap") + self._at["mheap.pages.chunks"]
+        base = self._places.arena_base
+        found, places = [], []
+        for begin, end in ranges.tolist():
+            first, last = ((address - base & _U64) // _CHUNK for address in (begin, end - 1))
+            numbers = range(first, last + 1)
+            places.append([self._chunk(chunks, number) for number in numbers])
+        for of_range in places:
+            found.append(b"".join(self._memory.read_many([(place, _CHUNK_BYTES) for place in of_range])))
+        return found
+
+    def _chunk(self, chunks: int, number: int) -> int:
+        if number >> 13 not in self._levels:
+            self._levels[number >> 13] = self._memory.word(chunks + 8 * (number >> 13))
+        return self._levels[number >> 13] + _CHUNK_BYTES * (number & 8191)
+
+    def _page_caches(self) -> npt.NDArray[np.uint64]:
+        """The free pages that each P has taken: shape (n, 3): base, which of 64 pages, which of them are scavenged."""
+        if not self._places.allp:
+            return np.zeros((0, 3), np.uint64)
+        pointer, count = self._slice(self._global("allp"))
+        at = self._at
+        cache = at["p.pcache"]
+        places = [(int(p) + cache, 24) for p in self._memory.words(pointer, count)] if count else []
+        rows = [np.frombuffer(each, "<u8") for each in self._memory.read_many(places)]
+        order = [at[f"pageCache.{name}"] // 8 for name in ("base", "cache", "scav")]
+        return np.array([row[order] for row in rows], np.uint64).reshape(-1, 3)
+
+    def _workbufs(self) -> npt.NDArray[np.uint64]:
+        """Where the spans of GC work buffers begin: two lists, of those free and those busy."""
+        lists = self._global("work") + self._at["workType.wbufSpans"]
+        following, begins = self._at["mspan.next"], self._at["mspan.startAddr"]
+        found = []
+        for head in (lists + 8, lists + 16 + 8):
+            span = self._memory.word(head)
+            for _ in range(_MOST_LINKS):
+                if not span:
+                    break
+                found.append(self._memory.word(span + begins))
+                span = self._memory.word(span + following)
+        return np.array(sorted(found), np.uint64)
+
+    def _metadata(self) -> npt.NDArray[np.uint64]:
+        """What the runtime keeps outside of the heap about it: shape (n, 2), begin and end, in the order of address."""
+        found: list[tuple[int, int]] = []
+        heap, at = self._global("mheap"), self._at
+        if self._places.persistent_chunks:
+            chunk = self._memory.word(self._global("persistent_chunks"))
+            for _ in range(_MOST_LINKS):
+                if not chunk:
+                    break
+                found.append((chunk, chunk + (256 << 10)))
+                chunk = self._memory.word(chunk)
+        if self._places.gc_bits_arenas:
+            for place in (8, 16, 24, 32):
+                arena = self._memory.word(self._global("gc_bits_arenas") + place)
+                for _ in range(_MOST_LINKS):
+                    if not arena:
+                        break
+                    found.append((arena, arena + (64 << 10)))
+                    arena = self._memory.word(arena + 8)
+        for level in range(5):
+            pointer, _, capacity = self._memory.words(heap + at["mheap.pages.summary"] + 24 * level, 3).tolist()
+            found.append((pointer, pointer + 8 * capacity))
+        for name, size in (("pages.scav.index.chunks", 8), ("allspans", 8), ("allArenas", 4), ("heapArenas", 4)):
+            if f"mheap.{name}" in at:
+                pointer, _, capacity = self._memory.words(heap + at[f"mheap.{name}"], 3).tolist()
+                found.append((pointer, pointer + size * capacity))
+        chunks = self._memory.words(heap + at["mheap.pages.chunks"], 8192)
+        found += [(int(level), int(level) + 8192 * _CHUNK_BYTES) for level in chunks if level]
+        table = self._memory.word(heap + at["mheap.arenas"])
+        if table:
+            found.append((table, table + 8 * (4 << 20)))
+            found += self._arenas(table)
+        return np.array(sorted(each for each in found if each[0] and each[1] > each[0]), np.uint64).reshape(-1, 2)
+
+    def _arenas(self, table: int) -> list[tuple[int, int]]:
+        """The descriptions of the heap's arenas (64 MiB each), from the table by address."""
+        base, size = self._places.arena_base, self._at["heapArena.sizeof"]
+        numbers = sorted(
+            {
+                (address - base & _U64) >> 26
+                for begin, end in self._in_use().tolist()
+                for address in range(begin, end, 64 << 20)
+            }
+            | {(end - 1 - base & _U64) >> 26 for _, end in self._in_use().tolist()}
+        )
+        pointers = [self._memory.word(table + 8 * number) for number in numbers]
+        return [(pointer, pointer + size) for pointer in pointers if pointer]

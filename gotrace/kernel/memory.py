@@ -1,0 +1,212 @@
+"""A process's memory from outside: what is in it, which of its pages are resident, and what the kernel says of mappings.
+
+Nothing here stops the process. ``process_vm_readv`` takes no lock of it for longer than a page; the scan of its page table
+and ``smaps`` keep it from mapping anything meanwhile.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from gotrace.errors import GotraceError, HostError, TargetError
+
+PAGE = mmap.PAGESIZE
+# What a range of `resident` is: bits as PAGEMAP_SCAN gives them (include/uapi/linux/fs.h).
+FILE, HUGE = 1 << 2, 1 << 6
+_PRESENT, _ZERO = 1 << 3, 1 << 5
+_PAGEMAP_SCAN = 0xC0606610  # _IOWR('f', 16, struct pm_scan_arg), Linux 6.7
+_REGIONS = 1 << 14
+# /proc/PID/pagemap and /proc/kpageflags: Documentation/admin-guide/mm/pagemap.rst
+_MAP_PRESENT, _MAP_FILE, _MAP_PFN = 1 << 63, 1 << 61, (1 << 55) - 1
+_FLAG_THP, _FLAG_ZERO = 1 << 22, 1 << 24
+_MOST_SEGMENTS = 1024  # UIO_MAXIOV
+
+RANGE = np.dtype([("begin", "<u8"), ("end", "<u8"), ("kind", "<u8")])
+Ranges = npt.NDArray[np.void]
+
+
+@dataclass(frozen=True)
+class Vma:
+    """A mapping as smaps tells it; ``sizes`` are bytes: Rss, AnonHugePages, LazyFree, KernelPageSize and so on."""
+
+    begin: int
+    end: int
+    permissions: str
+    offset: int
+    path: str
+    sizes: dict[str, int] = field(default_factory=dict)
+
+
+class _Segment(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+class Memory:
+    """The memory of one process."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._libc.process_vm_readv.restype = ctypes.c_ssize_t
+        self._scans = True
+
+    def read(self, address: int, size: int) -> bytes:
+        """``size`` bytes at ``address``; raises TargetError when they are not there, HostError when that is forbidden."""
+        return self.read_many([(address, size)])[0]
+
+    def read_many(self, places: Sequence[tuple[int, int]]) -> list[bytes]:
+        """The bytes of many (address, size) in as few system calls as there can be."""
+        found: list[bytes] = []
+        for at in range(0, len(places), _MOST_SEGMENTS):
+            found += self._read_batch(places[at : at + _MOST_SEGMENTS])
+        return found
+
+    def _read_batch(self, places: Sequence[tuple[int, int]]) -> list[bytes]:
+        sizes = [size for _, size in places]
+        buffer = ctypes.create_string_buffer(max(1, sum(sizes)))
+        local = _Segment(ctypes.addressof(buffer), sum(sizes))
+        remote = (_Segment * len(places))(*(_Segment(*place) for place in places))
+        count = ctypes.c_ulong(len(places))
+        got = self._libc.process_vm_readv(
+            self.pid, ctypes.byref(local), ctypes.c_ulong(1), remote, count, ctypes.c_ulong(0)
+        )
+        if got != sum(sizes):
+            raise self._failed(ctypes.get_errno() if got < 0 else errno.EFAULT)
+        data = buffer.raw
+        ends = np.cumsum([0, *sizes]).tolist()
+        return [data[begin:end] for begin, end in zip(ends, ends[1:], strict=False)]
+
+    def _failed(self, number: int) -> GotraceError:
+        if number == errno.EPERM:
+            return HostError(f"the memory of process {self.pid} may not be read", "run as root (sudo)")
+        if number == errno.ESRCH:
+            return TargetError(f"process {self.pid} has exited", "give the pid of a running Go program")
+        return TargetError(
+            f"memory of process {self.pid} is not where it was expected ({os.strerror(number)})",
+            "try again; report it if it stays",
+        )
+
+    def word(self, address: int) -> int:
+        return int.from_bytes(self.read(address, 8), "little")
+
+    def words(self, address: int, count: int) -> npt.NDArray[np.uint64]:
+        return np.frombuffer(self.read(address, 8 * count), "<u8")
+
+    def vmas(self) -> list[Vma]:
+        """Every mapping, from low to high. Raises TargetError or HostError."""
+        found: list[Vma] = []
+        for line in self._lines("smaps"):
+            if b"-" in line.split(b" ", 1)[0]:
+                fields = line.split(None, 5)
+                begin, end = (int(part, 16) for part in fields[0].split(b"-"))
+                path = os.fsdecode(fields[5]) if len(fields) > 5 else ""
+                found.append(Vma(begin, end, fields[1].decode(), int(fields[2], 16), path))
+            elif line.endswith(b"kB"):
+                name, number, _ = line.split()
+                found[-1].sizes[name.rstrip(b":").decode()] = int(number) << 10
+        return found
+
+    def rollup(self) -> dict[str, int]:
+        """All mappings together, bytes by name: Rss, Pss, Anonymous, AnonHugePages, LazyFree, Swap and so on."""
+        found = {}
+        for line in self._lines("smaps_rollup"):
+            if line.endswith(b"kB"):
+                name, number, _ = line.split()
+                found[name.rstrip(b":").decode()] = int(number) << 10
+        return found
+
+    def _lines(self, name: str) -> Iterator[bytes]:
+        try:
+            with open(f"/proc/{self.pid}/{name}", "rb") as file:
+                yield from file.read().splitlines()
+        except OSError as error:
+            raise self._failed(error.errno or errno.ESRCH) from None
+
+    def resident(self, vmas: Sequence[Vma]) -> Ranges:
+        """The ranges of pages that count as RSS, from low to high, with `FILE` and `HUGE` in their ``kind``.
+
+        The kernel's zero page is mapped where memory was read and never written; it is present and no RSS.
+        """
+        if self._scans:
+            try:
+                return self._scanned()
+            except OSError as error:
+                if error.errno not in (errno.ENOTTY, errno.EINVAL):
+                    raise self._failed(error.errno or errno.ESRCH) from None
+                self._scans = False
+        try:
+            return self._from_pagemap(vmas)
+        except OSError as error:
+            raise self._failed(error.errno or errno.ESRCH) from None
+
+    def _scanned(self) -> Ranges:
+        out = np.zeros(_REGIONS, RANGE)
+        found = []
+        begin, limit = 0, 1 << 47 if os.uname().machine == "x86_64" else 1 << 48
+        with open(f"/proc/{self.pid}/pagemap", "rb") as file:
+            while begin < limit:
+                arguments = (96, 0, begin, limit - PAGE, 0, out.ctypes.data, len(out), 0)
+                masks = (_ZERO, _PRESENT | _ZERO, 0, FILE | HUGE)
+                request = bytearray(struct.pack("<12Q", *arguments, *masks))
+                count = fcntl.ioctl(file, _PAGEMAP_SCAN, request)
+                found.append(out[:count].copy())
+                begin = struct.unpack_from("<Q", request, 32)[0]
+                if count < len(out):
+                    break
+        return np.concatenate(found)
+
+    def _from_pagemap(self, vmas: Sequence[Vma]) -> Ranges:
+        found = [np.zeros(0, RANGE)]
+        with open(f"/proc/{self.pid}/pagemap", "rb", buffering=0) as file:
+            for vma in vmas:
+                if not vma.sizes.get("Rss") or vma.path == "[vsyscall]":
+                    continue
+                entries = np.frombuffer(
+                    os.pread(file.fileno(), (vma.end - vma.begin) // PAGE * 8, vma.begin // PAGE * 8), "<u8"
+                )
+                present = (entries & _MAP_PRESENT) != 0
+                huge = np.zeros(len(entries), bool)
+                if np.count_nonzero(present) * PAGE != vma.sizes["Rss"] or vma.sizes.get("AnonHugePages"):
+                    zero, huge = _flagged(entries, present)
+                    present &= ~zero
+                kinds = (np.where(entries & _MAP_FILE, FILE, 0) | np.where(huge, HUGE, 0)).astype(np.int64)
+                found.append(_runs(vma.begin, present, kinds))
+        return np.concatenate(found)
+
+
+def _flagged(entries: npt.NDArray[np.uint64], present: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], ...]:
+    """Which pages are the zero page, and which are huge, by the kernel's flags of each frame."""
+    zero, huge = np.zeros(len(entries), bool), np.zeros(len(entries), bool)
+    places = np.flatnonzero(present)
+    frames = entries[places] & np.uint64(_MAP_PFN)
+    numbers, back = np.unique(frames, return_inverse=True)
+    flags = np.zeros(len(numbers), np.uint64)
+    with open("/proc/kpageflags", "rb", buffering=0) as file:
+        breaks = np.flatnonzero(np.diff(numbers) != 1) + 1
+        for run in np.split(np.arange(len(numbers)), breaks):
+            if len(run):
+                data = os.pread(file.fileno(), 8 * len(run), 8 * int(numbers[run[0]]))
+                flags[run[: len(data) // 8]] = np.frombuffer(data, "<u8")
+    zero[places] = (flags[back] & _FLAG_ZERO) != 0
+    huge[places] = (flags[back] & _FLAG_THP) != 0
+    return zero, huge
+
+
+def _runs(begin: int, wanted: npt.NDArray[np.bool_], kinds: npt.NDArray[np.int64]) -> Ranges:
+    """Neighbouring wanted pages of one kind as ranges."""
+    key = np.where(wanted, kinds, -1)
+    edges = np.concatenate([[0], np.flatnonzero(np.diff(key)) + 1, [len(key)]])
+    found = np.zeros(len(edges) - 1, RANGE)
+    found["begin"], found["end"] = begin + edges[:-1] * PAGE, begin + edges[1:] * PAGE
+    found["kind"] = np.maximum(key[edges[:-1]], 0) if len(key) else 0
+    return found[key[edges[:-1]] >= 0] if len(key) else found[:0]

@@ -1,0 +1,171 @@
+// shapes gives its memory a known shape, tells what the runtime says of it in one line of JSON, and keeps still.
+//
+//	shapes live MIB        objects of 128 bytes that stay
+//	shapes fragments MIB   objects of 128 bytes of which every eighth stays
+//	shapes freed MIB       a large slice that is gone
+//	shapes stacks COUNT    goroutines with stacks of 16 KiB
+//	shapes file PATH       a mapped file, read from its beginning to its end
+//	shapes unread MIB      a slice that is read and never written: the kernel's zero page
+//
+// It ends when its standard input does.
+package main
+
+import (
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"syscall"
+	"time"
+	"unsafe"
+)
+
+type object [128]byte
+
+var (
+	kept    []*object
+	mapped  []byte
+	slice   []byte
+	sum     int
+	waiting = make(chan bool)
+)
+
+func fill(mib int, keep func(number int) bool) {
+	for number := 0; number < mib<<20/128; number++ {
+		each := new(object)
+		each[0] = 1
+		if keep(number) {
+			kept = append(kept, each)
+		}
+	}
+}
+
+//go:noinline
+func deep(left int) byte {
+	var room [1024]byte
+	room[left] = byte(left)
+	if left == 0 {
+		<-waiting
+		return room[0]
+	}
+	return room[left] + deep(left-1)
+}
+
+func number() int {
+	value, err := strconv.Atoi(os.Args[2])
+	if err != nil {
+		panic(err)
+	}
+	return value
+}
+
+func shape() {
+	switch os.Args[1] {
+	case "live":
+		fill(number(), func(int) bool { return true })
+	case "fragments":
+		all := make([]*object, number()<<20/128)
+		for i := range all {
+			all[i] = new(object)
+			all[i][0] = 1
+		}
+		for i := 0; i < len(all); i += 8 {
+			kept = append(kept, all[i])
+		}
+	case "freed":
+		slice = make([]byte, number()<<20)
+		for i := range slice {
+			slice[i] = 1
+		}
+		slice = nil
+	case "stacks":
+		for i := 0; i < number(); i++ {
+			go deep(10)
+		}
+		for i := 0; i < 100; i++ {
+			runtime.Gosched()
+		}
+	case "file":
+		file, err := os.Open(os.Args[2])
+		if err != nil {
+			panic(err)
+		}
+		status, err := file.Stat()
+		if err != nil {
+			panic(err)
+		}
+		mapped, err = syscall.Mmap(int(file.Fd()), 0, int(status.Size()), syscall.PROT_READ, syscall.MAP_SHARED)
+		if err != nil {
+			panic(err)
+		}
+		for i := 0; i < len(mapped); i += 4096 {
+			sum += int(mapped[i])
+		}
+	case "unread":
+		slice = make([]byte, number()<<20)
+		for i := 0; i < len(slice); i += 4096 {
+			sum += int(slice[i])
+		}
+	}
+}
+
+// tell writes MemStats without allocating anything after they were read.
+func tell() {
+	var stats runtime.MemStats
+	var room [2048]byte
+	runtime.ReadMemStats(&stats)
+	line := append(room[:0], '{')
+	for i, each := range []struct {
+		name  string
+		value uint64
+	}{
+		{"HeapAlloc", stats.HeapAlloc},
+		{"HeapInuse", stats.HeapInuse},
+		{"HeapIdle", stats.HeapIdle},
+		{"HeapReleased", stats.HeapReleased},
+		{"StackInuse", stats.StackInuse},
+		{"StackSys", stats.StackSys},
+		{"MSpanInuse", stats.MSpanInuse},
+		{"MSpanSys", stats.MSpanSys},
+		{"MCacheInuse", stats.MCacheInuse},
+		{"MCacheSys", stats.MCacheSys},
+		{"BuckHashSys", stats.BuckHashSys},
+		{"GCSys", stats.GCSys},
+		{"OtherSys", stats.OtherSys},
+		{"NextGC", stats.NextGC},
+		{"NumGC", uint64(stats.NumGC)},
+		{"Sys", stats.Sys},
+	} {
+		if i > 0 {
+			line = append(line, ',')
+		}
+		line = append(line, '"')
+		line = append(line, each.name...)
+		line = append(line, '"', ':')
+		line = strconv.AppendUint(line, each.value, 10)
+	}
+	os.Stdout.Write(append(line, '}', '\n'))
+}
+
+func main() {
+	shape()
+	time.Sleep(20 * time.Millisecond) // the threads there will be are there
+	runtime.GC()
+	runtime.GC()
+	debug.SetGCPercent(-1)
+	if len(os.Args) > 3 { // nothing may be kept by the scavenger's pace
+		debug.FreeOSMemory()
+	}
+	tell()
+	// A system call that the runtime does not know of: nothing of it stirs meanwhile.
+	var room [1]byte
+	for {
+		count, _, errno := syscall.RawSyscall(syscall.SYS_READ, 0, uintptr(unsafe.Pointer(&room[0])), 1)
+		if count == 0 || errno != 0 && errno != syscall.EINTR {
+			break
+		}
+	}
+	runtime.KeepAlive(kept)
+	runtime.KeepAlive(slice)
+	println(sum)
+}

@@ -13,7 +13,20 @@ from typing import Any, TextIO
 
 from gotrace import session
 from gotrace.analysis.heap_pages import FREE as FREE_PART
-from gotrace.analysis.heap_pages import LIVE, METADATA, OTHER, PARTS, STACKS, WASTE, WHY, SizeClass, size_classes, split
+from gotrace.analysis.heap_pages import (
+    LIVE,
+    METADATA,
+    OTHER,
+    PARTS,
+    STACKS,
+    WASTE,
+    WHY,
+    Pages,
+    SizeClass,
+    classify,
+    size_classes,
+    sizes,
+)
 from gotrace.analysis.heap_pages import RELEASED as RELEASED_PART
 from gotrace.binary.heap import HeapPlaces
 from gotrace.cli._gc_run import Sink, complain_of, created
@@ -44,6 +57,7 @@ class Look:
     swap_bytes: int
     drift: float
     took_ns: int
+    pages: Pages
 
     @property
     def amplification(self) -> float:
@@ -80,7 +94,8 @@ class Looker:
         resident = self._memory.resident(vmas)
         rollup = self._memory.rollup()
         took = time.monotonic_ns() - begin
-        parts = split(snapshot, resident, vmas, self._exe, PAGE)
+        pages = classify(snapshot, resident, vmas, self._exe, PAGE)
+        parts = sizes(pages, PAGE)
         rss = sum(parts.values())
         return Look(
             time=time.time(),
@@ -93,6 +108,7 @@ class Looker:
             swap_bytes=rollup.get("Swap", 0),
             drift=abs(rollup["Rss"] - rss) / max(rollup["Rss"], 1),
             took_ns=took,
+            pages=pages,
         )
 
 

@@ -24,7 +24,7 @@ SPAN = np.dtype(
         ("used", "<i8"),
     ]
 )
-_IN_USE, _MANUAL = 1, 2
+_IN_USE = 1
 _CHUNK_BYTES, _CHUNK = 128, 4 << 20
 
 # The classes, in the order in which they are shown.
@@ -79,37 +79,49 @@ class Mapping(Protocol):
     def path(self) -> str: ...
 
 
-# States of the heap's pages.
-_FREE, _SCAVENGED, _SPAN, _STACK, _WORKBUF, _PADDING = range(6)
-_OF_STATE = {_FREE: FREE, _SCAVENGED: RELEASED, _STACK: STACKS, _WORKBUF: WORKBUFS, _PADDING: PADDING}
+@dataclass(frozen=True)
+class Pages:
+    """Every resident page: its ``address`` (ascending) and its ``part`` (index into `PARTS`).
+
+    A page of a span that is in use has the part `LIVE`; ``live`` is the share of its span that objects take, 1 elsewhere.
+    """
+
+    address: npt.NDArray[np.int64]
+    part: npt.NDArray[np.int8]
+    live: npt.NDArray[np.float64]
 
 
-def split(
+_NUMBER = {name: number for number, name in enumerate(PARTS)}
+
+
+def classify(
     snapshot: HeapSnapshot, resident: npt.NDArray[np.void], mappings: Sequence[Mapping], exe: str, page: int
-) -> dict[str, int]:
-    """RSS in bytes by class, every class of `PARTS`; the sum is the size of ``resident`` to the byte.
+) -> Pages:
+    """Each page of ``resident`` in one class.
 
     ``exe`` is the path of the executable as the mappings have it, ``page`` the kernel's page size.
     """
-    parts = dict.fromkeys(PARTS, 0.0)
     addresses = _pages(resident, page)
-    in_heap = np.zeros(len(addresses), bool)
+    part = np.full(len(addresses), _NUMBER[OTHER], np.int8)
+    live = np.ones(len(addresses))
+    for mapping, name in _by_mapping(mappings, exe):
+        part[slice(*np.searchsorted(addresses, [mapping.begin, mapping.end]))] = _NUMBER[name]
+    part[_inside(addresses, snapshot.metadata)] = _NUMBER[METADATA]
     for (begin, end), bits in zip(snapshot.ranges.tolist(), snapshot.bitmap, strict=True):
         here = slice(*np.searchsorted(addresses, [begin, end]))
-        in_heap[here] = True
-        for name, size in _heap_range(snapshot, begin, end, bits, addresses[here], page).items():
-            parts[name] += size
-    rest = addresses[~in_heap]
-    known = _inside(rest, snapshot.metadata)
-    parts[METADATA] += int(np.count_nonzero(known)) * page
-    rest = rest[~known]
-    for name, size in _by_mapping(rest, mappings, exe, page):
-        parts[name] += size
-    total = len(addresses) * page
-    whole = {name: round(size) for name, size in parts.items()}
-    # Shares of a span are fractions of bytes: the last one goes where the first came from.
-    whole[LIVE] += total - sum(whole.values())
-    return whole
+        parts_of, shares = _heap_range(snapshot, begin, end, bits)
+        at = (addresses[here] - begin) // GO_PAGE
+        part[here], live[here] = parts_of[at], shares[at]
+    return Pages(addresses, part, live)
+
+
+def sizes(pages: Pages, page: int) -> dict[str, int]:
+    """RSS in bytes by class, every class of `PARTS`; they add up to all pages."""
+    counts = np.bincount(pages.part, minlength=len(PARTS)) * page
+    found = dict(zip(PARTS, counts.tolist(), strict=True))
+    live = round(float(pages.live[pages.part == _NUMBER[LIVE]].sum()) * page)
+    found[WASTE], found[LIVE] = found[LIVE] - live, live
+    return found
 
 
 def _pages(resident: npt.NDArray[np.void], page: int) -> npt.NDArray[np.int64]:
@@ -132,36 +144,30 @@ def _inside(addresses: npt.NDArray[np.int64], ranges: npt.NDArray[np.uint64]) ->
 
 
 def _heap_range(
-    snapshot: HeapSnapshot, begin: int, end: int, bits: bytes, addresses: npt.NDArray[np.int64], page: int
-) -> dict[str, float]:
+    snapshot: HeapSnapshot, begin: int, end: int, bits: bytes
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float64]]:
+    """(part, share of live objects) of each Go page from ``begin`` to ``end``."""
     count = (end - begin) // GO_PAGE
-    state = np.full(count, _PADDING, np.int8)
+    part = np.full(count, _NUMBER[PADDING], np.int8)
+    share = np.ones(count)
     allocated, scavenged = _bits_of(bits, begin, count)
-    state[~allocated] = _FREE
-    state[~allocated & scavenged] = _SCAVENGED
+    part[~allocated] = _NUMBER[FREE]
+    part[~allocated & scavenged] = _NUMBER[RELEASED]
     for base, free, gone in snapshot.caches.tolist():
-        if begin <= base < end:
-            for number in range(64):
-                if free >> number & 1 and (base - begin) // GO_PAGE + number < count:
-                    state[(base - begin) // GO_PAGE + number] = _SCAVENGED if gone >> number & 1 else _FREE
+        first = (base - begin) // GO_PAGE
+        for number in range(64 if begin <= base < end else 0):
+            if free >> number & 1 and first + number < count:
+                part[first + number] = _NUMBER[RELEASED if gone >> number & 1 else FREE]
     spans = snapshot.spans[(snapshot.spans["begin"] >= begin) & (snapshot.spans["begin"] < end)]
-    share = np.zeros(count)
     first = (spans["begin"] - begin) // GO_PAGE
     lengths = np.minimum(spans["pages"], count - first)
     places = np.repeat(first - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths) + np.arange(int(lengths.sum()))
     is_workbuf = np.isin(spans["begin"], snapshot.workbufs.astype(np.int64))
-    kinds = np.where(spans["state"] == _IN_USE, _SPAN, np.where(is_workbuf, _WORKBUF, _STACK))
-    state[places] = np.repeat(kinds, lengths)
+    manual = np.where(is_workbuf, _NUMBER[WORKBUFS], _NUMBER[STACKS])
+    part[places] = np.repeat(np.where(spans["state"] == _IN_USE, _NUMBER[LIVE], manual), lengths)
     live = np.clip(spans["used"] * spans["element"] / np.maximum(spans["pages"] * GO_PAGE, 1), 0, 1)
-    share[places] = np.repeat(live, lengths)
-    at = (addresses - begin) // GO_PAGE
-    found: dict[str, float] = {}
-    for number, name in _OF_STATE.items():
-        found[name] = float(np.count_nonzero(state[at] == number)) * page
-    of_spans = at[state[at] == _SPAN]
-    found[LIVE] = float(share[of_spans].sum()) * page
-    found[WASTE] = len(of_spans) * page - found[LIVE]
-    return found
+    share[places] = np.repeat(np.where(spans["state"] == _IN_USE, live, 1), lengths)
+    return part, share
 
 
 def _bits_of(bits: bytes, begin: int, count: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
@@ -176,14 +182,10 @@ def _bits_of(bits: bytes, begin: int, count: int) -> tuple[npt.NDArray[np.bool_]
     return one, other
 
 
-def _by_mapping(
-    addresses: npt.NDArray[np.int64], mappings: Sequence[Mapping], exe: str, page: int
-) -> Iterable[tuple[str, int]]:
+def _by_mapping(mappings: Sequence[Mapping], exe: str) -> Iterable[tuple[Mapping, str]]:
     ends_of_exe = {each.end for each in mappings if each.path == exe}
     for mapping in mappings:
-        low, high = np.searchsorted(addresses, [mapping.begin, mapping.end])
-        if high > low:
-            yield _class_of(mapping, exe, ends_of_exe), int(high - low) * page
+        yield mapping, _class_of(mapping, exe, ends_of_exe)
 
 
 def _class_of(mapping: Mapping, exe: str, ends_of_exe: set[int]) -> str:

@@ -214,5 +214,10 @@ def require_tracing(root: str = "/") -> None:
 def online_cpus() -> list[int]:
     """The numbers of the CPUs that are in use."""
     with open("/sys/devices/system/cpu/online") as file:
-        ranges = [part.split("-") for part in file.read().strip().split(",")]
+        return cpus_of(file.read())
+
+
+def cpus_of(text: str) -> list[int]:
+    """The numbers in one of the kernel's lists: 0-3,8,10-11."""
+    ranges = [part.split("-") for part in text.strip().split(",") if part]
     return [cpu for ends in ranges for cpu in range(int(ends[0]), int(ends[-1]) + 1)]

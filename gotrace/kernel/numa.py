@@ -1,0 +1,115 @@
+"""The machine's memory nodes, and on which of them pages are.
+
+Documentation/ABI/stable/sysfs-devices-node of the kernel, and proc_pid_numa_maps(5).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gotrace.errors import HostError, TargetError
+from gotrace.kernel.host import cpus_of
+
+UNKNOWN = -1  # a node that cannot be told
+
+
+@dataclass(frozen=True)
+class Topology:
+    """``nodes`` by number; ``cpus``: the node of each CPU; ``distance[i][j]`` in the order of ``nodes``.
+
+    ``blocks`` is the node of each memory block of ``block_bytes`` of physical memory, `UNKNOWN` where there is none.
+    """
+
+    nodes: tuple[int, ...]
+    cpus: dict[int, int]
+    distance: tuple[tuple[int, ...], ...]
+    block_bytes: int
+    blocks: npt.NDArray[np.int16]
+
+    def node_of_frames(self, frames: npt.NDArray[np.uint64], page: int) -> npt.NDArray[np.int16]:
+        """The node of each page frame; all are the one node's where there is only one."""
+        if len(self.nodes) == 1:
+            return np.full(len(frames), self.nodes[0], np.int16)
+        if not self.block_bytes:
+            return np.full(len(frames), UNKNOWN, np.int16)
+        block = (frames // np.uint64(self.block_bytes // page)).astype(np.int64)
+        known = (block < len(self.blocks)) & (frames > 0)
+        found: npt.NDArray[np.int16] = np.where(known, self.blocks[np.where(known, block, 0)], UNKNOWN).astype(np.int16)
+        return found
+
+
+def topology(root: str = "/") -> Topology:
+    """What sysfs tells; one node with every CPU where it tells nothing. ``root`` stands in for / in tests."""
+    folder = os.path.join(root, "sys/devices/system/node")
+    numbers = tuple(sorted(int(name[4:]) for name in _names(folder) if re.fullmatch(r"node\d+", name)))
+    if not numbers:
+        return Topology((0,), dict.fromkeys(range(os.cpu_count() or 1), 0), ((10,),), 0, np.zeros(0, np.int16))
+    cpus: dict[int, int] = {}
+    distance = []
+    blocks: dict[int, int] = {}
+    for number in numbers:
+        path = os.path.join(folder, f"node{number}")
+        cpus |= dict.fromkeys(cpus_of(_text(path, "cpulist")), number)
+        distance.append(tuple(int(word) for word in _text(path, "distance").split()))
+        blocks |= {int(name[6:]): number for name in _names(path) if re.fullmatch(r"memory\d+", name)}
+    size = int(_text(os.path.join(root, "sys/devices/system/memory"), "block_size_bytes") or "0", 16)
+    table = np.full(max(blocks, default=-1) + 1, UNKNOWN, np.int16)
+    for block, number in blocks.items():
+        table[block] = number
+    return Topology(numbers, cpus, tuple(distance), size, table)
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _text(folder: str, name: str) -> str:
+    try:
+        with open(os.path.join(folder, name)) as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A mapping's policy and its bytes on each node, as the kernel counts them."""
+
+    begin: int
+    policy: str
+    bytes: dict[int, int]
+
+
+def placements(pid: int) -> Iterator[Placement]:
+    """Every mapping of a process. Raises TargetError or HostError."""
+    try:
+        with open(f"/proc/{pid}/numa_maps") as file:
+            lines = file.read().splitlines()
+    except PermissionError:
+        raise HostError(f"process {pid} may not be looked at", "run as root (sudo)") from None
+    except FileNotFoundError:
+        if os.path.exists(f"/proc/{pid}"):
+            return  # a kernel without CONFIG_NUMA
+        raise TargetError(f"process {pid} has exited", "give the pid of a running Go program") from None
+    except OSError:
+        return
+    for line in lines:
+        words = line.split()
+        unit = next((int(word.partition("=")[2]) << 10 for word in words if word.startswith("kernelpagesize_kB=")), 4096)
+        found = {int(m[1]): int(m[2]) * unit for word in words if (m := re.fullmatch(r"N(\d+)=(\d+)", word))}
+        yield Placement(int(words[0], 16), words[1], found)
+
+
+def balancing(root: str = "/") -> bool | None:
+    """Whether the kernel moves pages to the threads that use them (numa_balancing); None where it cannot."""
+    text = _text(os.path.join(root, "proc/sys/kernel"), "numa_balancing")
+    return bool(int(text)) if text.isdigit() else None

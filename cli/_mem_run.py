@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TextIO
 
+import numpy as np
+import numpy.typing as npt
+
 from gotrace import session
 from gotrace.analysis.heap_pages import FREE as FREE_PART
 from gotrace.analysis.heap_pages import (
@@ -31,8 +34,9 @@ from gotrace.analysis.heap_pages import RELEASED as RELEASED_PART
 from gotrace.binary.heap import HeapPlaces
 from gotrace.cli._gc_run import Sink, complain_of, created
 from gotrace.cli._target import StopRequest
+from gotrace.errors import TargetError
 from gotrace.heap import Counters, HeapReader
-from gotrace.kernel.memory import PAGE, Memory
+from gotrace.kernel.memory import PAGE, RANGE, Memory
 from gotrace.kernel.process import Process
 from gotrace.text import bytes_text, printable
 
@@ -77,14 +81,26 @@ class Looker:
     def look(self) -> Look:
         """What is resident now; taken again when it changed too much meanwhile. Raises TargetError or HostError."""
         best: Look | None = None
-        for _ in range(_TRIES):
-            found = self._look()
+        for left in reversed(range(_TRIES)):
+            try:
+                found = self._look()
+            except TargetError:  # it has exited, or a list was changed while it was followed
+                if left or best is not None:
+                    continue
+                raise
             if best is None or found.drift < best.drift:
                 best = found
             if best.drift <= _DRIFT:
                 break
         assert best is not None
         return best
+
+    def parts_of(self, addresses: npt.NDArray[np.int64]) -> npt.NDArray[np.int8]:
+        """What the pages at ``addresses`` belong to now, resident or not: indices into `PARTS`. Raises as `look` does."""
+        pages, back = np.unique(addresses, return_inverse=True)
+        ranges = np.zeros(len(pages), RANGE)
+        ranges["begin"], ranges["end"] = pages, pages + PAGE
+        return classify(self._reader.snapshot(), ranges, self._memory.vmas(), self._exe, PAGE).part[back]
 
     def _look(self) -> Look:
         begin = time.monotonic_ns()

@@ -9,17 +9,27 @@ import click
 from gotrace.cli._target import Duration, check_files
 from gotrace.errors import UsageError
 
+_WATCH_NS = 10_000_000_000
 
-@click.command("mem", epilog="Reads from outside and stops nothing; no BPF, so it works wherever ptrace would be allowed.")
+
+@click.command("mem", epilog="Reads from outside and stops nothing; only --faults needs BPF.")
 @click.option("-p", "--pid", type=int, required=True, help="The Go process to look at.")
 @click.option("-d", "--duration", type=Duration(), help="Stop after this long (10s, 2m). [default: one look]")
 @click.option("-i", "--interval", type=Duration(), default="1s", show_default=True, help="From one look to the next.")
+@click.option("--faults", is_flag=True, help="Watch page faults instead, by part and GC phase (-d 10s unless given).")
 @click.option("--classes", type=click.IntRange(0, 100), default=5, show_default=True, help="Size classes to name.")
 @click.option("--format", "format_", type=click.Choice(["table", "ndjson"]), default="table", help="What to print.")
 @click.option("-o", "--output", type=click.Path(), metavar="FILE", help="Write every look there too, as ndjson.")
 @click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
 def command(
-    pid: int, duration: int | None, interval: int, classes: int, format_: str, output: str | None, force: bool
+    pid: int,
+    duration: int | None,
+    interval: int,
+    faults: bool,
+    classes: int,
+    format_: str,
+    output: str | None,
+    force: bool,
 ) -> int:
     """Split the resident memory of a Go process into parts that add up, and compare it with the heap.
 
@@ -28,6 +38,11 @@ def command(
     if interval == 0:
         raise UsageError("--interval must be longer than nothing", "write 1s or 500ms")
     check_files((output,), force)
+    if faults:
+        from gotrace.cli import _mem_faults
+
+        _mem_faults.run(pid, duration or _WATCH_NS, format_, output, force, sys.stdout)
+        return 0
     from gotrace.cli import _mem_run
 
     _mem_run.run(pid, duration or 0, interval, classes, format_, output, force, sys.stdout)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gotrace.analysis.heap_pages import SPAN, HeapSnapshot
+from gotrace.errors import TargetError
 
 if TYPE_CHECKING:
     from gotrace.binary.heap import HeapPlaces
@@ -23,6 +24,7 @@ _GO_PAGE = 8192
 _CHUNK = 4 << 20  # bytes of address space that one chunk of the page bitmap tells of
 _CHUNK_BYTES = 128  # 512 bits "allocated", then 512 bits "scavenged"
 _MOST_LINKS = 1 << 16  # of a list in the target's memory, which may be changed while it is followed
+_MOST_ITEMS = 1 << 25
 _STATS_SLOTS = 3
 
 
@@ -140,6 +142,10 @@ class HeapReader:
 
     def _slice(self, address: int) -> tuple[int, int]:
         pointer, length = self._memory.words(address, 3)[:2].tolist()
+        if length > _MOST_ITEMS:
+            raise TargetError(
+                f"the runtime's tables of process {self._memory.pid} make no sense", "try again, or report it"
+            )
         return pointer, length
 
     def _spans(self) -> npt.NDArray[np.void]:

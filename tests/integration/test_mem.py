@@ -240,3 +240,41 @@ def test_memory_of_our_own():
         memory.read(8, 8)
     with pytest.raises(GotraceError):
         Memory(2**22 + 5).read(address, 8)
+
+
+@pytest.mark.everywhere
+def test_faults_by_part_and_phase(start):
+    """All that the kernel counts for the process, most of them for the slice that is touched."""
+    program = targets.build("shapes")
+    with subprocess.Popen([program, "touch", "40"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as target:
+        command = [*GOTRACE, "mem", "--pid", str(target.pid), "--faults", "-d", "4s", "--format", "ndjson"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as tracer:
+            assert tracer.stderr.readline().startswith("Watching")
+            before = minor_faults(target.pid)
+            target.stdin.write(b"\n")
+            target.stdin.flush()
+            out, err = tracer.communicate(timeout=60)
+            counted = minor_faults(target.pid) - before
+        target.kill()
+    assert tracer.returncode == 0, err
+    found = json.loads(out)
+    assert found["lost"] == 0
+    assert found["faults"] == pytest.approx(counted, rel=0.01, abs=20)
+    objects = sum(found["counts"]["heap objects"].values())
+    assert objects >= 0.9 * found["faults"] or targets.EMULATED
+    assert sum(found["phases_ns"].values()) == pytest.approx(found["watched_ns"], rel=0.001)
+    assert sum(each["count"] for each in found["minor"].values()) >= 0.99 * found["faults"]
+
+
+def minor_faults(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        return int(file.read().rpartition(")")[2].split()[7])
+
+
+def test_faults_under_collections(start, gotrace):
+    """A phase has its share of the time, and faults of it are told apart."""
+    target = start(targets.build("gcload"), "-seconds", "6")
+    target.go()
+    done = gotrace("mem", "--pid", str(target.pid), "--faults", "-d", "3s")
+    target.process.kill()
+    assert done.returncode == 0 and "concurrent mark" in done.stdout and re.search(r"^all ", done.stdout, re.MULTILINE)

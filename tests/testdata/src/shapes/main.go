@@ -5,6 +5,7 @@
 //	shapes freed MIB       a large slice that is gone
 //	shapes stacks COUNT    goroutines with stacks of 16 KiB
 //	shapes file PATH       a mapped file, read from its beginning to its end
+//	shapes touch MIB       after a line of input: a slice that is written
 //	shapes unread MIB      a slice that is read and never written: the kernel's zero page
 //
 // It ends when its standard input does.
@@ -100,6 +101,13 @@ func shape() {
 		}
 		for i := 0; i < len(mapped); i += 4096 {
 			sum += int(mapped[i])
+		}
+	case "touch":
+		var room [1]byte
+		syscall.Read(0, room[:])
+		slice = make([]byte, number()<<20)
+		for i := 0; i < len(slice); i += 4096 {
+			slice[i] = 1
 		}
 	case "unread":
 		slice = make([]byte, number()<<20)

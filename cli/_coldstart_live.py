@@ -184,13 +184,15 @@ class _Live:
         found: list[Start] = []
         child = Spawned(list(self._wanted.command))
         exited = False
-        while not (found or exited or self._stop.signal or (recorded and self._failed())):
-            exited = child.wait(_POLL_S)
-            found += self._read(recorded)
-        if not exited and not child.wait(0):
-            child.end(_PATIENCE_S)
-        else:
-            self.status = child.exit_code()
+        try:
+            while not (found or exited or self._stop.signal or (recorded and self._failed())):
+                exited = child.wait(_POLL_S)
+                found += self._read(recorded)
+        finally:
+            if exited or child.wait(0):
+                self.status = child.exit_code()
+            else:
+                child.end(_PATIENCE_S)
         # Of what ended with it the events may still be on their way.
         for _ in range(2):
             time.sleep(_POLL_S / 2)

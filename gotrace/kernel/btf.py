@@ -14,6 +14,7 @@ from gotrace import cache
 from gotrace.errors import HostError
 
 VMLINUX = "/sys/kernel/btf/vmlinux"
+SIZE = "sizeof"  # in place of a field: how large the struct is
 
 _STRUCT, _UNION = 4, 5
 # BTF kind -> bytes that follow its 12-byte head, and bytes for each of its members
@@ -57,6 +58,8 @@ class Btf:
     def offset(self, struct_name: str, path: str) -> int | None:
         """The offset in bytes of a field (``se.cfs_rq``), or None where there is none or it is a bit field."""
         found: _Type | None = self._structs.get(struct_name)
+        if path == SIZE:
+            return found.size_or_type if found is not None else None
         offset = 0
         for part in path.split("."):
             member = self._member(found, part) if found is not None else None

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 
 import numpy as np
 import pytest
@@ -278,3 +279,31 @@ def test_faults_under_collections(start, gotrace):
     done = gotrace("mem", "--pid", str(target.pid), "--faults", "-d", "3s")
     target.process.kill()
     assert done.returncode == 0 and "concurrent mark" in done.stdout and re.search(r"^all ", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.everywhere
+def test_amplification_by_cycle(start):
+    """RSS at the end of each cycle is what the kernel tells meanwhile, and the heap is gctrace's."""
+    target = start(targets.build("gcload"), "-seconds", "8", "-live", "40", env={"GODEBUG": "gctrace=1"})
+    target.go()
+    command = [*GOTRACE, "mem", "--pid", str(target.pid), "--cycles", "-d", "3s", "--format", "ndjson"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as tracer:
+        assert tracer.stderr.readline().startswith("Watching")
+        told = []
+        while tracer.poll() is None:
+            told.append(Memory(target.pid).rollup()["Rss"])
+            time.sleep(0.05)
+        out = tracer.stdout.read()
+        assert tracer.returncode == 0, tracer.stderr.read()
+    target.process.kill()
+    cycles = [json.loads(line) for line in out.splitlines()]
+    assert len(cycles) >= 3
+    live = {int(number): int(size) for number, size in re.findall(GCTRACE_LIVE, target.stderr.read_text(), re.MULTILINE)}
+    for each in cycles:
+        assert 0.9 * min(told) <= each["rss_bytes"] <= 1.1 * max(told), (each, min(told), max(told))
+        assert each["heap_live_bytes"] >> 20 == live[each["cycle"]]
+        assert each["amplification"] == pytest.approx(each["rss_bytes"] / each["heap_live_bytes"], abs=0.001)
+
+
+# gc 5 @0.1s 1%: ... 4->4->2 MB: the cycle and the live heap behind it
+GCTRACE_LIVE = r"^gc (\d+) @.* \d+->\d+->(\d+) MB"

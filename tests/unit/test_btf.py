@@ -49,6 +49,7 @@ def made():
 
 
 def test_fields(made):
+    assert made.offset("outer", btf.SIZE) == 48 and made.offset("unheard_of", btf.SIZE) is None
     assert [made.offset("outer", path) for path in ("first", "x", "y", "deep", "deep.b", "last")] == [0, 8, 8, 16, 24, 36]
 
 

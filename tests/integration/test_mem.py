@@ -282,21 +282,21 @@ def test_faults_under_collections(start, gotrace):
 
 
 @pytest.mark.everywhere
-def test_amplification_by_cycle(start):
+def test_amplification_by_cycle(start, tmp_path):
     """RSS at the end of each cycle is what the kernel tells meanwhile, and the heap is gctrace's."""
     target = start(targets.build("gcload"), "-seconds", "8", "-live", "40", env={"GODEBUG": "gctrace=1"})
     target.go()
-    command = [*GOTRACE, "mem", "--pid", str(target.pid), "--cycles", "-d", "3s", "--format", "ndjson"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as tracer:
+    output = tmp_path / "cycles.ndjson"
+    command = [*GOTRACE, "mem", "--pid", str(target.pid), "--cycles", "-d", "3s", "-o", str(output)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as tracer:
         assert tracer.stderr.readline().startswith("Watching")
         told = []
         while tracer.poll() is None:
             told.append(Memory(target.pid).rollup()["Rss"])
             time.sleep(0.05)
-        out = tracer.stdout.read()
         assert tracer.returncode == 0, tracer.stderr.read()
     target.process.kill()
-    cycles = [json.loads(line) for line in out.splitlines()]
+    cycles = [json.loads(line) for line in output.read_text().splitlines()]
     assert len(cycles) >= 3
     live = {int(number): int(size) for number, size in re.findall(GCTRACE_LIVE, target.stderr.read_text(), re.MULTILINE)}
     for each in cycles:

@@ -167,7 +167,7 @@ def test_the_straggler_is_named(tmp_path):
 
 
 def test_a_process_is_looked_at_live(start, tmp_path, gotrace):
-    target = start(targets.build("burner"), "30")
+    target = start(targets.build("burner"), "120")
     target.go()
     out, kept = tmp_path / "x.folded", tmp_path / "kept.gotrace"
     done = gotrace("flame", "--pid", str(target.pid), "-d", "2s", "-o", str(out), "--hz", "499")

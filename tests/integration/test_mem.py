@@ -284,10 +284,11 @@ def test_faults_under_collections(start, gotrace):
 @pytest.mark.everywhere
 def test_amplification_by_cycle(start, tmp_path):
     """RSS at the end of each cycle is what the kernel tells meanwhile, and the heap is gctrace's."""
-    target = start(targets.build("gcload"), "-seconds", "8", "-live", "40", env={"GODEBUG": "gctrace=1"})
+    size, seconds = ("2", "8s") if targets.EMULATED else ("40", "3s")
+    target = start(targets.build("gcload"), "-seconds", "40", "-live", size, env={"GODEBUG": "gctrace=1"})
     target.go()
     output = tmp_path / "cycles.ndjson"
-    command = [*GOTRACE, "mem", "--pid", str(target.pid), "--cycles", "-d", "3s", "-o", str(output)]
+    command = [*GOTRACE, "mem", "--pid", str(target.pid), "--cycles", "-d", seconds, "-o", str(output)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as tracer:
         assert tracer.stderr.readline().startswith("Watching")
         told = []

@@ -157,10 +157,10 @@ func tell() {
 
 func main() {
 	shape()
-	time.Sleep(20 * time.Millisecond) // the threads there will be are there
 	runtime.GC()
 	runtime.GC()
 	debug.SetGCPercent(-1)
+	time.Sleep(200 * time.Millisecond) // the threads there will be are there
 	if len(os.Args) > 3 { // nothing may be kept by the scavenger's pace
 		debug.FreeOSMemory()
 	}

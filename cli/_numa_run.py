@@ -140,12 +140,10 @@ def record(
     """The result as a JSON object; bytes, nanoseconds."""
     ran = sum(seen.ran_ns.values())
     heap = parts.get(SPANS, {})
-    balancing = numa.balancing()
     evidence = Evidence(
         ran={node: ns / ran for node, ns in seen.ran_ns.items() if ran},
         heap={node: size / max(1, sum(heap.values())) for node, size in heap.items() if node != UNKNOWN},
         bound=any(not policy.startswith(("default", "local")) for policy, size in policies.items() if size >= _BIG),
-        balancing=balancing,
     )
     return {
         "type": "numa",
@@ -165,7 +163,7 @@ def record(
         "faults": {"rows": list(machine.nodes), "columns": [*machine.nodes, "unknown"], "counts": seen.faults.tolist()},
         "remote_share": remote_share(seen.faults),
         "policies": policies,
-        "balancing": balancing,
+        "balancing": numa.balancing(),
         "threads_moved": seen.threads_moved,
         "pages_moved": seen.pages_moved,
         "pages_not_moved": seen.pages_not_moved,

@@ -6,6 +6,7 @@ counters before and after.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -137,7 +138,7 @@ class HeapReader:
             bitmap=self._bitmap(ranges),
             caches=self._page_caches(),
             workbufs=self._workbufs(),
-            metadata=self._metadata(),
+            metadata=self._metadata(ranges),
         )
 
     def _slice(self, address: int) -> tuple[int, int]:
@@ -187,13 +188,11 @@ class HeapReader:
         """For each range the bitmap's chunks from its first to its last."""
         chunks = self._global("mheap") + self._at["mheap.pages.chunks"]
         base = self._places.arena_base
-        found, places = [], []
+        found = []
         for begin, end in ranges.tolist():
             first, last = ((address - base & _U64) // _CHUNK for address in (begin, end - 1))
-            numbers = range(first, last + 1)
-            places.append([self._chunk(chunks, number) for number in numbers])
-        for of_range in places:
-            found.append(b"".join(self._memory.read_many([(place, _CHUNK_BYTES) for place in of_range])))
+            places = [(self._chunk(chunks, number), _CHUNK_BYTES) for number in range(first, last + 1)]
+            found.append(b"".join(self._memory.read_many(places)))
         return found
 
     def _chunk(self, chunks: int, number: int) -> int:
@@ -219,33 +218,28 @@ class HeapReader:
         following, begins = self._at["mspan.next"], self._at["mspan.startAddr"]
         found = []
         for head in (lists + 8, lists + 16 + 8):
-            span = self._memory.word(head)
-            for _ in range(_MOST_LINKS):
-                if not span:
-                    break
-                found.append(self._memory.word(span + begins))
-                span = self._memory.word(span + following)
+            found += [self._memory.word(span + begins) for span in self._linked(head, following)]
         return np.array(sorted(found), np.uint64)
 
-    def _metadata(self) -> npt.NDArray[np.uint64]:
+    def _linked(self, head: int, following: int) -> Iterator[int]:
+        """The items of a list: ``head`` is where its first one's address is, ``following`` where in each the next one's."""
+        item = self._memory.word(head)
+        for _ in range(_MOST_LINKS):
+            if not item:
+                return
+            yield item
+            item = self._memory.word(item + following)
+
+    def _metadata(self, ranges: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
         """What the runtime keeps outside of the heap about it: shape (n, 2), begin and end, in the order of address."""
         found: list[tuple[int, int]] = []
         heap, at = self._global("mheap"), self._at
         if self._places.persistent_chunks:
-            chunk = self._memory.word(self._global("persistent_chunks"))
-            for _ in range(_MOST_LINKS):
-                if not chunk:
-                    break
-                found.append((chunk, chunk + (256 << 10)))
-                chunk = self._memory.word(chunk)
+            found += [(chunk, chunk + (256 << 10)) for chunk in self._linked(self._global("persistent_chunks"), 0)]
         if self._places.gc_bits_arenas:
             for place in (8, 16, 24, 32):
-                arena = self._memory.word(self._global("gc_bits_arenas") + place)
-                for _ in range(_MOST_LINKS):
-                    if not arena:
-                        break
-                    found.append((arena, arena + (64 << 10)))
-                    arena = self._memory.word(arena + 8)
+                arenas = self._linked(self._global("gc_bits_arenas") + place, 8)
+                found += [(arena, arena + (64 << 10)) for arena in arenas]
         for level in range(5):
             pointer, _, capacity = self._memory.words(heap + at["mheap.pages.summary"] + 24 * level, 3).tolist()
             found.append((pointer, pointer + 8 * capacity))
@@ -258,19 +252,15 @@ class HeapReader:
         table = self._memory.word(heap + at["mheap.arenas"])
         if table:
             found.append((table, table + 8 * (4 << 20)))
-            found += self._arenas(table)
+            found += self._arenas(table, ranges)
         return np.array(sorted(each for each in found if each[0] and each[1] > each[0]), np.uint64).reshape(-1, 2)
 
-    def _arenas(self, table: int) -> list[tuple[int, int]]:
+    def _arenas(self, table: int, ranges: npt.NDArray[np.uint64]) -> list[tuple[int, int]]:
         """The descriptions of the heap's arenas (64 MiB each), from the table by address."""
         base, size = self._places.arena_base, self._at["heapArena.sizeof"]
         numbers = sorted(
-            {
-                (address - base & _U64) >> 26
-                for begin, end in self._in_use().tolist()
-                for address in range(begin, end, 64 << 20)
-            }
-            | {(end - 1 - base & _U64) >> 26 for _, end in self._in_use().tolist()}
+            {(address - base & _U64) >> 26 for begin, end in ranges.tolist() for address in range(begin, end, 64 << 20)}
+            | {(end - 1 - base & _U64) >> 26 for _, end in ranges.tolist()}
         )
         pointers = [self._memory.word(table + 8 * number) for number in numbers]
         return [(pointer, pointer + size) for pointer in pointers if pointer]

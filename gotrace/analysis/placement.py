@@ -50,7 +50,6 @@ class Evidence:
     ran: dict[int, float]
     heap: dict[int, float]
     bound: bool  # a policy was set
-    balancing: bool | None
 
 
 def advice(seen: Evidence) -> str:

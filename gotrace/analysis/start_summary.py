@@ -108,10 +108,14 @@ def _part(key: Key, rows: Sequence[Row]) -> Part:
 
 def median_interval(values: npt.NDArray[np.int64]) -> tuple[float, float]:
     """The bootstrap's 95 % interval of the median (percentile method); the value itself where there is one only."""
-    rng = np.random.default_rng(_SEED)
-    medians = np.median(rng.choice(values, (_RESAMPLES, len(values))), axis=1)
-    low, high = np.percentile(medians, (2.5, 97.5))
+    low, high = np.percentile(_medians(values, np.random.default_rng(_SEED)), (2.5, 97.5))
     return float(low), float(high)
+
+
+def _medians(values: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """The medians of resamples of ``values``."""
+    found: npt.NDArray[np.float64] = np.median(rng.choice(values, (_RESAMPLES, len(values))), axis=1)
+    return found
 
 
 def _outliers(totals: npt.NDArray[np.int64], durations: dict[Key, dict[int, int]]) -> list[Outlier]:
@@ -171,10 +175,7 @@ def _with_total(starts: Sequence[Start]) -> dict[Key, npt.NDArray[np.int64]]:
 def _change(key: Key, one: npt.NDArray[np.int64] | None, other: npt.NDArray[np.int64] | None) -> Change:
     zero = np.zeros(1, np.int64)
     rng = np.random.default_rng(_SEED)
-    medians = [
-        np.median(rng.choice(values, (_RESAMPLES, len(values))), axis=1)
-        for values in (zero if one is None else one, zero if other is None else other)
-    ]
+    medians = [_medians(zero if values is None else values, rng) for values in (one, other)]
     low, high = np.percentile(medians[1] - medians[0], (2.5, 97.5))
     before, after = (None if values is None else float(np.median(values)) for values in (one, other))
     return Change(*key, before, after, (after or 0) - (before or 0), float(low), float(high))

@@ -93,9 +93,6 @@ class Start:
     kernel_hits: int = 0
     notes: tuple[str, ...] = ()
 
-    def stage(self, name: str) -> Row | None:
-        return next((row for row in self.rows if row.depth == 0 and row.stage == name), None)
-
 
 def added(rows: Sequence[Row], name: str, depth: int, detail: str = "") -> Row:
     """What ``rows`` of one stage take together, as one that begins with the first."""

@@ -36,7 +36,7 @@ def test_parts_by_node():
     ],
 )
 def test_advice(ran, heap, bound, word):
-    said = advice(Evidence(ran, heap, bound, None))
+    said = advice(Evidence(ran, heap, bound))
     assert word in said and bool(word) == bool(said)
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any, TextIO
@@ -13,14 +11,13 @@ from typing import Any, TextIO
 import numpy as np
 import numpy.typing as npt
 
-from gotrace import session
 from gotrace.analysis.pauses import UNKNOWN
 from gotrace.cli._gc_run import Sink, complain_of, created
-from gotrace.cli._target import POLL_NS, StopRequest
+from gotrace.cli._target import POLL_NS
+from gotrace.cli._watch import watching
 from gotrace.export.gc_json import wall_time
 from gotrace.kernel.memory import PAGE
-from gotrace.kernel.process import Process
-from gotrace.text import bytes_text, printable
+from gotrace.text import bytes_text
 
 _LINE = "{:>8} {:>10} {:>10} {:>10} {:>10} {:>10} {:>6}"
 _NAMES = ("cycle", "RSS", "swapped", "live", "heap end", "goal", "MAF")
@@ -28,15 +25,11 @@ _NAMES = ("cycle", "RSS", "swapped", "live", "heap end", "goal", "MAF")
 
 def run(pid: int, duration: int, format_: str, output: str | None, force: bool, screen: TextIO) -> None:
     """Watch for ``duration`` nanoseconds, or until Ctrl-C or the process ends, and print. Raises GotraceError."""
-    stop = StopRequest()
-    gc, rss = (importlib.import_module(f"gotrace.probes.{stem}") for stem in ("gc", "rss"))
-    kind = rss.PROBE.kinds[0].number
     with contextlib.ExitStack() as stack:
-        process = stack.enter_context(Process.open(pid))
-        tracing = stack.enter_context(session.opened([gc, rss], process))
-        name = f"pid {pid} ({printable(process.exe_name)}, {tracing.plan.go_version})"
-        print(f"Watching {name}… Ctrl-C to end.", file=sys.stderr, flush=True)
-        stack.enter_context(stop.installed())
+        target = stack.enter_context(watching(pid, ("gc", "rss")))
+        tracing, stop, name = target.tracing, target.stop, target.name
+        gc, rss = target.modules
+        kind = rss.PROBE.kinds[0].number
         file = None
         if output is not None:
             file = Sink(created(output, force), output)

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import json
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any, TextIO
 
 import numpy as np
 
-from gotrace import session
 from gotrace.analysis.fault_table import PHASES, FaultTable, PhaseTimes, fault_table
 from gotrace.analysis.gc_summary import PERCENTILES, percentiles
 from gotrace.analysis.heap_pages import LIVE, PARTS
 from gotrace.analysis.histogram import Histogram
 from gotrace.cli._gc_run import created
 from gotrace.cli._mem_run import Looker
-from gotrace.cli._target import POLL_NS, StopRequest
+from gotrace.cli._target import POLL_NS
+from gotrace.cli._watch import watching
 from gotrace.kernel.memory import PAGE
-from gotrace.kernel.process import Process
-from gotrace.text import duration_text, printable
+from gotrace.text import duration_text
 
 _SPANS = "heap objects"
 _NAMES = tuple(_SPANS if name == LIVE else name for name in PARTS)
@@ -30,18 +26,13 @@ _NAMES = tuple(_SPANS if name == LIVE else name for name in PARTS)
 
 def run(pid: int, duration: int, format_: str, output: str | None, force: bool, screen: TextIO) -> None:
     """Watch for ``duration`` nanoseconds, or until Ctrl-C or the process ends, and print. Raises GotraceError."""
-    stop = StopRequest()
-    modules = [importlib.import_module(f"gotrace.probes.{stem}") for stem in ("gc", "faults")]
-    kind = next(each.number for each in modules[1].PROBE.kinds if each.name == "fault")
-    with contextlib.ExitStack() as stack:
-        process = stack.enter_context(Process.open(pid))
-        looker = Looker(process)
-        tracing = stack.enter_context(session.opened(modules, process))
-        name = f"pid {pid} ({printable(process.exe_name)}, {tracing.plan.go_version})"
-        print(f"Watching {name}… Ctrl-C to end.", file=sys.stderr, flush=True)
-        stack.enter_context(stop.installed())
+    with watching(pid, ("gc", "faults")) as target:
+        tracing, stop, name = target.tracing, target.stop, target.name
+        gc, faulting = target.modules
+        kind = next(each.number for each in faulting.PROBE.kinds if each.name == "fault")
+        looker = Looker(target.process)
         begin = time.monotonic_ns()
-        decoder = modules[0].decoder(tracing.header(begin), tracing.static_text)
+        decoder = gc.decoder(tracing.header(begin), tracing.static_text)
         phases, faults, exited = PhaseTimes(), [], False
         while not exited and not stop.signal and (left := begin + duration - time.monotonic_ns()) > 0:
             exited = tracing.wait(min(left, POLL_NS) / 1e9)

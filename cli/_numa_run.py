@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import json
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,15 +11,14 @@ from typing import Any, TextIO
 import numpy as np
 import numpy.typing as npt
 
-from gotrace import session
 from gotrace.analysis.histogram import Histogram
 from gotrace.analysis.placement import SPANS, UNKNOWN, Evidence, advice, by_part, matrix, remote_share
 from gotrace.cli._gc_run import created
 from gotrace.cli._mem_run import Looker
-from gotrace.cli._target import StopRequest
+from gotrace.cli._watch import watching
 from gotrace.kernel import numa
 from gotrace.kernel.memory import PAGE, Memory
-from gotrace.kernel.process import Process
+from gotrace.probe import Probe
 from gotrace.text import bytes_text, duration_text, printable
 
 _POLL_S = 0.05
@@ -47,9 +43,8 @@ class Watched:
 class Watch:
     """Adds up events; the node of a faulted page is asked for as soon as the fault is known."""
 
-    def __init__(self, memory: Memory, machine: numa.Topology) -> None:
-        module = importlib.import_module("gotrace.probes.faults")
-        self._kinds = {kind.name: kind.number for kind in module.PROBE.kinds}
+    def __init__(self, probe: Probe, memory: Memory, machine: numa.Topology) -> None:
+        self._kinds = {kind.name: kind.number for kind in probe.kinds}
         self._memory, self._machine = memory, machine
         self._last: dict[int, int] = {}
         self.seen = Watched(machine.nodes, np.zeros((len(machine.nodes), len(machine.nodes) + 1), np.int64))
@@ -88,16 +83,11 @@ class Watch:
 
 def run(pid: int, duration: int, format_: str, output: str | None, force: bool, screen: TextIO) -> None:
     """Watch for ``duration`` nanoseconds, or until the process ends, and print what was seen."""
-    machine, stop = numa.topology(), StopRequest()
-    with contextlib.ExitStack() as stack:
-        process = stack.enter_context(Process.open(pid))
-        looker = Looker(process)
-        watch = Watch(Memory(pid), machine)
-        module = importlib.import_module("gotrace.probes.faults")
-        tracing = stack.enter_context(session.opened([module], process))
-        name = f"pid {pid} ({printable(process.exe_name)}, {tracing.plan.go_version})"
-        print(f"Watching {name}… Ctrl-C to end.", file=sys.stderr, flush=True)
-        stack.enter_context(stop.installed())
+    machine = numa.topology()
+    with watching(pid, ("faults",)) as target:
+        tracing, stop, name = target.tracing, target.stop, target.name
+        looker = Looker(target.process)
+        watch = Watch(target.modules[0].PROBE, Memory(pid), machine)
         begin = time.monotonic_ns()
         look = None
         while time.monotonic_ns() - begin < duration and not stop.signal:

@@ -27,8 +27,10 @@ def spawn() -> Iterator[Spawn]:
     running: list[subprocess.Popen[bytes]] = []
 
     def run(*command: str) -> subprocess.Popen[bytes]:
-        running.append(subprocess.Popen(command, stdin=subprocess.PIPE))
-        return running[-1]
+        child = subprocess.Popen(command, stdin=subprocess.PIPE)
+        running.append(child)
+        until(lambda: executed(child.pid))  # exec closes Popen's pipe before it maps the program
+        return child
 
     yield run
     for process in running:
@@ -40,6 +42,12 @@ def spawn() -> Iterator[Spawn]:
 def program(tmp_path: Path) -> Path:
     """A program of this test's own, which it may delete or replace: a shell, waiting for input if given WAIT."""
     return Path(shutil.copy(os.path.realpath("/bin/sh"), tmp_path / "waiter"))
+
+
+def executed(pid: int) -> bool:
+    """Whether exec is over, by proc(5)'s startcode, which it sets last, or so is the process."""
+    fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    return fields[0] == b"Z" or int(fields[23]) != 0
 
 
 def until(condition: Callable[[], object], seconds: float = 10) -> None:

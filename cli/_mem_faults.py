@@ -2,69 +2,93 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
-from gotrace.analysis.fault_table import PHASES, FaultTable, PhaseTimes, fault_table
+from gotrace.analysis.fault_table import FaultTable, fault_table
 from gotrace.analysis.gc_summary import PERCENTILES, percentiles
 from gotrace.analysis.heap_pages import LIVE, PARTS
 from gotrace.analysis.histogram import Histogram
-from gotrace.cli._gc_run import created
-from gotrace.cli._mem_run import Looker
-from gotrace.cli._target import POLL_NS
-from gotrace.cli._watch import watching
+from gotrace.analysis.phases import PHASES, PhaseTimes, phases_of
+from gotrace.cli._watch import Live, Record, View
 from gotrace.kernel.memory import PAGE
 from gotrace.text import duration_text
 
-_SPANS = "heap objects"
-_NAMES = tuple(_SPANS if name == LIVE else name for name in PARTS)
+if TYPE_CHECKING:
+    from gotrace.analysis.pauses import Batch
+    from gotrace.kernel.ring import Events
+
+_NAMES = tuple("heap objects" if name == LIVE else name for name in PARTS)
+_SECOND = 1_000_000_000
 
 
-def run(pid: int, duration: int, format_: str, output: str | None, force: bool, screen: TextIO) -> None:
-    """Watch for ``duration`` nanoseconds, or until Ctrl-C or the process ends, and print. Raises GotraceError."""
-    with watching(pid, ("gc", "faults")) as target:
-        tracing, stop, name = target.tracing, target.stop, target.name
-        gc, faulting = target.modules
-        kind = next(each.number for each in faulting.PROBE.kinds if each.name == "fault")
-        looker = Looker(target.process)
-        begin = time.monotonic_ns()
-        decoder = gc.decoder(tracing.header(begin), tracing.static_text)
-        phases, faults, exited = PhaseTimes(), [], False
-        while not exited and not stop.signal and (left := begin + duration - time.monotonic_ns()) > 0:
-            exited = tracing.wait(min(left, POLL_NS) / 1e9)
-            events = tracing.read()
-            phases.add(decoder.feed(events))
-            faults.append(events[events["kind"] == kind])
-        watched = time.monotonic_ns() - begin
-        found = np.concatenate(faults) if faults else tracing.read()[:0]
+class Faults(View):
+    """Page faults by part and phase: both are known at the end only."""
+
+    name = "faults"
+    stems = ("gc", "faults")
+
+    def __init__(self) -> None:
+        self._phases = PhaseTimes()
+        self._faults: list[Events] = []
+        self._table: FaultTable | None = None
+        self._watched_ns = 0
+        self._exited = False
+
+    def feed(self, events: Events, batch: Batch | None) -> Iterator[Record]:
+        assert batch is not None
+        self._phases.add(batch)
+        self._faults.append(events[events["kind"] == self.source.kind("faults", "fault")])
+        yield from ()
+
+    def end(self) -> Iterator[Record]:
+        source = self.source
+        found = np.concatenate(self._faults)
         pages = (found["b"] // np.uint64(PAGE) * np.uint64(PAGE)).astype(np.int64)
-        parts = looker.parts_of(pages) if not exited else np.full(len(pages), PARTS.index("unexplained"), np.int8)
-        lost = tracing.lost
-    table = fault_table(
-        found["time_ns"].astype(np.int64),
-        found["a"].astype(np.int64),
-        found["d"] == 1,
-        parts,
-        _NAMES,
-        phases.windows(),
-        watched,
-    )
-    text = json.dumps(record(table, name, watched, lost)) + "\n"
-    if output is not None:
-        with created(output, force) as file:
-            file.write(text)
-    if format_ == "ndjson":
-        screen.write(text)
-        return
-    for line in lines(table, name, watched, lost, exited):
-        print(line, file=screen)
+        addresses, back = np.unique(pages, return_inverse=True)
+
+        def parts() -> list[int]:
+            assert isinstance(source, Live)
+            return source.looker.parts_of(addresses).tolist()
+
+        told = source.ask("parts of faulted pages", parts)
+        self._exited = told is None
+        of_page = np.array(told if told is not None else [PARTS.index("unexplained")] * len(addresses), np.int8)
+        self._watched_ns = source.now_ns - source.begin_ns
+        windows = self._phases.windows()
+        end_ns, begin_ns = found["time_ns"].astype(np.int64), found["a"].astype(np.int64)
+        self._table = fault_table(end_ns, begin_ns, found["d"] == 1, of_page[back], _NAMES, windows, self._watched_ns)
+        times = np.where(begin_ns > 0, begin_ns, end_ns)
+        series = by_second(times - source.begin_ns, phases_of(times, windows), self._watched_ns)
+        offset = source.begin_ns + source.wall_offset_ns
+        yield {
+            **record(self._table, source.name, self._watched_ns, source.lost),
+            "series": [
+                {"time": (offset + second * _SECOND) / 1e9, "counts": dict(zip(PHASES, counts, strict=True))}
+                for second, counts in enumerate(series.tolist())
+            ],
+        }
+
+    def summary(self) -> Iterator[str]:
+        assert self._table is not None
+        yield from lines(self._table, self.source.name, self._watched_ns)
+        if self._exited:
+            yield "It exited meanwhile: what the faults were for can no longer be told."
 
 
-def record(table: FaultTable, name: str, watched_ns: int, lost: int) -> dict[str, Any]:
+def by_second(
+    since_begin_ns: npt.NDArray[np.int64], phases: npt.NDArray[np.int8], watched_ns: int
+) -> npt.NDArray[np.int64]:
+    """Counts by second since the beginning and by phase (index into `PHASES`)."""
+    seconds = max(1, -(-watched_ns // _SECOND))
+    at = np.clip(since_begin_ns // _SECOND, 0, seconds - 1)
+    return np.bincount(at * len(PHASES) + phases, minlength=seconds * len(PHASES)).reshape(seconds, len(PHASES))
+
+
+def record(table: FaultTable, name: str, watched_ns: int, lost: int) -> Record:
     """The result as a JSON object."""
 
     def statistics(histogram: Histogram) -> dict[str, int]:
@@ -86,7 +110,7 @@ def record(table: FaultTable, name: str, watched_ns: int, lost: int) -> dict[str
     }
 
 
-def lines(table: FaultTable, name: str, watched_ns: int, lost: int, exited: bool) -> Iterator[str]:
+def lines(table: FaultTable, name: str, watched_ns: int) -> Iterator[str]:
     """The result for people."""
     yield ""
     yield f"{name}: {table.total:,} page faults in {duration_text(watched_ns)}"
@@ -106,7 +130,3 @@ def lines(table: FaultTable, name: str, watched_ns: int, lost: int, exited: bool
                 p50, p99 = histograms[phase].percentiles((50.0, 99.0)) if histograms[phase].count else (0, 0)
                 cells.append(f" {duration_text(p50) + ' / ' + duration_text(p99) if p99 else '-':>16}")
             yield f"{title + ', p50 / p99':<26}" + "".join(cells)
-    if exited:
-        yield "It exited meanwhile: what the faults were for can no longer be told."
-    if lost:
-        yield f"{lost:,} events were LOST."

@@ -94,6 +94,13 @@ class Recorder:
                 self._writer.flush()
                 self._flushed_ns = now
 
+    def answers(self, told: dict[str, Any]) -> None:
+        """Keep what was asked of the machine about the events since the last call."""
+        if self._writer is not None and self.failure is None:
+            with self._kept():
+                self._writer.note(form.ANSWERS, 0, json.dumps(told).encode())
+                self._writer.flush()
+
     def _note_texts(self, events: Events) -> None:
         assert self._writer is not None
         for number, column in self._text_columns.items():

@@ -53,6 +53,7 @@ def command(recording: str, output: str, format_: str | None, interval: int, for
                            the stacks in it, as `gotrace flame` writes them
     svg, html, perfetto, hlog
                            of starts: as `gotrace coldstart` writes them
+    html                   of memory: as `gotrace mem`, `tlb` and `numa` write it
     """
     if interval == 0:
         raise UsageError("--interval must be longer than nothing", "write 1s or 500ms")
@@ -74,6 +75,8 @@ def write(source: Recording, file: BinaryIO, format_: str, interval: int) -> Non
         from gotrace.cli import _coldstart_run
 
         _coldstart_run.write(_coldstart_run.replayed(source), file, format_)
+    elif "views" in source.header and format_ == "html":
+        write_page(source, file)
     elif format_ in FLAMES:
         write_flame(source, file, format_)
     elif format_ == "perfetto":
@@ -171,6 +174,16 @@ def write_perfetto(source: Recording, file: BinaryIO) -> None:
     trace = Trace(file, source.header, decoder(source.header, source.text))
     for chunk in chunks(source):
         trace.feed(chunk.events)
+
+
+def write_page(source: Recording, file: BinaryIO) -> None:
+    from gotrace.cli._views import recorded
+    from gotrace.cli._watch import Replayed, records_of
+    from gotrace.export.memory_page import page
+
+    replayed = Replayed(source)
+    records = [record for _, record in records_of(replayed, recorded(source))]
+    file.write(page(replayed.name, records).encode())
 
 
 def write_flame(source: Recording, file: BinaryIO, format_: str) -> None:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
-from gotrace.cli._target import Duration, check_files
+from gotrace.cli._target import POLL_NS, Duration
+from gotrace.cli._watch_options import watch_options
 from gotrace.errors import UsageError
 
 
 @click.command("numa", epilog="On a machine with one node everything is local; what still has meaning is shown.")
-@click.option("-p", "--pid", type=int, required=True, help="The Go process to look at.")
+@watch_options
 @click.option("-d", "--duration", type=Duration(), default="10s", show_default=True, help="How long to watch it.")
-@click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", help="What to print.")
-@click.option("-o", "--output", type=click.Path(), metavar="FILE", help="Write the result there too, as JSON.")
-@click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
-def command(pid: int, duration: int, format_: str, output: str | None, force: bool) -> int:
-    """Tell where the memory of a Go process lies, where its threads run, and what they reach for across nodes."""
-    if duration == 0:
-        raise UsageError("--duration must be longer than nothing", "write 10s or 500ms")
-    check_files((output,), force)
-    from gotrace.cli import _numa_run
+@click.option("-i", "--interval", type=Duration(), help="Print a line, or a record, this often. [default: only the end]")
+def command(pid: int, format_: str, output: str | None, force: bool, duration: int, interval: int | None) -> int:
+    """Tell where the memory of a Go process lies, where its threads and Ps run, and what they reach for across nodes."""
+    for name, length in (("--duration", duration), ("--interval", interval)):
+        if length == 0:
+            raise UsageError(f"{name} must be longer than nothing", "write 10s or 500ms")
+    from gotrace.cli._placement import Placement
+    from gotrace.cli._watch import Outputs, watch
 
-    _numa_run.run(pid, duration, format_, output, force, sys.stdout)
+    views = [Placement(interval or 0)]
+    watch(pid, views, duration, Outputs.checked(format_, output, force), min(interval or POLL_NS, POLL_NS))
     return 0

@@ -42,7 +42,7 @@ def command(
     hgrm: str | None,
     force: bool,
 ) -> int:
-    """Print from RECORDING what `gotrace gc` or `gotrace coldstart` printed when it was made, number for number."""
+    """Print from RECORDING what the command that made it printed (gc, coldstart, mem, tlb, numa), number for number."""
     if interval == 0:
         raise UsageError("--interval must be longer than nothing", "write 1s or 500ms")
     check_files((output, hlog, hgrm, recording), force=True)  # whatever --force says, not over the recording itself
@@ -54,6 +54,9 @@ def command(
     with Recording.open(recording) as source:
         if "coldstart" in source.header["probes"]:
             _report_starts(source, format_, output, force)
+            return 0
+        if "views" in source.header:
+            _report_views(source, format_, output, force)
             return 0
         if explain:
             check_probe(source, "tail", "evidence to explain pauses")
@@ -74,3 +77,10 @@ def _report_starts(source: Recording, format_: str | None, output: str | None, f
     _coldstart_run.print_table(result, sys.stdout, _coldstart_run.Shown())
     if output is not None:
         _coldstart_run.write_all(result, [(output, format_ or format_of(output, _coldstart_run.FORMATS))], force)
+
+
+def _report_views(source: Recording, format_: str | None, output: str | None, force: bool) -> None:
+    from gotrace.cli._views import recorded
+    from gotrace.cli._watch import Outputs, Replayed, run
+
+    run(Replayed(source), recorded(source), Outputs.checked(format_ or "table", output, force))

@@ -3,10 +3,21 @@
  * The target's page faults one by one, on which node its threads run, and where the kernel moves threads and pages.
  */
 
+/*
+ * What balancing keeps of a thread in task_struct: each hinting fault changes some of it, and nothing else does
+ * (task_numa_fault in kernel/sched/fair.c).
+ */
+struct hints {
+	u64 faults;	 /* numa_faults: a buffer, made at the first one */
+	u64 locality[2]; /* numa_faults_locality: sums of pages, begun anew once per scan of the memory */
+	u64 scan;	 /* numa_scan_seq: the scan that it saw last */
+};
+
 /* The page fault that a thread is in. */
 struct fault {
 	u64 begin_ns;
 	u64 address;
+	struct hints hints;
 };
 
 BPF_TABLE("lru_hash", u32, struct fault, open_faults, 16384);
@@ -21,45 +32,74 @@ static __always_inline bool is_own(struct config *cfg)
 	return cfg && tgid && tgid == target_tgid(cfg);
 }
 
-/* A fault begins; whether it was a minor or a major one, its end tells. */
+static __always_inline void read_hints(struct config *cfg, struct hints *hints)
+{
+	void *task = (void *)bpf_get_current_task();
+
+	if (!cfg->slot[CONFIG_TASK_NUMA_FAULTS])
+		return;
+	bpf_probe_read_kernel(&hints->faults, 8, task + cfg->slot[CONFIG_TASK_NUMA_FAULTS]);
+	bpf_probe_read_kernel(hints->locality, 16, task + cfg->slot[CONFIG_TASK_NUMA_LOCALITY]);
+	bpf_probe_read_kernel(&hints->scan, 4, task + cfg->slot[CONFIG_TASK_NUMA_SCAN]);
+}
+
+static __always_inline bool differ(struct hints *one, struct hints *other)
+{
+	return one->faults != other->faults || one->locality[0] != other->locality[0] ||
+	       one->locality[1] != other->locality[1] || one->scan != other->scan;
+}
+
+/* A fault begins; what kind of fault it was, its end tells. */
 int on_software_event__page_faults(struct perf_event_context *ctx)
 {
 	struct fault fault = {.begin_ns = bpf_ktime_get_ns(), .address = ctx->addr};
 	u32 tid = bpf_get_current_pid_tgid();
+	struct config *cfg = settings();
 
-	if (!is_own(settings()))
+	if (!cfg || !is_own(cfg))
 		return 0;
 	count_hit(HIT_ON_SOFTWARE_EVENT__PAGE_FAULTS);
+	read_hints(cfg, &fault.hints);
 	open_faults.update(&tid, &fault);
 	return 0;
 }
 
-static __always_inline int ends(struct perf_event_context *ctx, u64 major)
+static __always_inline int ends(struct perf_event_context *ctx, struct config *cfg, u64 how)
 {
 	u32 tid = bpf_get_current_pid_tgid();
-	u64 time_ns = bpf_ktime_get_ns();
+	u64 time_ns = bpf_ktime_get_ns(), begin_ns = 0;
 	struct fault *fault = open_faults.lookup(&tid);
+	struct hints hints = {};
 
-	emit(KIND_FAULT, time_ns, fault && fault->address == ctx->addr ? fault->begin_ns : 0, ctx->addr, node_id(), major,
-	     GO_PC(&ctx->regs));
+	if (fault && fault->address == ctx->addr) {
+		begin_ns = fault->begin_ns;
+		read_hints(cfg, &hints);
+		if (how == MINOR && differ(&fault->hints, &hints))
+			how = HINTING;
+	}
+	emit(KIND_FAULT, time_ns, begin_ns, ctx->addr, node_id(), how, GO_PC(&ctx->regs));
 	open_faults.delete(&tid);
 	return 0;
 }
 
 int on_software_event__page_faults_min(struct perf_event_context *ctx)
 {
-	if (!is_own(settings()))
+	struct config *cfg = settings();
+
+	if (!cfg || !is_own(cfg))
 		return 0;
 	count_hit(HIT_ON_SOFTWARE_EVENT__PAGE_FAULTS_MIN);
-	return ends(ctx, 0);
+	return ends(ctx, cfg, MINOR);
 }
 
 int on_software_event__page_faults_maj(struct perf_event_context *ctx)
 {
-	if (!is_own(settings()))
+	struct config *cfg = settings();
+
+	if (!cfg || !is_own(cfg))
 		return 0;
 	count_hit(HIT_ON_SOFTWARE_EVENT__PAGE_FAULTS_MAJ);
-	return ends(ctx, 1);
+	return ends(ctx, cfg, MAJOR);
 }
 
 /* A thread of the target leaves the CPU: it had it since this CPU's last switch. args: preempt, prev, next. */
@@ -81,21 +121,73 @@ int on_tracepoint__sched_switch(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* args: the task and the CPU it is moved to, by whoever wakes or balances. */
-int on_tracepoint__sched_migrate_task(struct bpf_raw_tracepoint_args *ctx)
+/* The number of the target's thread that ``task`` is, 0 if it is none of its. */
+static __always_inline u32 own_thread(struct config *cfg, void *task)
 {
-	void *task = (void *)ctx->args[0];
-	struct config *cfg = settings();
 	u32 tgid = 0, tid = 0;
 
-	if (!cfg)
+	if (!cfg || !task)
 		return 0;
 	bpf_probe_read_kernel(&tgid, sizeof(tgid), task + cfg->slot[CONFIG_TASK_TGID]);
 	if (!tgid || tgid != target_tgid(cfg))
 		return 0;
-	count_hit(HIT_ON_TRACEPOINT__SCHED_MIGRATE_TASK);
 	bpf_probe_read_kernel(&tid, sizeof(tid), task + cfg->slot[CONFIG_TASK_PID]);
+	return tid;
+}
+
+/* args: the task and the CPU it is moved to, by whoever wakes or balances. */
+int on_tracepoint__sched_migrate_task(struct bpf_raw_tracepoint_args *ctx)
+{
+	u32 tid = own_thread(settings(), (void *)ctx->args[0]);
+
+	if (!tid)
+		return 0;
+	count_hit(HIT_ON_TRACEPOINT__SCHED_MIGRATE_TASK);
 	emit_of(tid, KIND_MOVED_THREAD, bpf_ktime_get_ns(), ctx->args[1], 0, 0, 0, 0);
+	return 0;
+}
+
+/* Balancing is about to move a thread to the node of its memory. args: the task, from which CPU and to which. */
+int on_tracepoint__sched_move_numa(struct bpf_raw_tracepoint_args *ctx)
+{
+	u32 tid = own_thread(settings(), (void *)ctx->args[0]);
+
+	if (!tid)
+		return 0;
+	count_hit(HIT_ON_TRACEPOINT__SCHED_MOVE_NUMA);
+	emit_of(tid, KIND_BALANCED, bpf_ktime_get_ns(), ctx->args[1], ctx->args[2], 0, 0, 0);
+	return 0;
+}
+
+/* Balancing is about to let two tasks change places; either or both may be ours. args: task, its CPU, task, its CPU. */
+int on_tracepoint__sched_swap_numa(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 time_ns = bpf_ktime_get_ns();
+	struct config *cfg = settings();
+	u32 one = own_thread(cfg, (void *)ctx->args[0]), other = own_thread(cfg, (void *)ctx->args[2]);
+
+	if (!one && !other)
+		return 0;
+	count_hit(HIT_ON_TRACEPOINT__SCHED_SWAP_NUMA);
+	if (one)
+		emit_of(one, KIND_SWAPPED, time_ns, ctx->args[1], ctx->args[3], 0, 0, 0);
+	if (other)
+		emit_of(other, KIND_SWAPPED, time_ns, ctx->args[3], ctx->args[1], 0, 0, 0);
+	return 0;
+}
+
+/*
+ * Balancing could not move a thread. args: the task, its CPU, the task that it would have changed places with or NULL, and
+ * the CPU it would have gone to or -1.
+ */
+int on_tracepoint__sched_stick_numa(struct bpf_raw_tracepoint_args *ctx)
+{
+	u32 tid = own_thread(settings(), (void *)ctx->args[0]);
+
+	if (!tid)
+		return 0;
+	count_hit(HIT_ON_TRACEPOINT__SCHED_STICK_NUMA);
+	emit_of(tid, KIND_STUCK, bpf_ktime_get_ns(), ctx->args[1], (s64)(int)ctx->args[3], 0, 0, 0);
 	return 0;
 }
 

@@ -27,11 +27,23 @@ _CHUNK_BYTES = 128  # 512 bits "allocated", then 512 bits "scavenged"
 _MOST_LINKS = 1 << 16  # of a list in the target's memory, which may be changed while it is followed
 _MOST_ITEMS = 1 << 25
 _STATS_SLOTS = 3
+_NO_GOAL = _U64
+_RETURNED = (
+    ("returned_background", "released"),  # up to Go 1.20, which counts nothing else
+    ("returned_background", "releasedBg"),
+    ("returned_eager", "releasedEager"),
+)
 
 
 @dataclass(frozen=True)
 class Counters:
-    """The runtime's own counters, in bytes; names as in `runtime.MemStats` where it has them."""
+    """The runtime's own counters, in bytes; names as in `runtime.MemStats` where it has them.
+
+    What the scavenger has returned to the kernel since the program began, ``returned_background`` at its own pace and
+    ``returned_eager`` while memory was allocated, counts neither debug.FreeOSMemory nor what was taken back since; with
+    GODEBUG=scavtrace=1 it begins anew at each cycle. It is to return more until heap_inuse + heap_free is down to
+    ``retained_goal`` and mapped_ready to ``mapped_goal``: None where it has nothing to do. All four are None if not known.
+    """
 
     heap_alloc: int
     heap_inuse: int
@@ -55,6 +67,10 @@ class Counters:
     gc_percent: int
     memory_limit: int
     num_gc: int
+    returned_background: int | None = None
+    returned_eager: int | None = None
+    retained_goal: int | None = None
+    mapped_goal: int | None = None
 
 
 class HeapReader:
@@ -74,7 +90,8 @@ class HeapReader:
         controller, stats, heap = self._global("gc_controller"), self._global("memstats"), self._global("mheap")
         delta = at["heapStatsDelta.sizeof"]
         begin = at["mstats.heapStats"]
-        controller_bytes, ring, sys, numgc, spans, caches = self._memory.read_many(
+        words = self._scavenger()
+        controller_bytes, ring, sys, numgc, spans, caches, *rest = self._memory.read_many(
             [
                 (controller, at["gcControllerState.mappedReady"] + 8),
                 (stats + begin, _STATS_SLOTS * delta),
@@ -82,8 +99,10 @@ class HeapReader:
                 (stats + at["mstats.numgc"], 4),
                 (heap + at["mheap.spanalloc.inuse"], 8),
                 (heap + at["mheap.cachealloc.inuse"], 8),
+                *((place, 8) for place in words.values()),
             ]
         )
+        scavenger = {name: int.from_bytes(each, "little") for name, each in zip(words, rest, strict=True)}
 
         def of(field: str, size: int = 8) -> int:
             place = at[f"gcControllerState.{field}"]
@@ -126,7 +145,21 @@ class HeapReader:
             gc_percent=of("gcPercent", 4),
             memory_limit=of("memoryLimit"),
             num_gc=int.from_bytes(numgc, "little"),
+            **{name: None if value == _NO_GOAL else value for name, value in scavenger.items()},
         )
+
+    def _scavenger(self) -> dict[str, int]:
+        """Where the scavenger's counters are, by their names in `Counters`."""
+        heap = self._global("mheap")
+        found = {
+            name: heap + self._at[f"mheap.pages.scav.{field}"]
+            for name, field in _RETURNED
+            if f"mheap.pages.scav.{field}" in self._at
+        }
+        if self._places.scavenge:
+            goals = self._global("scavenge")
+            found |= {"retained_goal": goals, "mapped_goal": goals + 8}
+        return found
 
     def snapshot(self) -> HeapSnapshot:
         """Spans, bitmap, caches of free pages and metadata, read one right after the other."""
@@ -174,6 +207,7 @@ class HeapReader:
         spans["state"], spans["class"] = column("state", "u1"), column("spanclass", "u1") >> 1
         spans["element"], spans["used"] = column("elemsize", "<i8"), column("allocCount", "<u2")
         spans["elements"] = column("nelems", "<u2" if self._places.narrow_nelems else "<i8")
+        spans["limit"] = column("limit", "<i8")
         alive = spans[(spans["state"] > 0) & (spans["pages"] > 0)]
         return alive[np.argsort(alive["begin"], kind="stable")]
 
@@ -211,6 +245,33 @@ class HeapReader:
         rows = [np.frombuffer(each, "<u8") for each in self._memory.read_many(places)]
         order = [at[f"pageCache.{name}"] // 8 for name in ("base", "cache", "scav")]
         return np.array([row[order] for row in rows], np.uint64).reshape(-1, 3)
+
+    def lacks_processors(self) -> str:
+        """Why `processors` can tell nothing of this program; "" if it can."""
+        if not self._places.allp:
+            return self._places.missing.get("allp", "allp was not found")
+        unknown = [name for name in ("p.id", "p.m", "m.procid") if name not in self._at]
+        return f"the place of {unknown[0]} in {self._places.go_version} is not known" if unknown else ""
+
+    def processors(self) -> list[tuple[int, int]]:
+        """The number of each P and that of its thread, as the thread itself has it (gettid); 0 for a P without one.
+
+        A P is without a thread while it is idle or stopped, up to Go 1.25 also in a system call. The threads are read a
+        moment after the Ps: one may have given its P away meanwhile. Raises TargetError or HostError.
+        """
+        pointer, count = self._slice(self._global("allp"))
+        at = self._at
+        last = max(at["p.id"], at["p.m"]) + 8
+        heads = self._memory.read_many([(int(p), last) for p in self._memory.words(pointer, count)])
+
+        def of(head: bytes, field: str, size: int) -> int:
+            return int.from_bytes(head[at[field] : at[field] + size], "little")
+
+        machines = [of(head, "p.m", 8) for head in heads]
+        running = [machine for machine in machines if machine]
+        threads = self._memory.read_many([(machine + at["m.procid"], 8) for machine in running])
+        thread_of = {machine: int.from_bytes(word, "little") for machine, word in zip(running, threads, strict=True)}
+        return [(of(head, "p.id", 4), thread_of.get(machine, 0)) for head, machine in zip(heads, machines, strict=True)]
 
     def _workbufs(self) -> npt.NDArray[np.uint64]:
         """Where the spans of GC work buffers begin: two lists, of those free and those busy."""

@@ -18,15 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 import gotrace
 from gotrace import cache
-from gotrace.errors import GotraceError, TargetError
+from gotrace.errors import GotraceError, HostError, TargetError
 from gotrace.kernel import bpf
 from gotrace.kernel.child import Child
 from gotrace.kernel.host import online_cpus, require_tracing
-from gotrace.probe import Plan, Point, Probe
+from gotrace.probe import Missing, Plan, Point, Probe
 
 if TYPE_CHECKING:
     from gotrace.binary.program import GoProgram
     from gotrace.kernel.executable import Executable
+    from gotrace.kernel.pmu import PmuEvent
     from gotrace.kernel.process import Process
     from gotrace.kernel.ring import Events, RingReader
 
@@ -77,6 +78,10 @@ class Part:
             "facts": self.plan.facts,
         }
 
+    def lacks(self, program: str, reason: str) -> None:
+        """Note that one of the probe's programs, which it can do without, is not attached."""
+        self.plan = dataclasses.replace(self.plan, missing=(*self.plan.missing, Missing(program, reason)))
+
     @property
     def hits(self) -> dict[str, int]:
         """How often the target ran into each program."""
@@ -86,9 +91,10 @@ class Part:
 class Session:
     """Probes attached to a process; their events come in one stream. Use `opened`."""
 
-    def __init__(self, process: Target, parts: dict[str, Part], bias: int, exe: int) -> None:
+    def __init__(self, process: Target, parts: dict[str, Part], bias: int, exe: int, counters: Sequence[str] = ()) -> None:
         self.process = process
         self.parts = parts
+        self.counters = list(counters)  # their names, in the order of their numbers
         self.attach_ns = 0
         self._exe = exe  # a descriptor: stays readable when the process is gone and when root is given up
         self.ns_per_hit = (0.0, 0.0)  # of an instruction that is emulated, and of one that is not
@@ -140,6 +146,7 @@ class Session:
                 "target_offset_ns": self.process.time_offset_ns(),
             },
             "attach_ns": self.attach_ns,
+            "counters": self.counters,
             "probes": {stem: part.describe() for stem, part in self.parts.items()},
         }
 
@@ -188,11 +195,17 @@ class Session:
 
 @contextlib.contextmanager
 def opened(
-    modules: Sequence[Any], process: Target, sample_ns: int = SAMPLE_NS, without: Sequence[str] = ()
+    modules: Sequence[Any],
+    process: Target,
+    sample_ns: int = SAMPLE_NS,
+    without: Sequence[str] = (),
+    counters: Sequence[PmuEvent] = (),
 ) -> Iterator[Session]:
     """Attach the probes of ``modules`` (of `gotrace.probes`) to ``process``; detached on the way out.
 
-    Every ``sample_ns`` each CPU is looked at, by probes that do so. Programs named in ``without`` are left out.
+    Every ``sample_ns`` each CPU is looked at, by probes that do so. Programs named in ``without`` are left out,
+    and those named in a module's ``OPTIONAL`` where the kernel cannot attach them: then the plan's ``missing`` has them.
+    ``counters`` are counted by a probe that reads some; those of one name, which belong to different CPUs, are one.
 
     Raises HostError, TargetError, BinaryError or LoadError with nothing left attached.
     """
@@ -214,20 +227,43 @@ def opened(
         first = next(iter(parts.values())).plan
         bias = process.load_bias(first.first_vaddr) if first.pie else 0
         exe = stack.enter_context(_opened(process.exe_path))
+        counted = list(dict.fromkeys(event.name for event in counters))
         for part in parts.values():
-            part.loaded.maps["config"].write_words(_settings(part, process, bias))
+            if "counters" in part.loaded.maps:
+                _open_counters(part, counters, counted)
+            part.loaded.maps["config"].write_words(_settings(part, process, bias, len(counted)))
             for point in part.plan.points:
                 with _opened(point.file) if point.file else contextlib.nullcontext(exe) as file:
                     _verify(file, point)
         for part in parts.values():
             for name, program in part.loaded.programs.items():
-                fds.extend(_attach_to_kernel(program, name, sample_ns))
+                try:
+                    fds.extend(_attach_to_kernel(program, name, sample_ns))
+                except HostError as error:
+                    if name not in getattr(part.module, "OPTIONAL", ()):
+                        raise
+                    part.lacks(name, error.message)
             for point in part.plan.points:
                 program = part.loaded.programs[point.program]
                 fds.append(bpf.attach_uprobe(program, point.file or process.exe_path, point.file_offset, process.pid))
-        session = Session(process, parts, bias, exe)
+        session = Session(process, parts, bias, exe, counted)
         session.attach_ns = time.monotonic_ns() - begin
         yield session
+
+
+def _open_counters(part: Part, counters: Sequence[PmuEvent], names: list[str]) -> None:
+    """Start counting on every CPU that has the event. Raises HostError."""
+    from gotrace.kernel.tlb_events import cpus_of
+
+    places, table = part.probe.constants["COUNTERS"], part.loaded.maps["counters"]
+    assert len(names) <= places
+    for event in counters:
+        for cpu in cpus_of(event) or online_cpus():
+            fd = event.opened(cpu)
+            try:
+                table.put_event(cpu * places + names.index(event.name), fd)
+            finally:
+                os.close(fd)
 
 
 def _attach_to_kernel(program: int, name: str, sample_ns: int) -> Iterator[int]:
@@ -338,10 +374,12 @@ def _verify(descriptor: int, point: Point) -> None:
         )
 
 
-def _settings(part: Part, process: Target, bias: int) -> list[int]:
+def _settings(part: Part, process: Target, bias: int, counters: int) -> list[int]:
     """The words of the probe's settings: from the plan, and from the module's ``settings(process)`` about this host."""
     plan = part.plan
     config = {**plan.config, **(part.module.settings(process) if hasattr(part.module, "settings") else {})}
+    if "counters" in part.probe.config:
+        config["counters"] = counters
     unknown = set(config) - set(part.probe.config)
     assert not unknown, unknown
     values = {name: config.get(name, 0) for name in part.probe.config}

@@ -2,7 +2,16 @@
 
 The perf software event ``page_faults`` fires when a fault begins, ``page_faults_min`` or ``_maj`` when it is over: what
 lies between is its service time. ``sched_switch`` tells on which node a thread had its CPU; ``sched_migrate_task`` and
-``mm_migrate_pages`` what is moved.
+``mm_migrate_pages`` what is moved. What automatic balancing does with threads is told by ``sched_move_numa`` and
+``sched_swap_numa``, both before it is done, and ``sched_stick_numa``: it could not be done, or there was nowhere to go.
+
+A hinting fault is one that balancing provoked: it makes pages inaccessible for a while to learn who uses them. No
+tracepoint tells of it, and it ends as any minor fault does. But the kernel then adds it to what balancing keeps of the
+thread (``numa_faults_locality`` and ``numa_scan_seq`` in task_struct; task_numa_fault in kernel/sched/fair.c), which
+nothing else changes: a minor fault during which these change is a hinting fault. Those are counted that numa_hint_faults
+in /proc/vmstat counts, but one by one and of one process. Two kinds look like other minor faults: those left over when
+balancing has been switched off, and in tiered memory those for pages on a slow node. What the kernel takes for itself
+(get_user_pages) is no page fault to perf, so to nobody here.
 """
 
 from __future__ import annotations
@@ -16,35 +25,57 @@ if TYPE_CHECKING:
     from gotrace.binary.program import GoProgram
     from gotrace.kernel.process import Process
 
+MINOR, MAJOR, HINTING = 0, 1, 2
+
 PROBE = Probe(
     stem="faults",
     summary="page faults with their time and place, and on which memory node threads run",
     kinds=(
-        # at its end; begin_ns 0 where the beginning was not seen; node: of the CPU
-        Kind("fault", 0x601, ("begin_ns", "address", "node", "major", "pc")),
+        # at its end; begin_ns 0 where the beginning was not seen; node: of the CPU; how: MINOR, MAJOR or HINTING
+        Kind("fault", 0x601, ("begin_ns", "address", "node", "how", "pc")),
         # at the end of a thread's turn on a CPU
         Kind("ran_on", 0x602, ("begin_ns", "node")),
         # tid is the thread, whoever moved it
         Kind("moved_thread", 0x603, ("to_cpu",)),
         Kind("moved_pages", 0x604, ("succeeded", "failed")),
+        # by balancing: tid is the thread, to_cpu of a stuck one 2**64-1 where there was none to go to
+        Kind("balanced", 0x605, ("from_cpu", "to_cpu")),
+        Kind("swapped", 0x606, ("from_cpu", "to_cpu")),
+        Kind("stuck", 0x607, ("from_cpu", "to_cpu")),
     ),
-    config=("tgid", "task_pid", "task_tgid"),
+    config=("tgid", "task_pid", "task_tgid", "task_numa_faults", "task_numa_locality", "task_numa_scan"),
     hits=(
         "seen",
         *("on_software_event__page_faults", "on_software_event__page_faults_min", "on_software_event__page_faults_maj"),
         *("on_tracepoint__sched_switch", "on_tracepoint__sched_migrate_task", "on_tracepoint__mm_migrate_pages"),
+        *("on_tracepoint__sched_move_numa", "on_tracepoint__sched_swap_numa", "on_tracepoint__sched_stick_numa"),
     ),
+    constants={"MINOR": MINOR, "MAJOR": MAJOR, "HINTING": HINTING},
     parts=(TARGET,),
     ring_bytes=16 << 20,
 )
+
+
+# Not in every kernel: a session does without those that it cannot attach.
+OPTIONAL = PROBE.hits[-3:]
+
+# setting -> (the kernel's struct, its field): of kernels with automatic balancing
+_BALANCING_FIELDS = {
+    "task_numa_faults": ("task_struct", "numa_faults"),
+    "task_numa_locality": ("task_struct", "numa_faults_locality"),
+    "task_numa_scan": ("task_struct", "numa_scan_seq"),
+}
 
 
 def settings(process: Process) -> dict[str, int]:
     """Which process is followed, and where the kernel keeps what is read of its tasks. Raises HostError without BTF."""
     from gotrace.kernel.host import kernel_pid
 
-    found = task_settings(TASK_FIELDS)
-    return {"task_pid": found["task_pid"], "task_tgid": found["task_tgid"], "tgid": kernel_pid(process.pid)}
+    found = task_settings({**TASK_FIELDS, **_BALANCING_FIELDS})
+    wanted = {"task_pid", "task_tgid"}
+    if _BALANCING_FIELDS.keys() <= found.keys():
+        wanted |= _BALANCING_FIELDS.keys()
+    return {"tgid": kernel_pid(process.pid), **{name: found[name] for name in wanted}}
 
 
 def plan(program: GoProgram) -> Plan:

@@ -6,11 +6,13 @@ Pure functions over arrays: a snapshot of the runtime's own books, the ranges th
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from gotrace.kernel.memory import HUGE
 
 GO_PAGE = 8192
 SPAN = np.dtype(
@@ -22,10 +24,12 @@ SPAN = np.dtype(
         ("element", "<i8"),
         ("elements", "<i8"),
         ("used", "<i8"),
+        ("limit", "<i8"),  # where its objects end; of a large one, where what was asked for ends
     ]
 )
 _IN_USE = 1
 _CHUNK_BYTES, _CHUNK = 128, 4 << 20
+_C_ARENA, _MOST_GUARD = 64 << 20, 64 << 10
 
 # The classes, in the order in which they are shown.
 LIVE, WASTE, FREE, RELEASED = "live objects", "span waste", "free", "released, still resident"
@@ -47,7 +51,7 @@ WHY = {
     BSS: "the executable's variables",
     FILES: "shared libraries and mapped files",
     C_HEAP: "malloc of C code, thread stacks, the kernel's own pages",
-    OTHER: "anonymous mappings that the runtime knows nothing of",
+    OTHER: "anonymous mappings that the runtime knows nothing of (mmap, large blocks of C's malloc)",
 }
 
 
@@ -84,11 +88,15 @@ class Pages:
     """Every resident page: its ``address`` (ascending) and its ``part`` (index into `PARTS`).
 
     A page of a span that is in use has the part `LIVE`; ``live`` is the share of its span that objects take, 1 elsewhere.
+    ``huge``: it is part of a huge page, mapped as one. ``size`` is how many bytes each is: the kernel's page, or the
+    runtime's where that is smaller, for then each part of a kernel page may be something else.
     """
 
     address: npt.NDArray[np.int64]
     part: npt.NDArray[np.int8]
     live: npt.NDArray[np.float64]
+    huge: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    size: int = 4096
 
 
 _NUMBER = {name: number for number, name in enumerate(PARTS)}
@@ -101,7 +109,8 @@ def classify(
 
     ``exe`` is the path of the executable as the mappings have it, ``page`` the kernel's page size.
     """
-    addresses = _pages(resident, page)
+    size = min(page, GO_PAGE)
+    addresses, huge = _pages(resident, size)
     part = np.full(len(addresses), _NUMBER[OTHER], np.int8)
     live = np.ones(len(addresses))
     for mapping, name in _by_mapping(mappings, exe):
@@ -112,25 +121,66 @@ def classify(
         parts_of, shares = _heap_range(snapshot, begin, end, bits)
         at = (addresses[here] - begin) // GO_PAGE
         part[here], live[here] = parts_of[at], shares[at]
-    return Pages(addresses, part, live)
+    return Pages(addresses, part, live, huge, size)
 
 
-def sizes(pages: Pages, page: int) -> dict[str, int]:
+def sizes(pages: Pages) -> dict[str, int]:
     """RSS in bytes by class, every class of `PARTS`; they add up to all pages."""
-    counts = np.bincount(pages.part, minlength=len(PARTS)) * page
+    return _sizes(pages.part, pages.live, pages.size)
+
+
+def huge_sizes(pages: Pages) -> dict[str, int]:
+    """The same of what is in huge pages."""
+    return _sizes(pages.part[pages.huge], pages.live[pages.huge], pages.size)
+
+
+def _sizes(part: npt.NDArray[np.int8], live: npt.NDArray[np.float64], size: int) -> dict[str, int]:
+    counts = np.bincount(part, minlength=len(PARTS)) * size
     found = dict(zip(PARTS, counts.tolist(), strict=True))
-    live = round(float(pages.live[pages.part == _NUMBER[LIVE]].sum()) * page)
-    found[WASTE], found[LIVE] = found[LIVE] - live, live
+    objects = round(float(live[part == _NUMBER[LIVE]].sum()) * size)
+    found[WASTE], found[LIVE] = found[LIVE] - objects, objects
     return found
 
 
-def _pages(resident: npt.NDArray[np.void], page: int) -> npt.NDArray[np.int64]:
-    """The address of every resident page, ascending."""
+def page_rounding(pages: Pages, page: int) -> int:
+    """Bytes of the heap's free pages that cannot be returned alone: they share a kernel page with one that is in use.
+
+    ``page`` is the kernel's page size. 0 where it is no larger than the runtime's (8 KiB).
+    """
+    free, used = (
+        np.isin(pages.part, [_NUMBER[name] for name in names])
+        for names in ((FREE, RELEASED), (LIVE, STACKS, WORKBUFS, PADDING))
+    )
+    numbers = pages.address // page
+    return int(np.count_nonzero(np.isin(numbers[free], numbers[used]))) * pages.size
+
+
+def large_rounding(spans: npt.NDArray[np.void], resident: npt.NDArray[np.void]) -> int:
+    """Resident bytes between the end of large objects, as they were asked for, and the end of their spans.
+
+    The runtime counts them as the objects' (a large object's span is its own), and so does the class `LIVE`.
+    """
+    ends = spans["begin"] + spans["pages"] * GO_PAGE
+    large = (
+        (spans["state"] == _IN_USE) & (spans["class"] == 0) & (spans["limit"] > spans["begin"]) & (spans["limit"] < ends)
+    )
+    if not len(resident):
+        return 0
+    # How much is resident below an address: it grows inside of the ranges and stays the same between them.
+    edges = np.stack([resident["begin"], resident["end"]], axis=1).astype(np.float64).reshape(-1)
+    lengths = (resident["end"] - resident["begin"]).astype(np.float64)
+    below = np.stack([np.cumsum(lengths) - lengths, np.cumsum(lengths)], axis=1).reshape(-1)
+    upper, lower = (np.interp(places[large].astype(np.float64), edges, below) for places in (ends, spans["limit"]))
+    return round(float((upper - lower).sum()))
+
+
+def _pages(resident: npt.NDArray[np.void], size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """The address of every resident page of ``size`` bytes, ascending, and whether it is in a huge page."""
     begins, ends = (resident[name].astype(np.int64) for name in ("begin", "end"))
-    counts = (ends - begins) // page
-    firsts = np.repeat(begins - np.concatenate([[0], np.cumsum(counts)[:-1]]) * page, counts)
-    pages: npt.NDArray[np.int64] = firsts + np.arange(int(counts.sum()), dtype=np.int64) * page
-    return pages
+    counts = (ends - begins) // size
+    firsts = np.repeat(begins - np.concatenate([[0], np.cumsum(counts)[:-1]]) * size, counts)
+    pages: npt.NDArray[np.int64] = firsts + np.arange(int(counts.sum()), dtype=np.int64) * size
+    return pages, np.repeat((resident["kind"] & HUGE) != 0, counts)
 
 
 def _inside(addresses: npt.NDArray[np.int64], ranges: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
@@ -183,21 +233,45 @@ def _bits_of(bits: bytes, begin: int, count: int) -> tuple[npt.NDArray[np.bool_]
 
 
 def _by_mapping(mappings: Sequence[Mapping], exe: str) -> Iterable[tuple[Mapping, str]]:
-    ends_of_exe = {each.end for each in mappings if each.path == exe}
-    for mapping in mappings:
-        yield mapping, _class_of(mapping, exe, ends_of_exe)
+    ends = {each.end: FILES for each in mappings if each.path.startswith("/") and each.permissions == "rw-p"}
+    ends |= {each.end: BSS for each in mappings if each.path == exe}
+    has_c = any(each.path.rpartition("/")[2].startswith("libc") for each in mappings)
+    for before, mapping, after in zip([None, *mappings], mappings, [*mappings[1:], None], strict=False):
+        name = _class_of(mapping, exe, ends)
+        yield mapping, C_HEAP if name == OTHER and has_c and _is_of_c(before, mapping, after) else name
 
 
-def _class_of(mapping: Mapping, exe: str, ends_of_exe: set[int]) -> str:
+def _is_of_c(before: Mapping | None, mapping: Mapping, after: Mapping | None) -> bool:
+    """Whether an anonymous mapping looks as glibc makes them: a thread's stack or a thread's part of malloc's heap.
+
+    A stack lies behind a guard that nobody may access. Such a part begins at a multiple of 64 MiB, and up to the next it is
+    the thread's: what is not needed yet nobody may access (HEAP_MAX_SIZE in malloc/arena.c).
+    """
+    if not mapping.permissions.startswith("rw"):
+        return False
+    guard = before if before is not None and before.end == mapping.begin else None
+    if guard is not None and _is_closed(guard) and guard.end - guard.begin <= _MOST_GUARD:
+        return True
+    if mapping.begin % _C_ARENA:
+        return False
+    left = -mapping.end % _C_ARENA
+    return not left or (
+        after is not None and after.begin == mapping.end and _is_closed(after) and after.end - after.begin >= left
+    )
+
+
+def _is_closed(mapping: Mapping) -> bool:
+    return mapping.permissions.startswith("---") and not mapping.path
+
+
+def _class_of(mapping: Mapping, exe: str, ends: dict[int, str]) -> str:
     if mapping.path == exe:
         return BSS if "w" in mapping.permissions else BINARY
     if mapping.path.startswith("/"):
         return FILES
     if mapping.path in ("[heap]", "[stack]") or mapping.path.startswith(("[vdso", "[vvar", "[vsyscall")):
         return C_HEAP
-    if mapping.begin in ends_of_exe:  # anonymous, right behind the executable's own
-        return BSS
-    return OTHER
+    return ends.get(mapping.begin, OTHER)  # anonymous, right behind the executable's own or a library's data
 
 
 @dataclass(frozen=True)

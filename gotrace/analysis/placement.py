@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gotrace.analysis.heap_pages import LIVE, PARTS, Pages
+from gotrace.analysis.histogram import Histogram
 
 UNKNOWN = -1
 SPANS = "spans in use"  # live objects and the waste between them lie on the same pages
@@ -41,6 +42,42 @@ def remote_share(found: npt.NDArray[np.int64]) -> float | None:
     known = found[:, :-1]
     total = int(known.sum())
     return 1 - float(np.trace(known)) / total if total else None
+
+
+def local_and_remote(found: npt.NDArray[np.int64]) -> tuple[int, int, int]:
+    """Of a `matrix`: how many events are of a page on the CPU's node, of one on another, and of one not known where."""
+    local, unknown = int(np.trace(found[:, :-1])), int(found[:, -1].sum())
+    return local, int(found.sum()) - local - unknown, unknown
+
+
+def things_by_node(things: npt.NDArray[np.integer], nodes: npt.NDArray[np.integer]) -> dict[int, int]:
+    """How many different ``things`` (of 32 bits) are met on each node; one that is met on several counts on each."""
+    pairs = np.unique(nodes.astype(np.int64) << 32 | things.astype(np.int64))
+    numbers, counts = np.unique(pairs >> 32, return_counts=True)
+    return dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+
+
+class Moves:
+    """On which node each of several things was seen last, and how often one was then seen on another.
+
+    ``gaps`` is the time between two moves of the same thing, in nanoseconds.
+    """
+
+    def __init__(self) -> None:
+        self.node: dict[int, int] = {}
+        self.count = 0
+        self.gaps = Histogram()
+        self._moved_ns: dict[int, int] = {}
+
+    def see(self, thing: int, node: int, time_ns: int) -> None:
+        """Times ascend, but for events that overtook one another: then the gap is 0."""
+        if self.node.setdefault(thing, node) == node:
+            return
+        self.node[thing] = node
+        self.count += 1
+        if thing in self._moved_ns:
+            self.gaps.record(np.array([max(0, time_ns - self._moved_ns[thing])]))
+        self._moved_ns[thing] = time_ns
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,12 @@ FIELDS = {
     "mheap": (
         *("pages.summary", "pages.chunks", "pages.inUse.ranges", "pages.scav.index.chunks", "sweepgen", "allspans"),
         *("arenas", "allArenas?", "heapArenas?", "spanalloc.inuse", "cachealloc.inuse"),
+        *("pages.scav.released?", "pages.scav.releasedBg?", "pages.scav.releasedEager?"),
     ),
-    "mspan": ("sizeof", "next", "startAddr", "npages", "nelems", "allocCount", "spanclass", "state", "elemsize"),
+    "mspan": ("sizeof", "next", "startAddr", "npages", "nelems", "allocCount", "spanclass", "state", "elemsize", "limit"),
     "heapArena": ("sizeof",),
-    "p": ("pcache",),
+    "p": ("pcache", "id?", "m?"),
+    "m": ("procid?",),
     "pageCache": ("base", "cache", "scav"),
     "workType": ("wbufSpans",),
 }
@@ -56,6 +58,7 @@ class HeapPlaces:
     allp: int
     persistent_chunks: int
     gc_bits_arenas: int
+    scavenge: int
     offsets: dict[str, int]
     arena_base: int
     narrow_nelems: bool  # mspan.nelems has 16 bits (Go 1.22 and later)
@@ -90,6 +93,14 @@ def find_heap(program: GoProgram) -> HeapPlaces:
             missing[name] = f"{symbol} does not refer to it as expected"
             return 0
 
+    scavenge = _scavenge(program)
+    if not scavenge:
+        missing["scavenge"] = "gcPaceScavenger does not refer to it as expected: what is to be returned yet is not known"
+    if "mheap.pages.scav.releasedEager" not in offsets:
+        missing["what was returned while allocating"] = (
+            f"{program.go_version} counts only what it returns in the background"
+        )
+
     return HeapPlaces(
         go_version=program.go_version,
         arch=program.arch,
@@ -102,6 +113,7 @@ def find_heap(program: GoProgram) -> HeapPlaces:
         allp=optional("allp", "runtime.preemptall"),
         persistent_chunks=optional("persistentChunks", "runtime.persistentalloc1", loads=True),
         gc_bits_arenas=optional("gcBitsArenas", "runtime.nextMarkBitArenaEpoch"),
+        scavenge=scavenge,
         offsets=offsets,
         arena_base=0xFFFF800000000000 if program.arch == "amd64" else 0,
         narrow_nelems=program.version >= (1, 22),
@@ -123,3 +135,16 @@ def _memstats(program: GoProgram, offsets: dict[str, int]) -> int:
     if memstats + offsets["mstats.last_gc_nanotime"] not in refs:
         raise BinaryError("runtime.memstats was not found: gcTrigger.test refers to other data than expected")
     return memstats
+
+
+def _scavenge(program: GoProgram) -> int:
+    """runtime.scavenge, which begins with gcPercentGoal and memoryLimitGoal: one place sets, another reads both. Or 0."""
+    pairs = []
+    for symbol in ("runtime.gcPaceScavenger", "runtime.(*scavengerState).init.func3"):
+        try:
+            refs = set(code.data_refs(program, symbol))
+        except BinaryError:
+            return 0
+        pairs.append({ref for ref in refs if ref + 8 in refs})
+    found = pairs[0] & pairs[1]
+    return found.pop() if len(found) == 1 else 0

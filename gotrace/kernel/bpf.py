@@ -30,7 +30,7 @@ from gotrace.errors import HostError, LoadError
 # The porting checklist of this module: (bpf, perf_event_open) system call numbers.
 _SYSCALLS = {"x86_64": (321, 298), "aarch64": (280, 241)}
 
-_MAP_CREATE, _PROG_LOAD, _RAW_TRACEPOINT_OPEN, _LINK_CREATE = 0, 5, 17, 28
+_MAP_CREATE, _MAP_UPDATE_ELEM, _PROG_LOAD, _RAW_TRACEPOINT_OPEN, _LINK_CREATE = 0, 2, 5, 17, 28
 _PROG_TYPE_KPROBE = 2
 # What a program is attached to shows in the beginning of its name; any other is a uprobe's. `on_tracepoint__X` runs at the
 # kernel's tracepoint X with its own arguments (BCC would attach `raw_tracepoint__X` by itself while it compiles),
@@ -39,7 +39,7 @@ _PROG_TYPE_KPROBE = 2
 RAW_TRACEPOINT, TRACE_EVENT, SOFTWARE_EVENT = "on_tracepoint__", "on_trace_event__", "on_software_event__"
 _PROG_TYPES = {"tracepoint__": 5, TRACE_EVENT: 5, SOFTWARE_EVENT: 7, RAW_TRACEPOINT: 17}
 _ATTACH_UPROBE_MULTI = 48
-MAP_TYPE_ARRAY, MAP_TYPE_RINGBUF = 2, 27
+MAP_TYPE_ARRAY, MAP_TYPE_PERF_EVENT_ARRAY, MAP_TYPE_RINGBUF = 2, 4, 27
 _F_MMAPABLE = 1 << 10
 _F_SLEEPABLE = 1 << 4
 _LD_IMM64, _PSEUDO_MAP_FD = 0x18, 1
@@ -155,6 +155,14 @@ class Map:
         assert self.memory is not None
         struct.pack_into(f"={len(words)}Q", self.memory, 0, *words)
 
+    def put_event(self, index: int, event_fd: int) -> None:
+        """Give a place of a map of perf events its event; the map holds it from then on. Raises HostError."""
+        key, value = ctypes.c_uint32(index), ctypes.c_uint32(event_fd)
+        places = (ctypes.addressof(key), ctypes.addressof(value))
+        result = _bpf(_MAP_UPDATE_ELEM, struct.pack("<IIQQQ", self.fd, 0, *places, 0))
+        if result < 0:
+            raise refused(f"put a perf event into the map {self.spec.name}", -result)
+
     def close(self) -> None:
         if self.memory is not None:
             self.memory.close()
@@ -245,15 +253,20 @@ def load(obj: BpfObject, wanted: set[str] | None = None, shared: dict[str, Map] 
             code = bytearray(instructions)
             for index, map_name in relocations:
                 struct.pack_into("<i", code, index * 8 + 4, maps[map_name].fd)
-            programs[name] = load_program(name, bytes(code))
+            # The verifier lets no program sleep that reads perf events.
+            may_sleep = all(maps[used].spec.type != MAP_TYPE_PERF_EVENT_ARRAY for _, used in relocations)
+            programs[name] = load_program(name, bytes(code), may_sleep)
             stack.callback(os.close, programs[name])
         return LoadedObject(maps, programs, stack.pop_all())
 
 
-def load_program(name: str, code: bytes) -> int:
-    """Load finished instructions; returns the program's descriptor. Raises HostError or LoadError."""
+def load_program(name: str, code: bytes, may_sleep: bool = True) -> int:
+    """Load finished instructions; returns the program's descriptor. Raises HostError or LoadError.
+
+    A uprobe's program may take page faults where the kernel lets it, unless ``may_sleep`` is False.
+    """
     attach_type = _ATTACH_UPROBE_MULTI if is_uprobe(name) and has_uprobe_multi() else 0
-    flags = _F_SLEEPABLE if is_uprobe(name) and has_sleepable_uprobes() else 0
+    flags = _F_SLEEPABLE if may_sleep and is_uprobe(name) and has_sleepable_uprobes() else 0
     fd = _load_program(name, code, attach_type, flags)
     if fd >= 0:
         return fd

@@ -7,16 +7,31 @@ group are the caller's.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 import struct
 import subprocess
+from collections.abc import Iterator
 
 from gotrace.errors import HostError, UsageError
 
 _TRACEME, _DETACH, _SETOPTIONS = 0, 17, 0x4200
 _OPTION_EXITKILL = 0x100000
+
+# What our caller had ignored (nohup, a shell's background), before we listened for it ourselves: a command inherits that.
+_IGNORED = [n for n in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM) if signal.getsignal(n) is signal.SIG_IGN]
+
+
+@contextlib.contextmanager
+def _ignoring_as_before() -> Iterator[None]:
+    previous = {number: signal.signal(number, signal.SIG_IGN) for number in _IGNORED}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 class Spawned:
@@ -30,7 +45,8 @@ class Spawned:
         """Raises UsageError when ``command`` cannot be executed."""
         try:
             # With a folder given, subprocess does not take posix_spawn; descriptors are the caller's to close.
-            self._child = subprocess.Popen(command, close_fds=False, cwd=".")
+            with _ignoring_as_before():
+                self._child = subprocess.Popen(command, close_fds=False, cwd=".")
         except OSError as error:
             hint = "check the command after `--`: its spelling, its permissions, your PATH"
             raise UsageError(f"cannot run {command[0]}: {error.strerror}", hint) from None
@@ -89,6 +105,8 @@ class Launched:
             # Python ignores these two; a command expects the system's defaults.
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
             signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+            for number in _IGNORED:
+                signal.signal(number, signal.SIG_IGN)
             stage = b"t"
             if self._libc.ptrace(_TRACEME, 0, None, None) == 0:
                 stage = b"e"

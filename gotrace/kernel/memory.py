@@ -200,6 +200,7 @@ class Memory:
                 if np.count_nonzero(present) * PAGE != vma.sizes["Rss"] or vma.sizes.get("AnonHugePages"):
                     zero, huge = _flagged(entries, present)
                     present &= ~zero
+                    huge = _whole(vma.begin, huge)
                 kinds = (np.where(entries & _MAP_FILE, FILE, 0) | np.where(huge, HUGE, 0)).astype(np.int64)
                 found.append(_runs(vma.begin, present, kinds))
         return np.concatenate(found)
@@ -221,6 +222,19 @@ def _flagged(entries: npt.NDArray[np.uint64], present: npt.NDArray[np.bool_]) ->
     zero[places] = (flags[back] & _FLAG_ZERO) != 0
     huge[places] = (flags[back] & _FLAG_THP) != 0
     return zero, huge
+
+
+def _whole(begin: int, huge: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Of the pages from ``begin`` on that lie in huge pages those that are mapped as one: all of it, where it can be.
+
+    What is left of a huge page that was split is mapped page by page, with the kernel's flag all the same.
+    """
+    count = PAGE // 8  # pages of a huge page: as many as a page has entries
+    first = -(begin // PAGE) % count
+    blocks = huge[first : first + max(0, len(huge) - first) // count * count].reshape(-1, count)
+    found = np.zeros(len(huge), bool)
+    found[first : first + blocks.size] = np.repeat(blocks.all(axis=1), count)
+    return found
 
 
 def _runs(begin: int, wanted: npt.NDArray[np.bool_], kinds: npt.NDArray[np.int64]) -> Ranges:

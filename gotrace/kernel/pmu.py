@@ -24,12 +24,16 @@ _EXCLUDE_KERNEL = 1 << 5
 
 @dataclass(frozen=True)
 class PmuEvent:
-    """A hardware event: its PMU's perf type and the three config words of perf_event_attr."""
+    """An event: its PMU's perf type and the three config words of perf_event_attr."""
 
     pmu: str
     name: str
     type: int
     config: tuple[int, int, int]
+
+    def opened(self, cpu: int) -> int:
+        """A descriptor that counts it on one CPU, for whatever runs there. Raises HostError."""
+        return perf_event_open(self.type, self.config, 0, 0, -1, f"count {self.name} on CPU {cpu}", cpu=cpu)
 
 
 def pmus(root: str = "/") -> tuple[str, ...]:

@@ -50,6 +50,11 @@ def wire_dtype() -> np.dtype[np.void]:
 Events = npt.NDArray[np.void]
 
 
+def no_events() -> Events:
+    """None, as an array."""
+    return np.zeros(0, wire_dtype())
+
+
 class _Barrier:
     """A full memory barrier, which Python has no name for: a lock is released and taken again.
 

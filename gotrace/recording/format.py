@@ -26,6 +26,7 @@ TEXT = (
 )
 FRAMES = 4  # a: an address in the target; data: JSON, the functions there, innermost first, each as `analysis.stacks.Frame`
 THREAD = 5  # a: a thread of the target, as its events name it; data: its name
+ANSWERS = 6  # data: JSON, what was asked of the machine about the events since the last one; see `gotrace.cli._watch`
 
 # In a column that refers to text: this text is in no executable, and known by a number of the recording's own.
 NUMBERED = 1 << 63

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import errno
 import json
 import os
 import platform
+import re
 import subprocess
+import time
 
 import pytest
 
 import targets
-from conftest import GOTRACE
-from gotrace.kernel import numa
+from conftest import GOTRACE, until
+from gotrace import session
+from gotrace.errors import HostError
+from gotrace.kernel import bpf, numa
+from gotrace.kernel.process import Process
+from gotrace.probes import faults
 
 pytestmark = pytest.mark.bpf
 
 MIB = 40
+PS = 3
 _SET_MEMPOLICY = {"x86_64": 238, "aarch64": 237}[platform.machine()]
 DEFAULT, PREFERRED, BIND, INTERLEAVE = 0, 1, 2, 3  # include/uapi/linux/mempolicy.h
 
@@ -40,7 +49,7 @@ def watch(plant=None, mib=MIB, seconds="4s"):
     with subprocess.Popen(
         [program, "touch", str(mib)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=plant
     ) as target:
-        command = [*GOTRACE, "numa", "--pid", str(target.pid), "-d", seconds, "--format", "json"]
+        command = [*GOTRACE, "numa", "--pid", str(target.pid), "-d", seconds, "--format", "ndjson"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as tracer:
             line = tracer.stderr.readline()
             assert line.startswith("Watching"), line + tracer.stderr.read()
@@ -54,6 +63,61 @@ def watch(plant=None, mib=MIB, seconds="4s"):
     found = json.loads(out)
     assert found["lost"] == 0
     return found, maps
+
+
+@contextlib.contextmanager
+def loaded(plant=None, version=targets.NEWEST, flavour="stripped"):
+    """gcload at work on ``PS`` Ps."""
+    command = [targets.build("gcload", version, flavour), "-seconds", "300", "-live", str(MIB)]
+    environment = {**os.environ, "GOMAXPROCS": str(PS)}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment, preexec_fn=plant
+    ) as target:
+        try:
+            target.stdin.write(b"\n")
+            target.stdin.flush()
+            yield target
+        finally:
+            target.kill()
+
+
+def look(target, seconds="4s"):
+    """The record of `gotrace numa`."""
+    command = [*GOTRACE, "numa", "--pid", str(target.pid), "-d", seconds, "--format", "ndjson"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def bind(target, cpus):
+    for tid in os.listdir(f"/proc/{target.pid}/task"):
+        os.sched_setaffinity(int(tid), cpus)
+
+
+def cpus_of(node):
+    return {cpu for cpu, of in numa.topology().cpus.items() if of == node}
+
+
+@pytest.fixture
+def balance():
+    """balance(True) switches automatic balancing on; afterwards it is as it was."""
+    setting = "/proc/sys/kernel/numa_balancing"
+    if numa.balancing() is None:
+        pytest.skip("this kernel has no automatic balancing")
+
+    def switch(to):
+        with open(setting, "w") as file:
+            file.write(str(int(to)))
+
+    before = numa.balancing()
+    yield switch
+    switch(before)
+
+
+def hinting_faults():
+    """The whole machine's."""
+    with open("/proc/vmstat") as file:
+        return int(dict(line.split() for line in file)["numa_hint_faults"])
 
 
 def pages(maps, node):
@@ -95,6 +159,92 @@ def test_one_node_says_so(gotrace):
         target.kill()
     assert done.returncode == 0 and "one memory node" in done.stdout
     assert "node 0" in done.stdout and "spans in use" in done.stdout
+
+
+@pytest.mark.everywhere
+def test_series_and_its_recording(gotrace, tmp_path):
+    """A line and a record a second, which a recording tells again."""
+    path = str(tmp_path / "x.gotrace")
+    with loaded() as target:
+        done = gotrace("numa", "--pid", str(target.pid), "-d", "3s", "-i", "1s", "-o", path)
+    assert done.returncode == 0, done.stderr
+    assert gotrace("report", path).stdout == done.stdout
+    *intervals, found = map(json.loads, gotrace("report", path, "--format", "ndjson").stdout.splitlines())
+    assert len(re.findall(r"(?m)^\d\d:\d\d:\d\d ", done.stdout)) == len(intervals)
+    assert found["type"] == "numa" and {each["type"] for each in intervals} == {"numa_interval"}
+    assert found["missing"] == {} and found["lost"] == 0
+    series = found["series"]
+    assert len(series) == len(intervals) >= (1 if targets.EMULATED else 3)
+    for sample, interval in zip(series, intervals, strict=True):
+        assert sum(sample["ps"].values()) + sample["ps_idle"] == PS
+        assert sum(sample["threads"].values()) > 0
+        assert all(interval[name] == sample[name] for name in ("time", "ps", "ps_idle"))
+    assert sum(series[-1]["bytes"].values()) > MIB << 20
+    assert sum(sum(each["faults"].values()) for each in intervals) == sum(map(sum, found["faults"]["counts"]))
+    for name in ("hinting_faults", "threads_moved", "pages_moved"):
+        assert sum(each[name] for each in intervals) == found[name]
+    for node in found["nodes"]:
+        assert sum(each["ran_ns"][str(node["node"])] for each in intervals) == node["ran_ns"]
+    assert sum(each["length_ns"] for each in intervals) == found["watched_ns"]
+
+
+@pytest.mark.parametrize("build", [*targets.MATRIX, f"{targets.NEWEST} pie"])
+def test_ps_of_every_release(build):
+    with loaded(None, *build.split()) as target:
+        found = look(target, "1s")
+    assert found["missing"] == {}
+    for sample in found["series"]:
+        assert sum(sample["ps"].values()) + sample["ps_idle"] == PS
+    assert any(sum(sample["ps"].values()) for sample in found["series"])
+
+
+def test_threads_in_a_container():
+    """Threads are found by the number that they have there."""
+    with subprocess.Popen(["unshare", "--pid", "--fork", "sleep", "60"]) as outside:
+        children = f"/proc/{outside.pid}/task/{outside.pid}/children"
+        until(lambda: open(children).read())
+        inside = int(open(children).read())
+        until(lambda: open(f"/proc/{inside}/comm").read() == "sleep\n")
+        assert list(numa.cpus_of_threads(inside, {1})) == [1]
+        assert numa.cpus_of_threads(inside, {inside}) in ({}, {inside: 1})
+        os.kill(inside, 9)
+
+
+def test_kernel_that_cannot_tell_of_balancing(monkeypatch):
+    """What it cannot tell is left out; nothing else may be."""
+    attach, refused = bpf.attach_raw_tracepoint, []
+
+    def refuse(program, name):
+        if name in refused:
+            raise bpf.refused(f"attach to the tracepoint {name}", errno.ENOENT)
+        return attach(program, name)
+
+    monkeypatch.setattr(bpf, "attach_raw_tracepoint", refuse)
+    refused += ["sched_move_numa", "sched_swap_numa", "sched_stick_numa"]
+    with loaded() as target, Process.open(target.pid) as process:
+        with session.opened([faults], process) as tracing:
+            missing = tracing.header(0)["probes"]["faults"]["missing"]
+            assert [each["name"] for each in missing] == list(faults.OPTIONAL)
+        refused.append("sched_switch")
+        with pytest.raises(HostError, match="sched_switch"), session.opened([faults], process):
+            pass
+
+
+@pytest.mark.everywhere
+@pytest.mark.alone
+def test_hinting_faults_are_told_apart(balance):
+    """One by one what the kernel counts: not more, and hardly less, for little else runs."""
+    balance(True)
+    with loaded() as target:
+        before = hinting_faults()
+        found = look(target, "6s")
+        everybody = hinting_faults() - before
+        assert found["balancing"]
+        assert 0.5 * everybody < found["hinting_faults"] <= everybody and everybody > 0
+        balance(False)
+        found = look(target, "2s")
+    assert not found["balancing"] and found["hinting_faults"] == 0
+    assert not any(found["balancing_threads"].values())
 
 
 @pytest.fixture
@@ -144,30 +294,58 @@ def test_planted_placements(cpu, policy, nodes, expected):
 @pytest.mark.everywhere
 @pytest.mark.numa
 @pytest.mark.alone
-def test_advice_when_threads_leave_their_memory():
+def test_advice_when_threads_leave_their_memory(balance):
     """First touch on node 0, then all threads on node 1: with balancing off the memory stays."""
-    setting = "/proc/sys/kernel/numa_balancing"
-    before = open(setting).read()
-    machine = numa.topology()
-    cpus = {node: {number for number, of in machine.cpus.items() if of == node} for node in (0, 1)}
-    program = targets.build("gcload")
-    try:
-        open(setting, "w").write("0")
-        with subprocess.Popen(
-            [program, "-seconds", "60", "-live", "40"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            preexec_fn=planted(cpus[0], DEFAULT, ()),
-        ) as target:
-            target.stdin.write(b"\n")
-            target.stdin.flush()
-            subprocess.run(["sleep", "3"], check=True)
-            for tid in os.listdir(f"/proc/{target.pid}/task"):
-                os.sched_setaffinity(int(tid), cpus[1])
-            command = [*GOTRACE, "numa", "--pid", str(target.pid), "-d", "3s", "--format", "json"]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-            target.kill()
-        found = json.loads(done.stdout)
-        assert "--cpunodebind=1 --membind=1" in found["advice"], found
-    finally:
-        open(setting, "w").write(before)
+    balance(False)
+    with loaded(planted(cpus_of(0), DEFAULT, ())) as target:
+        time.sleep(3)
+        bind(target, cpus_of(1))
+        found = look(target, "3s")
+    assert "--cpunodebind=1 --membind=1" in found["advice"], found
+
+
+@pytest.mark.everywhere
+@pytest.mark.numa
+@pytest.mark.alone
+def test_ps_go_where_their_threads_are_sent(balance):
+    """All on node 0, then all on node 1, then back."""
+    balance(False)
+    with loaded(planted(cpus_of(0), DEFAULT, ())) as target:
+        look(target, "1s")  # what has to be known of the executable is found now
+        command = [*GOTRACE, "numa", "--pid", str(target.pid), "-d", "24s", "--format", "ndjson"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as tracer:
+            assert tracer.stderr.readline().startswith("Watching")
+            sent = []
+            for node in (1, 0):
+                time.sleep(8)
+                bind(target, cpus_of(node))
+                sent.append(time.time())
+            out, err = tracer.communicate(timeout=120)
+    assert tracer.returncode == 0, err
+    found = json.loads(out)
+    for sample in found["series"]:
+        assert sum(sample["ps"].values()) + sample["ps_idle"] == PS
+        if all(abs(sample["time"] - when) > 2 for when in sent):
+            node = int(sent[0] < sample["time"] < sent[1])
+            assert sample["ps"][str(1 - node)] == 0, (sample, sent)
+    assert found["ps_moved"] >= 2 and found["threads_moved"] >= 2
+    gaps = found["move_gaps"]
+    assert gaps["count"] >= 1 and 5e9 < gaps["max_ns"] < 15e9, gaps
+
+
+@pytest.mark.everywhere
+@pytest.mark.numa
+@pytest.mark.alone
+@pytest.mark.usefixtures("small_pages")
+def test_balancing_is_seen(balance):
+    """Threads away from their memory, then free to go where they like: the kernel brings both together."""
+    balance(True)
+    with loaded(planted(cpus_of(0), DEFAULT, ())) as target:
+        time.sleep(3)
+        bind(target, cpus_of(1))
+        bound = look(target, "10s")
+        bind(target, cpus_of(0) | cpus_of(1))
+        free = look(target, "20s")
+    assert bound["hinting_faults"] > 0 and bound["pages_moved"] > 0, bound
+    assert free["hinting_faults"] > 0
+    assert sum(bound["balancing_threads"].values()) + sum(free["balancing_threads"].values()) > 0

@@ -7,11 +7,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gotrace.analysis.heap_pages import GO_PAGE, PARTS, SPAN, HeapSnapshot, classify, size_classes, sizes
-from gotrace.kernel.memory import RANGE, Vma
+from gotrace.analysis.heap_pages import (
+    GO_PAGE,
+    PARTS,
+    SPAN,
+    HeapSnapshot,
+    classify,
+    huge_sizes,
+    large_rounding,
+    page_rounding,
+    size_classes,
+    sizes,
+)
+from gotrace.kernel.memory import HUGE, RANGE, Vma
 
 HEAP = 0xC000000000
 PAGE = 4096
+LARGE_PAGE = 64 << 10
 CHUNKS = 2  # of 4 MiB
 
 
@@ -35,20 +47,24 @@ def at(number):
     return HEAP + number * GO_PAGE
 
 
-def ranges(*pairs):
-    return np.array([(begin, end, 0) for begin, end in pairs], RANGE)
+def span(first, pages, state, size_class=0, element=0, elements=0, used=0, limit=0):
+    return (at(first), pages, state, size_class, element, elements, used, at(first) + limit)
 
 
-def split(found, resident, mappings=()):
-    return {name: size for name, size in sizes(classify(found, resident, mappings, "/exe", PAGE), PAGE).items() if size}
+def ranges(*pairs, kind=0):
+    return np.array([(begin, end, kind) for begin, end in pairs], RANGE)
+
+
+def split(found, resident, mappings=(), page=PAGE):
+    return {name: size for name, size in sizes(classify(found, resident, mappings, "/exe", page)).items() if size}
 
 
 def test_every_state_of_the_heap():
     found = snapshot(
         spans=[
-            (at(0), 2, 1, 5, 64, 256, 64),  # in use, a quarter of it objects
-            (at(2), 1, 2, 0, 0, 0, 0),  # a stack
-            (at(3), 1, 2, 0, 0, 0, 0),  # a work buffer
+            span(0, 2, 1, 5, 64, 256, 64),  # in use, a quarter of it objects
+            span(2, 1, 2),  # a stack
+            span(3, 1, 2),  # a work buffer
         ],
         allocated=[0, 1, 2, 3, 5, *range(64, 128)],
         scavenged=[7, *range(100, 105)],
@@ -97,18 +113,106 @@ def test_outside_of_the_heap():
 )
 def test_parts_add_up(spans, allocated, scavenged, runs):
     """Whatever the runtime's books say, even where they contradict one another."""
-    made = [(at(first), pages, state, 5, 128, pages * 64, used) for first, pages, state, used in spans]
+    made = [span(first, pages, state, 5, 128, pages * 64, used) for first, pages, state, used in spans]
     found = snapshot(spans=sorted(made), allocated=allocated, scavenged=scavenged)
     pages = sorted({HEAP + (first + number) * PAGE for first, length in runs for number in range(length)})
     resident = ranges(*((each, each + PAGE) for each in pages))
-    parts = sizes(classify(found, resident, (), "/exe", PAGE), PAGE)
+    every = classify(found, resident, (), "/exe", PAGE)
+    parts = sizes(every)
     assert sum(parts.values()) == len(pages) * PAGE and min(parts.values(), default=0) >= 0
     assert list(parts) == list(PARTS)
+    assert page_rounding(every, PAGE) == 0
+    # the same heap where the kernel's pages are larger than the runtime's
+    numbers = sorted({each // LARGE_PAGE for each in pages})
+    resident = ranges(*((each * LARGE_PAGE, (each + 1) * LARGE_PAGE) for each in numbers))
+    every = classify(found, resident, (), "/exe", LARGE_PAGE)
+    parts = sizes(every)
+    assert sum(parts.values()) == len(numbers) * LARGE_PAGE and min(parts.values(), default=0) >= 0
+    assert 0 <= page_rounding(every, LARGE_PAGE) <= parts["free"] + parts["released, still resident"]
+
+
+def test_pages_of_the_kernel_that_are_larger_than_the_runtimes():
+    """Of the first 64 KiB one page of eight is used, the second is free, the others have a stack and a span in them."""
+    found = snapshot(
+        spans=[span(2, 1, 1, 5, 64, 128, 128), span(16, 1, 2), span(23, 2, 1, 5, 128, 128, 64)],
+        allocated=[2, 16, 23, 24],
+        scavenged=[*range(8, 16), 20, 21],
+    )
+    resident = ranges((at(0), at(32)))
+    every = classify(found, resident, (), "/exe", LARGE_PAGE)
+    assert (every.size, len(every.address)) == (GO_PAGE, 32)
+    assert split(found, resident, page=LARGE_PAGE) == {
+        "live objects": 2 * GO_PAGE,
+        "span waste": GO_PAGE,
+        "free": (7 + 4 + 7) * GO_PAGE,
+        "released, still resident": (8 + 2) * GO_PAGE,
+        "stacks": GO_PAGE,
+    }
+    # all that is free in the first, the third and the fourth page of the kernel; the second could be returned
+    assert page_rounding(every, LARGE_PAGE) == (7 + 6 + 7) * GO_PAGE
+    assert page_rounding(every, 2 * GO_PAGE) == 4 * GO_PAGE  # the neighbours of 2, 16, 23 and 24
+    assert page_rounding(classify(found, resident, (), "/exe", PAGE), PAGE) == 0
+
+
+def test_rounding_of_large_objects():
+    spans = np.array(
+        [
+            span(0, 6, 1, 0, 6 * GO_PAGE, 1, 1, limit=5 * GO_PAGE + 100),
+            span(8, 6, 1, 0, 6 * GO_PAGE, 1, 1, limit=5 * GO_PAGE + 100),
+            span(16, 1, 1, 5, 64, 128, 100, limit=GO_PAGE - 64),  # small objects
+            span(20, 2, 2, limit=GO_PAGE),  # a stack
+            span(24, 4, 1, 0, 4 * GO_PAGE, 1, 1, limit=4 * GO_PAGE),  # exactly as large as its pages
+        ],
+        SPAN,
+    )
+    assert large_rounding(spans, ranges((at(0), at(100)))) == 2 * (GO_PAGE - 100)
+    # of the first the last 4 KiB are resident, of the second the 4 KiB before them
+    parts = ((at(6) - PAGE, at(6)), (at(8), at(14) - PAGE))
+    assert large_rounding(spans, ranges(*parts)) == PAGE + PAGE - 100
+    assert large_rounding(spans, ranges()) == 0
+    assert large_rounding(spans[:0], ranges((at(0), at(100)))) == 0
+
+
+def test_huge_pages():
+    found = snapshot(spans=[span(0, 256, 1, 5, 64, 256 * 128, 64 * 128)], allocated=range(256))
+    resident = np.concatenate([ranges((at(0), at(256)), kind=HUGE), ranges((at(256), at(300)))])
+    every = classify(found, resident, (), "/exe", PAGE)
+    huge = {name: size for name, size in huge_sizes(every).items() if size}
+    assert huge == {"live objects": 64 * GO_PAGE, "span waste": 192 * GO_PAGE}
+    assert sizes(every)["free"] == 44 * GO_PAGE
+
+
+def test_memory_of_c():
+    """Parts of malloc's heap and stacks of threads, as glibc maps them, where there is a glibc."""
+    arena = 64 << 20
+    library = [
+        Vma(0x7F0000900000, 0x7F0000910000, "rw-p", 0, "/lib/libc.so.6"),
+        Vma(0x7F0000910000, 0x7F0000920000, "rw-p", 0, ""),  # its variables
+        Vma(0x7F0000930000, 0x7F0000940000, "rw-s", 0, "/data"),
+        Vma(0x7F0000940000, 0x7F0000950000, "rw-p", 0, ""),  # happens to lie behind a file
+    ]
+    mappings = [
+        Vma(arena, arena + 0x21000, "rw-p", 0, ""),
+        Vma(arena + 0x21000, 2 * arena + 0x1000, "---p", 0, ""),  # its rest, and a guard
+        Vma(4 * arena, 5 * arena, "rw-p", 0, ""),  # a full one
+        Vma(6 * arena, 6 * arena + 0x30000, "rw-p", 0, ""),  # only begins like one
+        Vma(6 * arena + 0x40000, 6 * arena + 0x41000, "---p", 0, ""),
+        Vma(6 * arena + 0x41000, 6 * arena + 0x841000, "rw-p", 0, ""),  # a stack
+        Vma(8 * arena + 0x1000, 8 * arena + 0x101000, "---p", 0, ""),  # too large for a guard
+        Vma(8 * arena + 0x101000, 8 * arena + 0x111000, "rw-p", 0, ""),
+    ]
+    resident = ranges(*((each.begin, each.begin + 0x10000) for each in mappings + library if "r" in each.permissions))
+    assert split(snapshot(), resident, mappings + library) == {
+        "C heap and thread stacks": 0x30000,
+        "files and libraries": 0x30000,
+        "unexplained": 0x30000,
+    }
+    assert split(snapshot(), resident[:5], mappings) == {"unexplained": 0x50000}
 
 
 def test_size_classes():
     spans = np.array(
-        [(at(0), 1, 1, 5, 64, 128, 100), (at(1), 1, 1, 5, 64, 128, 0), (at(2), 4, 1, 0, 4 * GO_PAGE, 1, 1)], SPAN
+        [span(0, 1, 1, 5, 64, 128, 100), span(1, 1, 1, 5, 64, 128, 0), span(2, 4, 1, 0, 4 * GO_PAGE, 1, 1)], SPAN
     )
     small, large = size_classes(spans)
     assert (small.size, small.spans, small.bytes, small.live) == (64, 2, 2 * GO_PAGE, 6400)

@@ -7,15 +7,22 @@
 //	shapes file PATH       a mapped file, read from its beginning to its end
 //	shapes touch MIB       after a line of input: a slice that is written
 //	shapes unread MIB      a slice that is read and never written: the kernel's zero page
+//	shapes sparse MIB      objects of 8 KiB of which one in 200 stays
+//	shapes large COUNT     objects of 40 KiB and a byte, in spans of 48 KiB
+//	shapes again MIB       a large slice that is gone; after a line of input another, and a second line of JSON
+//	shapes scavenged MIB   a large slice that is gone and that the scavenger may return
+//	shapes malloc MIB      C's blocks of 1000 bytes, half of them each thread's own (built with cgo)
 //
-// It ends when its standard input does.
+// A word more, and debug.FreeOSMemory is called before it tells. It ends when its standard input does.
 package main
 
 import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 	"unsafe"
@@ -23,8 +30,13 @@ import (
 
 type object [128]byte
 
+type page [8192]byte
+
 var (
 	kept    []*object
+	pages   []*page
+	slices  [][]byte
+	malloc  func(mib int) // set where there is C
 	mapped  []byte
 	slice   []byte
 	sum     int
@@ -73,11 +85,8 @@ func shape() {
 		for i := 0; i < len(all); i += 8 {
 			kept = append(kept, all[i])
 		}
-	case "freed":
-		slice = make([]byte, number()<<20)
-		for i := range slice {
-			slice[i] = 1
-		}
+	case "freed", "again", "scavenged":
+		written(number())
 		slice = nil
 	case "stacks":
 		for i := 0; i < number(); i++ {
@@ -114,14 +123,52 @@ func shape() {
 		for i := 0; i < len(slice); i += 4096 {
 			sum += int(slice[i])
 		}
+	case "sparse":
+		all := make([]*page, number()<<20/8192)
+		for i := range all {
+			all[i] = new(page)
+			all[i][0] = 1
+		}
+		for i := 0; i < len(all); i += 200 {
+			pages = append(pages, all[i])
+		}
+	case "large":
+		slices = make([][]byte, number())
+		for i := range slices {
+			slices[i] = make([]byte, 40<<10+1)
+			for j := range slices[i] {
+				slices[i][j] = 1
+			}
+		}
+	case "malloc":
+		malloc(number())
 	}
 }
 
-// tell writes MemStats without allocating anything after they were read.
-func tell() {
+func written(mib int) {
+	slice = make([]byte, mib<<20)
+	for i := range slice {
+		slice[i] = 1
+	}
+}
+
+// memoryClasses are the runtime's metrics of memory.
+func memoryClasses() (found []metrics.Sample) {
+	for _, each := range metrics.All() {
+		if strings.HasPrefix(each.Name, "/memory/classes/") {
+			found = append(found, metrics.Sample{Name: each.Name})
+		}
+	}
+	metrics.Read(found) // what it allocates the first time
+	return found
+}
+
+// tell writes MemStats and the metrics without allocating anything after they were read.
+func tell(classes []metrics.Sample) {
 	var stats runtime.MemStats
-	var room [2048]byte
+	var room [4096]byte
 	runtime.ReadMemStats(&stats)
+	metrics.Read(classes)
 	line := append(room[:0], '{')
 	for i, each := range []struct {
 		name  string
@@ -152,19 +199,28 @@ func tell() {
 		line = append(line, '"', ':')
 		line = strconv.AppendUint(line, each.value, 10)
 	}
+	for _, each := range classes {
+		line = append(line, ',', '"')
+		line = append(line, each.Name...)
+		line = append(line, '"', ':')
+		line = strconv.AppendUint(line, each.Value.Uint64(), 10)
+	}
 	os.Stdout.Write(append(line, '}', '\n'))
 }
 
 func main() {
+	classes := memoryClasses()
 	shape()
 	runtime.GC()
 	runtime.GC()
-	debug.SetGCPercent(-1)
+	if os.Args[1] != "scavenged" { // without a goal for the heap there is none for the scavenger
+		debug.SetGCPercent(-1)
+	}
 	time.Sleep(200 * time.Millisecond) // the threads there will be are there
-	if len(os.Args) > 3 { // nothing may be kept by the scavenger's pace
+	if len(os.Args) > 3 {              // nothing may be kept by the scavenger's pace
 		debug.FreeOSMemory()
 	}
-	tell()
+	tell(classes)
 	// A system call that the runtime does not know of: nothing of it stirs meanwhile.
 	var room [1]byte
 	for {
@@ -172,8 +228,14 @@ func main() {
 		if count == 0 || errno != 0 && errno != syscall.EINTR {
 			break
 		}
+		if count == 1 && os.Args[1] == "again" {
+			written(number())
+			tell(classes)
+		}
 	}
 	runtime.KeepAlive(kept)
+	runtime.KeepAlive(pages)
+	runtime.KeepAlive(slices)
 	runtime.KeepAlive(slice)
 	println(sum)
 }

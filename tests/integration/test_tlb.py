@@ -1,0 +1,249 @@
+"""What counters count by phase, against the kernel's accounts of the same threads and the runtime's of its own work."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import time
+
+import pytest
+
+import targets
+from conftest import GOTRACE
+from gotrace.binary.program import GoProgram
+from gotrace.kernel import pmu
+from gotrace.kernel.host import online_cpus
+from gotrace.probes import tlb
+
+pytestmark = pytest.mark.bpf
+
+PMU = bool(pmu.pmus())
+CYCLES = next((event for event in pmu.events() if event.name in ("cpu_cycles", "cpu-cycles")), None)
+# The scheduler's own account would leave out what a hypervisor took, in which the counters count.
+TASK_CLOCK = pmu.PmuEvent("software", "task-clock", 1, (1, 0, 0))
+needs_pmu = pytest.mark.skipif(not PMU, reason="this machine has no hardware counters")
+
+
+@contextlib.contextmanager
+def watched(pid, *options, seconds="3s"):
+    """`gotrace tlb` on a process; the result is in the list when it is over. Between the two it is in place."""
+    command = [*GOTRACE, "tlb", "--pid", str(pid), "-d", seconds, "--format", "ndjson", *options]
+    found = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as tracer:
+        line = tracer.stderr.readline()
+        assert line.startswith("Watching"), line + tracer.stderr.read()
+        yield found
+        out, err = tracer.communicate(timeout=120)
+        assert tracer.returncode == 0, err
+    found += [json.loads(line) for line in out.splitlines()]
+
+
+class Threads:
+    """An event counted by the kernel for each thread of a process; one that comes up later is not counted."""
+
+    def __init__(self, stack, pid, event=TASK_CLOCK):
+        self.path = f"/proc/{pid}/task"
+        self.tids = set(os.listdir(self.path))
+        self.counters = [stack.enter_context(pmu.Counter(event, int(tid))) for tid in self.tids]
+
+    def read(self):
+        assert set(os.listdir(self.path)) == self.tids
+        return sum(each.read()[0] for each in self.counters)
+
+
+def faults(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return int(fields[7]) + int(fields[9])
+
+
+def counter(found, event):
+    return next(each for each in found["counters"] if each["event"] == event)
+
+
+@contextlib.contextmanager
+def paused(program, *arguments):
+    """A program that waits for a line before it does anything."""
+    with subprocess.Popen([program, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as target:
+        try:
+            yield target
+        finally:
+            target.kill()
+
+
+@pytest.mark.everywhere
+def test_faults_are_the_kernels():
+    """A program at rest before and after: all page faults that the kernel counts for it meanwhile."""
+    seconds = "12s" if targets.EMULATED else "4s"
+    with paused(targets.build("shapes"), "touch", "40") as target:
+        with watched(target.pid, "-e", "page-faults", "-e", "cpu-clock", seconds=seconds) as found:
+            before = faults(target.pid)
+            target.stdin.write(b"\n")
+            target.stdin.flush()
+            time.sleep(float(seconds.rstrip("s")) - 1)
+            touched = faults(target.pid) - before
+    result = found[0]
+    assert result["lost"] == 0
+    # the fault's own time is of the thread, so it is within the stretch
+    assert counter(result, "page-faults")["total"] == pytest.approx(touched, rel=0.01, abs=20)
+    # the clock counts for as long as we say that the threads had a CPU
+    assert counter(result, "cpu-clock")["total"] == pytest.approx(sum(result["phases_ns"].values()), rel=0.03)
+    assert counter(result, "cpu-clock")["running_share"] == 1.0
+
+
+@pytest.mark.everywhere
+def test_time_is_the_kernels():
+    """Of a program that computes, all the time that the kernel charged it; hardly any of it was switching threads."""
+    with paused(targets.build("burner"), "3") as target:
+        with watched(target.pid, "-e", "cpu-clock", seconds="60s") as found:
+            with open(f"/proc/{target.pid}/schedstat") as file:
+                before = int(file.read().split()[0])
+            target.stdin.write(b"\n")
+            target.stdin.close()
+            _, status, usage = os.wait4(target.pid, 0)
+            target.returncode = status
+    charged = (usage.ru_utime + usage.ru_stime) * 1e9 - before
+    assert found[0]["lost"] == 0
+    assert sum(found[0]["phases_ns"].values()) == pytest.approx(charged, rel=0.02)
+
+
+# cpu times of a cycle: sweep termination + assist/background/idle + mark termination
+GCTRACE_CPU = r"^gc (\d+) @.* ([\d.]+)\+([\d.]+)/([\d.]+)/([\d.]+)\+([\d.]+) ms cpu"
+
+
+@pytest.mark.alone
+def test_time_in_phases_is_the_runtimes(start, tmp_path):
+    """Marking by workers and in assists, and every phase's length, are those that the runtime tells itself."""
+    target = start(targets.build("gcload"), "-seconds", "20", "-live", "60", "-workers", "1", env={"GODEBUG": "gctrace=1"})
+    cycles = tmp_path / "gc.ndjson"
+    command = [*GOTRACE, "gc", "--pid", str(target.pid), "-d", "4500ms", "-o", str(cycles)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as tracer:
+        assert tracer.stderr.readline().startswith("Tracing")
+        with watched(target.pid, "-e", "cpu-clock", seconds="4s") as found:
+            target.go()
+        tracer.wait()
+    target.process.kill()
+    result = found[0]
+    lines = re.findall(GCTRACE_CPU, target.stderr.read_text(), re.MULTILINE)
+    seen = {
+        record["cycle"]: record for record in map(json.loads, cycles.read_text().splitlines()) if record["type"] == "cycle"
+    }
+    last = max(seen)
+    of_cycles = [[float(each) for each in line[1:]] for line in lines if int(line[0]) <= last]
+    assert len(of_cycles) > 20
+    assist_ms, worker_ms = sum(line[1] for line in of_cycles), sum(line[2] + line[3] for line in of_cycles)
+    ran = result["phases_ns"]
+    print(assist_ms, worker_ms, {name: ns / 1e6 for name, ns in ran.items()})
+    assert ran["mark worker"] / 1e6 == pytest.approx(worker_ms, rel=0.1)
+    assert ran["assist"] / 1e6 == pytest.approx(assist_ms, rel=0.15, abs=5)
+    assert result["divided_share"] < 0.02
+
+
+@pytest.mark.everywhere
+@pytest.mark.parametrize("version", targets.MATRIX)
+def test_every_release_has_its_places(version):
+    with GoProgram.open(str(targets.build("gcload", version))) as program:
+        plan = tlb.plan(program)
+    assert not plan.missing
+    assert {point.name for point in plan.points} == {"target", "stop", "restart", "sweep end", "assist", "mark worker"}
+
+
+@needs_pmu
+@pytest.mark.everywhere
+def test_cycles_are_those_of_the_threads(start):
+    """The processor's cycles, on every CPU, against counters that the kernel keeps for each thread."""
+    assert CYCLES is not None
+    target = start(targets.build("gcload"), "-seconds", "40", "-workers", "2")
+    names = [event.name for event in pmu.events() if event.name in ("cpu_cycles", "stall_frontend", "stall_backend")]
+    with watched(target.pid, *(word for name in names for word in ("-e", name)), seconds="8s") as found:
+        with contextlib.ExitStack() as stack:
+            target.go()
+            time.sleep(1)  # by now every thread is there
+            cycles_of, time_of = Threads(stack, target.pid, CYCLES), Threads(stack, target.pid)
+            time.sleep(5)
+            theirs = cycles_of.read() / time_of.read()
+    target.process.kill()
+    result = found[0]
+    ran = sum(result["phases_ns"].values())
+    assert [each["event"] for each in result["counters"]] == names
+    cycles = counter(result, "cpu_cycles")
+    assert cycles["running_share"] == 1.0
+    # the rate, for the two did not watch for the same time
+    assert cycles["total"] / ran == pytest.approx(theirs, rel=0.03)
+    for place, ns in result["phases_ns"].items():
+        if ns > 0.05 * ran:
+            assert cycles["phases"][place] / ns == pytest.approx(cycles["total"] / ran, rel=0.05), place
+
+
+@needs_pmu
+@pytest.mark.everywhere
+def test_counters_that_have_to_be_shared_are_scaled(start):
+    """With more events than counters each counts part of the time: what is scaled is what was counted alone."""
+    assert CYCLES is not None
+    target = start(targets.build("gcload"), "-seconds", "60", "-workers", "2")
+    target.go()
+    rates = []
+    for others in (0, 10):
+        fds = [CYCLES.opened(cpu) for cpu in online_cpus() for _ in range(others)]
+        try:
+            with watched(target.pid, "-e", CYCLES.name, seconds="6s") as found:
+                pass
+        finally:
+            for fd in fds:
+                os.close(fd)
+        cycles = counter(found[0], CYCLES.name)
+        assert (cycles["running_share"] == 1.0) == (others == 0), cycles
+        rates.append(cycles["total"] / sum(found[0]["phases_ns"].values()))
+    target.process.kill()
+    assert rates[1] == pytest.approx(rates[0], rel=0.05)
+
+
+@pytest.mark.everywhere
+def test_a_recording_tells_the_same(start, gotrace, tmp_path):
+    target = start(targets.build("gcload"), "-seconds", "60", "-workers", "2")
+    target.go()
+    path = str(tmp_path / "run.gotrace")
+    live = gotrace("tlb", "--pid", str(target.pid), "-d", "2s", "-e", "page-faults", "-o", path)
+    target.process.kill()
+    assert live.returncode == 0, live.stderr
+    again = gotrace("report", path)
+    assert again.returncode == 0 and again.stdout == live.stdout
+    assert "concurrent mark" in live.stdout and "page-faults" in live.stdout
+    events = gotrace("export", path, "-o", "-", "--format", "ndjson")
+    kinds = {json.loads(line)["type"] for line in events.stdout.splitlines()}
+    assert {"stretch", "counted", "fault"} <= kinds
+
+
+@pytest.mark.skipif(PMU, reason="this machine has hardware counters")
+def test_without_counters_it_says_so_and_tells_the_rest(start, gotrace):
+    target = start(targets.build("gcload"), "-seconds", "60", "-workers", "2")
+    target.go()
+    done = gotrace("tlb", "--pid", str(target.pid), "-d", "2s")
+    target.process.kill()
+    assert done.returncode == 0, done.stderr
+    assert "this machine has none" in done.stdout and "page faults in" in done.stdout
+    assert "TLB flushes, " in done.stdout and "Huge pages: " in done.stdout and "Resident: " in done.stdout
+    refused = gotrace("tlb", "--pid", str(target.pid), "-e", "dTLB-load-misses")
+    assert refused.returncode == 1 and len(refused.stderr.splitlines()) == 2
+
+
+def test_mistakes(gotrace):
+    unknown = gotrace("tlb", "--pid", str(os.getpid()), "-e", "no-such-event")
+    assert unknown.returncode == 1 and "no-such-event" in unknown.stderr
+    many = [word for number in range(9) for word in ("-e", f"event{number}")]
+    assert gotrace("tlb", "--pid", "1", *many).returncode == 2
+    assert gotrace("tlb", "--pid", "1", "-d", "0").returncode == 2
+    other = gotrace("tlb", "--pid", str(os.getpid()))
+    assert other.returncode == 1 and "Traceback" not in other.stderr
+
+
+def test_a_target_that_ends_meanwhile(gotrace, start):
+    target = start(targets.build("gcload"), "-seconds", "1", "-workers", "1")
+    with watched(target.pid, seconds="30s") as found:
+        target.go()
+        target.truth()
+        assert target.finish() == 0
+    assert sum(found[0]["phases_ns"].values()) > 0.5e9

@@ -11,6 +11,7 @@ from typing import Any
 import coldstart_overhead
 import flame_svg
 import histogram_record
+import memory_overhead
 import peers
 import perf_parse
 import report_events_per_s
@@ -31,6 +32,10 @@ REACH = {
     "perf_parse": 0.2,
     "tail_overhead": 0.3,
     "coldstart_overhead": 0.1,
+    "mem_overhead": 0.5,
+    "numa_overhead": 0.5,
+    "tlb_overhead": None,
+    "mem_look": None,
 }
 PARTS: tuple[Callable[[], dict[str, Any] | list[dict[str, Any]]], ...] = (
     ring_cpu_per_event.run,
@@ -44,6 +49,7 @@ PARTS: tuple[Callable[[], dict[str, Any] | list[dict[str, Any]]], ...] = (
     perf_parse.run,
     peers.tail_overhead,
     coldstart_overhead.run,
+    memory_overhead.run,
 )
 
 

@@ -155,12 +155,12 @@ def _sampled(source: Recording, question: Question, within: Windows | None) -> t
         kernel = events[column["kernel_stack"]] if "kernel_stack" in column else np.zeros(len(events), np.uint64)
         for number in np.unique(events[column["event"]]).tolist() if "event" in column else [None]:
             of_it = slice(None) if number is None else events[column["event"]] == number
-            name = "" if number is None else source.text_of(number)
+            name = source.header.get("sampled", "") if number is None else source.text_of(number)
             collectors.setdefault(name, Collector(stacks)).add(
                 events[column["stack"]][of_it], kernel[of_it], weights[of_it]
             )
     if question.event not in ("", *collectors):
-        known = ", ".join(map(printable, collectors)) if "event" in column else "one kind of samples"
+        known = ", ".join(map(printable, filter(None, collectors))) or "one kind of samples"
         raise GotraceError(
             f"there are no samples of an event {printable(question.event)!r}", f"there is: {known or 'nothing'}"
         )
@@ -169,7 +169,7 @@ def _sampled(source: Recording, question: Question, within: Windows | None) -> t
     collector = collectors.get(chosen, Collector(stacks))
     notes = [f"event {printable(chosen)}"] if chosen else []
     unit = "nanoseconds" if not chosen or chosen.startswith(("cpu-clock", "task-clock")) else printable(chosen)
-    if chosen and collector.weight == collector.count:  # perf did not print what a sample stands for
+    if chosen and "event" in column and collector.weight == collector.count:  # perf did not print what a sample stands for
         unit = "samples"
     return collector.profile(unit, _ASSIST if question.window == ASSIST else ""), notes
 

@@ -19,6 +19,7 @@ from gotrace.kernel.process import Process
 from gotrace.text import printable
 
 if TYPE_CHECKING:
+    from gotrace.kernel.pmu import PmuEvent
     from gotrace.session import Session
     from gotrace.symbols import Symbols
 
@@ -184,10 +185,12 @@ def attached(
     command: tuple[str, ...],
     before_dropping: Callable[[], None],
     sample_ns: int = 0,
+    sampled: Sequence[PmuEvent] = (),
 ) -> Iterator[Traced]:
     """Probe a process, or a command that is started and stopped before its first instruction: `Traced.release` it.
 
     Root is given up on the way, unless it has to end the command; ``before_dropping`` is the last thing done as root.
+    ``sample_ns`` and ``sampled`` are those of `session.opened`.
     """
     import importlib
 
@@ -203,7 +206,7 @@ def attached(
             pid = launched.pid
         assert pid is not None
         process = stack.enter_context(Process.open(pid))
-        tracing = stack.enter_context(session.opened(modules, process, sample_ns or session.SAMPLE_NS))
+        tracing = stack.enter_context(session.opened(modules, process, sample_ns or session.SAMPLE_NS, sampled=sampled))
         symbols = None
         columns = {column for module in modules for kind in module.PROBE.kinds for column in kind.columns}
         if "stack" in columns:

@@ -184,7 +184,7 @@ class Live(Source):
         try:
             found = answer()
         except TargetError:
-            if not self.process.wait_exit(0):
+            if not (self.process.wait_exit(0.05) or self.process.exec_changed()):
                 raise
             self._gone = True
             return None

@@ -36,7 +36,11 @@ _BY_PAUSE = ("stopping", "stw")
     help="Only what happened then.",
 )
 @click.option("--min-pause", type=Duration(), default="0", help="Only stops from this length on (1ms).")
-@click.option("--event", default="", help="Which event of samples imported from perf. [default: that of most samples]")
+@click.option(
+    "--event",
+    default="",
+    help="What is sampled: the clock, or an event as for `gotrace tlb -e`; of an import from perf, which of its events.",
+)
 @click.option("--diff", type=click.Path(), nargs=2, metavar="A B", help="What changed from recording A to B.")
 @click.option("-o", "--output", type=click.Path(), required=True, metavar="FILE", help="Write there (-: standard output).")
 @click.option(
@@ -80,6 +84,8 @@ def command(
         raise UsageError("--min-pause is about stops", "add --window stw, --window stopping or --straggler")
     if mode == "straggler" and window not in (*_BY_PAUSE, "all"):
         raise UsageError("--straggler is about stops", "choose --window stopping or stw")
+    if event and pid is not None and mode != "on-cpu":
+        raise UsageError("--event is about samples", "leave --off-cpu or --straggler out")
     if (record or duration) and pid is None:
         raise UsageError("--record and --duration go with --pid", "gotrace flame --pid 1234 -d 10s -o x.svg")
     from gotrace.cli import _flame
@@ -112,10 +118,12 @@ def _recorded(
 ) -> Iterator[Opener]:
     """Look at a process as long as was asked for; what opens the recording of it, which goes away if nobody wants it."""
     from gotrace.cli._recorder import Recorder
+    from gotrace.kernel import tlb_events
     from gotrace.recording.reader import Recording
 
     with contextlib.ExitStack() as stack:
-        with attached(question.probes(), pid, (), lambda: None, sample_ns) as traced:
+        sampled = tlb_events.named([question.event]) if question.event else ()
+        with attached(question.probes(), pid, (), lambda: None, sample_ns, sampled) as traced:
             # Here, for by now we are the user whose file it is to be.
             if record is not None:
                 with Recorder.opened(record, force, traced) as recorder:

@@ -52,7 +52,7 @@ static __always_inline bool differ(struct hints *one, struct hints *other)
 /* A fault begins; what kind of fault it was, its end tells. */
 int on_software_event__page_faults(struct perf_event_context *ctx)
 {
-	struct fault fault = {.begin_ns = bpf_ktime_get_ns(), .address = ctx->addr};
+	struct fault fault = {.address = ctx->addr};
 	u32 tid = bpf_get_current_pid_tgid();
 	struct config *cfg = settings();
 
@@ -60,6 +60,7 @@ int on_software_event__page_faults(struct perf_event_context *ctx)
 		return 0;
 	count_hit(HIT_ON_SOFTWARE_EVENT__PAGE_FAULTS);
 	read_hints(cfg, &fault.hints);
+	fault.begin_ns = bpf_ktime_get_ns(); /* last: what was done here is no part of the fault */
 	open_faults.update(&tid, &fault);
 	return 0;
 }

@@ -91,10 +91,13 @@ class Part:
 class Session:
     """Probes attached to a process; their events come in one stream. Use `opened`."""
 
-    def __init__(self, process: Target, parts: dict[str, Part], bias: int, exe: int, counters: Sequence[str] = ()) -> None:
+    def __init__(
+        self, process: Target, parts: dict[str, Part], bias: int, exe: int, counters: list[str], sampled: str
+    ) -> None:
         self.process = process
         self.parts = parts
-        self.counters = list(counters)  # their names, in the order of their numbers
+        self.counters = counters  # their names, in the order of their numbers
+        self.sampled = sampled  # the event's name; "" for the clock
         self.attach_ns = 0
         self._exe = exe  # a descriptor: stays readable when the process is gone and when root is given up
         self.ns_per_hit = (0.0, 0.0)  # of an instruction that is emulated, and of one that is not
@@ -147,6 +150,7 @@ class Session:
             },
             "attach_ns": self.attach_ns,
             "counters": self.counters,
+            "sampled": self.sampled,
             "probes": {stem: part.describe() for stem, part in self.parts.items()},
         }
 
@@ -200,12 +204,14 @@ def opened(
     sample_ns: int = SAMPLE_NS,
     without: Sequence[str] = (),
     counters: Sequence[PmuEvent] = (),
+    sampled: Sequence[PmuEvent] = (),
 ) -> Iterator[Session]:
     """Attach the probes of ``modules`` (of `gotrace.probes`) to ``process``; detached on the way out.
 
     Every ``sample_ns`` each CPU is looked at, by probes that do so. Programs named in ``without`` are left out,
     and those named in a module's ``OPTIONAL`` where the kernel cannot attach them: then the plan's ``missing`` has them.
     ``counters`` are counted by a probe that reads some; those of one name, which belong to different CPUs, are one.
+    ``sampled`` is what is sampled by a probe that does, as often as the clock otherwise; one event for each kind of CPU.
 
     Raises HostError, TargetError, BinaryError or LoadError with nothing left attached.
     """
@@ -238,7 +244,7 @@ def opened(
         for part in parts.values():
             for name, program in part.loaded.programs.items():
                 try:
-                    fds.extend(_attach_to_kernel(program, name, sample_ns))
+                    fds.extend(_attach_to_kernel(program, name, sample_ns, sampled))
                 except HostError as error:
                     if name not in getattr(part.module, "OPTIONAL", ()):
                         raise
@@ -246,36 +252,44 @@ def opened(
             for point in part.plan.points:
                 program = part.loaded.programs[point.program]
                 fds.append(bpf.attach_uprobe(program, point.file or process.exe_path, point.file_offset, process.pid))
-        session = Session(process, parts, bias, exe, counted)
+        session = Session(process, parts, bias, exe, counted, sampled[0].name if sampled else "")
         session.attach_ns = time.monotonic_ns() - begin
         yield session
 
 
 def _open_counters(part: Part, counters: Sequence[PmuEvent], names: list[str]) -> None:
     """Start counting on every CPU that has the event. Raises HostError."""
-    from gotrace.kernel.tlb_events import cpus_of
-
     places, table = part.probe.constants["COUNTERS"], part.loaded.maps["counters"]
     assert len(names) <= places
-    for event in counters:
-        for cpu in cpus_of(event) or online_cpus():
-            fd = event.opened(cpu)
-            try:
-                table.put_event(cpu * places + names.index(event.name), fd)
-            finally:
-                os.close(fd)
+    for event, cpu in _places(counters):
+        fd = event.opened(cpu)
+        try:
+            table.put_event(cpu * places + names.index(event.name), fd)
+        finally:
+            os.close(fd)
 
 
-def _attach_to_kernel(program: int, name: str, sample_ns: int) -> Iterator[int]:
+def _places(events: Sequence[PmuEvent]) -> Iterator[tuple[PmuEvent, int]]:
+    """Each event with each CPU that has it."""
+    from gotrace.kernel.tlb_events import cpus_of
+
+    for event in events:
+        yield from ((event, cpu) for cpu in cpus_of(event) or online_cpus())
+
+
+def _attach_to_kernel(program: int, name: str, sample_ns: int, sampled: Sequence[PmuEvent]) -> Iterator[int]:
     """Attach a program that runs in the kernel to what its name says; a uprobe's program is attached to nothing here."""
     if name.startswith(bpf.RAW_TRACEPOINT):
         yield bpf.attach_raw_tracepoint(program, name.removeprefix(bpf.RAW_TRACEPOINT))
     elif name.startswith(bpf.TRACE_EVENT):
         yield bpf.attach_tracepoint(program, *name.removeprefix(bpf.TRACE_EVENT).split("__", 1))
-    elif name.startswith(bpf.SOFTWARE_EVENT):
-        event = name.removeprefix(bpf.SOFTWARE_EVENT)
+    elif name == bpf.SAMPLE and sampled:
+        for event, cpu in _places(sampled):
+            yield bpf.attach_samples(program, event.type, event.config, event.name, cpu, round(1e9 / sample_ns))
+    elif name.startswith((bpf.SOFTWARE_EVENT, bpf.SAMPLE)):
+        event_name = "cpu_clock" if name == bpf.SAMPLE else name.removeprefix(bpf.SOFTWARE_EVENT)
         for cpu in online_cpus():
-            yield bpf.attach_software_event(program, event, cpu, sample_ns if event == "cpu_clock" else 1)
+            yield bpf.attach_software_event(program, event_name, cpu, sample_ns if event_name == "cpu_clock" else 1)
 
 
 def _prepared(modules: Sequence[Any], process: Target) -> list[tuple[Plan, bpf.BpfObject]]:

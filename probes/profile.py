@@ -1,8 +1,9 @@
 """Where a Go program's threads spend their time on a CPU: stacks, sampled.
 
-The perf software event ``cpu_clock`` looks at every CPU in turn, and takes the stacks of the target's threads: that of
-the program by frame records (``ebpf/stack.bpf.h``), and where the thread is in the kernel that of the kernel. The entry of
-``startTheWorldWithSema`` tells which process is meant where gotrace itself runs in a container.
+Every so often each CPU is looked at, and the stacks of the target's threads are taken: that of the program by frame records
+(``ebpf/stack.bpf.h``), and where the thread is in the kernel that of the kernel. How often, the perf software event
+``cpu_clock`` tells, or another event that was asked for. The entry of ``startTheWorldWithSema`` tells which process is
+meant where gotrace itself runs in a container.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ PROBE = Probe(
     stem="profile",
     summary="stacks of threads that are on a CPU, sampled",
     kinds=(
-        # period_ns: how much time on a CPU the sample stands for
+        # period_ns: how much time on a CPU the sample stands for; if another event is sampled, how many of these
         Kind("sample", 0x301, ("period_ns", "stack", "kernel_stack")),
         stack_kind(0x302),
     ),
     config=("tgid", *STACK_CONFIG),
-    hits=("seen", "on_software_event__cpu_clock"),
+    hits=("seen", "on_sample"),
     parts=(STACKS, TARGET),
     kernel_hit_ns=3000.0,
     ring_bytes=8 << 20,

@@ -86,9 +86,10 @@ class _Page:
         self.html.append(f'<p class="{kind}">{escaped(text)}</p>\n')
 
     def draw(self, head: str, height: int, data: list[_Record], layout: _Record) -> None:
-        """A chart ``height`` pixels high."""
-        attributes = f'id="chart{len(self.figures)}" role="figure" aria-label="{escaped(head)}" style="height: {height}px"'
-        self.html.append(f'<h2>{escaped(head)}</h2>\n<div class="chart" {attributes}></div>\n')
+        """A chart ``height`` pixels high, and its legend."""
+        legend = f'<ul class="legend">{"".join(map(_entry, data))}</ul>\n' if len(data) > 1 else ""
+        chart = f'<div class="chart" role="figure" aria-label="{escaped(head)}" style="height: {height}px"></div>'
+        self.html.append(f"<section>\n<h2>{escaped(head)}</h2>\n{legend}{chart}\n</section>\n")
         self.figures.append({"data": data, "layout": {**layout, "height": height}})
 
     def table(self, caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -115,6 +116,16 @@ def _label(name: str) -> str:
 def _colour(name: str) -> str:
     """The same for the same name, wherever it is."""
     return _COLOURS.get(name) or _OTHERS[zlib.crc32(printable(name).encode()) % len(_OTHERS)]
+
+
+def _entry(trace: _Record) -> str:
+    """Of a legend; the name is escaped already."""
+    look = trace.get("line") or trace["marker"]
+    colour = "currentcolor" if look["color"] == _INK else look["color"]
+    thick = "0.7em" if trace["type"] == "bar" or "stackgroup" in trace else "2px"
+    style = {"dash": "dashed", "dot": "dotted"}.get(look.get("dash"), "solid")
+    swatch = f'<span style="border-top: {thick} {style} {colour}"></span>'
+    return f'<li><button type="button" aria-pressed="true">{swatch}{trace["name"]}</button></li>'
 
 
 def _ordered(known: Sequence[str], counts: Iterable[dict[str, Any]]) -> list[str]:
@@ -157,7 +168,7 @@ def _over_time(made: _Page, head: str, upper: list[_Record], axis: _Record, lowe
     if lower:
         xaxis["anchor"] = "y2"
         layout |= {"yaxis": {**layout["yaxis"], "domain": [0.34, 1]}, "yaxis2": {"domain": [0, 0.24], **below}}
-    made.draw(head, 560 if lower else 400, [*upper, *({**each, "yaxis": "y2"} for each in lower)], layout)
+    made.draw(head, 500 if lower else 340, [*upper, *({**each, "yaxis": "y2"} for each in lower)], layout)
 
 
 def _factors(records: Sequence[_Record], **more: Any) -> list[_Record]:
@@ -184,7 +195,7 @@ def _memory(made: _Page, looks: Sequence[_Record]) -> None:
         marker = {"symbol": "line-ns-open", "size": 50, "color": _INK, "line": {"width": 3}}
         data.append({"type": "scatter", "mode": "markers", "name": "HeapAlloc", "x": heap, "y": [""], "marker": marker})
         yaxis = {"type": "category", "visible": False}
-        made.draw("Resident memory by part", 240, data, {"xaxis": {"ticksuffix": unit}, "yaxis": yaxis})
+        made.draw("Resident memory by part", 130, data, {"xaxis": {"ticksuffix": unit}, "yaxis": yaxis})
     times_that = "" if last["amplification"] is None else f" (RSS is {last['amplification']:.2f} times that)"
     made.say(
         f"{'At the end: ' if several else ''}RSS {bytes_text(last['rss_bytes'])}, of it in huge pages"
@@ -219,7 +230,7 @@ def _heat(made: _Page, head: str, rows: list[str], columns: list[str], counts: l
     data = {"type": "heatmap", "x": [*map(_label, columns)], "y": [*map(_label, rows)], "z": z, "text": texts}
     axis = {"type": "category", "showgrid": False}
     layout = {"xaxis": {**axis, "side": "top"}, "yaxis": {**axis, "autorange": "reversed"}, "margin": {"b": 10}}
-    made.draw(head, 60 + len(rows) * (52 if shares else 32), [data], layout)
+    made.draw(head, 40 + len(rows) * (52 if shares else 32), [data], layout)
 
 
 def _faults(made: _Page, record: _Record) -> None:
@@ -273,7 +284,7 @@ def _numa(made: _Page, record: _Record) -> None:
         by_part = zip(parts, zip(*there.values(), strict=True), strict=True)
         bars = [_bar(part, _scaled(sizes, factor), [*map(_node, there)]) for part, sizes in by_part]
         yaxis = {"type": "category", "autorange": "reversed"}
-        made.draw("Resident memory by node", 200 + 44 * len(there), bars, {"xaxis": {"ticksuffix": unit}, "yaxis": yaxis})
+        made.draw("Resident memory by node", 60 + 48 * len(there), bars, {"xaxis": {"ticksuffix": unit}, "yaxis": yaxis})
     _node_series(made, record.get("series") or [])
     ran = max(1, sum(each["ran_ns"] for each in record["nodes"]))
     table = []
@@ -311,7 +322,7 @@ def _tlb(made: _Page, record: _Record) -> None:
         xaxis: _Record = {"title": {"text": "events per second on a CPU"}, "tickformat": "~s"}
         xaxis |= {"type": "log", "dtick": 1} if max(known) > _LOG_FROM * min(known) else {"type": "linear"}
         layout = {"barmode": "group", "xaxis": xaxis, "yaxis": {"type": "category", "autorange": "reversed"}}
-        height = 120 + len(events) * (16 + 13 * len(bars))
+        height = 70 + len(events) * (16 + 13 * len(bars))
         made.draw("TLB and caches: events by phase of the collector", height, bars, layout)
     rows = [(each["event"], f"{each['total']:,.0f}", _percent(each["running_share"])) for each in counters]
     made.table("What was counted, and how much of the time", ("Event", "Total", "Counted"), rows)
@@ -336,6 +347,10 @@ def _tlb(made: _Page, record: _Record) -> None:
 _STYLE = """p {margin: 0.4em 0; overflow-wrap: anywhere}
 .note, td.words, tr:first-child th {color: #5b5b66}
 .lost {font-weight: 600; border-left: 4px solid #c8443a; padding-left: 0.6em}
+.legend {list-style: none; display: flex; flex-wrap: wrap; gap: 0.2em 1em; padding: 0; margin: 0.3em 0; font-size: 13px}
+.legend button {font: inherit; color: inherit; background: none; border: 0; padding: 0.1em 0; cursor: pointer}
+.legend button[aria-pressed="false"] {opacity: 0.4; text-decoration: line-through}
+.legend span {display: inline-block; width: 1.4em; vertical-align: middle; margin-right: 0.4em}
 h3 {font-size: 13px; margin: 1.2em 0 0.3em}
 .wide {overflow-x: auto}
 table {font-size: 13px}

@@ -35,9 +35,11 @@ _PROG_TYPE_KPROBE = 2
 # What a program is attached to shows in the beginning of its name; any other is a uprobe's. `on_tracepoint__X` runs at the
 # kernel's tracepoint X with its own arguments (BCC would attach `raw_tracepoint__X` by itself while it compiles),
 # `on_trace_event__CATEGORY__X` at one with the fields that tracefs tells, `on_software_event__X` at the perf software
-# event X; `tracepoint__CATEGORY__X` is the name that BCC's TRACEPOINT_PROBE(CATEGORY, X) makes.
+# event X, `on_sample` at whatever is sampled; `tracepoint__CATEGORY__X` is the name that BCC's
+# TRACEPOINT_PROBE(CATEGORY, X) makes.
 RAW_TRACEPOINT, TRACE_EVENT, SOFTWARE_EVENT = "on_tracepoint__", "on_trace_event__", "on_software_event__"
-_PROG_TYPES = {"tracepoint__": 5, TRACE_EVENT: 5, SOFTWARE_EVENT: 7, RAW_TRACEPOINT: 17}
+SAMPLE = "on_sample"
+_PROG_TYPES = {"tracepoint__": 5, TRACE_EVENT: 5, SOFTWARE_EVENT: 7, SAMPLE: 7, RAW_TRACEPOINT: 17}
 _ATTACH_UPROBE_MULTI = 48
 MAP_TYPE_ARRAY, MAP_TYPE_PERF_EVENT_ARRAY, MAP_TYPE_RINGBUF = 2, 4, 27
 _F_MMAPABLE = 1 << 10
@@ -48,7 +50,7 @@ _PERF_FLAG_FD_CLOEXEC = 8
 _PERF_TYPE_SOFTWARE, _PERF_TYPE_TRACEPOINT = 1, 2
 # enum perf_sw_ids
 _SOFTWARE_EVENTS = {"cpu_clock": 0, "page_faults": 2, "page_faults_min": 5, "page_faults_maj": 6}
-_DISABLED = 1
+_DISABLED, _FREQUENCY = 1, 1 << 10
 _IOC_ENABLE, _IOC_SET_BPF = 0x2400, 0x40042408
 _UPROBE_PMU_TYPE = "/sys/bus/event_source/devices/uprobe/type"
 
@@ -399,6 +401,15 @@ def attach_software_event(program_fd: int, name: str, cpu: int, period: int = 1)
     return _attach(program_fd, _PERF_TYPE_SOFTWARE, number, (0, 0), -1, where, cpu, period)
 
 
+def attach_samples(program_fd: int, kind: int, config: tuple[int, int, int], name: str, cpu: int, hz: int) -> int:
+    """Run ``program_fd`` about ``hz`` times a second of a perf event of one CPU that keeps happening.
+
+    The kernel finds the period that this takes. Returns the event's descriptor. Raises HostError.
+    """
+    where = f"samples of {name} on CPU {cpu}"
+    return _attach(program_fd, kind, config[0], config[1:], -1, where, cpu, hz, _FREQUENCY)
+
+
 def _attach(
     program_fd: int,
     kind: int,
@@ -408,9 +419,10 @@ def _attach(
     where: str,
     cpu: int | None = None,
     period: int = 1,
+    flags: int = 0,
 ) -> int:
     action = f"set a probe on {where}"
-    fd = perf_event_open(kind, (config, *more), _DISABLED, 0, pid, action, sample_period=period, cpu=cpu)
+    fd = perf_event_open(kind, (config, *more), _DISABLED | flags, 0, pid, action, sample_period=period, cpu=cpu)
     try:
         fcntl.ioctl(fd, _IOC_SET_BPF, program_fd)
         fcntl.ioctl(fd, _IOC_ENABLE, 0)

@@ -127,10 +127,12 @@ def cpus_of_threads(pid: int, threads: Collection[int]) -> dict[int, int]:
     ``threads`` are numbered as they number themselves (gettid): where that is within a container, /proc tells which they
     are here. The CPU is field 39 of proc_pid_stat(5).
     """
-    here = _threads_of_container(pid) if threads and _in_container(pid) else {}
+    if not threads:
+        return {}
+    here = _threads_of_container(pid) if _in_container(pid) else {thread: thread for thread in threads}
     found = {}
-    for thread in threads:
-        text = _text(f"/proc/{pid}/task/{here.get(thread, thread)}", "stat")
+    for thread in here.keys() & set(threads):
+        text = _text(f"/proc/{pid}/task/{here[thread]}", "stat")
         if text:
             found[thread] = int(text.rpartition(")")[2].split()[36])  # from field 3 on
     return found

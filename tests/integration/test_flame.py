@@ -10,6 +10,7 @@ import pytest
 
 import targets
 from conftest import GOTRACE
+from gotrace.kernel import pmu
 
 pytestmark = [pytest.mark.bpf, pytest.mark.everywhere]
 
@@ -223,3 +224,43 @@ def test_a_recording_without_stacks(tmp_path, gotrace):
     path = Recorded(tmp_path, "burner", "0.3", probes="gc").path
     done = gotrace("flame", str(path), "-o", str(tmp_path / "x.folded"))
     assert done.returncode == 1 and "record with --probes" in done.stderr and "profile" in done.stderr
+
+
+def sampled_by(event, pid, path, seconds):
+    """`gotrace flame --event` of a process, as stacks and what it said."""
+    command = [*GOTRACE, "flame", "--pid", str(pid), "-d", seconds, "--event", event, "-o", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return folded(path.read_text()), done.stderr
+
+
+def test_page_faults_are_where_memory_is_touched(tmp_path, start):
+    """Another event than the clock: its samples stand for as many as the kernel counts."""
+    target = start(targets.build("gcload"), "-seconds", "60", "-percent", "20")
+    target.go()
+    before = faults_of(target.pid)
+    stacks, said = sampled_by("page-faults", target.pid, tmp_path / "x.folded", "3s")
+    counted = faults_of(target.pid) - before
+    target.process.kill()
+    assert " page-faults in " in said
+    # it looked at a part of the time only; the kernel tries several periods before it finds its own
+    assert 0.5 * counted < sum(stacks.values()) <= 1.1 * counted
+    assert under(stacks, "runtime.mallocgc") > 0.8 * sum(stacks.values())
+
+
+def faults_of(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        return int(file.read().rpartition(")")[2].split()[7])
+
+
+@pytest.mark.skipif(not pmu.pmus(), reason="this machine has no hardware counters")
+def test_samples_of_a_hardware_event(tmp_path, start):
+    """Cycles are spent where CPU time is."""
+    target = start(targets.build("burner"), "8")
+    target.go()
+    cycles = next(event.name for event in pmu.events() if event.name in ("cpu_cycles", "cpu-cycles"))
+    stacks, _ = sampled_by(cycles, target.pid, tmp_path / "x.folded", "6s")
+    target.process.kill()
+    heavy, light = under(stacks, "main.heavy"), under(stacks, "main.light")
+    assert heavy + light > 0.2 * sum(stacks.values())
+    assert heavy / light == pytest.approx(3, rel=0.35)

@@ -66,10 +66,10 @@ def watch(plant=None, mib=MIB, seconds="4s"):
 
 
 @contextlib.contextmanager
-def loaded(plant=None, version=targets.NEWEST, flavour="stripped"):
-    """gcload at work on ``PS`` Ps."""
+def loaded(plant=None, version=targets.NEWEST, flavour="stripped", **more):
+    """gcload at work on ``PS`` Ps; ``more`` for its environment."""
     command = [targets.build("gcload", version, flavour), "-seconds", "300", "-live", str(MIB)]
-    environment = {**os.environ, "GOMAXPROCS": str(PS)}
+    environment = {**os.environ, "GOMAXPROCS": str(PS), **more}
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment, preexec_fn=plant
     ) as target:
@@ -200,14 +200,13 @@ def test_ps_of_every_release(build):
 
 def test_threads_in_a_container():
     """Threads are found by the number that they have there."""
-    with subprocess.Popen(["unshare", "--pid", "--fork", "sleep", "60"]) as outside:
+    with subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", "sleep", "60"]) as outside:
         children = f"/proc/{outside.pid}/task/{outside.pid}/children"
         until(lambda: open(children).read())
         inside = int(open(children).read())
-        until(lambda: open(f"/proc/{inside}/comm").read() == "sleep\n")
-        assert list(numa.cpus_of_threads(inside, {1})) == [1]
-        assert numa.cpus_of_threads(inside, {inside}) in ({}, {inside: 1})
-        os.kill(inside, 9)
+        found = numa.cpus_of_threads(inside, {1, inside})
+        outside.kill()
+    assert list(found) == [1]
 
 
 def test_kernel_that_cannot_tell_of_balancing(monkeypatch):
@@ -224,7 +223,7 @@ def test_kernel_that_cannot_tell_of_balancing(monkeypatch):
     with loaded() as target, Process.open(target.pid) as process:
         with session.opened([faults], process) as tracing:
             missing = tracing.header(0)["probes"]["faults"]["missing"]
-            assert [each["name"] for each in missing] == list(faults.OPTIONAL)
+            assert {each["name"] for each in missing} == set(faults.OPTIONAL)
         refused.append("sched_switch")
         with pytest.raises(HostError, match="sched_switch"), session.opened([faults], process):
             pass
@@ -233,14 +232,15 @@ def test_kernel_that_cannot_tell_of_balancing(monkeypatch):
 @pytest.mark.everywhere
 @pytest.mark.alone
 def test_hinting_faults_are_told_apart(balance):
-    """One by one what the kernel counts: not more, and hardly less, for little else runs."""
+    """They are nearly all that a program takes whose memory stays, and they are among those that the kernel counts."""
     balance(True)
-    with loaded() as target:
+    with loaded(GODEBUG="madvdontneed=0") as target:
+        time.sleep(1)
         before = hinting_faults()
         found = look(target, "6s")
         everybody = hinting_faults() - before
-        assert found["balancing"]
-        assert 0.5 * everybody < found["hinting_faults"] <= everybody and everybody > 0
+        others = sum(map(sum, found["faults"]["counts"]))
+        assert found["balancing"] and others < found["hinting_faults"] <= everybody, (others, everybody)
         balance(False)
         found = look(target, "2s")
     assert not found["balancing"] and found["hinting_faults"] == 0

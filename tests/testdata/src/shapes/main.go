@@ -10,7 +10,7 @@
 //	shapes sparse MIB      objects of 8 KiB of which one in 200 stays
 //	shapes large COUNT     objects of 40 KiB and a byte, in spans of 48 KiB
 //	shapes again MIB       a large slice that is gone; after a line of input another, and a second line of JSON
-//	shapes scavenged MIB   a large slice that is gone and that the scavenger may return
+//	shapes scavenged MIB   a large slice that is gone; after a line of input the scavenger may return it
 //	shapes malloc MIB      C's blocks of 1000 bytes, half of them each thread's own (built with cgo)
 //
 // A word more, and debug.FreeOSMemory is called before it tells. It ends when its standard input does.
@@ -213,9 +213,7 @@ func main() {
 	shape()
 	runtime.GC()
 	runtime.GC()
-	if os.Args[1] != "scavenged" { // without a goal for the heap there is none for the scavenger
-		debug.SetGCPercent(-1)
-	}
+	debug.SetGCPercent(-1)             // without a goal for the heap there is none for the scavenger
 	time.Sleep(200 * time.Millisecond) // the threads there will be are there
 	if len(os.Args) > 3 {              // nothing may be kept by the scavenger's pace
 		debug.FreeOSMemory()
@@ -231,6 +229,10 @@ func main() {
 		if count == 1 && os.Args[1] == "again" {
 			written(number())
 			tell(classes)
+		}
+		if count == 1 && os.Args[1] == "scavenged" {
+			debug.SetGCPercent(100)
+			runtime.GC()
 		}
 	}
 	runtime.KeepAlive(kept)

@@ -1,0 +1,121 @@
+"""What `gotrace mem`, `tlb` and `numa` have in common: recordings that tell the same, the schema, the page, bad ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import jsonschema
+import pytest
+
+import targets
+from conftest import GOTRACE
+
+pytestmark = pytest.mark.bpf
+
+COMMANDS = {
+    "mem": ("mem", "-i", "500ms"),
+    "cycles": ("mem", "--cycles"),
+    "faults": ("mem", "--faults"),
+    "numa": ("numa",),
+    "tlb": ("tlb", "-e", "page-faults", "-e", "cpu-clock"),
+}
+
+
+@pytest.fixture
+def busy(start):
+    """A program that allocates, collects and takes page faults for a minute."""
+    target = start(targets.build("gcload"), "-seconds", "60", "-workers", "1")
+    target.go()
+    yield target.pid
+    target.process.kill()
+
+
+@pytest.mark.everywhere
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_report_is_what_was_printed(name, busy, gotrace, tmp_path):
+    path = tmp_path / "run.gotrace"
+    live = gotrace(*COMMANDS[name], "--pid", str(busy), "-d", "2s", "-o", str(path))
+    assert live.returncode == 0, live.stderr
+    again = gotrace("report", str(path))
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == live.stdout and len(live.stdout.splitlines()) > 3
+    page = tmp_path / "page.html"
+    made = gotrace("export", str(path), "-o", str(page))
+    assert made.returncode == 0, made.stderr
+    assert page.read_text().startswith("<!DOCTYPE html>") and "http-equiv" not in page.read_text()[:200]
+    refused = gotrace(*COMMANDS[name], "--pid", str(busy), "-d", "1s", "-o", str(path))
+    assert refused.returncode == 1 and "--force" in refused.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_line_fits_the_schema(name, busy, gotrace, tmp_path):
+    schema = json.loads(gotrace("mem", "--json-schema").stdout)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    check = jsonschema.Draft202012Validator(schema)
+    output = tmp_path / "out.ndjson"
+    done = gotrace(*COMMANDS[name], "--pid", str(busy), "-d", "2s", "--format", "ndjson", "-o", str(output))
+    assert done.returncode == 0, done.stderr
+    assert output.read_text() == done.stdout
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert records
+    for record in records:
+        check.validate(record)
+
+
+def test_a_page_of_everything(busy, gotrace, tmp_path):
+    """Live, in one go: looks, cycles and faults."""
+    page = tmp_path / "mem.html"
+    done = gotrace("mem", "--pid", str(busy), "-d", "2s", "-i", "500ms", "-o", str(page))
+    assert done.returncode == 0, done.stderr
+    assert page.read_text().startswith("<!DOCTYPE html>")
+    assert "live objects" in done.stdout and "cycles, RSS / live heap" in done.stdout and "page faults in" in done.stdout
+
+
+def test_a_recorder_that_was_killed_leaves_what_it_had(busy, gotrace, tmp_path):
+    path = tmp_path / "run.gotrace"
+    command = [*GOTRACE, "mem", "--pid", str(busy), "-i", "200ms", "-d", "60s", "-o", str(path)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as tracer:
+        assert tracer.stderr.readline().startswith("Watching")
+        time.sleep(2)
+        tracer.send_signal(signal.SIGKILL)
+    told = gotrace("report", str(path))
+    assert told.returncode == 0 and "cut off" in told.stderr
+    assert told.stdout.count(" MiB") > 20
+
+
+@pytest.mark.parametrize("name", ["mem", "numa", "tlb"])
+def test_targets_that_cannot_be_watched(name, gotrace, gotrace_as_nobody):
+    gone = gotrace(name, "--pid", "4194303")
+    assert gone.returncode == 1 and len(gone.stderr.splitlines()) == 2
+    ours = gotrace(name, "--pid", str(os.getpid()))
+    assert ours.returncode == 1 and "Traceback" not in ours.stderr
+    refused = gotrace_as_nobody(name, "--pid", str(os.getpid()))
+    assert refused.returncode == 1 and "Traceback" not in refused.stderr
+    assert gotrace(name).returncode == 2
+    assert gotrace(name, "--pid", "1", "-o", "x.unknown").returncode == 2
+
+
+def test_ctrl_c_ends_it_with_what_there_is(busy):
+    command = [*GOTRACE, "tlb", "--pid", str(busy), "-d", "60s", "-e", "page-faults", "--format", "ndjson"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as tracer:
+        assert tracer.stderr.readline().startswith("Watching")
+        time.sleep(1)
+        tracer.send_signal(signal.SIGINT)
+        out, err = tracer.communicate(timeout=30)
+    assert tracer.returncode == 0, err
+    assert json.loads(out.splitlines()[0])["watched_ns"] > 0.5e9
+
+
+@pytest.mark.parametrize("name", ["mem", "numa", "tlb"])
+def test_a_target_that_executes_another_program(name, gotrace):
+    """Its memory is no longer what it was: the watch ends, with what was seen before."""
+    with subprocess.Popen([targets.build("lifecycle"), "exec", "/bin/sleep", "30"], stdout=subprocess.DEVNULL) as target:
+        begin = time.monotonic()
+        done = gotrace(name, "--pid", str(target.pid), "-d", "20s")
+        target.kill()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout and time.monotonic() - begin < 15

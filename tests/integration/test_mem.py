@@ -132,14 +132,11 @@ def test_parts_add_up_to_the_kernels_rss(start, version):
 def test_planted_shapes(start, tmp_path, arguments, part, size):
     big = tmp_path / "big"
     big.write_bytes(os.urandom(1 << 20) * 30)
-    # a scavenger that is told to keep much gives nothing back while we look
-    shape = Shape(start, *(str(big) if word == "FILE" else word for word in arguments), env={"GODEBUG": "scavtrace=0"})
+    shape = Shape(start, *(str(big) if word == "FILE" else word for word in arguments))
     found = shape.look()
     parts = found["parts"]
-    # what the scavenger has given back since is not resident
-    least = 0.1 if part == "free" else 0.9
-    assert least * size <= parts[part] <= 1.15 * size, parts
-    assert max(parts, key=parts.get) == part or part == "free"
+    assert 0.9 * size <= parts[part] <= 1.15 * size, parts
+    assert max(parts, key=parts.get) == part
     assert abs(found["rss_bytes"] - shape.rss) <= 0.05 * shape.rss
 
 
@@ -178,9 +175,10 @@ def test_what_the_scavenger_returns(start, tmp_path, version):
     assert sum(each["returned_bytes"] for each in changes) == pytest.approx(returned, abs=1 << 20)
     assert sum(each["taken_bytes"] for each in changes) < 1 << 20 and not any(each["mapped_bytes"] for each in changes)
     assert last["returned_background"] - first["returned_background"] == pytest.approx(returned, abs=1 << 20)
-    # down to its goal
-    goal = next(each["counters"]["retained_goal"] for each in looks if each["counters"]["retained_goal"] is not None)
-    assert last["heap_inuse"] + last["heap_free"] <= goal + (1 << 20) < 12 << 20
+    # down to its goal, which Go 1.19 reaches before the next cycle has set one
+    goals = {each["counters"]["retained_goal"] for each in looks} - {None}
+    assert last["heap_inuse"] + last["heap_free"] <= max(goals, default=0) + (1 << 20) < 4 << 20
+    assert goals or version.startswith("1.19.")
     assert looks[-1]["rss_bytes"] < looks[0]["rss_bytes"] - (50 << 20)
     assert re.search(r"The scavenger has returned \d+\.\d MiB in the background", told)
     assert re.search(r"^In \d+\.\d s \d.* MiB/s were returned", told, re.MULTILINE)

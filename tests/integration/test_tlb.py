@@ -110,36 +110,62 @@ def test_time_is_the_kernels():
     assert sum(found[0]["phases_ns"].values()) == pytest.approx(charged, rel=0.02)
 
 
-# cpu times of a cycle: sweep termination + assist/background/idle + mark termination
-GCTRACE_CPU = r"^gc (\d+) @.* ([\d.]+)\+([\d.]+)/([\d.]+)/([\d.]+)\+([\d.]+) ms cpu"
+# times of a cycle: sweep termination + assist/background/idle + mark termination, cut to two or three digits
+GCTRACE_CPU = r"^gc \d+ @.* [\d.]+\+([\d.]+)/([\d.]+)/([\d.]+)\+[\d.]+ ms cpu"
+
+
+def between_ms(texts):
+    """The least and the most that the sum of numbers is of which these digits were printed."""
+    least = sum(map(float, texts))
+    return least, least + sum(10.0 ** -len(text.partition(".")[2]) for text in texts)
+
+
+def of_runtime(program, *arguments, version):
+    """What `gotrace tlb` says of a program with one P, and the times of assists and of workers that its runtime printed."""
+    env = {**os.environ, "GODEBUG": "gctrace=1", "GOMAXPROCS": "1"}
+    with subprocess.Popen(
+        [targets.build(program, version), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
+    ) as target:
+        with watched(target.pid, "-e", "cpu-clock", seconds="60s") as found:
+            time.sleep(1)
+            os.set_blocking(target.stderr.fileno(), False)
+            target.stderr.read()  # of the time before
+            os.set_blocking(target.stderr.fileno(), True)
+            target.stdin.write("\n")
+            target.stdin.flush()
+            log = target.communicate()[1]
+    lines = re.findall(GCTRACE_CPU, log, re.MULTILINE)
+    assert len(lines) > 20
+    return found[0], between_ms([line[0] for line in lines]), between_ms([each for line in lines for each in line[1:]])
 
 
 @pytest.mark.alone
-def test_time_in_phases_is_the_runtimes(start, tmp_path):
-    """Marking by workers and in assists, and every phase's length, are those that the runtime tells itself."""
-    target = start(targets.build("gcload"), "-seconds", "20", "-live", "60", "-workers", "1", env={"GODEBUG": "gctrace=1"})
-    cycles = tmp_path / "gc.ndjson"
-    command = [*GOTRACE, "gc", "--pid", str(target.pid), "-d", "4500ms", "-o", str(cycles)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as tracer:
-        assert tracer.stderr.readline().startswith("Tracing")
-        with watched(target.pid, "-e", "cpu-clock", seconds="4s") as found:
-            target.go()
-        tracer.wait()
-    target.process.kill()
-    result = found[0]
-    lines = re.findall(GCTRACE_CPU, target.stderr.read_text(), re.MULTILINE)
-    seen = {
-        record["cycle"]: record for record in map(json.loads, cycles.read_text().splitlines()) if record["type"] == "cycle"
-    }
-    last = max(seen)
-    of_cycles = [[float(each) for each in line[1:]] for line in lines if int(line[0]) <= last]
-    assert len(of_cycles) > 20
-    assist_ms, worker_ms = sum(line[1] for line in of_cycles), sum(line[2] + line[3] for line in of_cycles)
-    ran = result["phases_ns"]
-    print(assist_ms, worker_ms, {name: ns / 1e6 for name, ns in ran.items()})
-    assert ran["mark worker"] / 1e6 == pytest.approx(worker_ms, rel=0.1)
-    assert ran["assist"] / 1e6 == pytest.approx(assist_ms, rel=0.15, abs=5)
-    assert result["divided_share"] < 0.02
+@pytest.mark.parametrize("version", [targets.MATRIX[0], targets.NEWEST])
+def test_time_of_mark_workers_is_the_runtimes(version):
+    result, _, (least, most) = of_runtime("marker", "60", "3", version=version)
+    assert 0.98 * least <= result["phases_ns"]["mark worker"] / 1e6 <= 1.02 * most
+    assert result["lost"] == 0 and result["divided_share"] < 0.01
+    ran = sum(result["phases_ns"].values())
+    assert counter(result, "cpu-clock")["phases"]["mark worker"] == pytest.approx(
+        result["phases_ns"]["mark worker"], rel=0.01
+    )
+    assert result["phases_ns"]["mark worker"] > 0.9 * ran
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("version", [targets.MATRIX[0], targets.NEWEST])
+def test_time_of_assists_is_the_runtimes(version):
+    """Ours has the two breakpoints in it, some thousand times a second."""
+    arguments = ("-seconds", "3", "-live", "60", "-percent", "10", "-workers", "4")
+    result, (least, most), _ = of_runtime("gcload", *arguments, version=version)
+    assert least > 50
+    assert 0.95 * least <= result["phases_ns"]["assist"] / 1e6 <= 1.15 * most
+    assert result["divided_share"] < 0.03
 
 
 @pytest.mark.everywhere

@@ -106,6 +106,7 @@ class Looker:
         vmas = self._memory.vmas()
         resident = self._memory.resident(vmas)
         rollup = self._memory.rollup()
+        snapshot = self._reader.grown(snapshot)
         took = time.monotonic_ns() - begin
         pages = classify(snapshot, resident, vmas, self._exe, PAGE)
         parts = sizes(pages)

@@ -7,7 +7,7 @@ counters before and after.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -162,16 +162,36 @@ class HeapReader:
         return found
 
     def snapshot(self) -> HeapSnapshot:
-        """Spans, bitmap, caches of free pages and metadata, read one right after the other."""
-        spans = self._spans()
+        """Spans, bitmap, caches of free pages and metadata, read one right after the other.
+
+        The bitmap is read twice, around the spans: what is allocated at one time only was taken or freed meanwhile.
+        """
         ranges = self._in_use()
+        before = self._bitmap(ranges)
+        spans = self._spans()
+        after = self._bitmap(ranges)
         return HeapSnapshot(
             spans=spans,
             ranges=ranges,
-            bitmap=self._bitmap(ranges),
+            bitmap=[_settled(*both) for both in zip(before, after, strict=True)],
             caches=self._page_caches(),
             workbufs=self._workbufs(),
             metadata=self._metadata(ranges),
+        )
+
+    def grown(self, snapshot: HeapSnapshot) -> HeapSnapshot:
+        """The same with what changed since: to be called after it was asked which pages are resident.
+
+        What the heap and its metadata have grown by is added, and what was released and is allocated by now is told as
+        taken: it may have been when the pages were looked at.
+        """
+        now = self._bitmap(snapshot.ranges)
+        ranges = self._in_use()
+        return replace(
+            snapshot,
+            bitmap=[_taken(*both) for both in zip(snapshot.bitmap, now, strict=True)],
+            metadata=self._metadata(ranges),
+            grown=ranges,
         )
 
     def _slice(self, address: int) -> tuple[int, int]:
@@ -325,3 +345,25 @@ class HeapReader:
         )
         pointers = [self._memory.word(table + 8 * number) for number in numbers]
         return [(pointer, pointer + size) for pointer in pointers if pointer]
+
+
+def _settled(before: bytes, after: bytes) -> bytes:
+    """Chunks of the page bitmap in which only those pages are allocated that are so before and after.
+
+    The others are free or released as they were when they were not.
+    """
+    old, new = _halves(before), _halves(after)
+    allocated = old[:, 0] & new[:, 0]
+    scavenged = (new[:, 1] & ~new[:, 0]) | (old[:, 1] & ~old[:, 0] & new[:, 0])
+    return np.stack([allocated, scavenged], axis=1).tobytes()
+
+
+def _taken(then: bytes, now: bytes) -> bytes:
+    """Chunks of the page bitmap in which that is allocated too which was released then and is allocated now."""
+    old, new = _halves(then), _halves(now)
+    return np.stack([old[:, 0] | (old[:, 1] & new[:, 0]), old[:, 1]], axis=1).tobytes()
+
+
+def _halves(chunks: bytes) -> npt.NDArray[np.uint8]:
+    """Of each chunk two rows of bits: which pages are allocated, and which scavenged."""
+    return np.frombuffer(chunks, np.uint8).reshape(-1, 2, _CHUNK_BYTES // 2)

@@ -12,8 +12,6 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from gotrace.kernel.memory import HUGE
-
 GO_PAGE = 8192
 SPAN = np.dtype(
     [
@@ -28,6 +26,7 @@ SPAN = np.dtype(
     ]
 )
 _IN_USE = 1
+_HUGE = 1 << 6  # of the ranges that are resident: PAGE_IS_HUGE of include/uapi/linux/fs.h
 _CHUNK_BYTES, _CHUNK = 128, 4 << 20
 _C_ARENA, _MOST_GUARD = 64 << 20, 64 << 10
 
@@ -59,7 +58,8 @@ WHY = {
 class HeapSnapshot:
     """What the runtime knew at one moment. ``ranges`` and ``metadata``: begin and end; ``bitmap`` belongs to ``ranges``.
 
-    ``caches``: base, which of 64 pages are free, which of them scavenged; ``workbufs``: begins of spans.
+    ``caches``: base, which of 64 pages are free, which of them scavenged; ``workbufs``: begins of spans; ``grown``: ranges
+    as they were later, with some that ``bitmap`` does not tell of.
     """
 
     spans: npt.NDArray[np.void]
@@ -68,6 +68,7 @@ class HeapSnapshot:
     caches: npt.NDArray[np.uint64]
     workbufs: npt.NDArray[np.uint64]
     metadata: npt.NDArray[np.uint64]
+    grown: npt.NDArray[np.uint64] = field(default_factory=lambda: np.zeros((0, 2), np.uint64))
 
 
 class Mapping(Protocol):
@@ -116,6 +117,7 @@ def classify(
     for mapping, name in _by_mapping(mappings, exe):
         part[slice(*np.searchsorted(addresses, [mapping.begin, mapping.end]))] = _NUMBER[name]
     part[_inside(addresses, snapshot.metadata)] = _NUMBER[METADATA]
+    part[_inside(addresses, snapshot.grown)] = _NUMBER[PADDING]
     for (begin, end), bits in zip(snapshot.ranges.tolist(), snapshot.bitmap, strict=True):
         here = slice(*np.searchsorted(addresses, [begin, end]))
         parts_of, shares = _heap_range(snapshot, begin, end, bits)
@@ -180,7 +182,7 @@ def _pages(resident: npt.NDArray[np.void], size: int) -> tuple[npt.NDArray[np.in
     counts = (ends - begins) // size
     firsts = np.repeat(begins - np.concatenate([[0], np.cumsum(counts)[:-1]]) * size, counts)
     pages: npt.NDArray[np.int64] = firsts + np.arange(int(counts.sum()), dtype=np.int64) * size
-    return pages, np.repeat((resident["kind"] & HUGE) != 0, counts)
+    return pages, np.repeat((resident["kind"] & _HUGE) != 0, counts)
 
 
 def _inside(addresses: npt.NDArray[np.int64], ranges: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:

@@ -172,14 +172,16 @@ def test_series_and_its_recording(gotrace, tmp_path):
     *intervals, found = map(json.loads, gotrace("report", path, "--format", "ndjson").stdout.splitlines())
     assert len(re.findall(r"(?m)^\d\d:\d\d:\d\d ", done.stdout)) == len(intervals)
     assert found["type"] == "numa" and {each["type"] for each in intervals} == {"numa_interval"}
-    assert found["missing"] == {} and found["lost"] == 0
+    # in the emulated machine numa_maps takes longer than it may
+    assert found["missing"].keys() <= ({"bytes"} if targets.EMULATED else set()) and found["lost"] == 0
     series = found["series"]
     assert len(series) == len(intervals) >= (1 if targets.EMULATED else 3)
     for sample, interval in zip(series, intervals, strict=True):
         assert sum(sample["ps"].values()) + sample["ps_idle"] == PS
         assert sum(sample["threads"].values()) > 0
         assert all(interval[name] == sample[name] for name in ("time", "ps", "ps_idle"))
-    assert sum(series[-1]["bytes"].values()) > MIB << 20
+    sizes = [sum(sample["bytes"].values()) for sample in series if "bytes" in sample]
+    assert sizes and max(sizes) > MIB << 20 and (len(sizes) == len(series) or "bytes" in found["missing"])
     assert sum(sum(each["faults"].values()) for each in intervals) == sum(map(sum, found["faults"]["counts"]))
     for name in ("hinting_faults", "threads_moved", "pages_moved"):
         assert sum(each[name] for each in intervals) == found[name]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,6 +21,7 @@ from gotrace.analysis.heap_pages import (
     size_classes,
     sizes,
 )
+from gotrace.heap import _settled, _taken
 from gotrace.kernel.memory import HUGE, RANGE, Vma
 
 HEAP = 0xC000000000
@@ -81,6 +84,34 @@ def test_every_state_of_the_heap():
         "released, still resident": 2 * GO_PAGE,  # 7 and 65
         "heap without a span": 2 * GO_PAGE,  # 5 and 66
     }
+
+
+def test_a_heap_that_changes_meanwhile():
+    """Page 0 stays as it is; the others are taken and freed between two readings of the bitmap, or after both."""
+    #                     before        after         when pages had been looked at
+    allocated = np.array([[1, 1, 0, 0], [1, 0, 1, 0], [1, 0, 1, 1]])
+    scavenged = np.array([[0, 0, 1, 1], [0, 1, 0, 1], [0, 1, 0, 0]])
+    bits = [
+        snapshot(allocated=np.flatnonzero(some), scavenged=np.flatnonzero(others)).bitmap[0]
+        for some, others in zip(allocated, scavenged, strict=True)
+    ]
+    resident = ranges((at(0), at(4)))
+
+    def parts(bitmap):
+        return split(replace(snapshot(), bitmap=[bitmap]), resident)
+
+    settled = _settled(bits[0], bits[1])
+    assert parts(settled) == {"released, still resident": 3 * GO_PAGE, "heap without a span": GO_PAGE}
+    # pages 2 and 3 were taken, which is why they are resident
+    taken = _taken(settled, bits[2])
+    assert parts(taken) == {"released, still resident": GO_PAGE, "heap without a span": 3 * GO_PAGE}
+
+
+def test_a_heap_that_grows_meanwhile():
+    end = HEAP + CHUNKS * (4 << 20)
+    found = replace(snapshot(), grown=np.array([[HEAP, end + (4 << 20)]], np.uint64))
+    resident = ranges((end - PAGE, end + PAGE), (end + (4 << 20), end + (4 << 20) + PAGE))
+    assert split(found, resident) == {"free": PAGE, "heap without a span": PAGE, "unexplained": PAGE}
 
 
 def test_outside_of_the_heap():

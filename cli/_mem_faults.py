@@ -52,7 +52,7 @@ class Faults(View):
 
         def parts() -> list[int]:
             assert isinstance(source, Live)
-            return source.looker.parts_of(addresses).tolist()
+            return [int(part) for part in source.looker.parts_of(addresses)]
 
         told = source.ask("parts of faulted pages", parts)
         self._exited = told is None

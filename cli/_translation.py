@@ -107,13 +107,13 @@ class Translation(View):
         assert isinstance(source, Live)
         rollup = Memory(source.process.pid).rollup()
         huge = sum(rollup.get(name, 0) for name in ("AnonHugePages", "ShmemPmdMapped", "FilePmdMapped"))
-        pages = [[PAGE, rollup["Rss"] - huge], [huge_pages.page_bytes(), huge]]
+        pages = {PAGE: rollup["Rss"] - huge, huge_pages.page_bytes(): huge}
         tlb = tlb_reach.processor()
         return {
             "splits": huge_pages.splits(),
-            "pages": pages,
+            "pages": [list(each) for each in pages.items()],
             "tlb": dataclasses.asdict(tlb) if tlb is not None else None,
-            "reach": [dataclasses.asdict(each) for each in tlb_reach.reach(tlb, dict(pages))] if tlb is not None else [],
+            "reach": [dataclasses.asdict(each) for each in tlb_reach.reach(tlb, pages)] if tlb is not None else [],
         }
 
     def end(self) -> Iterator[Record]:

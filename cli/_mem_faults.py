@@ -14,7 +14,6 @@ from gotrace.analysis.heap_pages import LIVE, PARTS
 from gotrace.analysis.histogram import Histogram
 from gotrace.analysis.phases import PHASES, PhaseTimes, phases_of
 from gotrace.cli._watch import Live, Record, View
-from gotrace.kernel.memory import PAGE
 from gotrace.text import duration_text
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
 _NAMES = tuple("heap objects" if name == LIVE else name for name in PARTS)
 _SECOND = 1_000_000_000
+_UNIT = 4096  # a smaller one than this no part of memory has
 
 
 class Faults(View):
@@ -47,8 +47,8 @@ class Faults(View):
     def end(self) -> Iterator[Record]:
         source = self.source
         found = np.concatenate(self._faults)
-        pages = (found["b"] // np.uint64(PAGE) * np.uint64(PAGE)).astype(np.int64)
-        addresses, back = np.unique(pages, return_inverse=True)
+        units = found["b"] // np.uint64(_UNIT) * np.uint64(_UNIT)
+        addresses, back = np.unique(units.astype(np.int64), return_inverse=True)
 
         def parts() -> list[int]:
             assert isinstance(source, Live)

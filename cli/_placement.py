@@ -261,7 +261,7 @@ class Placement(View):
         source = self.source
         assert isinstance(source, Live)
         look = source.looker.look()
-        parts = by_part(look.pages, self._nodes_of(look.pages.address), PAGE)
+        parts = by_part(look.pages, self._nodes_of(look.pages.address))
         policies: dict[str, int] = {}
         for each in numa.placements(source.process.pid):
             size = sum(each.bytes.values())

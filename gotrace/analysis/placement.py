@@ -16,14 +16,14 @@ SPANS = "spans in use"  # live objects and the waste between them lie on the sam
 _MOSTLY, _MUCH, _SPREAD = 0.9, 0.5, 0.25
 
 
-def by_part(pages: Pages, nodes: npt.NDArray[np.int16], page: int) -> dict[str, dict[int, int]]:
+def by_part(pages: Pages, nodes: npt.NDArray[np.int16]) -> dict[str, dict[int, int]]:
     """Bytes by part and node; ``nodes`` is that of each page, `UNKNOWN` where it cannot be told."""
     found: dict[str, dict[int, int]] = {}
     for number, name in enumerate(PARTS):
         numbers, counts = np.unique(nodes[pages.part == number], return_counts=True)
         if len(numbers):
             label = SPANS if name == LIVE else name
-            found[label] = {int(n): int(count) * page for n, count in zip(numbers, counts, strict=True)}
+            found[label] = {int(n): int(count) * pages.size for n, count in zip(numbers, counts, strict=True)}
     return found
 
 

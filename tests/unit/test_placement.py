@@ -115,7 +115,7 @@ def test_cpus_of_threads():
 def test_parts_by_node():
     part = np.array([PARTS.index("live objects")] * 3 + [PARTS.index("free")], np.int8)
     pages = Pages(np.arange(4) * 4096, part, np.ones(4))
-    found = by_part(pages, np.array([0, 1, 1, UNKNOWN], np.int16), 4096)
+    found = by_part(pages, np.array([0, 1, 1, UNKNOWN], np.int16))
     assert found == {"spans in use": {0: 4096, 1: 8192}, "free": {UNKNOWN: 4096}}
 
 

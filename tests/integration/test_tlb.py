@@ -117,7 +117,8 @@ def test_time_is_the_kernels():
             target.returncode = status
     charged = (usage.ru_utime + usage.ru_stime) * 1e9 - before
     assert found[0]["lost"] == 0
-    assert sum(found[0]["phases_ns"].values()) == pytest.approx(charged, rel=0.02)
+    # in the emulated machine a switch takes a hundred times as long
+    assert sum(found[0]["phases_ns"].values()) == pytest.approx(charged, rel=0.05 if targets.EMULATED else 0.02)
 
 
 # times of a cycle: sweep termination + assist/background/idle + mark termination, cut to two or three digits

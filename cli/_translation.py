@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -40,13 +41,19 @@ _INSTRUCTIONS = ("instructions", "inst_retired")
 
 
 class Translation(View):
-    """Counts by place, and the rest that tells of it. ``missing`` is what this host cannot count, and why."""
+    """Counts by place, and the rest that tells of it. ``missing`` is what this host cannot count, and why.
+
+    There is a record of what was counted in every ``interval_ns`` (0: none).
+    """
 
     name = "tlb"
     stems = ("gc", "tlb")
 
-    def __init__(self, missing: Sequence[Sequence[str]] = ()) -> None:
+    def __init__(self, missing: Sequence[Sequence[str]] = (), interval_ns: int = 0) -> None:
         self._missing = [list(each) for each in missing]
+        self._interval_ns = interval_ns
+        self._told_ns = 0
+        self._since = _Since()
         self._phases = PhaseTimes()
         self._waiting: list[Events] = []
         self._held = 0
@@ -58,7 +65,7 @@ class Translation(View):
 
     @property
     def options(self) -> Record:
-        return {"missing": self._missing}
+        return {"missing": self._missing, "interval_ns": self._interval_ns}
 
     def feed(self, events: Events, batch: Batch | None) -> Iterator[Record]:
         assert batch is not None
@@ -66,6 +73,7 @@ class Translation(View):
         if self._counted is None:
             self._counted = Counted.empty(len(source.header["counters"]))
             self._begin = source.ask("splits so far", huge_pages.splits) or {}
+            self._told_ns = source.begin_ns
         self._phases.add(batch)
         stretch, counted, flush, collapse = (
             source.kind("tlb", name) for name in ("stretch", "counted", "flush", "collapse")
@@ -79,7 +87,39 @@ class Translation(View):
         status = events["a"][events["kind"] == collapse]
         self._collapses["succeeded"] += int((status == _SUCCEEDED).sum())
         self._collapses["failed"] += int((status != _SUCCEEDED).sum())
-        yield from ()
+        if self._interval_ns:
+            self._since.add(mine[mine["kind"] == stretch], mine[mine["kind"] == counted], events[events["kind"] == flush])
+            length = source.now_ns - self._told_ns
+            if length >= self._interval_ns or source.last:
+                yield self._interval(length)
+
+    def _interval(self, length: int) -> Record:
+        source, since = self.source, self._since
+        self._since = _Since()
+        self._told_ns = source.now_ns
+        return {
+            "type": "tlb_interval",
+            "time": (source.now_ns + source.wall_offset_ns) / 1e9,
+            "length_ns": length,
+            "ran_ns": since.ran_ns,
+            "flushes": since.flushes,
+            "counts": {event: _whole(since.scaled(number)) for number, event in enumerate(source.header["counters"])},
+        }
+
+    def heading(self) -> str:
+        return self._line("time", "on CPU", "flushes", *(f"{printable(each)}/s" for each in self.source.header["counters"]))
+
+    def line(self, record: Record) -> str:
+        if record["type"] != "tlb_interval":
+            return ""
+        ran = record["ran_ns"]
+        clock = time.strftime("%H:%M:%S", time.localtime(record["time"]))
+        rates = (_rate(count, ran) for count in record["counts"].values())
+        return self._line(clock, duration_text(ran), f"{record['flushes']:,}", *rates)
+
+    def _line(self, *cells: str) -> str:
+        widths = [8, 10, 10, *(max(14, len(printable(each)) + 2) for each in self.source.header["counters"])]
+        return " ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
 
     def _settle(self, until_ns: int) -> None:
         assert self._counted is not None
@@ -158,6 +198,30 @@ class Translation(View):
 
     def summary(self) -> Iterator[str]:
         yield from table(self._result)
+
+
+class _Since:
+    """What was counted since the last interval ended, for all phases together."""
+
+    def __init__(self) -> None:
+        self.ran_ns = self.flushes = 0
+        self._sums: dict[int, list[int]] = {}  # by counter: counts, time enabled, time counting
+
+    def add(self, stretches: Events, counted: Events, flushes: Events) -> None:
+        self.ran_ns += int(stretches["b"].sum())
+        self.flushes += len(flushes)
+        numbers = counted["b"] & np.uint64(0xFF)
+        for number in np.unique(numbers).tolist():
+            sums = self._sums.setdefault(number, [0, 0, 0])
+            for place, column in enumerate("cde"):
+                sums[place] += int(counted[column][numbers == number].sum())
+
+    def scaled(self, number: int) -> float:
+        """As `Counted.scaled`."""
+        count, enabled, running = self._sums.get(number, [0, 0, 0])
+        if not running:
+            return math.nan if enabled else 0.0
+        return count * enabled / running
 
 
 def _whole(value: float) -> int | None:

@@ -22,7 +22,7 @@ def json_schema() -> Schema:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "gotrace mem, tlb and numa, one object a line",
-        "oneOf": [_memory(), _cycle(), _faults(), _numa(), _numa_interval(), _tlb()],
+        "oneOf": [_memory(), _cycle(), _faults(), _numa(), _numa_interval(), _tlb(), _tlb_interval()],
     }
 
 
@@ -195,5 +195,18 @@ def _tlb() -> Schema:
             "pages": _about(_list(_list(_INTEGER)), "size of a page, resident bytes in such"),
             "processor": {"anyOf": [processor, {"type": "null"}]},
             "reach": _list(_object(reach)),
+        },
+    )
+
+
+def _tlb_interval() -> Schema:
+    return _record(
+        "tlb_interval",
+        {
+            "time": _NUMBER,
+            "length_ns": _INTEGER,
+            "ran_ns": _about(_INTEGER, "time on a CPU"),
+            "flushes": _INTEGER,
+            "counts": _about(_map(_MAYBE_INTEGER), "by event, scaled; null: never counted"),
         },
     )

@@ -20,8 +20,8 @@ COMMANDS = {
     "mem": ("mem", "-i", "500ms"),
     "cycles": ("mem", "--cycles"),
     "faults": ("mem", "--faults"),
-    "numa": ("numa",),
-    "tlb": ("tlb", "-e", "page-faults", "-e", "cpu-clock"),
+    "numa": ("numa", "-i", "500ms"),
+    "tlb": ("tlb", "-i", "500ms", "-e", "page-faults", "-e", "cpu-clock"),
 }
 
 

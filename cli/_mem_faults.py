@@ -14,6 +14,7 @@ from gotrace.analysis.heap_pages import LIVE, PARTS
 from gotrace.analysis.histogram import Histogram
 from gotrace.analysis.phases import PHASES, PhaseTimes, phases_of
 from gotrace.cli._watch import Live, Record, View
+from gotrace.export.hdr_log import tag
 from gotrace.text import duration_text
 
 if TYPE_CHECKING:
@@ -77,6 +78,11 @@ class Faults(View):
         yield from lines(self._table, self.source.name, self._watched_ns)
         if self._exited:
             yield "It exited meanwhile: what the faults were for can no longer be told."
+
+    def histograms(self) -> dict[str, Histogram]:
+        assert self._table is not None
+        kinds = (("minor fault", self._table.minor), ("major fault", self._table.major))
+        return {tag(kind, phase): named[phase] for kind, named in kinds for phase in PHASES if named[phase].count}
 
 
 def by_second(

@@ -25,6 +25,7 @@ from gotrace.analysis.placement import (
 )
 from gotrace.cli._watch import Live, Record, View
 from gotrace.errors import TargetError
+from gotrace.export.hdr_log import tag
 from gotrace.heap import HeapReader
 from gotrace.kernel import numa
 from gotrace.kernel.bpf import RAW_TRACEPOINT
@@ -321,6 +322,12 @@ class Placement(View):
 
     def summary(self) -> Iterator[str]:
         yield from table(self._result, self._seen)
+
+    def histograms(self) -> dict[str, Histogram]:
+        seen = self._seen
+        kinds = {"minor fault": seen.minor, "major fault": seen.major, "hinting fault": seen.hinting}
+        kinds["between moves of a thread"] = seen.threads.gaps
+        return {tag(kind): histogram for kind, histogram in kinds.items() if histogram.count}
 
 
 def _by_node(values: dict[int, int]) -> dict[str, int]:

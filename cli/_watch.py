@@ -29,6 +29,7 @@ from gotrace.recording import format as form
 from gotrace.text import printable
 
 if TYPE_CHECKING:
+    from gotrace.analysis.histogram import Histogram
     from gotrace.analysis.pauses import Batch, GcDecoder
     from gotrace.kernel.pmu import PmuEvent
     from gotrace.kernel.ring import Events
@@ -114,6 +115,10 @@ class View:
     def summary(self) -> Iterator[str]:
         """What was seen, for people, a line each."""
         yield from ()
+
+    def histograms(self) -> dict[str, Histogram]:
+        """Of all that was seen, what took how long, by tags as `gotrace.export.hdr_log.tag` makes them."""
+        return {}
 
 
 class Live(Source):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from gotrace.cli._target import Duration, cannot_write, check_files, exists_already
-from gotrace.errors import UsageError
+from gotrace.errors import GotraceError, UsageError
 from gotrace.text import printable
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def command(recording: str, output: str, format_: str | None, interval: int, for
                            the stacks in it, as `gotrace flame` writes them
     svg, html, perfetto, hlog
                            of starts: as `gotrace coldstart` writes them
-    html                   of memory: as `gotrace mem`, `tlb` and `numa` write it
+    html, hlog, hgrm       of memory: a page as `gotrace mem`, `tlb` and `numa` write it, how long page faults took
     """
     if interval == 0:
         raise UsageError("--interval must be longer than nothing", "write 1s or 500ms")
@@ -75,8 +75,8 @@ def write(source: Recording, file: BinaryIO, format_: str, interval: int) -> Non
         from gotrace.cli import _coldstart_run
 
         _coldstart_run.write(_coldstart_run.replayed(source), file, format_)
-    elif "views" in source.header and format_ == "html":
-        write_page(source, file)
+    elif "views" in source.header and format_ in ("html", "hlog", "hgrm"):
+        write_views(source, file, format_)
     elif format_ in FLAMES:
         write_flame(source, file, format_)
     elif format_ == "perfetto":
@@ -176,14 +176,34 @@ def write_perfetto(source: Recording, file: BinaryIO) -> None:
         trace.feed(chunk.events)
 
 
-def write_page(source: Recording, file: BinaryIO) -> None:
+def write_views(source: Recording, file: BinaryIO, format_: str) -> None:
+    """A page about memory, or how long page faults and the like took, the whole time in one interval."""
+    import io
+
     from gotrace.cli._views import recorded
     from gotrace.cli._watch import Replayed, records_of
+    from gotrace.export import hdr_log, hgrm
     from gotrace.export.memory_page import page
 
-    replayed = Replayed(source)
-    records = [record for _, record in records_of(replayed, recorded(source))]
-    file.write(page(replayed.name, records).encode())
+    replayed, views = Replayed(source), recorded(source)
+    records = [record for _, record in records_of(replayed, views)]
+    text = io.TextIOWrapper(file, "utf-8", write_through=True)
+    if format_ == "html":
+        text.write(page(replayed.name, records))
+    else:
+        named = {name: histogram for view in views for name, histogram in view.histograms().items()}
+        if not named:
+            raise GotraceError(
+                f"{printable(source.path)} has nothing that took time", "gotrace mem --faults has page faults"
+            )
+        if format_ == "hgrm":
+            hgrm.write(text, named)
+        else:
+            begin_s, end_s = ((ns + replayed.wall_offset_ns) / 1e9 for ns in (replayed.begin_ns, replayed.now_ns))
+            log = hdr_log.Writer(text, begin_s)
+            for name, histogram in named.items():
+                log.write(name, begin_s, end_s, histogram)
+    text.detach()
 
 
 def write_flame(source: Recording, file: BinaryIO, format_: str) -> None:

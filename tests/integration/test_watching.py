@@ -10,6 +10,8 @@ import time
 
 import jsonschema
 import pytest
+from hdrh.histogram import HdrHistogram
+from hdrh.log import HistogramLogReader
 
 import targets
 from conftest import GOTRACE
@@ -64,6 +66,24 @@ def test_every_line_fits_the_schema(name, busy, gotrace, tmp_path):
     assert records
     for record in records:
         check.validate(record)
+
+
+@pytest.mark.parametrize("name", ["faults", "numa"])
+def test_how_long_faults_took(name, busy, gotrace, tmp_path):
+    """The interval log has every fault whose beginning was seen, as hdrh reads it."""
+    path, log = tmp_path / "run.gotrace", tmp_path / "run.hlog"
+    done = gotrace(*COMMANDS[name], "--pid", str(busy), "-d", "2s", "-o", str(path))
+    assert done.returncode == 0, done.stderr
+    assert gotrace("export", str(path), "-o", str(log)).returncode == 0
+    events = gotrace("export", str(path), "-o", "-", "--format", "ndjson").stdout.splitlines()
+    faults = [each for each in map(json.loads, events) if each["type"] == "fault" and each["begin_ns"]]
+    counts = 0
+    reader = HistogramLogReader(str(log), HdrHistogram(1, 3_600_000_000_000, 3))
+    while (histogram := reader.get_next_interval_histogram()) is not None:
+        counts += histogram.get_total_count()
+    assert counts == len(faults) > 10
+    told = gotrace("export", str(path), "-o", str(tmp_path / "run.hgrm"))
+    assert told.returncode == 0 and "minor_fault" in (tmp_path / "run.hgrm").read_text()
 
 
 def test_a_page_of_everything(busy, gotrace, tmp_path):

@@ -18,12 +18,14 @@ from typing import Any
 import pytest
 
 import targets
+from gotrace.kernel import pmu
 
 GOTRACE = [sys.executable, "-m", "gotrace.cli"]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     out = set() if os.path.exists("/sys/devices/system/node/node1") else {"numa"}
+    out.add("no_pmu" if pmu.pmus() else "pmu")
     if os.environ.get("GOTRACE_ARM64_VM") != "1":
         out.add("arm64_vm")
     items[:] = [item for item in items if not out & {mark.name for mark in item.iter_markers()}]

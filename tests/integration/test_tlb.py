@@ -22,11 +22,9 @@ from gotrace.probes import tlb
 
 pytestmark = pytest.mark.bpf
 
-PMU = bool(pmu.pmus())
 CYCLES = next((event for event in pmu.events() if event.name in ("cpu_cycles", "cpu-cycles")), None)
 # The scheduler's own account would leave out what a hypervisor took, in which the counters count.
 TASK_CLOCK = pmu.PmuEvent("software", "task-clock", 1, (1, 0, 0))
-needs_pmu = pytest.mark.skipif(not PMU, reason="this machine has no hardware counters")
 
 
 @contextlib.contextmanager
@@ -188,7 +186,7 @@ def test_every_release_has_its_places(version):
     assert {point.name for point in plan.points} == {"target", "stop", "restart", "sweep end", "assist", "mark worker"}
 
 
-@needs_pmu
+@pytest.mark.pmu
 @pytest.mark.everywhere
 @pytest.mark.alone
 def test_cycles_are_those_of_the_threads(start):
@@ -216,7 +214,7 @@ def test_cycles_are_those_of_the_threads(start):
             assert cycles["phases"][place] / ns == pytest.approx(cycles["total"] / ran, rel=0.05), place
 
 
-@needs_pmu
+@pytest.mark.pmu
 @pytest.mark.everywhere
 @pytest.mark.alone
 def test_counters_that_have_to_be_shared_are_scaled(start):
@@ -262,7 +260,7 @@ def test_a_recording_tells_the_same(start, gotrace, tmp_path):
     assert {"stretch", "counted", "fault"} <= kinds
 
 
-@pytest.mark.skipif(PMU, reason="this machine has hardware counters")
+@pytest.mark.no_pmu
 def test_without_counters_it_says_so_and_tells_the_rest(start, gotrace):
     target = start(targets.build("gcload"), "-seconds", "60", "-workers", "2")
     target.go()

@@ -26,7 +26,7 @@ from gotrace.analysis.heap_pages import (
 from gotrace.binary.heap import HeapPlaces
 from gotrace.errors import TargetError
 from gotrace.heap import Counters, HeapReader
-from gotrace.kernel.host import HugePages, huge_pages
+from gotrace.kernel import huge_pages
 from gotrace.kernel.memory import PAGE, RANGE, Memory
 from gotrace.kernel.process import Process
 
@@ -50,7 +50,7 @@ class Look:
     classes: list[SizeClass]
     huge_parts: dict[str, int]
     huge_bytes: int
-    huge_setting: HugePages | None
+    huge_setting: huge_pages.Setting | None
     page_rounding_bytes: int
     large_rounding_bytes: int
     lazy_free_bytes: int
@@ -119,7 +119,7 @@ class Looker:
             classes=size_classes(snapshot.spans),
             huge_parts=huge_sizes(pages),
             huge_bytes=rollup.get("AnonHugePages", 0),
-            huge_setting=huge_pages(),
+            huge_setting=huge_pages.setting(),
             page_rounding_bytes=page_rounding(pages, PAGE),
             large_rounding_bytes=large_rounding(snapshot.spans, resident),
             lazy_free_bytes=rollup.get("LazyFree", 0),

@@ -147,7 +147,8 @@ class Translation(View):
         assert isinstance(source, Live)
         rollup = Memory(source.process.pid).rollup()
         huge = sum(rollup.get(name, 0) for name in ("AnonHugePages", "ShmemPmdMapped", "FilePmdMapped"))
-        pages = {PAGE: rollup["Rss"] - huge, huge_pages.page_bytes(): huge}
+        setting = huge_pages.setting()
+        pages = {PAGE: rollup["Rss"] - huge} | ({setting.size: huge} if setting is not None else {})
         tlb = tlb_reach.processor()
         return {
             "splits": huge_pages.splits(),

@@ -57,37 +57,6 @@ def lockdown(root: str = "/") -> str:
 
 
 @dataclass(frozen=True)
-class HugePages:
-    """What the kernel does with huge pages that nobody reserved: the words of /sys/kernel/mm/transparent_hugepage.
-
-    ``size`` is in bytes. khugepaged makes one of what is there when no more than ``max_ptes_none`` of its pages are absent.
-    """
-
-    enabled: str  # always, madvise or never
-    defrag: str  # always, defer, defer+madvise, madvise or never: whether to wait for memory to be put together
-    size: int
-    max_ptes_none: int
-
-
-def huge_pages(root: str = "/") -> HugePages | None:
-    """None where the kernel has none (CONFIG_TRANSPARENT_HUGEPAGE)."""
-
-    def read(name: str) -> str:
-        with open(os.path.join(root, "sys/kernel/mm/transparent_hugepage", name)) as file:
-            return file.read().strip()
-
-    def chosen(name: str) -> str:
-        text = read(name)
-        return text[text.find("[") + 1 : text.find("]")]
-
-    try:
-        numbers = int(read("hpage_pmd_size")), int(read("khugepaged/max_ptes_none"))
-        return HugePages(chosen("enabled"), chosen("defrag"), *numbers)
-    except (OSError, ValueError):
-        return None
-
-
-@dataclass(frozen=True)
 class Check:
     """One thing looked at: ``ok`` is None for a fact that is neither good nor bad; ``fix`` says what to do."""
 

@@ -1,4 +1,4 @@
-"""The kernel's transparent huge pages: their size, and how often they were split.
+"""The kernel's transparent huge pages: when it makes them, their size, and how often they were split.
 
 Documentation/admin-guide/mm/transhuge.rst of the kernel.
 """
@@ -6,18 +6,40 @@ Documentation/admin-guide/mm/transhuge.rst of the kernel.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
-_PMD_SIZE = "sys/kernel/mm/transparent_hugepage/hpage_pmd_size"
 _SPLITS = (b"thp_split_page", b"thp_split_pmd")
 
 
-def page_bytes(root: str = "/") -> int:
-    """The size of a huge page; 2 MiB where the kernel has none and so does not tell."""
+@dataclass(frozen=True)
+class Setting:
+    """What the kernel does with huge pages that nobody reserved: the words of /sys/kernel/mm/transparent_hugepage.
+
+    ``size`` is in bytes. khugepaged makes one of what is there when no more than ``max_ptes_none`` of its pages are absent.
+    """
+
+    enabled: str  # always, madvise or never
+    defrag: str  # always, defer, defer+madvise, madvise or never: whether to wait for memory to be put together
+    size: int
+    max_ptes_none: int
+
+
+def setting(root: str = "/") -> Setting | None:
+    """None where the kernel has none (CONFIG_TRANSPARENT_HUGEPAGE)."""
+
+    def read(name: str) -> str:
+        with open(os.path.join(root, "sys/kernel/mm/transparent_hugepage", name)) as file:
+            return file.read().strip()
+
+    def chosen(name: str) -> str:
+        text = read(name)
+        return text[text.find("[") + 1 : text.find("]")]
+
     try:
-        with open(os.path.join(root, _PMD_SIZE)) as file:
-            return int(file.read())
+        numbers = int(read("hpage_pmd_size")), int(read("khugepaged/max_ptes_none"))
+        return Setting(chosen("enabled"), chosen("defrag"), *numbers)
     except (OSError, ValueError):
-        return 2 << 20
+        return None
 
 
 def splits(root: str = "/") -> dict[str, int]:

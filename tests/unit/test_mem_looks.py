@@ -11,7 +11,7 @@ import pytest
 from gotrace.analysis.heap_pages import PARTS
 from gotrace.cli._mem_looks import Looks, line, scavenged, table
 from gotrace.cli._watch import Source
-from gotrace.kernel import host
+from gotrace.kernel import huge_pages
 from gotrace.kernel.memory import PAGE, _whole
 
 MIB = 1 << 20
@@ -173,7 +173,7 @@ def test_changes_from_look_to_look():
 
 
 def test_settings_of_huge_pages(tmp_path):
-    assert host.huge_pages(str(tmp_path)) is None
+    assert huge_pages.setting(str(tmp_path)) is None
     folder = tmp_path / "sys/kernel/mm/transparent_hugepage"
     (folder / "khugepaged").mkdir(parents=True)
     for name, text in {
@@ -183,8 +183,8 @@ def test_settings_of_huge_pages(tmp_path):
         "khugepaged/max_ptes_none": "511",
     }.items():
         (folder / name).write_text(text + "\n")
-    assert host.huge_pages(str(tmp_path)) == host.HugePages("madvise", "madvise", 2 * MIB, 511)
-    assert os.path.exists("/sys/kernel/mm/transparent_hugepage") == (host.huge_pages() is not None)
+    assert huge_pages.setting(str(tmp_path)) == huge_pages.Setting("madvise", "madvise", 2 * MIB, 511)
+    assert os.path.exists("/sys/kernel/mm/transparent_hugepage") == (huge_pages.setting() is not None)
 
 
 def test_huge_pages_that_are_mapped_as_such():

@@ -180,7 +180,7 @@ def everywhere(arch: str) -> list[tuple[str, str, str, str]]:
     """What the tests marked `everywhere` run, as (program, version, flavour, architecture)."""
     programs = ("gcload", "nongc", "periodic", "stacks", "burner")
     wanted = [(program, version, "stripped") for version in MATRIX for program in programs]
-    wanted += [(program, NEWEST, "stripped") for program in ("lifecycle", "flood")]
+    wanted += [(program, NEWEST, "stripped") for program in ("lifecycle", "flood", "crasher")]
     wanted += [("planted", version, "stripped") for version in (MATRIX[0], "1.22.10", NEWEST)]
     wanted += [("gcload", version, flavour) for version, flavour in EVERYWHERE_FLAVOURS if version in MATRIX]
     wanted += [("shapes", version, "stripped") for version in MATRIX]

@@ -19,7 +19,7 @@ test-arm64: ## run what matters of it inside an emulated ARM64 machine (ARGS=…
 	@scripts/setup test
 	@scripts/arm64-vm build
 	@GOTRACE_ARM64_VM=1 .venv/bin/python -m pytest tests/integration/test_arm64_vm.py
-	@setpriv --pdeathsig TERM scripts/arm64-vm --timeout 2400 test $(ARGS)
+	@setpriv --pdeathsig TERM scripts/arm64-vm --timeout 3000 test $(ARGS)
 
 test-fresh: ## run the demo on bare Debian 12 and 13 systems
 	@scripts/test-fresh $(or $(SUITES),bookworm trixie)

@@ -1,6 +1,6 @@
 """What it costs a program to have its memory watched: `gotrace mem --faults`, `numa` and `tlb` against who does alike.
 
-bpftrace measures the kernel's handling of each page fault, and where threads run; perf counts the same events as `gotrace
+bpftrace measures how long each page fault takes, and where threads run; perf counts the same events as `gotrace
 tlb`, for the whole process and without a phase; numastat tells on which nodes a process's memory is.
 """
 
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import statistics
 import subprocess
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,13 @@ from peers import running, target
 
 GOTRACE = str(Path(__file__).parent.parent / "scripts" / "gotrace")
 ROUNDS, SECONDS = 7, 2.0
+PAGE = os.sysconf("SC_PAGE_SIZE")
+FAULTS = 400 << 20 >> 12
 EVENTS = ("page-faults", "context-switches", "cpu-clock")
 
 FAULTS_BT = """
-kprobe:handle_mm_fault /pid == PID/ { @begin[tid] = nsecs; }
-kretprobe:handle_mm_fault /@begin[tid]/ { @took = hist(nsecs - @begin[tid]); delete(@begin[tid]); }
+software:page-faults:1 /pid == PID/ { @begin[tid] = nsecs; }
+software:minor-faults:1 /@begin[tid]/ { @took = hist(nsecs - @begin[tid]); delete(@begin[tid]); }
 """
 NUMA_BT = (
     FAULTS_BT
@@ -35,47 +39,73 @@ tracepoint:sched:sched_migrate_task { @moved = count(); }
 
 
 def run() -> list[dict[str, Any]]:
-    """Fewer allocations a second by a program with one P that faults some ten thousand times a second."""
-    commands = {
+    """What is added to a page fault where memory is touched for the first time, and to a program that allocates."""
+    faults = {
         "": None,
         "mem": [GOTRACE, "mem", "--faults", "-d", "60s", "--pid", "PID"],
         "mem peer": ["bpftrace", "-e", FAULTS_BT],
         "numa": [GOTRACE, "numa", "-d", "60s", "--pid", "PID"],
         "numa peer": ["bpftrace", "-e", NUMA_BT],
+    }
+    counting = {
+        "": None,
         "tlb": [GOTRACE, "tlb", "-d", "60s", "--pid", "PID", *(word for event in EVENTS for word in ("-e", event))],
         "tlb peer": ["perf", "stat", "-e", ",".join(EVENTS), "-p", "PID"],
     }
-    speed: dict[str, list[float]] = {name: [] for name in commands}
+    touched = _medians(faults, _touch)
+    plain = touched[""]
+    rows = []
+    for name in ("mem", "numa"):
+        ours, theirs = ((touched[each] - plain) * 1e9 / FAULTS for each in (name, f"{name} peer"))
+        unit = f"ns added to a page fault of {plain * 1e9 / FAULTS:.0f} ns"
+        rows.append(_row(f"{name}_overhead", max(ours, 0.0) / theirs, ours, theirs, unit))
+    took = _medians(counting, _allocation)
+    ours, theirs = ((took[each] / took[""] - 1) * 100 for each in ("tlb", "tlb peer"))
+    unit = "% longer for an allocation, at some 100 GC/s (perf stat knows no phases)"
+    return [*rows, _row("tlb_overhead", max(ours, 0.0) / max(theirs, 0.1), ours, theirs, unit), _look()]
+
+
+def _row(name: str, ratio: float, ours: float, theirs: float, unit: str) -> dict[str, Any]:
+    return {"name": name, "ratio": ratio, "ours": ours, "theirs": theirs, "unit": unit}
+
+
+def _medians(commands: dict[str, list[str] | None], measure: Callable[[list[str] | None], float]) -> dict[str, float]:
+    """They take turns; what is measured is for the tool of each command, None for none."""
+    found: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(ROUNDS):
         for name, command in commands.items():
-            speed[name].append(_allocations(command))
-    plain = statistics.median(speed[""])
-    lost = {name: (plain / statistics.median(values) - 1) * 100 for name, values in speed.items()}
-    rows = [
-        {
-            "name": f"{name}_overhead",
-            "ratio": max(lost[name], 0.0) / max(lost[f"{name} peer"], 0.1),
-            "ours": lost[name],
-            "theirs": lost[f"{name} peer"],
-            "unit": f"% fewer allocations/s ({of})",
-        }
-        for name, of in (("mem", "bpftrace"), ("numa", "bpftrace"), ("tlb", "perf stat, which knows no phases"))
-    ]
-    return [*rows, _look()]
+            found[name].append(measure(command))
+    return {name: statistics.median(values) for name, values in found.items()}
 
 
-def _allocations(command: list[str] | None) -> float:
-    """Allocations a second while the tool of that command watches."""
-    arguments = ("-seconds", str(SECONDS), "-live", "1", "-percent", "20")
-    with target("gcload", *arguments, env={"GOMAXPROCS": "1"}) as process, contextlib.ExitStack() as stack:
+@contextlib.contextmanager
+def _watched(command: list[str] | None, process: subprocess.Popen[str]) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
         if command is not None:
             stack.enter_context(running([word.replace("PID", str(process.pid)) for word in command]))
             time.sleep(2.5)  # past the tool's own start
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
+        yield
+
+
+def _touch(command: list[str] | None) -> float:
+    """Seconds to touch memory page by page, which is little else than page faults."""
+    with target("shapes", "touch", str(FAULTS * PAGE >> 20)) as process, _watched(command, process):
+        begin = time.monotonic()
+        assert process.stdout is not None
+        process.stdout.readline()
+        return time.monotonic() - begin
+
+
+def _allocation(command: list[str] | None) -> float:
+    """Seconds for an allocation by a program with one P: on a machine with two CPUs the tool has the other."""
+    arguments = ("-seconds", str(SECONDS), "-live", "40")
+    with target("gcload", *arguments, env={"GOMAXPROCS": "1"}) as process, _watched(command, process):
+        assert process.stdout is not None
         truth = json.loads(process.stdout.readline())
-    return float(truth["Operations"] / (truth["ElapsedNs"] / 1e9))
+    return float(truth["ElapsedNs"] / 1e9 / truth["Operations"])
 
 
 def _look() -> dict[str, Any]:
@@ -90,12 +120,8 @@ def _look() -> dict[str, Any]:
                 ("theirs", ["numastat", "-p", str(process.pid)]),
             )
         }
-    return {
-        "name": "mem_look",
-        "ratio": took["ours"] / took["theirs"],
-        **{side: seconds * 1000 for side, seconds in took.items()},
-        "unit": "ms for one look at 300 MiB (numastat -p, which knows nodes only)",
-    }
+    ours, theirs = (took[side] * 1000 for side in ("ours", "theirs"))
+    return _row("mem_look", ours / theirs, ours, theirs, "ms for one look at 300 MiB (numastat -p, which knows nodes only)")
 
 
 def _seconds(command: list[str], rounds: int = 9) -> float:

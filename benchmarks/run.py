@@ -32,8 +32,8 @@ REACH = {
     "perf_parse": 0.2,
     "tail_overhead": 0.3,
     "coldstart_overhead": 0.1,
-    "mem_overhead": 0.5,
-    "numa_overhead": 0.5,
+    "mem_overhead": 1.5,
+    "numa_overhead": 1.5,
     "tlb_overhead": None,
     "mem_look": None,
 }

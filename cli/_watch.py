@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, TextIO, TypeVar
 from gotrace import session
 from gotrace.cli._gc_run import Sink, closing, complain_of, created
 from gotrace.cli._looker import Looker
-from gotrace.cli._recorder import Recorder
 from gotrace.cli._target import POLL_NS, StopRequest, Traced, check_files
 from gotrace.cli.export import format_of
 from gotrace.errors import TargetError
@@ -31,6 +30,7 @@ from gotrace.text import printable
 if TYPE_CHECKING:
     from gotrace.analysis.histogram import Histogram
     from gotrace.analysis.pauses import Batch, GcDecoder
+    from gotrace.cli._recorder import Recorder
     from gotrace.kernel.pmu import PmuEvent
     from gotrace.kernel.ring import Events
     from gotrace.recording.reader import Recording
@@ -278,6 +278,8 @@ def watch(
         live = Live(process, tracing, stop, duration, poll_ns)
         live.header["views"] = {view.name: view.options for view in views}
         if tracing is not None and outputs.file_format == "gotrace":
+            from gotrace.cli._recorder import Recorder
+
             assert outputs.path is not None
             tracing.calibrate()
             traced = Traced(tracing, None, None, stop)

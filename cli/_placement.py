@@ -88,7 +88,10 @@ class Placement(View):
     name = "numa"
     stems = ("faults",)
 
-    def __init__(self, interval_ns: int = 0) -> None:
+    def __init__(self, interval_ns: int = 0, counting: bool = False) -> None:
+        self.stems = ("faults", "tlb") if counting else ("faults",)
+        self._counting = counting
+        self._counted: dict[tuple[int, int], npt.NDArray[np.int64]] = {}  # counter, node: count, time enabled, counting
         self._interval_ns = interval_ns
         self._period_ns = min(interval_ns or _SECOND, _SECOND)
         self._topology: numa.Topology | None = None
@@ -107,7 +110,7 @@ class Placement(View):
 
     @property
     def options(self) -> Record:
-        return {"interval_ns": self._interval_ns}
+        return {"interval_ns": self._interval_ns, "counting": self._counting}
 
     def _begin(self) -> None:
         source = self.source
@@ -164,12 +167,30 @@ class Placement(View):
         seen.pages_not_moved += int(moved["b"].sum())
         for name in _BALANCING:
             seen.balancing[name] += int((kinds == source.kind("faults", name)).sum())
+        if self._counting:
+            self._add_counts(events[kinds == source.kind("tlb", "counted")])
         if source.now_ns >= self._sample_ns or source.last:
             self._sample_ns = self._after(self._period_ns)
             self._add_sample()
         if self._interval_ns and (source.now_ns >= self._line_ns or source.last):
             self._line_ns = self._after(self._interval_ns)
             yield self._interval()
+
+    def _add_counts(self, counted: Events) -> None:
+        nodes = np.array([self._cpus.get(cpu, UNKNOWN) for cpu in counted["cpu"].tolist()], np.int64)
+        numbers = (counted["b"] & np.uint64(0xFF)).astype(np.int64)
+        for number, node in set(zip(numbers.tolist(), nodes.tolist(), strict=True)):
+            mine = counted[(numbers == number) & (nodes == node)]
+            sums = np.array([mine[column].sum() for column in "cde"], np.int64)
+            self._counted[number, node] = self._counted.get((number, node), np.zeros(3, np.int64)) + sums
+
+    def _accesses(self) -> dict[str, dict[str, int | None]]:
+        """What was counted by threads on each node's CPUs, scaled as `Counted.scaled` does it; None: never counted."""
+        told: dict[str, dict[str, int | None]] = {event: {} for event in self.source.header["counters"]}
+        for (number, node), (count, enabled, running) in sorted(self._counted.items()):
+            event = self.source.header["counters"][number]
+            told[event][str(node)] = round(int(count) * int(enabled) / int(running)) if running else None
+        return told
 
     def _after(self, period_ns: int) -> int:
         """The next multiple of a period since the beginning."""
@@ -302,6 +323,7 @@ class Placement(View):
             "memory": parts,
             "faults": {"rows": list(nodes), "columns": [*nodes, "unknown"], "counts": seen.faults.tolist()},
             "remote_share": remote_share(seen.faults),
+            "accesses": self._accesses(),
             "hinting_faults": seen.hinting.count,
             "policies": policies,
             "balancing": placed["balancing"],
@@ -391,6 +413,9 @@ def table(result: Record, seen: Seen) -> Iterator[str]:
         yield f"{f'node {node}':<26}" + "".join(f" {count:>10,}" for count in counts)
     if result["remote_share"] is not None and len(nodes) > 1:
         yield f"{result['remote_share']:.1%} of the faults whose page is known were for a page on another node."
+    for event, by_node in result["accesses"].items():
+        told = ", ".join(f"{count:,} on node {node}" for node, count in by_node.items() if count is not None)
+        yield f"{printable(event)} by the CPUs' nodes: {told or 'none'}."
     for name, histogram in (("minor faults", seen.minor), ("major faults", seen.major), (_HINTING, seen.hinting)):
         if histogram.count:
             yield f"{histogram.count:,} {name} took {_times(histogram)}."

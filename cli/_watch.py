@@ -88,7 +88,7 @@ class View:
     """One question about a process. ``stems`` are the probes whose events it is fed."""
 
     name: ClassVar[str]
-    stems: ClassVar[tuple[str, ...]] = ()
+    stems: tuple[str, ...] = ()
     source: Source
 
     @property

@@ -139,6 +139,7 @@ def _numa() -> Schema:
                 "row: the node of the CPU, column: that of the page",
             ),
             "remote_share": _MAYBE_NUMBER,
+            "accesses": _about(_map(_map(_MAYBE_INTEGER)), "event, then the node of the CPUs; null: never counted"),
             "hinting_faults": _MAYBE_INTEGER,
             "policies": _about(_map(_INTEGER), "policy of mappings, and their bytes"),
             "balancing": {"type": ["boolean", "null"]},

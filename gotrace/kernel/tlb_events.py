@@ -112,6 +112,19 @@ def choose(root: str = "/", limit: int = 7, opens: Callable[[PmuEvent], bool] = 
     return Choice(tuple(event for events in chosen for event in events), tuple(missing))
 
 
+def accesses(root: str = "/", opens: Callable[[PmuEvent], bool] = _opens) -> tuple[PmuEvent, ...]:
+    """Accesses to memory and those to another node's (x86) or chip's (Arm), as far as every PMU of this host has them."""
+    pmus = pmu.pmus(root)
+    x86 = any(each.startswith("cpu") for each in pmus)
+    listed = {(event.pmu, event.name): event for event in pmu.events(root)}
+    found: list[PmuEvent] = []
+    for name in ("node-loads", "node-load-misses") if x86 else ("mem_access", "remote_access"):
+        here = [_generic(name, each, root) if x86 else listed.get((each, name)) for each in pmus]
+        known = [event for event in here if event and (not x86 or opens(event))]
+        found += known if len(known) == len(pmus) else []
+    return tuple(found)
+
+
 def _generic(name: str, which: str, root: str) -> PmuEvent | None:
     """The kernel's generic event on that PMU; where there are several, its type is in the config's upper half.
 

@@ -43,13 +43,13 @@ def planted(cpus, policy, nodes):
     return plant
 
 
-def watch(plant=None, mib=MIB, seconds="4s"):
+def watch(plant=None, mib=MIB, seconds="4s", options=()):
     """`gotrace numa` on a program that touches ``mib`` of memory meanwhile."""
     program = targets.build("shapes")
     with subprocess.Popen(
         [program, "touch", str(mib)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=plant
     ) as target:
-        command = [*GOTRACE, "numa", "--pid", str(target.pid), "-d", seconds, "--format", "ndjson"]
+        command = [*GOTRACE, "numa", "--pid", str(target.pid), "-d", seconds, "--format", "ndjson", *options]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as tracer:
             line = tracer.stderr.readline()
             assert line.startswith("Watching"), line + tracer.stderr.read()
@@ -291,6 +291,20 @@ def test_planted_placements(cpu, policy, nodes, expected):
     assert ran[cpu] >= 0.98 * sum(ran.values())
     if policy == BIND:
         assert any(name.startswith("bind:1") for name in found["policies"])
+
+
+@pytest.mark.everywhere
+@pytest.mark.alone
+def test_what_is_counted_is_of_the_node_it_ran_on():
+    """An event that every host counts, by threads that are kept on the last node: as many as there are faults."""
+    machine = numa.topology()
+    node = machine.nodes[-1]
+    cpus = {number for number, of in machine.cpus.items() if of == node}
+    found, _ = watch(planted(cpus, DEFAULT, ()), options=("-e", "page-faults"))
+    counted = found["accesses"]["page-faults"]
+    assert list(counted) == [str(node)]
+    faults = sum(map(sum, found["faults"]["counts"])) + found["hinting_faults"]
+    assert counted[str(node)] == pytest.approx(faults, rel=0.01, abs=20)
 
 
 @pytest.mark.everywhere

@@ -224,3 +224,20 @@ def test_the_kernel_is_asked(monkeypatch):
 
     monkeypatch.setattr(tlb_events, "perf_event_open", refuse)
     assert not tlb_events._opens(event)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("graviton3_metal", {"mem_access", "remote_access"}),
+        ("qemu_arm64", set()),
+        ("azure_x86_vm", set()),
+        ("intel_icelake_sp", {"node-loads", "node-load-misses"}),
+    ],
+)
+def test_accesses_to_memory(host, expected, tmp_path):
+    """What `gotrace numa` counts beside faults: only what the host has."""
+    root = unpack(host, tmp_path)
+    found = {event.name for event in tlb_events.accesses(root, opener(root))}
+    assert found <= {"mem_access", "remote_access", "node-loads", "node-load-misses"}
+    assert found == expected

@@ -86,7 +86,6 @@ class Placement(View):
     """
 
     name = "numa"
-    stems = ("faults",)
 
     def __init__(self, interval_ns: int = 0, counting: bool = False) -> None:
         self.stems = ("faults", "tlb") if counting else ("faults",)

@@ -71,7 +71,7 @@ class Looker:
         found = HeapPlaces(**session.of_executable(process, "heap", heap_of))
         self.places = found
         self._memory = Memory(process.pid)
-        self._reader = HeapReader(found, self._memory, process.load_bias(found.first_vaddr) if found.pie else 0)
+        self.reader = HeapReader(found, self._memory, process.load_bias(found.first_vaddr) if found.pie else 0)
         self._exe = os.readlink(process.exe_path)
 
     def look(self) -> Look:
@@ -97,16 +97,16 @@ class Looker:
         pages, back = np.unique(addresses // size * size, return_inverse=True)
         ranges = np.zeros(len(pages), RANGE)
         ranges["begin"], ranges["end"] = pages, pages + size
-        return classify(self._reader.snapshot(), ranges, self._memory.vmas(), self._exe, size).part[back]
+        return classify(self.reader.snapshot(), ranges, self._memory.vmas(), self._exe, size).part[back]
 
     def _look(self) -> Look:
         begin = time.monotonic_ns()
-        counters = self._reader.counters()
-        snapshot = self._reader.snapshot()
+        counters = self.reader.counters()
+        snapshot = self.reader.snapshot()
         vmas = self._memory.vmas()
         resident = self._memory.resident(vmas)
         rollup = self._memory.rollup()
-        snapshot = self._reader.grown(snapshot)
+        snapshot = self.reader.grown(snapshot)
         took = time.monotonic_ns() - begin
         pages = classify(snapshot, resident, vmas, self._exe, PAGE)
         parts = sizes(pages)

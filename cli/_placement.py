@@ -26,7 +26,6 @@ from gotrace.analysis.placement import (
 from gotrace.cli._watch import Live, Record, View
 from gotrace.errors import TargetError
 from gotrace.export.hdr_log import tag
-from gotrace.heap import HeapReader
 from gotrace.kernel import numa
 from gotrace.kernel.bpf import RAW_TRACEPOINT
 from gotrace.kernel.memory import PAGE, Memory
@@ -94,7 +93,6 @@ class Placement(View):
         self._interval_ns = interval_ns
         self._period_ns = min(interval_ns or _SECOND, _SECOND)
         self._topology: numa.Topology | None = None
-        self._reader: HeapReader | None = None
         self._nodes: tuple[int, ...] = ()
         self._cpus: dict[int, int] = {}
         self._distance: list[list[int]] = []
@@ -130,12 +128,9 @@ class Placement(View):
         source = self.source
         assert isinstance(source, Live)
         self._topology = numa.topology()
-        places, process = source.looker.places, source.process
-        bias = process.load_bias(places.first_vaddr) if places.pie else 0
-        self._reader = HeapReader(places, Memory(process.pid), bias)
         cpus = [list(pair) for pair in self._topology.cpus.items()]
         distance = [list(row) for row in self._topology.distance]
-        lacks = self._reader.lacks_processors()
+        lacks = source.looker.reader.lacks_processors()
         return {"nodes": list(self._topology.nodes), "cpus": cpus, "distance": distance, "lacks_ps": lacks}
 
     def _nodes_of(self, addresses: npt.NDArray[np.int64]) -> npt.NDArray[np.int16]:
@@ -211,13 +206,13 @@ class Placement(View):
 
     def _sampled(self) -> Record:
         """The CPU of each P's thread, None for a P without one; bytes by node; without what cannot be told now."""
-        source, reader = self.source, self._reader
-        assert isinstance(source, Live) and reader is not None
+        source = self.source
+        assert isinstance(source, Live)
         pid = source.process.pid
         told: Record = {}
         if "ps" not in self._missing:
             try:
-                ps = reader.processors()
+                ps = source.looker.reader.processors()
                 cpus = numa.cpus_of_threads(pid, {thread for _, thread in ps if thread})
                 told["ps"] = [[number, cpus.get(thread)] for number, thread in ps]
             except TargetError:

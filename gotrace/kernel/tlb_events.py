@@ -18,7 +18,7 @@ aws/aperf): the kernel then rotates the events, which a counter's times tell (pm
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from gotrace.errors import HostError
@@ -94,19 +94,19 @@ def choose(root: str = "/", limit: int = 7, opens: Callable[[PmuEvent], bool] = 
     pmus = pmu.pmus(root)
     if not pmus:
         return Choice((), (("hardware counters", "this machine has none; virtual machines often have none"),))
-    x86 = pmus[0].startswith("cpu")
-    listed = {(event.pmu, event.name): event for event in pmu.events(root)}
+    x86 = _is_x86(pmus)
+    meanings = _X86 if x86 else _ARM
     room = min(limit, _X86_COUNTERS - (_read(root, "proc/sys/kernel/nmi_watchdog") == "1")) if x86 else limit
     chosen: list[list[PmuEvent]] = []
     missing = []
-    for name, what in (_X86 if x86 else _ARM).items():
-        here = [listed.get((each, name)) or (_generic(name, each, root) if x86 else None) for each in pmus]
-        found = [event for event in here if event and (not x86 or opens(event))]
+    for name, found in _by_name(meanings, root, opens):
         if len(found) < len(pmus):
             having = [event.pmu for event in found]
             lacking = ", ".join(each for each in pmus if each not in having)
             hidden = f"{lacking} cannot count {name}: the processor lacks it, or a hypervisor keeps it back"
-            missing.append((what, f"only {', '.join(having)} can count {name}, not {lacking}" if having else hidden))
+            missing.append(
+                (meanings[name], f"only {', '.join(having)} can count {name}, not {lacking}" if having else hidden)
+            )
         elif len(chosen) < room:
             chosen.append(found)
     return Choice(tuple(event for events in chosen for event in events), tuple(missing))
@@ -115,14 +115,21 @@ def choose(root: str = "/", limit: int = 7, opens: Callable[[PmuEvent], bool] = 
 def accesses(root: str = "/", opens: Callable[[PmuEvent], bool] = _opens) -> tuple[PmuEvent, ...]:
     """Accesses to memory and those to another node's (x86) or chip's (Arm), as far as every PMU of this host has them."""
     pmus = pmu.pmus(root)
-    x86 = any(each.startswith("cpu") for each in pmus)
-    listed = {(event.pmu, event.name): event for event in pmu.events(root)}
-    found: list[PmuEvent] = []
-    for name in ("node-loads", "node-load-misses") if x86 else ("mem_access", "remote_access"):
-        here = [_generic(name, each, root) if x86 else listed.get((each, name)) for each in pmus]
-        known = [event for event in here if event and (not x86 or opens(event))]
-        found += known if len(known) == len(pmus) else []
-    return tuple(found)
+    names = ("node-loads", "node-load-misses") if _is_x86(pmus) else ("mem_access", "remote_access")
+    return tuple(event for _, found in _by_name(names, root, opens) if len(found) == len(pmus) for event in found)
+
+
+def _is_x86(pmus: Sequence[str]) -> bool:
+    return any(each.startswith("cpu") for each in pmus)
+
+
+def _by_name(names: Iterable[str], root: str, opens: Callable[[PmuEvent], bool]) -> Iterator[tuple[str, list[PmuEvent]]]:
+    """Each name with the event on every PMU that has it."""
+    pmus, listed = pmu.pmus(root), {(event.pmu, event.name): event for event in pmu.events(root)}
+    x86 = _is_x86(pmus)
+    for name in names:
+        here = [listed.get((each, name)) or (_generic(name, each, root) if x86 else None) for each in pmus]
+        yield name, [event for event in here if event and (not x86 or opens(event))]
 
 
 def _generic(name: str, which: str, root: str) -> PmuEvent | None:

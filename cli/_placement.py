@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from gotrace.analysis.counted import scaled, whole
 from gotrace.analysis.histogram import Histogram
 from gotrace.analysis.placement import (
     SPANS,
@@ -89,7 +90,7 @@ class Placement(View):
     def __init__(self, interval_ns: int = 0, counting: bool = False) -> None:
         self.stems = ("faults", "tlb") if counting else ("faults",)
         self._counting = counting
-        self._counted: dict[tuple[int, int], npt.NDArray[np.int64]] = {}  # counter, node: count, time enabled, counting
+        self._counted: dict[tuple[int, int], npt.NDArray[np.float64]] = {}  # counter, node: count, time enabled, counting
         self._interval_ns = interval_ns
         self._period_ns = min(interval_ns or _SECOND, _SECOND)
         self._topology: numa.Topology | None = None
@@ -175,15 +176,15 @@ class Placement(View):
         numbers = (counted["b"] & np.uint64(0xFF)).astype(np.int64)
         for number, node in set(zip(numbers.tolist(), nodes.tolist(), strict=True)):
             mine = counted[(numbers == number) & (nodes == node)]
-            sums = np.array([mine[column].sum() for column in "cde"], np.int64)
-            self._counted[number, node] = self._counted.get((number, node), np.zeros(3, np.int64)) + sums
+            sums = np.array([[mine[column].sum()] for column in "cde"], np.float64)
+            self._counted[number, node] = self._counted.get((number, node), np.zeros((3, 1))) + sums
 
     def _accesses(self) -> dict[str, dict[str, int | None]]:
-        """What was counted by threads on each node's CPUs, scaled as `Counted.scaled` does it; None: never counted."""
-        told: dict[str, dict[str, int | None]] = {event: {} for event in self.source.header["counters"]}
-        for (number, node), (count, enabled, running) in sorted(self._counted.items()):
-            event = self.source.header["counters"][number]
-            told[event][str(node)] = round(int(count) * int(enabled) / int(running)) if running else None
+        """What was counted by threads on each node's CPUs; None: never counted."""
+        counters = self.source.header["counters"]
+        told: dict[str, dict[str, int | None]] = {event: {} for event in counters}
+        for number, node in sorted(self._counted):
+            told[counters[number]][str(node)] = whole(float(scaled(*self._counted[number, node])[0]))
         return told
 
     def _after(self, period_ns: int) -> int:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gotrace.analysis.counted import PLACES, Counted
+from gotrace.analysis.counted import PLACES, Counted, scaled, whole
 from gotrace.analysis.phases import PhaseTimes
 from gotrace.cli._watch import Live, Record, View
 from gotrace.kernel import huge_pages, tlb_reach
@@ -53,7 +52,7 @@ class Translation(View):
         self._missing = [list(each) for each in missing]
         self._interval_ns = interval_ns
         self._told_ns = 0
-        self._since = _Since()
+        self._since = _Since(0)
         self._phases = PhaseTimes()
         self._waiting: list[Events] = []
         self._held = 0
@@ -73,6 +72,7 @@ class Translation(View):
         if self._counted is None:
             self._counted = Counted.empty(len(source.header["counters"]))
             self._begin = source.ask("splits so far", huge_pages.splits) or {}
+            self._since = _Since(len(source.header["counters"]))
             self._told_ns = source.begin_ns
         self._phases.add(batch)
         stretch, counted, flush, collapse = (
@@ -95,7 +95,7 @@ class Translation(View):
 
     def _interval(self, length: int) -> Record:
         source, since = self.source, self._since
-        self._since = _Since()
+        self._since = _Since(len(source.header["counters"]))
         self._told_ns = source.now_ns
         return {
             "type": "tlb_interval",
@@ -103,7 +103,7 @@ class Translation(View):
             "length_ns": length,
             "ran_ns": since.ran_ns,
             "flushes": since.flushes,
-            "counts": {event: _whole(since.scaled(number)) for number, event in enumerate(source.header["counters"])},
+            "counts": dict(zip(source.header["counters"], since.counts(), strict=True)),
         }
 
     def heading(self) -> str:
@@ -162,12 +162,12 @@ class Translation(View):
         source = self.source
         looked = source.ask("translation", self._looked) or {"splits": {}, "pages": [], "tlb": None, "reach": []}
         self._settle(1 << 62)
-        counted, scaled = self._counted, self._counted.scaled()
+        counted, totals = self._counted, self._counted.scaled()
         ran = float(counted.ran_ns.sum())
         counters = []
         for number, event in enumerate(source.header["counters"]):
             enabled = float(counted.enabled_ns[number].sum())
-            counts = {place: _whole(value) for place, value in zip(PLACES, scaled[number].tolist(), strict=True)}
+            counts = {place: whole(value) for place, value in zip(PLACES, totals[number].tolist(), strict=True)}
             counters.append(
                 {
                     "event": event,
@@ -204,29 +204,20 @@ class Translation(View):
 class _Since:
     """What was counted since the last interval ended, for all phases together."""
 
-    def __init__(self) -> None:
+    def __init__(self, counters: int) -> None:
         self.ran_ns = self.flushes = 0
-        self._sums: dict[int, list[int]] = {}  # by counter: counts, time enabled, time counting
+        self._sums = np.zeros((3, counters))  # counts, time enabled, time counting
 
     def add(self, stretches: Events, counted: Events, flushes: Events) -> None:
         self.ran_ns += int(stretches["b"].sum())
         self.flushes += len(flushes)
-        numbers = counted["b"] & np.uint64(0xFF)
-        for number in np.unique(numbers).tolist():
-            sums = self._sums.setdefault(number, [0, 0, 0])
-            for place, column in enumerate("cde"):
-                sums[place] += int(counted[column][numbers == number].sum())
+        numbers = (counted["b"] & np.uint64(0xFF)).astype(np.int64)
+        for sums, column in zip(self._sums, "cde", strict=True):
+            np.add.at(sums, numbers, counted[column].astype(np.float64))
 
-    def scaled(self, number: int) -> float:
-        """As `Counted.scaled`."""
-        count, enabled, running = self._sums.get(number, [0, 0, 0])
-        if not running:
-            return math.nan if enabled else 0.0
-        return count * enabled / running
-
-
-def _whole(value: float) -> int | None:
-    return None if math.isnan(value) else round(value)
+    def counts(self) -> list[int | None]:
+        """By counter."""
+        return [whole(value) for value in scaled(*self._sums).tolist()]
 
 
 def table(result: Record) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,11 +51,21 @@ class Counted:
                 sums[row] += counted[column][mine].astype(np.float64) @ shares[mine]
 
     def scaled(self) -> Array:
-        """The counts as they would be had each counter counted all the time; NaN where one never did."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            found: Array = np.where(self.enabled_ns > 0, self.counts * self.enabled_ns / self.running_ns, 0.0)
-        found[(self.enabled_ns > 0) & (self.running_ns == 0)] = np.nan
-        return found
+        """`scaled` of all of them."""
+        return scaled(self.counts, self.enabled_ns, self.running_ns)
+
+
+def scaled(counts: Array, enabled_ns: Array, running_ns: Array) -> Array:
+    """The counts as they would be had each counter counted all the time; NaN where one never did."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found: Array = np.where(enabled_ns > 0, counts * enabled_ns / running_ns, 0.0)
+    found[(enabled_ns > 0) & (running_ns == 0)] = np.nan
+    return found
+
+
+def whole(value: float) -> int | None:
+    """A scaled count as JSON has it: None where it was never counted."""
+    return None if math.isnan(value) else round(value)
 
 
 def _shares(events: npt.NDArray[np.void], work: npt.NDArray[np.uint64], windows: dict[str, Windows]) -> Array:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
+
+from gotrace.errors import UsageError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -44,3 +46,9 @@ def watch_options(command: Command) -> Command:
     ):
         command = add(command)
     return command
+
+
+def check_events(names: Sequence[str]) -> None:
+    """Raises UsageError for more events than can be counted at once."""
+    if len(set(names)) > 8:
+        raise UsageError("more than eight events cannot be counted at once", "ask for some, then for the others")

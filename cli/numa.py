@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from gotrace.cli._target import POLL_NS, Duration
-from gotrace.cli._watch_options import watch_options
+from gotrace.cli._watch_options import check_events, watch_options
 from gotrace.errors import UsageError
 
 
@@ -27,8 +27,7 @@ def command(
 
     Where the processor counts accesses to memory and to that of other nodes, these are counted too.
     """
-    if len(set(names)) > 8:
-        raise UsageError("more than eight events cannot be counted at once", "ask for some, then for the others")
+    check_events(names)
     for name, length in (("--duration", duration), ("--interval", interval)):
         if length == 0:
             raise UsageError(f"{name} must be longer than nothing", "write 10s or 500ms")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from gotrace.cli._target import POLL_NS, Duration
-from gotrace.cli._watch_options import watch_options
+from gotrace.cli._watch_options import check_events, watch_options
 from gotrace.errors import UsageError
 
 
@@ -26,8 +26,7 @@ def command(
         raise UsageError("--duration must be longer than nothing", "write 10s or 500ms")
     if interval == 0:
         raise UsageError("--interval must be longer than nothing", "write 1s or 500ms")
-    if len(set(names)) > 8:
-        raise UsageError("more than eight events cannot be counted at once", "ask for some, then for the others")
+    check_events(names)
     from gotrace.cli._mem_faults import Faults
     from gotrace.cli._translation import Translation
     from gotrace.cli._watch import Outputs, View, watch

@@ -35,7 +35,8 @@ struct thread {
 	u64 burst_faults; /* their number, and FAULT_* flags */
 	u64 signal_ns;	  /* since when a SIGURG is sent and not delivered */
 	u64 stop;	  /* the number of the stop in which one was delivered last */
-	u32 deliveries;	  /* how many in that stop */
+	u64 told_ns;	  /* when a delivery in that stop was told last */
+	u32 deliveries;	  /* how many there were in it */
 	u32 state;
 	u32 flags;
 	u32 waker; /* who woke it */
@@ -430,6 +431,11 @@ int on_tracepoint__signal_deliver(struct bpf_raw_tracepoint_args *ctx)
 	if (thread->stop != stop->number) {
 		thread->stop = stop->number;
 		thread->deliveries = 0;
+		thread->told_ns = 0;
+	}
+	/* The first, and then as many as leave no more than an eighth of the stop untold. */
+	if (time_ns - thread->told_ns >= (time_ns - stop->begin_ns) / 8) {
+		thread->told_ns = time_ns;
 		stack = user_stack(ctx, time_ns);
 		emit(KIND_PREEMPT_SIGNAL, time_ns, sent_ns, stack, is_in_syscall(), 0, 0);
 	}

@@ -10,7 +10,7 @@ Which probe sits where, and why there:
   CPU instead and who woke it. Whether a CPU quota held it is read from the scheduler's own structs: no tracepoint tells.
 * ``signal_generate`` and ``signal_deliver``: the runtime sends SIGURG to threads that do not stop by themselves. Sent and
   not delivered: the thread is inside the kernel. Delivered without effect: it runs code that cannot be preempted, which
-  the stack at that moment names.
+  the stack at that moment names; of the signals that follow as many tell as leave no eighth of the stop untold.
 * the perf software events of page faults: between their beginning and their end the thread was in the fault.
 """
 

@@ -97,7 +97,7 @@ class Burst(NamedTuple):
 
 
 class Signal(NamedTuple):
-    """The first preemption signal that reached a thread during the stop."""
+    """A preemption signal that reached a thread during the stop: the first, or one of those that followed."""
 
     sent: int  # 0 if that was not seen
     delivered: int
@@ -125,7 +125,7 @@ class Stop:
     stops: list[PStop] = field(default_factory=list)
     off: dict[int, list[Off]] = field(default_factory=dict)
     bursts: dict[int, list[Burst]] = field(default_factory=dict)
-    signals: dict[int, Signal] = field(default_factory=dict)
+    signals: dict[int, list[Signal]] = field(default_factory=dict)  # of each thread, in the order of delivery
     ran: list[tuple[int, int, int, int]] = field(default_factory=list)  # (begin, end, CPU, thread)
     restart: int = 0  # when restarting began
     end: int = 0  # when every P had been handed out
@@ -248,7 +248,7 @@ class Explainer:
             stop.stops.append(PStop(time, tid, a, b == wire.handed_off, c, d))
         elif kind == wire.preempt_signal:
             self._signals_seen = True
-            stop.signals.setdefault(tid, Signal(a, time, b, bool(c)))
+            stop.signals.setdefault(tid, []).append(Signal(a, time, b, bool(c)))
         elif kind == wire.faults:
             stop.bursts.setdefault(tid, []).append(Burst(a, b, c & 0xFFFFFFFF, c >> 32, d))
         elif kind == wire.restart_done and stop.stopper == tid:
@@ -395,22 +395,36 @@ class Explainer:
         if depth:  # followed from another thread's wait: what signals tell is about the stop, not about that
             yield Piece(begin, end, tid, HANDSHAKE)
             return
-        signal = stop.signals.get(tid)
-        if signal is None:
+        signals = stop.signals.get(tid)
+        if not signals:
             sent = next((each.signal_sent for each in stop.stops if each.tid == tid and each.signal_sent), end)
-            signal = Signal(sent, 1 << 63, 0, False)
-        sent = min(max(signal.sent or signal.delivered, begin), end)
-        delivered = min(max(signal.delivered, sent), end)
-        if begin < sent:
-            yield from self._unsignalled(stop, tid, begin, sent, ever=self._signals_seen)
-        if sent < delivered:
+            signals = [Signal(sent, 1 << 63, 0, False)]
+        at = begin
+        before: Signal | None = None
+        for signal in signals:
             took = min(signal.delivered, stop.stopped) - signal.sent
-            kind = HANDSHAKE if took <= DELIVERY_NS else KERNEL if signal.in_syscall else INTERRUPTED
-            yield Piece(sent, delivered, tid, kind, signal)
-        if delivered < end:
-            took = max((each.time for each in stop.stops if each.tid == tid), default=stop.stopped) - signal.delivered
-            kind = HANDSHAKE if took <= REACTION_NS else NO_PREEMPT if self._resists(stop, tid, signal, took) else UNKNOWN
-            yield Piece(delivered, end, tid, kind, signal)
+            # Later ones come to a thread that is being waited for already: their own way is none of it, if it is short.
+            known = signal.sent if signal.sent and (before is None or took > DELIVERY_NS) else signal.delivered
+            sent = min(max(known, at), end)
+            delivered = min(max(signal.delivered, sent), end)
+            if at < sent:
+                yield from self._signalled(stop, tid, at, sent, before)
+            if sent < delivered:
+                kind = HANDSHAKE if took <= DELIVERY_NS else KERNEL if signal.in_syscall else INTERRUPTED
+                yield Piece(sent, delivered, tid, kind, signal)
+            at, before = delivered, signal
+        if at < end:
+            yield from self._signalled(stop, tid, at, end, before)
+
+    def _signalled(self, stop: Stop, tid: int, begin: int, end: int, signal: Signal | None) -> Iterator[Piece]:
+        """What the thread did since ``signal`` was delivered, None: since before the first was sent."""
+        if signal is None:
+            yield from self._unsignalled(stop, tid, begin, end, ever=self._signals_seen)
+            return
+        took = max((each.time for each in stop.stops if each.tid == tid), default=stop.stopped)
+        took -= stop.signals[tid][0].delivered
+        kind = HANDSHAKE if took <= REACTION_NS else NO_PREEMPT if self._resists(stop, tid, signal, took) else UNKNOWN
+        yield Piece(begin, end, tid, kind, signal)
 
     def _resists(self, stop: Stop, tid: int, signal: Signal, took: int) -> bool:
         """Whether the thread ran code that cannot be preempted, after a signal had reached it.

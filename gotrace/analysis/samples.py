@@ -69,7 +69,7 @@ class Collector:
 def of_stragglers(told: Iterable[Explanation], stacks: StackTable, only_stopping: bool) -> Profile:
     """Whom the world waited for: the class of each piece of the stops, and the code that the thread was in then.
 
-    That is where it left the CPU, or where the preemption signal reached it. Weights are nanoseconds, counts pieces.
+    That is where it left the CPU, or where the preemption signal reached it last. Weights are nanoseconds, counts pieces.
     """
     merged: Weighted = {}
     for each in told:
@@ -90,5 +90,6 @@ def _add(merged: Weighted, stack: tuple[Frame, ...], weight: int, count: int) ->
 def _stack_of(piece: Piece, told: Explanation) -> int:
     if isinstance(piece.about, (Off, Signal)) and piece.about.stack:
         return piece.about.stack
-    signal = told.stop.signals.get(piece.tid)
-    return signal.stack if signal is not None else 0
+    signals = told.stop.signals.get(piece.tid, [])
+    before = [signal for signal in signals if signal.delivered <= piece.begin]
+    return before[-1].stack if before else signals[0].stack if signals else 0

@@ -167,6 +167,24 @@ def test_the_straggler_is_named(tmp_path):
         assert named >= 0.75 * sum(stacks.values())
 
 
+@pytest.mark.alone
+def test_a_straggler_that_goes_on_to_other_code(tmp_path):
+    """A stop that begins with clearing waits for the copying too: each has its own time."""
+    planted = Recorded(tmp_path, "planted", "both", str(SECONDS), probes="gc,tail")
+    stacks = planted.flame("--straggler", "--window", "stopping")
+    waits = [
+        (record["monotonic_ns"], record["monotonic_ns"] + record["stopping_ns"])
+        for record in planted.report()
+        if record["type"] == "stw"
+    ]
+    for name, spans in (
+        ("runtime.memclrNoHeapPointers", planted.truth["spans"][::2]),
+        ("runtime.memmove", planted.truth["spans"][1::2]),
+    ):
+        waited = sum(max(0, min(end, until) - max(begin, since)) for begin, end, _ in spans for since, until in waits)
+        assert under(stacks, name) == pytest.approx(waited, rel=CLOSE), name
+
+
 def test_a_process_is_looked_at_live(start, tmp_path, gotrace):
     target = start(targets.build("burner"), "120")
     target.go()

@@ -85,6 +85,24 @@ def test_code_that_cannot_be_preempted():
     assert sentence == f"thread {LATE} ran for 7.98 ms code that cannot be preempted: runtime.memmove < main.work"
 
 
+def test_later_signals_tell_what_followed():
+    told, sentence = explained(
+        event(BEGIN + 18 * US, LATE, "preempt_signal", BEGIN + 13 * US, 3, 1),
+        event(BEGIN + 200 * US, LATE, "preempt_signal", BEGIN + 190 * US, 1),
+        # the copy's end, and then a system call
+        event(BEGIN + 9 * MS, LATE, "preempt_signal", BEGIN + 5 * MS, 3, 1),
+        p_stopped(BEGIN + 9 * MS + 10 * US, LATE, deliveries=40),
+        stopping=9 * MS + 20 * US,
+        total=9 * MS + 30 * US,
+    )
+    parts = [(piece.length // US, piece.kind, piece.about.stack) for piece in told.stopping[1:5]]
+    assert parts == [
+        *[(5, causes.HANDSHAKE, 3), (182, causes.NO_PREEMPT, 3)],
+        *[(4800, causes.NO_PREEMPT, 1), (4000, causes.KERNEL, 3)],
+    ]
+    assert sentence == f"thread {LATE} ran for 4.99 ms code that cannot be preempted: runtime.memmove < main.work"
+
+
 def test_user_code_that_the_signal_did_not_stop_is_not_accused():
     told, _ = explained(
         event(BEGIN + 18 * US, LATE, "preempt_signal", BEGIN + 13 * US, 3),

@@ -7,6 +7,7 @@
 //	locked   the same, each locked to its thread
 //	memmove  copies 256 MiB at a time, by code that cannot be preempted
 //	memclr   clears 256 MiB at a time, likewise
+//	both     clears 256 MiB and copies over them, without a preemption point between
 //	loop     a loop without a function call, for GODEBUG=asyncpreemptoff=1
 //	kernel   fills 64 MiB with pages inside one system call the scheduler is not told of
 //	fault    clears memory that was given back to the kernel, in pages of 4 KiB
@@ -41,12 +42,14 @@ var (
 	spans [][3]int64
 )
 
+//go:nosplit
 func clock(which uintptr) int64 {
 	var at syscall.Timespec
 	syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, which, uintptr(unsafe.Pointer(&at)), 0)
 	return at.Nano()
 }
 
+//go:nosplit
 func now() int64 { return clock(clockMonotonic) }
 
 // plant notes when work was being done, which needs a CPU.
@@ -104,6 +107,17 @@ func planter(mode string) func() {
 		from, to := make([]byte, big), make([]byte, big)
 		copy(to, from)
 		return func() { plant(func() { copy(to, from) }) }
+	case "both":
+		from, to := make([]byte, big), make([]byte, big)
+		copy(to, from)
+		return func() {
+			begin := now()
+			zero(to)
+			middle := now()
+			copy(to, from)
+			end := now()
+			spans = append(spans, [3]int64{begin, middle}, [3]int64{middle, end})
+		}
 	case "memclr":
 		memory := make([]byte, big)
 		zero(memory)

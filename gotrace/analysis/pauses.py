@@ -224,6 +224,7 @@ class GcDecoder:
 
         if self.has_worldstop:
             keep &= modern  # the others: the stop that was under way while the probes were attached
+            used[works] = True
         for i in np.flatnonzero(keep & ~modern):
             work = companion.pop((int(stw["time_ns"][i]), int(stw["tid"][i])), None)
             if work is not None:

@@ -124,7 +124,9 @@ def test_clocks_that_run_backwards_are_no_cycle():
 
 def test_a_stop_that_was_under_way_at_the_start_is_no_loss():
     decode = decoder()
-    assert len(decode.feed(events(("stw", 2010, word(0, 0), 17, 0, 0, 2000))).pauses) == 0
+    under_way = events(("stw_work", 2010, 0, 1000, 900, 800, 700), ("stw", 2010, word(0, 0), 17, 0, 0, 2000))
+    for batch in (under_way, events(), events()):
+        assert len(decode.feed(batch).pauses) == 0
     assert decode.incomplete == 0
 
 

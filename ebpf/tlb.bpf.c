@@ -140,7 +140,7 @@ static __always_inline void stretch_begins(struct turn *turn, u64 now_ns, u32 ti
 	turn->work = work ? *work : WORK_PROGRAM;
 }
 
-/* Whoever takes the CPU from a uprobe's program leaves the turn alone. */
+/* Whoever takes the CPU from a uprobe's program leaves the turn alone, and that one finds out. */
 static __always_inline bool is_torn(struct turn *turn)
 {
 	if (!turn->busy)
@@ -150,15 +150,15 @@ static __always_inline bool is_torn(struct turn *turn)
 }
 
 /*
- * In a uprobe: one stretch ends and the next begins. This program may lose the CPU half-way. What it was counting is then
- * not known, and counted as a loss.
+ * In a uprobe: one stretch ends and the next begins. This program may lose the CPU half-way, to one that comes here too.
+ * What it was counting is then not known, and counted as a loss.
  */
 static __always_inline void split(struct config *cfg)
 {
 	struct turn *turn = this_turn();
 	u64 now_ns;
 
-	if (!turn)
+	if (!turn || is_torn(turn))
 		return;
 	turn->torn = 0;
 	turn->busy = 1;

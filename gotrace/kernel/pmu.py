@@ -19,7 +19,7 @@ _DEVICES = "sys/bus/event_source/devices"
 # The PMUs of processors: x86's (hybrid ones have two) and Arm's; the others count memory controllers, links and the like.
 _PROCESSOR = re.compile(r"cpu(_core|_atom)?|armv\d+_.+|arm_v\d+_.+|apple_.+_pmu")
 _FORMAT_TOTAL_TIMES = 1 | 2  # PERF_FORMAT_TOTAL_TIME_ENABLED | _RUNNING
-_EXCLUDE_KERNEL = 1 << 5
+_INHERIT, _EXCLUDE_KERNEL = 1 << 1, 1 << 5
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,12 @@ def find(name: str, root: str = "/") -> PmuEvent:
 class Counter:
     """Counts one event for one thread (``tid``, 0 for the caller) on any CPU, from now until closed.
 
-    Raises HostError when the kernel refuses it.
+    With ``inherit`` also for the threads that it starts meanwhile. Raises HostError when the kernel refuses it.
     """
 
-    def __init__(self, event: PmuEvent, tid: int = 0, user_only: bool = False) -> None:
+    def __init__(self, event: PmuEvent, tid: int = 0, user_only: bool = False, inherit: bool = False) -> None:
         self.event = event
-        flags = _EXCLUDE_KERNEL if user_only else 0
+        flags = (_EXCLUDE_KERNEL if user_only else 0) | (_INHERIT if inherit else 0)
         self._fd = perf_event_open(event.type, event.config, flags, _FORMAT_TOTAL_TIMES, tid, f"count {event.name}")
 
     def read(self) -> tuple[int, int, int]:

@@ -112,6 +112,7 @@ def interval(text):
     return float(text) * 1e6, (float(text) + 10.0 ** -len(text.partition(".")[2])) * 1e6
 
 
+@pytest.mark.alone
 @pytest.mark.everywhere
 @pytest.mark.parametrize(("version", "flavour"), BUILDS)
 def test_package_inits_are_what_inittrace_prints(version, flavour):

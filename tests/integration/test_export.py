@@ -23,7 +23,7 @@ class Recorded:
 
     def __init__(self, folder):
         self.path = folder / "run.gotrace"
-        program = [str(targets.build("gcload")), "-seconds", "2", "-percent", "30"]
+        program = [str(targets.build("gcload")), "-cycles", "400", "-percent", "30"]
         command = [*GOTRACE, "record", "-o", str(self.path), "--", *program]
         done = subprocess.run(command, input="\n", capture_output=True, text=True, timeout=60, check=True)
         self.truth = json.loads(done.stdout)

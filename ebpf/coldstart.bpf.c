@@ -194,16 +194,20 @@ int on_tracepoint__sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
+static __always_inline void begins(struct start *start, u64 time_ns)
+{
+	start->enter_ns = time_ns;
+	start->exec_ns = 0;
+	start->minor_faults = start->major_faults = start->pages = 0;
+	start->runnable_ns = start->blocked_ns = 0;
+}
+
 static __always_inline int enters_exec(void)
 {
 	struct start *start = pending_of(bpf_get_current_pid_tgid());
 
-	if (!start)
-		return 0;
-	start->enter_ns = bpf_ktime_get_ns();
-	start->exec_ns = 0;
-	start->minor_faults = start->major_faults = start->pages = 0;
-	start->runnable_ns = start->blocked_ns = 0;
+	if (start)
+		begins(start, bpf_ktime_get_ns());
 	return 0;
 }
 
@@ -237,9 +241,16 @@ int on_tracepoint__sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 		tell(KIND_REPLACED, time_ns, start, 0, 0, 0);
 		starts.delete(&tgid);
 	}
-	start = pending.lookup(&before);
+	if (!cfg->slot[CONFIG_ATTACHED]) { /* some of what follows would be missed */
+		pending.delete(&before);
+		return 0;
+	}
+	start = pending_of(before);
 	if (!start)
 		return 0;
+	/* Its entry was before we were attached, or met another program: the kernel then leaves ours out. */
+	if (!start->enter_ns || start->exec_ns)
+		begins(start, time_ns);
 	if (before != tgid) {
 		moved = *start;
 		pending.delete(&before);

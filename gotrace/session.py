@@ -252,6 +252,9 @@ def opened(
             for point in part.plan.points:
                 program = part.loaded.programs[point.program]
                 fds.append(bpf.attach_uprobe(program, point.file or process.exe_path, point.file_offset, process.pid))
+        for part in parts.values():
+            if "attached" in part.probe.config:  # what was seen before, was seen in parts
+                part.loaded.maps["config"].write_words([1], list(part.probe.config).index("attached"))
         session = Session(process, parts, bias, exe, counted, sampled[0].name if sampled else "")
         session.attach_ns = time.monotonic_ns() - begin
         yield session

@@ -74,7 +74,7 @@ PROBE = Probe(
         Kind("cpu_on", 0x515, (*_BOUNDARY, "off_ns", "ready_ns")),
     ),
     config=(
-        *("target_ino", "target_dev", "starter", "cgroup", "cgroup_level", "pid_ns", "until", "until_ns"),
+        *("attached", "target_ino", "target_dev", "starter", "cgroup", "cgroup_level", "pid_ns", "until", "until_ns"),
         *("entry", "init_task_register", "init_index_register", "init_nfns", "heap_live", "work_clock", "page_order"),
         *TASK_FIELDS,
         *("task_signal", "task_exit_code", "task_nsproxy", "nsproxy_pid_ns", "pid_ns_inum", "signal_live"),

@@ -25,6 +25,7 @@ Array = npt.NDArray[Any]
 
 BETWEEN, _TO_LISTEN = "between packages", "to its first listen"
 _HALVES = "Of {} absences from the CPU the kernel told the beginning only: they are counted to the thread's next event."
+_ENTRY_UNSEEN = "The kernel did not tell when its execve began: all times are from when it had loaded the program."
 # The heap is counted in spans (8 KiB and more), and by each P for itself: less than this may be another's.
 HEAP_KNOWN_FROM = 64 << 10
 # A cgroup that was made longer ago was not made for this start.
@@ -200,6 +201,7 @@ class _Walk:
         self._has_steps = any(symbol == "runtime.schedinit" for _, symbol in points.values())
         self.enter_ns = self.exec_ns = self.end_ns = 0
         self.ended = "still starting"
+        self.notes: list[str] = []
         self.marks: list[Mark] = []
         self.sums = Sums()
         self._waited = (0, 0)
@@ -244,6 +246,8 @@ class _Walk:
 
     def _on_exec(self, time_ns: int, enter_ns: int, fork_ns: int, _: int) -> None:
         self.enter_ns, self.exec_ns = enter_ns, time_ns
+        if enter_ns == time_ns:
+            self.notes.append(_ENTRY_UNSEEN)
         self.marks.append(Mark(enter_ns, Sums(), timeline.EXEC, "loading the program", detail=self._loaded))
         self._mark(time_ns, timeline.EXEC, "to its first instruction")
         if fork_ns:
@@ -424,7 +428,7 @@ class _Walk:
             ready_ns=self._ready_ns,
             exit_code=self._exit_code,
             gc=self._gc,
-            notes=(_HALVES.format(changes.halves),) if changes.halves else (),
+            notes=(*self.notes, _HALVES.format(changes.halves)) if changes.halves else tuple(self.notes),
         )
 
     def _rows_before(self) -> Iterator[Row]:

@@ -152,10 +152,10 @@ class Map:
         count = self.spec.max_entries * _aligned(self.spec.value_size, 8) // 8
         return struct.unpack_from(f"={count}Q", self.memory)
 
-    def write_words(self, words: Sequence[int]) -> None:
-        """Overwrite the first ``len(words)`` words of an array map."""
+    def write_words(self, words: Sequence[int], first: int = 0) -> None:
+        """Overwrite ``len(words)`` words of an array map, from word ``first`` on."""
         assert self.memory is not None
-        struct.pack_into(f"={len(words)}Q", self.memory, 0, *words)
+        struct.pack_into(f"={len(words)}Q", self.memory, 8 * first, *words)
 
     def put_event(self, index: int, event_fd: int) -> None:
         """Give a place of a map of perf events its event; the map holds it from then on. Raises HostError."""

@@ -13,6 +13,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -23,6 +24,9 @@ from hdrh.log import HistogramLogReader
 import groundtruth
 import targets
 from conftest import GOTRACE, until
+from gotrace import session
+from gotrace.kernel.executable import Executable, Filter
+from gotrace.probes import coldstart as probe
 
 pytestmark = pytest.mark.bpf
 
@@ -542,6 +546,41 @@ def test_only_in_a_cgroup(cgroup, own):
     assert before["put into its cgroup, to execve"]["duration_ns"] >= 50_000_000
     made = before["cgroup made"]
     assert made["begin_ns"] + made["duration_ns"] == before["put into its cgroup, to execve"]["begin_ns"]
+
+
+@pytest.mark.everywhere
+def test_a_start_under_way_while_probes_are_attached(own):
+    """Is left alone: half of it was not seen. Of what is told every start has all its rows."""
+    over = threading.Event()
+
+    def restart():
+        while not over.is_set():
+            run(own)
+
+    service = threading.Thread(target=restart)
+    service.start()
+    try:
+        starts = [start for _ in range(4) for start in Waiting(own).seen()]
+    finally:
+        over.set()
+        service.join()
+    assert len({tuple(each["name"] for each in start["rows"]) for start in starts}) == 1
+
+
+@pytest.mark.everywhere
+def test_an_execve_whose_entry_is_not_seen(own):
+    """Nor its process's fork; it is told all the same."""
+    with subprocess.Popen(["sh", "-c", f"read _; exec {own}"], stdin=subprocess.PIPE) as shell:
+        entries = [f"on_trace_event__syscalls__sys_enter_{name}" for name in ("execve", "execveat")]
+        target = Executable(str(own), "", Filter(), "", 0)
+        with session.opened([probe], target, without=entries) as tracing:
+            header = {**tracing.header(time.monotonic_ns()), "coldstart": {"until": {"what": "", "ns": 0}}}
+            decoder = probe.decoder(header)
+            shell.communicate(b"\n")
+            (start,) = decoder.feed(tracing.read()) + decoder.close(time.monotonic_ns())
+    assert (start.pid, start.ended, start.unattributed_ns) == (shell.pid, "exit 0", 0)
+    assert "when its execve began" in start.notes[0]
+    assert [(each.name, each.duration_ns) for each in start.rows if each.depth == 1][0] == ("loading the program", 0)
 
 
 @pytest.mark.everywhere

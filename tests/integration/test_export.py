@@ -25,7 +25,7 @@ class Recorded:
         self.path = folder / "run.gotrace"
         program = [str(targets.build("gcload")), "-cycles", "400", "-percent", "30"]
         command = [*GOTRACE, "record", "-o", str(self.path), "--", *program]
-        done = subprocess.run(command, input="\n", capture_output=True, text=True, timeout=60, check=True)
+        done = subprocess.run(command, input="\n", capture_output=True, text=True, timeout=180, check=True)
         self.truth = json.loads(done.stdout)
         with Recording.open(str(self.path)) as recording:
             self.header = recording.header

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -482,12 +483,14 @@ def test_amplification_by_cycle(start, tmp_path):
             told.append(Memory(target.pid).rollup()["Rss"])
             time.sleep(0.05)
         assert tracer.returncode == 0, tracer.stderr.read()
+    # looked at so seldom, a peak may be missed: the kernel keeps the highest
+    peak = int(re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{target.pid}/status").read_text())[1]) << 10
     target.process.kill()
     cycles = [json.loads(line) for line in output.read_text().splitlines()]
     assert len(cycles) >= 3
     live = {int(number): int(size) for number, size in re.findall(GCTRACE_LIVE, target.stderr.read_text(), re.MULTILINE)}
     for each in cycles:
-        assert 0.9 * min(told) <= each["rss_bytes"] <= 1.1 * max(told), (each, min(told), max(told))
+        assert 0.9 * min(told) <= each["rss_bytes"] <= 1.05 * peak, (each, min(told), peak)
         assert each["heap_live_bytes"] >> 20 == live[each["cycle"]]
         assert each["amplification"] == pytest.approx(each["rss_bytes"] / each["heap_live_bytes"], abs=0.001)
 

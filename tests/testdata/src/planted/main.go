@@ -31,7 +31,7 @@ const (
 	big            = 256 << 20
 	part           = 64 << 20
 	clockMonotonic = 1
-	clockThread    = 3 // CLOCK_THREAD_CPUTIME_ID
+	clockThread    = 3  // CLOCK_THREAD_CPUTIME_ID
 	noHugePage     = 15 // MADV_NOHUGEPAGE
 	populateWrite  = 23 // MADV_POPULATE_WRITE, Linux 5.14
 )

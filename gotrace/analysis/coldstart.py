@@ -201,7 +201,6 @@ class _Walk:
         self._has_steps = any(symbol == "runtime.schedinit" for _, symbol in points.values())
         self.enter_ns = self.exec_ns = self.end_ns = 0
         self.ended = "still starting"
-        self.notes: list[str] = []
         self.marks: list[Mark] = []
         self.sums = Sums()
         self._waited = (0, 0)
@@ -246,8 +245,6 @@ class _Walk:
 
     def _on_exec(self, time_ns: int, enter_ns: int, fork_ns: int, _: int) -> None:
         self.enter_ns, self.exec_ns = enter_ns, time_ns
-        if enter_ns == time_ns:
-            self.notes.append(_ENTRY_UNSEEN)
         self.marks.append(Mark(enter_ns, Sums(), timeline.EXEC, "loading the program", detail=self._loaded))
         self._mark(time_ns, timeline.EXEC, "to its first instruction")
         if fork_ns:
@@ -417,6 +414,9 @@ class _Walk:
         rows = [*self._rows_before(), *_with_parents(pieces)]
         total = end_ns - self.enter_ns
         attributed = sum(row.duration_ns for row in rows if row.depth == 0 and row.stage != timeline.BEFORE)
+        notes = [_ENTRY_UNSEEN] if self.enter_ns == self.exec_ns else []
+        if changes.halves:
+            notes.append(_HALVES.format(changes.halves))
         return Start(
             pid=tgid,
             exec_ns=self.enter_ns,
@@ -428,7 +428,7 @@ class _Walk:
             ready_ns=self._ready_ns,
             exit_code=self._exit_code,
             gc=self._gc,
-            notes=(*self.notes, _HALVES.format(changes.halves)) if changes.halves else tuple(self.notes),
+            notes=tuple(notes),
         )
 
     def _rows_before(self) -> Iterator[Row]:

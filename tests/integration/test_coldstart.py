@@ -192,16 +192,20 @@ def test_main_listen_and_accept_by_the_programs_own_clock(version, tmp_path):
     until(lambda: re.search(r"^listen \d+ \d+$", log.read_text(), re.MULTILINE), 30)
     time.sleep(0.2)
     port = int(re.search(r"^listen \d+ (\d+)$", log.read_text(), re.MULTILINE)[1])
+    connecting = time.monotonic_ns()
     socket.create_connection(("127.0.0.1", port)).close()
     out, _ = process.communicate(timeout=30)
     start, _ = json.loads(out)
     check(start)
-    told = {word: int(number) for word, number in re.findall(r"^(main|listen|accept) (\d+)", log.read_text(), re.MULTILINE)}
+    told = {word: int(number) for word, number in re.findall(r"^(\w+) (\d+)", log.read_text(), re.MULTILINE)}
     begin = start["monotonic_ns"]
-    close = 20_000_000 if targets.EMULATED else 300_000
-    assert 0 <= told["main"] - begin - whole(start, "main.main")["begin_ns"] <= close
-    assert 0 <= told["listen"] - begin - start["listen_ns"] <= close
-    assert 0 <= told["accept"] - begin - start["ready_ns"] <= close
+    for before, found, after in (
+        (told["init"], whole(start, "main.main")["begin_ns"], told["main"]),
+        (told["listening"], start["listen_ns"], told["listen"]),
+        (connecting, start["ready_ns"], told["accept"]),
+    ):
+        assert before <= begin + found <= after
+        assert after - begin - found <= 300_000 or targets.EMULATED  # there a thread may be held up in between
     assert row(start, "main.main", "listening")["blocked_ns"] >= 150_000_000
     assert start["exit_code"] == 0 and start["ended"] == "exit 0"
 
@@ -214,10 +218,13 @@ def test_first_gc_is_cycle_1_of_gctrace(version):
     at, first, second, third = re.search(
         r"^gc 1 @([\d.]+)s \d+%: ([\d.]+)\+([\d.]+)\+([\d.]+) ms clock", traced.stderr, re.MULTILINE
     ).groups()
-    # gctrace counts from shortly before the first init, to the millisecond
-    first_init = packages(start)[0]["begin_ns"]
-    late = 20_000_000 if targets.EMULATED else 1_000_000
-    assert float(at) * 1e9 - late <= start["gc"]["begin_ns"] - first_init <= float(at) * 1e9 + 1_000_000 + late
+    # Both traces count from one moment, to the millisecond: inittrace tells when it was, in most packages' lines even if
+    # a thread was held up in one of them between the runtime's look at the clock and ours.
+    told = INITTRACE.findall(traced.stderr)
+    origin = statistics.median(
+        each["begin_ns"] - float(since) * 1e6 for (_, since, *_), each in zip(told, packages(start), strict=True)
+    )
+    assert -1_200_000 <= start["gc"]["begin_ns"] - origin - float(at) * 1e9 <= 1_200_000
     for text, pause in zip((first, third), start["gc"]["pauses_ns"], strict=True):
         low, high = interval(text)
         assert low <= round(pause, -3) and pause < high

@@ -1,8 +1,9 @@
 // starter has package inits of known cost, tells when main begins, and does what it is asked to, in the order given.
 //
-// It writes to standard error, with times in CLOCK_MONOTONIC nanoseconds, "main NS", and then for the options:
+// It writes to standard error, with times in CLOCK_MONOTONIC nanoseconds, "init NS" when its
+// last init ended, "main NS", and then for the options:
 //
-//	-listen     listens on a port of 127.0.0.1: "listen NS PORT"; takes one connection: "accept NS"
+//	-listen     "listening NS" and listens on a port of 127.0.0.1: "listen NS PORT"; takes one connection: "accept NS"
 //	-gc N       allocates until the GC has run N times more: "gc NS"
 //	-echo       writes its folder, arguments, GOTRACE_TEST and its standard input to standard output
 //	-wait       waits for SIGTERM, "wait NS" when it does, and exits with 0
@@ -31,7 +32,12 @@ import (
 
 const clockMonotonic = 1
 
-var sink []byte
+var (
+	sink     []byte
+	lastInit int64
+)
+
+func init() { lastInit = now() }
 
 func now() int64 {
 	var at syscall.Timespec
@@ -49,11 +55,13 @@ func fail(what interface{}) {
 }
 
 func listen() {
+	before := now()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	at := now()
 	if err != nil {
 		fail(err)
 	}
+	tell("listening", before)
 	tell("listen", at, listener.Addr().(*net.TCPAddr).Port)
 	connection, err := listener.Accept()
 	at = now()
@@ -93,6 +101,7 @@ func echo() {
 
 func main() {
 	at := now()
+	tell("init", lastInit)
 	tell("main", at)
 	options := os.Args[1:]
 	number := func() int {

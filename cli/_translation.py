@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,6 +36,7 @@ _REASONS = (
 )
 _ALL_PAGES = (1 << 64) - 1
 _SUCCEEDED = 1  # enum scan_result of mm/khugepaged.c: SCAN_SUCCEED
+_NOT_LOOKED: dict[str, Any] = {"flushes_left_out": 0, "splits": {}, "pages": [], "tlb": None, "reach": []}
 _INSTRUCTIONS = ("instructions", "inst_retired")
 
 
@@ -59,6 +60,7 @@ class Translation(View):
         self._counted: Counted | None = None
         self._flushes: dict[str, dict[str, int]] = {}
         self._collapses = {"succeeded": 0, "failed": 0}
+        self._unseen = {"times": 0, "at_most_ns": 0}
         self._begin: Record = {}
         self._result: Record = {}
 
@@ -75,8 +77,8 @@ class Translation(View):
             self._since = _Since(len(source.header["counters"]))
             self._told_ns = source.begin_ns
         self._phases.add(batch)
-        stretch, counted, flush, collapse = (
-            source.kind("tlb", name) for name in ("stretch", "counted", "flush", "collapse")
+        stretch, counted, flush, collapse, unseen = (
+            source.kind("tlb", name) for name in ("stretch", "counted", "flush", "collapse", "unseen")
         )
         mine = events[(events["kind"] == stretch) | (events["kind"] == counted)]
         self._waiting.append(mine)
@@ -87,6 +89,9 @@ class Translation(View):
         status = events["a"][events["kind"] == collapse]
         self._collapses["succeeded"] += int((status == _SUCCEEDED).sum())
         self._collapses["failed"] += int((status != _SUCCEEDED).sum())
+        came = events[events["kind"] == unseen]
+        self._unseen["times"] += len(came)
+        self._unseen["at_most_ns"] += int((came["time_ns"] - came["a"]).sum())
         if self._interval_ns:
             self._since.add(mine[mine["kind"] == stretch], mine[mine["kind"] == counted], events[events["kind"] == flush])
             length = source.now_ns - self._told_ns
@@ -150,7 +155,10 @@ class Translation(View):
         setting = huge_pages.setting()
         pages = {PAGE: rollup["Rss"] - huge} | ({setting.size: huge} if setting is not None else {})
         tlb = tlb_reach.processor()
+        assert source.tracing is not None
         return {
+            # an interrupt's flush, while another was told of
+            "flushes_left_out": source.tracing.parts["tlb"].left_out("on_tracepoint__tlb_flush"),
             "splits": huge_pages.splits(),
             "pages": [list(each) for each in pages.items()],
             "tlb": dataclasses.asdict(tlb) if tlb is not None else None,
@@ -160,7 +168,7 @@ class Translation(View):
     def end(self) -> Iterator[Record]:
         assert self._counted is not None
         source = self.source
-        looked = source.ask("translation", self._looked) or {"splits": {}, "pages": [], "tlb": None, "reach": []}
+        looked = source.ask("translation", self._looked) or _NOT_LOOKED
         self._settle(1 << 62)
         counted, totals = self._counted, self._counted.scaled()
         ran = float(counted.ran_ns.sum())
@@ -182,10 +190,12 @@ class Translation(View):
             "target": source.name,
             "watched_ns": source.now_ns - source.begin_ns,
             "phases_ns": dict(zip(PLACES, (round(each) for each in counted.ran_ns.tolist()), strict=True)),
+            "unseen": self._unseen,
             "divided_share": counted.minor_ns / ran if ran else 0.0,
             "counters": counters,
             "missing": self._missing,
             "flushes": self._flushes,
+            "flushes_left_out": looked["flushes_left_out"],
             "collapses": self._collapses,
             "splits_of_the_machine": {
                 name: count - self._begin[name] for name, count in looked["splits"].items() if name in self._begin
@@ -246,6 +256,10 @@ def table(result: Record) -> Iterator[str]:
         words = ", ".join(f"{printable(each['event'])} {each['running_share']:.0%}" for each in partly)
         yield f"There are fewer counters than events, so these were counted part of the time and scaled up: {words}."
         yield "What such a one says of a phase of milliseconds is an estimate; ask for fewer (-e)."
+    unseen = result["unseen"]
+    if unseen["times"]:
+        most = duration_text(unseen["at_most_ns"])
+        yield f"{unseen['times']:,} switches of a thread were not told by the kernel: up to {most} on CPU is missing."
     if result["divided_share"] >= 0.001:
         yield f"{result['divided_share']:.1%} of the time was divided between phases by their length alone."
     for what, why in result["missing"]:
@@ -260,6 +274,8 @@ def _rest(result: Record) -> Iterator[str]:
         for reason, sums in sorted(result["flushes"].items(), key=lambda item: -item[1]["flushes"]):
             whole = f", {sums['whole']:,} of the whole TLB" if sums["whole"] else ""
             yield f"TLB flushes, {printable(reason)}: {sums['flushes']:,} ({sums['pages']:,} pages{whole})"
+        if result["flushes_left_out"]:
+            yield f"TLB flushes that came while another was told of, and are not in these: {result['flushes_left_out']:,}"
     else:
         yield "TLB flushes: none was told of (ARM64 flushes by broadcast, and its kernel tells of none)."
     collapses, splits = result["collapses"], result["splits_of_the_machine"]

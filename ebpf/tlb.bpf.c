@@ -19,6 +19,7 @@ struct reading {
 /* What a CPU is at: the stretch that is open, and the sum of those that are closed and not told. */
 struct turn {
 	u64 begin_ns; /* of the open stretch; 0: no thread of the target has this CPU */
+	u64 other_ns; /* when another process was last known to have it; 0 in a stretch, and before anything is known */
 	u64 phase;    /* how many phases had changed by then */
 	u64 work;     /* WORK_*: what the thread does in it */
 	u64 first_ns; /* of the sum; 0: nothing waits */
@@ -60,8 +61,12 @@ static __always_inline u64 phase_now(void)
 	return phase ? *phase : 0;
 }
 
-/* Read every counter; what it counted since the last time goes to the sum if that was within the stretch. */
-static __always_inline void read_counters(struct config *cfg, struct turn *turn, bool in_stretch)
+/*
+ * Read every counter; what it counted since the last time goes to the sum if that was within the stretch. The time is read
+ * next to them, at both ends behind them: on a CPU that was idle the way there alone takes microseconds, which would be of
+ * the stretch by the clock and not by the counters.
+ */
+static __always_inline u64 read_counters(struct config *cfg, struct turn *turn, bool in_stretch)
 {
 	u32 first = bpf_get_smp_processor_id() * COUNTERS;
 	struct reading now, *last, *sum;
@@ -83,6 +88,7 @@ static __always_inline void read_counters(struct config *cfg, struct turn *turn,
 		}
 		*last = now;
 	}
+	return bpf_ktime_get_ns();
 }
 
 static __always_inline void forget(struct turn *turn)
@@ -113,8 +119,10 @@ static __always_inline void tell(struct config *cfg, struct turn *turn)
 }
 
 /* The open stretch ends. What was closed before in another phase, or in other work, is told by itself. */
-static __always_inline void stretch_ends(struct config *cfg, struct turn *turn, u64 now_ns)
+static __always_inline u64 stretch_ends(struct config *cfg, struct turn *turn)
 {
+	u64 now_ns;
+
 	if (turn->sum_phase != turn->phase || turn->sum_work != turn->work)
 		tell(cfg, turn);
 	if (!turn->first_ns) {
@@ -122,20 +130,37 @@ static __always_inline void stretch_ends(struct config *cfg, struct turn *turn, 
 		turn->sum_phase = turn->phase;
 		turn->sum_work = turn->work;
 	}
-	read_counters(cfg, turn, true);
+	now_ns = read_counters(cfg, turn, true);
 	turn->ran_ns += now_ns - turn->begin_ns;
 	turn->end_ns = now_ns;
 	turn->begin_ns = 0;
 	if (turn->phase != phase_now() || now_ns - turn->first_ns >= TOLD_NS)
 		tell(cfg, turn);
+	return now_ns;
 }
 
-/* The counters were just read. */
-static __always_inline void stretch_begins(struct turn *turn, u64 now_ns, u32 tid)
+/* A thread of the target has this CPU, and nothing told when it came: what it did until now is not counted. */
+static __always_inline void came_unseen(struct turn *turn)
+{
+	if (turn->other_ns)
+		emit(KIND_UNSEEN, bpf_ktime_get_ns(), turn->other_ns, 0, 0, 0, 0);
+}
+
+/* Another process has this CPU, and nothing told when the target's thread left: the open stretch has no end. */
+static __always_inline void left_unseen(struct turn *turn)
+{
+	if (turn->begin_ns)
+		emit(KIND_UNSEEN, bpf_ktime_get_ns(), turn->begin_ns, 0, 0, 0, 0);
+	turn->begin_ns = 0;
+}
+
+/* The next one begins where one ends, or where none was open. */
+static __always_inline void stretch_begins(struct config *cfg, struct turn *turn, u32 tid)
 {
 	u64 *work = works.lookup(&tid);
 
-	turn->begin_ns = now_ns;
+	turn->other_ns = 0;
+	turn->begin_ns = turn->begin_ns ? stretch_ends(cfg, turn) : read_counters(cfg, turn, false);
 	turn->phase = phase_now();
 	turn->work = work ? *work : WORK_PROGRAM;
 }
@@ -156,19 +181,14 @@ static __always_inline bool is_torn(struct turn *turn)
 static __always_inline void split(struct config *cfg)
 {
 	struct turn *turn = this_turn();
-	u64 now_ns;
 
 	if (!turn || is_torn(turn))
 		return;
 	turn->torn = 0;
 	turn->busy = 1;
 	asm volatile("" ::: "memory");
-	now_ns = bpf_ktime_get_ns();
-	if (turn->begin_ns)
-		stretch_ends(cfg, turn, now_ns);
-	else
-		read_counters(cfg, turn, false);
-	stretch_begins(turn, now_ns, bpf_get_current_pid_tgid());
+	came_unseen(turn);
+	stretch_begins(cfg, turn, bpf_get_current_pid_tgid());
 	asm volatile("" ::: "memory");
 	turn->busy = 0;
 	if (turn->torn) {
@@ -184,7 +204,7 @@ int on_tracepoint__sched_switch(struct bpf_raw_tracepoint_args *ctx)
 	void *next = (void *)ctx->args[2];
 	struct config *cfg = settings();
 	struct turn *turn = this_turn();
-	u64 now_ns = bpf_ktime_get_ns(), mm = 0;
+	u64 mm = 0;
 	u32 tgid = 0, tid = 0;
 	int zero = 0;
 
@@ -197,15 +217,22 @@ int on_tracepoint__sched_switch(struct bpf_raw_tracepoint_args *ctx)
 			if (mm)
 				target_mm.update(&zero, &mm);
 		}
-		if (!is_torn(turn) && turn->begin_ns)
-			stretch_ends(cfg, turn, now_ns);
 	}
-	bpf_probe_read_kernel(&tgid, sizeof(tgid), next + cfg->slot[CONFIG_TASK_TGID]);
-	if (!tgid || tgid != target_tgid(cfg) || is_torn(turn))
+	if (is_torn(turn))
 		return 0;
+	if (!is_own(cfg))
+		left_unseen(turn);
+	else if (turn->begin_ns)
+		stretch_ends(cfg, turn);
+	else
+		came_unseen(turn);
+	bpf_probe_read_kernel(&tgid, sizeof(tgid), next + cfg->slot[CONFIG_TASK_TGID]);
+	if (!tgid || tgid != target_tgid(cfg)) {
+		turn->other_ns = bpf_ktime_get_ns();
+		return 0;
+	}
 	bpf_probe_read_kernel(&tid, sizeof(tid), next + cfg->slot[CONFIG_TASK_PID]);
-	read_counters(cfg, turn, false);
-	stretch_begins(turn, now_ns, tid);
+	stretch_begins(cfg, turn, tid);
 	return 0;
 }
 
@@ -214,19 +241,18 @@ int on_software_event__cpu_clock(struct perf_event_context *ctx)
 {
 	struct config *cfg = settings();
 	struct turn *turn = this_turn();
-	u64 now_ns = bpf_ktime_get_ns();
 
 	if (!cfg || !turn || turn->busy)
 		return 0;
 	if (is_own(cfg)) {
 		count_hit(HIT_ON_SOFTWARE_EVENT__CPU_CLOCK);
-		if (turn->begin_ns)
-			stretch_ends(cfg, turn, now_ns);
-		else
-			read_counters(cfg, turn, false);
-		stretch_begins(turn, now_ns, bpf_get_current_pid_tgid());
-	} else if (now_ns - turn->first_ns >= TOLD_NS) {
-		tell(cfg, turn);
+		came_unseen(turn);
+		stretch_begins(cfg, turn, bpf_get_current_pid_tgid());
+	} else {
+		left_unseen(turn);
+		turn->other_ns = bpf_ktime_get_ns();
+		if (turn->other_ns - turn->first_ns >= TOLD_NS)
+			tell(cfg, turn);
 	}
 	return 0;
 }

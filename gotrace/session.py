@@ -87,6 +87,12 @@ class Part:
         """How often the target ran into each program."""
         return dict(zip(self.probe.hits, self.loaded.maps["hits"].words(), strict=True))
 
+    def left_out(self, program: str) -> int:
+        """How often the kernel ran a program not, as it was at work on that CPU already; 0 before Linux 5.12."""
+        with open(f"/proc/self/fdinfo/{self.loaded.programs[program]}") as file:
+            misses = [line.split()[1] for line in file if line.startswith("recursion_misses:")]
+        return int(misses[0]) if misses else 0
+
 
 class Session:
     """Probes attached to a process; their events come in one stream. Use `opened`."""

@@ -38,6 +38,8 @@ PROBE = Probe(
         Kind("flush", 0x803, ("reason", "pages")),
         # status: enum scan_result, 1 if it succeeded; tid is khugepaged's
         Kind("collapse", 0x804, ("status",)),
+        # the kernel did not tell that a thread got or lost this CPU: from since_ns to now nothing was counted
+        Kind("unseen", 0x805, ("since_ns",)),
     ),
     config=("tgid", "counters", "task_pid", "task_tgid", "task_mm"),
     hits=(

@@ -187,10 +187,14 @@ def _tlb() -> Schema:
         {
             **_WATCHED,
             "phases_ns": _about(_map(_INTEGER, *PLACES), "time on a CPU"),
+            "unseen": _about(
+                _map(_INTEGER, "times", "at_most_ns"), "switches that the kernel did not tell, and the time that misses"
+            ),
             "divided_share": _about(_NUMBER, "of that time, what was divided between phases by their length alone"),
             "counters": _list(_object(counter)),
             "missing": _about(_list(_list(_TEXT)), "what cannot be counted, and why"),
             "flushes": _map(_object(flushes)),
+            "flushes_left_out": _about(_INTEGER, "those that came while another was told of"),
             "collapses": _map(_INTEGER, "succeeded", "failed"),
             "splits_of_the_machine": _map(_INTEGER),
             "pages": _about(_list(_list(_INTEGER)), "size of a page, resident bytes in such"),

@@ -85,19 +85,26 @@ def paused(program, *arguments):
 def test_faults_are_the_kernels():
     """A program at rest before and after: all page faults that the kernel counts for it meanwhile."""
     seconds = "12s" if targets.EMULATED else "4s"
-    with paused(targets.build("shapes"), "touch", "40") as target:
-        with watched(target.pid, "-e", "page-faults", "-e", "cpu-clock", seconds=seconds) as found:
-            before = faults(target.pid)
-            target.stdin.write(b"\n")
-            target.stdin.flush()
-            time.sleep(float(seconds.rstrip("s")) - 1)
-            touched = faults(target.pid) - before
-    result = found[0]
-    assert result["lost"] == 0
-    # the fault's own time is of the thread, so it is within the stretch
-    assert counter(result, "page-faults")["total"] == pytest.approx(touched, rel=0.01, abs=20)
+    for _ in range(5):
+        with paused(targets.build("shapes"), "touch", "40") as target:
+            with watched(target.pid, "-e", "page-faults", "-e", "cpu-clock", seconds=seconds) as found:
+                before = faults(target.pid)
+                target.stdin.write(b"\n")
+                target.stdin.flush()
+                time.sleep(float(seconds.rstrip("s")) - 1)
+                touched = faults(target.pid) - before
+        result = found[0]
+        assert result["lost"] == 0
+        # the fault's own time is of the thread, so it is within the stretch
+        if not result["unseen"]["times"]:
+            assert counter(result, "page-faults")["total"] == pytest.approx(touched, rel=0.01, abs=20)
+            break
+        # a switch that the kernel did not tell hides what was done until the next look, and we say so
+        assert counter(result, "page-faults")["total"] <= 1.01 * touched + 20
+    assert not result["unseen"]["times"]
     # the clock counts for as long as we say that the threads had a CPU
-    assert counter(result, "cpu-clock")["total"] == pytest.approx(sum(result["phases_ns"].values()), rel=0.03)
+    counted = counter(result, "cpu-clock")["total"]
+    assert counted == pytest.approx(sum(result["phases_ns"].values()), rel=0.03 if targets.EMULATED else 0.01)
     assert counter(result, "cpu-clock")["running_share"] == 1.0
 
 

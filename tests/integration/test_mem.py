@@ -472,7 +472,7 @@ def test_faults_under_collections(start, gotrace):
 def test_amplification_by_cycle(start, tmp_path):
     """RSS at the end of each cycle is what the kernel tells meanwhile, and the heap is gctrace's."""
     size, seconds = ("2", "8s") if targets.EMULATED else ("40", "3s")
-    target = start(targets.build("gcload"), "-seconds", "40", "-live", size, env={"GODEBUG": "gctrace=1"})
+    target = start(targets.build("gcload"), "-seconds", "300", "-live", size, env={"GODEBUG": "gctrace=1"})
     target.go()
     output = tmp_path / "cycles.ndjson"
     command = [*GOTRACE, "mem", "--pid", str(target.pid), "--cycles", "-d", seconds, "-o", str(output)]

@@ -29,8 +29,8 @@ COMMANDS = {
 
 @pytest.fixture
 def busy(start):
-    """A program that allocates, collects and takes page faults for a minute."""
-    target = start(targets.build("gcload"), "-seconds", "60", "-workers", "1")
+    """A program that allocates, collects and takes page faults, longer than probes take to be compiled anywhere."""
+    target = start(targets.build("gcload"), "-seconds", "300", "-workers", "1")
     target.go()
     yield target.pid
     target.process.kill()

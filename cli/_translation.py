@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -36,7 +36,7 @@ _REASONS = (
 )
 _ALL_PAGES = (1 << 64) - 1
 _SUCCEEDED = 1  # enum scan_result of mm/khugepaged.c: SCAN_SUCCEED
-_NOT_LOOKED: dict[str, Any] = {"flushes_left_out": 0, "splits": {}, "pages": [], "tlb": None, "reach": []}
+_NOT_LOOKED: Record = {"flushes_left_out": 0, "splits": {}, "pages": [], "tlb": None, "reach": []}
 _INSTRUCTIONS = ("instructions", "inst_retired")
 
 

@@ -154,11 +154,12 @@ static __always_inline void left_unseen(struct turn *turn)
 	turn->begin_ns = 0;
 }
 
-/* The next one begins where one ends, or where none was open. */
+/* The next one begins where one ends, or where none was open: then a switch has just told of it, or none did. */
 static __always_inline void stretch_begins(struct config *cfg, struct turn *turn, u32 tid)
 {
 	u64 *work = works.lookup(&tid);
 
+	came_unseen(turn);
 	turn->other_ns = 0;
 	turn->begin_ns = turn->begin_ns ? stretch_ends(cfg, turn) : read_counters(cfg, turn, false);
 	turn->phase = phase_now();
@@ -187,7 +188,6 @@ static __always_inline void split(struct config *cfg)
 	turn->torn = 0;
 	turn->busy = 1;
 	asm volatile("" ::: "memory");
-	came_unseen(turn);
 	stretch_begins(cfg, turn, bpf_get_current_pid_tgid());
 	asm volatile("" ::: "memory");
 	turn->busy = 0;
@@ -206,11 +206,12 @@ int on_tracepoint__sched_switch(struct bpf_raw_tracepoint_args *ctx)
 	struct turn *turn = this_turn();
 	u64 mm = 0;
 	u32 tgid = 0, tid = 0;
+	bool own = is_own(cfg);
 	int zero = 0;
 
 	if (!cfg || !turn)
 		return 0;
-	if (is_own(cfg)) {
+	if (own) {
 		count_hit(HIT_ON_TRACEPOINT__SCHED_SWITCH);
 		if (cfg->slot[CONFIG_TASK_MM]) {
 			bpf_probe_read_kernel(&mm, sizeof(mm), (void *)ctx->args[1] + cfg->slot[CONFIG_TASK_MM]);
@@ -220,7 +221,7 @@ int on_tracepoint__sched_switch(struct bpf_raw_tracepoint_args *ctx)
 	}
 	if (is_torn(turn))
 		return 0;
-	if (!is_own(cfg))
+	if (!own)
 		left_unseen(turn);
 	else if (turn->begin_ns)
 		stretch_ends(cfg, turn);
@@ -232,6 +233,7 @@ int on_tracepoint__sched_switch(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	}
 	bpf_probe_read_kernel(&tid, sizeof(tid), next + cfg->slot[CONFIG_TASK_PID]);
+	turn->other_ns = 0;
 	stretch_begins(cfg, turn, tid);
 	return 0;
 }
@@ -246,7 +248,6 @@ int on_software_event__cpu_clock(struct perf_event_context *ctx)
 		return 0;
 	if (is_own(cfg)) {
 		count_hit(HIT_ON_SOFTWARE_EVENT__CPU_CLOCK);
-		came_unseen(turn);
 		stretch_begins(cfg, turn, bpf_get_current_pid_tgid());
 	} else {
 		left_unseen(turn);

@@ -88,7 +88,7 @@ class Part:
         return dict(zip(self.probe.hits, self.loaded.maps["hits"].words(), strict=True))
 
     def left_out(self, program: str) -> int:
-        """How often the kernel ran a program not, as it was at work on that CPU already; 0 before Linux 5.12."""
+        """How often the kernel did not run a program since it was at work on that CPU already; 0 before Linux 5.12."""
         with open(f"/proc/self/fdinfo/{self.loaded.programs[program]}") as file:
             misses = [line.split()[1] for line in file if line.startswith("recursion_misses:")]
         return int(misses[0]) if misses else 0

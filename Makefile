@@ -1,9 +1,9 @@
 # gotrace: `make demo` and `make test` do all of their own set-up. `make help` lists the rest.
-.PHONY: help setup demo test test-arm64 test-fresh bench lint format clean
+.PHONY: help setup demo test test-arm64 test-fresh bench lint format docs clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: ## install what is missing: BCC, a virtual environment
 	@scripts/setup run
@@ -13,13 +13,13 @@ demo: ## trace a small Go service for ten seconds
 
 test: ## set up and run every test (ARGS=tests/unit runs some)
 	@scripts/setup test
-	@.venv/bin/python -m pytest $(ARGS)
+	@scripts/test $(ARGS)
 
-test-arm64: ## run what matters of it inside an emulated ARM64 machine (ARGS=… as for test)
+test-arm64: ## run what matters of it inside an emulated ARM64 machine (ARGS=… as for test; ALL=1: every Go release, every test)
 	@scripts/setup test
 	@scripts/arm64-vm build
 	@GOTRACE_ARM64_VM=1 .venv/bin/python -m pytest tests/integration/test_arm64_vm.py
-	@setpriv --pdeathsig TERM scripts/arm64-vm --timeout 3000 test $(ARGS)
+	@GOTRACE_ALL_RELEASES=$(ALL) setpriv --pdeathsig TERM scripts/arm64-vm --timeout 3000 test $(ARGS)
 
 test-fresh: ## run the demo on bare Debian 12 and 13 systems
 	@scripts/test-fresh $(or $(SUITES),bookworm trixie)
@@ -35,6 +35,12 @@ lint: ## style and types
 format: ## reformat the code
 	@scripts/setup lint
 	@scripts/lint --fix
+
+docs: ## write its generated parts, and build it into build/docs; a warning or a broken link is an error
+	@scripts/setup docs
+	@.venv/bin/python scripts/make-docs
+	@.venv/bin/sphinx-build -EqnW --keep-going -d build/doctrees docs build/docs
+	@echo "docs: build/docs/index.html"
 
 clean: ## remove what was built in this checkout
 	rm -rf .venv demo-output build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -25,7 +25,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gotr
 OURS = """
 import sys
 from gotrace.analysis.flame import parse_folded
-from gotrace.export.flame_svg import svg
+from gotrace.export.flame.draw import svg
 with open(sys.argv[1], "rb") as file:
     profile, skipped = parse_folded(file)
 assert not skipped

@@ -1,7 +1,8 @@
 """What it costs a program to have its memory watched: `gotrace mem --faults`, `numa` and `tlb` against who does alike.
 
 bpftrace measures how long each page fault takes, and where threads run; perf counts the same events as `gotrace
-tlb`, for the whole process and without a phase; numastat tells on which nodes a process's memory is.
+tlb`, for the whole process and without a phase; numastat tells on which nodes a process's memory is. A snapshot of a
+large heap is measured against a plain read of its books.
 """
 
 from __future__ import annotations
@@ -16,12 +17,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from peers import running, target
+
+from gotrace.kernel.memory import Memory
+from gotrace.kernel.process import Process
+from gotrace.runtime.looker import Look, Looker
 
 GOTRACE = str(Path(__file__).parent.parent / "scripts" / "gotrace")
 ROUNDS, SECONDS = 7, 2.0
 PAGE = os.sysconf("SC_PAGE_SIZE")
 FAULTS = 400 << 20 >> 12
+LARGE, ROOM = 6700, 12 << 30  # MiB of objects, for which 8 GiB are mapped; bytes that have to be free for it
 EVENTS = ("page-faults", "context-switches", "cpu-clock")
 
 FAULTS_BT = """
@@ -62,7 +69,8 @@ def run() -> list[dict[str, Any]]:
     took = _medians(counting, _allocation)
     ours, theirs = ((took[each] / took[""] - 1) * 100 for each in ("tlb", "tlb peer"))
     unit = "% longer for an allocation, at some 100 GC/s (perf stat knows no phases)"
-    return [*rows, _row("tlb_overhead", max(ours, 0.0) / max(theirs, 0.1), ours, theirs, unit), _look()]
+    tlb = _row("tlb_overhead", max(ours, 0.0) / max(theirs, 0.1), ours, theirs, unit)
+    return [*rows, tlb, _look(), *_large_look()]
 
 
 def _row(name: str, ratio: float, ours: float, theirs: float, unit: str) -> dict[str, Any]:
@@ -122,6 +130,67 @@ def _look() -> dict[str, Any]:
         }
     ours, theirs = (took[side] * 1000 for side in ("ours", "theirs"))
     return _row("mem_look", ours / theirs, ours, theirs, "ms for one look at 300 MiB (numastat -p, which knows nodes only)")
+
+
+def _large_look() -> list[dict[str, Any]]:
+    """One look at 8 GiB and 870,000 spans, within a process: its CPU time, against reading the same bytes and no more.
+
+    Both are of the same minute, by turns: on a machine that has other work the CPU time of both grows. Nothing on a machine
+    without the memory for it.
+    """
+    if _available() < ROOM:
+        print(f"mem_look_large: needs {ROOM >> 30} GiB of memory, not run", flush=True)
+        return []
+    with target("shapes", "live", str(LARGE)) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with Process.open(process.pid) as opened:
+            looker = Looker(opened)
+            look, reads = _recorded(looker)
+            memory = Memory(process.pid)
+            room = np.empty(max(int(places[:, 1].sum()) for places in reads), np.uint8)
+
+            def plain() -> None:
+                for places in reads:
+                    memory.read_into(places, room[: int(places[:, 1].sum())])
+
+            took: dict[str, list[float]] = {"ours": [], "theirs": []}
+            for _ in range(ROUNDS):
+                for name, each in (("ours", looker.look), ("theirs", plain)):
+                    begin = time.process_time()
+                    each()
+                    took[name].append((time.process_time() - begin) * 1000)
+    ours, theirs = (statistics.median(times) for times in took.values())
+    spans = sum(each.spans for each in look.classes)
+    size = sum(int(places[:, 1].sum()) for places in reads)
+    unit = (
+        f"ms CPU for one look at {look.rss / (1 << 30):.1f} GiB, {spans:,} spans (their {size >> 20} MiB read, and no more)"
+    )
+    row = _row("mem_look_large", ours / theirs, ours, theirs, unit)
+    return [{**row, "detail": {name: [round(each, 1) for each in times] for name, times in took.items()}}]
+
+
+def _available() -> int:
+    """Bytes of memory that can be had without swapping."""
+    with open("/proc/meminfo") as file:
+        return next(int(line.split()[1]) << 10 for line in file if line.startswith("MemAvailable:"))
+
+
+def _recorded(looker: Looker) -> tuple[Look, list[Any]]:
+    """A look, and which places in the target's memory it read, call by call; the first one has read more than others do."""
+    looker.look()
+    reads: list[Any] = []
+    read_into = Memory.read_into
+
+    def recording(self: Memory, places: Any, room: Any) -> None:
+        reads.append(places.copy())
+        read_into(self, places, room)
+
+    Memory.read_into = recording  # type: ignore[method-assign]
+    try:
+        return looker.look(), reads
+    finally:
+        Memory.read_into = read_into  # type: ignore[method-assign]
 
 
 def _seconds(command: list[str], rounds: int = 9) -> float:

@@ -38,7 +38,7 @@ for batch in pa.ipc.open_stream(pa.OSFile(sys.argv[1])):
 
 def header() -> dict[str, Any]:
     """That of a session which traced a Go 1.27 program."""
-    kinds = {kind.name: {"number": kind.number, "columns": kind.columns, "text": kind.text} for kind in gc.PROBE.kinds}
+    kinds = gc.PROBE.header_kinds()
     facts = {
         "reasons": {"1": "GC mark termination", "2": "GC sweep termination"},
         "knows_forced": True,

@@ -10,12 +10,14 @@ from typing import Any
 
 import coldstart_overhead
 import flame_svg
+import goroutines
 import histogram_record
 import memory_overhead
 import peers
 import perf_parse
 import report_events_per_s
 import ring_cpu_per_event
+import scheduler
 import symbol_lookup
 
 # name -> the ratio (ours to theirs) we mean to stay below; None: reported only
@@ -36,6 +38,11 @@ REACH = {
     "numa_overhead": 1.5,
     "tlb_overhead": None,
     "mem_look": None,
+    "mem_look_large": 8,
+    "goroutines_dump": 0.6,
+    "goroutines_cost": None,
+    "sched_cost": None,
+    "sched_events_cost": 0.3,
 }
 PARTS: tuple[Callable[[], dict[str, Any] | list[dict[str, Any]]], ...] = (
     ring_cpu_per_event.run,
@@ -50,6 +57,8 @@ PARTS: tuple[Callable[[], dict[str, Any] | list[dict[str, Any]]], ...] = (
     peers.tail_overhead,
     coldstart_overhead.run,
     memory_overhead.run,
+    goroutines.run,
+    scheduler.run,
 )
 
 

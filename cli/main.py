@@ -1,22 +1,25 @@
-"""The `gotrace` command: finds its subcommands by walking this package, and prints errors in one place.
+"""The `gotrace` command: finds its subcommands by walking a package, and prints errors in one place.
 
-A command is a module of this package that holds a click command called ``command``; a probe without such a module gets
-one that prints its events. Only the one asked for is imported, because a tracer that is slow to start misses what it was
-started for.
+A command is a module of `gotrace.cli.commands` that holds a click command called ``command``; a probe without such a
+module gets one that prints its events. Only the one asked for is imported, because a tracer that is slow to start misses
+what it was started for.
 """
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import importlib
 import os
+import signal
 import sys
 from typing import Any
 
 import click
 
 import gotrace
-from gotrace.errors import GotraceError
+from gotrace.errors import GotraceError, UsageError
+from gotrace.run import files
 
 
 class _Commands(click.Group):
@@ -25,14 +28,41 @@ class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         import pkgutil
 
-        packages = (importlib.import_module("gotrace.cli"), importlib.import_module("gotrace.probes"))
+        packages = (importlib.import_module("gotrace.cli.commands"), importlib.import_module("gotrace.probes"))
         names = {info.name for package in packages for info in pkgutil.iter_modules(package.__path__)}
-        return sorted(name for name in names if name != "main" and not name.startswith("_"))
+        return sorted(names)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # here, for click would exit with 1
+            return _silenced()
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from gotrace.cli.options import TOPICS
+
+        commands = [command for name in self.list_commands(ctx) if (command := self.get_command(ctx, name))]
+        width = max(len(command.name or "") for command in commands)
+        for topic, title in TOPICS.items():
+            rows = [
+                (f"{each.name:{width}}", each.short_help or "") for each in commands if vars(each).get("topic") == topic
+            ]
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
+            hint = f"did you mean `gotrace {near[0]}`?" if near else "`gotrace help` lists the commands"
+            raise UsageError(f"there is no command {args[0]!r}", hint)
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if not cmd_name.isidentifier() or cmd_name.startswith("_") or cmd_name == "main":
+        if not cmd_name.isidentifier() or cmd_name.startswith("_"):
             return None
-        for found_in in ("gotrace.cli", "gotrace.probes"):
+        for found_in in ("gotrace.cli.commands", "gotrace.probes"):
             try:
                 module = importlib.import_module(f"{found_in}.{cmd_name}")
             except ModuleNotFoundError as error:
@@ -40,7 +70,7 @@ class _Commands(click.Group):
                     raise
                 continue
             if found_in == "gotrace.probes":
-                from gotrace.cli._events import command_for
+                from gotrace.cli.raw import command_for
 
                 return command_for(cmd_name)
             command = getattr(module, "command", None)
@@ -51,21 +81,29 @@ class _Commands(click.Group):
 @click.command(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Examples: `gotrace gc --pid 1234` times every stop-the-world pause; `gotrace doctor --pid 1234` tells "
-    "what this host and this target allow.",
+    epilog="`gotrace help COMMAND` explains a command. Start with `gotrace doctor`, then `gotrace gc --pid 1234 -d 10s`.",
 )
 @click.version_option(gotrace.__version__, "-V", "--version", prog_name="gotrace")
-@click.option("-v", "--verbose", is_flag=True, help="With an error, print its long form too.")
+@click.option("-v", "--verbose", is_flag=True, help="Print the details of an error too.")
 def group(verbose: bool) -> None:
-    """Look at a running Go program from outside: no rebuild, no restart, stripped or not."""
+    """Trace a running Go program from outside: no rebuild, no restart, stripped or not."""
 
 
 def main(arguments: list[str] | None = None) -> Any:
-    """Run the command line; the process's exit status follows the house rules (0 well, 1 error, 2 usage)."""
+    """Run the command line and exit: 0 for success, 1 for an error, 2 for wrong usage, or a traced command's status."""
+    _prepare_streams()
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # of __main__
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        written: list[str] = []
+        files.on_created = written.append
         status = group.main(args=arguments, prog_name="gotrace", standalone_mode=False)
         sys.stdout.flush()
+        if written:
+            from gotrace.cli.outputs import announce
+
+            announce(written)
     except GotraceError as error:
         status = _complain(error.message, error.hint, error.exit_code)
         if error.detail and _wants_detail(arguments):
@@ -79,8 +117,11 @@ def main(arguments: list[str] | None = None) -> Any:
     except BrokenPipeError:
         status = _silenced()
     except OSError as error:
-        name = f" {error.filename}" if error.filename else ""
-        status = _complain(f"{error.strerror or error}{name}", "check the path, its permissions and the space left", 1)
+        name = f"{error.filename}: " if error.filename else ""
+        hint = "check the path, its permissions and the space left"
+        if isinstance(error, FileNotFoundError | PermissionError):
+            hint = "check the path and its permissions"
+        status = _complain(f"{name}{error.strerror or error}", hint, 1)
     except Exception as error:
         if os.environ.get("GOTRACE_DEBUG"):
             raise
@@ -90,10 +131,32 @@ def main(arguments: list[str] | None = None) -> Any:
     sys.exit(status if isinstance(status, int) else 0)
 
 
+def _prepare_streams() -> None:
+    """Make standard output and error take every character, whatever their encoding."""
+    codecs.register_error("gotrace", _replacement)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller, as it then is for a command that we launch
+            setattr(sys, name, open(os.devnull, "w"))
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="gotrace")
+
+
+def _replacement(error: UnicodeError) -> tuple[str, int]:
+    """What stands for the characters that a stream's encoding lacks: the bars and dots of tables, else an escape."""
+    assert isinstance(error, UnicodeEncodeError)
+    text = error.object[error.start : error.end]
+    shown = (_PLAIN.get(each) or ascii(each)[1:-1] for each in text)
+    return "".join(shown), error.end
+
+
+_PLAIN = {"…": "...", "–": "-", "─": "-", "━": "-", "µ": "u", "█": "#", **dict.fromkeys("▏▎▍▌▋▊▉", "|")}
+
+
 def _complain(message: str, hint: str, status: int) -> int:
     from gotrace.text import printable
 
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(OSError):
         print(f"gotrace: {printable(message)}", file=sys.stderr)
         if hint:
             print(f"  hint: {printable(hint)}", file=sys.stderr)
@@ -106,7 +169,7 @@ def _wants_detail(arguments: list[str]) -> bool:
 
 
 def _silenced() -> int:
-    """The reader of our output went away: no more output, and no complaint from Python's own flush at exit."""
+    """Stop writing to a closed pipe, so that Python's own flush at exit does not complain either."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 

@@ -15,6 +15,11 @@
 #define COLLECTING 8
 #define COLLECTED 16
 
+struct name {
+	u64 low;
+	u64 high;
+};
+
 struct start {
 	u64 fork_ns;
 	u64 attach_ns; /* put into its cgroup by somebody else */
@@ -26,9 +31,12 @@ struct start {
 	u64 pages;
 	u64 runnable_ns; /* until the process is known */
 	u64 blocked_ns;
+	u64 throttled_ns;
 	u64 open_ns; /* the dynamic linker opens a file */
 	u64 open_name;
-	u32 followed; /* started by the process that is asked for */
+	u64 run_ns;	  /* when the first process of its run was forked, or executed the file; 0: none of a run's */
+	struct name name; /* of the starter */
+	u32 starter;
 	u32 flags;
 };
 
@@ -36,6 +44,9 @@ struct absence {
 	u64 off_ns;
 	u64 wake_ns;
 	u64 state;
+	u64 throttled;	  /* when it could go on */
+	u64 queue;	  /* which it was in then */
+	u64 throttled_ns; /* and how long that had been throttled */
 };
 
 struct name_chunk {
@@ -145,7 +156,7 @@ static __always_inline struct start *adopt(struct config *cfg, struct start *wai
 	u64 *made;
 	void *spaces;
 
-	if (cfg->slot[CONFIG_STARTER] && !start.followed)
+	if (cfg->slot[CONFIG_STARTER] && !start.run_ns)
 		return NULL;
 	if (cfg->slot[CONFIG_CGROUP] && ancestor_cgroup_id(cfg->slot[CONFIG_CGROUP_LEVEL]) != cfg->slot[CONFIG_CGROUP])
 		return NULL;
@@ -155,6 +166,8 @@ static __always_inline struct start *adopt(struct config *cfg, struct start *wai
 		if (kernel_u32(spaces, cfg->slot[CONFIG_PID_NS_INUM]) != cfg->slot[CONFIG_PID_NS])
 			return NULL;
 	}
+	if (!start.run_ns)
+		start.run_ns = start.exec_ns;
 	start.flags = 0;
 	if (starts.update(&tgid, &start)) {
 		count_loss();
@@ -162,9 +175,16 @@ static __always_inline struct start *adopt(struct config *cfg, struct start *wai
 	}
 	made = cgroups.lookup(&cgroup);
 	tell(KIND_EXEC, start.exec_ns, &start, start.enter_ns, start.fork_ns, 0);
-	tell(KIND_EXEC_WAIT, start.exec_ns, &start, start.runnable_ns, start.blocked_ns, 0);
+	tell(KIND_EXEC_WAIT, start.exec_ns, &start, start.runnable_ns, start.blocked_ns, start.throttled_ns);
+	emit(KIND_STARTER, start.exec_ns, tgid | (u64)start.starter << 32, start.run_ns, start.name.low, start.name.high,
+	     0);
 	if (made || start.attach_ns)
 		tell(KIND_CGROUP, start.exec_ns, &start, cgroup, made ? *made : 0, start.attach_ns);
+	/* What the process executes next is started by itself, and what was before this exec is no part of that. */
+	waiting->fork_ns = waiting->attach_ns = 0;
+	waiting->run_ns = start.run_ns;
+	waiting->starter = tgid;
+	bpf_get_current_comm(&waiting->name, sizeof(waiting->name));
 	return starts.lookup(&tgid);
 }
 
@@ -189,7 +209,9 @@ int on_tracepoint__sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
 		return 0; /* a thread */
 	count_hit(HIT_ON_TRACEPOINT__SCHED_PROCESS_FORK);
 	from = pending.lookup(&parent);
-	start.followed = parent == cfg->slot[CONFIG_STARTER] || (from && from->followed);
+	start.run_ns = parent == cfg->slot[CONFIG_STARTER] ? time_ns : from ? from->run_ns : 0;
+	start.starter = parent;
+	bpf_get_current_comm(&start.name, sizeof(start.name));
 	pending.update(&tid, &start);
 	return 0;
 }
@@ -199,7 +221,7 @@ static __always_inline void begins(struct start *start, u64 time_ns)
 	start->enter_ns = time_ns;
 	start->exec_ns = 0;
 	start->minor_faults = start->major_faults = start->pages = 0;
-	start->runnable_ns = start->blocked_ns = 0;
+	start->runnable_ns = start->blocked_ns = start->throttled_ns = 0;
 }
 
 static __always_inline int enters_exec(void)
@@ -230,7 +252,7 @@ int on_tracepoint__sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 	u64 time_ns = bpf_ktime_get_ns();
 	struct config *cfg = settings();
 	struct start moved = {};
-	struct start *start;
+	struct start *start, *process;
 	void *inode;
 
 	if (!cfg)
@@ -253,6 +275,14 @@ int on_tracepoint__sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 		begins(start, time_ns);
 	if (before != tgid) {
 		moved = *start;
+		process = pending.lookup(&tgid);
+		if (process) {
+			moved.fork_ns = process->fork_ns;
+			moved.attach_ns = process->attach_ns;
+			moved.run_ns = process->run_ns;
+			moved.name = process->name;
+			moved.starter = process->starter;
+		}
 		pending.delete(&before);
 		pending.update(&tgid, &moved);
 		start = pending.lookup(&tgid);
@@ -564,8 +594,12 @@ int gc_end(struct pt_regs *ctx)
 	u64 clock[5] = {}; /* tSweepTerm, tMark, tMarkTerm, tEnd, pauseNS */
 
 	count_hit(HIT_GC_END);
-	if (!start || !(start->flags & COLLECTING))
+	if (!start || !(start->flags & (COLLECTING | COLLECTED)))
 		return 0;
+	if (start->flags & COLLECTED) { /* one more: it swept what the heap had grown by */
+		tell(KIND_GC_END, time_ns, start, 0, heap_live(cfg, start), 0);
+		return 0;
+	}
 	start->flags = (start->flags & ~COLLECTING) | COLLECTED;
 	if (cfg->slot[CONFIG_WORK_CLOCK])
 		read_bytes(clock, sizeof(clock), cfg->slot[CONFIG_WORK_CLOCK] + start->bias);
@@ -627,9 +661,14 @@ int on_tracepoint__sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
 	if (!cfg)
 		return 0;
 	count_hit(HIT_ON_TRACEPOINT__SCHED_PROCESS_EXIT);
-	pending.delete(&tid);
+	/* The first thread's is the process's too, which goes on when another calls execve. */
+	if (tid != tgid)
+		pending.delete(&tid);
+	if (kernel_u32((void *)kernel_u64(task, cfg->slot[CONFIG_TASK_SIGNAL]), cfg->slot[CONFIG_SIGNAL_LIVE]))
+		return 0;
+	pending.delete(&tgid);
 	start = start_of(cfg, tgid, time_ns);
-	if (!start || kernel_u32((void *)kernel_u64(task, cfg->slot[CONFIG_TASK_SIGNAL]), cfg->slot[CONFIG_SIGNAL_LIVE]))
+	if (!start)
 		return 0;
 	tell(KIND_EXITED, time_ns, start, kernel_u32(task, cfg->slot[CONFIG_TASK_EXIT_CODE]), 0, 0);
 	starts.delete(&tgid);
@@ -640,37 +679,46 @@ int on_tracepoint__sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
  * What the kernel does meanwhile.
  */
 
-/* Whose faults and pages the current task's are: a start's, or an execve's that may become one. */
-static __always_inline struct start *counting(void)
+/* The execve that a task is in, which may become a start. */
+static __always_inline struct start *executing(u32 tid)
 {
-	u32 tid = bpf_get_current_pid_tgid(), tgid = current_tgid();
-	struct start *start = starts.lookup(&tgid);
+	struct start *start = pending.lookup(&tid);
 
-	if (start)
-		return start;
-	start = pending.lookup(&tid);
 	return start && start->enter_ns && !start->exec_ns ? start : NULL;
+}
+
+/* What the faults and pages of the current task count to: a start, and an execve; in a start's execve both. */
+static __always_inline bool count(u64 minor, u64 major, u64 pages)
+{
+	u32 tgid = current_tgid();
+	struct start *both[] = {starts.lookup(&tgid), executing(bpf_get_current_pid_tgid())};
+	int i;
+
+#pragma unroll
+	for (i = 0; i < 2; i++) {
+		if (!both[i])
+			continue;
+		if (minor)
+			__sync_fetch_and_add(&both[i]->minor_faults, minor);
+		if (major)
+			__sync_fetch_and_add(&both[i]->major_faults, major);
+		if (pages)
+			__sync_fetch_and_add(&both[i]->pages, pages);
+	}
+	return both[0] || both[1];
 }
 
 int on_software_event__page_faults_min(struct perf_event_context *ctx)
 {
-	struct start *start = counting();
-
-	if (!start)
-		return 0;
-	count_hit(HIT_ON_SOFTWARE_EVENT__PAGE_FAULTS_MIN);
-	__sync_fetch_and_add(&start->minor_faults, 1);
+	if (count(1, 0, 0))
+		count_hit(HIT_ON_SOFTWARE_EVENT__PAGE_FAULTS_MIN);
 	return 0;
 }
 
 int on_software_event__page_faults_maj(struct perf_event_context *ctx)
 {
-	struct start *start = counting();
-
-	if (!start)
-		return 0;
-	count_hit(HIT_ON_SOFTWARE_EVENT__PAGE_FAULTS_MAJ);
-	__sync_fetch_and_add(&start->major_faults, 1);
+	if (count(0, 1, 0))
+		count_hit(HIT_ON_SOFTWARE_EVENT__PAGE_FAULTS_MAJ);
 	return 0;
 }
 
@@ -678,26 +726,48 @@ int on_software_event__page_faults_maj(struct perf_event_context *ctx)
 int on_trace_event__filemap__mm_filemap_add_to_page_cache(void *ctx)
 {
 	struct config *cfg = settings();
-	struct start *start = counting();
 	u64 order = 0;
 
-	if (!cfg || !start)
+	if (!cfg)
 		return 0;
-	count_hit(HIT_ON_TRACE_EVENT__FILEMAP__MM_FILEMAP_ADD_TO_PAGE_CACHE);
 	if (cfg->slot[CONFIG_PAGE_ORDER])
 		order = context_u64(ctx, cfg->slot[CONFIG_PAGE_ORDER]) >> 8 * (cfg->slot[CONFIG_PAGE_ORDER] & 7) & 15;
-	__sync_fetch_and_add(&start->pages, 1ULL << order);
+	if (count(0, 0, 1ULL << order))
+		count_hit(HIT_ON_TRACE_EVENT__FILEMAP__MM_FILEMAP_ADD_TO_PAGE_CACHE);
 	return 0;
+}
+
+static __always_inline void could_go_on(struct config *cfg, struct absence *absence, void *task)
+{
+	u64 queue;
+
+	absence->throttled = is_throttled(cfg, task);
+	absence->throttled_ns = throttled_before(cfg, task, &queue);
+	absence->queue = queue;
+}
+
+/*
+ * How long a task that gets a CPU was throttled since it could go on. By the kernel's own account, which has what it waited
+ * for a CPU afterwards taken off; where there is none, or the task is in another queue by now, all or nothing of it.
+ */
+static __always_inline u64 throttled_since(struct config *cfg, struct absence *absence, void *task, u64 waited_ns)
+{
+	u64 queue, now_ns = throttled_before(cfg, task, &queue);
+
+	if (!queue || queue != absence->queue)
+		return absence->throttled ? waited_ns : 0;
+	now_ns -= absence->throttled_ns;
+	return now_ns < waited_ns ? now_ns : waited_ns;
 }
 
 static __always_inline void leaves_cpu(struct bpf_raw_tracepoint_args *ctx, struct config *cfg, u64 time_ns)
 {
 	u32 tid = bpf_get_current_pid_tgid(), tgid = current_tgid();
 	struct absence absence = {.off_ns = time_ns};
-	struct start *start = counting();
+	struct start *start = starts.lookup(&tgid);
 	u64 pc = 0;
 
-	if (!start)
+	if (!start && !executing(tid))
 		return;
 	if (!ctx->args[0]) { /* not preempted */
 #ifdef SWITCH_HAS_STATE
@@ -706,21 +776,24 @@ static __always_inline void leaves_cpu(struct bpf_raw_tracepoint_args *ctx, stru
 		absence.state = kernel_u32((void *)ctx->args[1], cfg->slot[CONFIG_TASK_STATE]);
 #endif
 	}
+	if (!absence.state)
+		could_go_on(cfg, &absence, (void *)ctx->args[1]);
 	absences.update(&tid, &absence);
-	if (!starts.lookup(&tgid))
+	if (!start)
 		return;
 #ifdef TASK_REGISTERS
 	/* A thread may have to leave between a breakpoint and its program, which will then see a later time. */
 	pc = USER_WORD(registers_of(current_task()), GO_PC);
 #endif
-	tell(KIND_CPU_OFF, time_ns, start, absence.state, pc, 0);
+	tell(KIND_CPU_OFF, time_ns, start, absence.state, pc, absence.throttled);
 }
 
-static __always_inline void gets_cpu(u32 tid, u32 tgid, u64 time_ns)
+static __always_inline void gets_cpu(struct config *cfg, void *task, u64 time_ns)
 {
+	u32 tid = kernel_u32(task, cfg->slot[CONFIG_TASK_PID]), tgid = kernel_u32(task, cfg->slot[CONFIG_TASK_TGID]);
 	struct absence *absence = absences.lookup(&tid);
 	struct start *start;
-	u64 ready_ns;
+	u64 ready_ns, throttled_ns;
 
 	if (!absence) {
 		start = starts.lookup(&tgid);
@@ -731,15 +804,15 @@ static __always_inline void gets_cpu(u32 tid, u32 tgid, u64 time_ns)
 	ready_ns = absence->state ? absence->wake_ns : absence->off_ns;
 	if (!ready_ns)
 		ready_ns = time_ns;
+	throttled_ns = throttled_since(cfg, absence, task, time_ns - ready_ns);
 	start = starts.lookup(&tgid);
+	if (start)
+		tell_of(tid, KIND_CPU_ON, time_ns, tgid, start, absence->off_ns, ready_ns, throttled_ns);
+	start = executing(tid);
 	if (start) {
-		tell_of(tid, KIND_CPU_ON, time_ns, tgid, start, absence->off_ns, ready_ns, 0);
-	} else {
-		start = pending.lookup(&tid);
-		if (start) {
-			start->blocked_ns += ready_ns - absence->off_ns;
-			start->runnable_ns += time_ns - ready_ns;
-		}
+		start->blocked_ns += ready_ns - absence->off_ns;
+		start->throttled_ns += throttled_ns;
+		start->runnable_ns += time_ns - ready_ns - throttled_ns;
 	}
 	absences.delete(&tid);
 }
@@ -748,14 +821,13 @@ static __always_inline void gets_cpu(u32 tid, u32 tgid, u64 time_ns)
 int on_tracepoint__sched_switch(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 time_ns = bpf_ktime_get_ns();
-	void *next = (void *)ctx->args[2];
 	struct config *cfg = settings();
 
 	if (!cfg)
 		return 0;
 	count_hit(HIT_ON_TRACEPOINT__SCHED_SWITCH);
 	leaves_cpu(ctx, cfg, time_ns);
-	gets_cpu(kernel_u32(next, cfg->slot[CONFIG_TASK_PID]), kernel_u32(next, cfg->slot[CONFIG_TASK_TGID]), time_ns);
+	gets_cpu(cfg, (void *)ctx->args[2], time_ns);
 	return 0;
 }
 
@@ -770,7 +842,10 @@ int on_tracepoint__sched_waking(struct bpf_raw_tracepoint_args *ctx)
 	count_hit(HIT_ON_TRACEPOINT__SCHED_WAKING);
 	tid = kernel_u32((void *)ctx->args[0], cfg->slot[CONFIG_TASK_PID]);
 	absence = absences.lookup(&tid);
-	if (absence && !absence->wake_ns)
+	if (absence && !absence->wake_ns) {
 		absence->wake_ns = bpf_ktime_get_ns();
+		if (absence->state)
+			could_go_on(cfg, absence, (void *)ctx->args[0]);
+	}
 	return 0;
 }

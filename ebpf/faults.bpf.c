@@ -17,8 +17,15 @@ struct hints {
 struct fault {
 	u64 begin_ns;
 	u64 address;
+	u64 since_ns; /* the first try: a signal breaks some faults off, as Go's preemption does, and they begin anew */
 	struct hints hints;
+	/* One that was broken off, while its signal's handler takes faults of its own: it begins anew right after. */
+	u64 outer_address;
+	u64 outer_since_ns;
+	u64 paused_ns; /* since when it is only the outer one, which is not in progress; 0: it is a fault */
 };
+
+#define HANDLER_NS 200000000 /* a handler that is over later has gone elsewhere */
 
 BPF_TABLE("lru_hash", u32, struct fault, open_faults, 16384);
 BPF_PERCPU_ARRAY(turns, u64, 1); /* when this CPU turned to its present task */
@@ -55,14 +62,43 @@ int on_software_event__page_faults(struct perf_event_context *ctx)
 	struct fault fault = {.address = ctx->addr};
 	u32 tid = bpf_get_current_pid_tgid();
 	struct config *cfg = settings();
+	struct fault *before;
 
 	if (!cfg || !is_own(cfg))
 		return 0;
 	count_hit(HIT_ON_SOFTWARE_EVENT__PAGE_FAULTS);
 	read_hints(cfg, &fault.hints);
-	fault.begin_ns = bpf_ktime_get_ns(); /* last: what was done here is no part of the fault */
+	fault.begin_ns = fault.since_ns = bpf_ktime_get_ns(); /* last: what was done here is no part of the fault */
+	if (!open_faults.insert(&tid, &fault))
+		return 0;
+	before = open_faults.lookup(&tid); /* one without an end, which is seldom */
+	if (before && (!before->paused_ns || fault.begin_ns - before->paused_ns < HANDLER_NS)) {
+		if (before->address == ctx->addr) {
+			fault.since_ns = before->since_ns;
+			fault.outer_address = before->outer_address;
+			fault.outer_since_ns = before->outer_since_ns;
+		} else {
+			fault.outer_address = before->address;
+			fault.outer_since_ns = before->since_ns;
+		}
+	}
 	open_faults.update(&tid, &fault);
 	return 0;
+}
+
+/* A fault of this thread is over: what is left of it is one that was broken off, if there is that. */
+static __always_inline void leave(u32 tid, struct fault *fault, u64 time_ns)
+{
+	struct fault outer = {};
+
+	if (!fault || !fault->outer_address) {
+		open_faults.delete(&tid);
+		return;
+	}
+	outer.address = fault->outer_address;
+	outer.begin_ns = outer.since_ns = fault->outer_since_ns;
+	outer.paused_ns = time_ns;
+	open_faults.update(&tid, &outer);
 }
 
 static __always_inline int ends(struct perf_event_context *ctx, struct config *cfg, u64 how)
@@ -79,7 +115,7 @@ static __always_inline int ends(struct perf_event_context *ctx, struct config *c
 			how = HINTING;
 	}
 	emit(KIND_FAULT, time_ns, begin_ns, ctx->addr, node_id(), how, GO_PC(&ctx->regs));
-	open_faults.delete(&tid);
+	leave(tid, fault, time_ns);
 	return 0;
 }
 

@@ -18,6 +18,9 @@ struct stop {
 
 BPF_ARRAY(stops, struct stop, 1);
 
+/* What the executable does not tell; gotrace.analysis.pauses has the same number. */
+#define UNKNOWN (~0ULL)
+
 static __always_inline struct stop *current_stop(void)
 {
 	int zero = 0;
@@ -155,7 +158,28 @@ int restart_end_ret(struct pt_regs *ctx)
 	return restarted(ctx, GO_RESULT0(ctx));
 }
 
-/* Entry of prepareFreeWorkbufs, once a cycle, right after the world runs again: `work` holds what gctrace prints. */
+static __always_inline u64 read_if_known(u64 address)
+{
+	return address ? read_user(address) : UNKNOWN;
+}
+
+/* What is set, and what the next cycle's goal comes from: it was computed while the world was stopped. */
+static __always_inline void emit_pacing(struct config *cfg, u64 time_ns, u64 cycle, u64 pacer)
+{
+	u64 limiter = cfg->slot[CONFIG_LIMITER_CYCLE];
+
+	emit(KIND_CYCLE_PACING, time_ns, cycle, (u32)read_user(pacer + cfg->slot[CONFIG_GC_PERCENT]),
+	     read_user(pacer + cfg->slot[CONFIG_GC_MEMORY_LIMIT]), read_user(pacer + cfg->slot[CONFIG_GC_HEAP_MINIMUM]),
+	     read_user(pacer + cfg->slot[CONFIG_GC_PERCENT_GOAL]));
+	emit(KIND_CYCLE_LIMIT, time_ns, cycle, read_user(pacer + cfg->slot[CONFIG_GC_MAPPED_READY]),
+	     read_if_known(cfg->slot[CONFIG_RETURNED_EAGER]), read_if_known(cfg->slot[CONFIG_SCAVENGE_ASSIST]),
+	     limiter ? (u32)read_user(limiter) : UNKNOWN);
+}
+
+/*
+ * Entry of prepareFreeWorkbufs, right after the world runs again at the end of a cycle: `work` holds what gctrace prints.
+ * With GODEBUG=gcstoptheworld=2 it is called while the world is stopped, too, to sweep: then the end is the last cycle's.
+ */
 int cycle_end(struct pt_regs *ctx)
 {
 	u64 time_ns = bpf_ktime_get_ns();
@@ -169,6 +193,8 @@ int cycle_end(struct pt_regs *ctx)
 	count_hit(HIT_CYCLE_END);
 	if (!read_bytes(words, sizeof(words), cfg->slot[CONFIG_WORK_CYCLES]))
 		return 0;
+	if (words[WORK_T_END / 8] < words[WORK_T_MARK_TERM / 8])
+		return 0;
 	cycle = (u32)words[0];
 	emit(KIND_CYCLE_CLOCK, time_ns, cycle, words[WORK_T_SWEEP_TERM / 8], words[WORK_T_MARK / 8],
 	     words[WORK_T_MARK_TERM / 8], words[WORK_T_END / 8]);
@@ -177,9 +203,11 @@ int cycle_end(struct pt_regs *ctx)
 	emit(KIND_CYCLE_HEAP, time_ns, cycle, late ? words[WORK_HEAPS / 8 + 1] : words[WORK_HEAPS / 8],
 	     late ? words[WORK_HEAPS / 8 + 2] : words[WORK_HEAPS / 8 + 1],
 	     late ? words[WORK_HEAPS / 8 + 3] : words[WORK_HEAPS / 8 + 2],
-	     pacer ? read_user(pacer + cfg->slot[CONFIG_GC_LAST_HEAP_GOAL]) : 0);
+	     pacer ? read_user(pacer + cfg->slot[CONFIG_GC_LAST_HEAP_GOAL]) : UNKNOWN);
+	if (pacer && cfg->slot[CONFIG_HAS_PACING])
+		emit_pacing(cfg, time_ns, cycle, pacer);
 	emit(KIND_CYCLE_WORK, time_ns, cycle, words[WORK_PAUSE_NS / 8],
-	     pacer ? read_user(pacer + cfg->slot[CONFIG_GC_ASSIST_TIME]) : 0, (u32)words[WORK_MAXPROCS / 8], 0);
+	     pacer ? read_user(pacer + cfg->slot[CONFIG_GC_ASSIST_TIME]) : UNKNOWN, (u32)words[WORK_MAXPROCS / 8], 0);
 	return 0;
 }
 

@@ -7,11 +7,7 @@
 
 #define BURST_GAP_NS 4000 /* user code between two faults of one burst: a 4 KiB fault leaves less */
 #define BURST_MIN_NS 10000
-#define WAKE_RACE_NS 20000
-
 #define SIGURG 23
-
-#define STATE_SLEEPING 0x3 /* TASK_INTERRUPTIBLE | TASK_UNINTERRUPTIBLE */
 
 /* The stop that is under way. */
 struct stop {
@@ -28,12 +24,14 @@ struct thread {
 	u64 off_ns; /* since when it is off the CPU, 0 while it is on it */
 	u64 wake_ns;
 	u64 stack;
-	u64 fault_ns; /* since when a page fault is open */
+	u64 kernel_stack; /* where a page fault went to sleep */
+	u64 fault_ns;	  /* since when a page fault is open */
 	u64 fault_address;
 	u64 burst_ns; /* the beginning and the end of page faults in close succession */
 	u64 burst_end_ns;
 	u64 burst_faults; /* their number, and FAULT_* flags */
 	u64 signal_ns;	  /* since when a SIGURG is sent and not delivered */
+	u64 blocked;	  /* whether the thread had blocked it by then: SIGNAL_BLOCKED or 0 */
 	u64 stop;	  /* the number of the stop in which one was delivered last */
 	u64 told_ns;	  /* when a delivery in that stop was told last */
 	u32 deliveries;	  /* how many there were in it */
@@ -42,14 +40,8 @@ struct thread {
 	u32 waker; /* who woke it */
 };
 
-struct name {
-	u64 low;
-	u64 high;
-};
-
 BPF_ARRAY(stops, struct stop, 1);
 BPF_TABLE("lru_hash", u32, struct thread, threads, 16384);
-BPF_TABLE("lru_hash", u32, struct name, names, 4096);
 BPF_PERCPU_ARRAY(slices, u64, 1); /* when this CPU turned to another task last, if that was during a stop */
 
 static __always_inline struct stop *current_stop(void)
@@ -76,54 +68,11 @@ static __always_inline struct thread *thread_of(u32 tid)
 	return threads.lookup(&tid);
 }
 
-static __always_inline u64 read_kernel(void *base, u64 offset, u32 size)
-{
-	u64 value = 0;
-
-	if (size == 4)
-		bpf_probe_read_kernel(&value, 4, base + offset);
-	else if (size == 1)
-		bpf_probe_read_kernel(&value, 1, base + offset);
-	else
-		bpf_probe_read_kernel(&value, 8, base + offset);
-	return value;
-}
-
-/* Whether the CPU quota of its cgroup keeps a task from running. */
-static __always_inline bool is_throttled(struct config *cfg, void *task)
-{
-	void *queue;
-
-	if (cfg->slot[CONFIG_TASK_THROTTLED] && read_kernel(task, cfg->slot[CONFIG_TASK_THROTTLED], 1))
-		return true;
-	if (!cfg->slot[CONFIG_TASK_QUEUE])
-		return false;
-	queue = (void *)read_kernel(task, cfg->slot[CONFIG_TASK_QUEUE], 8);
-	return queue && read_kernel(queue, cfg->slot[CONFIG_QUEUE_THROTTLE_COUNT], 4);
-}
-
-/* Tell a task's name, once as long as it is remembered. */
-static __always_inline void tell_name(struct config *cfg, void *task, u32 tid, u64 time_ns)
-{
-	struct name name = {};
-	struct name *known;
-
-	if (!cfg->slot[CONFIG_TASK_COMM])
-		return;
-	bpf_probe_read_kernel(&name, sizeof(name), task + cfg->slot[CONFIG_TASK_COMM]);
-	known = names.lookup(&tid);
-	if (known && known->low == name.low && known->high == name.high)
-		return;
-	names.update(&tid, &name);
-	emit_of(tid, KIND_TASK, time_ns, name.low, name.high, read_kernel(task, cfg->slot[CONFIG_TASK_TGID], 4), 0, 0);
-}
-
-/* Whether the stack that `user_stack` has just walked is that of a system call: it will go on behind the instruction. */
-static __always_inline u64 is_in_syscall(void)
+/* Whether the stack that `user_stack_at` has just walked is that of a system call: it will go on behind the instruction. */
+static __always_inline u64 is_in_syscall(int place)
 {
 	u32 code = 0;
-	int zero = 0;
-	struct frames *walk = walks.lookup(&zero);
+	struct frames *walk = walks.lookup(&place);
 
 	if (!walk || !walk->pc[1])
 		return 0;
@@ -180,7 +129,7 @@ int stop_asked(struct pt_regs *ctx)
 	stop->number++;
 	stop->begin_ns = time_ns;
 	stop->active = 1;
-	emit(KIND_STOP_ASKED, time_ns, GO_ARG0(ctx) & 0xff, 0, 0, 0, 0);
+	emit(KIND_STOP_ASKED, time_ns, GO_ARG0(ctx) & 0xff, user_stack_at(WALK_ASLEEP, ctx, time_ns), 0, 0, 0);
 	return 0;
 }
 
@@ -192,7 +141,7 @@ static __always_inline void p_given_up(struct pt_regs *ctx, u64 p, u64 how)
 	struct config *cfg = settings();
 	struct stop *stop = current_stop();
 	struct thread *thread;
-	u64 deliveries = 0, signal_ns = 0, m;
+	u64 deliveries = 0, signal_ns = 0, blocked = 0, m;
 
 	if (!cfg || !is_own(stop) || !stop->active)
 		return;
@@ -204,10 +153,11 @@ static __always_inline void p_given_up(struct pt_regs *ctx, u64 p, u64 how)
 	if (thread) {
 		end_burst(tid, thread, time_ns);
 		signal_ns = thread->signal_ns;
+		blocked = signal_ns ? thread->blocked : 0;
 		if (thread->stop == stop->number)
 			deliveries = thread->deliveries;
 	}
-	emit(KIND_P_STOPPED, time_ns, p ? (u32)read_user(p) : ~0ULL, how, signal_ns, deliveries, 0);
+	emit(KIND_P_STOPPED, time_ns, p ? (u32)read_user(p) : ~0ULL, how, signal_ns, deliveries, blocked);
 }
 
 /* Entry of gcstopm: the thread's P stops. */
@@ -273,14 +223,11 @@ static __always_inline void leaves_cpu(struct bpf_raw_tracepoint_args *ctx, stru
 	u32 tid = bpf_get_current_pid_tgid();
 	struct thread *thread = thread_of(tid);
 	u32 state;
+	bool wanted;
 
 	if (!thread)
 		return;
-#ifdef SWITCH_HAS_STATE
-	state = ctx->args[3];
-#else
-	state = read_kernel(prev, cfg->slot[CONFIG_TASK_STATE], 4);
-#endif
+	state = state_left_in(ctx, cfg);
 	end_burst(tid, thread, time_ns);
 	thread->off_ns = time_ns;
 	/* Another CPU may have woken it already, while it was on its way here. */
@@ -295,8 +242,12 @@ static __always_inline void leaves_cpu(struct bpf_raw_tracepoint_args *ctx, stru
 	if (thread->fault_ns)
 		thread->flags |= OFF_IN_FAULT;
 	/* A stack is dear: only where it may be asked for, in a stop or a sleep that no signal ends. */
-	thread->stack =
-		stop->active || (state & ~STATE_SLEEPING) || (state & STATE_SLEEPING) == 2 ? user_stack(ctx, time_ns) : 0;
+	wanted = stop->active | ((state & ~STATE_SLEEPING) != 0) | ((state & STATE_SLEEPING) == 2);
+	thread->stack = wanted ? user_stack(ctx, time_ns) : 0;
+	/* Read again: what the verifier knows of a variable makes it follow the walk of the stack once more. */
+	state = *(volatile u32 *)&thread->state;
+	thread->kernel_stack =
+		thread->stack && thread->fault_ns && (state & STATE_SLEEPING) ? kernel_stack(ctx, time_ns) : 0;
 }
 
 static __always_inline void gets_cpu(struct bpf_raw_tracepoint_args *ctx, struct config *cfg, struct stop *stop,
@@ -311,7 +262,7 @@ static __always_inline void gets_cpu(struct bpf_raw_tracepoint_args *ctx, struct
 	if (stop->active || thread->off_ns < stop->end_ns)
 		emit_of(tid, KIND_OFF_CPU, time_ns, thread->off_ns, thread->wake_ns,
 			(u64)(thread->state & 0xffff) | (u64)thread->flags << 16 | (u64)thread->waker << 32, thread->stack,
-			0);
+			thread->kernel_stack);
 	thread->off_ns = 0;
 	thread->wake_ns = 0;
 }
@@ -321,13 +272,15 @@ static __always_inline void ends_slice(void *prev, struct config *cfg, struct st
 {
 	u64 time_ns = bpf_ktime_get_ns();
 	u32 tid = bpf_get_current_pid_tgid();
+	struct name name = {};
 	int zero = 0;
 	u64 *begin = slices.lookup(&zero);
 
 	if (!begin)
 		return;
 	if (tid) {
-		tell_name(cfg, prev, tid, time_ns);
+		read_name(cfg, prev, &name);
+		tell_name(tid, read_kernel(prev, cfg->slot[CONFIG_TASK_TGID], 4), &name, time_ns);
 		emit_of(tid, KIND_RAN, time_ns, *begin > stop->begin_ns ? *begin : stop->begin_ns, 0, 0, 0, 0);
 	}
 	*begin = time_ns;
@@ -400,8 +353,13 @@ int on_tracepoint__signal_generate(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	count_hit(HIT_ON_TRACEPOINT__SIGNAL_GENERATE);
 	thread = thread_of(read_kernel(task, cfg->slot[CONFIG_TASK_PID], 4));
-	if (thread && !thread->signal_ns)
+	if (thread && !thread->signal_ns) {
 		thread->signal_ns = bpf_ktime_get_ns();
+		thread->blocked = 0;
+		if (cfg->slot[CONFIG_TASK_BLOCKED] &&
+		    read_kernel(task, cfg->slot[CONFIG_TASK_BLOCKED], 8) >> (SIGURG - 1) & 1)
+			thread->blocked = SIGNAL_BLOCKED;
+	}
 	return 0;
 }
 
@@ -437,9 +395,30 @@ int on_tracepoint__signal_deliver(struct bpf_raw_tracepoint_args *ctx)
 	if (time_ns - thread->told_ns >= (time_ns - stop->begin_ns) / 8) {
 		thread->told_ns = time_ns;
 		stack = user_stack(ctx, time_ns);
-		emit(KIND_PREEMPT_SIGNAL, time_ns, sent_ns, stack, is_in_syscall(), 0, 0);
+		emit(KIND_PREEMPT_SIGNAL, time_ns, sent_ns, stack, is_in_syscall(WALK) | thread->blocked, 0, 0);
 	}
 	thread->deliveries++;
+	return 0;
+}
+
+/* The clock, on every CPU: what the current thread runs while it keeps the world from stopping, or the stop from ending. */
+int on_software_event__cpu_clock(struct perf_event_context *ctx)
+{
+	struct stop *stop = current_stop();
+	struct config *cfg = settings();
+	u8 waiting = 0;
+	u64 time_ns, stack;
+
+	if (!cfg || !is_own(stop))
+		return 0;
+	if (cfg->slot[CONFIG_GCWAITING]) /* a stop may be older than we are */
+		bpf_probe_read_user(&waiting, sizeof(waiting), (void *)cfg->slot[CONFIG_GCWAITING]);
+	if (!waiting && !stop->active)
+		return 0;
+	count_hit(HIT_ON_SOFTWARE_EVENT__CPU_CLOCK);
+	time_ns = bpf_ktime_get_ns();
+	stack = user_stack_at(WALK_IN_INTERRUPT, ctx, time_ns);
+	emit(KIND_IN_STOP, time_ns, stack, is_in_syscall(WALK_IN_INTERRUPT), 0, 0, 0);
 	return 0;
 }
 

@@ -1,7 +1,7 @@
 """A folder of small results that take long to compute: compiled probes, resolved executables.
 
-Root loads what is in here into the kernel, so an entry counts only if the folder belongs to us and nobody else may
-write to it. A cache that cannot be used is no error: things are computed again.
+Root loads what is in here into the kernel, so an entry counts only if the folder belongs to us and no one else may
+write to it. An unusable cache is not an error: things are computed again.
 """
 
 from __future__ import annotations
@@ -30,6 +30,12 @@ def folder() -> str:
 def key(*parts: object) -> str:
     """A name for what is determined by ``parts``."""
     return blake2b("\0".join(map(str, parts)).encode(), digest_size=16).hexdigest()
+
+
+def identity(file: int | str) -> tuple[int, ...]:
+    """What identifies a file, by its descriptor or path, and changes when the file does. Raises OSError."""
+    status = os.stat(file)
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def get(name: str) -> Any:

@@ -41,6 +41,10 @@ class BinaryError(GotraceError):
     """An executable file is damaged, or is not what it has to be (an ELF file, a Go program)."""
 
 
+class UntraceableError(BinaryError):
+    """A Go program that cannot be traced, or a file that may hide one: what it executes is beside the point."""
+
+
 class TargetError(GotraceError):
     """The process to look at is gone, out of reach, or cannot be traced safely."""
 

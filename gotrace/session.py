@@ -9,33 +9,34 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import enum
+import functools
 import mmap
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import gotrace
 from gotrace import cache
 from gotrace.errors import GotraceError, HostError, TargetError
 from gotrace.kernel import bpf
-from gotrace.kernel.child import Child
+from gotrace.kernel.executable import Executable
 from gotrace.kernel.host import online_cpus, require_tracing
-from gotrace.probe import Missing, Plan, Point, Probe
+from gotrace.kernel.keeper import EXECUTED, READY, Keeper
+from gotrace.kernel.process import MemoryMapping, OpenFile, Process
+from gotrace.made import Made, code_stamp, require_same_arch
+from gotrace.probe import FOREVER_NS, Missing, Plan, Point, is_library
 
 if TYPE_CHECKING:
-    from gotrace.binary.program import GoProgram
-    from gotrace.kernel.executable import Executable
     from gotrace.kernel.pmu import PmuEvent
-    from gotrace.kernel.process import Process
     from gotrace.kernel.ring import Events, RingReader
+    from gotrace.probe import ProbeModule, Traceable
 
-    Target = Process | Executable
+    Files = dict[str, OpenFile]  # by `Point.file`, the executable as ""
 
 SAMPLE_NS = 1_003_009  # 997 times a second: out of step with what happens every millisecond
-
-HOST_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 @dataclass(frozen=True)
@@ -48,21 +49,47 @@ class Cost:
     tool_rss_bytes: int
 
 
-class Part:
+class Follow(enum.Enum):
+    """Where a session goes on when its process executes another program.
+
+    TREE: if that is not a Go program, with the first one that the process or those that it starts then execute.
+    """
+
+    NOTHING, PROCESS, TREE = range(3)
+
+
+class NextProgram(NamedTuple):
+    """The program that a process executed; ``reason`` says why it is not traced, or is empty.
+
+    ``late_ns`` is how long it had run before it could be stopped to set its probes; 0 for not at all.
+    """
+
+    pid: int
+    exe: str
+    reason: str
+    late_ns: int
+
+
+def _counts(parts: dict[str, LoadedProbe]) -> tuple[int, dict[str, dict[str, int]]]:
+    """What was counted so far: losses, those that the kernel counts too, and the hits of each probe."""
+    lost = next(iter(parts.values())).loaded.maps["lost"].words()[0]
+    lost += sum(part.loaded.left_out() for part in parts.values())
+    return lost, {stem: part.hits for stem, part in parts.items()}
+
+
+class LoadedProbe:
     """One probe of a session: its declaration, its plan for the target, and what is loaded of it."""
 
-    def __init__(self, module: Any, plan: Plan, loaded: bpf.LoadedObject) -> None:
+    def __init__(self, module: ProbeModule, plan: Plan, loaded: bpf.LoadedObject) -> None:
         self.module = module
-        self.probe: Probe = module.PROBE
+        self.probe = module.PROBE
         self.plan = plan
         self.loaded = loaded
 
     def describe(self) -> dict[str, Any]:
         """The part of a session's header about this probe."""
         return {
-            "kinds": {
-                kind.name: {"number": kind.number, "columns": kind.columns, "text": kind.text} for kind in self.probe.kinds
-            },
+            "kinds": self.probe.header_kinds(),
             "points": [
                 {
                     "name": point.name,
@@ -87,28 +114,42 @@ class Part:
         """How often the target ran into each program."""
         return dict(zip(self.probe.hits, self.loaded.maps["hits"].words(), strict=True))
 
-    def left_out(self, program: str) -> int:
-        """How often the kernel did not run a program since it was at work on that CPU already; 0 before Linux 5.12."""
-        with open(f"/proc/self/fdinfo/{self.loaded.programs[program]}") as file:
-            misses = [line.split()[1] for line in file if line.startswith("recursion_misses:")]
-        return int(misses[0]) if misses else 0
-
 
 class Session:
     """Probes attached to a process; their events come in one stream. Use `opened`."""
 
     def __init__(
-        self, process: Target, parts: dict[str, Part], bias: int, exe: int, counters: list[str], sampled: str
+        self,
+        process: Traceable,
+        parts: dict[str, LoadedProbe],
+        bias: int,
+        bases: dict[str, int],
+        exe: int,
+        counters: list[str],
+        sampled: str,
     ) -> None:
         self.process = process
         self.parts = parts
         self.counters = counters  # their names, in the order of their numbers
         self.sampled = sampled  # the event's name; "" for the clock
         self.attach_ns = 0
+        # Events and counts are those of [begin_ns, end_ns) in CLOCK_MONOTONIC, though probes are set one by one before it.
+        self.begin_ns = 0
+        self.end_ns = FOREVER_NS
+        self.received = 0  # the events that were read so far, of this program
+        self._always = [kind.number for part in parts.values() for kind in part.probe.kinds if kind.once]
+        self.executed_ns = 0  # when the process executed another program, if it has; see `next_program`
+        self.mapped: list[tuple[MemoryMapping, int]] = []  # with a descriptor of the file, by the program that was executed
         self._exe = exe  # a descriptor: stays readable when the process is gone and when root is given up
         self.ns_per_hit = (0.0, 0.0)  # of an instruction that is emulated, and of one that is not
-        self._bias = bias
+        self.bias = bias  # of a position-independent executable
+        self._bases = bases
         self._ring: RingReader | None = None
+        self._keeper: Keeper | None = None
+        self._ahead: list[Events] = []  # read before it was their turn: of the program that was executed
+        # What was counted before ``begin_ns``, and when the program executed another.
+        self._before = (0, {stem: dict.fromkeys(part.probe.hits, 0) for stem, part in parts.items()})
+        self._until: tuple[int, dict[str, dict[str, int]]] | None = None
 
     @property
     def plan(self) -> Plan:
@@ -146,7 +187,8 @@ class Session:
                 "arch": plan.arch,
                 "stripped": plan.stripped,
                 "pie": plan.pie,
-                "bias": self._bias,
+                "bias": self.bias,
+                "libraries": self._libraries(),
             },
             "host": {"name": host.nodename, "kernel": host.release, "machine": host.machine, "cpus": len(online_cpus())},
             "clock": {
@@ -160,14 +202,46 @@ class Session:
             "probes": {stem: part.describe() for stem, part in self.parts.items()},
         }
 
+    def _libraries(self) -> list[dict[str, Any]]:
+        """Those that any probe was given; ``bias`` is what is added to a link-time address to get a run-time one."""
+        found = dict.fromkeys(each for part in self.parts.values() for each in part.plan.libraries)
+        return [
+            {"path": each.path, "build_id": each.build_id, "bias": self._bases[each.path] - each.code_vaddr}
+            for each in found
+        ]
+
+    def begin(self) -> None:
+        """From now on events count, and what is counted: not what was seen while the probes were set."""
+        self._ahead.append(self.ring.read())
+        self._before = _counts(self.parts)
+        self.begin_ns = time.monotonic_ns()
+
     def read(self) -> Events:
-        """Every event since the last call."""
-        return self.ring.read()
+        """Every event since the last call; once another program was executed, only those of the one before."""
+        events = self.ring.read()
+        if self._ahead:
+            from gotrace.kernel.ring import joined
+
+            events, self._ahead = joined([*self._ahead, events]), []
+        if self.executed_ns:
+            later = events["time_ns"] >= self.executed_ns
+            self._ahead.append(events[later])
+            events = events[~later]
+        if len(events):
+            from gotrace.kernel.ring import within
+
+            events = within(events, self.begin_ns, self.end_ns, self._always)
+        self.received += len(events)
+        return events
 
     @property
     def lost(self) -> int:
-        """Events that found the ring full, and numbers that could not be read from the target, since attaching."""
-        return self._maps["lost"].words()[0]
+        """Events that found the ring full, and numbers that could not be read from this program, since it began.
+
+        With those that were not looked at, for the program that does was at work on that CPU already.
+        """
+        lost, _ = self._until or _counts(self.parts)
+        return lost - self._before[0]
 
     def static_text(self, address: int, length: int) -> str:
         """``length`` bytes at a run-time address of the executable's read-only data, as text; "" if there are none."""
@@ -175,13 +249,53 @@ class Session:
 
         try:
             with Elf(mmap.mmap(self._exe, 0, prot=mmap.PROT_READ), self.process.exe_path) as elf:
-                return elf.read(address - self._bias, min(length, 256)).decode("utf-8", "replace")
+                return elf.read(address - self.bias, min(length, 256)).decode("utf-8", "replace")
         except GotraceError:
             return ""
 
     def wait(self, seconds: float) -> bool:
-        """Sleep up to ``seconds``; True as soon as the target has exited."""
-        return self.process.wait_exit(seconds)
+        """Sleep up to ``seconds``; True as soon as the target has exited. Ends too when ``executed_ns`` is set."""
+        if self._keeper is None or self.executed_ns:
+            return self.process.wait(seconds)
+        assert isinstance(self.process, Process)
+        exited = self.process.wait(seconds, self._keeper.fd)
+        told = self._keeper.receive(0)
+        if told is not None:
+            self.executed_ns, self._until = told[1]["time_ns"], told[1]["counts"]
+        return exited
+
+    def keep(self, keeper: Keeper) -> None:
+        """Leave the probes to ``keeper``, and listen to it."""
+        self._keeper = keeper
+
+    def next_program(self, seconds: float) -> NextProgram | None:
+        """What became of the program that was executed; None if that is unknown within ``seconds``.
+
+        Where it is traced this session is about it from now on, and what `read` gives is its own.
+        """
+        assert self._keeper is not None
+        told = self._keeper.receive(seconds)
+        while told is not None and told[0] == EXECUTED:  # by way of a program that is not traced
+            told = self._keeper.receive(seconds)
+        if told is None:
+            return None
+        what, about, fds = told
+        if what == READY:
+            self._turn_to(about, fds)
+        return NextProgram(about["pid"], about["exe"], about.get("reason", ""), about.get("late_ns", 0))
+
+    def _turn_to(self, about: dict[str, Any], fds: list[int]) -> None:
+        self.received, self._before, self._until, self.end_ns = 0, about["counts"], None, FOREVER_NS
+        for stem, part in self.parts.items():
+            part.plan = Plan.from_json(about["plans"][stem])
+        assert isinstance(self.process, Process)
+        self.process = self.process.renamed(about["pid"], about["exe"], fds[1])
+        self.bias, self.attach_ns, self.executed_ns = about["bias"], about["held_ns"], 0
+        self._bases = about["bases"]
+        os.dup2(fds[0], self._exe)
+        os.close(fds[0])
+        self.mapped = list(zip((MemoryMapping(*each) for each in about["mapped"]), fds[2:], strict=True))
+        self.begin_ns = about["released_ns"]
 
     def calibrate(self) -> None:
         """Measure what a hit costs here; needs root, so do it before giving root up."""
@@ -191,43 +305,54 @@ class Session:
 
     def cost(self) -> Cost:
         hits, target_ns = 0, 0.0
-        for part in self.parts.values():
+        _, counted = self._until or _counts(self.parts)
+        for stem, part in self.parts.items():
             stepped = {point.program for point in part.plan.points if not point.emulated}
-            for name, count in part.hits.items():
+            for name, total in counted[stem].items():
+                count = total - self._before[1][stem][name]
                 hits += count
                 target_ns += count * (self.ns_per_hit[name in stepped] if bpf.is_uprobe(name) else part.probe.kernel_hit_ns)
         times = os.times()
         with open("/proc/self/statm") as file:
             resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         cpu = times.user + times.system + times.children_user + times.children_system
+        if self._keeper is not None:
+            keeper_cpu, keeper_bytes = self._keeper.cost()
+            cpu, resident = cpu + keeper_cpu, resident + keeper_bytes
         return Cost(hits, round(target_ns), round(cpu, 3), resident)
 
 
 @contextlib.contextmanager
 def opened(
-    modules: Sequence[Any],
-    process: Target,
+    modules: Sequence[ProbeModule],
+    process: Traceable,
     sample_ns: int = SAMPLE_NS,
     without: Sequence[str] = (),
     counters: Sequence[PmuEvent] = (),
     sampled: Sequence[PmuEvent] = (),
+    follow: Follow = Follow.NOTHING,
 ) -> Iterator[Session]:
     """Attach the probes of ``modules`` (of `gotrace.probes`) to ``process``; detached on the way out.
 
-    Every ``sample_ns`` each CPU is looked at, by probes that do so. Programs named in ``without`` are left out,
-    and those named in a module's ``OPTIONAL`` where the kernel cannot attach them: then the plan's ``missing`` has them.
+    Every ``sample_ns`` each CPU is sampled, by probes that do so. Programs named in ``without`` are left out, and
+    a probe's optional ones where the kernel cannot attach them: then the plan's ``missing`` has them.
     ``counters`` are counted by a probe that reads some; those of one name, which belong to different CPUs, are one.
     ``sampled`` is what is sampled by a probe that does, as often as the clock otherwise; one event for each kind of CPU.
+    ``follow`` says whether the program that the process executes next gets the probes too.
 
     Raises HostError, TargetError, BinaryError or LoadError with nothing left attached.
     """
     begin = time.monotonic_ns()
+    foreign = _open_files()
     require_tracing()
-    prepared = _prepared(modules, process)
     ring_bytes = max(module.PROBE.ring_bytes for module in modules)
     fds: list[int] = []
     with bpf.closing_all(fds), contextlib.ExitStack() as stack:
-        parts: dict[str, Part] = {}
+        # One descriptor for all that follows: should the process execute another program, nothing touches that one.
+        files = stack.enter_context(_opened(modules, process))
+        exe = files[""].fd
+        prepared = _prepared(modules, process, files)
+        parts: dict[str, LoadedProbe] = {}
         shared: dict[str, bpf.Map] = {}
         for module, (plan, obj) in zip(modules, prepared, strict=True):
             plan = plan.leaving_out(without)
@@ -235,40 +360,104 @@ def opened(
             wanted = ({point.program for point in plan.points} | in_kernel) - set(plan.without)
             loaded = stack.enter_context(bpf.load(obj.with_ring(ring_bytes), wanted, shared))
             shared = {name: loaded.maps[name] for name in ("events", "lost")}
-            parts[module.PROBE.stem] = Part(module, plan, loaded)
+            parts[module.PROBE.stem] = LoadedProbe(module, plan, loaded)
         first = next(iter(parts.values())).plan
-        bias = process.load_bias(first.first_vaddr) if first.pie else 0
-        exe = stack.enter_context(_opened(process.exe_path))
+        bias = process.load_bias(first.first_vaddr, exe) if first.pie else 0
         counted = list(dict.fromkeys(event.name for event in counters))
         for part in parts.values():
-            if "counters" in part.loaded.maps:
+            if part.probe.counters:
                 _open_counters(part, counters, counted)
-            part.loaded.maps["config"].write_words(_settings(part, process, bias, len(counted)))
-            for point in part.plan.points:
-                with _opened(point.file) if point.file else contextlib.nullcontext(exe) as file:
-                    _verify(file, point)
+        _configure(parts, process, bias, files, len(counted))
         for part in parts.values():
             for name, program in part.loaded.programs.items():
                 try:
-                    fds.extend(_attach_to_kernel(program, name, sample_ns, sampled))
+                    fds.extend(_attach_to_kernel(part, program, name, sample_ns, sampled))
                 except HostError as error:
-                    if name not in getattr(part.module, "OPTIONAL", ()):
+                    if name not in part.probe.optional:
                         raise
                     part.lacks(name, error.message)
-            for point in part.plan.points:
-                program = part.loaded.programs[point.program]
-                fds.append(bpf.attach_uprobe(program, point.file or process.exe_path, point.file_offset, process.pid))
-        for part in parts.values():
-            if "attached" in part.probe.config:  # what was seen before, was seen in parts
-                part.loaded.maps["config"].write_words([1], list(part.probe.config).index("attached"))
-        session = Session(process, parts, bias, exe, counted, sampled[0].name if sampled else "")
+        probes: list[int] = []
+        with bpf.closing_all(probes):
+            _attach_to_program(parts, process.pid, files, probes)
+            bases = {path: file.base for path, file in files.items()}
+            session = Session(process, parts, bias, bases, exe, counted, sampled[0].name if sampled else "")
+            if follow is Follow.NOTHING:
+                fds += probes
+                probes.clear()
+            else:
+                assert not isinstance(process, Executable)
+                renew = functools.partial(_renewed, parts, without, len(counted))
+                counts = functools.partial(_counts, parts)
+                keeper = Keeper(process.pid, probes, renew, counts, tree=follow is Follow.TREE, foreign=foreign)
+                session.keep(stack.enter_context(contextlib.closing(keeper)))
         session.attach_ns = time.monotonic_ns() - begin
         yield session
 
 
-def _open_counters(part: Part, counters: Sequence[PmuEvent], names: list[str]) -> None:
+def _open_files() -> list[int]:
+    """Descriptors of the program that we are part of, but for the standard streams."""
+    return [number for number in map(int, os.listdir("/proc/self/fd")) if number > 2]
+
+
+def _configure(parts: dict[str, LoadedProbe], process: Traceable, bias: int, files: Files, counters: int) -> None:
+    """Tell the probes about a program, after a last look at its instructions."""
+    for part in parts.values():
+        part.loaded.maps["config"].write_words(_settings(part, process, bias, counters))
+        for point in part.plan.points:
+            _verify(files[point.file].fd, point)
+
+
+def _attach_to_program(parts: dict[str, LoadedProbe], pid: int, files: Files, probes: list[int]) -> None:
+    """Set the probes of a program and its libraries; their descriptors are added to ``probes``."""
+    for part in parts.values():
+        for point in part.plan.points:
+            program = part.loaded.programs[point.program]
+            probes.append(bpf.attach_uprobe(program, _path(files[point.file].fd), point.file_offset, pid))
+    for part in parts.values():
+        if part.probe.attached:  # what was seen before, was seen in parts
+            part.loaded.maps["config"].write_words([1], part.probe.config.index("attached"))
+
+
+def _renewed(
+    parts: dict[str, LoadedProbe], without: Sequence[str], counters: int, process: Process
+) -> tuple[dict[str, Any], list[int], list[int]]:
+    """Give a process that has just executed a program the probes of that; see `gotrace.kernel.keeper.Renew`."""
+    from gotrace.binary.elf import Elf
+    from gotrace.binary.identity import identify
+
+    probes: list[int] = []
+    modules = [part.module for part in parts.values()]
+    with _opened(modules, process) as files:
+        exe = files[""].fd
+        if any(part.probe.go for part in parts.values()):
+            with _naming(process, files), Elf.open(_path(exe)) as elf:
+                identify(elf)  # raises what a program that is not Go's is told by, sooner than all that follows
+        prepared = _prepared(modules, process, files)
+        for part, (plan, obj) in zip(parts.values(), prepared, strict=True):
+            # What runs in the kernel stays as it is attached, or lacking.
+            lacking = tuple(item for item in part.plan.missing if item.name in part.probe.hits)
+            part.plan = dataclasses.replace(plan.leaving_out(without), missing=(*plan.missing, *lacking))
+            part.loaded.forget(kept=("config", "lost", "hits"))
+            part.loaded.add(obj, {point.program for point in part.plan.points})
+        first = next(iter(parts.values())).plan
+        bias = process.load_bias(first.first_vaddr, exe) if first.pie else 0
+        _configure(parts, process, bias, files, counters)
+        try:
+            _attach_to_program(parts, process.pid, files, probes)
+        except GotraceError:
+            with bpf.closing_all(probes):
+                raise
+        mapped = process.opened_code() if any(part.probe.names_code for part in parts.values()) else []
+        plans = {stem: part.plan.to_json() for stem, part in parts.items()}
+        bases = {path: file.base for path, file in files.items()}
+        about = {"plans": plans, "bias": bias, "bases": bases, "mapped": [mapping for mapping, _ in mapped]}
+        memory = os.dup(process.memory_fd) if process.memory_fd >= 0 else os.open(os.devnull, os.O_RDONLY)
+        return about, probes, [os.dup(exe), memory, *(fd for _, fd in mapped)]
+
+
+def _open_counters(part: LoadedProbe, counters: Sequence[PmuEvent], names: list[str]) -> None:
     """Start counting on every CPU that has the event. Raises HostError."""
-    places, table = part.probe.constants["COUNTERS"], part.loaded.maps["counters"]
+    places, table = part.probe.counters, part.loaded.maps["counters"]
     assert len(names) <= places
     for event, cpu in _places(counters):
         fd = event.opened(cpu)
@@ -286,105 +475,106 @@ def _places(events: Sequence[PmuEvent]) -> Iterator[tuple[PmuEvent, int]]:
         yield from ((event, cpu) for cpu in cpus_of(event) or online_cpus())
 
 
-def _attach_to_kernel(program: int, name: str, sample_ns: int, sampled: Sequence[PmuEvent]) -> Iterator[int]:
-    """Attach a program that runs in the kernel to what its name says; a uprobe's program is attached to nothing here."""
+def _attach_to_kernel(
+    part: LoadedProbe, program: int, name: str, sample_ns: int, sampled: Sequence[PmuEvent]
+) -> Iterator[int]:
+    """Attach a program that runs in the kernel to what its name and its probe say; not one of a uprobe."""
     if name.startswith(bpf.RAW_TRACEPOINT):
         yield bpf.attach_raw_tracepoint(program, name.removeprefix(bpf.RAW_TRACEPOINT))
     elif name.startswith(bpf.TRACE_EVENT):
         yield bpf.attach_tracepoint(program, *name.removeprefix(bpf.TRACE_EVENT).split("__", 1))
-    elif name == bpf.SAMPLE and sampled:
+    elif name in part.probe.samples and sampled:
         for event, cpu in _places(sampled):
+            if event.rare:
+                yield bpf.attach_every(program, event.type, event.config, event.name, cpu)
+                continue
             yield bpf.attach_samples(program, event.type, event.config, event.name, cpu, round(1e9 / sample_ns))
-    elif name.startswith((bpf.SOFTWARE_EVENT, bpf.SAMPLE)):
-        event_name = "cpu_clock" if name == bpf.SAMPLE else name.removeprefix(bpf.SOFTWARE_EVENT)
+    elif name in (*part.probe.samples, *part.probe.ticks):
+        period_ns = (name in part.probe.ticks and part.probe.tick_ns) or sample_ns
         for cpu in online_cpus():
-            yield bpf.attach_software_event(program, event_name, cpu, sample_ns if event_name == "cpu_clock" else 1)
+            yield bpf.attach_software_event(program, "cpu_clock", cpu, period_ns)
+    elif name.startswith(bpf.SOFTWARE_EVENT):
+        for cpu in online_cpus():
+            yield bpf.attach_software_event(program, name.removeprefix(bpf.SOFTWARE_EVENT), cpu)
 
 
-def _prepared(modules: Sequence[Any], process: Target) -> list[tuple[Plan, bpf.BpfObject]]:
-    """Plans for the target's executable and compiled probes, from the cache or from children that all work at once."""
+def _path(descriptor: int) -> str:
+    """A name for the very file of a descriptor, here and in children."""
+    return f"/proc/self/fd/{descriptor}"
+
+
+@contextlib.contextmanager
+def _naming(process: Traceable, files: Files) -> Iterator[None]:
+    """Say what is wrong with a file by a name that means something to people."""
+    try:
+        yield
+    except GotraceError as error:
+        message = error.message
+        for path, file in sorted(files.items(), key=lambda each: -each[1].fd):  # /proc/self/fd/12 before /proc/self/fd/1
+            message = message.replace(_path(file.fd), path or process.exe_path)
+        raise type(error)(message, error.hint, detail=error.detail) from None
+
+
+def _prepared(modules: Sequence[ProbeModule], process: Traceable, files: Files) -> list[tuple[Plan, bpf.BpfObject]]:
+    """Plans for what is open as ``files`` and compiled probes, from the cache or from children that all work at once."""
     from gotrace.kernel.compiler import host_cflags
 
-    exe = (gotrace.__version__, _code_stamp(), *process.identity())
+    identity = [(path, *cache.identity(file.fd)) for path, file in files.items()]
+    paths = {path: _path(file.fd) for path, file in files.items()}
     host = (*host_cflags(), _headers(), os.uname().machine)
     with contextlib.ExitStack() as stack:
         plans, objects = [], []
         for module in modules:
-            probe: Probe = module.PROBE
+            probe = module.PROBE
             object_key = cache.key("object", probe.source(), *probe.cflags(), *host)
-            objects.append(_Made(stack, object_key, probe.compile))
-            plan_key = cache.key("plan", probe.stem, *exe)
-            plans.append(_Made(stack, plan_key, resolve, module.__name__, process.exe_path, cpu_seconds=30))
+            # on a slow (or emulated) processor it takes a minute and more
+            objects.append(Made(stack, object_key, probe.compile, cpu_seconds=180))
+            plan_key = cache.key("plan", probe.stem, gotrace.__version__, code_stamp(), *identity)
+            plans.append(Made(stack, plan_key, resolve, module, paths, cpu_seconds=30))
         # The plans first: a target that cannot be traced need not wait for the compiler.
-        found = [Plan.from_json(each.json()) for each in plans]
+        with _naming(process, files):
+            found = [Plan.from_json(each.json()) for each in plans]
         return list(zip(found, (bpf.BpfObject.from_json(each.json()) for each in objects), strict=True))
 
 
-def of_executable(process: Process, name: str, make: Callable[[str], Any]) -> Any:
-    """``make(path)`` of a target's executable as JSON, made in a child or taken from the cache under ``name``."""
-    key = cache.key(name, gotrace.__version__, _code_stamp(), *process.identity())
-    with contextlib.ExitStack() as stack:
-        return _Made(stack, key, make, process.exe_path, cpu_seconds=30).json()
+def resolve(module: ProbeModule, paths: dict[str, str]) -> Plan:
+    """The plan of one probe; disassembles, so run it in a child. ``paths`` says where to open each of `Files`."""
+    from gotrace.binary.program import GoProgram, Program
 
-
-class _Made:
-    """Something that takes long to make: from the cache, or from a child that is at work until `json` is called."""
-
-    def __init__(self, stack: contextlib.ExitStack, key: str, make: Callable[..., Any], *args: Any, **limits: int) -> None:
-        self._key = key
-        self._entry = cache.get(key)
-        self._child = None if self._entry else Child(make, *args, **limits)
-        stack.callback(self._abandon)
-
-    def json(self) -> Any:
-        if self._child is not None:
-            child, self._child = self._child, None
-            self._entry = child.result().to_json()
-            cache.put(self._key, self._entry)
-        return self._entry
-
-    def _abandon(self) -> None:
-        if self._child is not None:
-            self._child.abandon()
-
-
-def resolve(module_name: str, path: str) -> Plan:
-    """The plan of one probe for one executable file; disassembles, so run it in a child."""
-    import importlib
-
-    from gotrace.binary.program import GoProgram
-
-    with GoProgram.open(path) as program:
+    probe, libraries = module.PROBE, {path: place for path, place in paths.items() if _is_wanted([module], path)}
+    opened = GoProgram.open(paths[""]) if probe.go else Program.open(paths[""], libraries)
+    with opened as program:
         require_same_arch(program)
-        plan: Plan = importlib.import_module(module_name).plan(program)
-        if not plan.points:
-            reasons = "; ".join(item.reason for item in plan.missing)
-            raise TargetError(f"nothing in this Go program can be probed safely: {reasons}", "`gotrace doctor` has more")
-        return plan
+        plan = module.plan(cast("GoProgram", program))  # a probe that needs no Go makes do with a `Program`
+    if not plan.points and any(bpf.is_uprobe(name) for name in probe.hits):
+        reasons = "; ".join(item.reason for item in plan.missing)
+        what = "this Go program" if probe.go else "this program"
+        raise TargetError(f"nothing in {what} can be probed safely: {reasons}", "`gotrace doctor` shows the details")
+    return plan
 
 
-def require_same_arch(program: GoProgram) -> None:
-    """Raises TargetError for a program of another architecture than this machine's."""
-    host = HOST_ARCH.get(os.uname().machine)
-    if program.arch != host:
-        raise TargetError(
-            f"the target is a Go program for {program.arch}, this machine is {host}",
-            f"run gotrace on a {program.arch} machine",
-        )
+def _is_wanted(modules: Sequence[ProbeModule], path: str) -> bool:
+    """Whether a probe wants this library."""
+    return any(is_library(path, name) for module in modules for name in module.PROBE.libraries)
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[int]:
-    """A descriptor of the target's executable, or of its dynamic linker."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        what = "the target has exited" if path.startswith("/proc/") else f"{path} cannot be read any more"
-        raise TargetError(what, "give a running Go program, or one that stays where it is") from error
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+def _opened(modules: Sequence[ProbeModule], process: Traceable) -> Iterator[Files]:
+    """The target's executable, and what else of it to probe."""
+    with contextlib.ExitStack() as stack:
+        try:
+            exe = os.open(process.exe_path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            gone = process.exe_path.startswith("/proc/")
+            what = "the target has exited" if gone else f"{process.exe_path} can no longer be read"
+            raise TargetError(what, "give a running program, or one that stays where it is") from error
+        stack.callback(os.close, exe)
+        libraries: Files = {}
+        if any(module.PROBE.libraries or module.PROBE.of_starts for module in modules):  # a process may have many mappings
+            libraries = process.open_libraries(functools.partial(_is_wanted, modules))
+        for file in libraries.values():
+            stack.callback(os.close, file.fd)
+        yield {"": OpenFile(exe, 0), **libraries}
 
 
 def _verify(descriptor: int, point: Point) -> None:
@@ -393,15 +583,15 @@ def _verify(descriptor: int, point: Point) -> None:
     if found != point.code:
         raise TargetError(
             f"{point.symbol} at {point.address:#x} holds {found.hex()} instead of {point.code.hex()}",
-            "the executable changed while it was looked at; try again",
+            "the executable changed while it was being read; try again",
         )
 
 
-def _settings(part: Part, process: Target, bias: int, counters: int) -> list[int]:
-    """The words of the probe's settings: from the plan, and from the module's ``settings(process)`` about this host."""
+def _settings(part: LoadedProbe, process: Traceable, bias: int, counters: int) -> list[int]:
+    """The words of the probe's settings: from the plan, and from its module about this host."""
     plan = part.plan
-    config = {**plan.config, **(part.module.settings(process) if hasattr(part.module, "settings") else {})}
-    if "counters" in part.probe.config:
+    config = {**plan.config, **part.module.settings(process)}
+    if part.probe.counters:
         config["counters"] = counters
     unknown = set(config) - set(part.probe.config)
     assert not unknown, unknown
@@ -418,14 +608,3 @@ def _headers() -> str:
             with open(os.path.join(folder, name)) as file:
                 texts.append(file.read())
     return "".join(texts)
-
-
-def _code_stamp() -> str:
-    """Changes whenever the code that makes plans does: a plan of an older gotrace must not be used by a newer one."""
-    from gotrace import binary, probe, probes
-
-    paths = [probe.__file__]
-    for package in (binary, probes):
-        with os.scandir(package.__path__[0]) as files:
-            paths += sorted(file.path for file in files if file.is_file())
-    return ",".join(f"{os.path.basename(path)}:{os.stat(path).st_mtime_ns}" for path in paths)

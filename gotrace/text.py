@@ -20,6 +20,16 @@ class Stream(Protocol):
     def isatty(self) -> bool: ...
 
 
+def place_text(address: int, begin: int, offset: int, path: str) -> str:
+    """An address within a mapping: "FILE+0xOFFSET", the kernel's name for it in brackets, or "anonymous memory"."""
+    return f"{path}+{address - begin + offset:#x}" if path.startswith("/") else path or "anonymous memory"
+
+
+def program_text(exe: str, go_version: str) -> str:
+    """An executable's path, and the Go that built it if it is a Go program."""
+    return f"{printable(exe)}, {go_version}" if go_version else printable(exe)
+
+
 def printable(name: str | bytes) -> str:
     """``name``, which somebody else chose, with everything escaped that could act on a terminal or hide text."""
     if isinstance(name, bytes):
@@ -29,7 +39,7 @@ def printable(name: str | bytes) -> str:
 
 def _escaped(char: str) -> str:
     code = ord(char)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8
         return f"\\x{code - 0xDC00:02x}"
     return ascii(char)[1:-1]  # no codec: it would have to be loaded, and by now that may be forbidden
 
@@ -44,9 +54,21 @@ def bytes_text(size: float) -> str:
     return _scaled(size, _BYTES, "B")
 
 
+def growth_text(size: float | None, least: int) -> str:
+    """By how many bytes something grew; "?" where that is not known. Less than ``least`` cannot be told from nothing."""
+    if size is None:
+        return "?"
+    return f"<{bytes_text(least)}" if abs(size) < least else f"{'-' if size < 0 else '+'}{bytes_text(abs(size))}"
+
+
+def count_text(count: int, noun: str, nouns: str = "") -> str:
+    """A number with its noun: 1 pause, 12,345 pauses; ``nouns`` is the plural where it does not end in "s"."""
+    return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
+
+
 def _scaled(value: float, units: tuple[tuple[int, str], ...], smallest: str) -> str:
     for factor, unit in units:
-        if abs(value) >= factor:
+        if abs(value) >= 0.9995 * factor:  # what is rounded to 1.00 of it, and not to 1000 of the unit below
             scaled = value / factor
             digits = 2 if abs(scaled) < 9.995 else 1 if abs(scaled) < 99.95 else 0
             return f"{scaled:.{digits}f} {unit}"

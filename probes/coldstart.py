@@ -22,15 +22,16 @@ from typing import TYPE_CHECKING, Any
 
 from gotrace.analysis.timeline import C_START
 from gotrace.errors import BinaryError
-from gotrace.kernel.btf import TASK_FIELDS, task_settings
-from gotrace.probe import Kind, Plan, PlanBuilder, Probe
+from gotrace.kernel.btf import QUOTA_FIELDS, TASK_FIELDS, task_settings
+from gotrace.kernel.executable import Executable
+from gotrace.probe import QUOTA, Kind, Plan, PlanBuilder, Probe
 from gotrace.text import bytes_text
 
 if TYPE_CHECKING:
     from gotrace.analysis.coldstart import Decoder
     from gotrace.binary.program import GoProgram
     from gotrace.binary.startup import InitLoop
-    from gotrace.kernel.executable import Executable
+    from gotrace.probe import Traceable
 
 UNTIL = {"": 0, "main": 1, "listen": 2, "first-gc": 3}
 
@@ -48,7 +49,7 @@ PROBE = Probe(
     kinds=(
         # time: the new program is in place; fork_ns is 0 where it was not seen
         Kind("exec", 0x501, (*_BOUNDARY, "enter_ns", "fork_ns")),
-        Kind("exec_wait", 0x502, (*_BOUNDARY, "runnable_ns", "blocked_ns")),
+        Kind("exec_wait", 0x502, (*_BOUNDARY, "runnable_ns", "blocked_ns", "throttled_ns")),
         Kind("cgroup", 0x503, (*_BOUNDARY, "cgroup", "made_ns", "attach_ns")),
         Kind("linker_entry", 0x504, (*_BOUNDARY, "pc")),
         Kind("linker_state", 0x505, (*_BOUNDARY, "pc")),
@@ -68,15 +69,21 @@ PROBE = Probe(
         Kind("gc_end", 0x50F, (*_BOUNDARY, "pause_ns", "heap_bytes")),
         Kind("listen", 0x510, _BOUNDARY),
         Kind("accept", 0x511, _BOUNDARY),
-        Kind("exited", 0x512, (*_BOUNDARY, "status")),  # as wait(2) tells it
+        Kind("exited", 0x512, (*_BOUNDARY, "status")),  # as wait(2) reports it
         Kind("replaced", 0x513, _BOUNDARY),  # another execve
-        Kind("cpu_off", 0x514, (*_BOUNDARY, "state", "pc")),  # pc: where the thread is in user space
-        Kind("cpu_on", 0x515, (*_BOUNDARY, "off_ns", "ready_ns")),
+        # pc: where the thread is in user space; throttled: 1 if a CPU quota keeps it from going on, which it could
+        Kind("cpu_off", 0x514, (*_BOUNDARY, "state", "pc", "throttled")),
+        # throttled_ns: how long a CPU quota kept it from running since ready_ns, when it could go on
+        Kind("cpu_on", 0x515, (*_BOUNDARY, "off_ns", "ready_ns", "throttled_ns")),
+        # after an exec, of the same time; process: tgid | who started it << 32, 0 if that was not seen; then its name, 16
+        # bytes in two words; run_ns names its run: the command's, or what was started by a start of the executable
+        Kind("starter", 0x516, ("process", "run_ns", "name_low", "name_high")),
     ),
     config=(
         *("attached", "target_ino", "target_dev", "starter", "cgroup", "cgroup_level", "pid_ns", "until", "until_ns"),
         *("entry", "init_task_register", "init_index_register", "init_nfns", "heap_live", "work_clock", "page_order"),
         *TASK_FIELDS,
+        *QUOTA_FIELDS,
         *("task_signal", "task_exit_code", "task_nsproxy", "nsproxy_pid_ns", "pid_ns_inum", "signal_live"),
         *("bprm_file", "file_inode", "inode_ino", "inode_sb", "sb_dev"),
         *("cgroup_root", "cgroup_kn", "kn_id", "root_hierarchy"),
@@ -96,12 +103,15 @@ PROBE = Probe(
     ),
     constants={f"UNTIL_{name.upper().replace('-', '_')}": number for name, number in UNTIL.items() if name},
     ring_bytes=16 << 20,
+    parts=(QUOTA,),
     of_starts=True,
+    attached=True,
 )
 
 # setting -> (the kernel's struct, its field)
 _KERNEL_FIELDS = {
     **TASK_FIELDS,
+    **QUOTA_FIELDS,
     "task_signal": ("task_struct", "signal"),
     "task_exit_code": ("task_struct", "exit_code"),
     "task_nsproxy": ("task_struct", "nsproxy"),
@@ -122,8 +132,9 @@ _KERNEL_FIELDS = {
 _PAGE_CACHE = "/sys/kernel/tracing/events/filemap/mm_filemap_add_to_page_cache/format"
 
 
-def settings(target: Executable) -> dict[str, int]:
+def settings(target: Traceable) -> dict[str, int]:
     """Which starts are meant, and where the kernel keeps what is read of them. Raises HostError without BTF."""
+    assert isinstance(target, Executable)
     status = os.stat(target.exe_path)
     return {
         **task_settings(_KERNEL_FIELDS),
@@ -149,16 +160,7 @@ def _page_order() -> int:
     return int(match[1]) if match else 0
 
 
-# struct pt_regs, in words
-_X86_REGISTERS = ["r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi"]
-
-
-def _register(arch: str, name: str) -> int:
-    """Where pt_regs keeps a register, in bytes."""
-    return 8 * (_X86_REGISTERS.index(name) if arch == "amd64" else int(name.removeprefix("x")))
-
-
-def _add_linker(build: PlanBuilder) -> bool:
+def _add_linker(build: PlanBuilder[GoProgram]) -> bool:
     """Whether a dynamic linker loads the program; what cannot be seen of it is said."""
     from gotrace.binary import code
     from gotrace.binary.elf import Elf
@@ -169,7 +171,7 @@ def _add_linker(build: PlanBuilder) -> bool:
         return False
     path = linker_of(program.elf)
     if not path:
-        build.lacks("dynamic linker", f"{program.elf.interpreter} is not to be found from {program.elf.path}")
+        build.lacks("dynamic linker", f"{program.elf.interpreter} cannot be found from {program.elf.path}")
         return False
     with Elf.open(path) as elf:
         if elf.arch != program.arch:
@@ -180,11 +182,11 @@ def _add_linker(build: PlanBuilder) -> bool:
         if len(state) == 1:
             build.add("linker state", "linker_state", lambda: code.calls_of(elf, state.pop(), "_dl_debug_state"), path)
         else:
-            build.lacks("linker state", f"{path} does not name _dl_debug_state")
+            build.lacks("linker state", f"{path} has no symbol _dl_debug_state")
     return True
 
 
-def _add_inits(build: PlanBuilder) -> None:
+def _add_inits(build: PlanBuilder[GoProgram]) -> None:
     from gotrace.binary import startup
 
     found: list[InitLoop] = []
@@ -194,12 +196,13 @@ def _add_inits(build: PlanBuilder) -> None:
         return [found[0].site]
 
     if build.add("package inits", "init_function", loop):
-        build.config["init_task_register"] = _register(build.program.arch, found[0].task)
-        build.config["init_index_register"] = _register(build.program.arch, found[0].index)
+        registers = build.program.elf.isa.register_offset
+        build.config["init_task_register"] = registers(found[0].task)
+        build.config["init_index_register"] = registers(found[0].index)
         build.config["init_nfns"] = found[0].nfns_offset
 
 
-def _add_gc(build: PlanBuilder) -> None:
+def _add_gc(build: PlanBuilder[GoProgram]) -> None:
     from gotrace.binary import code
     from gotrace.binary.globals import find_globals
     from gotrace.binary.moduledata import NEWEST_KNOWN
@@ -210,7 +213,7 @@ def _add_gc(build: PlanBuilder) -> None:
     build.add("GC begin", "gc_begin", lambda: [code.entry_site(program, "runtime.gcBgMarkStartWorkers")])
     build.add("GC end", "gc_end", lambda: [code.entry_site(program, "runtime.prepareFreeWorkbufs")])
     if program.version > NEWEST_KNOWN:
-        build.lacks("heap", f"{program.go_version} is newer than this gotrace, which does not know where its numbers are")
+        build.lacks("heap", f"{program.go_version} is newer than this gotrace, which does not know its struct offsets")
         return
     found = find_globals(program)
     for name, reason in found.missing.items():
@@ -235,8 +238,8 @@ def plan(program: GoProgram) -> Plan:
     entry = code.early_site(program.elf, program.elf.entry, first.name if first else C_START)
     build.config["entry"] = entry.address
     without = [] if _add_linker(build) else list(_LINKER_PROGRAMS)
-    if program.arch == "arm64":
-        without += [name for name in _LINKER_PROGRAMS if name.endswith("_open")]  # openat has taken its place
+    for syscall in program.elf.isa.no_syscalls:
+        without += [name for name in _LINKER_PROGRAMS if name.endswith(f"_{syscall}")]
     build.add("entry", "entry", lambda: [entry])
     try:
         for callee, site in startup.bootstrap_steps(program):
@@ -267,11 +270,12 @@ def _init_functions(program: GoProgram) -> list[tuple[int, str]]:
 def decoder(header: dict[str, Any]) -> Decoder:
     """What turns the events of a session, live or recorded, into starts; ``header`` is `Session.header`'s."""
     from gotrace.analysis.coldstart import Decoder, Until
+    from gotrace.analysis.columns import Kinds
 
     about = header["probes"]["coldstart"]
     segments = about["facts"]["segments"]
     return Decoder(
-        {name: kind["number"] for name, kind in about["kinds"].items()},
+        Kinds.of_probe(header, "coldstart"),
         {int(point["address"], 16): (point["name"], point["symbol"]) for point in about["points"] if not point["file"]},
         {int(address): name for address, name in about["facts"]["functions"].items()},
         Until(**header["coldstart"]["until"]),

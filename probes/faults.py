@@ -1,8 +1,8 @@
 """Page faults one by one, where threads run, and what the kernel moves between memory nodes.
 
 The perf software event ``page_faults`` fires when a fault begins, ``page_faults_min`` or ``_maj`` when it is over: what
-lies between is its service time. ``sched_switch`` tells on which node a thread had its CPU; ``sched_migrate_task`` and
-``mm_migrate_pages`` what is moved. What automatic balancing does with threads is told by ``sched_move_numa`` and
+lies between is its service time. ``sched_switch`` shows on which node a thread had its CPU; ``sched_migrate_task`` and
+``mm_migrate_pages`` what is moved. What automatic balancing does with threads is reported by ``sched_move_numa`` and
 ``sched_swap_numa``, both before it is done, and ``sched_stick_numa``: it could not be done, or there was nowhere to go.
 
 A hinting fault is one that balancing provoked: it makes pages inaccessible for a while to learn who uses them. No
@@ -16,6 +16,7 @@ balancing has been switched off, and in tiered memory those for pages on a slow 
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING
 
 from gotrace.kernel.btf import TASK_FIELDS, task_settings
@@ -23,13 +24,16 @@ from gotrace.probe import TARGET, Kind, Plan, PlanBuilder, Probe
 
 if TYPE_CHECKING:
     from gotrace.binary.program import GoProgram
-    from gotrace.kernel.process import Process
+    from gotrace.kernel.bpf import LoadedObject
+    from gotrace.probe import Traceable
 
 MINOR, MAJOR, HINTING = 0, 1, 2
 
+_BALANCING = ("on_tracepoint__sched_move_numa", "on_tracepoint__sched_swap_numa", "on_tracepoint__sched_stick_numa")
+
 PROBE = Probe(
     stem="faults",
-    summary="page faults with their time and place, and on which memory node threads run",
+    summary="page faults, and the memory nodes that threads run on",
     kinds=(
         # at its end; begin_ns 0 where the beginning was not seen; node: of the CPU; how: MINOR, MAJOR or HINTING
         Kind("fault", 0x601, ("begin_ns", "address", "node", "how", "pc")),
@@ -48,16 +52,13 @@ PROBE = Probe(
         "seen",
         *("on_software_event__page_faults", "on_software_event__page_faults_min", "on_software_event__page_faults_maj"),
         *("on_tracepoint__sched_switch", "on_tracepoint__sched_migrate_task", "on_tracepoint__mm_migrate_pages"),
-        *("on_tracepoint__sched_move_numa", "on_tracepoint__sched_swap_numa", "on_tracepoint__sched_stick_numa"),
+        *_BALANCING,
     ),
+    optional=_BALANCING,  # not in every kernel
     constants={"MINOR": MINOR, "MAJOR": MAJOR, "HINTING": HINTING},
     parts=(TARGET,),
     ring_bytes=16 << 20,
 )
-
-
-# Not in every kernel: a session does without those that it cannot attach.
-OPTIONAL = PROBE.hits[-3:]
 
 # setting -> (the kernel's struct, its field): of kernels with automatic balancing
 _BALANCING_FIELDS = {
@@ -67,7 +68,7 @@ _BALANCING_FIELDS = {
 }
 
 
-def settings(process: Process) -> dict[str, int]:
+def settings(target: Traceable) -> dict[str, int]:
     """Which process is followed, and where the kernel keeps what is read of its tasks. Raises HostError without BTF.
 
     What balancing keeps is read only where it is switched on by now: that costs each fault 0.2 us.
@@ -79,11 +80,23 @@ def settings(process: Process) -> dict[str, int]:
     wanted = {"task_pid", "task_tgid"}
     if numa.balancing() and _BALANCING_FIELDS.keys() <= found.keys():
         wanted |= _BALANCING_FIELDS.keys()
-    return {"tgid": kernel_pid(process.pid), **{name: found[name] for name in wanted}}
+    return {"tgid": kernel_pid(target.pid), **{name: found[name] for name in wanted}}
+
+
+def in_progress(loaded: LoadedObject) -> list[tuple[int, int, int]]:
+    """(thread, first beginning, address) of each fault whose end was not seen.
+
+    One that a signal broke off has no end, but is no longer going on where the thread did not try again.
+    """
+    found = []
+    for key, value in loaded.maps["open_faults"].items():
+        _, address, since_ns = struct.unpack_from("=QQQ", value)
+        found.append((struct.unpack("=I", key)[0], since_ns, address))
+    return found
 
 
 def plan(program: GoProgram) -> Plan:
-    """In the program itself nothing but where it tells its number is probed. Raises BinaryError."""
+    """In the program itself only the place where it reports its number is probed. Raises BinaryError."""
     build = PlanBuilder(program)
     build.add_target()
     return build.plan({})

@@ -10,7 +10,7 @@ Where the probes sit, and why there:
   that are no collections; a collection's start is ``work.pauseStart``.
 * ``prepareFreeWorkbufs``, entry: called once per cycle right after the world runs again, when ``work`` holds exactly
   what GODEBUG=gctrace=1 prints.
-* the last ``gopark`` call of ``bgsweep``: the cycle's sweeping is done.
+* the last call of ``gopark`` in ``bgsweep``, by ``goparkunlock`` where nothing is inlined: the cycle's sweeping is done.
 
 Every probe sits on an instruction the kernel emulates where there is one; see `gotrace.binary.code`.
 """
@@ -29,8 +29,16 @@ if TYPE_CHECKING:
     from gotrace.binary.globals import Globals
     from gotrace.binary.layout import Layout
     from gotrace.binary.program import GoProgram
+    from gotrace.probe import Traceable
 
 FLAG_WORLDSTOP, FLAG_FORCEGC_GOROUTINE, FLAG_ASKED, FLAG_USER_FORCED = 1, 2, 4, 8
+
+# The programs at the end of a restart: each stop ends in one of them.
+RESTARTS = ("restart_end_slot", "restart_end_ret")
+
+# Settings: offsets in gcController, in the order of `gotrace.binary.globals.PACING`, and addresses by their names there.
+_PACING = ("gc_percent", "gc_memory_limit", "gc_heap_minimum", "gc_percent_goal", "gc_mapped_ready")
+_COUNTED = ("returned_eager", "scavenge_assist", "limiter_cycle")
 
 PROBE = Probe(
     stem="gc",
@@ -44,6 +52,11 @@ PROBE = Probe(
         Kind("cycle_heap", 0x104, ("cycle", "start_bytes", "end_bytes", "live_bytes", "goal_bytes")),
         Kind("cycle_work", 0x105, ("cycle", "pause_ns", "assist_ns", "maxprocs")),
         Kind("sweep_end", 0x106, ("cycle",)),
+        # gcController's when the cycle has ended: the percentage has 32 bits, and the goal is what it gives the next cycle
+        Kind("cycle_pacing", 0x107, ("cycle", "gc_percent", "memory_limit", "heap_minimum", "percent_goal")),
+        # what counts towards the limit; of the process so far: what allocations returned to the kernel, how long that took
+        # them, and the last cycle in which the limiter of the collector's CPU time came on
+        Kind("cycle_limit", 0x108, ("cycle", "counted", "returned", "scavenge_assist_ns", "limiter_cycle")),
     ),
     config=(
         "work_cycles",
@@ -52,6 +65,9 @@ PROBE = Probe(
         "gc_controller",
         "gc_last_heap_goal",
         "gc_assist_time",
+        "has_pacing",
+        *_PACING,
+        *_COUNTED,
         "has_goid",
         "g_m",
         "m_curg",
@@ -67,6 +83,7 @@ PROBE = Probe(
         *("stop_begin", "stop_recorded", "restart_begin", "restart_end_slot"),
         *("restart_end_ret", "cycle_end", "sweep_end"),
     ),
+    books=True,
     constants={
         "FLAG_WORLDSTOP": FLAG_WORLDSTOP,
         "FLAG_FORCEGC_GOROUTINE": FLAG_FORCEGC_GOROUTINE,
@@ -85,12 +102,12 @@ PROBE = Probe(
 )
 
 
-def _add_goroutine(build: PlanBuilder, layout: Layout) -> None:
+def _add_goroutine(build: PlanBuilder[GoProgram], layout: Layout) -> None:
     """Who stopped the world: offsets in g and m, and the goroutine that only ever starts periodic collections."""
     fields = {"g_m": ("g", "m"), "m_curg": ("m", "curg"), "g_goid": ("g", "goid"), "g_startpc": ("g", "startpc")}
     unknown = [name for struct, name in fields.values() if not layout.has(f"runtime.{struct}", name)]
     if unknown:
-        build.lacks("goid", f"the place of {', '.join(unknown)} in {build.program.go_version} is not known")
+        build.lacks("goid", f"the offset of {', '.join(unknown)} in {build.program.go_version} is unknown")
         return
     for setting, (struct, name) in fields.items():
         build.config[setting] = layout.offset(f"runtime.{struct}", name)
@@ -100,7 +117,7 @@ def _add_goroutine(build: PlanBuilder, layout: Layout) -> None:
         build.config["forcegc_pc"] = helper.entry
 
 
-def _add_cycle(build: PlanBuilder, found: Globals) -> None:
+def _add_cycle(build: PlanBuilder[GoProgram], found: Globals) -> None:
     """The summary of each cycle, from the runtime's globals."""
     from gotrace.binary import code
 
@@ -115,8 +132,21 @@ def _add_cycle(build: PlanBuilder, found: Globals) -> None:
             build.config["gc_controller"] = found.gc_controller
             build.config["gc_last_heap_goal"] = found.gc_last_heap_goal
             build.config["gc_assist_time"] = found.gc_assist_time
+            if found.gc_pacing:
+                build.config |= dict(zip(_PACING, found.gc_pacing, strict=True)) | {"has_pacing": 1}
+        for name in _COUNTED:
+            if (address := getattr(found, name)) is not None:
+                build.config[name] = address
         build.add("cycle", "cycle_end", lambda: [code.entry_site(build.program, "runtime.prepareFreeWorkbufs")])
-        build.add("sweep", "sweep_end", lambda: code.call_sites(build.program, "runtime.bgsweep", "runtime.gopark")[-1:])
+        build.add("sweep", "sweep_end", lambda: _parks(build.program)[-1:])
+
+
+def _parks(program: GoProgram) -> list[Site]:
+    """Where bgsweep goes to sleep: at its begin, and when every span has been swept."""
+    from gotrace.binary import code
+
+    found = [code.call_sites(program, "runtime.bgsweep", callee) for callee in ("runtime.gopark", "runtime.goparkunlock")]
+    return next((sites for sites in found if sites), [])
 
 
 def decoder(header: dict[str, Any], text: Callable[[int, int], str]) -> GcDecoder:
@@ -124,12 +154,12 @@ def decoder(header: dict[str, Any], text: Callable[[int, int], str]) -> GcDecode
 
     ``header`` is `Session.header`'s; ``text(address, length)`` gives what stands in the executable at a run-time address.
     """
+    from gotrace.analysis.columns import Kinds
     from gotrace.analysis.pauses import GcDecoder, WireFormat
 
-    about = header["probes"]["gc"]
-    facts = about["facts"]
+    facts = header["probes"]["gc"]["facts"]
     wire = WireFormat(
-        **{name: kind["number"] for name, kind in about["kinds"].items()},
+        Kinds.of_probe(header, "gc"),
         worldstop=FLAG_WORLDSTOP,
         forcegc_goroutine=FLAG_FORCEGC_GOROUTINE,
         asked=FLAG_ASKED,
@@ -146,10 +176,15 @@ def decoder(header: dict[str, Any], text: Callable[[int, int], str]) -> GcDecode
     )
 
 
+def settings(_: Traceable) -> dict[str, int]:
+    """None: all that the C text has to know is in the executable."""
+    return {}
+
+
 START, STOP = "runtime.startTheWorldWithSema", "runtime.stopTheWorldWithSema"
 
 
-def _add_stops(build: PlanBuilder, layout: Layout) -> None:
+def _add_stops(build: PlanBuilder[GoProgram], layout: Layout) -> None:
     """Stops and restarts: what a stop leaves for its restart comes first, so that it is never missed by itself."""
     from gotrace.binary import code
 
@@ -165,13 +200,13 @@ def _add_stops(build: PlanBuilder, layout: Layout) -> None:
                 build.lacks("stopping of some stops", f"{STOP} may have been inlined by the compiler (PGO)")
         build.add("restart begin", "restart_begin", lambda: [code.entry_site(program, START)])
     else:
-        build.lacks("stopping", "Go 1.21 and older keep no time at which the world had stopped: pauses have a total only")
+        build.lacks("stopping", "Go 1.21 and older do not record when the world had stopped: pauses have only a total")
         if program.version < (1, 21):
             if layout.has("runtime.m", "preemptoff"):
                 build.config["reason_is_string"] = 1
                 build.config["m_preemptoff"] = layout.offset("runtime.m", "preemptoff")
             else:
-                build.lacks("reason", "the reason's place is not known in this Go version")
+                build.lacks("reason", "the offset of the reason is unknown in this Go version")
         if build.config.get("g_m") or program.version >= (1, 21):
             build.add("stop begin", "stop_begin", lambda: [code.entry_site(program, STOP)])
         if inlined:
@@ -201,6 +236,8 @@ def plan(program: GoProgram) -> Plan:
     from gotrace.binary.globals import find_globals
     from gotrace.binary.layout import layout_of, stw_reasons
     from gotrace.binary.moduledata import NEWEST_KNOWN
+    from gotrace.binary.scheduler import find_scheduler
+    from gotrace.errors import BinaryError
 
     build = PlanBuilder(program)
     version = program.version
@@ -209,12 +246,12 @@ def plan(program: GoProgram) -> Plan:
     # In this order they are attached: a cycle is never seen without its pauses.
     _add_stops(build, layout)
     if version <= NEWEST_KNOWN:
-        _add_cycle(build, find_globals(program))
+        _add_cycle(build, find_globals(program, pacing=True))
     else:
         # A stop's numbers prove themselves (times that fit together), the fields of a cycle's summary do not.
-        build.lacks("cycle", f"{program.go_version} is newer than this gotrace, which does not know where its numbers are")
+        build.lacks("cycle", f"{program.go_version} is newer than this gotrace, which does not know its struct offsets")
     reasons = {str(number): words for number, words in stw_reasons(program).items()}
-    addresses = ("work_cycles", "work_user_forced", "gc_controller", "forcegc_pc")
+    addresses = ("work_cycles", "work_user_forced", "gc_controller", "forcegc_pc", *_COUNTED)
     facts = {
         "reasons": reasons,
         "knows_forced": "work_user_forced" in build.config,
@@ -222,4 +259,8 @@ def plan(program: GoProgram) -> Plan:
         "has_worldstop": version >= (1, 22),
         "clock": "the runtime's own" if version >= (1, 22) else "the runtime's own for collections, the probe's for others",
     }
+    try:
+        facts["books"] = find_scheduler(program).to_json()
+    except BinaryError as error:
+        build.lacks("what has not ended", error.message)
     return build.plan(facts, addresses)

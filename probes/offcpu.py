@@ -1,22 +1,23 @@
 """Where a Go program's threads leave the CPU, and for how long: every time, with the stacks.
 
-The tracepoint ``sched_switch`` tells both ends. Waiting for a CPU counts too: the thread's state tells it from sleeping.
+The tracepoint ``sched_switch`` reports both ends. Waiting for a CPU counts too: the thread's state distinguishes it from
+sleeping.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gotrace.kernel.btf import TASK_FIELDS, task_settings
+from gotrace.kernel.btf import TASK_FIELDS, stack_settings, task_settings
 from gotrace.probe import STACK_CONFIG, STACKS, TARGET, Kind, Probe, stack_kind
 from gotrace.probes import profile
 
 if TYPE_CHECKING:
-    from gotrace.kernel.process import Process
+    from gotrace.probe import Traceable
 
 PROBE = Probe(
     stem="offcpu",
-    summary="stacks of threads that leave the CPU, and how long they are off it",
+    summary="stacks of threads that leave the CPU, and for how long",
     kinds=(
         # at the end; state: include/linux/sched.h, 0 for a thread that waited for a CPU all the time
         Kind("off_cpu_stack", 0x401, ("off_ns", "stack", "kernel_stack", "state")),
@@ -30,11 +31,11 @@ PROBE = Probe(
 )
 
 
-def settings(process: Process) -> dict[str, int]:
+def settings(target: Traceable) -> dict[str, int]:
     """Which process is followed, and where the kernel keeps what is read of its tasks. Raises HostError without BTF."""
     from gotrace.kernel.host import kernel_pid
 
-    return {**task_settings(TASK_FIELDS), "tgid": kernel_pid(process.pid)}
+    return {**task_settings(TASK_FIELDS), **stack_settings(), "tgid": kernel_pid(target.pid)}
 
 
 plan = profile.plan  # in the program itself there is nothing else to probe

@@ -1,8 +1,8 @@
 """Where a Go program's threads spend their time on a CPU: stacks, sampled.
 
-Every so often each CPU is looked at, and the stacks of the target's threads are taken: that of the program by frame records
-(``ebpf/stack.bpf.h``), and where the thread is in the kernel that of the kernel. How often, the perf software event
-``cpu_clock`` tells, or another event that was asked for. The entry of ``startTheWorldWithSema`` tells which process is
+At regular intervals each CPU is sampled, and the stacks of the target's threads are taken: the program's by frame
+records (``ebpf/stack.bpf.h``), and the kernel's where the thread is in the kernel. The perf software event ``cpu_clock``,
+or another event that was requested, sets the pace. The entry of ``startTheWorldWithSema`` shows which process is
 meant where gotrace itself runs in a container.
 """
 
@@ -14,11 +14,11 @@ from gotrace.probe import STACK_ADDRESSES, STACK_CONFIG, STACKS, TARGET, Kind, P
 
 if TYPE_CHECKING:
     from gotrace.binary.program import GoProgram
-    from gotrace.kernel.process import Process
+    from gotrace.probe import Traceable
 
 PROBE = Probe(
     stem="profile",
-    summary="stacks of threads that are on a CPU, sampled",
+    summary="sampled stacks of threads that are on a CPU",
     kinds=(
         # period_ns: how much time on a CPU the sample stands for; if another event is sampled, how many of these
         Kind("sample", 0x301, ("period_ns", "stack", "kernel_stack")),
@@ -27,16 +27,18 @@ PROBE = Probe(
     config=("tgid", *STACK_CONFIG),
     hits=("seen", "on_sample"),
     parts=(STACKS, TARGET),
+    samples=("on_sample",),
     kernel_hit_ns=3000.0,
     ring_bytes=8 << 20,
 )
 
 
-def settings(process: Process) -> dict[str, int]:
+def settings(target: Traceable) -> dict[str, int]:
     """Which process is sampled."""
+    from gotrace.kernel.btf import stack_settings
     from gotrace.kernel.host import kernel_pid
 
-    return {"tgid": kernel_pid(process.pid)}
+    return {**stack_settings(), "tgid": kernel_pid(target.pid)}
 
 
 def plan(program: GoProgram) -> Plan:

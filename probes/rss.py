@@ -14,7 +14,7 @@ from gotrace.probe import Kind, Plan, PlanBuilder, Probe
 
 if TYPE_CHECKING:
     from gotrace.binary.program import GoProgram
-    from gotrace.kernel.process import Process
+    from gotrace.probe import Traceable
 
 PROBE = Probe(
     stem="rss",
@@ -28,7 +28,7 @@ PROBE = Probe(
 )
 
 
-def settings(process: Process) -> dict[str, int]:
+def settings(target: Traceable) -> dict[str, int]:
     """Where this kernel keeps the counters. Raises HostError without BTF."""
     fields = (
         ("task_struct", "mm"),
@@ -39,7 +39,9 @@ def settings(process: Process) -> dict[str, int]:
     )
     mm, rss, size, count, older = field_offsets(fields)
     if mm is None or rss is None or size is None or count is None:
-        raise HostError("this kernel does not tell where its counters are (BTF)", "use one with CONFIG_DEBUG_INFO_BTF")
+        raise HostError(
+            "this kernel has no type information for its memory counters (BTF)", "use one with CONFIG_DEBUG_INFO_BTF"
+        )
     if older is not None:  # before 6.2: plain words
         size, count = 8, older
     return {"task_mm": mm, "mm_rss": rss, "counter_size": size, "counter_count": count}

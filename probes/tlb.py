@@ -8,7 +8,7 @@ phase of the collector becomes the next:
 * ``gcAssistAlloc1`` and ``gcDrain``, entry and every RET: a thread marks, in an assist or as a worker. Both run on the
   thread's own stack, where the scheduler of goroutines does not interrupt them.
 
-``tlb_flush`` (x86) tells of flushes of the TLB, ``mm_collapse_huge_page`` of pages that became huge ones.
+``tlb_flush`` (x86) reports flushes of the TLB, ``mm_collapse_huge_page`` of pages that became huge ones.
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ from gotrace.probes.gc import STOP, restart_end
 
 if TYPE_CHECKING:
     from gotrace.binary.program import GoProgram
-    from gotrace.kernel.process import Process
+    from gotrace.probe import Traceable
 
-COUNTERS = 8  # at once
 WORK_PROGRAM, WORK_ASSIST, WORK_WORKER = 0, 1, 2
 
 PROBE = Probe(
     stem="tlb",
-    summary="what the processor's counters count, by what the target's threads do",
+    summary="hardware event counts, by what the target's threads do",
     kinds=(
         # at its end; ran_ns: on this CPU between the two; work: 1 in an assist, 2 as a mark worker
         Kind("stretch", 0x801, ("begin_ns", "ran_ns", "work")),
@@ -48,23 +47,24 @@ PROBE = Probe(
         *("on_tracepoint__tlb_flush", "on_tracepoint__mm_collapse_huge_page"),
     ),
     constants={
-        "COUNTERS": COUNTERS,
         "WORK_PROGRAM": WORK_PROGRAM,
         "WORK_ASSIST": WORK_ASSIST,
         "WORK_WORKER": WORK_WORKER,
     },
     parts=(TARGET,),
+    ticks=("on_software_event__cpu_clock",),
+    counters=8,
     kernel_hit_ns=500.0,
     ring_bytes=16 << 20,
 )
 
 
-def settings(process: Process) -> dict[str, int]:
+def settings(target: Traceable) -> dict[str, int]:
     """Which process is followed, and where the kernel keeps what is read of its tasks. Raises HostError without BTF."""
     from gotrace.kernel.host import kernel_pid
 
     found = task_settings({**TASK_FIELDS, "task_mm": ("task_struct", "mm")})
-    return {name: value for name, value in found.items() if name in PROBE.config} | {"tgid": kernel_pid(process.pid)}
+    return {name: value for name, value in found.items() if name in PROBE.config} | {"tgid": kernel_pid(target.pid)}
 
 
 def plan(program: GoProgram) -> Plan:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -18,10 +19,13 @@ from typing import Any
 
 import pytest
 
+import forked
 import targets
 from gotrace.kernel import bpf, pmu
 
-GOTRACE = [sys.executable, "-m", "gotrace.cli"]
+GOTRACE = forked.COMMAND
+# How long a command may take. In the emulated machine the first to use a probe compiles it, for a minute and more.
+PATIENCE_S = 400 if targets.EMULATED else 120
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -51,6 +55,15 @@ def _bpf_feature(request: pytest.FixtureRequest) -> None:
         pytest.skip(reason)
 
 
+@pytest.fixture(autouse=True)
+def _commands_fork(request: pytest.FixtureRequest) -> Iterator[None]:
+    """See `forked`: where several tests run at once. Alone, or marked ``started``, a test starts gotrace as users do."""
+    forks = targets.EMULATED or "PYTEST_XDIST_WORKER" in os.environ
+    starts = request.node.get_closest_marker("started") is not None and not targets.EMULATED
+    with forked.commands() if forks and not starts else contextlib.nullcontext():
+        yield
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _hooks_stay_on() -> Iterator[None]:
     """Under QEMU, keep whatever our programs are attached to switched on: the first attachment may miss everything.
@@ -76,6 +89,35 @@ def _hooks_stay_on() -> Iterator[None]:
         os.close(fd)
 
 
+@contextlib.contextmanager
+def cpu_quota(quota_us: int, period_us: int) -> Iterator[tuple[Path, Path]]:
+    """A cgroup with a quota; yields the file that a process joins it by, and its cpu.stat.
+
+    Of version 2 or 1, whichever has the controller.
+    """
+    name = f"gotrace-test-{os.getpid()}"
+    root = Path("/sys/fs/cgroup")
+    if (root / "cgroup.controllers").exists():
+        (root / "cgroup.subtree_control").write_text("+cpu")
+        folder = root / name
+        folder.mkdir()
+        (folder / "cpu.max").write_text(f"{quota_us} {period_us}")
+    else:
+        folder = root / "cpu" / name
+        folder.mkdir()
+        (folder / "cpu.cfs_period_us").write_text(str(period_us))
+        (folder / "cpu.cfs_quota_us").write_text(str(quota_us))
+    try:
+        yield folder / "cgroup.procs", folder / "cpu.stat"
+    finally:
+        (folder.parent / "cgroup.procs").write_text(str(os.getpid()))
+        for _ in range(100):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+                break
+            time.sleep(0.05)
+
+
 @dataclass(frozen=True)
 class Load:
     """How much a test asks of its target. In the emulated machine less: there all that runs is many times slower."""
@@ -84,6 +126,8 @@ class Load:
     growth: int = 100  # GOGC
     rounds: int = 25
     floods: int = 3
+    events: int = 2_000_000
+    ring_bytes: int = 64 << 20
 
     def collect(self) -> list[str]:
         """What makes the program gcload do it."""
@@ -93,7 +137,11 @@ class Load:
 @pytest.fixture(scope="session")
 def load() -> Load:
     # 256 pauses are all that MemStats remembers
-    return Load(collections=300, growth=40, rounds=6, floods=2) if targets.EMULATED else Load()
+    return (
+        Load(collections=300, growth=40, rounds=6, floods=2, events=250_000, ring_bytes=8 << 20)
+        if targets.EMULATED
+        else Load()
+    )
 
 
 @dataclass
@@ -123,6 +171,41 @@ class Target:
         assert self.process.stdin is not None
         self.process.stdin.close()
         return self.process.wait(30)
+
+
+class Others:
+    """What others than this process and its children have used of the CPUs, by the kernel's own accounts.
+
+    Others are processes, and whoever the hypervisor gave the CPUs to. A test about who had the CPUs carries it as its
+    control: what they took may look like what it planted.
+    """
+
+    def __init__(self) -> None:
+        self._busy, self._own, self._at = self._read()
+
+    @staticmethod
+    def _read() -> tuple[float, float, float]:
+        with open("/proc/stat") as file:
+            user, nice, system, _, _, irq, softirq, stolen, *_ = map(int, file.readline().split()[1:])
+        own = sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        busy = (user + nice + system + irq + softirq + stolen) / os.sysconf("SC_CLK_TCK")
+        return busy, own, time.monotonic()
+
+    def share(self) -> float:
+        """Of all CPU time since this was made, 0 to 1. Only children that were waited for count as ours."""
+        busy, own, at = self._read()
+        used = (busy - self._busy) - (own - self._own)
+        return max(0.0, used / ((at - self._at) * (os.cpu_count() or 1)))
+
+    @classmethod
+    def wait_quiet(cls, seconds: float = 60) -> None:
+        """Until others leave nine tenths of the CPUs alone for a second, or it is late."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            others = cls()
+            time.sleep(1)
+            if others.share() < 0.1:
+                return
 
 
 @pytest.fixture
@@ -211,7 +294,7 @@ def gotrace() -> Callable[..., subprocess.CompletedProcess[str]]:
     """gotrace(*arguments) -> the finished command; no traceback may have reached the user."""
 
     def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run([*GOTRACE, *arguments], capture_output=True, text=True, timeout=120, **options)
+        done = subprocess.run([*GOTRACE, *arguments], capture_output=True, text=True, timeout=PATIENCE_S, **options)
         assert "Traceback" not in done.stderr + done.stdout, done.stderr
         return done
 
@@ -221,10 +304,11 @@ def gotrace() -> Callable[..., subprocess.CompletedProcess[str]]:
 # Another user may not be able to read this checkout or its interpreter: import first, become nobody then.
 _AS_NOBODY = """
 import os, sys
-from gotrace import session, text
-from gotrace.cli import doctor, gc, main
-from gotrace.kernel import compiler, host
-from gotrace.probes import gc as probe
+from gotrace.cli import main
+from gotrace.cli.text import gc
+from gotrace.late import keep_the_rest
+main.group.get_command(None, sys.argv[1])
+keep_the_rest("gotrace")
 os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
 main.main(sys.argv[1:])
 """

@@ -38,6 +38,16 @@ FLAVOURS: dict[str, tuple[list[str], bool]] = {
     "pgo": (["-pgo=PROFILE"], False),
     "nosections": (_LINK, False),
 }
+# Of these only some programs are built: with GOEXPERIMENT, and those that are no programs for gotrace.
+OTHERS: dict[str, tuple[list[str], bool]] = {
+    "experiment": ([], False),
+    "c-shared": (["-buildmode=c-shared"], True),
+    "plugin": (["-buildmode=plugin", *_LINK], True),
+}
+# what a release has another way by itself
+EXPERIMENTS = {"1.25.5": "greenteagc", "1.27.3": "nogreenteagc"}
+C = "c"  # no flavour of Go's: one file of C, by the C compiler
+_C_FLAGS = ["-O2", "-pthread"]
 
 # They reach into the runtime, which Go 1.23 and later link only when asked to.
 _UNCHECKED = ("periodic",)
@@ -54,8 +64,11 @@ def _obtainable(version: str) -> bool:
     return "VERSION_CODENAME=bookworm" in Path("/etc/os-release").read_text()
 
 
+# Of which the emulated machine runs programs, where each release takes minutes: `make test-arm64 ALL=1` is all of them.
+# Where their instructions and numbers are is held against the toolchain's own words for every release on any machine.
+MACHINE = RELEASES if os.environ.get("GOTRACE_ALL_RELEASES") == "1" else ("1.19.8", "1.22.10", NEWEST)
 # the releases whose toolchain can be had on this system
-MATRIX = tuple(version for version in RELEASES if _obtainable(version))
+MATRIX = tuple(version for version in (MACHINE if EMULATED else RELEASES) if _obtainable(version))
 
 
 @functools.cache
@@ -78,7 +91,7 @@ def environment(version: str, arch: str = HOST_ARCH, cgo: bool = False) -> dict[
         "GOFLAGS": "-mod=mod",
         "GOARCH": arch,
         "CGO_ENABLED": "1" if cgo else "0",
-        "CC": "gcc" if arch == HOST_ARCH else CROSS_CC[arch],
+        "CC": "gcc" if arch == HOST_ARCH else CROSS_CC.get(arch, ""),
         # one build cache entry for every machine
         "GOAMD64": "v1",
     }
@@ -94,7 +107,7 @@ def go_tool(*arguments: str | Path, text: str = "") -> list[str]:
 
 def build(program: str, version: str = NEWEST, flavour: str = "stripped", arch: str = HOST_ARCH) -> Path:
     """The executable of tests/testdata/src/PROGRAM, built once per content, release, flavour and architecture."""
-    arguments, cgo = FLAVOURS[flavour]
+    arguments, cgo = {**FLAVOURS, **OTHERS}[flavour] if flavour != C else (_C_FLAGS, True)
     if program in _UNCHECKED and int(version.split(".")[1]) >= 23:
         linker = [word.removeprefix("-ldflags=") for word in arguments if word.startswith("-ldflags=")]
         arguments = [word for word in arguments if not word.startswith("-ldflags=")]
@@ -115,16 +128,27 @@ def build(program: str, version: str = NEWEST, flavour: str = "stripped", arch: 
         if flavour == "pgo":
             arguments = [f"-pgo={profile(version)}"]
         unfinished = folder / "unfinished"
+        env = environment(version, arch, cgo)
+        if flavour == "experiment":
+            env["GOEXPERIMENT"] = EXPERIMENTS[version]
         command = [str(go(version)), "build", "-o", str(unfinished), *arguments, "."]
-        done = subprocess.run(
-            command, cwd=SOURCES / program, env=environment(version, arch, cgo), capture_output=True, text=True
-        )
+        if flavour == C:
+            command = [env["CC"], "-o", str(unfinished), *arguments, f"{program}.c", "-ldl"]
+        done = subprocess.run(command, cwd=SOURCES / program, env=env, capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)} for Go {version}:\n{done.stderr}")
         if flavour == "nosections":
             _forget_sections(unfinished)
         unfinished.rename(out)
     return out
+
+
+def esbuild(version: str, arch: str = HOST_ARCH) -> Path:
+    """esbuild of npm, which is stripped; since 0.27 without build information, too."""
+    package = f"@esbuild/linux-{'x64' if arch == 'amd64' else arch}@{version}"
+    command = [ROOT / "scripts" / "npm-package", package]
+    folder = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+    return Path(folder) / "bin" / "esbuild"
 
 
 def prebuild(wanted: Iterable[tuple[str, str, str, str]]) -> None:
@@ -177,14 +201,20 @@ EVERYWHERE_STARTS = (*((version, "stripped") for version in MATRIX), (NEWEST, "p
 
 
 def everywhere(arch: str) -> list[tuple[str, str, str, str]]:
-    """What the tests marked `everywhere` run, as (program, version, flavour, architecture)."""
-    programs = ("gcload", "nongc", "periodic", "stacks", "burner")
-    wanted = [(program, version, "stripped") for version in MATRIX for program in programs]
-    wanted += [(program, NEWEST, "stripped") for program in ("lifecycle", "flood", "crasher")]
-    wanted += [("planted", version, "stripped") for version in (MATRIX[0], "1.22.10", NEWEST)]
+    """What the tests marked `everywhere` run in the emulated machine, as (program, version, flavour, architecture)."""
+    programs = ("gcload", "nongc", "periodic", "stacks", "burner", "shapes", "starter")
+    releases = [version for version in MATRIX if version in MACHINE]
+    wanted = [(program, version, "stripped") for version in releases for program in programs]
+    wanted += [(program, NEWEST, "stripped") for program in ("lifecycle", "flood", "crasher", "unserved")]
+    wanted += [
+        (program, version, "stripped")
+        for program in ("planted", "execer", "wedge", "waiters", "hoarder", "scheduled")
+        for version in (MATRIX[0], "1.22.10", NEWEST)
+    ]
     wanted += [("gcload", version, flavour) for version, flavour in EVERYWHERE_FLAVOURS if version in MATRIX]
-    wanted += [("shapes", version, "stripped") for version in MATRIX]
-    wanted += [("starter", version, flavour) for version, flavour in EVERYWHERE_STARTS]
+    wanted.append(("calls", NEWEST, C))
+    wanted += [("callback", version, "cgo-external") for version in ("1.22.10", NEWEST) if version in MATRIX]
+    wanted += [("starter", NEWEST, "pie-stripped"), ("starter", NEWEST, "cgo-external"), ("execer", NEWEST, "pie-stripped")]
     return [(*one, arch) for one in wanted]
 
 

@@ -4,11 +4,14 @@
  * architecture #if: to port, give the registers as the kernel lays them out for uprobe programs, then the argument
  * registers in order, the result register, the g register, SP, the frame pointer, and the return address as long as the
  * function has no frame record of its own: at its entry, at its RET, and anywhere in a leaf function. Sub-word arguments
- * leave garbage in the upper bits of their register: mask them. Then the instruction that makes a system call.
+ * leave garbage in the upper bits of their register: mask them. Then the arguments of C functions, and the instruction
+ * that makes a system call.
  *
  * For stacks: GO_UNRECORDED_CALLER is where the current function returns to if it has no frame record (yet, or any more),
  * with NO_RECORD if the registers prove that it has none; otherwise it counts only where the function table tells the same.
- * GO_RECORDS_END_AT_SYSTEMSTACK says that the kernel's walk may end where a goroutine changes to the thread's stack.
+ * GO_RECORDS_END_AT_SYSTEMSTACK and GO_RECORDS_END_AT_ASMCGOCALL say that the records may end where a goroutine changes
+ * to the thread's stack.
+ * GO_SAVED_CALLER is the return address of a function that called runtime.morestack, from what the goroutine has saved.
  */
 #ifndef GOTRACE_GOABI_H
 #define GOTRACE_GOABI_H
@@ -37,12 +40,20 @@ struct pt_regs {
 #define GO_PC(ctx) ((ctx)->ip)
 #define GO_CALLER(ctx) read_user((ctx)->sp)
 
+#define C_ARG0(ctx) ((ctx)->di)
+#define C_ARG1(ctx) ((ctx)->si)
+#define C_ARG2(ctx) ((ctx)->dx)
+#define C_ARG3(ctx) ((ctx)->cx)
+
 /* SP is at the return address, or below it at the caller's frame pointer that was just pushed. */
 #define GO_UNRECORDED_CALLER(regs)                                                                                         \
 	({                                                                                                                 \
 		__u64 _sp = USER_WORD(regs, GO_SP), _fp = USER_WORD(regs, GO_FP), _top = user_word(_sp);                   \
 		_sp == _fp ? 0 : _top == _fp ? user_word(_sp + 8) | NO_RECORD : _top;                                      \
 	})
+
+/* The word that a goroutine has saved for it, SP, is where the return address stands. */
+#define GO_SAVED_CALLER(saved) user_word(saved)
 
 #define SYSCALL_INSTRUCTION 0x050f
 #define SYSCALL_BYTES 2
@@ -66,10 +77,18 @@ struct pt_regs {
 #define GO_PC(ctx) ((ctx)->pc)
 #define GO_CALLER(ctx) ((ctx)->regs[30])
 
+#define C_ARG0(ctx) ((ctx)->regs[0])
+#define C_ARG1(ctx) ((ctx)->regs[1])
+#define C_ARG2(ctx) ((ctx)->regs[2])
+#define C_ARG3(ctx) ((ctx)->regs[3])
+
 /* A record is right below SP: the function's own, or in a function that never moves SP its caller's. */
 #define GO_UNRECORDED_CALLER(regs)                                                                                         \
 	(USER_WORD(regs, GO_CALLER) | (USER_WORD(regs, GO_FP) == USER_WORD(regs, GO_SP) - 8 ? 0 : NO_RECORD))
 #define GO_RECORDS_END_AT_SYSTEMSTACK
+#define GO_RECORDS_END_AT_ASMCGOCALL
+/* The word that a goroutine has saved for it is LR. */
+#define GO_SAVED_CALLER(saved) (saved)
 
 #define SYSCALL_INSTRUCTION 0xd4000001
 #define SYSCALL_BYTES 4

@@ -1,11 +1,11 @@
 """Why a stop-the-world took its time: every nanosecond of it is put into one class, by evidence.
 
-At any moment of a stop the world waits for one thread, its owner: while Ps are being stopped the thread that carries the P
-which stops last (a P may change threads meanwhile), from then on the thread that asked for the stop. What the owner was
-doing is known without sampling, from four signals: whether it was on a CPU, in which state it left it and whether its
-cgroup was throttled then, whether a page fault was open, and whether the preemption signal was pending (the thread is
-inside the kernel: in a system call, or interrupted) or delivered without effect (code that cannot be preempted). What no
-evidence decides is `UNKNOWN`.
+At any moment of a stop the world waits for one thread, its owner: while Ps are being stopped, the thread that carries the
+P that stops last (a P may change threads); from then on, the thread that asked for the stop. What the owner was doing is
+known without sampling, from four signals: whether it was on a CPU, in which state it left it and whether its cgroup was
+throttled then, whether a page fault was open, and whether the preemption signal was pending (the thread is inside the
+kernel: in a system call, or interrupted) or delivered without effect (non-preemptible code). Time that no evidence
+decides is `UNKNOWN`.
 
 Times are CLOCK_MONOTONIC nanoseconds.
 """
@@ -13,16 +13,17 @@ Times are CLOCK_MONOTONIC nanoseconds.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from gotrace.analysis.columns import Array, Kinds, rows, text_of
 from gotrace.analysis.pauses import UNKNOWN as NOT_KNOWN
-from gotrace.analysis.pauses import Array, rows
 from gotrace.analysis.stacks import Frame, StackTable
-from gotrace.text import duration_text
+from gotrace.text import count_text, duration_text
 
 # The classes. HANDSHAKE is what every stop takes: sending a signal, its arrival, a thread's waking up; WORK is what the
 # stop is for.
@@ -46,6 +47,7 @@ _SAME_NS = 1_000_000
 _FORGOTTEN_NS = 10_000_000_000
 
 NO_P = (1 << 64) - 1
+_REQUEST = ("runtime.stopTheWorld", "runtime.systemstack")  # what a goroutine runs to stop the world
 SIGNAL_FRAMES = ("runtime.sigtramp", "runtime.sigtrampgo", "runtime.sighandler", "runtime.sigreturn__sigaction")
 # task states at sched_switch: include/linux/sched.h
 _SLEEPING = 0x3
@@ -54,23 +56,15 @@ _HELD = {0x8000: FROZEN, 8: TRACED, 4: STOPPED}
 
 @dataclass(frozen=True)
 class TailFormat:
-    """The numbers that the probe's declaration gives to its kinds and flags."""
+    """The probe's kinds, and the numbers of its flags."""
 
-    stop_asked: int
-    p_stopped: int
-    restart_done: int
-    off_cpu: int
-    preempt_signal: int
-    faults: int
-    stack: int
-    task: int
-    ran: int
+    kinds: Kinds
     handed_off: int
     off_throttled: int
     wake_throttled: int
     off_in_fault: int
     fault_major: int
-    fault_interrupted: int
+    signal_blocked: int
 
 
 class Off(NamedTuple):
@@ -84,6 +78,7 @@ class Off(NamedTuple):
     waker: int
     cpu: int  # the one it came back to
     stack: int
+    kernel_stack: int = 0  # where it went to sleep, if in a page fault
 
 
 class Burst(NamedTuple):
@@ -94,6 +89,7 @@ class Burst(NamedTuple):
     faults: int
     flags: int
     address: int
+    place: str = ""  # what was mapped there
 
 
 class Signal(NamedTuple):
@@ -101,6 +97,15 @@ class Signal(NamedTuple):
 
     sent: int  # 0 if that was not seen
     delivered: int
+    stack: int
+    in_syscall: bool
+    blocked: bool = False  # by the thread, when it was sent
+
+
+class Seen(NamedTuple):
+    """A thread on a CPU during the stop, seen by the clock."""
+
+    time: int
     stack: int
     in_syscall: bool
 
@@ -114,6 +119,7 @@ class PStop(NamedTuple):
     handed_off: bool
     signal_sent: int  # since when a signal was pending for the thread, 0 if none was
     deliveries: int
+    blocked: bool = False  # the signal, by the thread
 
 
 @dataclass
@@ -122,10 +128,12 @@ class Stop:
 
     asked: int
     stopper: int
+    asked_stack: int = 0
     stops: list[PStop] = field(default_factory=list)
     off: dict[int, list[Off]] = field(default_factory=dict)
     bursts: dict[int, list[Burst]] = field(default_factory=dict)
     signals: dict[int, list[Signal]] = field(default_factory=dict)  # of each thread, in the order of delivery
+    seen: dict[int, list[Seen]] = field(default_factory=dict)
     ran: list[tuple[int, int, int, int]] = field(default_factory=list)  # (begin, end, CPU, thread)
     restart: int = 0  # when restarting began
     end: int = 0  # when every P had been handed out
@@ -149,7 +157,7 @@ class Stop:
 
 
 class Piece(NamedTuple):
-    """Part of a stop: whom the world waited for, and in which class the time falls; ``about`` is its evidence."""
+    """Part of a stop: the thread the world waited for, and the class of the time; ``about`` is the evidence."""
 
     begin: int
     end: int
@@ -188,6 +196,24 @@ class Explanation:
         return max(CLASSES, key=lambda kind: sums.get(kind, 0))
 
 
+def asking(names: Sequence[str]) -> list[str]:
+    """What led to a request to stop the world, from its whole stack: innermost first, without the request itself."""
+    own = [place for place, name in enumerate(names) if name.startswith(_REQUEST)]
+    return list(names[max(own, default=-1) + 1 :])
+
+
+def stack_of(piece: Piece, stop: Stop) -> int:
+    """Where its thread was in a piece: where it left the CPU or the signal reached it, or was seen; 0 if unknown."""
+    if isinstance(piece.about, (Off, Signal)) and piece.about.stack:
+        return piece.about.stack
+    seen = [each.stack for each in stop.seen.get(piece.tid, []) if piece.begin <= each.time < piece.end]
+    if seen:
+        return seen[-1]
+    signals = stop.signals.get(piece.tid, [])
+    before = [signal for signal in signals if signal.delivered <= piece.begin]
+    return before[-1].stack if before else signals[0].stack if signals else 0
+
+
 def class_sums(pieces: Iterable[Piece]) -> dict[str, int]:
     """Nanoseconds in each class."""
     sums: dict[str, int] = {}
@@ -200,59 +226,89 @@ def class_sums(pieces: Iterable[Piece]) -> dict[str, int]:
 class Explainer:
     """Collects the evidence of each stop from the event stream, and keeps that of the ``top`` longest.
 
-    ``frames`` as in `StackTable`.
+    ``frames`` as in `StackTable`; ``place`` says what is mapped at an address of data, "" if unknown.
     """
 
-    def __init__(self, wire: TailFormat, frames: Callable[[Sequence[int]], Sequence[Frame]], top: int) -> None:
+    def __init__(
+        self,
+        wire: TailFormat,
+        frames: Callable[[Sequence[int]], Sequence[Frame]],
+        place: Callable[[int], str],
+        top: int,
+    ) -> None:
         self.wire = wire
-        self.stacks = StackTable([wire.stack], frames)
+        self.stacks = StackTable(wire.kinds.numbers("stack"), frames)
         self.tasks: dict[int, tuple[str, int]] = {}  # thread -> its name and its process
         self._top = top
+        self._place = place
         self._longest: list[tuple[int, int, Stop]] = []
         self._current: Stop | None = None
         self._done: list[Stop] = []  # over, and not met their pause yet
         self._last: Stop | None = None
         self._signals_seen = False
-        self._fields = [wire.stop_asked, wire.p_stopped, wire.restart_done, wire.off_cpu]
-        self._fields += [wire.preempt_signal, wire.faults, wire.ran]
+        self._fields = wire.kinds.numbers(
+            *("stop_asked", "p_stopped", "restart_done", "off_cpu", "preempt_signal", "faults", "ran"),
+            *(("in_stop",) if "in_stop" in wire.kinds else ()),
+        )
+        self._seen: dict[int, int] = {}  # the stack that each thread was seen with last, on a CPU and in a stop
+        self.callers: Counter[tuple[int, int]] = Counter()  # pauses by reason and the stack of who asked
         self.without_evidence = 0  # pauses whose stop was not seen whole
 
     def feed(self, events: Array, pauses: Array) -> None:
         """Add a batch of events and the pauses that were decoded from it."""
         self.stacks.feed(events)
-        kinds = np.ascontiguousarray(events["kind"])
-        told = rows(events, kinds == self.wire.task)
-        for tid, low, high, tgid in zip(*(told[name].tolist() for name in ("tid", "a", "b", "c")), strict=True):
-            name = (low.to_bytes(8, "little") + high.to_bytes(8, "little")).split(b"\0")[0]
-            self.tasks[tid] = (name.decode("utf-8", "replace"), tgid)
-        for row in rows(events, np.isin(kinds, self._fields)).tolist():
+        told = self.wire.kinds.of(events, "task")
+        for tid, low, high, tgid in told[["tid", "name_low", "name_high", "tgid"]].tolist():
+            self.tasks[tid] = (text_of(low, high).decode("utf-8", "replace"), tgid)
+        for row in self.wire.kinds.each(rows(events, np.isin(events["kind"], self._fields))):
             self._event(*row)
         for pause in pauses:
             self._pause(pause)
 
-    def _event(self, time: int, tid: int, kind: int, cpu: int, a: int, b: int, c: int, d: int, _: int) -> None:
-        wire, stop = self.wire, self._current
-        if kind == wire.stop_asked:
-            self._current = Stop(time, tid)
-        elif kind == wire.off_cpu:
-            state, flags, waker = c & 0xFFFF, c >> 16 & 0xFFFF, c >> 32
-            off = Off(a, time, b, state, flags, waker, cpu, d)
+    def _event(self, kind: str, time: int, tid: int, cpu: int, of: dict[str, int]) -> None:
+        stop = self._current
+        if kind == "in_stop":
+            self._seen[tid] = of["stack"]
+            if stop is not None:
+                stop.seen.setdefault(tid, []).append(Seen(time, of["stack"], bool(of["in_syscall"])))
+        elif kind == "stop_asked":
+            self._current = Stop(time, tid, of.get("stack", 0))
+        elif kind == "off_cpu":
+            begin, word = of["off_ns"], of["word"]
+            off = Off(
+                begin,
+                time,
+                of["wake_ns"],
+                word & 0xFFFF,
+                word >> 16 & 0xFFFF,
+                word >> 32,
+                cpu,
+                of["stack"],
+                of.get("kernel_stack", 0),
+            )
             for each in (stop, self._last):
-                if each is not None and a < (each.end or time):
+                if each is not None and begin < (each.end or time):
                     each.off.setdefault(tid, []).append(off)
         elif stop is None:
             return
-        elif kind == wire.ran:
-            stop.ran.append((a, time, cpu, tid))
-        elif kind == wire.p_stopped:
-            stop.stops.append(PStop(time, tid, a, b == wire.handed_off, c, d))
-        elif kind == wire.preempt_signal:
+        elif kind == "ran":
+            stop.ran.append((of["begin_ns"], time, cpu, tid))
+        elif kind == "p_stopped":
+            handed_off = of["how"] == self.wire.handed_off
+            blocked = bool(of.get("blocked"))
+            stop.stops.append(PStop(time, tid, of["p"], handed_off, of["signal_ns"], of["deliveries"], blocked))
+        elif kind == "preempt_signal":
             self._signals_seen = True
-            stop.signals.setdefault(tid, []).append(Signal(a, time, b, bool(c)))
-        elif kind == wire.faults:
-            stop.bursts.setdefault(tid, []).append(Burst(a, b, c & 0xFFFFFFFF, c >> 32, d))
-        elif kind == wire.restart_done and stop.stopper == tid:
-            stop.restart, stop.end = max(a, stop.asked), time
+            how = of["in_syscall"]
+            signal = Signal(of["sent_ns"], time, of["stack"], bool(how & 1), bool(how & self.wire.signal_blocked))
+            stop.signals.setdefault(tid, []).append(signal)
+        elif kind == "faults":
+            count, flags = of["count"] & 0xFFFFFFFF, of["count"] >> 32
+            stop.bursts.setdefault(tid, []).append(
+                Burst(of["begin_ns"], of["end_ns"], count, flags, of["address"], self._place(of["address"]))
+            )
+        elif kind == "restart_done" and stop.stopper == tid:
+            stop.restart, stop.end = max(of["restart_ns"], stop.asked), time
             self._done.append(stop)
             self._last, self._current = stop, None
             while self._done[0].end < time - _FORGOTTEN_NS:
@@ -263,6 +319,7 @@ class Explainer:
         for number, stop in enumerate(self._done):
             if stop.asked <= end and abs(stop.end - end) < _SAME_NS and stop.stopper == int(pause["tid"]):
                 stop.pause, stop.end = pause, end
+                self.callers[int(pause["reason"]), stop.asked_stack] += 1
                 del self._done[: number + 1]
                 # the time it was asked for tells equals apart, and never compares stops
                 heapq.heappush(self._longest, (stop.length, stop.asked, stop))
@@ -270,6 +327,27 @@ class Explainer:
                     heapq.heappop(self._longest)
                 return
         self.without_evidence += 1
+
+    def code_in(self, pieces: Iterable[Piece], stop: Stop) -> dict[str, list[str]]:
+        """By class: what the thread ran in its longest piece of that, functions innermost first; without unknown ones."""
+        longest: dict[str, Piece] = {}
+        for piece in pieces:
+            if piece.length > (longest[piece.kind].length if piece.kind in longest else 0):
+                longest[piece.kind] = piece
+        found = {}
+        for kind, piece in longest.items():
+            names = [name for name in self.stacks.names(stack_of(piece, stop)) if name not in SIGNAL_FRAMES]
+            if names:
+                found[kind] = names
+        return found
+
+    def code_of(self, tid: int) -> list[str]:
+        """What a thread was seen running last, in a stop: functions, innermost first; none if it was not."""
+        return self.stacks.names(self._seen.get(tid, 0))
+
+    def asked_by(self, stack: int) -> list[str]:
+        """Who asked for a stop: functions, innermost first, from where the request is the runtime's own affair."""
+        return asking(self.stacks.names(stack))
 
     def longest(self) -> list[Explanation]:
         """The longest stops, longest first, explained."""
@@ -387,7 +465,7 @@ class Explainer:
             yield from self._running(stop, tid, at, end, own_work, depth)
 
     def _running(self, stop: Stop, tid: int, begin: int, end: int, own_work: bool, depth: int) -> Iterator[Piece]:
-        """On a CPU and in no page fault: what the preemption signal tells."""
+        """On a CPU and in no page fault: the preemption signal decides."""
         if own_work or (tid == stop.stopper and not depth):
             usual = HANDSHAKE if end - begin <= REACTION_NS else UNKNOWN
             yield Piece(begin, end, tid, WORK if own_work else usual)
@@ -397,8 +475,10 @@ class Explainer:
             return
         signals = stop.signals.get(tid)
         if not signals:
-            sent = next((each.signal_sent for each in stop.stops if each.tid == tid and each.signal_sent), end)
-            signals = [Signal(sent, 1 << 63, 0, False)]
+            pending = next((each for each in stop.stops if each.tid == tid and each.signal_sent), None)
+            signals = [
+                Signal(pending.signal_sent if pending else end, 1 << 63, 0, False, bool(pending and pending.blocked))
+            ]
         at = begin
         before: Signal | None = None
         for signal in signals:
@@ -410,11 +490,32 @@ class Explainer:
             if at < sent:
                 yield from self._signalled(stop, tid, at, sent, before)
             if sent < delivered:
-                kind = HANDSHAKE if took <= DELIVERY_NS else KERNEL if signal.in_syscall else INTERRUPTED
-                yield Piece(sent, delivered, tid, kind, signal)
+                yield (
+                    self._undelivered(stop, tid, sent, delivered, signal)
+                    if took > DELIVERY_NS
+                    else Piece(sent, delivered, tid, HANDSHAKE, signal)
+                )
             at, before = delivered, signal
         if at < end:
             yield from self._signalled(stop, tid, at, end, before)
+
+    @staticmethod
+    def _undelivered(stop: Stop, tid: int, sent: int, delivered: int, signal: Signal) -> Piece:
+        """A signal was on its way for long: the thread was inside the kernel, if it had not blocked the signal.
+
+        If it had, or the signal never came, only what the thread was seen doing tells.
+        """
+        seen = [each for each in stop.seen.get(tid, []) if sent <= each.time < delivered]
+        in_kernel = all(each.in_syscall for each in seen) if seen else signal.in_syscall and not signal.blocked
+        if seen:
+            signal = signal._replace(stack=seen[-1].stack)
+        if in_kernel:
+            kind = KERNEL
+        elif not signal.blocked:
+            kind = INTERRUPTED
+        else:
+            kind = UNKNOWN if not seen or any(each.in_syscall for each in seen) else NO_PREEMPT
+        return Piece(sent, delivered, tid, kind, signal)
 
     def _signalled(self, stop: Stop, tid: int, begin: int, end: int, signal: Signal | None) -> Iterator[Piece]:
         """What the thread did since ``signal`` was delivered, None: since before the first was sent."""
@@ -430,7 +531,7 @@ class Explainer:
         """Whether the thread ran code that cannot be preempted, after a signal had reached it.
 
         The runtime's own code cannot. Other code can almost everywhere: then it takes that the signal came again and again,
-        or the thread may not have run at all (a hypervisor may have had the CPU, which nobody tells).
+        or the thread may not have run at all (a hypervisor may have had the CPU, which is not reported).
         """
         names = [name for name in self.stacks.names(signal.stack) if name not in SIGNAL_FRAMES]
         if names and names[0].startswith(("runtime.", "internal/runtime/")):
@@ -461,16 +562,16 @@ _SENTENCES = {
     STOPPED: "{who} was stopped by a signal (SIGSTOP) for {took}",
     TRACED: "{who} was held by a debugger (ptrace) for {took}",
     FROZEN: "{who} was frozen by its cgroup's freezer for {took}",
-    UNKNOWN: "{took} of thread {tid} are not explained by what was seen",
+    UNKNOWN: "{took} of thread {tid} is not explained by the evidence",
 }
 
 
 def sentence(told: Explanation, explainer: Explainer) -> str:
-    """What a person on call needs: whom the world was waiting for, and what kept it."""
+    """What a person on call needs: which thread the world was waiting for, and what held it up."""
     cause = told.cause
     of_it = [piece for piece in told.pieces if piece.kind == cause]
     if not of_it:
-        return "nothing took any time"
+        return "nothing took measurable time"
     tid, length = _longest_first((piece.tid, piece.length) for piece in of_it)[0]
     who = f"thread {tid}"
     if tid == told.stop.stopper:
@@ -485,36 +586,61 @@ def sentence(told: Explanation, explainer: Explainer) -> str:
     if cause == CPU:
         other = _who_ran(its_own, told, explainer)
         if not other:
-            return f"{who} was ready and got an idle CPU only after {took}: the machine, or its hypervisor, was slow"
-        return f"{who} was ready and waited {took} for a CPU that {other} had"
+            return f"{who} was runnable and got an idle CPU only after {took}: the machine or its hypervisor was slow"
+        return f"{who} was runnable and waited {took} for a CPU held by {other}"
     if cause == FAULT:
-        bursts = [piece.about for piece in of_it if isinstance(piece.about, Burst)]
-        slept = any(isinstance(piece.about, Off) for piece in of_it)
-        flags = explainer.wire.fault_major | explainer.wire.fault_interrupted
-        kind = (
-            "a page fault that had to be read in"
-            if slept or any(burst.flags & flags for burst in bursts)
-            else "page faults"
-        )
+        whole = told.stop.bursts.get(tid, [])
+        bursts = [each for each in whole if any(each.begin < piece.end and each.end > piece.begin for piece in its_own)]
+        sleeps = [piece for piece in of_it if isinstance(piece.about, Off)]
+        kind = "page faults"
+        if sleeps:
+            asleep = max(sleeps, key=lambda piece: piece.length).about
+            kind = f"a page fault that {fault_slept(explainer.stacks.names(asleep.kernel_stack))}"
+        elif any(burst.flags & explainer.wire.fault_major for burst in bursts):
+            kind = "a page fault that had to wait for I/O"
         count = sum(burst.faults for burst in bursts)
-        many = f" ({count} faults)" if count > 1 else ""
-        where = next((f" at {burst.address:#x}" for burst in bursts), "")
-        return f"{who} spent {took} in {kind}{many}{where}"
+        many = f" ({count_text(count, 'fault')})" if count > 1 else ""
+        last = max(bursts, key=lambda burst: burst.end - burst.begin, default=None)
+        where = f" at {last.place or f'{last.address:#x}'}" if last is not None else ""
+        within = explainer.code_in(its_own, told.stop).get(FAULT, [])
+        return f"{who} spent {took} in {kind}{many}{where}" + (f", in {' < '.join(within[:4])}" if within else "")
     stack = about.stack if about is not None else 0
     names = [name for name in explainer.stacks.names(stack) if name not in SIGNAL_FRAMES]
     place = " < ".join(names[:4])
     if cause == NO_PREEMPT:
         if about is None:
-            return f"{who} ran for {took} without a preemption point, and the runtime sends no signals (asyncpreemptoff)"
-        return f"{who} ran for {took} code that cannot be preempted: {place or 'its stack is not known'}"
+            return f"{who} ran for {took} without a preemption point, and the runtime sends no signals (asyncpreemptoff=1)"
+        what = "with its signals blocked" if isinstance(about, Signal) and about.blocked else "non-preemptible code"
+        return f"{who} ran {what} for {took}: {place or 'its stack is unknown'}"
     if cause == KERNEL:
         return f"{who} was in the kernel for {took}" + (f", called by {place}" if place else "")
     if cause == INTERRUPTED:
-        code = f" while it ran {names[0]}" if names else ""
-        return f"{who} lost its CPU for {took}{code}: an interrupt, or the hypervisor, had it"
+        code = f" while running {names[0]}" if names else ""
+        return f"{who} lost its CPU for {took}{code} to an interrupt or the hypervisor"
     if cause == LOCK:
-        return f"{who} waited {took} for a lock of the runtime: {place}"
+        return f"{who} waited {took} for a runtime lock: {place}"
     return f"{who} slept for {took}" + (f" in {place}" if place else "")  # BLOCKED
+
+
+# What a page fault does while it sleeps, by functions of the kernel's mm/ that only it has on its stack; the first that
+# fits, for reading from swap waits for a page as reading from a file does.
+_FAULT_SLEEPS = (
+    (("handle_userfault",), "waited for another program to supply the page (userfaultfd)"),
+    (("migration_entry_wait",), "waited for the page to be moved"),
+    (("do_swap_page", "swapin_readahead", "swap_readpage", "swap_read_folio"), "waited for the page to be read from swap"),
+    (("try_to_free_pages", "try_to_free_mem_cgroup_pages", "shrink_node"), "had to reclaim memory first"),
+    (("filemap_fault", "filemap_read_folio", "do_read_fault"), "waited for the page to be read from a file"),
+    (("rwsem_down_read_slowpath", "rwsem_down_write_slowpath"), "waited for a lock of the address space (mmap_lock)"),
+)
+
+
+def fault_slept(names: Sequence[str]) -> str:
+    """What a page fault did that slept; ``names`` are the functions of the kernel it was in, innermost first."""
+    for functions, words in _FAULT_SLEEPS:
+        if any(name.split(".")[0] in functions for name in names):
+            return words
+    ours = [name for name in names if "schedule" not in name]
+    return f"slept in {ours[0]}" if ours else "slept"
 
 
 def _who_ran(waits: list[Piece], told: Explanation, explainer: Explainer) -> str:

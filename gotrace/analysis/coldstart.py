@@ -10,29 +10,28 @@ import itertools
 import os.path
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from gotrace.analysis import timeline
-from gotrace.analysis.cpu_time import Changes, Waits, changes_of
+from gotrace.analysis.columns import Array, Kinds, text_of
+from gotrace.analysis.cpu_time import Changes, Wait, Waits, changes_of
 from gotrace.analysis.pauses import TRIGGERS
-from gotrace.analysis.timeline import FirstGc, Row, Start, added
-from gotrace.text import bytes_text
-
-Array = npt.NDArray[Any]
+from gotrace.analysis.timeline import FirstGc, Row, Start, Starter, added
+from gotrace.text import bytes_text, count_text
 
 BETWEEN, _TO_LISTEN = "between packages", "to its first listen"
-_HALVES = "Of {} absences from the CPU the kernel told the beginning only: they are counted to the thread's next event."
-_ENTRY_UNSEEN = "The kernel did not tell when its execve began: all times are from when it had loaded the program."
-# The heap is counted in spans (8 KiB and more), and by each P for itself: less than this may be another's.
-HEAP_KNOWN_FROM = 64 << 10
+_HALVES = "The kernel did not report the end of {}: each is counted up to the thread's next event."
+_ENTRY_UNSEEN = "The kernel did not report when execve began: all times count from the moment it had loaded the program."
 # A cgroup that was made longer ago was not made for this start.
 _CGROUP_NS = 60_000_000_000
 _LOW = 0xFFFFFFFF
-_OF_EXEC = ("exec", "exec_wait", "cgroup")  # told by a thread at a time that is not theirs
+_OF_EXEC = ("exec", "exec_wait", "starter", "cgroup")  # reported by a thread at a time that is not theirs
 _IN_PROGRAM = ("linker_entry", "linker_state", "entry", "step", "init", "gc_begin", "gc_end")
+
+# What ended a start: the program was replaced by another, or by itself, which begins the next start.
+REPLACED, ITSELF = "another execve", "executed itself"
 
 
 class Sums(NamedTuple):
@@ -77,24 +76,23 @@ class Until:
 class Decoder:
     """Collects events by process. `feed` them as they come, and `close` at the end.
 
-    ``kinds`` are the numbers of the probe's kinds by name, ``points`` the boundaries by link-time address as (name, the
+    ``kinds`` are the probe's, ``points`` the boundaries by link-time address as (name, the
     function it is in), ``functions`` the init functions' names by address, ``loaded`` says what the kernel maps.
     """
 
     def __init__(
         self,
-        kinds: Mapping[str, int],
+        kinds: Kinds,
         points: Mapping[int, tuple[str, str]],
         functions: Mapping[int, str],
         until: Until,
         loaded: str = "",
     ) -> None:
-        self._kinds = dict(kinds)
-        self._names = {number: name for name, number in kinds.items()}
+        self._kinds = kinds
         self._points, self._functions, self._until, self._loaded = points, functions, until, loaded
-        self._ends = [kinds[name] for name in ("exited", "replaced")]
+        self._ends = kinds.numbers("exited", "replaced")
         if until.what in ("listen", "first-gc"):
-            self._ends.append(kinds["listen" if until.what == "listen" else "gc_end"])
+            self._ends.append(kinds.number("listen" if until.what == "listen" else "gc_end"))
         self._open: dict[int, list[Array]] = {}
         self._ending: set[int] = set()
 
@@ -103,40 +101,54 @@ class Decoder:
         # One read later, for another CPU's last events may come behind the end.
         done = [start for tgid in sorted(self._ending) for start in self._take(tgid, now_ns)]
         self._ending.clear()
-        mine = events[(events["kind"] >= self._kinds["exec"]) & (events["kind"] <= self._kinds["cpu_on"])]
-        tgids = (mine["a"] & np.uint64(_LOW)).astype(np.int64)
+        mine = events[self._kinds.ours(events)]
+        # The first column of every kind has the process in its lower half.
+        tgids = (self._kinds.named(mine, "exec")["process"] & np.uint64(_LOW)).astype(np.int64)
         for tgid in np.unique(tgids).tolist():
             chunk = mine[tgids == tgid]
-            if tgid not in self._open and not np.any(chunk["kind"] == self._kinds["exec"]):
+            if tgid not in self._open and not np.any(chunk["kind"] == self._kinds.number("exec")):
                 continue  # behind its end
             self._open.setdefault(tgid, []).append(chunk)
             if self._is_over(chunk):
                 self._ending.add(tgid)
         if self._until.ns and now_ns:
-            for tgid, chunks in self._open.items():
-                if now_ns - int(chunks[0]["time_ns"][0]) > self._until.ns:
-                    self._ending.add(tgid)
+            self._ending |= {tgid for tgid, chunks in self._open.items() if self._is_late(chunks[0], now_ns)}
         return done
 
     def _is_over(self, chunk: Array) -> bool:
+        """Whether what ends a start is in it, but for the time."""
         if np.any(np.isin(chunk["kind"], self._ends)):
             return True
-        steps = chunk["c"][chunk["kind"] == self._kinds["step"]].tolist()
+        steps = self._kinds.of(chunk, "step")["address"].tolist()
         return self._until.what == "main" and any(self._points.get(at, ("",))[0] == "main.main" for at in steps)
 
     def close(self, now_ns: int) -> list[Start]:
         """The rest: starts that were not over when tracing ended, at ``now_ns``."""
-        return [start for tgid in sorted(self._open) for start in self._take(tgid, now_ns)]
+        return [start for tgid in sorted(self._open) for start in self._take(tgid, now_ns, closing=True)]
 
-    def _take(self, tgid: int, now_ns: int) -> list[Start]:
+    def _take(self, tgid: int, now_ns: int, closing: bool = False) -> list[Start]:
         chunks = self._open.pop(tgid, [])
         if not chunks:
             return []
         events = np.concatenate(chunks)
         events = events[np.argsort(events["time_ns"], kind="stable")]
-        begins = np.flatnonzero(events["kind"] == self._kinds["exec"])
+        begins = np.flatnonzero(events["kind"] == self._kinds.number("exec"))
         # A process may execute the file again, or its number be given to another.
-        return [self._start(tgid, part, now_ns) for part in np.split(events, begins)[1:]]
+        parts = np.split(events, begins)[1:]
+        kept = (
+            [] if closing else [part for part in parts[-1:] if not self._is_over(part) and not self._is_late(part, now_ns)]
+        )
+        if kept:
+            self._open[tgid] = kept
+        starts = [self._start(tgid, part, now_ns) for part in parts[: len(parts) - len(kept)]]
+        following = [int(part["time_ns"][0]) for part in parts[1:]]
+        for number, (start, exec_ns) in enumerate(zip(starts, following, strict=False)):
+            if start.ended == REPLACED and start.exec_ns + start.total_ns == exec_ns:
+                starts[number] = replace(start, ended=ITSELF)
+        return starts
+
+    def _is_late(self, chunk: Array, now_ns: int) -> bool:
+        return bool(self._until.ns) and now_ns - int(chunk["time_ns"][0]) > self._until.ns
 
     def _set_back(self, events: Array) -> Array:
         """The events with the boundaries at which a thread had to leave the CPU first at the time when it reached them.
@@ -145,20 +157,19 @@ class Decoder:
         the part before the boundary. Where it was when it left tells: at the boundary's own instruction. At the end of a
         package it counts to that package, as it does by the runtime's own clock (GODEBUG=inittrace=1).
         """
-        entries = events["c"][events["kind"] == self._kinds["entry"]].tolist()
+        entries = self._kinds.of(events, "entry")["pc"].tolist()
         bias = entries[0] - next((at for at, (name, _) in self._points.items() if name == "entry"), 0) if entries else 0
         addresses = {at + bias for at in self._points}
         times = events["time_ns"].copy()
         at_breakpoint: dict[int, tuple[int, int]] = {}
-        for number, (tid, kind, c, d) in enumerate(events[["tid", "kind", "c", "d"]].tolist()):
-            name = self._names[kind]
+        for number, (name, _, tid, _, of) in enumerate(self._kinds.each(events)):
             if name == "cpu_off":
-                at_breakpoint[tid] = (number, d)
+                at_breakpoint[tid] = (number, of["pc"])
             elif name in _IN_PROGRAM and tid in at_breakpoint:
                 left, pc = at_breakpoint.pop(tid)
                 # on x86-64 it is behind the breakpoint, which is a byte long
-                known = {c} if name.startswith(("linker", "entry")) else addresses
-                ends_package = name == "init" and c & _LOW >= c >> 32
+                known = {of["pc"]} if name.startswith(("linker", "entry")) else addresses
+                ends_package = name == "init" and of["place"] & _LOW >= of["place"] >> 32
                 if (pc in known or pc - 1 in known) and not ends_package:
                     times[number] = times[left]
             elif name != "cpu_on":
@@ -166,25 +177,26 @@ class Decoder:
         moved = events.copy()
         moved["time_ns"] = times
         # Of one time the leaving comes last: it is behind the boundary.
-        leaving = moved["kind"] == self._kinds["cpu_off"]
+        leaving = moved["kind"] == self._kinds.number("cpu_off")
         in_order: Array = moved[np.lexsort((np.arange(len(moved)), leaving, times))]
         return in_order
 
     def _start(self, tgid: int, events: Array, now_ns: int) -> Start:
         events = self._set_back(events)
         walk = _Walk(self._points, self._functions, self._until, self._loaded)
-        switches = np.isin(events["kind"], [self._kinds["cpu_off"], self._kinds["cpu_on"]])
-        for time_ns, kind, a, b, c, d, e in events[~switches][["time_ns", "kind", "a", "b", "c", "d", "e"]].tolist():
-            if not walk.take(self._names[kind], time_ns, a, b, c, d, e):
+        switches = np.isin(events["kind"], self._kinds.numbers("cpu_off", "cpu_on"))
+        for name, time_ns, _, _, of in self._kinds.each(events[~switches]):
+            if not walk.take(name, time_ns, of):
                 break
         end_ns = walk.end_ns or max(int(events["time_ns"][-1]), now_ns)
         if self._until.ns and end_ns > walk.enter_ns + self._until.ns:
             end_ns = walk.enter_ns + self._until.ns
-            walk.ended = "the time that was asked for"
-        by_thread = events[~np.isin(events["kind"], [self._kinds[name] for name in _OF_EXEC])]
-        changes = changes_of(by_thread, self._kinds["cpu_off"], self._kinds["cpu_on"], tgid)
+            walk.ended = "the requested time"
+        of_exec = [name for name in _OF_EXEC if name in self._kinds]
+        by_thread = events[~np.isin(events["kind"], self._kinds.numbers(*of_exec))]
+        changes = changes_of(by_thread, self._kinds, tgid)
         start = walk.start(tgid, end_ns, changes)
-        in_program = np.isin(events["kind"], [self._kinds[name] for name in _IN_PROGRAM])
+        in_program = np.isin(events["kind"], self._kinds.numbers(*_IN_PROGRAM))
         hits = int(np.count_nonzero(in_program))
         return replace(start, hits=hits, kernel_hits=len(events) - hits + sum(walk.sums))
 
@@ -202,8 +214,10 @@ class _Walk:
         self.enter_ns = self.exec_ns = self.end_ns = 0
         self.ended = "still starting"
         self.marks: list[Mark] = []
-        self.sums = Sums()
-        self._waited = (0, 0)
+        self.sums = self._before_sums = Sums()
+        self._waited = Wait(0, 0, None)
+        self._starter: Starter | None = None
+        self._run_ns = 0
         self._before: list[tuple[str, int, int]] = []
         self._seen: set[int] = set()
         self._package = ""
@@ -214,24 +228,17 @@ class _Walk:
         self._ready_ns: int | None = None
         self._exit_code: int | None = None
         self._gc: FirstGc | None = None
-        self._gc_clock: tuple[int, ...] = (0, 0, 0, 0)
-        self._collected_ns: list[int] = []
+        self._gc_clock: dict[str, int] = {}
+        self._collected_ns: list[tuple[int, int]] = []  # when collections took from the live heap
 
-    def take(self, kind: str, time_ns: int, a: int, b: int, c: int, d: int, e: int) -> bool:
-        """False when the start is over with it."""
+    def take(self, kind: str, time_ns: int, of: dict[str, int]) -> bool:
+        """False when the start is over with it. ``of`` are the event's columns."""
         handler = getattr(self, f"_on_{kind}", None)
-        if kind == "name":
-            self._on_name(b, c, d, e)
-            return True
-        if kind == "gc_clock":
-            self._on_gc_clock(b, c, d, e)
-            return True
-        before, self.sums = self.sums, Sums(b & _LOW, b >> 32, a >> 32)
+        if "faults" in of:  # every boundary carries the sums; a name and the runtime's clock belong to another
+            self._before_sums = self.sums
+            self.sums = Sums(of["faults"] & _LOW, of["faults"] >> 32, of["process"] >> 32)
         if handler is not None:
-            if kind == "open":
-                handler(time_ns, before, c, d)
-            else:
-                handler(time_ns, c, d, e)
+            handler(time_ns, of)
         return not self.end_ns
 
     def _mark(self, time_ns: int, stage: str, name: str, function: str = "", heap: int = 0) -> Mark:
@@ -243,47 +250,54 @@ class _Walk:
 
     # exec
 
-    def _on_exec(self, time_ns: int, enter_ns: int, fork_ns: int, _: int) -> None:
+    def _on_exec(self, time_ns: int, of: dict[str, int]) -> None:
+        enter_ns, fork_ns = of["enter_ns"], of["fork_ns"]
         self.enter_ns, self.exec_ns = enter_ns, time_ns
         self.marks.append(Mark(enter_ns, Sums(), timeline.EXEC, "loading the program", detail=self._loaded))
         self._mark(time_ns, timeline.EXEC, "to its first instruction")
         if fork_ns:
             self._before.append(("fork to execve", fork_ns, enter_ns))
 
-    def _on_exec_wait(self, _: int, runnable_ns: int, blocked_ns: int, __: int) -> None:
-        self._waited = (runnable_ns, blocked_ns)
+    def _on_exec_wait(self, _: int, of: dict[str, int]) -> None:
+        self._waited = Wait(of["runnable_ns"], of["blocked_ns"], of.get("throttled_ns"))
 
-    def _on_cgroup(self, _: int, __: int, made_ns: int, attach_ns: int) -> None:
+    def _on_starter(self, _: int, of: dict[str, int]) -> None:
+        self._run_ns = of["run_ns"]
+        if pid := of["process"] >> 32:
+            self._starter = Starter(pid, text_of(of["name_low"], of["name_high"]).decode("utf-8", "replace"))
+
+    def _on_cgroup(self, _: int, of: dict[str, int]) -> None:
+        made_ns, attach_ns = of["made_ns"], of["attach_ns"]
         made = made_ns and self.enter_ns - made_ns < _CGROUP_NS
         attached = attach_ns and self.enter_ns - attach_ns < _CGROUP_NS
         if made:
-            self._before.append(("cgroup made", made_ns, attach_ns if attached else self.enter_ns))
+            self._before.append(("cgroup created", made_ns, attach_ns if attached else self.enter_ns))
         if attached:
-            self._before.append(("put into its cgroup, to execve", attach_ns, self.enter_ns))
+            self._before.append(("moved into its cgroup, to execve", attach_ns, self.enter_ns))
 
     # the dynamic linker
 
-    def _on_linker_entry(self, time_ns: int, *_: int) -> None:
+    def _on_linker_entry(self, time_ns: int, _: dict[str, int]) -> None:
         self._mark(time_ns, timeline.LINKER, "start-up")
 
-    def _on_linker_state(self, time_ns: int, *_: int) -> None:
+    def _on_linker_state(self, time_ns: int, _: dict[str, int]) -> None:
         mark = self._mark(time_ns, timeline.LINKER, "constructors")
         self._first_state = self._first_state or mark
 
-    def _on_open(self, _: int, before: Sums, begin_ns: int, result: int) -> None:
-        mark = Mark(max(begin_ns, self.marks[-1].time_ns), before, timeline.LINKER, "")
+    def _on_open(self, _: int, of: dict[str, int]) -> None:
+        mark = Mark(max(of["begin_ns"], self.marks[-1].time_ns), self._before_sums, timeline.LINKER, "")
         self.marks.append(mark)
-        self._opens.append(_Open(mark, not result >> 63))
+        self._opens.append(_Open(mark, not of["result"] >> 63))
 
-    def _on_name(self, *words: int) -> None:
+    def _on_name(self, _: int, of: dict[str, int]) -> None:
         if self._opens:
-            self._opens[-1].path += b"".join(word.to_bytes(8, "little") for word in words).split(b"\0")[0]
+            self._opens[-1].path += text_of(*(of[f"name{number}"] for number in range(4)))
 
-    def _on_map(self, _: int, __: int, size: int, ___: int) -> None:
+    def _on_map(self, _: int, of: dict[str, int]) -> None:
         if self._opens and not self._opens[-1].mapped:
-            self._opens[-1].mapped = size  # the first has the whole span
+            self._opens[-1].mapped = of["bytes"]  # the first has the whole span
 
-    def _on_close(self, time_ns: int, *_: int) -> None:
+    def _on_close(self, time_ns: int, _: dict[str, int]) -> None:
         if self._opens:
             self._last_close = self._mark(time_ns, timeline.LINKER, "between libraries")
 
@@ -297,14 +311,14 @@ class _Walk:
                 first, last = tries[0].mark, tries[-1]
                 path = last.path.decode("utf-8", "replace")
                 failed = len(tries) - last.succeeded
-                details = [f"{failed} failed tries"] if failed else []
+                details = [count_text(failed, "failed attempt")] if failed else []
                 details += [f"{bytes_text(last.mapped)} mapped"] if last.mapped else []
                 first.name = path if last.succeeded else f"{os.path.basename(path)}, not found"
                 first.detail = ", ".join(details)
                 dropped = [each.mark for each in tries[1:]]
                 self.marks = [mark for mark in self.marks if not any(mark is each for each in dropped)]
 
-    def _on_entry(self, time_ns: int, *_: int) -> None:
+    def _on_entry(self, time_ns: int, _: dict[str, int]) -> None:
         states = [mark for mark in self.marks if mark.name == "constructors"]
         for mark in states[:-1]:
             mark.name = "between libraries"
@@ -314,11 +328,12 @@ class _Walk:
         last = self._last_close or (states[0] if len(states) > 1 else None)
         if last is not None and states and last.time_ns < states[-1].time_ns:
             last.name = "relocation"
-        self._mark(time_ns, timeline.BOOTSTRAP, self._entry if self._has_steps else "undivided (low detail)")
+        self._mark(time_ns, timeline.BOOTSTRAP, self._entry if self._has_steps else "not broken down (low detail)")
 
     # the program
 
-    def _on_step(self, time_ns: int, address: int, *_: int) -> None:
+    def _on_step(self, time_ns: int, of: dict[str, int]) -> None:
+        address = of["address"]
         name, _symbol = self._points.get(address, ("", ""))
         if not name or address in self._seen or self._stage() == timeline.PROGRAM:
             return
@@ -342,10 +357,11 @@ class _Walk:
     def _stage(self) -> str:
         return self.marks[-1].stage if self.marks else ""
 
-    def _on_init(self, time_ns: int, place: int, function: int, heap: int) -> None:
+    def _on_init(self, time_ns: int, of: dict[str, int]) -> None:
         if self._stage() == timeline.PROGRAM:
             return  # a plugin's
-        index, count = place & _LOW, place >> 32
+        function, heap = of["function"], of["heap_bytes"]
+        index, count = of["place"] & _LOW, of["place"] >> 32
         if index >= count:
             self._mark(time_ns, timeline.MAIN, BETWEEN, heap=heap)
             return
@@ -354,42 +370,48 @@ class _Walk:
             self._package = package_of(name)
         self._mark(time_ns, timeline.MAIN, self._package, name, heap)
 
-    def _on_gc_begin(self, time_ns: int, trigger: int, heap: int, _: int) -> None:
-        at, known = time_ns - self.enter_ns, trigger < len(TRIGGERS)
-        self._gc = FirstGc(at, at, None, TRIGGERS[trigger] if known else "unknown", (), heap or None)
+    def _on_gc_begin(self, time_ns: int, of: dict[str, int]) -> None:
+        at, trigger = time_ns - self.enter_ns, of["trigger"]
+        name = TRIGGERS[trigger] if trigger < len(TRIGGERS) else "unknown"
+        self._gc = FirstGc(at, at, None, name, (), of["heap_bytes"] or None)
 
-    def _on_gc_clock(self, *clock: int) -> None:
-        self._gc_clock = clock
+    def _on_gc_clock(self, _: int, of: dict[str, int]) -> None:
+        self._gc_clock = of
 
-    def _on_gc_end(self, time_ns: int, *_: int) -> None:
-        if self._gc is not None:
-            sweep_term, mark, mark_term, end = self._gc_clock
+    def _on_gc_end(self, time_ns: int, _: dict[str, int]) -> None:
+        if self._gc is not None and self._gc.end_ns is not None:
+            self._collected_ns.append((time_ns, time_ns))
+        elif self._gc is not None:
+            sweep_term, mark, mark_term, end = (
+                self._gc_clock.get(name, 0) for name in ("sweep_term", "mark", "mark_term", "end")
+            )
             begin, ended = sweep_term - self.enter_ns, time_ns - self.enter_ns
             if not self._gc.asked_ns <= begin <= ended:  # in a time namespace the program's clock is another
                 begin = self._gc.begin_ns
             pauses = (mark - sweep_term, end - mark_term) if end else ()
             self._gc = replace(self._gc, begin_ns=begin, end_ns=ended, pauses_ns=pauses)
-            self._collected_ns.append(time_ns)
+            self._collected_ns.append((mark_term if self.enter_ns < mark_term <= time_ns else time_ns, time_ns))
         if self._until.what == "first-gc":
             self._over(time_ns, "the first GC")
 
-    def _on_listen(self, time_ns: int, *_: int) -> None:
+    def _on_listen(self, time_ns: int, _: dict[str, int]) -> None:
         self._listen_ns = time_ns - self.enter_ns
         self._mark(time_ns, timeline.PROGRAM, "listening")
         if self._until.what == "listen":
             self._over(time_ns, "listen")
 
-    def _on_accept(self, time_ns: int, *_: int) -> None:
+    def _on_accept(self, time_ns: int, _: dict[str, int]) -> None:
         self._ready_ns = time_ns - self.enter_ns
         self._mark(time_ns, timeline.PROGRAM, "serving")
 
-    def _on_exited(self, time_ns: int, status: int, *_: int) -> None:
+    def _on_exited(self, time_ns: int, of: dict[str, int]) -> None:
+        status = of["status"]
         signal = status & 0x7F
         self._exit_code = 128 + signal if signal else status >> 8 & 0xFF
         self._over(time_ns, f"killed by signal {signal}" if signal else f"exit {self._exit_code}")
 
-    def _on_replaced(self, time_ns: int, *_: int) -> None:
-        self._over(time_ns, "another execve")
+    def _on_replaced(self, time_ns: int, _: dict[str, int]) -> None:
+        self._over(time_ns, REPLACED)
 
     # rows
 
@@ -400,6 +422,8 @@ class _Walk:
         for mark in marks:
             if mark.name == _TO_LISTEN and self._listen_ns is None:
                 mark.name = "to its end"
+        if marks[-1].stage != timeline.PROGRAM and all(mark.time_ns != end_ns for mark in self.marks):
+            marks[-1].detail = ", ".join(filter(None, (marks[-1].detail, timeline.UNDER_WAY)))
         end = Mark(end_ns, self.sums, "", "")
         main_ns = next((mark.time_ns for mark in marks if mark.stage == timeline.PROGRAM), end_ns)
         waits = (Waits(changes, tgid, self.exec_ns, end_ns), Waits(changes, None, self.exec_ns, end_ns))
@@ -416,7 +440,7 @@ class _Walk:
         attributed = sum(row.duration_ns for row in rows if row.depth == 0 and row.stage != timeline.BEFORE)
         notes = [_ENTRY_UNSEEN] if self.enter_ns == self.exec_ns else []
         if changes.halves:
-            notes.append(_HALVES.format(changes.halves))
+            notes.append(_HALVES.format(count_text(changes.halves, "off-CPU period")))
         return Start(
             pid=tgid,
             exec_ns=self.enter_ns,
@@ -429,6 +453,8 @@ class _Walk:
             exit_code=self._exit_code,
             gc=self._gc,
             notes=tuple(notes),
+            starter=self._starter,
+            run_ns=self._run_ns,
         )
 
     def _rows_before(self) -> Iterator[Row]:
@@ -442,25 +468,26 @@ class _Walk:
         yield Row(timeline.BEFORE, "", 0, first, -first, 0, 0, 0, 0, 0)
         yield from rows
 
-    def _piece(self, mark: Mark, following: Mark, waited: tuple[int, int]) -> Row:
+    def _piece(self, mark: Mark, following: Mark, waited: Wait) -> Row:
         heap = None
-        if mark.function and following.heap:
+        if mark.heap and following.heap:
             grown = following.heap - mark.heap
-            swept = any(mark.time_ns <= time_ns < following.time_ns for time_ns in self._collected_ns)
-            heap = grown if grown >= HEAP_KNOWN_FROM and not swept else None
+            swept = any(first < following.time_ns and last >= mark.time_ns for first, last in self._collected_ns)
+            heap = None if swept or grown <= -timeline.HEAP_KNOWN_FROM else grown
         return Row(
             stage=mark.stage,
             name=mark.function or mark.name,
             depth=2 if mark.function else 1,
             begin_ns=mark.time_ns - self.enter_ns,
             duration_ns=following.time_ns - mark.time_ns,
-            runnable_ns=waited[0],
-            blocked_ns=waited[1],
+            runnable_ns=waited.runnable,
+            blocked_ns=waited.blocked,
             minor_faults=following.sums.minor_faults - mark.sums.minor_faults,
             major_faults=following.sums.major_faults - mark.sums.major_faults,
             pages_read=following.sums.pages - mark.sums.pages,
             heap_bytes=heap,
             detail=mark.detail,
+            throttled_ns=waited.throttled,
         )
 
 
@@ -489,6 +516,6 @@ def _with_parents(pieces: list[Row]) -> Iterator[Row]:
             end = at
             while end < len(parts) and parts[end].depth == 2 and package_of(parts[end].name) == package:
                 end += 1
-            yield added(parts[at:end], package, 1)
+            yield added(parts[at:end], package, 1, parts[end - 1].detail)
             yield from parts[at:end]
             at = end

@@ -15,6 +15,9 @@ WORKER, ASSIST = "mark worker", "assist"
 PLACES = (MUTATOR, MARK, WORKER, ASSIST, SWEEP, STW)
 _OF_PHASE = [PLACES.index(phase) for phase in PHASES]
 
+# What an event of the kind counted adds to, by the names of its columns.
+SUMS = ("count", "enabled_ns", "running_ns")
+
 Array = npt.NDArray[np.float64]
 
 
@@ -38,21 +41,27 @@ class Counted:
         return cls(np.zeros(len(PLACES)), 0.0, *zeros)
 
     def add(self, stretches: npt.NDArray[np.void], counted: npt.NDArray[np.void], windows: dict[str, Windows]) -> None:
-        """Add events of these kinds of the probe tlb; ``windows`` have to reach as far as they do."""
-        shares = _shares(stretches, stretches["c"], windows)
-        ran = stretches["b"].astype(np.float64)
+        """Add events of these kinds of the probe tlb, by its columns; ``windows`` have to reach as far as they do."""
+        shares = _shares(stretches, stretches["work"], windows)
+        ran = stretches["ran_ns"].astype(np.float64)
         self.ran_ns += ran @ shares
         self.minor_ns += float(ran @ (1 - shares.max(axis=1, initial=0)))
-        shares = _shares(counted, counted["b"] >> np.uint64(8), windows)
-        number = counted["b"] & np.uint64(0xFF)
+        shares = _shares(counted, counted["word"] >> np.uint64(8), windows)
+        number = counter_of(counted)
         for row in range(len(self.counts)):
             mine = number == row
-            for sums, column in ((self.counts, "c"), (self.enabled_ns, "d"), (self.running_ns, "e")):
+            for sums, column in zip((self.counts, self.enabled_ns, self.running_ns), SUMS, strict=True):
                 sums[row] += counted[column][mine].astype(np.float64) @ shares[mine]
 
     def scaled(self) -> Array:
         """`scaled` of all of them."""
         return scaled(self.counts, self.enabled_ns, self.running_ns)
+
+
+def counter_of(counted: npt.NDArray[np.void]) -> npt.NDArray[np.int64]:
+    """The number of the counter of each event."""
+    numbers: npt.NDArray[np.int64] = (counted["word"] & np.uint64(0xFF)).astype(np.int64)
+    return numbers
 
 
 def scaled(counts: Array, enabled_ns: Array, running_ns: Array) -> Array:
@@ -71,7 +80,7 @@ def whole(value: float) -> int | None:
 def _shares(events: npt.NDArray[np.void], work: npt.NDArray[np.uint64], windows: dict[str, Windows]) -> Array:
     """How much of each event's time belongs to each of `PLACES`: what is done for the collector wherever it is done."""
     shares = np.zeros((len(events), len(PLACES)))
-    shares[:, _OF_PHASE] = split(events["a"].astype(np.int64), events["time_ns"].astype(np.int64), windows)
+    shares[:, _OF_PHASE] = split(events["begin_ns"].astype(np.int64), events["time_ns"].astype(np.int64), windows)
     for number, place in ((1, ASSIST), (2, WORKER)):
         mine = work == number
         shares[mine] = 0

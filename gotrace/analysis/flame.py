@@ -6,16 +6,18 @@ A `Profile` holds them as arrays: a million stacks take some dozen megabytes, an
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from gotrace.analysis.stacks import INLINED, KERNEL, USER, Frame
 from gotrace.errors import GotraceError
+
+if TYPE_CHECKING:
+    from arro3 import core
 
 Numbers = npt.NDArray[np.int64]
 
@@ -62,6 +64,13 @@ def profile_of(stacks: Mapping[tuple[Frame, ...], tuple[int, int]], unit: str = 
     )
 
 
+def weighing(profile: Profile) -> Profile:
+    """Its stacks without those that weigh nothing."""
+    kept = [number for number, weight in enumerate(profile.weights.tolist()) if weight]
+    stacks = {tuple(profile.stack(at)): (int(profile.weights[at]), int(profile.counts[at])) for at in kept}
+    return profile_of(stacks, profile.unit)
+
+
 def label(frame: Frame) -> str:
     """A function as folded stacks name it.
 
@@ -74,7 +83,7 @@ _LINE_ENDS = {ord(char): " " for char in "\n\r\v\f\x85\u2028\u2029"}
 
 
 def frame_of(text: str) -> Frame:
-    """The function that `label` made ``text`` of, as far as a name tells."""
+    """The function that `label` made ``text`` of, as far as its name reveals."""
     kind = next((kind for kind, suffix in SUFFIXES.items() if text.endswith(suffix)), USER)
     return Frame(text.removesuffix(SUFFIXES.get(kind, "")), "", 0, "", kind)
 
@@ -193,7 +202,7 @@ class _Tree:
     @classmethod
     def of(cls, profile: Profile) -> _Tree:
         labels = [label(frame) for frame in profile.frames]
-        # The root is no function, even if one has its name.
+        # The root is not a function, even if one has its name.
         names = [ROOT, *sorted(set(labels))]
         places = {name: place for place, name in enumerate(names[1:], 1)}
         ranks = np.array([places[each] for each in labels], np.int64)
@@ -205,7 +214,7 @@ class _Tree:
         while len(left):
             depth = len(levels)
             keys = last[left] * len(names) + ranks[profile.path[begins[left] + depth - 1]]
-            distinct, which = _distinct(keys)
+            distinct, which = np.unique(keys, return_inverse=True)
             first = levels[-1].stop
             levels.append(slice(first, first + len(distinct)))
             parents.append(distinct // len(names))
@@ -241,18 +250,6 @@ class _Tree:
         return Boxes(self.names, self.name, depth, self.parent, begin, whole, own, count, unit)
 
 
-def _distinct(keys: Numbers) -> tuple[Numbers, Numbers]:
-    """What np.unique returns with the inverse, by hashing: a million keys are sorted in several times as long."""
-    pa = _pyarrow()
-    coded = pa.array(keys).dictionary_encode()
-    found: Numbers = coded.dictionary.to_numpy()
-    order = np.argsort(found)
-    places = np.empty_like(order)
-    places[order] = np.arange(len(order))
-    which: Numbers = places[coded.indices.to_numpy()]
-    return found[order], which
-
-
 _BLOCK = 1 << 26
 _DIGITS = 18  # of a number that is sure to fit
 
@@ -261,9 +258,9 @@ def parse_folded(file: BinaryIO) -> tuple[Profile, int]:
     """The profile in lines of "outermost;...;innermost 123", and how many lines were something else and left out.
 
     Equal stacks become one. The number is the last word of its line, a whole one; weights and counts are both it. Blank
-    lines are none. Bytes that are no UTF-8 become escapes.
+    lines are none. Bytes that are not UTF-8 become escapes.
     """
-    parts: list[tuple[Any, Numbers]] = []
+    parts: list[tuple[core.Array, Numbers]] = []
     skipped = 0
     rest = b""
     while block := file.read(_BLOCK):
@@ -280,16 +277,14 @@ def parse_folded(file: BinaryIO) -> tuple[Profile, int]:
     # as floats, whose sum does not wrap around
     if weights.sum(dtype=float) >= 2**63 or weights.min() < 0:
         raise GotraceError("the numbers in the folded stacks add up to more than 2^63", "are they what they should be?")
-    lists = importlib.import_module("pyarrow.compute").split_pattern(stacks, ";")
-    coded = lists.flatten().dictionary_encode()
-    frames = [frame_of(name.decode("utf-8", "backslashreplace")) for name in coded.dictionary.to_pylist()]
-    ends = lists.offsets.to_numpy()[1:].astype(np.int64)
-    return Profile(frames, coded.indices.to_numpy(), ends, weights, weights, "samples"), skipped
+    functions, ends = _split(stacks)
+    names, path = _encoded(functions)
+    frames = [frame_of(name.decode("utf-8", "backslashreplace")) for name in names.to_pylist()]
+    return Profile(frames, path, ends, weights, weights, "samples"), skipped
 
 
-def _parse(block: bytes, parts: list[tuple[Any, Numbers]]) -> int:
+def _parse(block: bytes, parts: list[tuple[core.Array, Numbers]]) -> int:
     """Append the block's distinct stacks and their weights to ``parts``; returns the number of malformed lines."""
-    pa = _pyarrow()
     text = np.frombuffer(block, np.uint8)
     ends = np.flatnonzero(text == ord("\n"))
     begins = np.concatenate([[0], ends[:-1] + 1])
@@ -307,23 +302,47 @@ def _parse(block: bytes, parts: list[tuple[Any, Numbers]]) -> int:
     good = np.flatnonzero((at < ends) & (at > begins + 1) & blank)
     malformed = int(np.count_nonzero(ends > begins)) - len(good)
     if len(good):
-        # Every other element is a stack, those in between are the numbers and line ends that separate them.
-        offsets = np.stack([begins[good], at[good] - 1], axis=1).ravel()
-        buffers = [None, pa.py_buffer(offsets.astype(np.int64)), pa.py_buffer(block)]
-        all_ = pa.Array.from_buffers(pa.large_binary(), len(offsets) - 1, buffers)
-        parts.append(_merged([(all_.take(pa.array(np.arange(0, len(offsets), 2))), values[good])]))
+        parts.append(_merged([(_slices(text, begins[good], at[good] - 1), values[good])]))
     return malformed
 
 
-def _merged(parts: Sequence[tuple[Any, Numbers]]) -> tuple[Any, Numbers]:
+def _merged(parts: Sequence[tuple[core.Array, Numbers]]) -> tuple[core.Array, Numbers]:
     """The distinct ones of all parts' stacks, and what each weighs."""
-    pa = _pyarrow()
-    coded = pa.concat_arrays([stacks for stacks, _ in parts]).dictionary_encode()
-    sums = np.zeros(len(coded.dictionary), np.int64)
-    np.add.at(sums, coded.indices.to_numpy(), np.concatenate([weights for _, weights in parts]))
-    return coded.dictionary, sums
+    from arro3.core import ChunkedArray
+
+    stacks, which = _encoded(ChunkedArray([stacks for stacks, _ in parts]).combine_chunks())
+    sums = np.zeros(len(stacks), np.int64)
+    np.add.at(sums, which, np.concatenate([weights for _, weights in parts]))
+    return stacks, sums
 
 
-def _pyarrow() -> Any:
-    # Loaded when needed: it takes longer than a small graph does. Typed in some of its releases only.
-    return importlib.import_module("pyarrow")
+def _split(stacks: core.Array) -> tuple[core.Array, Numbers]:
+    """The functions of all stacks one after the other, and where those of each end."""
+    from nanoarrow import c_array
+
+    columns = c_array(stacks).view()
+    bounds, text = (np.asarray(columns.buffer(number)) for number in (1, 2))
+    between = np.flatnonzero(text == ord(";"))
+    begins, ends = (
+        np.sort(np.concatenate(each), kind="stable") for each in ((bounds[:-1], between + 1), (between, bounds[1:]))
+    )
+    return _slices(text, begins, ends), np.searchsorted(between, bounds[1:]) + np.arange(1, len(bounds))
+
+
+def _slices(text: npt.NDArray[np.uint8], begins: Numbers, ends: Numbers) -> core.Array:
+    """The parts of ``text`` between ``begins`` and ``ends``, of which none overlaps the next."""
+    from arro3.core import Array
+    from nanoarrow import c_array_from_buffers, large_binary
+
+    # Arrow's texts follow each other without a gap: every other one is a part, those in between are the gaps.
+    offsets = np.stack([begins, ends], axis=1).ravel()
+    all_ = Array(c_array_from_buffers(large_binary(), len(offsets) - 1, [None, offsets, text]))
+    return all_.take(np.arange(0, len(offsets), 2))
+
+
+def _encoded(texts: core.Array) -> tuple[core.Array, npt.NDArray[np.int32]]:
+    """The distinct ones in the order in which they come, and which of them each is."""
+    from arro3.core import DataType, dictionary_dictionary, dictionary_indices
+
+    coded = texts.cast(DataType.dictionary(DataType.int32(), texts.type))
+    return dictionary_dictionary(coded), dictionary_indices(coded).to_numpy()

@@ -18,7 +18,7 @@ import numpy.typing as npt
 IntArray = npt.NDArray[np.int64]
 
 LOWEST, HIGHEST, SIGNIFICANT_DIGITS = 1, 3_600_000_000_000, 3
-SUB_BUCKETS = 2048  # the power of two that tells 2 * 10**SIGNIFICANT_DIGITS values apart
+SUB_BUCKETS = 2048  # the power of two that distinguishes 2 * 10**SIGNIFICANT_DIGITS values
 BUCKETS = 32  # powers of two from SUB_BUCKETS on, until HIGHEST is covered
 COUNTS_LENGTH = (BUCKETS + 1) * SUB_BUCKETS // 2
 # The last bucket ends beyond HIGHEST. Like every HdrHistogram we record what has a bucket: 0 too, and up to 73 minutes.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from gotrace.analysis.columns import Array, Kinds, rows
 
 UNKNOWN = -1
 _CLOCK_SKEW_NS = 1000  # two CPUs' clocks are never seen further apart than this
@@ -24,7 +24,7 @@ PAUSE = np.dtype(
         ("stopping_ns", "<i8"),  # until every P had stopped; UNKNOWN where the runtime keeps no stamp
         ("stopped_ns", "<i8"),  # from there to the end the runtime reports; UNKNOWN likewise
         ("total_ns", "<i8"),  # what the runtime adds to MemStats.PauseNs or /sched/pauses/total
-        ("restart_lag_ns", "<i8"),  # how much later than the reported end the world really ran
+        ("restart_lag_ns", "<i8"),  # how much later than the reported end the world actually ran
         ("reason", "<i4"),  # index into GcDecoder.reasons
         ("cycle", "<i8"),  # work.cycles for a collection's pauses, UNKNOWN for others
         ("goid", "<i8"),  # the goroutine that stopped the world, UNKNOWN where its offset is not known
@@ -43,16 +43,34 @@ CYCLE = np.dtype(
         ("mark_termination_ns", "<i8"),
         ("end_ns", "<i8"),  # work.tEnd, when sweeping begins
         ("pause_ns", "<i8"),  # MemStats.PauseNs of this cycle
-        ("assist_ns", "<i8"),  # CPU time of mark assists, gctrace's first of three in the second cpu column
+        ("assist_ns", "<i8"),  # CPU time of mark assists, gctrace's first of three in the second cpu column, or UNKNOWN
         ("heap_start_bytes", "<i8"),  # gctrace's a->b->c and goal
         ("heap_end_bytes", "<i8"),
         ("heap_live_bytes", "<i8"),
-        ("heap_goal_bytes", "<i8"),
+        ("heap_goal_bytes", "<i8"),  # or UNKNOWN
         ("maxprocs", "<i4"),
+        # What was set when it ended, in gcController: GOGC (-1: off; NOT_READ) and GOMEMLIMIT (NO_LIMIT: off).
+        ("gc_percent", "<i4"),
+        ("memory_limit_bytes", "<i8"),
+        ("heap_minimum_bytes", "<i8"),  # the least goal that GOGC gives: 4 MiB * GOGC / 100
+        ("percent_goal_bytes", "<i8"),  # the goal that GOGC alone gives the next cycle; NO_LIMIT: none
+        ("counted_bytes", "<i8"),  # what counted towards GOMEMLIMIT when it ended
+        ("returned_bytes", "<i8"),  # since the program began, what allocations returned to the kernel before they went on
+        ("scavenge_assist_ns", "<i8"),  # and the CPU time that took them
+        ("limiter_cycle", "<i8"),  # the last cycle in which the limiter of the collector's CPU time came on; 0: none
+        ("goal_set_by", "<i1"),  # index into GOAL_SETTERS, UNKNOWN where the cycle before was not seen
+        ("room_bytes", "<i8"),  # from what was live after the cycle before up to the goal, UNKNOWN likewise
+        ("allocated_bytes", "<i8"),  # from there to the end of marking: what was allocated
     ]
 )
 
 SWEEP = np.dtype([("time_ns", "<i8"), ("cycle", "<i8"), ("sweep_ns", "<i8")])
+
+NOT_READ = -2  # in place of a GOGC
+NO_LIMIT = (1 << 63) - 1
+
+GOAL_SETTERS = ("GOGC", "minimum heap", "GOMEMLIMIT", "nothing")
+_GOGC, _MINIMUM, _GOMEMLIMIT, _NOTHING = range(4)
 
 TRIGGERS = ("heap", "periodic", "forced")
 _HEAP, _PERIODIC, _FORCED = range(3)
@@ -62,9 +80,51 @@ SWEEP_TERMINATION, MARK_TERMINATION = "GC sweep termination", "GC mark terminati
 _COLLECTIONS = (SWEEP_TERMINATION, MARK_TERMINATION, "gcing")
 
 
-def rows(array: Array, wanted: npt.NDArray[np.bool_]) -> Array:
-    """``array[wanted]`` for a structured array: a tenth of the time that indexing by a mask takes there."""
-    return array.take(np.flatnonzero(wanted))
+def stood_ns(pauses: Array) -> Array:
+    """How long each of `PAUSE` was, until the world ran again."""
+    lengths: Array = pauses["total_ns"] + np.maximum(0, pauses["restart_lag_ns"])
+    return lengths
+
+
+_LIMIT_COLUMNS = {
+    "counted_bytes": "counted",
+    "returned_bytes": "returned",
+    "scavenge_assist_ns": "scavenge_assist_ns",
+    "limiter_cycle": "limiter_cycle",
+}
+
+
+def _no_cycle() -> Array:
+    """A row of `CYCLE` that is before none."""
+    row = np.zeros(1, CYCLE)
+    row["cycle"] = UNKNOWN - 1
+    return row
+
+
+def _goals(before: Array, cycles: Array) -> tuple[Array, Array, Array]:
+    """What set the goal of each of ``cycles`` (``before``: that before it), its room and what was allocated.
+
+    The runtime takes the least of two goals: that of GOGC, fixed when the cycle before ended, or anew by
+    debug.SetGCPercent, and that of GOMEMLIMIT. So one below the former is the latter's. One above is the former's, moved
+    up by what the runtime leaves itself for sweeping.
+    """
+    seen = before["cycle"] == cycles["cycle"] - 1
+    goal, by_percent = cycles["heap_goal_bytes"], before["percent_goal_bytes"]
+    same = (before["gc_percent"] == cycles["gc_percent"]) & (cycles["gc_percent"] != NOT_READ)
+    setters = np.select(
+        [
+            ~seen | ~same | (goal == UNKNOWN) | (by_percent == UNKNOWN),
+            (by_percent == NO_LIMIT) & (cycles["memory_limit_bytes"] == NO_LIMIT),
+            goal < by_percent,
+            by_percent <= before["heap_minimum_bytes"],
+        ],
+        [UNKNOWN, _NOTHING, _GOMEMLIMIT, _MINIMUM],
+        _GOGC,
+    )
+    live = before["heap_live_bytes"]
+    room = np.where(seen & (goal != UNKNOWN), np.maximum(goal - live, 0), UNKNOWN)
+    allocated = np.where(seen, np.maximum(cycles["heap_end_bytes"] - live, 0), UNKNOWN)
+    return setters, room, allocated
 
 
 @dataclass
@@ -89,26 +149,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class WireFormat:
-    """The numbers the probe's declaration gives to its kinds and flags."""
+    """The probe's kinds, and the numbers of its flags."""
 
-    stw: int
-    stw_work: int
-    cycle_clock: int
-    cycle_heap: int
-    cycle_work: int
-    sweep_end: int
+    kinds: Kinds
     worldstop: int
     forcegc_goroutine: int
     asked: int
     user_forced: int
-
-    @property
-    def first(self) -> int:
-        return min(self.stw, self.stw_work, self.cycle_clock, self.cycle_heap, self.cycle_work, self.sweep_end)
-
-    @property
-    def last(self) -> int:
-        return max(self.stw, self.stw_work, self.cycle_clock, self.cycle_heap, self.cycle_work, self.sweep_end)
 
 
 class _ByCycle:
@@ -162,6 +209,7 @@ class GcDecoder:
     _pending: Array | None = None
     _fresh: int = 0
     _last_cycle: int = UNKNOWN
+    _cycle_before: Array = field(default_factory=_no_cycle)
     _last_pause_start: int = 0
     _last_swept: int = UNKNOWN
     _triggers: _ByCycle = field(default_factory=_ByCycle)
@@ -169,9 +217,7 @@ class GcDecoder:
 
     def feed(self, events: Array) -> Batch:
         """Decode ``events`` (the ring's dtype) together with what earlier batches left over."""
-        wire = self.wire
-        kinds = np.ascontiguousarray(events["kind"])
-        ours = np.flatnonzero((kinds >= wire.first) & (kinds <= wire.last))
+        ours = np.flatnonzero(self.wire.kinds.ours(events))
         if len(ours) < len(events):
             events = events.take(ours)
         held = 0 if self._pending is None else len(self._pending)
@@ -195,29 +241,30 @@ class GcDecoder:
         return self.reasons.index(words)
 
     def _pauses(self, events: Array, kinds: Array, used: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
-        is_stw = kinds == self.wire.stw
-        stw = rows(events, is_stw)
-        flags = (stw["a"] >> 8) & 0xFF
+        of = self.wire.kinds
+        is_stw = kinds == of.number("stw")
+        stw = of.named(rows(events, is_stw), "stw")
+        flags = (stw["word"] >> 8) & 0xFF
         modern = (flags & self.wire.worldstop) != 0
         # Up to Go 1.21 each has a companion with the times in `work`.
-        works = np.flatnonzero(kinds == self.wire.stw_work)
+        works = np.flatnonzero(kinds == of.number("stw_work"))
+        work_of = of.named(events, "stw_work")
         companion = {(int(events["time_ns"][i]), int(events["tid"][i])): int(i) for i in works}
         out = np.zeros(len(stw), PAUSE)
         keep = np.ones(len(stw), bool)
         positions = np.flatnonzero(is_stw)
 
-        start, now = stw["c"].astype(np.int64), stw["e"].astype(np.int64)
-        finish = stw["d"].astype(np.int64)
+        start, finish, now = (stw[name].astype(np.int64) for name in ("start_ns", "finish_ns", "now_ns"))
         known = (finish >= start) & (finish <= now) & (finish > 0)
         out["start_ns"] = start - self.clock_offset_ns
         out["total_ns"] = now - start
         out["stopping_ns"] = np.where(known, finish - start, UNKNOWN)
         out["stopped_ns"] = np.where(known, now - finish, UNKNOWN)
         out["restart_lag_ns"] = stw["time_ns"].astype(np.int64) - (now - self.clock_offset_ns)
-        out["goid"] = stw["b"].astype(np.int64) if self.knows_goid else UNKNOWN
+        out["goid"] = stw["goid"].astype(np.int64) if self.knows_goid else UNKNOWN
         out["tid"] = stw["tid"]
-        out["cycle"] = stw["a"] >> 32
-        codes = (stw["a"] & 0xFF).astype(int)
+        out["cycle"] = stw["word"] >> 32
+        codes = (stw["word"] & 0xFF).astype(int)
         for code in np.unique(codes[modern]):
             words = self.reason_words.get(int(code), f"stwReason {int(code)}")
             out["reason"][codes == code] = self.reason_id(words)
@@ -229,7 +276,7 @@ class GcDecoder:
             work = companion.pop((int(stw["time_ns"][i]), int(stw["tid"][i])), None)
             if work is not None:
                 used[work] = True
-            keep[i] = self._old_pause(out[i : i + 1], stw[i], int(flags[i]), None if work is None else events[work])
+            keep[i] = self._old_pause(out[i : i + 1], stw[i], int(flags[i]), None if work is None else work_of[work])
 
         # Numbers that cannot be times of one pause are no pause: an unknown Go release may pass them differently.
         sane = (out["total_ns"] >= 0) & (out["start_ns"] > 0) & (out["restart_lag_ns"] >= -_CLOCK_SKEW_NS)
@@ -249,56 +296,60 @@ class GcDecoder:
         There a collection's pause is [work.pauseStart, end], the end being work.tEnd for a mark termination that
         was final and the restart's own time otherwise. Any other stop has only our time of the request.
         """
-        now = int(stw["e"])
-        code = int(stw["a"]) & 0xFF
+        now = int(stw["now_ns"])
+        code = int(stw["word"]) & 0xFF
         asked = bool(flags & self.wire.asked)
         out["stopping_ns"] = out["stopped_ns"] = UNKNOWN
-        string = 0 if work is None else int(work["a"])
+        string = 0 if work is None else int(work["reason"])
         words = self.reason_words.get(code, f"stwReason {code}")
         if string:
             words = self.read_string(string & ((1 << 48) - 1), string >> 48) or "unknown"
         if asked and words not in _COLLECTIONS and (string or code):
             out["reason"] = self.reason_id(words)
             out["probe_clock"] = True
-            start = int(stw["c"])  # our own clock, so without the time namespace's offset
+            start = int(stw["start_ns"])  # our own clock, so without the time namespace's offset
             out["start_ns"] = start
             out["total_ns"] = now - self.clock_offset_ns - start
             return True
         if work is None:
             self.incomplete += 1
             return False
-        start, end = int(work["b"]), int(work["e"])
-        final = start == int(work["d"]) and end >= start
-        if not final and start not in (int(work["c"]), int(work["d"])):
+        start, end, terminating = int(work["pause_start"]), int(work["end"]), int(work["mark_term"])
+        final = start == terminating and end >= start
+        if not final and start not in (int(work["sweep_term"]), terminating):
             return False
         if start <= self._last_pause_start and not asked:
             return False  # a stop whose request was not seen, after the collection we already know
         self._last_pause_start = start
         finished = end if final else now
-        out["reason"] = self.reason_id(MARK_TERMINATION if start == int(work["d"]) else SWEEP_TERMINATION)
+        out["reason"] = self.reason_id(MARK_TERMINATION if start == terminating else SWEEP_TERMINATION)
         out["start_ns"] = start - self.clock_offset_ns
         out["total_ns"] = finished - start
         out["restart_lag_ns"] = int(stw["time_ns"]) - (finished - self.clock_offset_ns)
         return True
 
     def _cycles(self, events: Array, kinds: Array, used: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
-        parts = (self.wire.cycle_clock, self.wire.cycle_heap, self.wire.cycle_work)
-        at = [np.flatnonzero(kinds == kind) for kind in parts]
+        parts = ("cycle_clock", "cycle_heap", "cycle_work")
+        at = [np.flatnonzero(kinds == number) for number in self.wire.kinds.numbers(*parts)]
         times = [events["time_ns"][indices] for indices in at]
         if not all(np.array_equal(times[0], stamps) for stamps in times):
             complete = functools.reduce(np.intersect1d, times)
             at = [indices[np.searchsorted(stamps, complete)] for indices, stamps in zip(at, times, strict=True)]
         for indices in at:
             used[indices] = True
-        clock, heap, work = (events.take(indices) for indices in at)
+        stamped = events["time_ns"].take(at[0])
+        pacing, limit = (self._beside(events, kinds, used, stamped, name) for name in ("cycle_pacing", "cycle_limit"))
+        clock, heap, work = (
+            self.wire.kinds.named(events.take(indices), name) for indices, name in zip(at, parts, strict=True)
+        )
         # A probe on a conditional branch (ARM64, Go 1.19) fires again when the stack grows: the first one counts.
-        numbers = clock["a"].astype(np.int64)
+        numbers = clock["cycle"].astype(np.int64)
         fresh = np.ones(len(numbers), bool)
         fresh[1:] = numbers[1:] != numbers[:-1]
         if len(fresh):
             fresh[0] = numbers[0] != self._last_cycle
             self._last_cycle = int(numbers[-1])
-        stamps = np.stack([clock[name].astype(np.int64) for name in "bcde"])
+        stamps = np.stack([clock[name].astype(np.int64) for name in ("sweep_term", "mark", "mark_term", "end")])
         sane = (np.diff(stamps, axis=0) >= 0).all(axis=0) & (stamps[0] > 0)
         self.incomplete += int((fresh & ~sane).sum())
         fresh &= sane
@@ -306,20 +357,52 @@ class GcDecoder:
         clock, heap, work, stamps = rows(clock, fresh), rows(heap, fresh), rows(work, fresh), stamps[:, fresh]
         out = np.zeros(len(clock), CYCLE)
         out["time_ns"] = clock["time_ns"]
-        out["cycle"] = clock["a"]
+        out["cycle"] = clock["cycle"]
         out["sweep_termination_ns"] = stamps[1] - stamps[0]
         out["mark_ns"] = stamps[2] - stamps[1]
         out["mark_termination_ns"] = stamps[3] - stamps[2]
         out["end_ns"] = stamps[3] - self.clock_offset_ns
-        for name, column in zip(("start", "end", "live", "goal"), "bcde", strict=True):
-            out[f"heap_{name}_bytes"] = heap[column]
-        out["pause_ns"] = work["b"]
-        out["assist_ns"] = work["c"]
-        out["maxprocs"] = work["d"]
+        for name in ("start_bytes", "end_bytes", "live_bytes", "goal_bytes"):
+            out[f"heap_{name}"] = heap[name]
+        for name in ("pause_ns", "assist_ns", "maxprocs"):
+            out[name] = work[name]
+        self._pacing(out, (pacing[0][fresh], rows(pacing[1], fresh)), (limit[0][fresh], rows(limit[1], fresh)))
         out["trigger"] = self._triggers.of(out["cycle"])
         self._triggers.forget(self._last_cycle + 1)
         self._ended.add(out["cycle"], out["end_ns"])
         return out, completed
+
+    def _beside(
+        self, events: Array, kinds: Array, used: npt.NDArray[np.bool_], times: Array, name: str
+    ) -> tuple[npt.NDArray[np.bool_], Array]:
+        """The events of a kind that came with those at ``times``, and for which of these there is one.
+
+        Version 0.1.0 has none, and a session where its fields are not known.
+        """
+        there = np.zeros(len(times), bool)
+        at = np.flatnonzero(kinds == self.wire.kinds.number(name)) if name in self.wire.kinds else np.zeros(0, np.int64)
+        if not len(at) or not len(times):
+            return there, np.zeros(len(times), events.dtype)
+        places = np.minimum(np.searchsorted(events["time_ns"].take(at), times), len(at) - 1)
+        found = at[places]
+        there = events["time_ns"].take(found) == times
+        used[found[there]] = True
+        return there, self.wire.kinds.named(events.take(found), name)
+
+    def _pacing(self, out: Array, pacing: tuple[Array, Array], limit: tuple[Array, Array]) -> None:
+        """Fill in what was set when each cycle ended, and what its own goal came from."""
+        for name in ("memory_limit", "heap_minimum", "percent_goal"):
+            values = np.minimum(pacing[1][name], np.uint64(NO_LIMIT)).astype(np.int64) if pacing[0].any() else UNKNOWN
+            out[f"{name}_bytes"] = np.where(pacing[0], values, UNKNOWN)
+        percent = pacing[1]["gc_percent"].astype(np.uint32).view(np.int32) if pacing[0].any() else NOT_READ
+        out["gc_percent"] = np.where(pacing[0], percent, NOT_READ)
+        for name, column in _LIMIT_COLUMNS.items():
+            out[name] = np.where(limit[0], limit[1][column].astype(np.int64), UNKNOWN) if limit[0].any() else UNKNOWN
+        if not len(out):
+            return
+        before = np.concatenate([self._cycle_before, out])[:-1]
+        out["goal_set_by"], out["room_bytes"], out["allocated_bytes"] = _goals(before, out)
+        self._cycle_before = out[-1:].copy()
 
     def _trigger(self, flags: Array) -> Array:
         """What began a collection, from its sweep termination: only then is userForced surely this cycle's own."""
@@ -328,11 +411,12 @@ class GcDecoder:
         return np.where(flags & self.wire.user_forced, _FORCED, periodic)
 
     def _sweeps(self, events: Array, kinds: Array, used: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
-        positions = np.flatnonzero(kinds == self.wire.sweep_end)
+        positions = np.flatnonzero(kinds == self.wire.kinds.number("sweep_end"))
         used[positions] = True
         # One that comes before its cycle's end is the sweeper going to sleep late: the next cycle's sweep termination
         # has done the rest of its work already.
-        cycles, when = events["a"][positions].astype(np.int64), events["time_ns"][positions].astype(np.int64)
+        ends = self.wire.kinds.named(events.take(positions), "sweep_end")
+        cycles, when = ends["cycle"].astype(np.int64), ends["time_ns"].astype(np.int64)
         ended = self._ended.of(cycles)
         at = np.flatnonzero((ended != UNKNOWN) & (when > ended) & (cycles > self._last_swept))
         cycles, first = np.unique(cycles[at], return_index=True)

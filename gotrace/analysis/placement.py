@@ -17,7 +17,7 @@ _MOSTLY, _MUCH, _SPREAD = 0.9, 0.5, 0.25
 
 
 def by_part(pages: Pages, nodes: npt.NDArray[np.int16]) -> dict[str, dict[int, int]]:
-    """Bytes by part and node; ``nodes`` is that of each page, `UNKNOWN` where it cannot be told."""
+    """Bytes by part and node; ``nodes`` is that of each page, or `UNKNOWN`."""
     found: dict[str, dict[int, int]] = {}
     for number, name in enumerate(PARTS):
         numbers, counts = np.unique(nodes[pages.part == number], return_counts=True)
@@ -45,7 +45,7 @@ def remote_share(found: npt.NDArray[np.int64]) -> float | None:
 
 
 def local_and_remote(found: npt.NDArray[np.int64]) -> tuple[int, int, int]:
-    """Of a `matrix`: how many events are of a page on the CPU's node, of one on another, and of one not known where."""
+    """Of a `matrix`: how many events are of a page on the CPU's node, on another, and on an unknown one."""
     local, unknown = int(np.trace(found[:, :-1])), int(found[:, -1].sum())
     return local, int(found.sum()) - local - unknown, unknown
 
@@ -82,8 +82,9 @@ class Moves:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What advice is given from: shares of the threads' time and of the heap by node."""
+    """What advice is given from: how many nodes there are, shares of the threads' time and of the heap by node."""
 
+    nodes: int
     ran: dict[int, float]
     heap: dict[int, float]
     bound: bool  # a policy was set
@@ -91,22 +92,22 @@ class Evidence:
 
 def advice(seen: Evidence) -> str:
     """One sentence where it is clear what to do, "" elsewhere."""
-    if len(seen.heap) < 2 and len(seen.ran) < 2 and set(seen.heap) == set(seen.ran):
+    if seen.nodes < 2:
         return ""
     where = max(seen.ran, key=lambda node: seen.ran[node], default=None)
-    if where is None or seen.bound:
+    if where is None or not seen.heap or seen.bound:
         return ""
     elsewhere = 1 - seen.heap.get(where, 0.0)
     if seen.ran[where] >= _MOSTLY and elsewhere >= _MUCH:
         return (
-            f"Threads ran on node {where} for {seen.ran[where]:.0%} of their time, and {elsewhere:.0%} of the heap lies "
+            f"Threads ran on node {where} for {seen.ran[where]:.0%} of their time, but {elsewhere:.0%} of the heap is "
             f"elsewhere: start it with numactl --cpunodebind={where} --membind={where}."
         )
     heaviest = max(seen.heap, key=lambda node: seen.heap[node])
     spread = [node for node, share in seen.ran.items() if share >= _SPREAD]
     if len(spread) > 1 and seen.heap[heaviest] >= _MOSTLY:
         return (
-            f"Threads ran on {len(spread)} nodes and {seen.heap[heaviest]:.0%} of the heap lies on node {heaviest}: spread "
+            f"Threads ran on {len(spread)} nodes and {seen.heap[heaviest]:.0%} of the heap is on node {heaviest}: spread "
             "it with numactl --interleave=all, or run one process per node."
         )
     return ""

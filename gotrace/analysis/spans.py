@@ -27,9 +27,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from gotrace.analysis.columns import Kinds
 from gotrace.analysis.histogram import Histogram
 
 OFF_CPU, STOP = "off CPU", "stop the world"
+SWITCH = "sched:sched_switch"
 
 _MOST = 1 << 18  # beginnings that wait for their end: more than these are of a file that has no ends
 _LONGEST_SWITCH = 500  # two names have 15 characters each; a longer text would take the pattern long
@@ -69,13 +71,13 @@ class Pairs:
             return handler is not None
 
     def feed(self, event: str, text: str, time_ns: int, tid: int, cpu: int | None, process: Hashable) -> Span | None:
-        """One event of the thread ``tid`` on ``cpu``; ``process`` is anything that tells its process from others."""
+        """One event of the thread ``tid`` on ``cpu``; ``process`` is anything that identifies its process."""
         handler = self._handlers[event] if self.takes(event) else None
         return handler(text, time_ns, tid, cpu, process) if handler is not None else None
 
     def _handler(self, event: str) -> _Handler | None:
         group, _, name = event.partition(":")
-        if event == "sched:sched_switch":
+        if event == SWITCH:
             return self._switch
         if group == "raw_syscalls" and name in ("sys_enter", "sys_exit"):
             begins = name == "sys_enter"
@@ -135,17 +137,49 @@ _NAMED = re.compile(r"sys_(enter|exit)_(\w+)")
 _WORLD = re.compile(r":\w*?(stop|start)TheWorldWithSema(?:_\d+)?$")
 
 
+class Waits:
+    """Time off the CPU with the stacks that the threads left it with, from events of the kinds sample and span.
+
+    ``names(reference)`` is the text a number stands for. ``open`` is how many times a thread left and was not seen again.
+    """
+
+    def __init__(self, kinds: Kinds, names: Callable[[int], str]) -> None:
+        self.open = 0
+        self._kinds = kinds
+        self._names = names
+        self._left: dict[tuple[int, int], int] = {}  # (thread, when it left) -> its stack
+
+    def feed(self, events: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
+        """A row of (stack or 0, begin, end, thread) for each wait that ended."""
+        samples = self._named(events, "sample", "event", SWITCH)
+        samples = samples[samples["tid"] != 0]  # an idle CPU waits for nothing
+        for tid, time_ns, stack in zip(*(samples[name].tolist() for name in ("tid", "time_ns", "stack")), strict=True):
+            self._left[tid, time_ns] = stack
+        self.open += len(samples)
+        spans = self._named(events, "span", "what", OFF_CPU)
+        rows = []
+        for tid, begin, end in zip(*(spans[name].tolist() for name in ("tid", "begin_ns", "time_ns")), strict=True):
+            stack = self._left.pop((tid, begin), None)
+            self.open -= stack is not None
+            rows.append((stack or 0, begin, end, tid))
+        # a thread leaves again only after it came
+        self._left = dict({tid: ((tid, at), stack) for (tid, at), stack in self._left.items()}.values())
+        return np.array(rows, np.uint64).reshape(-1, 4)
+
+    def _named(self, events: npt.NDArray[Any], kind: str, column: str, name: str) -> npt.NDArray[Any]:
+        found = self._kinds.of(events, kind)
+        wanted = [each for each in np.unique(found[column]).tolist() if self._names(each) == name]
+        return found[np.isin(found[column], np.array(wanted, np.uint64))]
+
+
 class SpanHistograms:
-    """Histograms of spans per interval of time, from events of the kind ``number``: columns begin_ns, what, pid.
+    """Histograms of spans per interval of time, from events of the kind span: columns begin_ns, what, pid.
 
     ``names(what)`` is the text a number stands for. A span counts where it ends. ``interval_ns`` 0: one for all.
     """
 
-    def __init__(
-        self, number: int, columns: dict[str, str], names: Callable[[int], str], begin_ns: int, interval_ns: int
-    ) -> None:
-        self._number = number
-        self._columns = columns
+    def __init__(self, kinds: Kinds, names: Callable[[int], str], begin_ns: int, interval_ns: int) -> None:
+        self._kinds = kinds
         self._names = names
         self._begin_ns = begin_ns
         self._interval_ns = interval_ns
@@ -154,13 +188,13 @@ class SpanHistograms:
 
     def feed(self, events: npt.NDArray[Any]) -> Iterator[tuple[int, dict[str, Histogram]]]:
         """Count a batch; yields (number of the interval, name -> histogram in ns) of each interval that is complete."""
-        spans = events.take(np.flatnonzero(events["kind"] == self._number))
+        spans = self._kinds.of(events, "span")
         if not len(spans):
             return
-        ends, begins = spans["time_ns"].astype(np.int64), spans[self._columns["begin_ns"]].astype(np.int64)
+        ends, begins = spans["time_ns"].astype(np.int64), spans["begin_ns"].astype(np.int64)
         # perf sorts by time; what comes late all the same counts as of now
         at = np.maximum.accumulate(np.maximum(self._interval(ends), self._at))
-        what = spans[self._columns["what"]]
+        what = spans["what"]
         for interval in np.unique(at).tolist():
             if interval != self._at:
                 yield from self.finish()

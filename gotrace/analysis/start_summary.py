@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gotrace.analysis.histogram import Histogram
-from gotrace.analysis.timeline import BEFORE, Row, Start, added, merged
+from gotrace.analysis.timeline import BEFORE, Row, Start, added, by_place, merged
 
 _RESAMPLES = 2000
 _SEED = 20231125  # the same starts give the same interval
@@ -21,7 +22,8 @@ _SLOW_FIRST = 1.25  # times the median of the others
 class Part:
     """A row over all starts that have it: ``count`` of them; nanoseconds. ``low``..``high`` holds the median with 95 %.
 
-    ``major_faults`` and ``pages_read`` are medians too.
+    A median is that of `numpy.median`: of an even number of starts the mean of the two in the middle. ``major_faults``,
+    ``pages_read`` and ``throttled`` are medians too; the last is None where it is not known of every start.
     """
 
     stage: str
@@ -34,6 +36,7 @@ class Part:
     histogram: Histogram
     major_faults: float
     pages_read: float
+    throttled: float | None = None
 
 
 @dataclass(frozen=True)
@@ -49,15 +52,29 @@ class Outlier:
 
 @dataclass(frozen=True)
 class StartSummary:
-    """``total`` comes first in ``parts``, under the name "total"; the parts after it are in the order of a start."""
+    """``total`` comes first in ``parts``, under the name "total"; the parts after it are in the order of a start.
+
+    ``numbers`` are those of its starts, of which it compares like with like.
+    """
 
     parts: list[Part]
     outliers: list[Outlier]
     slow_first: float  # how many times the median of the others the first took; 0 if it is like them
+    numbers: tuple[int, ...] = ()
+
+
+def summaries(starts: Sequence[Start]) -> list[StartSummary]:
+    """Of the first starts of all runs, of the second ones, and so on. ``starts`` in the order they were made."""
+    found = []
+    for numbers in by_place(starts):
+        those = summary([starts[number] for number in numbers])
+        outliers = [replace(outlier, number=numbers[outlier.number]) for outlier in those.outliers]
+        found.append(replace(those, outliers=outliers, numbers=tuple(numbers)))
+    return found
 
 
 def summary(starts: Sequence[Start]) -> StartSummary:
-    """``starts`` in the order they were made; at least one."""
+    """``starts`` that are alike, in the order they were made; at least one."""
     totals = np.array([start.total_ns for start in starts], np.int64)
     rows = _rows(starts)
     durations = {key: {number: row.duration_ns for number, row in of_it.items()} for key, of_it in rows.items()}
@@ -102,8 +119,15 @@ def _part(key: Key, rows: Sequence[Row]) -> Part:
     histogram = Histogram()
     histogram.record(values)
     low, high = median_interval(values)
-    major, pages = (float(np.median([getattr(row, name) for row in rows])) for name in ("major_faults", "pages_read"))
-    return Part(*key, len(values), float(np.median(values)), low, high, histogram, major, pages)
+    major, pages = (median([getattr(row, name) for row in rows]) for name in ("major_faults", "pages_read"))
+    throttled = [row.throttled_ns for row in rows if row.throttled_ns is not None]
+    quota = median(throttled) if len(throttled) == len(rows) else None
+    return Part(*key, len(values), median(values), low, high, histogram, major, pages, quota)
+
+
+def median(values: Sequence[float] | npt.NDArray[np.int64]) -> float:
+    """Wherever starts have a median, it is this one."""
+    return float(np.median(values))
 
 
 def median_interval(values: npt.NDArray[np.int64]) -> tuple[float, float]:
@@ -125,7 +149,7 @@ def _outliers(totals: npt.NDArray[np.int64], durations: dict[Key, dict[int, int]
     found = []
     for number in np.flatnonzero(totals > high + _FENCE * (high - low)).tolist():
         excess = {
-            key: values[number] - float(np.median(list(values.values())))
+            key: values[number] - median(list(values.values()))
             for key, values in durations.items()
             if number in values and key[2] == 1
         }
@@ -139,7 +163,7 @@ class Change:
     """A row in two sets of starts: medians, and their difference with its 95 % interval. Nanoseconds.
 
     ``certain`` is False where the interval holds 0: the difference may be chance. A row that only one set has is new or
-    gone; its other median is None.
+    gone; its other median is None. ``place`` is which start of its run it is, from 0.
     """
 
     stage: str
@@ -150,6 +174,7 @@ class Change:
     difference: float
     low: float
     high: float
+    place: int = 0
 
     @property
     def certain(self) -> bool:
@@ -157,7 +182,16 @@ class Change:
 
 
 def changes(before: Sequence[Start], after: Sequence[Start]) -> list[Change]:
-    """Row by row, the total first; each set has at least one start."""
+    """Row by row, the total first, of the first starts of all runs, then of the second ones, and so on."""
+    sets = ([[each[number] for number in numbers] for numbers in by_place(each)] for each in (before, after))
+    return [
+        replace(change, place=place)
+        for place, (one, other) in enumerate(itertools.zip_longest(*sets, fillvalue=[]))
+        for change in _changes(one, other)
+    ]
+
+
+def _changes(before: Sequence[Start], after: Sequence[Start]) -> list[Change]:
     one, other = _with_total(before), _with_total(after)
     keys = list(other)
     for key in one:
@@ -168,6 +202,8 @@ def changes(before: Sequence[Start], after: Sequence[Start]) -> list[Change]:
 
 
 def _with_total(starts: Sequence[Start]) -> dict[Key, npt.NDArray[np.int64]]:
+    if not starts:
+        return {}
     of_all = {("", "total", 0): dict(enumerate(map(_whole, starts))), **_rows(starts)}
     return {key: np.array([row.duration_ns for row in rows.values()], np.int64) for key, rows in of_all.items()}
 
@@ -177,5 +213,5 @@ def _change(key: Key, one: npt.NDArray[np.int64] | None, other: npt.NDArray[np.i
     rng = np.random.default_rng(_SEED)
     medians = [_medians(zero if values is None else values, rng) for values in (one, other)]
     low, high = np.percentile(medians[1] - medians[0], (2.5, 97.5))
-    before, after = (None if values is None else float(np.median(values)) for values in (one, other))
+    before, after = (None if values is None else median(values) for values in (one, other))
     return Change(*key, before, after, (after or 0) - (before or 0), float(low), float(high))

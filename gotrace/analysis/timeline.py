@@ -8,6 +8,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
+
+from gotrace.text import printable
 
 BEFORE = "before exec"
 EXEC = "exec"
@@ -17,7 +20,10 @@ MAIN = "runtime.main"
 PROGRAM = "main.main"
 UNATTRIBUTED = "unattributed"
 C_START = "C start-up"
-# In the order of time. BEFORE is no part of the total.
+# The heap is counted in spans (8 KiB and more), and by each P for itself: less than this may be another row's.
+HEAP_KNOWN_FROM = 64 << 10
+UNDER_WAY = "had not ended"  # the detail of what was going on when a start was over, or was looked at
+# In the order of time. BEFORE is not part of the total.
 STAGES = (BEFORE, EXEC, LINKER, BOOTSTRAP, MAIN, PROGRAM)
 
 
@@ -26,9 +32,11 @@ class Row:
     """A span of a start. ``depth`` 0: a whole stage; 1: a part of it (a package, a library); 2: one init function.
 
     The rows of depth 1 of a stage follow one another without a gap, and so do those of depth 2 of their package. A row's
-    time is on-CPU, runnable (waiting for a CPU) or blocked; up to main.main that of the main thread, later of the process:
-    it is off the CPU when no thread of it has one. ``heap_bytes`` is by how much the live heap grew, None where that cannot
-    be told. ``detail`` is more to say of it, "" for nothing.
+    time is on-CPU, runnable (waiting for a CPU), throttled (by a CPU quota) or blocked; up to main.main that of the main
+    thread, later of the process: it is off the CPU when no thread of it has one. ``throttled_ns`` is None in recordings
+    from before 0.2, where it is part of ``runnable_ns``. ``heap_bytes`` is by how much the live heap grew as the runtime
+    counts it, of which less than `HEAP_KNOWN_FROM` says nothing; None where it is not known. ``detail`` has more about it,
+    or is "".
     """
 
     stage: str
@@ -43,6 +51,7 @@ class Row:
     pages_read: int
     heap_bytes: int | None = None
     detail: str = ""
+    throttled_ns: int | None = None
 
     @property
     def end_ns(self) -> int:
@@ -50,7 +59,14 @@ class Row:
 
     @property
     def on_cpu_ns(self) -> int:
-        return self.duration_ns - self.runnable_ns - self.blocked_ns
+        return self.duration_ns - self.runnable_ns - self.blocked_ns - (self.throttled_ns or 0)
+
+    @property
+    def divided(self) -> bool:
+        """Whether it is known what of its time was on the CPU, and its faults: before exec nobody counts them."""
+        return self.stage not in (BEFORE, UNATTRIBUTED) or bool(
+            self.runnable_ns or self.blocked_ns or self.minor_faults or self.major_faults
+        )
 
 
 @dataclass(frozen=True)
@@ -70,13 +86,22 @@ class FirstGc:
 
 
 @dataclass(frozen=True)
+class Starter:
+    """Who forked the process that was started, or the process itself where it executes a program once more."""
+
+    pid: int
+    name: str
+
+
+@dataclass(frozen=True)
 class Start:
     """One start. ``rows`` are in the order of time, a stage before its parts; ``ended`` says at what it was over.
 
     ``total_ns`` is what was measured: from execve's entry to that end. ``unattributed_ns`` of it lies in no row of a stage.
-    ``ready_ns`` is the first accept that was answered, ``listen_ns`` the first listen, ``exit_code`` as a shell tells
+    ``ready_ns`` is the first accept that returned, ``listen_ns`` the first listen, ``exit_code`` as a shell tells
     it; None where they did not happen. ``hits`` is how often it ran into a probe of ours, ``kernel_hits`` how often the
-    kernel did so for it.
+    kernel did so for it. ``starter`` is None where the fork was not seen. What one run of the command, or one start of the
+    executable, started shares a ``run_ns``; it is 0 in recordings from before 0.2, which did not keep it.
     """
 
     pid: int
@@ -92,11 +117,50 @@ class Start:
     hits: int = 0
     kernel_hits: int = 0
     notes: tuple[str, ...] = ()
+    starter: Starter | None = None
+    run_ns: int = 0
+
+
+def starter_text(start: Start) -> str:
+    """Who started it: "by sh (pid 12)"."""
+    if start.starter is None:
+        return "by an unknown process"
+    itself = start.starter.pid == start.pid
+    return "by itself" if itself else f"by {printable(start.starter.name)} (pid {start.starter.pid})"
+
+
+class Place(NamedTuple):
+    """Which run a start belongs to, and which of that run's starts it is; both from 0."""
+
+    run: int
+    place: int
+
+
+def places(starts: Sequence[Start]) -> list[Place]:
+    """Of each of ``starts``, which are in the order they were made. Of one that does not say it is a run of its own."""
+    runs: dict[int, int] = {}  # run_ns -> its number
+    lengths: list[int] = []
+    found = []
+    for start in starts:
+        run = runs.setdefault(start.run_ns, len(lengths)) if start.run_ns else len(lengths)
+        if run == len(lengths):
+            lengths.append(0)
+        found.append(Place(run, lengths[run]))
+        lengths[run] += 1
+    return found
+
+
+def by_place(starts: Sequence[Start]) -> list[list[int]]:
+    """The numbers of the first starts of all runs, of the second ones, and so on: only like is compared with like."""
+    found: list[list[int]] = []
+    for number, (_, place) in enumerate(places(starts)):
+        found += [[] for _ in range(place + 1 - len(found))]
+        found[place].append(number)
+    return found
 
 
 def added(rows: Sequence[Row], name: str, depth: int, detail: str = "") -> Row:
     """What ``rows`` of one stage take together, as one that begins with the first."""
-    heaps = [row.heap_bytes for row in rows if row.heap_bytes is not None]
     return Row(
         stage=rows[0].stage,
         name=name,
@@ -108,9 +172,16 @@ def added(rows: Sequence[Row], name: str, depth: int, detail: str = "") -> Row:
         minor_faults=sum(row.minor_faults for row in rows),
         major_faults=sum(row.major_faults for row in rows),
         pages_read=sum(row.pages_read for row in rows),
-        heap_bytes=sum(heaps) if heaps and depth else None,
+        heap_bytes=known_sum([row.heap_bytes for row in rows]),
         detail=detail,
+        throttled_ns=known_sum([row.throttled_ns for row in rows]),
     )
+
+
+def known_sum(numbers: Sequence[int | None]) -> int | None:
+    """The sum; None where one of them is not known."""
+    known = [number for number in numbers if number is not None]
+    return sum(known) if len(known) == len(numbers) else None
 
 
 def merged(start: Start) -> list[Row]:
@@ -121,10 +192,20 @@ def merged(start: Start) -> list[Row]:
     return [rows[0] if len(rows) == 1 else added(rows, rows[0].name, rows[0].depth) for rows in found.values()]
 
 
+def throttled_ns(start: Start) -> int | None:
+    """How long a CPU quota kept the start from running; None where that is not known."""
+    return known_sum([row.throttled_ns for row in start.rows if row.depth == 0 and row.stage != BEFORE])
+
+
 def package_inits(start: Start) -> list[Row]:
     """The packages with init functions, in the order they were initialised."""
     followed = zip(start.rows, start.rows[1:], strict=False)
     return [row for row, following in followed if row.depth == 1 and following.depth == 2]
+
+
+def under_way(start: Start) -> list[Row]:
+    """What of a start had not ended, up to main.main: a step, or a package and its init function."""
+    return [row for row in start.rows if row.depth and row.detail.endswith(UNDER_WAY)]
 
 
 def is_short(row_ns: int, stage_ns: int, total_ns: int) -> bool:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gotrace.analysis.pauses import UNKNOWN, Array, rows
+from gotrace.analysis.columns import Array, rows
+from gotrace.analysis.pauses import UNKNOWN, stood_ns
 
 Times = npt.NDArray[np.int64]
 
@@ -39,6 +40,10 @@ class Windows:
     def length(self) -> int:
         """Their sum."""
         return int((self.ends - self.begins).sum())
+
+    def between(self, begin: int, end: int) -> Windows:
+        """What of them lies from ``begin`` up to ``end``."""
+        return Windows.of(np.maximum(self.begins, begin), np.minimum(self.ends, end))
 
     def before(self, times: Times) -> Times:
         """How much of the windows lies before each of ``times``."""
@@ -75,7 +80,7 @@ def of_pauses(pauses: Array, only_stopping: bool, min_ns: int) -> tuple[Times, T
     if only_stopping:
         wanted = wanted & (pauses["stopping_ns"] != UNKNOWN)
     found = rows(pauses, wanted)
-    whole = found["total_ns"] + np.maximum(found["restart_lag_ns"], 0)
+    whole = stood_ns(found)
     return found["start_ns"], found["start_ns"] + (found["stopping_ns"] if only_stopping else whole)
 
 

@@ -11,13 +11,13 @@ import re
 from dataclasses import dataclass
 
 from gotrace.binary.elf import Elf
-from gotrace.errors import BinaryError
+from gotrace.errors import BinaryError, UntraceableError
 
 _MAGIC = b"\xff Go buildinf:"
 _HEADER = 32
 _INLINE = 2  # the flag of Go 1.18 and later: texts are inline, not behind pointers
 _SENTINEL = 16  # random bytes on either side of the module text, for tools that search a process's memory
-_VERSION = re.compile(rb"(go|devel)[ -~]+")
+_PRINTABLE = re.compile(rb"[ -~]+")  # of a Go that is not released it may be any word, such as "unknown"
 _MAX_VERSION = 256
 _MAX_MODULES = 1 << 20
 _MAX_PLACES = 1000
@@ -43,9 +43,18 @@ class BuildInfo:
         major, minor, patch = (int(part or 0) for part in match.groups())
         return (major, minor, patch)
 
+    @property
+    def experiments(self) -> tuple[str, ...]:
+        """What GOEXPERIMENT changed of its release's own settings: ("nogreenteagc",) of "go1.26.6 X:nogreenteagc"."""
+        match = re.search(r"[ -]X:([a-z0-9,]+)", self.go_version)
+        return tuple(match[1].split(",")) if match else ()
 
-def read_build_info(elf: Elf) -> BuildInfo:
-    """The build information of ``elf``. Raises BinaryError when it is no Go program (of Go 1.18 or later)."""
+
+def read_build_info(elf: Elf) -> BuildInfo | None:
+    """The build information of ``elf``; None where there is none. Raises BinaryError if it cannot be read.
+
+    Whether ``elf`` is a Go program is told by `gotrace.binary.identity.identify`.
+    """
     # Data segments are searched first: the program may carry another Go program among its constants.
     section = elf.sections.get(".go.buildinfo")
     places = itertools.islice(elf.places_of(int.from_bytes(_MAGIC[:8], "little")), _MAX_PLACES)
@@ -58,15 +67,17 @@ def read_build_info(elf: Elf) -> BuildInfo:
             failures.append(error)
     if failures:
         raise failures[0]
-    raise BinaryError(f"{elf.path} is not a Go program", "give the pid or path of a program built with Go")
+    return None
 
 
 def _parse(elf: Elf, address: int) -> BuildInfo:
     if not elf.read(address, _HEADER)[15] & _INLINE:
-        raise BinaryError(f"{elf.path} was built with a Go older than 1.18", "gotrace knows Go 1.19 and later")
+        raise UntraceableError(
+            f"{elf.path} was built with a Go version older than 1.18", "gotrace supports Go 1.19 and later"
+        )
     raw_version, address = _text(elf, address + _HEADER, _MAX_VERSION)
     raw_modules, _ = _text(elf, address, _MAX_MODULES)
-    if not _VERSION.fullmatch(raw_version):
+    if not _PRINTABLE.fullmatch(raw_version):
         raise BinaryError(f"{elf.path} is damaged: its build information has no Go version", "give an intact executable")
     version = raw_version.decode()
     # As debug/buildinfo does: without both sentinels there is no module text.

@@ -1,9 +1,8 @@
 """Finding the instructions to probe inside the runtime's own functions.
 
 A uprobe costs about 0.4 us on an instruction the kernel emulates and up to 16 us on one it must single-step (measured in
-a virtual machine), so every probe sits on the former where there is one. What differs between the two
-architectures is in `_ARCHES`; it, the forms in `gotrace.binary.startup` and ebpf/include/goabi.h are what a port has to
-fill in.
+a virtual machine), so every probe sits on the former where there is one. What differs between architectures is in
+`gotrace.arch`.
 """
 
 from __future__ import annotations
@@ -12,18 +11,26 @@ import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import capstone
 
+from gotrace.arch import BY_GOARCH, Arch
 from gotrace.binary.elf import Elf
-from gotrace.binary.pclntab import Function
-from gotrace.binary.program import GoProgram
+from gotrace.binary.pclntab import Function, Pclntab
 from gotrace.errors import BinaryError
 
 _MAX_BODY = 64 << 10
 _PROLOGUE = 12  # instructions
 _EARLY_BYTES = 64
+_COMPARISON = 6  # instructions
+
+
+class Coded(Protocol):
+    """What has Go's machine code, and says where: `gotrace.binary.program.GoProgram`."""
+
+    elf: Elf
+    pclntab: Pclntab
 
 
 @dataclass(frozen=True)
@@ -52,71 +59,31 @@ class Instruction:
         return f"{self.mnemonic} {self.operands}".strip()
 
 
-@dataclass(frozen=True)
-class Arch:
-    """What has to be known about an architecture's code."""
-
-    mode: tuple[int, int]  # capstone's
-    call: tuple[str, ...]  # mnemonics of a direct call
-    is_return: Callable[[Instruction], bool]
-    # the branch of the stack check, after which (or on which) all argument registers are still intact
-    stack_branch: tuple[str, ...]
-    # a cheap instruction right behind that branch that runs once per call even if the stack has to grow
-    after_branch: str | None
-    # what may be written before the probed instruction: nothing that carries an argument
-    scratch: frozenset[str]
-    # branches, calls and returns that the kernel executes itself
-    emulated: Callable[[Instruction], bool]
-    # what Go's assembler writes for UNDEF, where that does not decode
-    undefined: bytes
+def is_emulated(elf: Elf, instruction: Instruction) -> bool:
+    """Whether the kernel executes it itself, which makes a probe on it cheap."""
+    name, isa = instruction.mnemonic, elf.isa
+    direct = instruction.target != 0 and re.fullmatch(isa.emulated_direct, name)
+    return bool(direct or re.fullmatch(isa.emulated, name))
 
 
-def _amd64_emulated(instruction: Instruction) -> bool:
-    name = instruction.mnemonic
-    direct = instruction.target != 0
-    return (name.startswith("j") and direct) or (name == "call" and direct) or (name == "push") or name == "nop"
-
-
-def _arm64_emulated(instruction: Instruction) -> bool:
-    name = instruction.mnemonic
-    return name.startswith("b") and name != "bti" or name in ("cbz", "cbnz", "tbz", "tbnz", "ret", "adr", "adrp", "nop")
-
-
-_ARCHES = {
-    "amd64": Arch(
-        mode=(capstone.CS_ARCH_X86, capstone.CS_MODE_64),
-        call=("call",),
-        is_return=lambda i: i.mnemonic == "ret",
-        stack_branch=("jbe", "jb", "jae"),
-        after_branch="push rbp",
-        scratch=frozenset({"r12", "r13", "rflags"}),
-        emulated=_amd64_emulated,
-        undefined=b"",
-    ),
-    "arm64": Arch(
-        mode=(capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM),
-        call=("bl",),
-        is_return=lambda i: i.code == b"\xc0\x03\x5f\xd6",  # ret x30; wrappers may end in `ret xN`
-        stack_branch=("b.ls", "b.lo", "b.hs"),
-        after_branch=None,
-        scratch=frozenset({"x16", "x17", "x27", "nzcv", "sp"}),  # capstone: `cmp sp, x16` "writes" sp
-        emulated=_arm64_emulated,
-        undefined=b"\x00\x17\xa7\xbe",
-    ),
-}
-
-
-def body(program: GoProgram, symbol: str) -> Function:
+def body(program: Coded, symbol: str) -> Function:
     """The function called ``symbol``; raises BinaryError when this executable has none of its own."""
     function = program.pclntab.function(symbol)
     if function is None:
-        raise BinaryError(f"{symbol} is not in this executable", "the linker dropped it, or this Go has no such function")
+        raise BinaryError(
+            f"{symbol} is not in this executable", "the linker dropped it, or this Go version has no such function"
+        )
     return function
+
+
+def _mode(arch: str) -> tuple[int, int]:
+    kind, mode = BY_GOARCH[arch].capstone
+    return getattr(capstone, kind), getattr(capstone, mode)
 
 
 @functools.lru_cache(maxsize=4)
 def _decoder(arch: str) -> Any:
-    engine = capstone.Cs(*_ARCHES[arch].mode)
+    engine = capstone.Cs(*_mode(arch))
     engine.detail = True
     return engine
 
@@ -129,36 +96,73 @@ def early_site(elf: Elf, address: int, symbol: str) -> Site:
     data = elf.view_from(address)[:_EARLY_BYTES].tobytes()
     for raw in _decoder(elf.arch).disasm(data, address):
         instruction = _plain(raw)
-        if _ARCHES[elf.arch].emulated(instruction):
+        if is_emulated(elf, instruction):
             return _site(elf, symbol, instruction)
         if {capstone.CS_GRP_JUMP, capstone.CS_GRP_RET, capstone.CS_GRP_CALL} & set(raw.groups):
             break
-    raise BinaryError(f"no instruction near {symbol} can be probed cheaply", "report it with the file")
+    raise BinaryError(f"no instruction near {symbol} can be probed cheaply", "report it together with the file")
+
+
+def function_site(elf: Elf, symbol: str) -> Site:
+    """The cheapest instruction that each call of a C function runs once, with all arguments where the ABI has them.
+
+    That is its first, or where this only marks a target of indirect branches the one behind it. Raises BinaryError where
+    the symbol does not lead to one piece of code, or a loop leads back to the instruction.
+    """
+    found = elf.functions_called(symbol)
+    if not found:
+        raise BinaryError(f"{symbol} is not a function of {elf.path}", "it was inlined, or its symbol was stripped")
+    if len(found) > 1:
+        raise BinaryError(f"{len(found)} functions of {elf.path} are called {symbol}", "name one that is there once")
+    ((address, (size, chooses)),) = found.items()
+    if chooses:
+        raise BinaryError(f"{symbol} of {elf.path} only chooses another function (IFUNC)", "name the one that is chosen")
+    instructions = [_plain(raw) for raw in _decoder(elf.arch).disasm(elf.read(address, min(size, _MAX_BODY)), address)]
+    if not 0 < size <= _MAX_BODY or sum(len(each.code) for each in instructions) != size:
+        raise BinaryError(f"cannot read the code of {symbol} in {elf.path}", "name another function")
+    looped = {each.target for each in instructions if each.mnemonic != elf.isa.call}
+    marked = instructions[0].mnemonic in elf.isa.landing_pads
+    second = instructions[1:2] if marked else []
+    cheap = [each for each in (*instructions[:1], *second) if is_emulated(elf, each) and each.address not in looped]
+    chosen = (cheap or instructions)[0]
+    if chosen.address in looped:
+        raise BinaryError(
+            f"{symbol} of {elf.path} jumps back to where it begins", "its calls cannot be distinguished from its loops"
+        )
+    return _site(elf, symbol, chosen)
+
+
+def partial_copies(elf: Elf, symbol: str) -> list[str]:
+    """What a C compiler named the copies of ``symbol`` that it made for some of its calls."""
+    copy = re.compile(re.escape(symbol) + r"\.(constprop|isra|part|specialized)\.\d+")
+    return sorted({name for name, _, _ in elf.functions() if copy.match(name)})
 
 
 def calls_of(elf: Elf, address: int, symbol: str) -> list[Site]:
-    """Every direct call of ``address``, the function ``symbol``, in .text: for files without a Go function table."""
+    """Every direct call of ``address``, the function ``symbol``, in .text: for files without a Go function table.
+
+    A jump there is one too: compilers make it of a call that is the last thing a function does.
+    """
     text = elf.sections.get(".text")
     if text is None:
         return []
-    engine = capstone.Cs(*_ARCHES[elf.arch].mode)
+    engine = capstone.Cs(*_mode(elf.arch))
     engine.skipdata = True  # what lies between functions need not decode
-    call = _ARCHES[elf.arch].call
     found = []
     for at, size, mnemonic, operands in engine.disasm_lite(elf.section_bytes(text).tobytes(), text.addr):
-        if mnemonic in call and operands.lstrip("#") == f"{address:#x}":
+        if mnemonic in (elf.isa.call, elf.isa.jump) and operands.lstrip("#") == f"{address:#x}":
             found.append(_site(elf, symbol, Instruction(at, elf.read(at, size), mnemonic, operands, address)))
     return found
 
 
-def disassemble(program: GoProgram, function: Function) -> list[Any]:
+def disassemble(elf: Elf, function: Function) -> list[Any]:
     """capstone's instructions of a whole body, by a linear sweep. Raises BinaryError when bytes do not decode."""
     size = min(function.end - function.entry, _MAX_BODY)
-    code = program.elf.read(function.entry, size)
-    found = list(_decoder(program.arch).disasm(code, function.entry))
+    code = elf.read(function.entry, size)
+    found = list(_decoder(elf.arch).disasm(code, function.entry))
     end = found[-1].address + found[-1].size if found else function.entry
     # What is behind the last instruction to be reached need not decode.
-    if code[end - function.entry :].removeprefix(_ARCHES[program.arch].undefined).strip(b"\x00\xcc"):
+    if code[end - function.entry :].removeprefix(elf.isa.undefined).strip(b"\x00\xcc"):
         raise BinaryError(f"{function.name} does not decode at {end:#x}", "the executable is damaged")
     return found
 
@@ -172,7 +176,7 @@ def _plain(raw: Any) -> Instruction:
     return Instruction(raw.address, bytes(raw.bytes), raw.mnemonic, raw.op_str, target)
 
 
-def site(program: GoProgram, symbol: str, instruction: Instruction) -> Site:
+def site(program: Coded, symbol: str, instruction: Instruction) -> Site:
     """``instruction``, a decoded one of ``symbol``, as a place for a probe."""
     return _site(program.elf, symbol, instruction)
 
@@ -184,19 +188,19 @@ def _site(elf: Elf, symbol: str, instruction: Instruction) -> Site:
         elf.file_offset(instruction.address),
         instruction.code,
         str(instruction),
-        _ARCHES[elf.arch].emulated(instruction),
+        is_emulated(elf, instruction),
     )
 
 
-def entry_site(program: GoProgram, symbol: str) -> Site:
+def entry_site(program: Coded, symbol: str) -> Site:
     """The cheapest instruction of ``symbol``'s prologue at which all argument registers are intact.
 
     amd64: the ``PUSHQ BP`` behind the stack check (or at the very beginning); it runs once per call, while the first
     instruction runs again whenever the stack grows. Go 1.20 and older push nothing there: the check's branch. arm64: the
     check's ``B.LS``. A function without a stack check: its first instruction. Raises BinaryError with the reason.
     """
-    arch = _ARCHES[program.arch]
-    instructions = disassemble(program, body(program, symbol))[:_PROLOGUE]
+    arch = program.elf.isa
+    instructions = disassemble(program.elf, body(program, symbol))[:_PROLOGUE]
     for number, raw in enumerate(instructions):
         instruction = _plain(raw)
         previous = _plain(instructions[number - 1]) if number else None
@@ -206,7 +210,7 @@ def entry_site(program: GoProgram, symbol: str) -> Site:
         if behind_check and previous is not None:
             return site(program, symbol, previous)
         if instruction.mnemonic in arch.stack_branch:
-            if arch.after_branch is None:
+            if not arch.after_branch:
                 return site(program, symbol, instruction)
             continue
         written = {raw.reg_name(register) for register in raw.regs_access()[1]}
@@ -214,67 +218,101 @@ def entry_site(program: GoProgram, symbol: str) -> Site:
             break
     first = _plain(instructions[0])
     if number and _plain(instructions[number]).mnemonic in arch.stack_branch:
-        raise BinaryError(f"the prologue of {symbol} has an unknown form", "report it with the Go version")
+        raise BinaryError(f"the prologue of {symbol} has an unknown form", "report it together with the Go version")
     return site(program, symbol, first)
 
 
-def decode(program: GoProgram, symbol: str) -> list[Instruction]:
+def decode(program: Coded, symbol: str) -> list[Instruction]:
     """The instructions of ``symbol``. Raises BinaryError when it is not there or does not decode."""
-    return [_plain(raw) for raw in disassemble(program, body(program, symbol))]
+    return [_plain(raw) for raw in disassemble(program.elf, body(program, symbol))]
 
 
-def is_call(program: GoProgram, instruction: Instruction) -> bool:
+def is_call(program: Coded, instruction: Instruction) -> bool:
     """Whether it is a direct call."""
-    return instruction.mnemonic in _ARCHES[program.arch].call and instruction.target != 0
+    return instruction.mnemonic == program.elf.isa.call and instruction.target != 0
 
 
-def call_sites(program: GoProgram, symbol: str, callee: str) -> list[Site]:
+def call_sites(program: Coded, symbol: str, callee: str) -> list[Site]:
     """Every direct call from ``symbol`` to a function called ``callee``, in address order."""
+    return [site(program, symbol, i) for i in _calls(program, decode(program, symbol), callee)]
+
+
+def _calls(program: Coded, instructions: Sequence[Instruction], callee: str) -> list[Instruction]:
     entries = {function.entry for function in program.pclntab.functions(callee)}
-    found = decode(program, symbol)
-    return [site(program, symbol, i) for i in found if is_call(program, i) and i.target in entries]
+    return [i for i in instructions if is_call(program, i) and i.target in entries]
 
 
-def ret_sites(program: GoProgram, symbol: str) -> list[Site]:
-    """Every return instruction of ``symbol``."""
-    is_return = _ARCHES[program.arch].is_return
-    return [site(program, symbol, i) for i in decode(program, symbol) if is_return(i)]
+def branch_behind(program: Coded, symbol: str, callee: str) -> tuple[Site, list[Instruction]]:
+    """The conditional branch that follows the only call from ``symbol`` to ``callee``, and what stands between the two.
 
-
-def result_slot(program: GoProgram, symbol: str) -> int | None:
-    """amd64: the stack slot (offset from SP in the body) from which the result is loaded into AX before the only RET.
-
-    None on arm64, where a probe on RET is cheap, and when the function does not end that way.
+    Raises BinaryError where there are several calls or none, or something else than a comparison comes first.
     """
-    if program.arch != "amd64":
+    instructions = decode(program, symbol)
+    calls = _calls(program, instructions, callee)
+    if len(calls) != 1:
+        raise BinaryError(f"{symbol} calls {callee} {len(calls)} times", "it was inlined, or this Go version is not known")
+    isa = program.elf.isa
+    behind = [each for each in instructions if each.address > calls[0].address][:_COMPARISON]
+    for number, each in enumerate(behind):
+        if each.target and each.mnemonic not in (isa.call, isa.jump) and is_emulated(program.elf, each):
+            return site(program, symbol, each), behind[:number]
+        if each.mnemonic in (isa.call, isa.indirect_call, isa.jump, isa.ret):
+            break
+    raise BinaryError(f"{symbol} does not branch behind its call of {callee} as expected")
+
+
+def ret_sites(program: Coded, symbol: str) -> list[Site]:
+    """Every return instruction of ``symbol``."""
+    isa = program.elf.isa
+    found = [i for i in decode(program, symbol) if i.mnemonic == isa.ret and i.code.startswith(isa.ret_code)]
+    return [site(program, symbol, i) for i in found]
+
+
+def result_slot(program: Coded, symbol: str) -> int | None:
+    """The stack slot (offset from SP in the body) from which the result is loaded into its register before the only RET.
+
+    None where a probe on RET is cheap, and when the function does not end that way.
+    """
+    isa = program.elf.isa
+    if not isa.result_load:
         return None
     found = decode(program, symbol)
-    returns = [number for number, i in enumerate(found) if i.mnemonic == "ret"]
+    returns = [number for number, i in enumerate(found) if i.mnemonic == isa.ret]
     if len(returns) != 1:
         return None
     for instruction in reversed(found[max(0, returns[0] - 6) : returns[0]]):
-        match = re.fullmatch(r"rax, qword ptr \[rsp(?: \+ (0x[0-9a-f]+|\d+))?\]", instruction.operands)
-        if instruction.mnemonic == "mov" and match:
+        match = re.fullmatch(isa.result_load, instruction.operands)
+        if instruction.mnemonic == isa.data_load and match:
             return int(match.group(1) or "0", 0)
     return None
 
 
-def data_refs(program: GoProgram, symbol: str) -> list[int]:
+def data_refs(program: Coded, symbol: str) -> list[int]:
     """The addresses of data that ``symbol`` refers to, in the order of its code (branch targets are not data)."""
-    raws: Sequence[Any] = disassemble(program, body(program, symbol))
-    return _amd64_refs(raws) if program.arch == "amd64" else _arm64_refs(raws)
+    return refs_in(program.elf, body(program, symbol))
 
 
-def data_loads(program: GoProgram, symbol: str) -> list[int]:
+def refs_in(elf: Elf, function: Function) -> list[int]:
+    """The same of a body at hand."""
+    raws: Sequence[Any] = disassemble(elf, function)
+    return _refs(elf.isa)(raws, "")
+
+
+def data_loads(program: Coded, symbol: str) -> list[int]:
     """The same of instructions that load a word from there; those that only take the address are left out."""
-    raws: Sequence[Any] = disassemble(program, body(program, symbol))
-    return _amd64_refs(raws, ("mov",)) if program.arch == "amd64" else _arm64_refs(raws, ("ldr",))
+    raws: Sequence[Any] = disassemble(program.elf, body(program, symbol))
+    return _refs(program.elf.isa)(raws, program.elf.isa.data_load)
 
 
-def _amd64_refs(raws: Sequence[Any], only: tuple[str, ...] = ()) -> list[int]:
+def _refs(isa: Arch) -> Callable[[Sequence[Any], str], list[int]]:
+    """What finds the data that instructions refer to; given a mnemonic, only that which instructions of it load."""
+    return _pc_relative_refs if isa.data_is_pc_relative else _paged_refs
+
+
+def _pc_relative_refs(raws: Sequence[Any], only: str) -> list[int]:
     out = []
     for raw in raws:
-        if only and (raw.mnemonic not in only or raw.operands[0].type != capstone.x86.X86_OP_REG):
+        if only and (raw.mnemonic != only or raw.operands[0].type != capstone.x86.X86_OP_REG):
             continue
         for operand in raw.operands:
             if operand.type == capstone.x86.X86_OP_MEM and operand.mem.base == capstone.x86.X86_REG_RIP:
@@ -282,7 +320,7 @@ def _amd64_refs(raws: Sequence[Any], only: tuple[str, ...] = ()) -> list[int]:
     return out
 
 
-def _arm64_refs(raws: Sequence[Any], only: tuple[str, ...] = ()) -> list[int]:
+def _paged_refs(raws: Sequence[Any], only: str) -> list[int]:
     arm64 = capstone.arm64
     pages: dict[int, int] = {}
     out = []
@@ -300,7 +338,7 @@ def _arm64_refs(raws: Sequence[Any], only: tuple[str, ...] = ()) -> list[int]:
         for operand in operands:
             if operand.type == arm64.ARM64_OP_MEM and operand.mem.base in pages:
                 address = pages.pop(operand.mem.base) + operand.mem.disp
-                out += [] if only and raw.mnemonic not in only else [address]
+                out += [] if only and raw.mnemonic != only else [address]
         for register in raw.regs_access()[1]:
             pages.pop(register, None)
     return out

@@ -8,6 +8,7 @@ path: every count and offset is checked against the file's size before it is use
 from __future__ import annotations
 
 import contextlib
+import itertools
 import mmap
 import os
 import stat
@@ -18,18 +19,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gotrace.errors import BinaryError
+from gotrace.arch import BY_ELF_MACHINE, BY_GOARCH, Arch
+from gotrace.errors import BinaryError, UntraceableError
 
 PT_LOAD, PT_DYNAMIC, PT_INTERP, PT_NOTE = 1, 2, 3, 4
 PF_X, PF_W, PF_R = 1, 2, 4
 SHT_NOBITS = 8
 ET_EXEC, ET_DYN = 2, 3
-DT_NULL, DT_RELA, DT_RELASZ = 0, 7, 8
+DT_NULL, DT_NEEDED, DT_STRTAB, DT_RELA, DT_RELASZ = 0, 1, 5, 7, 8
 
-MACHINES = {62: "amd64", 183: "arm64"}
 # e_machine of others, by the names of Go's GOARCH; for mips and ppc64 see _machine_name.
 _OTHER_MACHINES = {3: "386", 20: "ppc", 22: "s390x", 40: "arm", 43: "sparc64", 243: "riscv64", 258: "loong64"}
-_RELATIVE = {"amd64": 8, "arm64": 1027}  # R_X86_64_RELATIVE, R_AARCH64_RELATIVE
 
 _STT_FUNC, _STT_GNU_IFUNC = 2, 10
 
@@ -40,14 +40,17 @@ RELOCATION = np.dtype([("offset", "<u8"), ("info", "<u8"), ("addend", "<i8")])
 ADDRESS_LIMIT = 1 << 62
 
 _ELF_HEADER = 64
-_PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
+PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
 _SECTION_HEADER = struct.Struct("<IIQQQQIIQQ")
 _MAX_HEADERS = 4096
 _MAX_SECTION_NAME = 256
 _MAX_SYMBOL_NAME = 64 << 10
 _MAX_DYNAMIC = 64 << 10
 _MAX_NOTES = 64 << 10
+GO_BUILD_ID = (b"Go", 4)  # name and type of its note: ELF_NOTE_GOBUILDID_TAG of cmd/link/internal/ld/elf.go
 _MAX_INTERPRETER = 4096
+_PACKED = b"UPX!"  # UPX's l_info: a checksum, then this
+_BUILD_INFO = b"\xff Go buildinf:"  # see gotrace.binary.buildinfo
 
 
 @dataclass(frozen=True)
@@ -74,12 +77,22 @@ class Section:
     size: int
 
 
-class Elf(contextlib.AbstractContextManager["Elf"]):
-    """An ELF executable for amd64 or arm64, mapped read-only. A context manager.
+def notes(data: bytes) -> Iterator[tuple[bytes, int, bytes]]:
+    """(name, type, content) of the notes in a segment of them."""
+    at = 0
+    while at + 12 <= len(data):
+        name_size, size, kind = struct.unpack_from("<III", data, at)
+        begin = at + 12 + (name_size + 3) // 4 * 4
+        yield data[at + 12 : at + 12 + name_size].rstrip(b"\0"), kind, data[begin : begin + size]
+        at = begin + (size + 3) // 4 * 4
 
-    ``arch`` is "amd64" or "arm64"; ``pie`` means that it may be loaded anywhere (ET_DYN); ``entry`` is a link-time address;
-    ``interpreter`` is the dynamic loader's path or None; ``sections`` is {} where section headers are absent or damaged,
-    for a program runs without them.
+
+class Elf(contextlib.AbstractContextManager["Elf"]):
+    """An ELF executable for an architecture of `gotrace.arch`, mapped read-only. A context manager.
+
+    ``isa`` is that, ``arch`` its name in Go ("amd64"); ``pie`` means that it may be loaded anywhere (ET_DYN); ``entry`` is
+    a link-time address; ``interpreter`` is the dynamic loader's path or None; ``sections`` is {} where section headers are
+    absent or damaged, for a program runs without them.
     """
 
     def __init__(self, data: bytes | bytearray | mmap.mmap, path: str) -> None:
@@ -91,7 +104,7 @@ class Elf(contextlib.AbstractContextManager["Elf"]):
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Elf:
-        """Map the file at ``path``; raises BinaryError when it is no ELF executable we can look at."""
+        """Map the file at ``path``; raises BinaryError if it is not an ELF executable for a known architecture."""
         name = os.fspath(path)
         try:
             # Opening a named pipe must not wait for somebody to write into it.
@@ -142,15 +155,19 @@ class Elf(contextlib.AbstractContextManager["Elf"]):
             raise self._damaged("it ends inside its ELF header")
         wide, big = data[4] == 2, data[5] == 2
         machine = struct.unpack_from(">H" if big else "<H", data, 18)[0]
-        if not wide or big or machine not in MACHINES:
-            name = _machine_name(machine, wide, big)
-            raise BinaryError(
-                f"{self.path} is an executable for {name}, not amd64 or arm64", "gotrace knows these two only"
+        if not wide or big or machine not in BY_ELF_MACHINE:
+            # Its other tables are not read, but this text stands alone.
+            kind = UntraceableError if data.find(_BUILD_INFO) >= 0 else BinaryError
+            bits = "" if wide else "32-bit "
+            raise kind(
+                f"{self.path} is a {bits}program for {_machine_name(machine, wide, big)}",
+                f"gotrace supports 64-bit programs for {' and '.join(BY_GOARCH)}",
             )
-        self.arch: str = MACHINES[machine]
+        self.isa: Arch = BY_ELF_MACHINE[machine]
+        self.arch: str = self.isa.goarch
         kind, self.entry, phoff, shoff = struct.unpack_from("<H6xQQQ", data, 16)
         if kind not in (ET_EXEC, ET_DYN):
-            raise BinaryError(f"{self.path} is an ELF file but no executable", "give the path of a Go executable")
+            raise BinaryError(f"{self.path} is an ELF file but not an executable", "give the path of a Go executable")
         self.pie: bool = kind == ET_DYN
         phentsize, phnum, shentsize, shnum, shstrndx = struct.unpack_from("<HHHHH", data, 54)
         self._read_segments(phoff, phentsize, phnum)
@@ -159,29 +176,30 @@ class Elf(contextlib.AbstractContextManager["Elf"]):
         text = self.sections.get(".text")
         if text is not None and text.type == SHT_NOBITS:  # what `objcopy --only-keep-debug` leaves
             raise BinaryError(
-                f"{self.path} is a program's debug information without the program", "give the program itself"
+                f"{self.path} has only a program's debug information, not the program", "give the program itself"
             )
 
     def _read_segments(self, offset: int, entry_size: int, count: int) -> None:
         size = len(self._data)
-        if entry_size != _PROGRAM_HEADER.size or not 0 < count <= _MAX_HEADERS or offset + entry_size * count > size:
+        if entry_size != PROGRAM_HEADER.size or not 0 < count <= _MAX_HEADERS or offset + entry_size * count > size:
             raise self._damaged("its program headers are out of bounds")
         segments = []
         self.interpreter: str | None = None
-        headers = self._data[offset : offset + entry_size * count]
-        for kind, flags, at, vaddr, _, filesz, memsz, _ in _PROGRAM_HEADER.iter_unpack(headers):
+        self._headers_end = offset + entry_size * count
+        headers = self._data[offset : self._headers_end]
+        for kind, flags, at, vaddr, _, filesz, memsz, _ in PROGRAM_HEADER.iter_unpack(headers):
             segments.append(Segment(kind, flags, at, vaddr, filesz, memsz))
             if kind == PT_LOAD and at + filesz > size:
-                raise self._damaged(f"it has {size} bytes and needs {at + filesz}, it was cut off")
+                raise self._damaged(f"it has {size} bytes but needs {at + filesz}: it is truncated")
             if kind == PT_LOAD and (filesz > memsz or vaddr + memsz >= ADDRESS_LIMIT):
-                raise self._damaged("a segment of it cannot be loaded")
+                raise self._damaged("one of its segments cannot be loaded")
             if kind == PT_INTERP and at + filesz <= size and filesz <= _MAX_INTERPRETER:
                 text = bytes(self._data[at : at + filesz])
                 self.interpreter = text.rstrip(b"\0").decode("utf-8", "replace")
         self.segments: tuple[Segment, ...] = tuple(segments)
         self._loads = [segment for segment in segments if segment.type == PT_LOAD and segment.filesz]
         if not self._loads:
-            raise self._damaged("no segment of it can be loaded")
+            raise self._damaged("none of its segments can be loaded")
 
     def _section_headers(self, offset: int, entry_size: int, count: int) -> list[tuple[int, ...]]:
         end = offset + _SECTION_HEADER.size * count
@@ -209,6 +227,11 @@ class Elf(contextlib.AbstractContextManager["Elf"]):
     def first_vaddr(self) -> int:
         """The page where the lowest loaded segment begins: what a PIE's load bias is counted from."""
         return min(segment.vaddr for segment in self._loads) & ~0xFFF
+
+    @property
+    def code_vaddr(self) -> int:
+        """How far link-time addresses of code are from its offsets in the file."""
+        return next((each.vaddr - each.offset for each in self._loads if each.flags & PF_X), 0)
 
     @property
     def has_symtab(self) -> bool:
@@ -259,7 +282,7 @@ class Elf(contextlib.AbstractContextManager["Elf"]):
     def places_of(self, word: int, step: int = 1 << 20) -> Iterator[int]:
         """Link-time addresses, multiples of 8, at which the file has the 8-byte ``word``.
 
-        Segments that may be written come first, for most of what is searched for is data. ``step`` bytes are looked at at a
+        Segments that may be written come first, for most of what is searched for is data. ``step`` bytes are searched at a
         time, so that an early find costs little and a large file no memory.
         """
         if not 0 <= word < 1 << 64:
@@ -290,6 +313,15 @@ class Elf(contextlib.AbstractContextManager["Elf"]):
             if int(row["info"]) & 0xF in (_STT_FUNC, _STT_GNU_IFUNC) and row["shndx"]:
                 yield name, int(row["value"]), int(row["size"])
 
+    def functions_called(self, name: str) -> dict[int, tuple[int, bool]]:
+        """{address: (size, whether it only chooses the function, when the program is loaded)} of one name, any version."""
+        found = {}
+        for each, row in self._symbols(".symtab" if self.has_symtab else ".dynsym"):
+            kind = int(row["info"]) & 0xF
+            if kind in (_STT_FUNC, _STT_GNU_IFUNC) and row["shndx"] and each.split("@", 1)[0] == name:
+                found[int(row["value"])] = (int(row["size"]), kind == _STT_GNU_IFUNC)
+        return found
+
     def _symbols(self, section: str) -> Iterator[tuple[str, np.void]]:
         table = self.sections.get(section)
         if table is None:
@@ -307,19 +339,15 @@ class Elf(contextlib.AbstractContextManager["Elf"]):
 
     @property
     def build_id(self) -> str:
-        """What tells this build from every other: GNU's build id in hexadecimal, or else Go's; "" if it has none."""
+        """What identifies this build: GNU's build id in hexadecimal, or else Go's; "" if it has none."""
         found: dict[tuple[bytes, int], bytes] = {}
         for segment in self.segments:
             if segment.type != PT_NOTE or segment.offset + segment.filesz > len(self._data):
                 continue
-            notes = bytes(self._data[segment.offset : segment.offset + min(segment.filesz, _MAX_NOTES)])
-            at = 0
-            while at + 12 <= len(notes):
-                name_size, size, kind = struct.unpack_from("<III", notes, at)
-                begin = at + 12 + (name_size + 3) // 4 * 4
-                found.setdefault((notes[at + 12 : at + 12 + name_size].rstrip(b"\0"), kind), notes[begin : begin + size])
-                at = begin + (size + 3) // 4 * 4
-        gnu, go = found.get((b"GNU", 3), b""), found.get((b"Go", 4), b"")
+            data = bytes(self._data[segment.offset : segment.offset + min(segment.filesz, _MAX_NOTES)])
+            for name, kind, content in notes(data):
+                found.setdefault((name, kind), content)
+        gnu, go = found.get((b"GNU", 3), b""), found.get(GO_BUILD_ID, b"")
         return gnu.hex() or go.decode("ascii", "replace")
 
     def relative_relocations(self) -> npt.NDArray[np.void]:
@@ -329,21 +357,46 @@ class Elf(contextlib.AbstractContextManager["Elf"]):
         none or the table is not intact.
         """
         empty = np.zeros(0, RELOCATION)
-        dynamic = next((segment for segment in self.segments if segment.type == PT_DYNAMIC), None)
-        if dynamic is None or dynamic.filesz > _MAX_DYNAMIC:
-            return empty
+        tags = dict(self._dynamic())
         try:
-            tags: dict[int, int] = {}
-            for tag, value in struct.iter_unpack("<QQ", self.read(dynamic.vaddr, dynamic.filesz // 16 * 16)):
-                if tag == DT_NULL:
-                    break
-                tags[tag] = value
             size = tags.get(DT_RELASZ, 0) // RELOCATION.itemsize * RELOCATION.itemsize
             table = self.view(tags.get(DT_RELA, 0), size).view(RELOCATION)
         except BinaryError:
             return empty
-        relative: npt.NDArray[np.void] = table[(table["info"] & 0xFFFFFFFF) == _RELATIVE[self.arch]]
+        relative: npt.NDArray[np.void] = table[(table["info"] & 0xFFFFFFFF) == self.isa.elf_relative]
         return relative
+
+    def needed(self) -> list[str]:
+        """The libraries that its dynamic linker loads for it, by their names; [] if that table is not intact."""
+        tags = self._dynamic()
+        try:
+            strings = self.view_from(dict(tags).get(DT_STRTAB, 0))
+        except BinaryError:
+            return []
+        names = (strings[at : at + _MAX_SECTION_NAME].tobytes() for tag, at in tags if tag == DT_NEEDED)
+        return [name.split(b"\0", 1)[0].decode("utf-8", "replace") for name in names]
+
+    def _dynamic(self) -> list[tuple[int, int]]:
+        """The loader's own table of (tag, value), through PT_DYNAMIC; [] if there is none or it is not intact."""
+        dynamic = next((segment for segment in self.segments if segment.type == PT_DYNAMIC), None)
+        if dynamic is None or dynamic.filesz > _MAX_DYNAMIC:
+            return []
+        try:
+            entries = struct.iter_unpack("<QQ", self.read(dynamic.vaddr, dynamic.filesz // 16 * 16))
+        except BinaryError:
+            return []
+        return list(itertools.takewhile(lambda entry: entry[0] != DT_NULL, entries))
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether UPX packed it: its mark stands behind the program headers, and sections there are none."""
+        at = self._headers_end
+        return not self.sections and self._data[at : at + 8].endswith(_PACKED)
+
+    def has_symbols(self, prefix: str) -> bool:
+        """Whether .symtab has names that begin with ``prefix``."""
+        strings = self.sections.get(".strtab")
+        return strings is not None and b"\0" + prefix.encode() in self.section_bytes(strings).tobytes()
 
 
 def _machine_name(machine: int, wide: bool, big: bool) -> str:
@@ -352,6 +405,6 @@ def _machine_name(machine: int, wide: bool, big: bool) -> str:
         return f"mips{'64' if wide else ''}{'' if big else 'le'}"
     if machine == 21:
         return f"ppc64{'' if big else 'le'}"
-    if machine in MACHINES:  # x32, big-endian arm64 and the like
-        return f"{'' if wide else '32-bit '}{'big-endian ' if big else ''}{MACHINES[machine]}"
+    if machine in BY_ELF_MACHINE:  # x32, big-endian arm64 and the like
+        return f"{'big-endian ' if big else ''}{BY_ELF_MACHINE[machine].goarch}"
     return _OTHER_MACHINES.get(machine, f"machine {machine}")

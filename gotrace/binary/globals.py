@@ -14,17 +14,14 @@ from gotrace.binary.layout import Layout, layout_of
 from gotrace.binary.program import GoProgram
 from gotrace.errors import BinaryError
 
-# work.wbufSpans: full and empty are each padded to a cache line (64 bytes on amd64, 128 on arm64).
-_WBUF_SPANS = {"amd64": 144, "arm64": 272}
-_WBUF_SPANS_1_19 = 80
-
-# gcControllerState offsets that never moved from 1.21 to 1.27; 1.19 and 1.20 have 32 bytes more before heapLive.
-_HEAP_LIVE, _LAST_HEAP_GOAL, _ASSIST_TIME = 104, 96, 192
-_OLD_SHIFT = 32
-
 # work.cycles lies within this distance behind &work, and these behind work.cycles: tSweepTerm 16, tMark 24, tMarkTerm 32,
 # tEnd 40, pauseNS 48, [pauseStart 56 up to 1.21], heap0, heap1, heap2.
 _CYCLES_RANGE = range(300, 1101)
+
+_SCAVENGE_ASSIST = ("cpuStats.ScavengeAssistTime", "cpuStats.scavengeAssistTime")  # since Go 1.23, before
+
+# Fields of gcController: what is set, and what the next cycle's goal comes from.
+PACING = ("gcPercent", "memoryLimit", "heapMinimum", "gcPercentHeapGoal", "mappedReady")
 
 
 @dataclass
@@ -36,22 +33,31 @@ class Globals:
     work_heaps: int = 56  # offset of heap0 from work.cycles
     work_user_forced: int | None = None
     gc_controller: int | None = None
-    gc_last_heap_goal: int = _LAST_HEAP_GOAL
-    gc_assist_time: int = _ASSIST_TIME
-    gc_heap_live: int = _HEAP_LIVE
+    gc_heap_live: int = 0  # its fields, where it is known
+    gc_last_heap_goal: int = 0
+    gc_assist_time: int = 0
+    # With pacing:
+    gc_pacing: tuple[int, ...] = ()  # offsets of PACING in gcController, all or none
+    limiter_cycle: int | None = None  # gcCPULimiter.lastEnabledCycle
+    # mheap_.pages.scav.releasedEager, what allocations returned to the kernel, and work.cpuStats.ScavengeAssistTime, how
+    # long that took them; None too in a release that does not count it.
+    returned_eager: int | None = None
+    scavenge_assist: int | None = None
     missing: dict[str, str] = field(default_factory=dict)
 
 
-def find_globals(program: GoProgram) -> Globals:
-    """Everything that can be established; never a guess."""
+def find_globals(program: GoProgram, pacing: bool = False) -> Globals:
+    """Everything that can be established, never a guess; ``pacing``: what paces the collector, too, which takes longer."""
     found = Globals(work_heaps=64 if program.version < (1, 22) else 56)
-    old = program.version < (1, 21)
-    if old:
-        found.gc_last_heap_goal += _OLD_SHIFT
-        found.gc_assist_time += _OLD_SHIFT
-        found.gc_heap_live += _OLD_SHIFT
     layout = layout_of(program)
-    for name, recipe in (("work", _find_work), ("gcController", _find_controller)):
+    recipes = {"work": _find_work, "work.userForced": _find_user_forced, "gcController": _find_controller}
+    of_pacing = {
+        "why the heap goal is what it is": _find_pacing,
+        "the limiter of the collector's CPU time": _find_limiter,
+        "memory returned while allocating": _find_returned,
+        "time of returning memory while allocating": _find_scavenge_assist,
+    }
+    for name, recipe in [*recipes.items(), *(of_pacing.items() if pacing else ())]:
         try:
             recipe(program, layout, found)
         except BinaryError as error:
@@ -59,29 +65,97 @@ def find_globals(program: GoProgram) -> Globals:
     return found
 
 
-def _find_work(program: GoProgram, layout: Layout, found: Globals) -> None:
+def _wbuf_spans(program: GoProgram) -> int:
+    """The offset of work.wbufSpans, behind full and empty: each a word, and padding to a cache line from some release on.
+
+    Before 1.20 the linker took every cache line to be 64 bytes long.
+    """
+    pads = 2 if program.version >= (1, 21) else 1
+    return 16 + pads * (program.elf.isa.cache_line if program.version >= (1, 20) else 64)
+
+
+def _find_work(program: GoProgram, _: Layout, found: Globals) -> None:
     refs = code.data_refs(program, "runtime.prepareFreeWorkbufs")
-    delta = _WBUF_SPANS[program.arch] if program.version >= (1, 21) else _WBUF_SPANS_1_19
-    if len(refs) < 2 or refs[0] - delta != refs[1]:
-        raise BinaryError("runtime.work was not found: prepareFreeWorkbufs refers to other data than expected")
+    if len(refs) < 2 or refs[0] - _wbuf_spans(program) != refs[1]:
+        raise BinaryError("runtime.work was not found: prepareFreeWorkbufs does not refer to the expected data")
     work = refs[1]
     cycles = {ref for ref in code.data_refs(program, "runtime.gcTrigger.test") if ref - work in _CYCLES_RANGE}
     if len(cycles) != 1:
-        raise BinaryError("runtime.work.cycles was not found: gcTrigger.test refers to other data than expected")
+        raise BinaryError("runtime.work.cycles was not found: gcTrigger.test does not refer to the expected data")
     found.work = work
     found.work_cycles = cycles.pop()
-    # The table is believed only where it agrees with the code about a neighbour.
-    if not layout.has("runtime.workType", "userForced"):
-        found.missing["work.userForced"] = f"its place in {program.go_version} is not known"
-    elif work + layout.offset("runtime.workType", "cycles") != found.work_cycles:
-        found.missing["work.userForced"] = "the known layout of runtime.work does not fit this executable"
-    else:
-        found.work_user_forced = work + layout.offset("runtime.workType", "userForced")
+
+
+def _find_user_forced(program: GoProgram, layout: Layout, found: Globals) -> None:
+    """The table is believed only where it agrees with the code: gcStart writes the field."""
+    if found.work is None:
+        return
+    place = found.work + layout.offset("runtime.workType", "userForced")
+    if place not in code.data_refs(program, "runtime.gcStart"):
+        raise BinaryError("runtime.work.userForced was not found: gcStart does not refer to the expected data")
+    found.work_user_forced = place
 
 
 def _find_controller(program: GoProgram, layout: Layout, found: Globals) -> None:
+    """gcTrigger.test compares heapLive; what gctrace prints, gcMarkTermination refers to."""
+    at = {name: layout.offset("runtime.gcControllerState", name) for name in ("heapLive", "lastHeapGoal", "assistTime")}
     refs = set(code.data_refs(program, "runtime.gcTrigger.test"))
-    matches = [ref for ref in refs if ref + found.gc_heap_live in refs]
+    printed = set(code.data_refs(program, "runtime.gcMarkTermination"))
+    matches = [ref for ref in refs if ref + at["heapLive"] in refs]
     if len(matches) != 1:
-        raise BinaryError("runtime.gcController was not found: gcTrigger.test refers to other data than expected")
+        raise BinaryError("runtime.gcController was not found: gcTrigger.test does not refer to the expected data")
+    if not {matches[0] + at["lastHeapGoal"], matches[0] + at["assistTime"]} <= printed:
+        raise BinaryError("runtime.gcController was not found: gcMarkTermination does not refer to the expected data")
     found.gc_controller = matches[0]
+    found.gc_heap_live, found.gc_last_heap_goal, found.gc_assist_time = at.values()
+
+
+def _find_pacing(_: GoProgram, layout: Layout, found: Globals) -> None:
+    if found.gc_controller is None:
+        return
+    found.gc_pacing = tuple(layout.offset("runtime.gcControllerState", name) for name in PACING)
+
+
+def _find_limiter(program: GoProgram, layout: Layout, found: Globals) -> None:
+    """A cycle's begin and end hand it over; an assist asks whether it is on. Without optimisation all name the whole."""
+    if found.gc_controller is None:
+        return
+    enabled, last = (layout.offset("runtime.gcCPULimiterState", name) for name in ("enabled", "lastEnabledCycle"))
+    begin, end, assist, stop = (
+        set(code.data_refs(program, f"runtime.{symbol}"))
+        for symbol in ("gcStart", "gcMarkTermination", "gcAssistAlloc", "(*limiterEvent).stop")
+    )
+    both = begin & end
+    matches = {ref for ref in both if ref + enabled in assist} or both & assist & stop
+    if len(matches) != 1:
+        raise BinaryError("runtime.gcCPULimiter was not found: gcAssistAlloc does not refer to the expected data")
+    found.limiter_cycle = matches.pop() + last
+
+
+def _find_returned(program: GoProgram, layout: Layout, found: Globals) -> None:
+    if not layout.has("runtime.mheap", "pages.scav.releasedEager"):
+        return  # Go 1.20 and older count only what is returned in the background
+    heap = find_mheap(program, layout.offset("runtime.mheap", "sweepgen"))
+    found.returned_eager = heap + layout.offset("runtime.mheap", "pages.scav.releasedEager")
+
+
+def _find_scavenge_assist(program: GoProgram, layout: Layout, found: Globals) -> None:
+    """The table is believed only where it agrees with the code: gcMarkTermination hands work.cpuStats over."""
+    if found.work is None:
+        return
+    names = [name for name in _SCAVENGE_ASSIST if layout.has("runtime.workType", name)]
+    if not names:
+        return  # Go 1.19 keeps no such time
+    begin = found.work + layout.offset("runtime.workType", "cpuStats")
+    if begin not in code.data_refs(program, "runtime.gcMarkTermination"):
+        raise BinaryError("runtime.work.cpuStats was not found: gcMarkTermination does not refer to the expected data")
+    found.scavenge_assist = found.work + layout.offset("runtime.workType", names[0])
+
+
+def find_mheap(program: GoProgram, sweepgen: int) -> int:
+    """runtime.mheap_; ``sweepgen`` is the offset of that field. Raises BinaryError."""
+    refs = code.data_refs(program, "runtime.stackpoolalloc")
+    others = code.data_refs(program, "runtime.(*mcentral).uncacheSpan")
+    if len(refs) < 2 or not others or others[0] - sweepgen != refs[1]:
+        raise BinaryError("runtime.mheap_ was not found: the runtime does not refer to the expected data")
+    return refs[1]

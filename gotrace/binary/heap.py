@@ -1,4 +1,4 @@
-"""Where a Go program's heap keeps what tells its pages apart, in a stripped executable.
+"""Where a Go program's heap keeps what classifies its pages, in a stripped executable.
 
 As in `gotrace.binary.globals`, each address comes from the code that refers to it and is believed where a second place
 agrees; offsets come from the table of `gotrace.binary.layout`, which is what DWARF says of each release.
@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gotrace.binary import code
-from gotrace.binary.globals import find_globals
-from gotrace.binary.layout import layout_of
+from gotrace.binary.globals import find_globals, find_mheap
+from gotrace.binary.layout import layout_of, offsets_of
 from gotrace.binary.program import GoProgram
 from gotrace.errors import BinaryError
 
@@ -58,6 +58,7 @@ class HeapPlaces:
     allp: int
     persistent_chunks: int
     gc_bits_arenas: int
+    buckhash: int
     scavenge: int
     offsets: dict[str, int]
     arena_base: int
@@ -69,71 +70,58 @@ class HeapPlaces:
 
 
 def find_heap(program: GoProgram) -> HeapPlaces:
-    """Everything that can be established. Raises BinaryError when what nothing can be told without is not found."""
-    layout = layout_of(program)
-    offsets = {}
-    for struct, names in FIELDS.items():
-        for name in names:
-            if layout.has(f"runtime.{struct}", name.rstrip("?")):
-                offsets[f"{struct}.{name.rstrip('?')}"] = layout.offset(f"runtime.{struct}", name.rstrip("?"))
-            elif not name.endswith("?"):
-                raise BinaryError(
-                    f"the place of {struct}.{name} in {program.go_version} is not known",
-                    "use a newer gotrace, or report it",
-                )
+    """Everything that can be established. Raises BinaryError if an indispensable part is not found."""
+    offsets = offsets_of(layout_of(program), FIELDS)
     found = find_globals(program)
     if found.work is None or found.gc_controller is None:
-        raise BinaryError("; ".join(found.missing.values()), "report it with the Go version")
+        raise BinaryError("; ".join(found.missing.values()), "report it together with the Go version")
     missing: dict[str, str] = {}
 
-    def optional(name: str, symbol: str, loads: bool = False) -> int:
+    def optional(name: str, symbol: str, loads: bool = False, again: int = 0) -> int:
+        """What ``symbol`` refers to first, and ``again`` references later: it looks once more when it has a lock."""
         try:
-            return (code.data_loads if loads else code.data_refs)(program, symbol)[0]
+            refs = (code.data_loads if loads else code.data_refs)(program, symbol)
+            if refs[0] == refs[again]:
+                return refs[0]
         except (BinaryError, IndexError):
-            missing[name] = f"{symbol} does not refer to it as expected"
-            return 0
+            pass
+        missing[name] = f"{symbol} does not refer to it as expected"
+        return 0
 
     scavenge = _scavenge(program)
     if not scavenge:
-        missing["scavenge"] = "gcPaceScavenger does not refer to it as expected: what is to be returned yet is not known"
-    if "mheap.pages.scav.releasedEager" not in offsets:
-        missing["what was returned while allocating"] = (
-            f"{program.go_version} counts only what it returns in the background"
+        missing["scavenge"] = (
+            "gcPaceScavenger does not refer to it as expected: how much is still to be returned is unknown"
         )
+    if "mheap.pages.scav.releasedEager" not in offsets:
+        missing["memory returned while allocating"] = f"{program.go_version} counts only memory returned in the background"
 
     return HeapPlaces(
         go_version=program.go_version,
         arch=program.arch,
         pie=program.pie,
         first_vaddr=program.elf.first_vaddr,
-        mheap=_mheap(program, offsets["mheap.sweepgen"]),
+        mheap=find_mheap(program, offsets["mheap.sweepgen"]),
         memstats=_memstats(program, offsets),
         gc_controller=found.gc_controller,
         work=found.work,
         allp=optional("allp", "runtime.preemptall"),
         persistent_chunks=optional("persistentChunks", "runtime.persistentalloc1", loads=True),
         gc_bits_arenas=optional("gcBitsArenas", "runtime.nextMarkBitArenaEpoch"),
+        buckhash=optional("buckhash", "runtime.stkbucket", again=2),
         scavenge=scavenge,
         offsets=offsets,
-        arena_base=0xFFFF800000000000 if program.arch == "amd64" else 0,
+        arena_base=program.elf.isa.arena_base,
         narrow_nelems=program.version >= (1, 22),
         missing=missing,
     )
-
-
-def _mheap(program: GoProgram, sweepgen: int) -> int:
-    refs = code.data_refs(program, "runtime.stackpoolalloc")
-    others = code.data_refs(program, "runtime.(*mcentral).uncacheSpan")
-    if len(refs) < 2 or not others or others[0] - sweepgen != refs[1]:
-        raise BinaryError("runtime.mheap_ was not found: the runtime refers to other data than expected")
-    return refs[1]
 
 
 def _memstats(program: GoProgram, offsets: dict[str, int]) -> int:
     refs = code.data_refs(program, "runtime.gcTrigger.test")
     memstats = refs[0] - offsets["mstats.enablegc"] if refs else 0
     if memstats + offsets["mstats.last_gc_nanotime"] not in refs:
-        raise BinaryError("runtime.memstats was not found: gcTrigger.test refers to other data than expected")
+        raise BinaryError("runtime.memstats was not found: gcTrigger.test does not refer to the expected data")
     return memstats
 
 

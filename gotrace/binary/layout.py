@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,43 +37,58 @@ def _release(text: str) -> Release:
 
 @dataclass(frozen=True)
 class Layout:
-    """Field offsets of one release on one architecture, in bytes."""
+    """Field offsets of one release on one architecture, in bytes; ``experiments`` are those of `BuildInfo`."""
 
     arch: str
     release: Release
+    experiments: tuple[str, ...] = ()
 
     def has(self, struct: str, field: str) -> bool:
         return self._lookup(struct, field) is not None
 
     def offset(self, struct: str, field: str) -> int:
-        """Raises BinaryError where the offset is not known for certain."""
+        """Raises BinaryError unless the offset is known for certain."""
         value = self._lookup(struct, field)
         if value is None:
+            version = ".".join(map(str, self.release))
             raise BinaryError(
-                f"the place of {struct}.{field} is not known in Go {'.'.join(map(str, self.release))}",
-                "a newer gotrace may know it",
+                f"the offset of {struct}.{field} is unknown in Go {version}{self._with()}", "a newer gotrace may know it"
             )
         return value
+
+    def _with(self) -> str:
+        return f" with GOEXPERIMENT={','.join(self.experiments)}" if self.experiments else ""
 
     def _lookup(self, struct: str, field: str) -> int | None:
         table = _table()
         runs = table["layouts"][self.arch].get(struct, {}).get(field, [])
-        known = [_release(text) for text in table["releases"]]
+        releases = table["releases"][self.arch]
+        # One experiment that moves fields is known by itself, several together are not.
+        moving = [name for name in self.experiments if name not in table["harmless"]]
+        if moving:
+            found = table["experiments"].get(moving[0]) if len(moving) == 1 else None
+            if found is None:
+                return None
+            releases = found["releases"]
+            runs = found["layouts"][self.arch].get(struct, {}).get(field, runs)
+        return self._known(runs, [_release(text) for text in releases])
+
+    def _known(self, runs: list[Any], known: list[Release]) -> int | None:
+        """The value of ``runs`` that holds in this release, if those of the ``known`` ones around it say so."""
         below = [release for release in known if release <= self.release]
         above = [release for release in known if release >= self.release]
         same_minor = [release for release in known if release[:2] == self.release[:2]]
-        if not below or (not above and not same_minor):
+        if not same_minor and (not below or not above):
             return None
+        if not below or (above and below[-1][:2] != self.release[:2] == above[0][:2]):
+            return self._value(runs, above[0])  # before the first measured patch of its minor release
         first = self._value(runs, below[-1])
         if not above or above[0][:2] != self.release[:2]:
             # past the last measured patch of its minor release, or in a minor release that was never measured
             if same_minor:
                 return first
-            return first if above and first == self._value(runs, above[0]) else None
-        second = self._value(runs, above[0])
-        if below[-1][:2] != self.release[:2]:
-            return second  # before the first measured patch of its minor release
-        return first if first == second else None
+            return first if first == self._value(runs, above[0]) else None
+        return first if first == self._value(runs, above[0]) else None
 
     @staticmethod
     def _value(runs: list[Any], release: Release) -> int | None:
@@ -84,22 +99,33 @@ class Layout:
         return value
 
 
+def offsets_of(layout: Layout, fields: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """Offsets by "struct.field" of the runtime's structs; a field with a "?" may be absent. Raises BinaryError."""
+    found = {}
+    for struct, names in fields.items():
+        for name in names:
+            if not name.endswith("?") or layout.has(f"runtime.{struct}", name.rstrip("?")):
+                found[f"{struct}.{name.rstrip('?')}"] = layout.offset(f"runtime.{struct}", name.rstrip("?"))
+    return found
+
+
 def layout_of(program: GoProgram) -> Layout:
     """What is known of the structs in ``program``."""
-    return Layout(program.arch, program.build_info.version)
+    info = program.build_info
+    return Layout(program.arch, info.version, info.experiments)
 
 
 def stw_reasons(program: GoProgram) -> dict[int, str]:
     """The runtime's own words for each stwReason, from its table in the program itself (Go 1.21 and later).
 
     stopTheWorld refers to runtime.stwReasonStrings, an array of strings that begins with "unknown"; without optimisation
-    it calls stwReason.String, which does. Any reason that is not found is told by its number, but a collection's two.
+    it calls stwReason.String, which does. A reason that is not found goes by its number, except for a collection's two.
     """
     for symbol in ("runtime.stopTheWorld", "runtime.stwReason.String"):
         try:
             pointers = Pointers(program.elf)
             for table in code.data_refs(program, symbol):
-                words = list(_strings(program, pointers, table))
+                words = list(strings_at(program, pointers, table))
                 if words and words[0] == "unknown":
                     return dict(enumerate(words))
         except BinaryError:
@@ -107,7 +133,7 @@ def stw_reasons(program: GoProgram) -> dict[int, str]:
     return {1: "GC mark termination", 2: "GC sweep termination"}
 
 
-def _strings(program: GoProgram, pointers: Pointers, address: int) -> Iterator[str]:
+def strings_at(program: GoProgram, pointers: Pointers, address: int) -> Iterator[str]:
     """The Go strings (pointer, length) of an array, up to the first that is none."""
     for place in range(address, address + 16 * _MAX_REASONS, 16):
         try:

@@ -25,7 +25,7 @@ _MINPC, _MAXPC, _TEXT, _ETEXT = 160, 168, 176, 184
 # First release with it -> offset of moduledata.gofunc. What a later release has there is believed only if the inline trees
 # check, see Pclntab.knows_inlining.
 _GOFUNC = (((1, 27), 344), ((1, 20), 320), ((1, 18), 304))
-NEWEST_KNOWN = (1, 27)  # the last release whose structures were looked at
+NEWEST_KNOWN = (1, 27)  # the last release whose structures were checked
 
 _MAX_PLACES = 256
 

@@ -25,7 +25,6 @@ from gotrace.errors import BinaryError
 
 MAGIC_1_18, MAGIC_1_20 = 0xFFFFFFF0, 0xFFFFFFF1
 _HEADER = struct.Struct("<IHBB8Q")
-_MIN_LC = {"amd64": 1, "arm64": 4}
 _SECTIONS = (".gopclntab", ".data.rel.ro.gopclntab")  # the latter: position-independent, up to Go 1.25
 _MAX_PLACES = 4096
 _MAX_NAME = 64 << 10
@@ -36,7 +35,9 @@ _MAX_DEPTH = 64  # of inlining; compilers nest a dozen
 
 # runtime._func: words at these offsets, then bytes; Go 1.20 put startLine in at 36.
 _NAME_OFF, _PCSP, _PCFILE, _PCLN, _NPCDATA, _CU_OFFSET, _START_LINE = 4, 16, 20, 24, 28, 32, 36
-_FUNC_SIZE_1_18, _FUNC_SIZE_1_20 = 40, 44  # funcID is 4 bytes before the end, nfuncdata the last byte
+_FUNC_SIZE_1_18, _FUNC_SIZE_1_20 = 40, 44  # funcID is 4 bytes before the end, flag 3, nfuncdata the last byte
+# abi.FuncFlag: a stack ends here, and a function that sets SP to what no table says.
+TOP_FRAME, SP_WRITE = 1, 2
 
 _PCDATA_INL_TREE_INDEX = 2
 _FUNCDATA_INL_TREE = 3
@@ -63,12 +64,13 @@ class Function:
 
 
 @dataclass(frozen=True)
-class Frame:
-    """One logical frame of a PC: a function (perhaps inlined) and the position in it."""
+class GoFrame:
+    """One logical frame of a PC: a function (perhaps inlined) and the position in it; ``func_id`` as in `Function`."""
 
     function: str
     file: str
     line: int
+    func_id: int = 0
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def find_headers(elf: Elf) -> Iterator[Header]:
         if header is not None:
             yield header
     for magic in (MAGIC_1_20, MAGIC_1_18):
-        word = struct.unpack("<Q", struct.pack("<IHBB", magic, 0, _MIN_LC[elf.arch], 8))[0]
+        word = struct.unpack("<Q", struct.pack("<IHBB", magic, 0, elf.isa.min_instruction, 8))[0]
         for address in itertools.islice(elf.places_of(word), _MAX_PLACES):
             header = _parse_header(elf, address)
             if header is not None:
@@ -111,7 +113,7 @@ def _parse_header(elf: Elf, address: int) -> Header | None:
     try:
         fields = _HEADER.unpack(elf.read(address, _HEADER.size))
         magic, zero, min_lc, ptr_size, nfunc, nfiles, text_start, names, units, files, pctab, functions = fields
-        if magic not in (MAGIC_1_18, MAGIC_1_20) or zero or ptr_size != 8 or min_lc != _MIN_LC[elf.arch]:
+        if magic not in (MAGIC_1_18, MAGIC_1_20) or zero or ptr_size != 8 or min_lc != elf.isa.min_instruction:
             return None
         if not _HEADER.size <= names < units < files < pctab < functions or not 0 < nfunc < 1 << 26:
             return None
@@ -132,6 +134,7 @@ class Pclntab:
     def __init__(self, elf: Elf, header: Header, text: int, gofunc: int, version: tuple[int, int]) -> None:
         """``text`` and ``gofunc`` are the moduledata's. Raises BinaryError when the table is damaged."""
         self.header = header
+        self._record_is_pushed = elf.isa.record_is_pushed
         self.nfunc = header.nfunc
         self._path = elf.path
         self.wrapper_id = next((number for since, number in _WRAPPER_FUNC_ID if version >= since), 0)
@@ -150,10 +153,10 @@ class Pclntab:
             raise self._damaged("its functions are not in order")
         self._offsets: npt.NDArray[np.int64] = bodies.astype(np.int64) + header.functions
         if np.any(self._offsets + self._func_size > len(self._data)):
-            raise self._damaged("a function is described outside of it")
+            raise self._damaged("a function record lies outside of it")
         self._name_offsets = self._words(self._offsets + _NAME_OFF)
         if not self._are_names(self._name_offsets):
-            raise self._damaged("a function has no proper name")
+            raise self._damaged("a function has an invalid name")
 
         self._tree_entry_size, self._tree_name_at = (20, 12) if self._old else (16, 4)  # runtime.inlinedCall
         self._read: dict[tuple[int, int], _Runs] = {}
@@ -191,13 +194,14 @@ class Pclntab:
 
     def _name_at(self, offset: int) -> str:
         if not 0 <= offset < len(self._names) - 1 or self._names[offset]:
-            raise self._damaged("a function has no proper name")
+            raise self._damaged("a function has an invalid name")
         return _text(self._names, offset + 1)
 
-    def _offsets_of(self, name: str) -> list[int]:
+    def _offsets_of(self, name: str, every: bool = False) -> list[int]:
         """Where ``name`` stands among the names.
 
-        Once, except that up to Go 1.20 the linker wrote [...] for type arguments: the same text for several functions.
+        Once, except that up to Go 1.20 the linker wrote [...] for type arguments: the same text for several functions; and
+        an ABI wrapper's may stand there again (``every``).
         """
         wanted = name.encode("utf-8", "replace")
         if not wanted or b"\0" in wanted:
@@ -206,7 +210,7 @@ class Pclntab:
         at = self._names.find(b"\0" + wanted + b"\0")
         while at >= 0:
             out.append(at)
-            at = self._names.find(b"\0" + wanted + b"\0", at + 1) if "[...]" in name else -1
+            at = self._names.find(b"\0" + wanted + b"\0", at + 1) if every or "[...]" in name else -1
         return out
 
     # Functions
@@ -220,9 +224,12 @@ class Pclntab:
         texts = [self._name_at(offset) for offset in offsets.tolist()]
         return [texts[place] for place in places.tolist()]
 
-    def functions(self, name: str) -> list[Function]:
-        """Every body of that name: a function and its ABI wrapper share one, up to Go 1.20 so do instances of generics."""
-        indexes = [np.flatnonzero(self._name_offsets == offset) for offset in self._offsets_of(name)]
+    def functions(self, name: str, every: bool = False) -> list[Function]:
+        """Every body of that name: a function and its ABI wrapper share one, up to Go 1.20 so do instances of generics.
+
+        A wrapper may also be under a second entry of that name, which is looked for with ``every``.
+        """
+        indexes = [np.flatnonzero(self._name_offsets == offset) for offset in self._offsets_of(name, every)]
         return [self._function(index) for index in sorted(itertools.chain.from_iterable(i.tolist() for i in indexes))]
 
     def function(self, name: str) -> Function | None:
@@ -231,11 +238,17 @@ class Pclntab:
         real = [body for body in bodies if body.func_id != self.wrapper_id] or bodies
         return max(real, key=lambda body: body.end - body.entry, default=None)
 
+    def wrapper(self, name: str) -> Function | None:
+        """The body by which assembly calls a function of that name (ABI0), or None: then it calls the function itself."""
+        return next((body for body in self.functions(name, every=True) if body.func_id == self.wrapper_id), None)
+
     def _function(self, index: int) -> Function:
         at = int(self._offsets[index])
         start_line = 0 if self._old else self._word(at + _START_LINE)
-        func_id = int(self._data[at + self._func_size - 4])
-        return Function(self.name_of(index), *self._bounds(index), index, func_id, start_line)
+        return Function(self.name_of(index), *self._bounds(index), index, self._func_id(index), start_line)
+
+    def _func_id(self, index: int) -> int:
+        return int(self._data[int(self._offsets[index]) + self._func_size - 4])
 
     def _bounds(self, index: int) -> tuple[int, int]:
         return int(self.entries[index]), int(self.entries[index + 1])
@@ -257,7 +270,7 @@ class Pclntab:
         index = self._index_of(pc)
         return ("", 0) if index is None else _Positions(self, index).at(pc)
 
-    def frames(self, pc: int) -> list[Frame]:
+    def frames(self, pc: int) -> list[GoFrame]:
         """The logical frames at ``pc``, innermost first: inlined functions, then the function itself; [] in no function.
 
         Without ``knows_inlining`` there is one frame: the function, at the innermost position.
@@ -269,15 +282,15 @@ class Pclntab:
         positions = _Positions(self, index)
         tree = self._inline_tree(index)
         calls = self._runs(index, self._pcdata(index, _PCDATA_INL_TREE_INDEX)) if tree is not None else None
-        out: list[Frame] = []
+        out: list[GoFrame] = []
         for _ in range(_MAX_DEPTH):
             file, line = positions.at(pc)
             call = calls.at(pc) if calls is not None else None
             if tree is None or call is None or call < 0:
-                out.append(Frame(self.name_of(index), file, line))
+                out.append(GoFrame(self.name_of(index), file, line, self._func_id(index)))
                 return out
-            name_offset, parent_pc = self._inlined_call(tree, call)
-            out.append(Frame(self._name_at(name_offset), file, line))
+            func_id, name_offset, parent_pc = self._inlined_call(tree, call)
+            out.append(GoFrame(self._name_at(name_offset), file, line, func_id))
             pc = entry + parent_pc
         raise self._damaged("its inline trees do not end")
 
@@ -290,21 +303,40 @@ class Pclntab:
         index = self._index_of(pc)
         if index is None:
             return True
-        moved, begin, end = self._runs(index, self._word(int(self._offsets[index]) + _PCSP)).around(pc)
+        moved, begin, end = self._moves(index).around(pc)
         if moved == 0:
             return False
-        changing = moved == 8 if self.header.min_lc == 1 else pc - begin < 8 or end - pc <= 4
+        changing = moved == 8 if self._record_is_pushed else pc - begin < 8 or end - pc <= 4
         return None if changing else True
+
+    def unwinding(self, pc: int) -> tuple[int, int, int]:
+        """(index of the function, how far it has moved SP at ``pc``, its `TOP_FRAME` and `SP_WRITE`), (-1, 0, 0) in none.
+
+        A return address is looked up as it is: the table says what holds after the call.
+        """
+        index = self._index_of(pc)
+        moved = self._moves(index).at(pc) if index is not None else None
+        if index is None or moved is None or moved < 0:
+            return -1, 0, 0
+        return index, moved, int(self._data[int(self._offsets[index]) + self._func_size - 3])
+
+    def _moves(self, index: int) -> _Runs:
+        """How far a function has moved SP, by place."""
+        return self._runs(index, self._word(int(self._offsets[index]) + _PCSP))
+
+    def frame_bytes(self, function: Function) -> int:
+        """How far ``function`` moves SP below where it was at its entry (pcsp): what a call pushed is not in it."""
+        return max(0, self._moves(function.index).highest())
 
     def inlined_in(self, name: str) -> list[Function]:
         """The functions into which the compiler inlined ``name``, in address order.
 
         Looks at every inline tree of the program, not only the runtime's: 1 ms per 50 MB of program. Raises BinaryError
-        without ``knows_inlining``, for then nobody can tell.
+        without ``knows_inlining``, because the answer is then unknown.
         """
         if not self.knows_inlining:
             raise BinaryError(
-                f"what the compiler inlined in {self._path} cannot be read", "a newer gotrace may know this Go version"
+                f"cannot read what the compiler inlined in {self._path}", "a newer gotrace may support this Go version"
             )
         # Words that equal the name's offset, then those of them that are the name of an entry of a tree, then the proof:
         # the function's own code leads to that entry. Functions with equal trees share one.
@@ -347,7 +379,7 @@ class Pclntab:
         for tree, index in zip(begins[::step].tolist(), owners[::step].tolist(), strict=True):
             entry, end = self._bounds(index)
             try:
-                name_offset, parent_pc = self._inlined_call(tree, 0)
+                _, name_offset, parent_pc = self._inlined_call(tree, 0)
                 self._name_at(name_offset)
             except BinaryError:
                 return False
@@ -377,14 +409,15 @@ class Pclntab:
         value = self._word(at + self._func_size + 4 * (npcdata + _FUNCDATA_INL_TREE))
         return None if value == _NO_FUNCDATA else value
 
-    def _inlined_call(self, tree: int, number: int) -> tuple[int, int]:
-        """(name offset, parent pc as an offset from the entry) of one inlined call."""
-        at = tree + number * self._tree_entry_size + self._tree_name_at
-        raw = self._trees[at : at + 8].tobytes()
-        if len(raw) != 8:
+    def _inlined_call(self, tree: int, number: int) -> tuple[int, int, int]:
+        """(func_id, name offset, parent pc as an offset from the entry) of one inlined call."""
+        at = tree + number * self._tree_entry_size
+        raw = self._trees[at : at + self._tree_name_at + 8].tobytes()
+        if len(raw) != self._tree_name_at + 8:
             raise self._damaged("an inline tree is out of bounds")
-        name_offset, parent_pc = struct.unpack("<Ii", raw)
-        return name_offset, parent_pc
+        func_id = raw[2] if self._old else raw[0]
+        name_offset, parent_pc = struct.unpack_from("<Ii", raw, self._tree_name_at)
+        return func_id, name_offset, parent_pc
 
     def _pcdata(self, index: int, which: int) -> int:
         """The offset (in the pc tables) of one of the function's pc-value tables, 0 for none."""

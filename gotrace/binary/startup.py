@@ -29,14 +29,6 @@ _NOISE = re.compile(
     r"badctxt|gcWriteBarrier\w*|wbZero|wbMove|acquirem|releasem)$|gcWriteBarrier\w*$"
 )
 
-# Of the loop `for i := range task.nfns`: the comparison of the index with the task's nfns, for each architecture.
-_COMPARES = {
-    "amd64": re.compile(r"^cmp (?:d|q)word ptr \[(?P<task>\w+) \+ (?P<at>4|0x10)\], (?P<index>\w+)$"),
-    "arm64": re.compile(r"^cmp (?P<index>\w+), (?P<count>\w+)$"),
-}
-_ARM64_LOAD = re.compile(r"^ldr (?P<count>\w+), \[(?P<task>\w+), #(?P<at>4|0x10)\]$")
-_JUMPS = {"amd64": "ja", "arm64": "b.lo"}
-
 
 @dataclass(frozen=True)
 class InitLoop:
@@ -55,17 +47,17 @@ class InitLoop:
 
 
 def init_loop(program: GoProgram) -> InitLoop:
-    """Raises BinaryError when the loop cannot be told with certainty."""
+    """Raises BinaryError unless the loop is certain."""
     symbol, nfns_offset = ("runtime.doInit1", 4) if program.version >= (1, 21) else ("runtime.doInit", 16)
-    instructions = code.decode(program, symbol)
+    instructions, isa = code.decode(program, symbol), program.elf.isa
     found = []
     for load, compare, jump in zip(instructions, instructions[1:], instructions[2:], strict=False):
-        match = _COMPARES[program.arch].match(str(compare))
-        if jump.mnemonic != _JUMPS[program.arch] or not match or not compare.address > jump.target > 0:
+        match = re.fullmatch(isa.init_compare, str(compare))
+        if jump.mnemonic != isa.init_jump or not match or not compare.address > jump.target > 0:
             continue
         fields = match.groupdict()
-        if program.arch == "arm64":
-            loaded = _ARM64_LOAD.match(str(load))
+        if isa.init_load:
+            loaded = re.fullmatch(isa.init_load, str(load))
             if loaded is None or _wide(loaded["count"]) != _wide(fields["count"]):
                 continue
             fields |= loaded.groupdict()
@@ -73,7 +65,7 @@ def init_loop(program: GoProgram) -> InitLoop:
             task, index = _wide(fields["task"]), _wide(fields["index"])
             found.append(InitLoop(code.site(program, symbol, jump), task, index, nfns_offset))
     if len(found) != 1:
-        raise BinaryError(f"the loop of {symbol} has an unknown form", "report it with the Go version")
+        raise BinaryError(f"the loop of {symbol} has an unknown form", "report it together with the Go version")
     return found[0]
 
 
@@ -104,7 +96,7 @@ def _calls(program: GoProgram, symbol: str) -> list[tuple[str, Site]]:
     found: list[tuple[str, Site]] = []
     instructions = code.decode(program, symbol)
     for number, instruction in enumerate(instructions):
-        if _is_indirect_call(instruction) and symbol == BOOTSTRAP[0] and uses_cgo(program):
+        if _is_indirect_call(program, instruction) and symbol == BOOTSTRAP[0] and uses_cgo(program):
             # rt0_go calls _cgo_init only if there is one: the jump around it is cheap to probe, the call is not.
             jump = next((each for each in reversed(instructions[:number]) if each.target > instruction.address), None)
             if jump is not None:
@@ -117,8 +109,8 @@ def _calls(program: GoProgram, symbol: str) -> list[tuple[str, Site]]:
     return found
 
 
-def _is_indirect_call(instruction: Instruction) -> bool:
-    return instruction.mnemonic == "blr" or (instruction.mnemonic == "call" and instruction.target == 0)
+def _is_indirect_call(program: GoProgram, instruction: Instruction) -> bool:
+    return instruction.mnemonic == program.elf.isa.indirect_call and instruction.target == 0
 
 
 def uses_cgo(program: GoProgram) -> bool:

@@ -7,7 +7,6 @@ first, in one string the outermost, as in folded stacks.
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from gotrace.analysis.columns import named
 from gotrace.analysis.flame import folded
 from gotrace.analysis.stacks import Frame, StackTable
-from gotrace.export.gc_json import wall_time
+from gotrace.records.times import wall_time
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from arro3 import core
 
 Array = npt.NDArray[Any]
 Record = dict[str, Any]
@@ -49,42 +49,43 @@ class Events:
         self._stacks.feed(events)
         for time_ns, tid, number, cpu, *values in events.tolist():
             name, columns, text = self._kinds[number]
-            named = dict(zip(columns, values, strict=False))
+            told = dict(zip(columns, values, strict=False))
             record = {
                 "type": name,
                 "monotonic_ns": time_ns,
                 "time": wall_time(time_ns, self._wall_offset_ns),
                 "tid": tid,
                 "cpu": cpu,
-                **named,
+                **told,
             }
             if text:
-                record["text"] = self._reference(named[text])
-            if name != "stack" and named.get("stack"):
-                record["frames"] = self._stacks.names(named["stack"])
+                record["text"] = self._reference(told[text])
+            if name != "stack" and told.get("stack"):
+                record["frames"] = self._stacks.names(told["stack"])
             yield record
 
     def lines(self, events: Array) -> str:
         """`records` as NDJSON."""
         return "".join(json.dumps(record) + "\n" for record in self.records(events))
 
-    def schema(self) -> pa.Schema:
+    def schema(self) -> core.Schema:
         """The columns of `batch`: those that every event has, then every probe's; null where the kind has none such."""
-        import pyarrow as pa
+        from arro3.core import DataType, Field, Schema
 
         common = {
-            "type": pa.string(),
-            "monotonic_ns": pa.int64(),
-            "time": pa.timestamp("ns", "UTC"),
-            "tid": pa.uint32(),
-            "cpu": pa.uint16(),
+            "type": DataType.string(),
+            "monotonic_ns": DataType.int64(),
+            "time": DataType.timestamp("ns", tz="UTC"),
+            "tid": DataType.uint32(),
+            "cpu": DataType.uint16(),
         }
-        named = dict.fromkeys(self._columns, pa.uint64())
-        return pa.schema([*common.items(), *named.items(), ("text", pa.string()), ("frames", pa.string())])
+        own = dict.fromkeys(self._columns, DataType.uint64())
+        texts = {"text": DataType.string(), "frames": DataType.string()}
+        return Schema([Field(name, type_) for name, type_ in {**common, **own, **texts}.items()])
 
-    def batch(self, events: Array) -> pa.RecordBatch:
+    def batch(self, events: Array) -> core.RecordBatch:
         """One row an event."""
-        import pyarrow as pa
+        from arro3 import core
 
         self._stacks.feed(events)
         count = len(events)
@@ -92,51 +93,67 @@ class Events:
         absent = {column: np.ones(count, bool) for column in self._columns}
         names = np.full(count, "", object)
         text, frames = np.full(count, None, object), np.full(count, None, object)
-        for number in np.unique(events["kind"]).tolist():
-            name, columns, reference = self._kinds[number]
-            at = np.flatnonzero(events["kind"] == number)
+        for name, columns, at, of_kind in self._by_kind(events):
             names[at] = name
-            for letter, column in zip("abcde", columns, strict=False):
-                values[column][at] = events[letter][at]
+            for column in columns:
+                values[column][at] = of_kind[column]
                 absent[column][at] = False
-            if reference:
-                text[at] = [self._reference(value) for value in values[reference][at].tolist()]
-            if "stack" in columns and name != "stack":
-                frames[at] = [self._folded_stack(stack) for stack in values["stack"][at].tolist()]
+            text[at], frames[at] = self._texts(of_kind)
         monotonic = events["time_ns"].astype(np.int64)
         schema = self.schema()
+        string = core.DataType.string()
         arrays = [
-            pa.array(names, pa.string()),
-            pa.array(monotonic),
-            pa.array(monotonic + self._wall_offset_ns, schema.field("time").type),
-            pa.array(np.ascontiguousarray(events["tid"])),
-            pa.array(np.ascontiguousarray(events["cpu"])),
-            *(pa.array(values[column], mask=absent[column]) for column in self._columns),
-            pa.array(text, pa.string()),
-            pa.array(frames, pa.string()),
+            core.Array(names.tolist(), string),
+            core.Array(monotonic),
+            core.Array(monotonic + self._wall_offset_ns).cast(schema.field("time").type),
+            core.Array(np.ascontiguousarray(events["tid"])),
+            core.Array(np.ascontiguousarray(events["cpu"])),
+            *(_nullable(values[column], absent[column]) for column in self._columns),
+            core.Array(text.tolist(), string),
+            core.Array(frames.tolist(), string),
         ]
-        return pa.record_batch(arrays, schema=schema)
+        return core.RecordBatch.from_arrays(arrays, schema=schema)
 
-    def text_schema(self) -> pa.Schema:
-        """The columns of `text_batch`."""
-        import pyarrow as pa
+    def head(self) -> str:
+        """The line of CSV that names the columns."""
+        return ",".join(map(_quoted, self.schema().names)) + "\n"
 
-        schema = self.schema()
-        return schema.set(schema.get_field_index("time"), pa.field("time", pa.string()))
+    def rows(self, events: Array) -> str:
+        """`batch` as lines of CSV: texts are in quotes, what is null is not there."""
+        self._stacks.feed(events)
+        monotonic = events["time_ns"].astype(np.int64)
+        times = np.datetime_as_string((monotonic + self._wall_offset_ns).astype("M8[ns]"))
+        lines = np.full(len(events), "", object)
+        for name, columns, at, of_kind in self._by_kind(events):
+            own = [column for column in self._columns if column in columns]
+            forms = ("%d" if column in columns else "" for column in self._columns)
+            line = ",".join([_quoted(name).replace("%", "%%"), '%d,"%sZ",%d,%d', *forms, "%s,%s\n"])
+            cells = [
+                monotonic[at].tolist(),
+                [time.replace("T", " ") for time in times[at].tolist()],
+                *(of_kind[column].tolist() for column in ("tid", "cpu", *own)),
+                *(map(_quoted, texts) for texts in self._texts(of_kind)),
+            ]
+            lines[at] = [line % values for values in zip(*cells, strict=True)]
+        return "".join(lines)
 
-    def text_batch(self, events: Array) -> pa.RecordBatch:
-        """`batch` with times as text, for formats that are text.
+    def _by_kind(self, events: Array) -> Iterator[tuple[str, tuple[str, ...], Array, Array]]:
+        """Of each kind that is there its name, its columns, where its events are, and these by the names of the columns."""
+        for number in np.unique(events["kind"]).tolist():
+            name, columns, _ = self._kinds[number]
+            at = np.flatnonzero(events["kind"] == number)
+            yield name, columns, at, named(events.take(at), columns)
 
-        pyarrow would look for UTC among the system's time zones, and a small system (a container's image) has none.
-        """
-        import pyarrow as pa
-
-        compute: Any = importlib.import_module("pyarrow.compute")  # its functions are made when it is loaded
-        batch = self.batch(events)
-        columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-        clock = columns["time"].cast(pa.timestamp("ns")).cast(pa.string())
-        columns["time"] = compute.binary_join_element_wise(clock, "Z", "")
-        return pa.record_batch(list(columns.values()), schema=self.text_schema())
+    def _texts(self, events: Array) -> tuple[Sequence[str | None], Sequence[str | None]]:
+        """The columns "text" and "frames" of events of one kind."""
+        name, columns, reference = self._kinds[int(events["kind"][0])]
+        text: list[str | None] = [None] * len(events)
+        frames = text
+        if reference:
+            text = [self._reference(value) for value in events[reference].tolist()]
+        if "stack" in columns and name != "stack":
+            frames = [self._folded_stack(stack) for stack in events["stack"].tolist()]
+        return text, frames
 
     def _reference(self, value: int) -> str:
         return self._text(value & ((1 << 48) - 1), value >> 48)
@@ -148,3 +165,15 @@ class Events:
                 return None
             self._folded[stack] = text
         return self._folded[stack]
+
+
+def _nullable(values: Array, absent: npt.NDArray[np.bool_]) -> core.Array:
+    from arro3.core import Array
+    from nanoarrow import c_array_from_buffers, uint64
+
+    there = np.packbits(~absent, bitorder="little")
+    return Array(c_array_from_buffers(uint64(), len(values), [there, values]))
+
+
+def _quoted(text: str | None) -> str:
+    return "" if text is None else '"' + text.replace('"', '""') + '"'

@@ -63,7 +63,7 @@ class Writer:
         """One interval's histogram of nanoseconds, under a tag made by `tag`, or under none.
 
         Times are seconds since the epoch. A start before the log's own (the clock was set back) is moved up to it.
-        What the histogram could not count is told in a comment, for the format has no field for it.
+        What the histogram could not count goes into a comment, because the format has no field for it.
         """
         start_s = max(start_s, self._start_time_s)
         length_s = max(end_s - start_s, 0.0)
@@ -79,7 +79,7 @@ class Writer:
 
 
 def hdr_max(histogram: Histogram) -> int:
-    """The maximum as HdrHistogram tells it: the upper end of the bucket that the largest value is in."""
+    """The maximum as HdrHistogram reports it: the upper end of the bucket that the largest value is in."""
     if not histogram.max:
         return 0
     return int(highest_values(bucket_indexes(np.array([histogram.max])))[0])

@@ -3,7 +3,7 @@
 Line for line that of org.HdrHistogram.AbstractHistogram (2.2.2), which HistogramLogProcessor and the plotters agree on,
 and not hdrh's: that one takes other steps towards 100 %, does not scale the deviation, and words the footer otherwise.
 
-Plotters take every line that is no comment for one curve, so a file has exactly one distribution in the open: that of
+Plotters take all lines that are not comments for one curve, so a file has exactly one distribution in the open: that of
 the first name. The other names' distributions follow as comments, for people to read; to plot one of them:
 ``sed -n '/^# #.Tag: NAME]/,/#.Buckets/s/^#//p' all.hgrm > one.hgrm``.
 """

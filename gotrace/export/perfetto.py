@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from gotrace.analysis.pauses import TRIGGERS, UNKNOWN, GcDecoder, rows
+from gotrace.analysis.columns import Kinds, text_of
+from gotrace.analysis.pauses import TRIGGERS, UNKNOWN, GcDecoder
 from gotrace.export.protobuf import messages
 from gotrace.text import printable
 
@@ -148,10 +149,7 @@ class Trace(TraceFile):
         self._decoder = decoder
         self._pid = int(header["target"]["pid"])
         self._ps: list[tuple[int, int]] = []
-        kinds = header["probes"].get("tail", {}).get("kinds", {})
-        self._tail = {
-            name: (kind["number"], dict(zip(kind["columns"], "abcde", strict=False))) for name, kind in kinds.items()
-        }
+        self._tail = Kinds.of_probe(header, "tail") if "tail" in header["probes"] else None
         name = printable(header["target"]["exe"])
         self.describe(_PROCESS, process={"pid": self._pid, "process_name": name})
         for uuid, name in ((_STW, "STW"), (_GC, "GC"), (_SWEEP, "sweep")):
@@ -162,7 +160,7 @@ class Trace(TraceFile):
     def feed(self, events: Array) -> None:
         """Add events in the order of the ring."""
         batch = self._decoder.feed(events)
-        if self._tail:
+        if self._tail is not None:
             self._threads(events)
             at = self._of("p_stopped", events)
             # how 0: the P has stopped
@@ -203,21 +201,23 @@ class Trace(TraceFile):
             ("concurrent mark", marking, terminating),
             ("mark termination", terminating, end),
         ]
-        about: dict[str, int | str] = {"assist_ns": int(cycle["assist_ns"])}
+        about: dict[str, int | str] = {}
+        if cycle["assist_ns"] != UNKNOWN:
+            about["assist_ns"] = int(cycle["assist_ns"])
         if cycle["trigger"] != UNKNOWN:
             about["trigger"] = TRIGGERS[cycle["trigger"]]
         self.slice(_GC, first, end, f"GC cycle {int(cycle['cycle'])}", about, parts)
         for number, (_, at_begin, at_end) in enumerate(_HEAP):
             if at_begin is not None:
                 self.event(_COUNTERS + number, first, _COUNTER, counter_value=int(cycle[at_begin]))
-            self.event(_COUNTERS + number, end, _COUNTER, counter_value=int(cycle[at_end]))
+            if cycle[at_end] != UNKNOWN:
+                self.event(_COUNTERS + number, end, _COUNTER, counter_value=int(cycle[at_end]))
 
     def _threads(self, events: Array) -> None:
         tasks = self._of("task", events)
         for tid, low, high in zip(tasks["tid"], tasks["name_low"], tasks["name_high"], strict=True):
             if _THREAD + tid in self.tracks:
-                name = (low | high << 64).to_bytes(16, "little").split(b"\0")[0]
-                self._thread(tid, printable(name))
+                self._thread(tid, printable(text_of(low, high)))
         off = self._of("off_cpu", events)
         for end, tid, begin, woken, word in zip(*(off[name] for name in _OFF_CPU), strict=True):
             self._thread(tid)
@@ -238,10 +238,9 @@ class Trace(TraceFile):
 
     def _of(self, kind: str, events: Array) -> dict[str, list[int]]:
         """The columns of the events of one kind of the probe ``tail``."""
-        number, columns = self._tail[kind]
-        found = rows(events, events["kind"] == number)
-        named = {name: found[letter].tolist() for name, letter in columns.items()}
-        return {"time_ns": found["time_ns"].tolist(), "tid": found["tid"].tolist(), **named}
+        assert self._tail is not None
+        found = self._tail.of(events, kind)
+        return {name: found[name].tolist() for name in ("time_ns", "tid", *self._tail.columns(kind))}
 
 
 _OFF_CPU: Sequence[str] = ("time_ns", "tid", "off_ns", "wake_ns", "word")

@@ -7,11 +7,12 @@ on disk. The fields below are those that are used here, with their numbers; a te
 from __future__ import annotations
 
 import gzip
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from gotrace.analysis.flame import Profile
+from gotrace.analysis.flame import Numbers, Profile
 from gotrace.analysis.stacks import INLINED, KERNEL
 from gotrace.export.protobuf import messages
 from gotrace.text import printable
@@ -44,15 +45,25 @@ MESSAGES = {
     "Function": {"id": (1, "uint64"), "name": (2, "int64"), "filename": (4, "int64")},
 }
 
+_UNITS = {"goroutines": "count"}
 # What perf and pprof call the kernel.
 _KERNEL_MODULE = "[kernel.kallsyms]"
 # pprof would ask the file itself for what a mapping does not say it has.
 _HAS_ALL = dict.fromkeys(("has_functions", "has_filenames", "has_line_numbers", "has_inline_frames"), True)
 
 
-def pprof(profile: Profile, kind: str, *, time_ns: int, duration_ns: int, period_ns: int) -> bytes:
+def pprof(
+    profile: Profile,
+    kind: str,
+    *,
+    time_ns: int,
+    duration_ns: int,
+    period_ns: int,
+    columns: Sequence[tuple[str, str, Numbers]] = (),
+) -> bytes:
     """``profile`` as a file: "samples" in "count", which are its counts, and ``kind`` ("cpu", "delay") in its unit.
 
+    ``columns`` take the place of these two: type, unit, and the number of each stack; the last is shown by default.
     ``time_ns`` is when it began, in nanoseconds of the wall clock since 1970; ``duration_ns`` how long it took;
     ``period_ns`` the time from one sample to the next, 0 if nothing was sampled. Stacks keep their order. An inlined
     function has no location of its own, but a line in that of the function into which it was compiled. Names are made
@@ -65,9 +76,10 @@ def pprof(profile: Profile, kind: str, *, time_ns: int, duration_ns: int, period
         return texts.setdefault(printable(words), len(texts))
 
     out = types["Profile"](time_nanos=time_ns, duration_nanos=duration_ns, period=period_ns)
-    measured = types["ValueType"](type=text(kind), unit=text(profile.unit))
-    out.sample_type.add(type=text("samples"), unit=text("count"))
-    out.sample_type.add().CopyFrom(measured)
+    measured = types["ValueType"](type=text(kind), unit=text(_UNITS.get(profile.unit, profile.unit)))
+    columns = columns or (("samples", "count", profile.counts), (kind, profile.unit, profile.weights))
+    for type_, unit, _ in columns:
+        out.sample_type.add(type=text(type_), unit=text(_UNITS.get(unit, unit)))
     out.period_type.CopyFrom(measured)
 
     functions: dict[tuple[int, int], int] = {}
@@ -93,8 +105,8 @@ def pprof(profile: Profile, kind: str, *, time_ns: int, duration_ns: int, period
             location.line.add(function_id=function, line=line)
 
     begin = 0
-    for end, count, weight in zip(ends.tolist(), profile.counts.tolist(), profile.weights.tolist(), strict=True):
-        out.sample.add(location_id=locations[begin:end][::-1].tolist(), value=(count, weight))
+    for end, *values in zip(ends.tolist(), *(numbers.tolist() for _, _, numbers in columns), strict=True):
+        out.sample.add(location_id=locations[begin:end][::-1].tolist(), value=values)
         begin = end
     out.string_table.extend(texts)
     # No time stamp of its own: the same profile is the same file.

@@ -25,23 +25,24 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gotrace.arch import host_arch
 from gotrace.errors import HostError, LoadError
-
-# The porting checklist of this module: (bpf, perf_event_open) system call numbers.
-_SYSCALLS = {"x86_64": (321, 298), "aarch64": (280, 241)}
+from gotrace.kernel import privileges
 
 _MAP_CREATE, _MAP_UPDATE_ELEM, _PROG_LOAD, _RAW_TRACEPOINT_OPEN, _LINK_CREATE = 0, 2, 5, 17, 28
+_MAP_LOOKUP_ELEM, _MAP_GET_NEXT_KEY = 1, 4
+_MAP_LOOKUP_AND_DELETE_BATCH = 25
 _PROG_TYPE_KPROBE = 2
 # What a program is attached to shows in the beginning of its name; any other is a uprobe's. `on_tracepoint__X` runs at the
 # kernel's tracepoint X with its own arguments (BCC would attach `raw_tracepoint__X` by itself while it compiles),
-# `on_trace_event__CATEGORY__X` at one with the fields that tracefs tells, `on_software_event__X` at the perf software
+# `on_trace_event__CATEGORY__X` at one with the fields that tracefs lists, `on_software_event__X` at the perf software
 # event X, `on_sample` at whatever is sampled; `tracepoint__CATEGORY__X` is the name that BCC's
 # TRACEPOINT_PROBE(CATEGORY, X) makes.
 RAW_TRACEPOINT, TRACE_EVENT, SOFTWARE_EVENT = "on_tracepoint__", "on_trace_event__", "on_software_event__"
 SAMPLE = "on_sample"
 _PROG_TYPES = {"tracepoint__": 5, TRACE_EVENT: 5, SOFTWARE_EVENT: 7, SAMPLE: 7, RAW_TRACEPOINT: 17}
 _ATTACH_UPROBE_MULTI = 48
-MAP_TYPE_ARRAY, MAP_TYPE_PERF_EVENT_ARRAY, MAP_TYPE_RINGBUF = 2, 4, 27
+MAP_TYPE_HASH, MAP_TYPE_ARRAY, MAP_TYPE_PERF_EVENT_ARRAY, MAP_TYPE_LRU_HASH, MAP_TYPE_RINGBUF = 1, 2, 4, 9, 27
 _F_MMAPABLE = 1 << 10
 _F_SLEEPABLE = 1 << 4
 _LD_IMM64, _PSEUDO_MAP_FD = 0x18, 1
@@ -55,6 +56,7 @@ _IOC_ENABLE, _IOC_SET_BPF = 0x2400, 0x40042408
 _UPROBE_PMU_TYPE = "/sys/bus/event_source/devices/uprobe/type"
 
 _LOG_BYTES = 1 << 20
+_MISSES = re.compile(rb"^recursion_misses:\s+(\d+)", re.MULTILINE)
 
 RETURN_ZERO = bytes.fromhex("b700000000000000 9500000000000000")  # r0 = 0; exit: the smallest program
 
@@ -104,31 +106,32 @@ class BpfObject:
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _syscall(which: int, *args: object) -> int:
-    numbers = _SYSCALLS.get(os.uname().machine)
-    if numbers is None:
-        raise HostError(f"this machine is {os.uname().machine}", "gotrace runs on x86-64 and ARM64 Linux")
-    result = _libc.syscall(ctypes.c_long(numbers[which]), *args)
-    return int(result)
+def _syscall(number: int, *args: object) -> int:
+    return int(_libc.syscall(ctypes.c_long(number), *args))
 
 
 def _bpf(command: int, attr: bytes) -> int:
     """The result of bpf(2), or minus errno."""
     buffer = ctypes.create_string_buffer(attr.ljust(128, b"\0"), 128)
-    result = _syscall(0, ctypes.c_int(command), buffer, ctypes.c_uint(128))
+    result = _syscall(host_arch().syscall_bpf, ctypes.c_int(command), buffer, ctypes.c_uint(128))
     return result if result >= 0 else -ctypes.get_errno()
 
 
 def refused(action: str, number: int) -> HostError:
     """What a failed bpf or perf system call means to the person who ran it."""
+    message = f"the kernel refused to {action}: {os.strerror(number)}"
+    if number in (errno.EPERM, errno.EACCES):
+        forbidden = (
+            "no right is missing: kernel lockdown, seccomp or a security policy forbids it; `gotrace doctor` shows more"
+        )
+        return privileges.refused(message, forbidden)
     hint = {
-        errno.EPERM: "run as root (sudo); in a container it needs --privileged, under kernel lockdown it cannot work",
-        errno.EACCES: "run as root (sudo)",
         errno.ENOSYS: "this kernel was built without BPF; use one with CONFIG_BPF_SYSCALL",
         errno.ENOMEM: "raise the locked-memory limit (ulimit -l unlimited) or the cgroup's memory limit",
+        errno.ESRCH: "the process has ended; give one that runs longer",
         errno.EMFILE: "raise the limit of open files (ulimit -n)",
-    }.get(number, "`gotrace doctor` tells what this host allows")
-    return HostError(f"the kernel refused to {action}: {os.strerror(number)}", hint)
+    }.get(number, "`gotrace doctor` shows what this host allows")
+    return HostError(message, hint)
 
 
 class Map:
@@ -164,6 +167,31 @@ class Map:
         result = _bpf(_MAP_UPDATE_ELEM, struct.pack("<IIQQQ", self.fd, 0, *places, 0))
         if result < 0:
             raise refused(f"put a perf event into the map {self.spec.name}", -result)
+
+    def items(self) -> list[tuple[bytes, bytes]]:
+        """What is in a hash table now, one by one: for tables of a few. It may change meanwhile."""
+        spec, found = self.spec, []
+        key, value = ctypes.create_string_buffer(spec.key_size), ctypes.create_string_buffer(spec.value_size)
+        at = 0  # no key: the first one
+        for _ in range(spec.max_entries):
+            if _bpf(_MAP_GET_NEXT_KEY, struct.pack("<IIQQQ", self.fd, 0, at, ctypes.addressof(key), 0)) < 0:
+                break
+            at = ctypes.addressof(key)
+            if _bpf(_MAP_LOOKUP_ELEM, struct.pack("<IIQQQ", self.fd, 0, at, ctypes.addressof(value), 0)) == 0:
+                found.append((key.raw, value.raw))
+        return found
+
+    def clear(self) -> None:
+        """Make an array all zeros, or a hash table empty; other kinds stay as they are."""
+        if self.memory is not None:
+            self.memory[:] = bytes(len(self.memory))
+        elif self.spec.type in (MAP_TYPE_HASH, MAP_TYPE_LRU_HASH):
+            most = self.spec.max_entries
+            keys = ctypes.create_string_buffer(most * self.spec.key_size)
+            values = ctypes.create_string_buffer(most * self.spec.value_size)
+            place = ctypes.create_string_buffer(max(8, self.spec.key_size))
+            where = [ctypes.addressof(buffer) for buffer in (place, keys, values)]
+            _bpf(_MAP_LOOKUP_AND_DELETE_BATCH, struct.pack("<QQQQIIQQ", 0, *where, most, self.fd, 0, 0))
 
     def close(self) -> None:
         if self.memory is not None:
@@ -225,7 +253,28 @@ class LoadedObject:
 
     maps: dict[str, Map]
     programs: dict[str, int]
+    _about: dict[str, int]  # /proc/self/fdinfo of each program, opened: as another user we could not any more
     _stack: contextlib.ExitStack = field(repr=False)
+
+    def left_out(self) -> int:
+        """How often the kernel did not run one of the programs, for it was at work on that CPU already.
+
+        0 before Linux 5.12, which does not count it.
+        """
+        return sum(int(misses[1]) for fd in self._about.values() if (misses := _MISSES.search(os.pread(fd, 4096, 0))))
+
+    def add(self, obj: BpfObject, wanted: set[str]) -> None:
+        """Load those of its programs too that are ``wanted``. Raises HostError or LoadError."""
+        more = load(obj, wanted - set(self.programs), self.maps)
+        self._stack.callback(more.close)
+        self.programs |= more.programs
+        self._about |= more._about
+
+    def forget(self, kept: Sequence[str]) -> None:
+        """Make its maps empty, as they were when they were loaded, but those named in ``kept``."""
+        for name, each in self.maps.items():
+            if name not in kept:
+                each.clear()
 
     def close(self) -> None:
         self._stack.close()
@@ -249,6 +298,7 @@ def load(obj: BpfObject, wanted: set[str] | None = None, shared: dict[str, Map] 
                 maps[spec.name] = _create_map(spec)
                 stack.callback(maps[spec.name].close)
         programs: dict[str, int] = {}
+        about: dict[str, int] = {}
         for name, (instructions, relocations) in obj.programs.items():
             if wanted is not None and name not in wanted:
                 continue
@@ -259,7 +309,9 @@ def load(obj: BpfObject, wanted: set[str] | None = None, shared: dict[str, Map] 
             may_sleep = all(maps[used].spec.type != MAP_TYPE_PERF_EVENT_ARRAY for _, used in relocations)
             programs[name] = load_program(name, bytes(code), may_sleep)
             stack.callback(os.close, programs[name])
-        return LoadedObject(maps, programs, stack.pop_all())
+            about[name] = os.open(f"/proc/self/fdinfo/{programs[name]}", os.O_RDONLY | os.O_CLOEXEC)
+            stack.callback(os.close, about[name])
+        return LoadedObject(maps, programs, about, stack.pop_all())
 
 
 def load_program(name: str, code: bytes, may_sleep: bool = True) -> int:
@@ -317,7 +369,7 @@ def has_uprobe_multi() -> bool:
     if program < 0:
         return False
     try:
-        # A folder is no file to probe, and the kernel says so (EBADF) only after it has understood the request.
+        # A directory cannot be probed, and the kernel says so (EBADF) only after it has understood the request.
         return _link_uprobe(program, "/", 0, -1) == -errno.EBADF
     finally:
         os.close(program)
@@ -351,7 +403,7 @@ def uprobe_pmu_type() -> int:
             return int(file.read())
     except OSError:
         raise HostError(
-            "this kernel has no uprobes for perf", "use a kernel with CONFIG_UPROBE_EVENTS (4.17 or later)"
+            "this kernel does not support uprobes through perf", "use a kernel with CONFIG_UPROBE_EVENTS (4.17 or later)"
         ) from None
 
 
@@ -378,7 +430,7 @@ def attach_tracepoint(program_fd: int, category: str, name: str) -> int:
             number = int(file.read())
     except OSError as error:
         hint = "mount tracefs: mount -t tracefs tracefs /sys/kernel/tracing"
-        raise HostError(f"the tracepoint {category}:{name} cannot be found: {error.strerror}", hint) from None
+        raise HostError(f"cannot find the tracepoint {category}:{name}: {error.strerror}", hint) from None
     return _attach(program_fd, _PERF_TYPE_TRACEPOINT, number, (0, 0), -1, f"the tracepoint {category}:{name}")
 
 
@@ -408,6 +460,11 @@ def attach_samples(program_fd: int, kind: int, config: tuple[int, int, int], nam
     """
     where = f"samples of {name} on CPU {cpu}"
     return _attach(program_fd, kind, config[0], config[1:], -1, where, cpu, hz, _FREQUENCY)
+
+
+def attach_every(program_fd: int, kind: int, config: tuple[int, int, int], name: str, cpu: int) -> int:
+    """Run ``program_fd`` at every single perf event of a kind on one CPU: the event's descriptor. Raises HostError."""
+    return _attach(program_fd, kind, config[0], config[1:], -1, f"the event {name} on CPU {cpu}", cpu)
 
 
 def _attach(
@@ -441,18 +498,23 @@ def perf_event_open(
     action: str,
     sample_period: int = 0,
     cpu: int | None = None,
+    sampled: tuple[int, int, int] = (0, 0, 0),
 ) -> int:
     """The descriptor of a perf event on a thread (any CPU), or for ``tid`` -1 on one CPU (0). Raises HostError.
 
     ``flags`` are the bits of perf_event_attr behind read_format; ``action`` says in a message what was refused.
+    ``sampled``: what a sample has (sample_type), which user registers, and how many bytes of the stack.
     """
     # struct perf_event_attr, PERF_ATTR_SIZE_VER5: type, size, config, sample_period, sample_type, read_format, flags,
-    # wakeup, bp_type, config1, config2.
-    attr = struct.pack("<IIQQQQQIIQQ", kind, 112, config[0], sample_period, 0, read_format, flags, 0, 0, *config[1:])
+    # wakeup, bp_type, config1, config2, branch_sample_type, sample_regs_user, sample_stack_user.
+    what, registers, stack_bytes = sampled
+    numbers = (kind, 112, config[0], sample_period, what, read_format, flags, 0, 0, *config[1:], 0, registers, stack_bytes)
+    attr = struct.pack("<IIQQQQQIIQQQQI", *numbers)
     buffer = ctypes.create_string_buffer(attr.ljust(112, b"\0"), 112)
     if cpu is None:
         cpu = 0 if tid == -1 else -1
-    fd = _syscall(1, buffer, ctypes.c_int(tid), ctypes.c_int(cpu), ctypes.c_int(-1), ctypes.c_ulong(_PERF_FLAG_FD_CLOEXEC))
+    where = (ctypes.c_int(tid), ctypes.c_int(cpu), ctypes.c_int(-1), ctypes.c_ulong(_PERF_FLAG_FD_CLOEXEC))
+    fd = _syscall(host_arch().syscall_perf_event_open, buffer, *where)
     if fd < 0:
         raise refused(action, ctypes.get_errno())
     return fd
@@ -460,7 +522,7 @@ def perf_event_open(
 
 @contextlib.contextmanager
 def closing_all(fds: list[int]) -> Iterator[None]:
-    """Close every descriptor in ``fds`` (also those added meanwhile) on the way out.
+    """Close every descriptor in ``fds`` (including those added later) on the way out.
 
     Detaching a probe waits until no CPU can be in its program, 60 ms or so, for all at once as well as for one.
     """

@@ -11,6 +11,7 @@ import struct
 from typing import NamedTuple
 
 from gotrace import cache
+from gotrace.arch import host_arch
 from gotrace.errors import HostError
 
 VMLINUX = "/sys/kernel/btf/vmlinux"
@@ -118,18 +119,35 @@ TASK_FIELDS = {
     "task_tgid": ("task_struct", "tgid"),
     "task_state": ("task_struct", "__state"),
 }
+# and what ``ebpf/quota.bpf.h`` reads: of a task (since 6.18), or of the queue it is in, whether it is throttled; and for
+# how long the queue was (since 6.6)
+QUOTA_FIELDS = {
+    "task_throttled": ("task_struct", "throttled"),
+    "task_queue": ("task_struct", "se.cfs_rq"),
+    "queue_throttle_count": ("cfs_rq", "throttle_count"),
+    "queue_throttled_time": ("cfs_rq", "throttled_clock_self_time"),
+}
 _STATE_BEFORE_5_14 = ("task_struct", "state")
+
+
+def stack_settings() -> dict[str, int]:
+    """Where the kernel has the pointer to a thread's own memory, for ``ebpf/stack.bpf.h``; {} if that is unknown."""
+    field = host_arch().task_tls
+    found = field_offsets((("task_struct", field),))[0] if field else None
+    return {} if found is None else {"stack_task_tls": found}
 
 
 def task_settings(fields: dict[str, tuple[str, str]]) -> dict[str, int]:
     """The offsets of ``fields``, `TASK_FIELDS` among them; without those that this kernel does not have.
 
-    Raises HostError where it does not tell the places of pid and tgid, for nothing can be done without them.
+    Raises HostError if it lacks the offsets of pid and tgid, because nothing works without them.
     """
     *found, before = field_offsets((*fields.values(), _STATE_BEFORE_5_14))
     known = {name: offset for name, offset in zip(fields, found, strict=True) if offset is not None}
     if before is not None:
         known.setdefault("task_state", before)
+    if "queue_throttle_count" not in known:
+        known.pop("task_queue", None)
     if "task_pid" not in known or "task_tgid" not in known:
-        raise HostError("this kernel does not tell where its tasks' fields are (BTF)", "use one with CONFIG_DEBUG_INFO_BTF")
+        raise HostError("this kernel has no type information for its tasks (BTF)", "use one with CONFIG_DEBUG_INFO_BTF")
     return known

@@ -10,18 +10,13 @@ import contextlib
 import ctypes
 import mmap
 import os
-import platform
 import time
 from collections.abc import Callable, Iterator
 
+from gotrace.arch import host_arch
 from gotrace.errors import GotraceError
 from gotrace.kernel import bpf
 
-# The function's code, and the offsets of an instruction the kernel emulates and of one it has to single-step.
-_CODE = {
-    "x86_64": (bytes.fromhex("55 4889e5 5d c3"), 0, 1),  # push rbp; mov rbp, rsp; pop rbp; ret
-    "aarch64": (bytes.fromhex("01000014 e00300aa c0035fd6"), 0, 4),  # b +4; mov x0, x0; ret
-}
 _CALLS = 500
 _PAGES, _MAPPINGS = 8, 5
 # What our programs themselves take on top of an empty one: a few reads of user memory and ring records.
@@ -30,7 +25,7 @@ _PROGRAM_NS = 400.0
 
 def probe_cost_ns() -> tuple[float, float]:
     """(emulated, single-stepped) cost of one hit in nanoseconds; zeros where it cannot be measured."""
-    code, emulated_at, stepped_at = _CODE[platform.machine()]
+    code, emulated_at, stepped_at = host_arch().calibration
     try:
         with contextlib.ExitStack() as stack:
             descriptor = stack.enter_context(_file_of(code.ljust(mmap.PAGESIZE, b"\0")))
@@ -53,9 +48,9 @@ def probe_cost_ns() -> tuple[float, float]:
 def install_cost_ns(per_page: int = 4) -> float:
     """What execve takes longer for each probe in the program, ``per_page`` of which share a page; 0 if not measurable.
 
-    Probes of a file are set when it is mapped, so mapping one with and without them tells.
+    Probes of a file are set when it is mapped, so mapping one with and without them shows it.
     """
-    code, emulated_at, _ = _CODE[platform.machine()]
+    code, emulated_at, _ = host_arch().calibration
     size = _PAGES * mmap.PAGESIZE
     step = mmap.PAGESIZE // per_page // 16 * 16
     try:

@@ -73,7 +73,7 @@ def _work(write_end: int, function: Callable[..., Any], args: tuple[Any, ...]) -
     except BaseException as error:
         import traceback
 
-        hint = "this is a defect of gotrace: report it with the output of `-v`"
+        hint = "this is a bug in gotrace: report it with the output of `-v`"
         answer = ("error", GotraceError(f"{function.__name__}: {error!r}", hint, detail=traceback.format_exc()))
     import pickle
 

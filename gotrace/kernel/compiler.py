@@ -23,9 +23,20 @@ BCC_FOLDERS = ("/usr/lib/python3/dist-packages", f"/usr/lib/python3.{sys.version
 
 def ebpf_folder() -> str:
     """The folder with the probes' C text and the stand-in headers, in a checkout or installed."""
+    return _ebpf_folders()[0]
+
+
+def _ebpf_folders() -> list[str]:
     spec = importlib.util.find_spec("gotrace.ebpf")
     assert spec is not None and spec.submodule_search_locations
-    return next(iter(spec.submodule_search_locations))
+    return list(spec.submodule_search_locations)
+
+
+def ebpf_text(name: str) -> str:
+    """A file of the package `gotrace.ebpf`, to whose ``__path__`` folders of other probes may be added."""
+    paths = [os.path.join(folder, name) for folder in _ebpf_folders()]
+    with open(next((path for path in paths if os.path.exists(path)), paths[0])) as file:
+        return file.read()
 
 
 def import_bcc() -> Any:
@@ -46,7 +57,7 @@ def import_bcc() -> Any:
         return bcc
     except (ImportError, OSError) as error:
         sys.modules.pop("bcc", None)
-        raise HostError(f"BCC cannot be used ({error})", "install it: apt-get install python3-bpfcc") from None
+        raise HostError(f"cannot use BCC ({error})", "install it: apt-get install python3-bpfcc") from None
 
 
 def host_cflags() -> tuple[str, ...]:
@@ -121,7 +132,7 @@ def _declared(lib: Any) -> Any:
 
 
 class _CapturedStderr:
-    """What native code writes to descriptor 2 meanwhile (clang's diagnostics), as ``text``."""
+    """Captures what native code writes to descriptor 2 (clang's diagnostics), as ``text``."""
 
     text = ""
 

@@ -1,12 +1,14 @@
-"""An executable file that is waited for: what a start of it is told from any other by."""
+"""An executable file to wait for: what identifies a start of it."""
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from gotrace.errors import GotraceError, TargetError
+from gotrace.kernel.process import OpenFile
 
 
 @dataclass(frozen=True)
@@ -34,19 +36,19 @@ class Executable:
         self.which = which
         self.until, self.until_ns = until, until_ns
 
-    def identity(self) -> tuple[int, ...]:
-        """What tells this file and its dynamic linker from any other, and from themselves after a change."""
-        numbers: list[int] = []
-        for path in filter(None, (self.exe_path, self.linker)):
-            try:
-                status = os.stat(path)
-            except OSError as error:
-                raise TargetError(f"{path} cannot be looked at: {error.strerror}", "give a file that stays") from None
-            numbers += (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-        return tuple(numbers)
+    def open_libraries(self, _: Callable[[str], bool]) -> dict[str, OpenFile]:
+        """Its dynamic linker, by its path. Raises TargetError."""
+        if not self.linker:
+            return {}
+        try:
+            return {self.linker: OpenFile(os.open(self.linker, os.O_RDONLY | os.O_CLOEXEC), 0)}
+        except OSError as error:
+            raise TargetError(
+                f"{self.linker} cannot be read: {error.strerror}", "give a file that stays in place"
+            ) from None
 
-    def load_bias(self, _: int) -> int:
-        """0: every process has its own, which it tells itself."""
+    def load_bias(self, _: int, __: int | None = None) -> int:
+        """0: every process has its own, which it reports itself."""
         return 0
 
     def time_offset_ns(self) -> int:
@@ -55,7 +57,7 @@ class Executable:
     def thread_name(self, _: int) -> bytes:
         return b""
 
-    def wait_exit(self, seconds: float) -> bool:
+    def wait(self, seconds: float) -> bool:
         """Files do not exit."""
         time.sleep(max(0.0, seconds))
         return False
@@ -66,10 +68,10 @@ class Executable:
 
 def cgroup_of(path: str) -> tuple[int, int]:
     """(id, how deep it is) of a cgroup by its folder in cgroupfs of version 2. Raises GotraceError."""
-    hint = "give a folder below the cgroup2 mount, as /sys/fs/cgroup/system.slice"
+    hint = "give a directory below the cgroup2 mount, such as /sys/fs/cgroup/system.slice"
     folder = os.path.realpath(path)
     if not os.path.exists(os.path.join(folder, "cgroup.procs")) or os.path.exists(os.path.join(folder, "tasks")):
-        raise GotraceError(f"{path} is no cgroup of version 2", hint)
+        raise GotraceError(f"{path} is not a cgroup v2 directory", hint)
     depth = 0
     while os.path.exists(os.path.join(folder, "..", "cgroup.procs")) and os.path.dirname(folder) != folder:
         folder = os.path.dirname(folder)
@@ -84,4 +86,4 @@ def pid_namespace_of(path: str) -> int:
             return os.stat(path).st_ino
     except OSError:
         pass
-    raise GotraceError(f"{path} is no PID namespace", "give /proc/PID/ns/pid of a process in it")
+    raise GotraceError(f"{path} is not a PID namespace", "give /proc/PID/ns/pid of a process in it")

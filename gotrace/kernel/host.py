@@ -5,28 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from gotrace import arch
 from gotrace.errors import HostError
-
-CAP_SYS_ADMIN, CAP_SYS_PTRACE, CAP_PERFMON, CAP_BPF = 21, 19, 38, 39
-_INITIAL_NAMESPACE = {"user": 0xEFFFFFFD, "pid": 0xEFFFFFFC}
-
-
-def capabilities(root: str = "/") -> int:
-    """The effective capabilities of this process, one bit each."""
-    with open(os.path.join(root, "proc/self/status")) as file:
-        return next((int(line.split()[1], 16) for line in file if line.startswith("CapEff:")), 0)
-
-
-def in_initial_namespace(kind: str, root: str = "/") -> bool:
-    """Whether this process is in the "user" or "pid" namespace the machine booted with, not in a container's.
-
-    Their inode numbers are fixed: PROC_USER_INIT_INO and PROC_PID_INIT_INO of the kernel's include/linux/proc_ns.h.
-    """
-    try:
-        name = os.readlink(os.path.join(root, "proc/self/ns", kind))
-    except OSError:
-        return True  # a kernel without such namespaces
-    return name == f"{kind}:[{_INITIAL_NAMESPACE[kind]}]"
+from gotrace.kernel.privileges import CAP_SYS_ADMIN, CAP_SYS_PTRACE, capabilities, in_initial_namespace
 
 
 def kernel_pid(pid: int) -> int:
@@ -40,10 +21,17 @@ def _lacking_privilege(root: str) -> tuple[str, str] | None:
         return "tracing needs root (CAP_SYS_ADMIN)", "run it with sudo; in a container, with --privileged"
     if not in_initial_namespace("user", root):
         return (
-            "tracing needs root of the machine, this is root of a user namespace only",
-            "run it with sudo outside of the rootless container",
+            "tracing needs root on the host; this is root in a user namespace only",
+            "run it with sudo outside the rootless container",
         )
     return None
+
+
+def _privileges(root: str) -> str:
+    """What a process that may trace has, and what it may not do all the same."""
+    if capabilities(root) >> CAP_SYS_PTRACE & 1:
+        return "CAP_SYS_ADMIN"
+    return "CAP_SYS_ADMIN, but not CAP_SYS_PTRACE: processes with more rights than this one cannot be inspected"
 
 
 def lockdown(root: str = "/") -> str:
@@ -58,7 +46,7 @@ def lockdown(root: str = "/") -> str:
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at: ``ok`` is None for a fact that is neither good nor bad; ``fix`` says what to do."""
+    """One check: ``ok`` is None for a fact that is neither good nor bad; ``fix`` says what to do."""
 
     name: str
     ok: bool | None
@@ -67,14 +55,7 @@ class Check:
 
 
 def checks(root: str = "/") -> list[Check]:
-    """Everything `gotrace doctor` tells about this host. ``root`` stands in for / in tests."""
-
-    def read(path: str) -> str:
-        try:
-            with open(os.path.join(root, path)) as file:
-                return file.read().strip()
-        except OSError:
-            return ""
+    """Everything `gotrace doctor` reports about this host. ``root`` stands in for / in tests."""
 
     def exists(path: str) -> bool:
         return os.path.exists(os.path.join(root, path))
@@ -89,12 +70,12 @@ def checks(root: str = "/") -> list[Check]:
     )
     locked = lockdown(root)
     return [
-        Check("machine", machine in ("x86_64", "aarch64"), machine, "gotrace runs on x86-64 and ARM64"),
+        Check("machine", machine in arch.BY_MACHINE, machine, f"gotrace runs on {arch.SUPPORTED}"),
         Check("kernel", None, release),
         Check(
             "privileges",
             lacking is None,
-            lacking[0] if lacking else "CAP_SYS_ADMIN",
+            lacking[0] if lacking else _privileges(root),
             lacking[1] if lacking else "",
         ),
         Check(
@@ -102,7 +83,7 @@ def checks(root: str = "/") -> list[Check]:
             None,
             "the machine's"
             if in_initial_namespace("pid", root)
-            else "a container's: only processes in it can be named, by the pid they have in it",
+            else "a container's: only its processes can be traced, by their pid inside it",
         ),
         Check("kernel lockdown", locked != "confidentiality", locked, "boot with lockdown=integrity or without lockdown"),
         Check(
@@ -116,13 +97,13 @@ def checks(root: str = "/") -> list[Check]:
         Check("BCC", bool(bcc), bcc or "not found", "install it: apt-get install python3-bpfcc"),
         Check("kernel headers", None, "not needed"),
         _tracefs(root),
-        _jit(read("proc/sys/net/core/bpf_jit_enable")),
+        _jit(text_of(root, "proc/sys/net/core/bpf_jit_enable")),
         Check("BTF", None, "yes" if exists("sys/kernel/btf/vmlinux") else "absent"),
         Check(
             "BPF for other users",
             None,
-            {"0": "allowed", "1": "denied for good", "2": "denied"}.get(
-                read("proc/sys/kernel/unprivileged_bpf_disabled"), "unknown"
+            {"0": "allowed", "1": "denied permanently", "2": "denied"}.get(
+                text_of(root, "proc/sys/kernel/unprivileged_bpf_disabled"), "unknown"
             ),
         ),
         *_counters(root),
@@ -148,7 +129,7 @@ def _tracefs(root: str) -> Check:
     try:
         os.stat(os.path.join(root, "sys/kernel/tracing/events"))
     except PermissionError:
-        return Check("tracefs", None, "only root can tell")
+        return Check("tracefs", None, "unknown without root")
     except OSError:
         value = "not mounted (only tracepoints need it, not `gotrace gc`)"
         return Check("tracefs", None, value, "mount -t tracefs tracefs /sys/kernel/tracing")
@@ -177,10 +158,12 @@ def _page_faults(privileged: bool) -> Check:
     from gotrace.kernel.bpf import has_sleepable_uprobes
 
     if not privileged:
-        return Check("page faults in probes", None, "only root can tell")
+        return Check("page faults in probes", None, "unknown without root")
     if has_sleepable_uprobes():
         return Check("page faults in probes", True, "yes")
-    return Check("page faults in probes", None, "no (Linux 6.0): on a NUMA machine a number may be lost, and is counted")
+    return Check(
+        "page faults in probes", None, "no (needs Linux 6.0): on a NUMA machine an event may be lost; losses are counted"
+    )
 
 
 def _bcc(root: str) -> str:
@@ -197,8 +180,7 @@ def _bcc(root: str) -> str:
 
 def require_tracing(root: str = "/") -> None:
     """Raises HostError with the first reason why nothing can be traced here. Quick: it reads a few small files."""
-    if os.uname().machine not in ("x86_64", "aarch64"):
-        raise HostError(f"this machine is {os.uname().machine}", "gotrace runs on x86-64 and ARM64 Linux")
+    arch.host_arch()
     lacking = _lacking_privilege(root)
     if lacking:
         raise HostError(*lacking)
@@ -208,7 +190,18 @@ def require_tracing(root: str = "/") -> None:
             "boot with lockdown=integrity or without lockdown",
         )
     if not os.path.exists(os.path.join(root, "sys/bus/event_source/devices/uprobe/type")):
-        raise HostError("this kernel has no uprobes for perf", "use a kernel with CONFIG_UPROBE_EVENTS (4.17 or later)")
+        raise HostError(
+            "this kernel does not support uprobes through perf", "use a kernel with CONFIG_UPROBE_EVENTS (4.17 or later)"
+        )
+
+
+def text_of(*path: str) -> str:
+    """What a file of /proc or sysfs says, without space around it; "" if it cannot be read. ``path`` is in parts."""
+    try:
+        with open(os.path.join(*path), errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 def online_cpus() -> list[int]:

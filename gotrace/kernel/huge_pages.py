@@ -13,7 +13,7 @@ _SPLITS = (b"thp_split_page", b"thp_split_pmd")
 
 @dataclass(frozen=True)
 class Setting:
-    """What the kernel does with huge pages that nobody reserved: the words of /sys/kernel/mm/transparent_hugepage.
+    """What the kernel does with huge pages that are not reserved: the words of /sys/kernel/mm/transparent_hugepage.
 
     ``size`` is in bytes. khugepaged makes one of what is there when no more than ``max_ptes_none`` of its pages are absent.
     """

@@ -8,17 +8,16 @@ group are the caller's.
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import errno
 import os
+import select
 import signal
 import struct
 import subprocess
 from collections.abc import Iterator
 
 from gotrace.errors import HostError, UsageError
-
-_TRACEME, _DETACH, _SETOPTIONS = 0, 17, 0x4200
-_OPTION_EXITKILL = 0x100000
+from gotrace.kernel import ptrace
 
 # What our caller had ignored (nohup, a shell's background), before we listened for it ourselves: a command inherits that.
 _IGNORED = [n for n in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM) if signal.getsignal(n) is signal.SIG_IGN]
@@ -32,6 +31,10 @@ def _ignoring_as_before() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+class NotExecutableError(UsageError):
+    """What the kernel does not know how to execute, though it is there and may be executed."""
 
 
 class Spawned:
@@ -78,8 +81,7 @@ class Launched:
 
     def __init__(self, command: list[str]) -> None:
         """Start ``command`` and stop it; raises UsageError when it cannot be executed, HostError without ptrace."""
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self._libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+        self.released = False
         self._status: int | None = None
         read_end, write_end = os.pipe()  # close-on-exec: a successful execve closes it without a word
         self.pid = os.fork()
@@ -92,13 +94,14 @@ class Launched:
         if failure:
             stage, number = struct.unpack("ci", failure)
             if stage == b"t":
-                raise HostError(f"a child may not be traced: {os.strerror(number)}", "start it yourself and use --pid")
+                raise HostError(f"cannot trace a child process: {os.strerror(number)}", "start it yourself and use --pid")
             hint = "check the command after `--`: its spelling, its permissions, your PATH"
-            raise UsageError(f"cannot run {command[0]}: {os.strerror(number)}", hint)
+            kind = NotExecutableError if number == errno.ENOEXEC else UsageError
+            raise kind(f"cannot run {command[0]}: {os.strerror(number)}", hint)
         if not os.WIFSTOPPED(status):
             raise HostError(f"{command[0]} ended before it could be traced", "start it yourself and use --pid")
-        # If we die before letting it go it must not stay behind, stopped for ever.
-        self._ptrace(_SETOPTIONS, _OPTION_EXITKILL)
+        ptrace.kill_when_we_die(self.pid)
+        self._pidfd = os.pidfd_open(self.pid)
 
     def _become(self, command: list[str], write_end: int) -> None:
         try:
@@ -108,21 +111,20 @@ class Launched:
             for number in _IGNORED:
                 signal.signal(number, signal.SIG_IGN)
             stage = b"t"
-            if self._libc.ptrace(_TRACEME, 0, None, None) == 0:
-                stage = b"e"
-                os.execvp(command[0], command)
-            raise OSError(ctypes.get_errno(), "")
+            failure = ptrace.trace_me()
+            if failure:
+                raise OSError(failure, "")
+            stage = b"e"
+            os.execvp(command[0], command)
         except OSError as error:
             os.write(write_end, struct.pack("ci", stage, error.errno or 0))
         finally:
             os._exit(127)
 
-    def _ptrace(self, request: int, data: int = 0) -> None:
-        self._libc.ptrace(request, self.pid, None, data)
-
     def release(self) -> None:
         """Let the command run."""
-        self._ptrace(_DETACH)
+        ptrace.let_go(self.pid)
+        self.released = True
 
     def kill(self) -> None:
         """End a command that was never released, or that has to go at once."""
@@ -130,11 +132,19 @@ class Launched:
             os.kill(self.pid, signal.SIGKILL)
             self._wait(0)
 
-    def terminate(self) -> None:
-        """Ask the command to end (SIGTERM), and wait until it has."""
+    def ask_to_end(self) -> None:
+        """By SIGTERM; only while `poll` says that it runs."""
+        os.kill(self.pid, signal.SIGTERM)
+
+    def wait_ended(self) -> None:
         if self.poll() is None:
-            os.kill(self.pid, signal.SIGTERM)
             self._wait(0)
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep up to ``seconds``; True as soon as it has ended."""
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
 
     def poll(self) -> int | None:
         """The command's wait status, or None while it runs."""

@@ -14,22 +14,27 @@ import os
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from gotrace.errors import GotraceError, HostError, TargetError
+from gotrace.arch import host_arch
+from gotrace.errors import GotraceError, TargetError
+from gotrace.kernel.privileges import PROTECTED, refused
 
 PAGE = mmap.PAGESIZE
-# What a range of `resident` is: bits as PAGEMAP_SCAN gives them (include/uapi/linux/fs.h).
-FILE, HUGE = 1 << 2, 1 << 6
+# What a range of `resident` is: a bit as PAGEMAP_SCAN gives it (include/uapi/linux/fs.h). To ask whether a page is a file's
+# makes the scan four times as long: the kernel then looks at its own description of every page.
+HUGE = 1 << 6
 _PRESENT, _ZERO = 1 << 3, 1 << 5
 _PAGEMAP_SCAN = 0xC0606610  # _IOWR('f', 16, struct pm_scan_arg), Linux 6.7
 _REGIONS = 1 << 14
 # /proc/PID/pagemap and /proc/kpageflags: Documentation/admin-guide/mm/pagemap.rst
-_MAP_PRESENT, _MAP_FILE, _MAP_PFN = 1 << 63, 1 << 61, (1 << 55) - 1
+_MAP_PRESENT, _MAP_PFN = 1 << 63, (1 << 55) - 1
 _FLAG_THP, _FLAG_ZERO = 1 << 22, 1 << 24
 _MOST_SEGMENTS = 1024  # UIO_MAXIOV
+_U64 = (1 << 64) - 1
 
 RANGE = np.dtype([("begin", "<u8"), ("end", "<u8"), ("kind", "<u8")])
 Ranges = npt.NDArray[np.void]
@@ -37,7 +42,7 @@ Ranges = npt.NDArray[np.void]
 
 @dataclass(frozen=True)
 class Vma:
-    """A mapping as smaps tells it; ``sizes`` are bytes: Rss, AnonHugePages, LazyFree, KernelPageSize and so on."""
+    """A mapping as smaps reports it; ``sizes`` are bytes: Rss, AnonHugePages, LazyFree, KernelPageSize and so on."""
 
     begin: int
     end: int
@@ -62,55 +67,73 @@ class Memory:
 
     def read(self, address: int, size: int) -> bytes:
         """``size`` bytes at ``address``; raises TargetError when they are not there, HostError when that is forbidden."""
-        return self.read_many([(address, size)])[0]
+        room = np.empty(size, np.uint8)
+        self.read_into(np.array([(address & _U64, size)], np.uint64), room)
+        return room.tobytes()
 
     def read_many(self, places: Sequence[tuple[int, int]]) -> list[bytes]:
         """The bytes of many (address, size) in as few system calls as there can be."""
-        found: list[bytes] = []
-        for at in range(0, len(places), _MOST_SEGMENTS):
-            found += self._read_batch(places[at : at + _MOST_SEGMENTS])
-        return found
+        ends = [0, *accumulate(size for _, size in places)]
+        room = np.empty(ends[-1], np.uint8)
+        self.read_into(np.array([(address & _U64, size) for address, size in places], np.uint64).reshape(-1, 2), room)
+        data = room.tobytes()
+        return [data[begin:end] for begin, end in pairwise(ends)]
 
-    def _read_batch(self, places: Sequence[tuple[int, int]]) -> list[bytes]:
-        sizes = [size for _, size in places]
-        buffer = ctypes.create_string_buffer(max(1, sum(sizes)))
-        local = _Segment(ctypes.addressof(buffer), sum(sizes))
-        remote = (_Segment * len(places))(*(_Segment(*place) for place in places))
-        count = ctypes.c_ulong(len(places))
+    def read_into(self, places: npt.NDArray[np.uint64], room: npt.NDArray[np.uint8]) -> None:
+        """The bytes of many places one after the other into ``room``, which they have to fill; a row is (address, size)."""
+        if len(places) <= _MOST_SEGMENTS:
+            self._fill(np.ascontiguousarray(places), room)
+            return
+        ends = np.concatenate([[0], np.cumsum(places[:, 1])]).astype(np.int64)
+        for first in range(0, len(places), _MOST_SEGMENTS):
+            last = min(first + _MOST_SEGMENTS, len(places))
+            self._fill(np.ascontiguousarray(places[first:last]), room[ends[first] : ends[last]])
+
+    def _fill(self, places: npt.NDArray[np.uint64], room: npt.NDArray[np.uint8]) -> None:
+        """One system call's worth. A row of ``places`` is a struct iovec."""
+        local = _Segment(room.ctypes.data, room.size)
+        remote, count = ctypes.c_void_p(places.ctypes.data), ctypes.c_ulong(len(places))
         got = self._libc.process_vm_readv(
             self.pid, ctypes.byref(local), ctypes.c_ulong(1), remote, count, ctypes.c_ulong(0)
         )
-        if got != sum(sizes):
+        if got != room.size:
             raise self._failed(ctypes.get_errno() if got < 0 else errno.EFAULT)
-        data = buffer.raw
-        ends = np.cumsum([0, *sizes]).tolist()
-        return [data[begin:end] for begin, end in zip(ends, ends[1:], strict=False)]
 
     def _failed(self, number: int) -> GotraceError:
         if number == errno.EPERM:
-            return HostError(f"the memory of process {self.pid} may not be read", "run as root (sudo)")
+            return refused(f"permission denied reading the memory of process {self.pid}", PROTECTED)
         if number == errno.ESRCH:
             return TargetError(f"process {self.pid} has exited", "give the pid of a running Go program")
         return TargetError(
             f"memory of process {self.pid} is not where it was expected ({os.strerror(number)})",
-            "try again; report it if it stays",
+            "try again; report it if it persists",
         )
 
     def word(self, address: int) -> int:
         return int.from_bytes(self.read(address, 8), "little")
 
+    def half(self, address: int) -> int:
+        """Of 32 bits."""
+        return int.from_bytes(self.read(address, 4), "little")
+
     def words(self, address: int, count: int) -> npt.NDArray[np.uint64]:
-        return np.frombuffer(self.read(address, 8 * count), "<u8")
+        found = np.empty(count, "<u8")
+        self.read_into(np.array([(address & _U64, 8 * count)], np.uint64), found.view(np.uint8))
+        return found
+
+    def mappings(self) -> list[Vma]:
+        """Every mapping, from low to high, without sizes, for which the kernel would walk through all its pages.
+
+        Raises TargetError or HostError.
+        """
+        return [_vma(line) for line in self._lines("maps")]
 
     def vmas(self) -> list[Vma]:
-        """Every mapping, from low to high. Raises TargetError or HostError."""
+        """The same with sizes."""
         found: list[Vma] = []
         for line in self._lines("smaps"):
             if b"-" in line.split(b" ", 1)[0]:
-                fields = line.split(None, 5)
-                begin, end = (int(part, 16) for part in fields[0].split(b"-"))
-                path = os.fsdecode(fields[5]) if len(fields) > 5 else ""
-                found.append(Vma(begin, end, fields[1].decode(), int(fields[2], 16), path))
+                found.append(_vma(line))
             elif line.endswith(b"kB"):
                 name, number, _ = line.split()
                 found[-1].sizes[name.rstrip(b":").decode()] = int(number) << 10
@@ -125,6 +148,11 @@ class Memory:
                 found[name.rstrip(b":").decode()] = int(number) << 10
         return found
 
+    def counted(self) -> int:
+        """RSS as the kernel keeps it, in bytes; since Linux 6.2 some pages for each CPU behind. Raises as `read` does."""
+        (line,) = self._lines("statm")
+        return int(line.split()[1]) * PAGE
+
     def _lines(self, name: str) -> Iterator[bytes]:
         try:
             with open(f"/proc/{self.pid}/{name}", "rb") as file:
@@ -132,10 +160,11 @@ class Memory:
         except OSError as error:
             raise self._failed(error.errno or errno.ESRCH) from None
 
-    def resident(self, vmas: Sequence[Vma]) -> Ranges:
-        """The ranges of pages that count as RSS, from low to high, with `FILE` and `HUGE` in their ``kind``.
+    def resident(self, vmas: Sequence[Vma] | None = None) -> Ranges:
+        """The ranges of pages that count as RSS, from low to high, with `HUGE` in their ``kind``.
 
-        The kernel's zero page is mapped where memory was read and never written; it is present and no RSS.
+        The kernel's zero page is mapped where memory was read and never written; it is present and no RSS. ``vmas`` are
+        needed where the kernel has no scan (before Linux 6.7), and read there unless they are given.
         """
         if self._scans:
             try:
@@ -145,7 +174,7 @@ class Memory:
                     raise self._failed(error.errno or errno.ESRCH) from None
                 self._scans = False
         try:
-            return self._from_pagemap(vmas)
+            return self._from_pagemap(self.vmas() if vmas is None else vmas)
         except OSError as error:
             raise self._failed(error.errno or errno.ESRCH) from None
 
@@ -173,11 +202,11 @@ class Memory:
     def _scanned(self) -> Ranges:
         out = np.zeros(_REGIONS, RANGE)
         found = []
-        begin, limit = 0, 1 << 47 if os.uname().machine == "x86_64" else 1 << 48
+        begin, limit = 0, host_arch().user_end
         with open(f"/proc/{self.pid}/pagemap", "rb") as file:
             while begin < limit:
                 arguments = (96, 0, begin, limit - PAGE, 0, out.ctypes.data, len(out), 0)
-                masks = (_ZERO, _PRESENT | _ZERO, 0, FILE | HUGE)
+                masks = (_ZERO, _PRESENT | _ZERO, 0, HUGE)
                 request = bytearray(struct.pack("<12Q", *arguments, *masks))
                 count = fcntl.ioctl(file, _PAGEMAP_SCAN, request)
                 found.append(out[:count].copy())
@@ -201,9 +230,16 @@ class Memory:
                     zero, huge = _flagged(entries, present)
                     present &= ~zero
                     huge = _whole(vma.begin, huge)
-                kinds = (np.where(entries & _MAP_FILE, FILE, 0) | np.where(huge, HUGE, 0)).astype(np.int64)
-                found.append(_runs(vma.begin, present, kinds))
+                found.append(_runs(vma.begin, present, np.where(huge, HUGE, 0)))
         return np.concatenate(found)
+
+
+def _vma(line: bytes) -> Vma:
+    """A mapping as maps and smaps begin it."""
+    fields = line.split(None, 5)
+    begin, end = (int(part, 16) for part in fields[0].split(b"-"))
+    path = os.fsdecode(fields[5]) if len(fields) > 5 else ""
+    return Vma(begin, end, fields[1].decode(), int(fields[2], 16), path)
 
 
 def _flagged(entries: npt.NDArray[np.uint64], present: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.bool_], ...]:
@@ -245,3 +281,24 @@ def _runs(begin: int, wanted: npt.NDArray[np.bool_], kinds: npt.NDArray[np.int64
     found["begin"], found["end"] = begin + edges[:-1] * PAGE, begin + edges[1:] * PAGE
     found["kind"] = np.maximum(key[edges[:-1]], 0) if len(key) else 0
     return found[key[edges[:-1]] >= 0] if len(key) else found[:0]
+
+
+class KeptMemory(Memory):
+    """Memory that stays readable when root is given up: by a descriptor, which is closed by who opened it.
+
+    Once the process has executed another program there is nothing to read.
+    """
+
+    def __init__(self, pid: int, fd: int) -> None:
+        super().__init__(pid)
+        self._fd = fd
+
+    def _fill(self, places: npt.NDArray[np.uint64], room: npt.NDArray[np.uint8]) -> None:
+        at = 0
+        try:
+            for address, size in places.tolist():
+                if os.preadv(self._fd, [room.data[at : at + size]], address) != size:
+                    raise self._failed(errno.ESRCH)
+                at += size
+        except (OSError, OverflowError) as error:
+            raise self._failed(getattr(error, "errno", errno.EFAULT)) from None

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gotrace.errors import HostError, TargetError
-from gotrace.kernel.host import cpus_of
+from gotrace.errors import TargetError
+from gotrace.kernel.cpus import last_cpu
+from gotrace.kernel.host import cpus_of, text_of
+from gotrace.kernel.privileges import PROTECTED, refused
 
-UNKNOWN = -1  # a node that cannot be told
+UNKNOWN = -1  # an unknown node
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Topology:
 
 
 def topology(root: str = "/") -> Topology:
-    """What sysfs tells; one node with every CPU where it tells nothing. ``root`` stands in for / in tests."""
+    """What sysfs reports; one node with every CPU where it reports none. ``root`` stands in for / in tests."""
     folder = os.path.join(root, "sys/devices/system/node")
     numbers = tuple(sorted(int(name[4:]) for name in _names(folder) if re.fullmatch(r"node\d+", name)))
     if not numbers:
@@ -55,10 +57,10 @@ def topology(root: str = "/") -> Topology:
     blocks: dict[int, int] = {}
     for number in numbers:
         path = os.path.join(folder, f"node{number}")
-        cpus |= dict.fromkeys(cpus_of(_text(path, "cpulist")), number)
-        distance.append(tuple(int(word) for word in _text(path, "distance").split()))
+        cpus |= dict.fromkeys(cpus_of(text_of(path, "cpulist")), number)
+        distance.append(tuple(int(word) for word in text_of(path, "distance").split()))
         blocks |= {int(name[6:]): number for name in _names(path) if re.fullmatch(r"memory\d+", name)}
-    size = int(_text(os.path.join(root, "sys/devices/system/memory"), "block_size_bytes") or "0", 16)
+    size = int(text_of(os.path.join(root, "sys/devices/system/memory"), "block_size_bytes") or "0", 16)
     table = np.full(max(blocks, default=-1) + 1, UNKNOWN, np.int16)
     for block, number in blocks.items():
         table[block] = number
@@ -72,16 +74,8 @@ def _names(folder: str) -> list[str]:
         return []
 
 
-def _text(folder: str, name: str) -> str:
-    try:
-        with open(os.path.join(folder, name)) as file:
-            return file.read().strip()
-    except OSError:
-        return ""
-
-
 @dataclass(frozen=True)
-class Placement:
+class NodeBytes:
     """A mapping's policy and its bytes on each node, as the kernel counts them."""
 
     begin: int
@@ -89,13 +83,13 @@ class Placement:
     bytes: dict[int, int]
 
 
-def placements(pid: int) -> Iterator[Placement]:
+def node_bytes(pid: int) -> Iterator[NodeBytes]:
     """Every mapping of a process. Raises TargetError or HostError."""
     try:
         with open(f"/proc/{pid}/numa_maps") as file:
             lines = file.read().splitlines()
     except PermissionError:
-        raise HostError(f"process {pid} may not be looked at", "run as root (sudo)") from None
+        raise refused(f"permission denied inspecting process {pid}", PROTECTED) from None
     except FileNotFoundError:
         if os.path.exists(f"/proc/{pid}"):
             return  # a kernel without CONFIG_NUMA
@@ -106,16 +100,16 @@ def placements(pid: int) -> Iterator[Placement]:
         words = line.split()
         unit = next((int(word.partition("=")[2]) << 10 for word in words if word.startswith("kernelpagesize_kB=")), 4096)
         found = {int(m[1]): int(m[2]) * unit for word in words if (m := re.fullmatch(r"N(\d+)=(\d+)", word))}
-        yield Placement(int(words[0], 16), words[1], found)
+        yield NodeBytes(int(words[0], 16), words[1], found)
 
 
 def bytes_by_node(pid: int) -> dict[int, int]:
-    """How much of a process lies on each node, as numa_maps has it. Raises as `placements` does.
+    """How much of a process lies on each node, as numa_maps has it. Raises as `node_bytes` does.
 
-    The kernel walks its page table for that, about 4 us a resident MiB, and keeps it from mapping anything meanwhile.
+    The kernel walks its page table for that, about 4 us a resident MiB, and blocks its mmap calls for that time.
     """
     found: dict[int, int] = {}
-    for each in placements(pid):
+    for each in node_bytes(pid):
         for node, size in each.bytes.items():
             found[node] = found.get(node, 0) + size
     return found
@@ -125,17 +119,24 @@ def cpus_of_threads(pid: int, threads: Collection[int]) -> dict[int, int]:
     """The CPU that each of a process's threads is on, or was on last; without those that are gone.
 
     ``threads`` are numbered as they number themselves (gettid): where that is within a container, /proc tells which they
-    are here. The CPU is field 39 of proc_pid_stat(5).
+    are here.
     """
     if not threads:
         return {}
-    here = _threads_of_container(pid) if _in_container(pid) else {thread: thread for thread in threads}
     found = {}
-    for thread in here.keys() & set(threads):
-        text = _text(f"/proc/{pid}/task/{here[thread]}", "stat")
+    for thread, here in threads_here(pid, threads).items():
+        text = text_of(f"/proc/{pid}/task/{here}", "stat")
         if text:
-            found[thread] = int(text.rpartition(")")[2].split()[36])  # from field 3 on
+            found[thread] = last_cpu(text)
     return found
+
+
+def threads_here(pid: int, threads: Collection[int]) -> dict[int, int]:
+    """The number here of each thread of a process by the one that it has for itself: in a container they differ."""
+    if not _in_container(pid):
+        return {thread: thread for thread in threads}
+    here = _threads_of_container(pid)
+    return {thread: here[thread] for thread in here.keys() & set(threads)}
 
 
 def _in_container(pid: int) -> bool:
@@ -149,7 +150,7 @@ def _threads_of_container(pid: int) -> dict[int, int]:
     """The number here of each thread by that in its own PID namespace, which is the last one in NSpid."""
     found = {}
     for name in _names(f"/proc/{pid}/task"):
-        own = re.search(r"^NSpid:.*\s(\d+)$", _text(f"/proc/{pid}/task/{name}", "status"), re.M)
+        own = re.search(r"^NSpid:.*\s(\d+)$", text_of(f"/proc/{pid}/task/{name}", "status"), re.M)
         if own:
             found[int(own[1])] = int(name)
     return found
@@ -157,5 +158,5 @@ def _threads_of_container(pid: int) -> dict[int, int]:
 
 def balancing(root: str = "/") -> bool | None:
     """Whether the kernel moves pages to the threads that use them (numa_balancing); None where it cannot."""
-    text = _text(os.path.join(root, "proc/sys/kernel"), "numa_balancing")
+    text = text_of(os.path.join(root, "proc/sys/kernel"), "numa_balancing")
     return bool(int(text)) if text.isdigit() else None

@@ -28,13 +28,13 @@ class Dropped:
 
 
 def resident(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """(pages in memory, pages) of a file. Who is neither its owner nor may write it is told that all are."""
+    """(pages in memory, pages) of a file. The kernel claims to a caller who neither owns nor may write it that all are."""
     with _opened(path) as (descriptor, size):
         return _resident(descriptor, size), _pages(size)
 
 
 def drop(path: str | os.PathLike[str]) -> Dropped:
-    """Forget what the page cache has of a file, which never loses data. Whom `resident` tells nothing is not told here."""
+    """Drop a file from the page cache, which never loses data. Where `resident` is blind, so is the result."""
     with _opened(path) as (descriptor, size):
         before = _resident(descriptor, size)
         # Only clean pages are dropped. Read-only file systems cannot write any: squashfs and EROFS refuse to try.
@@ -50,7 +50,7 @@ def drop(path: str | os.PathLike[str]) -> Dropped:
 def read_ahead_kb(path: str | os.PathLike[str], root: str = "/") -> int | None:
     """How far the kernel reads ahead on the device that holds a file; None where it has none of its own (overlay, tmpfs).
 
-    Also None on btrfs, whose files do not tell their device. ``root`` stands in for / in tests.
+    Also None on btrfs, whose files do not reveal their device. ``root`` stands in for / in tests.
     """
     try:
         device = os.stat(path).st_dev

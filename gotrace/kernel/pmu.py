@@ -19,6 +19,7 @@ _DEVICES = "sys/bus/event_source/devices"
 # The PMUs of processors: x86's (hybrid ones have two) and Arm's; the others count memory controllers, links and the like.
 _PROCESSOR = re.compile(r"cpu(_core|_atom)?|armv\d+_.+|arm_v\d+_.+|apple_.+_pmu")
 _FORMAT_TOTAL_TIMES = 1 | 2  # PERF_FORMAT_TOTAL_TIME_ENABLED | _RUNNING
+_SOFTWARE, _CLOCKS = 1, (0, 1)  # PERF_TYPE_SOFTWARE; PERF_COUNT_SW_CPU_CLOCK, _TASK_CLOCK
 _INHERIT, _EXCLUDE_KERNEL = 1 << 1, 1 << 5
 
 
@@ -30,6 +31,14 @@ class PmuEvent:
     name: str
     type: int
     config: tuple[int, int, int]
+
+    @property
+    def rare(self) -> bool:
+        """Whether it is the kernel's own and no clock: page faults and their like come one by one, not all the time.
+
+        The kernel would find a period for them too, but only after it has let hundreds go by.
+        """
+        return self.type == _SOFTWARE and self.config[0] not in _CLOCKS
 
     def opened(self, cpu: int) -> int:
         """A descriptor that counts it on one CPU, for whatever runs there. Raises HostError."""
@@ -58,8 +67,8 @@ def find(name: str, root: str = "/") -> PmuEvent:
             return event
     if not pmus(root):
         raise HostError(
-            f"this machine has no hardware counters, so none for {name}",
-            "virtual machines often have none: use a bare-metal host, or one whose hypervisor passes the PMU on",
+            f"this machine has no hardware counters: cannot count {name}",
+            "virtual machines often have none: use a bare-metal host, or one whose hypervisor passes the PMU through",
         )
     offered = ", ".join(event.name for event in known) or "no event by name"
     raise HostError(f"the processor's counters ({', '.join(pmus(root))}) have no event {name}", f"they have: {offered}")
@@ -68,7 +77,7 @@ def find(name: str, root: str = "/") -> PmuEvent:
 class Counter:
     """Counts one event for one thread (``tid``, 0 for the caller) on any CPU, from now until closed.
 
-    With ``inherit`` also for the threads that it starts meanwhile. Raises HostError when the kernel refuses it.
+    With ``inherit`` also for the threads that it starts from then on. Raises HostError when the kernel refuses it.
     """
 
     def __init__(self, event: PmuEvent, tid: int = 0, user_only: bool = False, inherit: bool = False) -> None:

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from gotrace import cache
 from gotrace.errors import GotraceError, HostError, TargetError
+from gotrace.kernel import privileges
 from gotrace.text import printable
 
 _DELETED = " (deleted)"
+_FAULTING = re.compile(rb"\b(handle_mm_fault|do_user_addr_fault|exc_page_fault|do_page_fault)\b")  # x86, arm64
 
 
-class Mapping(NamedTuple):
+class MemoryMapping(NamedTuple):
     """A part of a process's address space; ``path`` is "" for none, ``[name]`` for the kernel's own."""
 
     begin: int
@@ -29,76 +32,113 @@ class Mapping(NamedTuple):
     path: str
 
 
+class OpenFile(NamedTuple):
+    """A descriptor of a file, and where a process has, or would have, the file's begin in its memory."""
+
+    fd: int
+    base: int
+
+
 class Process:
     """A process that existed when it was opened. Use `open`."""
 
-    def __init__(self, pid: int, exe_name: str, pidfd: int | None) -> None:
+    def __init__(self, pid: int, exe_name: str, pidfd: int | None, memory: int = -1) -> None:
         self.pid = pid
         self.exe_path = f"/proc/{pid}/exe"
         self.deleted = exe_name.endswith(_DELETED) and not self._has_name(exe_name)
         self.exe_name = exe_name.removesuffix(_DELETED) if self.deleted else exe_name
         self._pidfd = pidfd
-        self._comm = _first_line(f"/proc/{pid}/comm")
-        self._identity: tuple[int, ...] = ()
-        with contextlib.suppress(TargetError):
-            self._identity = self.identity()
+        # The address space: it is another one behind an execve. -1 where it could not be opened.
+        self.memory_fd = memory
+        self._maps_fd = -1  # read again and again, when root has been given up too
+        with contextlib.suppress(OSError):
+            self._maps_fd = os.open(f"/proc/{pid}/maps", os.O_RDONLY | os.O_CLOEXEC)
+        if memory < 0:
+            with contextlib.suppress(OSError):
+                self.memory_fd = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
 
     @classmethod
     @contextlib.contextmanager
     def open(cls, pid: int) -> Iterator[Process]:
-        """Raises TargetError when ``pid`` is no process that can be traced, HostError when it may not be looked at."""
-        pidfd = _pidfd(pid)
-        try:
-            yield cls(pid, _exe_name(pid), pidfd)
-        finally:
+        """Raises TargetError if ``pid`` is not a traceable process, HostError without permission."""
+        with contextlib.ExitStack() as stack:
+            pidfd = _pidfd(pid)
             if pidfd is not None:
-                os.close(pidfd)
+                stack.callback(os.close, pidfd)
+            process = cls(pid, _exe_name(pid), pidfd)
+            for fd in (process.memory_fd, process._maps_fd):
+                if fd >= 0:
+                    stack.callback(os.close, fd)
+            yield process
+
+    def reopened(self) -> Process:
+        """Itself as it is now, after an execve: until we end."""
+        return Process(self.pid, _exe_name(self.pid), self._pidfd)
+
+    def renamed(self, pid: int, exe_name: str, memory: int) -> Process:
+        """Itself after it has executed ``exe_name``, or a process that it has started: until we end.
+
+        ``memory`` is a descriptor of its address space, from who was allowed to open it.
+        """
+        pidfd = self._pidfd
+        if pid != self.pid:
+            pidfd = None
+            with contextlib.suppress(TargetError):  # it has ended
+                pidfd = _pidfd(pid)
+        return Process(pid, exe_name, pidfd, memory)
 
     def _has_name(self, name: str) -> bool:
-        """Whether the executable is to be found under ``name``, which may itself end in " (deleted)"."""
+        """Whether the executable is found under ``name``, which may itself end in " (deleted)"."""
         try:
             return os.path.samefile(self.exe_path, f"/proc/{self.pid}/root/{name}")
         except OSError:
             return False
 
     def identity(self) -> tuple[int, ...]:
-        """What tells this executable file from any other, and from itself after a change."""
+        """That of its executable file; see `gotrace.cache.identity`. Raises TargetError or HostError."""
         try:
-            status = os.stat(self.exe_path)
+            return cache.identity(self.exe_path)
         except OSError as error:
             raise (_refused if isinstance(error, PermissionError) else _gone)(self.pid) from None
-        return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
-    def wait_exit(self, seconds: float) -> bool:
-        """Sleep up to ``seconds``; True as soon as the process has exited."""
+    def wait(self, seconds: float, *others: int) -> bool:
+        """Sleep up to ``seconds``; True as soon as the process has exited. ``others`` are descriptors that end it too."""
+        poll = select.poll()
+        for fd in others:
+            poll.register(fd, select.POLLIN)
         if self._pidfd is None:
-            time.sleep(max(0.0, seconds))
+            poll.poll(max(0.0, seconds) * 1000)
             try:
                 return _status(self.pid).get("State", "").startswith(("Z", "X"))
             except GotraceError as error:
                 return isinstance(error, TargetError)
-        poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
-        return bool(poll.poll(max(0.0, seconds) * 1000))
+        return any(fd == self._pidfd for fd, _ in poll.poll(max(0.0, seconds) * 1000))
 
     def exec_changed(self) -> bool:
-        """Whether the process has executed another program since it was opened.
+        """Whether the process has executed a program since it was opened, be it the same one again.
 
-        Once root is given up the executable of somebody else's process cannot be looked at: then the change of its
-        name, which everybody may read, has to do.
+        Known even after root was given up; False where its memory could not be opened in the first place.
+        """
+        if self.memory_fd < 0:
+            return False
+        try:
+            if os.pread(self.memory_fd, 1, 0):
+                return False
+        except OSError:
+            return False  # there is nothing at this address, but there are addresses
+        try:
+            return "VmSize" in _status(self.pid)  # otherwise it is exiting
+        except GotraceError:
+            return False
+
+    def load_bias(self, first_vaddr: int, exe: int | None = None) -> int:
+        """How far a position-independent executable is moved: its lowest mapping minus its lowest link-time page.
+
+        ``exe`` is a descriptor of it, if it is open.
         """
         try:
-            status = os.stat(self.exe_path)
-        except FileNotFoundError:
-            return False  # exiting
-        except OSError:
-            return _first_line(f"/proc/{self.pid}/comm") not in (self._comm, "")
-        return bool(self._identity) and (status.st_dev, status.st_ino) != self._identity[:2]
-
-    def load_bias(self, first_vaddr: int) -> int:
-        """How far a position-independent executable is moved: its lowest mapping minus its lowest link-time page."""
-        try:
-            status = os.stat(self.exe_path)
+            status = os.stat(self.exe_path if exe is None else exe)
             with open(f"/proc/{self.pid}/maps", "rb") as file:  # names may be of any bytes
                 for line in file:
                     fields = line.split(None, 5)
@@ -109,16 +149,18 @@ class Process:
             raise (_refused if isinstance(error, PermissionError) else _gone)(self.pid) from None
         raise TargetError(f"the executable of process {self.pid} is not mapped", "it may be about to exit; try again")
 
-    def mappings(self) -> list[Mapping]:
+    def mappings(self) -> list[MemoryMapping]:
         """Everything the process has mapped, from low to high. Raises TargetError or HostError."""
         found = []
+        kept = self._maps_fd >= 0
         try:
-            with open(f"/proc/{self.pid}/maps", "rb") as file:
+            with open(self._maps_fd if kept else f"/proc/{self.pid}/maps", "rb", closefd=not kept) as file:
+                file.seek(0)
                 for line in file:
                     fields = line.rstrip(b"\n").split(None, 5)
                     begin, end = (int(part, 16) for part in fields[0].split(b"-"))
                     path = os.fsdecode(fields[5]) if len(fields) > 5 else ""
-                    found.append(Mapping(begin, end, b"x" in fields[1], int(fields[2], 16), path))
+                    found.append(MemoryMapping(begin, end, b"x" in fields[1], int(fields[2], 16), path))
         except OSError as error:
             raise (_refused if isinstance(error, PermissionError) else _gone)(self.pid) from None
         return found
@@ -131,10 +173,44 @@ class Process:
         except OSError:
             return b""
 
-    def open_mapped(self, mapping: Mapping) -> int:
+    def in_page_fault(self, tid: int) -> bool:
+        """Whether one of its threads waits in a page fault, by its stack in the kernel. Raises TargetError or HostError."""
+        try:
+            with open(f"/proc/{self.pid}/task/{tid}/stack", "rb") as file:
+                return bool(_FAULTING.search(file.read()))
+        except PermissionError:
+            raise _refused(self.pid) from None
+        except (FileNotFoundError, ProcessLookupError) as error:
+            if os.path.exists(f"/proc/{self.pid}/task/{tid}/comm"):
+                raise HostError("this kernel does not show its stacks", "use one with CONFIG_STACKTRACE") from error
+            return False
+
+    def open_mapped(self, mapping: MemoryMapping) -> int:
         """A descriptor of the very file that is mapped, whatever became of its name. Raises OSError."""
         name = f"/proc/{self.pid}/map_files/{mapping.begin:x}-{mapping.end:x}"
         return os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+
+    def opened_code(self, wanted: Callable[[str], bool] = bool) -> list[tuple[MemoryMapping, int]]:
+        """Every mapping of code from a file, with a descriptor of this very file. Raises TargetError or HostError.
+
+        ``wanted`` says of a path whether it is: the process's own name for the file, be it in a container.
+        """
+        found = []
+        for mapping in self.mappings():
+            if mapping.executable and mapping.path.startswith("/") and wanted(mapping.path):
+                with contextlib.suppress(OSError):
+                    found.append((mapping, self.open_mapped(mapping)))
+        return found
+
+    def open_libraries(self, wanted: Callable[[str], bool]) -> dict[str, OpenFile]:
+        """Each mapped file of code that is ``wanted``, by its path. Raises TargetError or HostError."""
+        found: dict[str, OpenFile] = {}
+        for mapping, fd in self.opened_code(wanted):
+            if mapping.path in found:
+                os.close(fd)
+            else:
+                found[mapping.path] = OpenFile(fd, mapping.begin - mapping.offset)
+        return found
 
     @staticmethod
     def _same_device(major: int, minor: int, device: int) -> bool:
@@ -162,7 +238,7 @@ def _exe_name(pid: int) -> str:
     if leader != pid:
         raise TargetError(f"{pid} is a thread of process {leader}", f"use --pid {leader}")
     if status.get("State", "").startswith(("Z", "X")):
-        raise TargetError(f"process {pid} has exited already (a zombie)", "give the pid of a running Go program")
+        raise TargetError(f"process {pid} has already exited (zombie)", "give the pid of a running Go program")
     # Kthread came with Linux 6.8. Before it: a process that is just exiting has no memory either, but kthreadd (2) is
     # the parent of kernel threads only.
     family = "2" in (status.get("PPid"), str(pid))
@@ -189,13 +265,13 @@ def _status(pid: int) -> dict[str, str]:
 
 def _pidfd(pid: int) -> int | None:
     if pid <= 0:
-        raise TargetError(f"{pid} is no process id", "give the pid of a running Go program")
+        raise TargetError(f"{pid} is not a valid process id", "give the pid of a running Go program")
     try:
         return os.pidfd_open(pid)
     except (ProcessLookupError, OverflowError):
         raise _gone(pid) from None
     except OSError:
-        return None  # no pidfd on this kernel, or the id of a thread: the status tells which
+        return None  # no pidfd on this kernel, or the id of a thread: the status says which
 
 
 def _gone(pid: int) -> TargetError:
@@ -203,7 +279,11 @@ def _gone(pid: int) -> TargetError:
 
 
 def _refused(pid: int) -> HostError:
-    return HostError(f"process {pid} may not be looked at", "run as root (sudo), or as the process's own user")
+    return privileges.refused(
+        f"permission denied inspecting process {pid}",
+        privileges.PROTECTED,
+        "run as root (sudo), or as the process's own user",
+    )
 
 
 def _first_line(path: str) -> str:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import functools
 import mmap
 import re
-import threading
 
 import numpy as np
 import numpy.typing as npt
+
+from gotrace.kernel.barrier import Barrier
 
 _BUSY, _DISCARD = 1 << 31, 1 << 30
 _C_TYPES = {"u8": "u1", "u16": "<u2", "u32": "<u4", "u64": "<u8"}
@@ -30,7 +31,7 @@ def event_dtype(header_text: str) -> np.dtype[np.void]:
     body = re.sub(r"/\*.*?\*/", "", struct.group(1), flags=re.S)
     fields = re.findall(r"(\w+)\s+(\w+)\s*;", body)
     if len(fields) != body.count(";") or any(kind not in _C_TYPES for kind, _ in fields):
-        raise ValueError("struct event has a field that is no plain unsigned integer")
+        raise ValueError("struct event has a field that is not a plain unsigned integer")
     packed = np.dtype([(name, _C_TYPES[kind]) for kind, name in fields])
     aligned = np.dtype([(name, _C_TYPES[kind]) for kind, name in fields], align=True)
     if packed.itemsize != aligned.itemsize or packed.fields != aligned.fields:
@@ -55,29 +56,18 @@ def no_events() -> Events:
     return np.zeros(0, wire_dtype())
 
 
-class _Barrier:
-    """A full memory barrier, which Python has no name for: a lock is released and taken again.
+def joined(parts: list[Events]) -> Events:
+    """One after the other, as one array."""
+    return np.concatenate(parts)
 
-    What has to be ordered (Documentation/bpf/ringbuf.rst of the kernel): the producer writes a record, clears its busy
-    bit, and has published the producer position with a store-release; we read the position, then busy bits and records,
-    and may say that their place is free only after the last of these reads.
 
-    Why this orders it on ARM64: releasing a lock is a Store-Release (L), taking one a Load-Acquire (A): glibc's sem_post
-    and sem_wait, or CPython's own sequentially consistent exchange. By the Arm Architecture Reference Manual
-    (DDI 0487, B2.3, "Barrier-ordered-before") a read or write before L in program order is ordered before L, one after
-    A is ordered after A, and an L that comes before an A in program order is ordered before it. So everything before the
-    pair comes before everything after it, reads before reads and reads before writes included. (That would not hold for
-    the weaker LDAPR, which none of them compiles to: an exchange that acquires is LDAXR or CASA.) On x86-64 either is a
-    locked instruction, a full barrier by itself.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lock.acquire()
-
-    def __call__(self) -> None:
-        self._lock.release()
-        self._lock.acquire()
+def within(events: Events, begin_ns: int, end_ns: int, always: list[int]) -> Events:
+    """Those of [begin_ns, end_ns), and all of the kinds ``always``."""
+    times = events["time_ns"]
+    wanted = (times >= begin_ns) & (times < end_ns)
+    if wanted.all():
+        return events
+    return events[wanted | np.isin(events["kind"], always)]
 
 
 class RingReader:
@@ -97,7 +87,7 @@ class RingReader:
         record = np.dtype([("length", "<u4"), ("page", "<u4"), ("event", wire_dtype())])
         self._record_size = record.itemsize
         self._records = np.frombuffer(self._shared, record, 2 * size // record.itemsize, page)
-        self._barrier = _Barrier()
+        self._barrier = Barrier()
 
     def read(self) -> Events:
         """Every complete event since the last call, oldest first, as a copy of our own."""

@@ -1,4 +1,4 @@
-"""Which events of the processor's counters (PMU) tell how well the TLBs do on this host.
+"""Which events of the processor's counters (PMU) show how well the TLBs work on this host.
 
 Arm: common events of PMUv3, by the names in sysfs. The kernel lists there what the processor says it has (PMCEID,
 drivers/perf/arm_pmuv3.c), and that list is the only witness: a raw event the processor lacks opens without an error and
@@ -12,7 +12,7 @@ first level on AMD since Zen.
 How many can count at once: Neoverse cores have 6 counters and one for cycles (libpfm's manual pages). On x86 6 events are
 counted: AMD has 6 counters and none for cycles alone, Intel cores with two threads often 4 besides those of cycles and
 instructions; the NMI watchdog takes one. A virtual machine may have fewer (two on a small Graviton4: docs/PMU.md of
-aws/aperf): the kernel then rotates the events, which a counter's times tell (pmu.Counter.read).
+aws/aperf): the kernel then rotates the events, which shows in a counter's times (pmu.Counter.read).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from gotrace.errors import HostError
+from gotrace.errors import HostError, UsageError
 from gotrace.kernel import host, pmu
 from gotrace.kernel.bpf import perf_event_open
 from gotrace.kernel.pmu import PmuEvent
@@ -88,7 +88,7 @@ def _opens(event: PmuEvent) -> bool:
 def choose(root: str = "/", limit: int = 7, opens: Callable[[PmuEvent], bool] = _opens) -> Choice:
     """At most ``limit`` names, each of which every PMU has: hybrid hosts have several, each for its own processors.
 
-    ``opens`` tells whether the kernel takes an event; it is asked on x86 only, where the answer means something. What is
+    ``opens`` says whether the kernel accepts an event; it is asked on x86 only, where the answer means something. What is
     left out for want of counters is not missing: it can be asked for by name.
     """
     pmus = pmu.pmus(root)
@@ -103,7 +103,7 @@ def choose(root: str = "/", limit: int = 7, opens: Callable[[PmuEvent], bool] = 
         if len(found) < len(pmus):
             having = [event.pmu for event in found]
             lacking = ", ".join(each for each in pmus if each not in having)
-            hidden = f"{lacking} cannot count {name}: the processor lacks it, or a hypervisor keeps it back"
+            hidden = f"{lacking} cannot count {name}: the processor lacks it, or a hypervisor hides it"
             missing.append(
                 (meanings[name], f"only {', '.join(having)} can count {name}, not {lacking}" if having else hidden)
             )
@@ -149,7 +149,8 @@ def _generic(name: str, which: str, root: str) -> PmuEvent | None:
 def named(names: Sequence[str], root: str = "/") -> tuple[PmuEvent, ...]:
     """The events of those names, on every PMU that has them: sysfs's, perf's generic ones, or the kernel's own (software).
 
-    Raises HostError, in plain words, for a name unknown here. Whether a generic event is counted shows when it is opened.
+    Raises HostError, in plain words, for one that cannot be counted here, and UsageError for a name that nobody knows.
+    Whether a generic event is counted shows when it is opened.
     """
     pmus, listed = pmu.pmus(root), pmu.events(root)
     events: list[PmuEvent] = []
@@ -159,8 +160,19 @@ def named(names: Sequence[str], root: str = "/") -> tuple[PmuEvent, ...]:
             found = [PmuEvent("software", name, _SOFTWARE, (_KERNEL.index(name), 0, 0))]
         if not found and name in _GENERIC:
             found = [event for each in pmus if (event := _generic(name, each, root))]
+        if not found and name not in {*MEANING, *_GENERIC}:
+            raise _unknown(name, list(dict.fromkeys((*(event.name for event in listed), *_KERNEL))))
         events += found or [pmu.find(name, root)]
     return tuple(events)
+
+
+def _unknown(name: str, here: Sequence[str]) -> UsageError:
+    """``here`` are the events that this host lists."""
+    import difflib
+
+    near = difflib.get_close_matches(name, sorted({*here, *_GENERIC, *MEANING}), 3)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join((*here, *_GENERIC))}"
+    return UsageError(f"there is no event {name!r} here", hint)
 
 
 def cpus_of(event: PmuEvent, root: str = "/") -> tuple[int, ...] | None:

@@ -5,7 +5,7 @@ that was cut off by a crash is readable up to its last whole batch; Parquet keep
 pyarrow, pandas, polars, DuckDB, R and JavaScript read it.
 
 A row has the columns of ``struct event`` as they left the ring (``ebpf/include/event.h``), and ``data``, which is null but
-in rows whose ``kind`` is below `FIRST_EVENT`: those are the recorder's own and tell what events mean (`TEXT`, `FRAMES`).
+in rows whose ``kind`` is below `FIRST_EVENT`: those are the recorder's own and say what events mean (`TEXT`, `FRAMES`).
 What is known when recording begins is JSON in the schema's metadata under `METADATA_KEY`: the version, the target, the
 host, the probes with their kinds and columns.
 
@@ -26,7 +26,13 @@ TEXT = (
 )
 FRAMES = 4  # a: an address in the target; data: JSON, the functions there, innermost first, each as `analysis.stacks.Frame`
 THREAD = 5  # a: a thread of the target, as its events name it; data: its name
-ANSWERS = 6  # data: JSON, what was asked of the machine about the events since the last one; see `gotrace.cli._watch`
+# data: JSON, what was asked of the machine about the events since the last one; see `gotrace.run.sources`. a: how many
+# events of its batch come before it, plus 1; 0: all of them, as version 0.1.0 has it
+ANSWERS = 6
+
+MAPPING = (
+    7  # a: where it begins in the target; data: JSON, [its end, its offset in the file, the file or a name in brackets]
+)
 
 # In a column that refers to text: this text is in no executable, and known by a number of the recording's own.
 NUMBERED = 1 << 63

@@ -11,7 +11,8 @@ Its header is that of any recording with a part called "perf", whose kinds are `
 * ``span`` is something that took a thread from ``begin_ns`` to the event's time, ``what`` it was as text.
 
 Times are perf's, in nanoseconds; 0 where perf did not print them. ``cpu`` is 65535 where it did not. The end's entry
-"perf" has the counts: samples by event, lines, and lines that were not understood.
+"perf" has the counts: samples by event, spans by name, lines, lines that were not understood, and samples of which a part
+was left out, by that part; and the events that perf took only in part.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import numpy as np
 import gotrace
 from gotrace.analysis.spans import Pairs
 from gotrace.analysis.stacks import EXACT, Frame
+from gotrace.arch import BY_MACHINE
 from gotrace.recording import format as form
 from gotrace.recording.perf_script import PerfScript, Sample, Stack
 from gotrace.recording.writer import Writer
@@ -41,16 +43,16 @@ KINDS: dict[str, dict[str, Any]] = {
 NO_CPU = 0xFFFF
 
 _MASK_32, _MASK_64 = (1 << 32) - 1, (1 << 64) - 1
-# More than these are of no file of perf's: what comes then is forgotten and numbered again, or told together.
+# More than these are of no file of perf's: what comes then is forgotten and numbered again, or reported together.
 _MOST_TASKS, _MOST_FUNCTIONS, _MOST_TEXTS = 1 << 16, 1 << 20, 1 << 12
 OTHERS = "[others]"
-_ARCHS = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def header(script: PerfScript, begin_ns: int) -> dict[str, Any]:
-    """`Session.header`'s form, with what perf's own header tells, as far as ``script`` has been read."""
+    """`Session.header`'s form, with the facts of perf's own header, as far as ``script`` has been read."""
     facts = script.facts
     machine = facts.get("arch", "")
+    arch = BY_MACHINE.get(machine or platform.machine())
     cpus = facts.get("nrcpus online", "")
     return {
         "gotrace": gotrace.__version__,
@@ -59,7 +61,7 @@ def header(script: PerfScript, begin_ns: int) -> dict[str, Any]:
             "exe": "",
             "build_id": "",
             "go_version": "",
-            "arch": _ARCHS.get(machine or platform.machine(), machine),
+            "arch": arch.goarch if arch else machine,
             "stripped": False,
             "pie": False,
             "bias": 0,
@@ -106,6 +108,7 @@ class Importer:
         self.stacks = 0
         self.begin_ns = self.end_ns = 0
         self.partial: set[str] = set()
+        self.notes: list[str] = []  # what else there is to say, for people
         self._sampled = partial
         self._writer = writer
         self._dtype = dtype
@@ -215,7 +218,9 @@ class Importer:
             "perf": {
                 "events": dict(self.samples),
                 "spans": dict(self.spans),
+                "partial": sorted(self.partial),
                 "lines": script.lines,
                 "garbage": script.garbage,
+                "left_out": dict(script.left_out),
             },
         }

@@ -10,18 +10,25 @@ with what perf 6.1 really prints. Per sample, with everything asked for::
 
 Every field can be absent (`perf script -F`). A sample without a callchain has "IP SYM (DSO)" at the end of its one line,
 and no empty line behind it. A lone number before the CPU or the time is taken for the thread: that is what it is unless
-``-F`` has pid without tid. A name (COMM) is anything at all, so fields are told apart from the time on, to both sides.
+``-F`` has pid without tid, or a name ends in a number and nothing but that tells a sample. A name (COMM) is anything at
+all, so fields are split from the time on, to both sides. Where there is neither a time nor a thread, any text could be
+a sample's first line: it is one if a callchain follows, or an address as wide as perf prints it.
+
+What stands behind an address or a callchain is left out, and counted: branch stacks (``-F brstack`` and its kin, with
+their flags "/P/-/-/0") and registers. Of a branch "IP SYM (DSO) => IP SYM (DSO)" the first is the sample's place, the
+second its data address.
 
 What makes it fast is that lines repeat: a whole callchain that was seen before is one look-up, and so are the left and the
-right part of a sample's first line. Only what is new is looked at more closely.
+right part of a sample's first line. Only new text is parsed in full.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO, NamedTuple, Protocol
 
 from gotrace.analysis.stacks import INLINED, KERNEL, USER, Frame
 
@@ -70,6 +77,20 @@ class Sample(NamedTuple):
         return self.stack.frames if self.stack is not None else ()
 
 
+class Names(Protocol):
+    """Names for what perf has none for: functions of the executable at ``path``."""
+
+    def mapped(self, path: str, begin: int, length: int, offset: int, build_id: str) -> None:
+        """Some process has mapped a part of it as code; ``build_id`` is "" if perf did not print it."""
+
+    def of(self, path: str, addresses: Sequence[tuple[int, bool]]) -> Sequence[Sequence[Frame]]:
+        """For each address of a stack the functions, innermost first, none if unknown; with each whether it is exact.
+
+        Otherwise it is a return address, whose call is before it.
+        """
+        ...
+
+
 class _Who(NamedTuple):
     comm: str
     pid: int | None
@@ -80,7 +101,7 @@ class _Who(NamedTuple):
 class _Head(NamedTuple):
     """A sample's first line. ``rest`` is what follows the event, its colon and a space.
 
-    ``alone``: it can be one without a callchain; otherwise it is too little to tell it from any other text.
+    ``alone``: it can be one without a callchain; otherwise it could be any other text.
     """
 
     who: _Who
@@ -94,20 +115,28 @@ class _Head(NamedTuple):
 _NOBODY = _Who("", None, None, None)
 _NO_SAMPLE = _Head(_NOBODY, None, None, "", b"", False)
 
-# An address is `%16lx`: its width tells it from a number or a word.
+# An address is `%16lx`: its width distinguishes it from a number or a word.
 _WIDE = rb"(?=[ 0-9a-f]{16}(?![0-9a-f])) *[0-9a-f]+"
-_PLACE = rb"(?:\s+\[(-?\d{1,6})\])?(?:\s+[A-Z][A-Za-z5]{0,4})?\s*$"  # the CPU, and `-F misc`
-_TIME = re.compile(rb"(?:^|(?<=\s))(\d{1,10}\.(?:\d{9}|\d{6})):(?: |$)")
+# Where other numbers may stand before it: by itself.
+_ALONE = rb"(?:" + b"|".join(rb" {%d}[0-9a-f]{%d}" % (16 - digits, digits) for digits in range(1, 17)) + rb")(?![0-9a-f])"
+_PLACE = rb"(?:(?:^|\s+)\[(-?\d{1,6})\])?(?:\s+[A-Z][A-Za-z5]{0,4})?\s*$"  # the CPU, and `-F misc`
+_TIME = re.compile(rb"(?:^|(?<=\s))(\d{1,10}[.,](?:\d{9}|\d{6})):(?: |$)")
 _WHO = re.compile(rb"\s*(?:(.*\S)\s+)??(?:(-?\d{1,10})/)?(-?\d{1,10})" + _PLACE)
-_NO_TASK = re.compile(rb"\s*(.*?)" + _PLACE)
+_NO_TASK = re.compile(rb"(.*?)" + _PLACE)
 _WHAT = re.compile(rb"\s*(?:(\d{1,20})\s+)?([^\s:]\S*?):(?: (.*)|)$")
 _PERIOD = re.compile(rb"\s*(\d{1,20})(?:\s*$| (?= " + _WIDE + rb"))")
 _EVENT = re.compile(rb"(?:^|(?<=\s))([^\s:]\S*?):(?: |$)")
-_PERIOD_LAST = re.compile(rb"(.*[\d\]] )( *\d{1,20}) *$")
+_PERIOD_LAST = re.compile(rb"(.*\S |)( *\d{1,20}) *$")
 _PERIOD_WIDTH = 10  # `%10lu`
 _CANDIDATES = 16  # a name (15 characters) holds no more words
-_IP_LAST = re.compile(rb"(.*?[\d\]]\s)( " + _WIDE + rb"(?:\s.*)?)$")
+_IP_LAST = re.compile(rb"(.*?[\d\]]\s+?)( " + _ALONE + rb"(?:\s.*)?)$")
 _ADDRESS = re.compile(rb" *([0-9a-f]{1,16})(?=\s|$)")
+_LONE = re.compile(rb" " + _ALONE + rb"(?:\s|$)")  # a sample of which nothing but its address was asked for
+_IP_BARE = re.compile(rb"(.*?)\s( " + _ALONE + rb"(?:\s.*)?)$")
+# The event at the end of a line, or of a tracepoint before its text; a name, the CPU, and `-F misc`, which is padded.
+_EVENT_BARE = re.compile(rb"(|.*\s)([^\s:]\S*?):\s*$")
+_TRACEPOINT = re.compile(rb"(|.*?\s)([\w-]+:[\w-]+): ")
+_BARE = re.compile(rb"(.*?)(?:(?:^|\s+)\[(-?\d{3,6})\])?(?:\s+[KUHGg](?:[MES5]p?)?\s{2,})?\s*$")
 _IP_AFTER = re.compile(rb"(.*)\s(" + _WIDE + rb"(?:\s.*)?)$")
 _IP_AFTER_TEXT = re.compile(rb"(.*\S)\s(?=[ 0-9a-f]{16} ) *([0-9a-f]{4,16} \S.*\))$")
 _FRAME = re.compile(rb"\t? *([0-9a-f]{1,16})(?:\s(.*)|)$")
@@ -118,10 +147,20 @@ _LOST = re.compile(rb"\s*PERF_RECORD_LOST(?:_SAMPLES)? lost (\d{1,18})")
 _FACT = re.compile(rb"# (hostname|os release|arch|nrcpus online|perf version|cmdline) : (.*)")
 _RATE = re.compile(rb"# event : name = (\S+?), .*\{ sample_period, sample_freq \} = (\d+)")
 
+_MAPPED = re.compile(
+    rb"\s*PERF_RECORD_MMAP2? -?\d+/-?\d+: \[0x([0-9a-f]{1,16})\(0x([0-9a-f]{1,16})\) @ (?:0x)?([0-9a-f]{1,16})"
+    rb"(?: <([0-9a-f]{2,64})>|[^\]]*)\]: \S*x\S* (/.*)$"
+)
+# of a branch stack: whether the branch was predicted, and in a transaction
+_BRANCH = re.compile(rb"(?<=[^\s/])/[^\s/][^\s]{0,500}?/[MPN-]/[X-]/[A-]/\d")
+_TO = re.compile(rb"(?:\s*[a-z][a-z ]{0,30}\s)?(\s*[0-9a-f]{1,16}(?:\s.*)?) =>\s+([0-9a-f]{1,16})(?:\s|$)")
+_REGISTERS = re.compile(rb"(?:^|\s)ABI:\d(?:\s|$)")
+BRANCHES, REGISTERS = "branch stacks", "registers"
+
 _INLINED = b" (inlined)"
+_UNKNOWN = "[unknown]"
 _OTHER_RECORD = b"PERF_RECORD_"
-# perf's names in brackets that are no part of the kernel; [unknown] is told by its addresses
-_NOT_KERNEL = (b"[unknown]", b"[vdso", b"[vsyscall]", b"[heap]", b"[stack", b"[anon", b"[uprobes]")
+_KERNEL_NAMES = (b"[kernel.", b"[guest.kernel.")
 _KERNEL_FILES = (b".ko", b".ko.gz", b".ko.xz", b".ko.zst", b"/vmlinux")
 
 
@@ -129,12 +168,13 @@ class PerfScript:
     """Reads what `perf script` printed: iterate over it once, or over `batches`.
 
     ``lines`` are the lines read so far and ``garbage`` those that could not be understood, ``first_garbage`` the first of
-    them (its number from 1, its text); ``lost`` is what perf says it lost, ``facts`` what its header (``--header``) tells,
-    ``partial`` the events of which perf took only some by that; ``read`` the bytes read. Nothing in the file raises;
-    reading it may (OSError).
+    them (its number from 1, its text); ``lost`` is what perf says it lost, ``facts`` what its header (``--header``) says,
+    ``partial`` the events of which perf took only some by that; ``read`` the bytes read; ``left_out`` the samples of which
+    a part was left out, by that part (`BRANCHES`, `REGISTERS`). ``names`` are asked for what perf had no name for. Nothing
+    in the file raises; reading it may (OSError).
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, names: Names | None = None) -> None:
         self.read = 0
         self.lines = 0
         self.garbage = 0
@@ -142,7 +182,10 @@ class PerfScript:
         self.lost = 0
         self.facts: dict[str, str] = {}
         self.partial: set[str] = set()
+        self.left_out: Counter[str] = Counter()
         self._file = file
+        self._names = names
+        self._timed = False  # whether a sample had a time: then all have
         # the sample whose callchain is being read
         self._open: _Head | None = None
         self._open_line: tuple[int, bytes] = (0, b"")
@@ -159,6 +202,8 @@ class PerfScript:
         self._frames: dict[Frame, Frame] = {}
         self._chains: dict[bytes, tuple[Stack, int]] = {}
         self._stacks: dict[tuple[int, ...], Stack] = {}
+        self._bare: dict[bytes, _Head | None] = {}
+        self._proven: set[bytes] = set()  # first lines that could be any text, and had a callchain
 
     def _room_for(self, text: bytes) -> None:
         self._held += len(text) + _OVERHEAD
@@ -196,6 +241,7 @@ class PerfScript:
                 self.lines += 1
                 self._garbled(self.lines, rest)
                 rest, skipping = b"", True
+            self._timed = self._timed or any(sample.time_ns is not None for sample in samples)
             yield samples
         samples = []
         if rest:
@@ -209,8 +255,9 @@ class PerfScript:
             first, _, chain = block.partition(b"\n")
             known = self._chains.get(chain) or self._learn(chain)
             if known is not None and self._open is None:
-                head = self._head(first)
+                head = self._head(first) or self._bare_head(first, samples)
                 if head is not None and head is not _NO_SAMPLE:
+                    self._prove(head, first)
                     self.lines += known[1] + 2
                     samples.append(_sample(head, known[0]))
                     continue
@@ -230,6 +277,11 @@ class PerfScript:
                 self._garbled(self.lines, line)
             elif line.startswith(b"\t") and _FRAME.match(line):
                 self._continue(line)
+            elif self._chain and self._behind(line):
+                continue
+            elif self._open is None and self._anonymous and _LONE.match(line):
+                self._continue(b"\t" + line.lstrip(b" "))
+                self._close(samples)
             elif (head := self._head(line)) is not None:
                 self._close(samples)
                 self._anonymous = False
@@ -237,6 +289,9 @@ class PerfScript:
                     self._open, self._open_line = head, (self.lines, line)
             elif line.startswith(b"   ") and _FRAME.match(line):  # somebody made spaces of the tab
                 self._continue(b"\t" + line.lstrip(b" "))
+            elif (head := self._bare_head(line, samples)) is not None and head.rest:
+                self._close(samples)
+                self._open, self._open_line = head, (self.lines, line)
             elif self._open is not None and _SOURCE.match(line):
                 self._continue(line)
             elif self._open is None or not _CODE.match(line):
@@ -245,8 +300,18 @@ class PerfScript:
                 if line.startswith(b"#"):
                     self._anonymous = True
                     self._learn_fact(line)
+                elif head is not None:
+                    self._open, self._open_line = head, (self.lines, line)
                 else:
                     self._garbled(self.lines, line)
+
+    def _behind(self, line: bytes) -> bool:
+        """Whether it is what perf prints behind the callchain of the open sample, which is left out then."""
+        for what, pattern in ((BRANCHES, _BRANCH), (REGISTERS, _REGISTERS)):
+            if pattern.search(line) and not _TIME.search(line):
+                self.left_out[what] += 1
+                return True
+        return False
 
     def _continue(self, line: bytes) -> None:
         """Take a line of the sample that is open, or of one that has no first line."""
@@ -273,17 +338,26 @@ class PerfScript:
             text = b"\n".join(chain)
             known = self._chains.get(text) or self._learn(text)
             single = _sample(head, known[0]) if known is not None else None
+            if single is not None:
+                self._prove(head, self._open_line[1])
         else:
             single = self._single(head, chain[0] if chain else b"")
             if single is not None:
                 self.garbage += max(0, len(chain) - 1)
             elif chain and (single := self._single(head, b"")) is not None:
                 self.garbage += len(chain)
+            elif not chain and self._open_line[1] in self._proven:  # perf could not walk the stack
+                single = _sample(head, None)
         if single is not None:
             samples.append(single)
             return
         self._garbled(*self._open_line)
         self.garbage += len(chain)
+
+    def _prove(self, head: _Head, line: bytes) -> None:
+        if not head.alone and line not in self._proven:
+            self._room_for(line)
+            self._proven.add(line)
 
     def _garbled(self, number: int, line: bytes) -> None:
         self.garbage += 1
@@ -315,6 +389,9 @@ class PerfScript:
             return None if line.startswith(b"#") else _untimed(line)
         left, right = line[: found.start(1)], line[found.end() :]
         if right.lstrip().startswith(_OTHER_RECORD):
+            if self._names is not None and (mapped := _MAPPED.match(right)):
+                begin, length, offset = (int(mapped[place], 16) for place in (1, 2, 3))
+                self._names.mapped(_text(mapped[5]), begin, length, offset, _text(mapped[4] or b""))
             if lost := _LOST.match(right):
                 self.lost += int(lost[1])
             return _NO_SAMPLE
@@ -325,7 +402,7 @@ class PerfScript:
             self._whos[left.removesuffix(b" ")] = who
             self._events[what[2]] = event
             return _Head(who, time_ns, _number(what[1]), event, what[3] or b"", True)
-        period = _PERIOD.match(right)
+        period = None if _LONE.match(right) else _PERIOD.match(right)
         rest = right[period.end() :] if period else right
         if rest.strip() and not _ADDRESS.match(rest):
             return None
@@ -334,6 +411,11 @@ class PerfScript:
     def _single(self, head: _Head, source: bytes) -> Sample | None:
         """A sample whose callchain is not there, or is the end of its one line; None if that is not enough of one."""
         rest = head.rest
+        for what, pattern in ((BRANCHES, _BRANCH), (REGISTERS, _REGISTERS)):
+            if (found := pattern.search(rest)) and (ip := _before(rest, found.start())) is not None:
+                self.left_out[what] += 1
+                rest = ip
+        head = head._replace(rest=rest)
         if not rest or rest.isspace():
             return _sample(head, None) if head.alone and not source else None
         key = rest + b"\n" + source
@@ -344,10 +426,11 @@ class PerfScript:
                 if not head.alone or source:
                     return None
                 return Sample(*head.who, head.time_ns, head.event, head.period, address, text, None)
-            frame = self._frame(b"\t" + entry + (b"\n" + source if source else b""))
+            entry = b"\t" + entry + (b"\n" + source if source else b"")
+            frame = self._frame(entry)
             if frame is None:
                 return None
-            known = address, text, self._stack((frame,))
+            known = address, text, self._stack(self._named([entry], [frame]))
             if not text:
                 self._room_for(key)
                 self._tails[key] = known
@@ -374,10 +457,37 @@ class PerfScript:
             if frame is None:
                 return None
             frames.append(frame)
-        known = self._stack(tuple(frames)), len(lines)
+        known = self._stack(self._named(entries, frames)), len(lines)
         self._room_for(chain)
         self._chains[chain] = known
         return known
+
+    def _named(self, entries: Sequence[bytes], frames: Sequence[Frame]) -> tuple[Frame, ...]:
+        """``frames``, with names for those that perf has none for."""
+        unknown: dict[str, list[int]] = {}
+        for place, frame in enumerate(frames):
+            if frame.function == _UNKNOWN and frame.module.startswith("/"):
+                unknown.setdefault(frame.module, []).append(place)
+        if self._names is None or not unknown:
+            return tuple(frames)
+        out: list[Sequence[Frame]] = [[frame] for frame in frames]
+        for path, places in unknown.items():
+            found = [_FRAME.match(entries[place].partition(b"\n")[0]) for place in places]
+            # a thread entered the kernel from where it was, not from where it called
+            exact = [place == 0 or frames[place - 1].kind == KERNEL for place in places]
+            addresses = [(int(each[1], 16), is_exact) for each, is_exact in zip(found, exact, strict=True) if each]
+            for place, named in zip(places, self._names.of(path, addresses), strict=True):
+                out[place] = named or out[place]
+        return tuple(self._frames.setdefault(frame, frame) for part in out for frame in part)
+
+    def _bare_head(self, line: bytes, samples: Sequence[Sample]) -> _Head | None:
+        """A first line with neither a time nor a thread: any text, in a file whose samples have no time."""
+        if self._timed or (samples and samples[0].time_ns is not None):
+            return None
+        if line not in self._bare:
+            self._room_for(line)
+            self._bare[line] = _bare(line)
+        return self._bare[line]
 
     def _stack(self, frames: tuple[Frame, ...]) -> Stack:
         return self._stacks.setdefault(tuple(map(id, frames)), Stack(frames))
@@ -406,7 +516,7 @@ class PerfScript:
 
 
 def _text(name: bytes) -> str:
-    # Names are whatever somebody chose. What is no UTF-8 stays recognizable, and can be written everywhere.
+    # Names are arbitrary. What is not UTF-8 stays recognizable, and can be written everywhere.
     return name.decode("utf-8", "backslashreplace")
 
 
@@ -416,6 +526,8 @@ def _number(digits: bytes | None) -> int | None:
 
 def _time_ns(text: bytes) -> int | None:
     """Seconds with six or nine decimals in nanoseconds; None if they are no such thing, or more than 63 bits."""
+    if b"," in text:  # the decimals of somebody's language
+        text = text.replace(b",", b".", 1)
     digits = text.replace(b".", b"", 1)
     if len(text) > 20 or not digits.isdigit():
         return None
@@ -432,7 +544,7 @@ def _who(left: bytes) -> _Who:
     """What stands before the time."""
     if found := _WHO.match(left):
         return _Who(_text(found[1] or b""), _number(found[2]), _number(found[3]), _number(found[4]))
-    found = _NO_TASK.match(left)
+    found = _NO_TASK.match(left.lstrip())
     return _Who(_text(found[1]), None, None, _number(found[2])) if found else _NOBODY
 
 
@@ -446,15 +558,39 @@ def _untimed(line: bytes) -> _Head | None:
             if found[1].replace(b".", b"").isdigit():  # a time cut short
                 return None
             return _Head(_who(left), None, period, _text(found[1]), line[found.end() :], True)
-    if first is not None and not line[: first.start(1)].strip():
+    left, period = _without_period(line[: first.start(1)]) if first is not None else (line, None)
+    if first is not None and not left.strip():
         rest = line[first.end() :]
         if not rest.strip() or _ADDRESS.match(rest):
-            return _Head(_NOBODY, None, None, _text(first[1]), rest, False)
+            return _Head(_NOBODY, None, period, _text(first[1]), rest, False)
     behind = _IP_LAST.match(line)
     left, period = _without_period(behind[1] if behind else line)
     if not _WHO.match(left):
         return None
     return _Head(_who(left), None, period, "", behind[2] if behind else b"", behind is not None)
+
+
+def _bare(line: bytes) -> _Head | None:
+    """A first line with neither a time nor a thread, as far as one can tell."""
+    if line.startswith((b"#", b"\t")):
+        return None
+    behind = _IP_BARE.match(line)
+    left, rest, event = (behind[1], behind[2], "") if behind else (line, b"", "")
+    if found := _EVENT_BARE.match(left) or _TRACEPOINT.match(left):
+        left, event, rest = found[1], _text(found[2]), left[found.end() :] + rest
+    left, period = _without_period(left)
+    found = _BARE.match(left.lstrip())
+    who = _Who(_text(found[1]), None, None, _number(found[2])) if found else _NOBODY
+    return _Head(who, None, period, event, rest, False)
+
+
+def _before(rest: bytes, end: int) -> bytes | None:
+    """The end of a sample's line without what begins with the word that is at ``end``: up to the object, or that word."""
+    word = max(rest.rfind(b" ", 0, end + 1), 0)
+    if _ADDRESS.match(rest) or not rest[:word].strip():
+        known = rest.rfind(b") ", 0, word + 1) + 1
+        return rest[: known or word]
+    return None  # a tracepoint's text
 
 
 def _without_period(left: bytes) -> tuple[bytes, int | None]:
@@ -476,6 +612,8 @@ def _sample(head: _Head, stack: Stack | None) -> Sample:
 
 def _tail(rest: bytes) -> tuple[int | None, str, bytes]:
     """The end of a sample's only line: a data address, a tracepoint's text, and as in a callchain where that was."""
+    if b" => " in rest and (branch := _TO.match(rest)):
+        return int(branch[2], 16), "", branch[1].strip()
     found = _ADDRESS.match(rest)
     if found is None:
         behind = _IP_AFTER_TEXT.match(rest) if rest.endswith(b")") else None
@@ -486,7 +624,7 @@ def _tail(rest: bytes) -> tuple[int | None, str, bytes]:
     if found.end() == 16:
         return int(found[1], 16), "", b""
     # not as wide as perf prints it: somebody squeezed the spaces
-    return (None, "", rest.strip()) if len(found[1]) >= 6 else (None, _text(rest), b"")
+    return (None, "", rest.strip()) if len(found[1]) >= 6 or found.end() > 16 else (None, _text(rest), b"")
 
 
 def _without_module(name: bytes) -> tuple[bytes, bytes]:
@@ -507,7 +645,10 @@ def _without_module(name: bytes) -> tuple[bytes, bytes]:
 
 
 def _in_kernel(address: int, module: bytes) -> bool:
-    """perf does not print which one it was."""
-    if module.startswith(b"[") and not module.startswith(_NOT_KERNEL):
-        return True
-    return (address >> 63 == 1 and not module.startswith(b"[vsyscall]")) or module.endswith(_KERNEL_FILES)
+    """perf does not print which one it was, and names in brackets are others' too ("[JIT app cache]"): the address tells.
+
+    Of a kernel of 32 bits it does not, nor does an offset in a file of the kernel's.
+    """
+    if address >> 63:
+        return not module.startswith(b"[vsyscall]")
+    return module.startswith(_KERNEL_NAMES) or module.endswith(_KERNEL_FILES)

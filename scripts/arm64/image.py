@@ -19,6 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
 
+import debian_packages
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 CACHE = Path(os.environ.get("GOTRACE_CACHE") or Path.home() / ".cache" / "gotrace")
@@ -33,7 +35,6 @@ PACKAGES = (
 )
 UNUSED = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/perl", "usr/include")
 COMPILED = "hdrhistogram"  # has no wheel for ARM64, and one C file
-KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 HOST_PACKAGES = {
     "qemu-system-aarch64": "qemu-system-arm",
     "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
@@ -62,7 +63,7 @@ def run(*command: object, env: dict[str, str] | None = None, cwd: Path | None = 
 def require_host() -> None:
     """Install what this machine lacks, or say how."""
     missing = " ".join(package for program, package in HOST_PACKAGES.items() if shutil.which(program) is None).split()
-    if not os.path.exists(KEYRING):
+    if not os.path.exists(debian_packages.KEYRING):
         missing.append("debian-archive-keyring")
     if not missing:
         return
@@ -91,9 +92,10 @@ def kernel(version: str) -> Path:
 
 
 def _kept(name: str, made_of: str, build: Callable[[Path], None]) -> Path:
-    """The cache's folder NAME, built on first use, aside, and renamed when whole; and anew when this file changes."""
+    """The cache's folder NAME, built on first use, aside, and renamed when whole; and anew when what builds it changes."""
     cache = CACHE / "arm64"
-    key = hashlib.sha256((made_of + Path(__file__).read_text()).encode()).hexdigest()[:12]
+    code = "".join(Path(module).read_text() for module in (__file__, debian_packages.__file__))
+    key = hashlib.sha256((made_of + code).encode()).hexdigest()[:12]
     folder = cache / f"{name}-{key}"
     if folder.exists():
         return folder
@@ -115,15 +117,6 @@ def _kept(name: str, made_of: str, build: Callable[[Path], None]) -> Path:
     return folder
 
 
-def _mirror() -> str:
-    """The Debian mirror this machine uses, or Debian's own."""
-    for path in (Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*")):
-        found = re.search(r"https?://\S*/debian/?(?=\s)", path.read_text() if path.is_file() else "")
-        if found:
-            return found[0]
-    return "http://deb.debian.org/debian"
-
-
 def _fetch(suite: str, packages: tuple[str, ...], folder: Path, only: tuple[str, ...] = ("",)) -> list[Path]:
     """The .deb files for ARM64 of ``packages`` and what they depend on, of them those whose name starts with ``only``.
 
@@ -131,27 +124,8 @@ def _fetch(suite: str, packages: tuple[str, ...], folder: Path, only: tuple[str,
     """
     state = folder / "apt"
     archives = folder.parent / "archives" / folder.name.removeprefix("building-")[:-13]
-    for needed in (state / "lists/partial", state / "archives/partial", archives):
-        needed.mkdir(parents=True, exist_ok=True)
-    (state / "status").touch()
-    (state / "sources.list").write_text(f"deb [signed-by={KEYRING}] {_mirror()} {suite} main\n")
-    (state / "apt.conf").write_text(f"""
-        #clear APT::Architectures;
-        #clear APT::Update::Post-Invoke;
-        #clear APT::Update::Post-Invoke-Success;
-        APT {{ Architecture "arm64"; Architectures {{ "arm64"; }}; Install-Recommends "0"; Sandbox::User "root"; }};
-        Acquire {{ Languages "none"; Retries "3"; }};
-        Debug::NoLocking "1";
-        Dir::State "{state}";
-        Dir::State::Lists "{state}/lists";
-        Dir::State::status "{state}/status";
-        Dir::Etc::sourcelist "{state}/sources.list";
-        Dir::Etc::sourceparts "-";
-        Dir::Etc::preferencesparts "-";
-        Dir::Cache "{state}";
-        Dir::Cache::archives "{state}/archives";
-    """)
-    env = {**os.environ, "APT_CONFIG": str(state / "apt.conf")}
+    archives.mkdir(parents=True, exist_ok=True)
+    env = debian_packages.apt_environment(suite, "arm64", state)
     run("apt-get", "-qq", "update", env=env)
     listed = run("apt-get", "-qq", "-y", "install", "--print-uris", *packages, env=env)  # 'URI' FILE SIZE HASH
     files = [line.split()[1] for line in listed.splitlines() if line.startswith("'")]
@@ -195,12 +169,14 @@ def _build_disk(folder: Path) -> None:
     for name in ("proc", "sys", "dev", "run", "tmp", "root", "host", "control", "var/cache"):
         (root / name).mkdir(parents=True, exist_ok=True)
     site = root / "usr/lib/python3/dist-packages"
-    platform = ["--only-binary=:all:", "--platform", "manylinux_2_28_aarch64", "--platform", "manylinux2014_aarch64"]
+    # Those up to Debian 12's that wheels are made for: pip does not go down from one to the next.
+    platforms = ("manylinux_2_28_aarch64", "manylinux_2_24_aarch64", "manylinux2014_aarch64")
+    platform = ["--only-binary=:all:", *(f"--platform={name}" for name in platforms)]
     wanted = [line for line in _requirements() if not line.startswith(COMPILED)]
     _pip("install", "--target", site, "--upgrade", "--python-version", "3.11", *platform, *wanted)
     _cross_compile(next(line for line in _requirements() if line.startswith(COMPILED)), folder, site)
     command = root / "usr/bin/gotrace"
-    command.write_text("#!/usr/bin/python3\nfrom gotrace.cli.main import main\n\nmain()\n")
+    command.write_text("#!/usr/bin/python3\nfrom gotrace.cli.__main__ import main\n\nmain()\n")
     command.chmod(0o755)
     for name in UNUSED:
         shutil.rmtree(root / name, ignore_errors=True)

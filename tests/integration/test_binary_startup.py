@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
 
 import pytest
 
+import debian
 import targets
+from gotrace.binary import code
+from gotrace.binary.elf import Elf
 from gotrace.binary.program import GoProgram
 from gotrace.binary.startup import BOOTSTRAP, bootstrap_steps, init_loop
 
@@ -80,3 +84,22 @@ def test_the_loop_over_init_functions_is_the_only_one_of_its_kind(version, arch,
     load, compare = around[at - 2][2], around[at - 1][2]
     assert f"{loop.nfns_offset}({task})" in (re.sub("0x([0-9a-f]+)", lambda m: str(int(m[1], 16)), f"{load} {compare}"))
     assert index in re.split(r"\W+", compare)
+
+
+@pytest.mark.skipif(targets.EMULATED, reason="nothing can be fetched there")
+@pytest.mark.parametrize("arch", ["amd64", "arm64"])
+@pytest.mark.parametrize("suite", ["bookworm", "trixie"])
+def test_where_the_dynamic_linker_says_how_far_it_is(suite, arch):
+    """Its calls of _dl_debug_state, as binutils disassembles them; since glibc 2.41 they are one jump (in trixie)."""
+    (path,) = [each for each in debian.libc(suite, arch).rglob("ld-linux-*.so.*") if not each.is_symlink()]
+    prefix = "" if arch == targets.HOST_ARCH else targets.CROSS_CC[arch].removesuffix("gcc")
+    text = subprocess.run([f"{prefix}objdump", "-d", path], capture_output=True, text=True, check=True).stdout
+    refers = re.compile(r"^ *([0-9a-f]+):\t.*\t(\w[\w.]*)[ \t]+[0-9a-f]+ <_dl_debug_state(?:@@\w+)?>", re.MULTILINE)
+    theirs = {int(at, 16): name for at, name in refers.findall(text)}
+    with Elf.open(path) as elf:
+        (address,) = {address for name, address, _ in elf.functions() if name == "_dl_debug_state"}
+        sites = code.calls_of(elf, address, "_dl_debug_state")
+    assert {site.address for site in sites} == set(theirs) and sites
+    assert all(site.emulated for site in sites)
+    jump, call = {"amd64": ("jmp", "call"), "arm64": ("b", "bl")}[arch]
+    assert set(theirs.values()) == ({jump} if suite == "trixie" else {call})

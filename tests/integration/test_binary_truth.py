@@ -10,9 +10,10 @@ import pytest
 import targets
 from gotrace.binary import code
 from gotrace.binary.globals import find_globals
+from gotrace.binary.goroutines import find_goroutines
 from gotrace.binary.layout import layout_of, stw_reasons
 from gotrace.binary.program import GoProgram
-from gotrace.probes import gc
+from gotrace.probes import assist, gc
 
 STRIPPED_TWIN = {"default": "stripped", "pie": "pie-stripped"}
 # the flavours with a symbol table to compare with
@@ -108,7 +109,7 @@ def test_stripped_and_unstripped_are_the_same(version, arch, flavour):
 def test_globals_are_where_the_symbol_table_has_them(version, arch, flavour):
     path = program_of(version, arch, flavour)
     with GoProgram.open(path) as program:
-        found = find_globals(program)
+        found = find_globals(program, pacing=True)
         symbols = {name: address for name, address, _ in program.elf.symbols()}
         layout = layout_of(program)
         assert found.missing == {}
@@ -141,6 +142,30 @@ def test_globals_are_where_the_symbol_table_has_them(version, arch, flavour):
             assert offsets[field] - offsets["cycles"] == constants[f"WORK_{name}"]
         assert found.gc_last_heap_goal == layout.offset("runtime.gcControllerState", "lastHeapGoal")
         assert found.gc_assist_time == layout.offset("runtime.gcControllerState", "assistTime")
+        last = layout.offset("runtime.gcCPULimiterState", "lastEnabledCycle")
+        assert found.limiter_cycle == symbols["runtime.gcCPULimiter"] + last
+        if version >= "1.21":
+            returned = layout.offset("runtime.mheap", "pages.scav.releasedEager")
+            assert found.returned_eager == symbols["runtime.mheap_"] + returned
+            name = "cpuStats.ScavengeAssistTime" if version >= "1.23" else "cpuStats.scavengeAssistTime"
+            assert found.scavenge_assist == found.work + layout.offset("runtime.workType", name)
+
+
+@everything
+def test_mark_assists_begin_and_end_where_they_should(version, arch, flavour):
+    """All three instructions are there, cheap, and in the order of the source: two branches, each behind its call."""
+    with GoProgram.open(program_of(version, arch, flavour)) as program:
+        plan = assist.plan(program)
+        layout = layout_of(program)
+        assert plan.missing == ()
+        parked, checked, begin = plan.points
+        assert begin.address < checked.address < parked.address
+        assert plan.config["g_assist_bytes"] == layout.offset("runtime.g", "gcAssistBytes")
+        for point in plan.points:
+            function = program.pclntab.find(point.address)
+            assert function is not None and function.name == point.symbol == "runtime.gcAssistAlloc"
+            assert program.elf.read(point.address, len(point.code)) == point.code
+            assert point.emulated, point
 
 
 @everything
@@ -166,7 +191,7 @@ def test_an_unknown_newer_release(tmp_path):
         plan = gc.plan(program)
     assert plan.go_version == "go1.28.0"
     assert {point.name for point in plan.points} == {"restart begin", "restart end"}
-    assert {item.name for item in plan.missing} == {"goid", "cycle"}
+    assert {item.name for item in plan.missing} == {"goid", "cycle", "what has not ended"}
     assert not {"work_cycles", "gc_controller", "g_goid"} & set(plan.config)
 
 
@@ -187,3 +212,32 @@ def test_probes_sit_where_they_should(version, arch):
         rets = code.ret_sites(program, "runtime.startTheWorldWithSema")
         assert len(rets) == 1
         assert (code.result_slot(program, "runtime.startTheWorldWithSema") is None) == (arch == "arm64")
+
+
+@pytest.mark.parametrize("arch", ["amd64", "arm64"])
+@pytest.mark.parametrize("version", [one for one in targets.MATRIX if one in ("1.19.8", "1.22.10", "1.25.5", "1.27.3")])
+def test_sweeping_ends_where_the_source_says(version, arch):
+    """With goparkunlock inlined and without: bgsweep's last one, where it has nothing to do."""
+    source = targets.go(version).parent.parent / "src/runtime/mgcsweep.go"
+    lines = [number for number, line in enumerate(source.read_text().splitlines(), 1) if "goparkunlock(&sweep.lock" in line]
+    assert len(lines) == 2  # when it begins, and in its loop
+    for flavour in ("default", "noopt"):
+        with GoProgram.open(targets.build("gcload", version, flavour, arch)) as program:
+            (site,) = (point for point in gc.plan(program).points if point.name == "sweep")
+            assert program.pclntab.frames(site.address)[-1].line == lines[-1]
+
+
+@everything
+def test_goroutines_are_where_nm_says(version, arch, flavour):
+    """And what they wait for is called what the toolchain's own source calls it."""
+    path = program_of(version, arch, flavour)
+    with GoProgram.open(path) as program:
+        found = find_goroutines(program)
+        symbols = {name: address for name, address, _ in program.elf.symbols()}
+    assert (found.allglen, found.allgptr) == (symbols["runtime.allglen"], symbols["runtime.allgptr"])
+    source = (targets.go(version).parent.parent / "src/runtime/runtime2.go").read_text()
+    table = source[source.index("var waitReasonStrings") :]
+    texts = dict(re.findall(r'^\t(waitReason\w+): +"(.*)",', table[: table.index("\n}\n")], re.M))
+    numbers = source[source.index("\twaitReasonZero ") :]
+    reasons = [texts[name] for name in re.findall(r"^\t(waitReason\w+)", numbers[: numbers.index("\n)\n")], re.M)]
+    assert len(reasons) > 25 and found.reasons[: len(reasons)] == reasons

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import shutil
 import signal
 import socket
@@ -21,20 +22,22 @@ import pytest
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 
+import debian
 import groundtruth
 import targets
-from conftest import GOTRACE, until
+from conftest import GOTRACE, PATIENCE_S, cpu_quota, until
 from gotrace import session
+from gotrace.analysis.timeline import HEAP_KNOWN_FROM
 from gotrace.kernel.executable import Executable, Filter
 from gotrace.probes import coldstart as probe
+from gotrace.text import duration_text
 
 pytestmark = pytest.mark.bpf
 
 MODULE = "targets/starter/"
+TOUCHING = [f"{MODULE}toucher", f"{MODULE}toucher.init.0"]
 PLANTED = ("burner", "dialer", "sleeper", "toucher", "twenty")
 LINKS = ("stripped", "pie-stripped", "cgo-internal", "cgo-external", "cgo-external-pie")
-# Emulated, each takes half a minute: there the oldest, the newest, and the first with a runtime.inittasks.
-VERSIONS = ("1.19.8", "1.21.13", targets.NEWEST) if targets.EMULATED else targets.MATRIX
 BUILDS = targets.EVERYWHERE_STARTS if targets.EMULATED else [(one, link) for one in targets.MATRIX for link in LINKS]
 
 
@@ -44,7 +47,13 @@ class Traced:
     def __init__(self, *arguments, env=None, cwd=None, stdin=None, status=0):
         command = [*GOTRACE, "coldstart", "--format", "json", *map(str, arguments)]
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=120, env={**os.environ, **(env or {})}, cwd=cwd, input=stdin
+            command,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            env={**os.environ, **(env or {})},
+            cwd=cwd,
+            input=stdin,
         )
         assert "Traceback" not in done.stderr, done.stderr
         assert done.returncode == status, done.stderr
@@ -66,6 +75,9 @@ class Traced:
         return int(re.search(rf"^{word} (\d+)", self.stderr, re.MULTILINE)[1])
 
 
+STATES = ("on_cpu_ns", "runnable_ns", "throttled_ns", "blocked_ns")
+
+
 def check(start):
     """Rows follow one another and add up."""
     rows = [row for row in start["rows"] if row["stage"] != "before exec"]
@@ -83,10 +95,10 @@ def check(start):
                 if each["depth"] <= depth:
                     break
                 within += [each] if each["depth"] == depth + 1 else []
-            for what in ("duration_ns", "runnable_ns", "blocked_ns", "minor_faults", "major_faults", "pages_read"):
+            for what in ("duration_ns", *STATES, "minor_faults", "major_faults", "pages_read"):
                 assert not within or sum(each[what] for each in within) == row[what], (what, row)
     for row in rows:
-        assert row["duration_ns"] >= 0 and row["on_cpu_ns"] >= 0 and row["runnable_ns"] >= 0 and row["blocked_ns"] >= 0
+        assert min(row[state] for state in STATES) >= 0 and sum(row[state] for state in STATES) == row["duration_ns"]
 
 
 def rows_of(start, stage, depth=1):
@@ -140,16 +152,23 @@ def test_package_inits_are_what_inittrace_prints(version, flavour):
 
 
 @pytest.mark.everywhere
+@pytest.mark.alone
 def test_planted_inits():
-    start = Traced("--until", "main", "--", targets.build("starter")).one
+    traced = Traced("--until", "main", "--", targets.build("starter"))
+    start = traced.one
     found = {each["name"].removeprefix(MODULE): each for each in packages(start)}
     assert set(PLANTED) <= set(found)
     assert found["sleeper"]["duration_ns"] >= 20_000_000
-    assert found["sleeper"]["blocked_ns"] >= 0.95 * found["sleeper"]["duration_ns"] or targets.EMULATED
+    # It sleeps for 20 ms, which begin some instructions before it leaves the CPU; later it may have to wait for one.
+    sleeper = found["sleeper"]
+    assert 20_000_000 - sleeper["on_cpu_ns"] <= sleeper["blocked_ns"] <= sleeper["duration_ns"]
+    if not targets.EMULATED:
+        assert sleeper["blocked_ns"] >= 19_000_000
+        assert sleeper["on_cpu_ns"] <= 0.05 * sleeper["duration_ns"]
+    # The scheduler may take the P of it once, and what is held in its thread waits for another then.
     burner = found["burner"]
-    assert (
-        burner["duration_ns"] >= 15_000_000 and burner["on_cpu_ns"] + burner["runnable_ns"] >= 0.95 * burner["duration_ns"]
-    )
+    assert burner["duration_ns"] >= 15_000_000
+    assert burner["on_cpu_ns"] == pytest.approx(traced.told("burner"), rel=0.15 if targets.EMULATED else 0.02, abs=300_000)
     # each page of 32 MiB is touched for the first time, but for what came as huge pages before the init forbade them
     pages = (32 << 20) // os.sysconf("SC_PAGE_SIZE")
     assert (0.9 if targets.EMULATED else 1) * pages <= found["toucher"]["minor_faults"] <= 1.1 * pages
@@ -173,20 +192,101 @@ def test_page_faults_are_those_of_rusage():
 @pytest.mark.everywhere
 def test_heap_growth_is_what_an_init_allocated():
     """inittrace prints the bytes; GC is off, so that nothing is freed meanwhile."""
-    traced = Traced("--until", "exit", "--", targets.build("starter"), env={"GODEBUG": "inittrace=1", "GOGC": "off"})
-    allocated = {name: int(size) for name, _, _, size in INITTRACE.findall(traced.stderr)}
-    found = {each["name"]: each["heap_bytes"] for each in packages(traced.one)}
-    assert found[f"{MODULE}toucher"] == pytest.approx(allocated[f"{MODULE}toucher"], rel=0.01)
-    assert all(size is None or size >= 65536 for size in found.values())
-    assert all(found[name] is None for name, size in allocated.items() if size < 4096)
+    for _ in range(3):  # other threads of the runtime may take spans meanwhile
+        traced = Traced("--until", "exit", "--", targets.build("starter"), env={"GODEBUG": "inittrace=1", "GOGC": "off"})
+        allocated = {name: int(size) for name, _, _, size in INITTRACE.findall(traced.stderr)}
+        found = {each["name"]: each["heap_bytes"] for each in packages(traced.one)}
+        # What is below 64 KiB is shown as no more than that: the runtime counts by spans.
+        told = {name: pytest.approx(size, rel=0.01, abs=HEAP_KNOWN_FROM) for name, size in allocated.items()}
+        if {name: found[name] for name in told} == told:
+            return
+    assert {name: found[name] for name in told} == told
 
 
 @pytest.mark.everywhere
-@pytest.mark.parametrize("version", VERSIONS)
+def test_little_and_unknown_are_not_the_same(tmp_path):
+    """A collection takes from the heap while toucher is initialised: by how much that grew is unknown, not nothing."""
+    made = {end: tmp_path / f"start.{end}" for end in ("txt", "html", "perfetto")}
+    outputs = [word for path in made.values() for word in ("-o", path)]
+    program = targets.build("starter")
+    traced = Traced("--until", "exit", *outputs, "--", program, "-gc", "1", env={"GODEBUG": "gctrace=1,inittrace=1"})
+    before, _, _ = traced.stderr.partition(f"init {MODULE}toucher ")
+    assert "gc 1 @" in before
+    found = {each["name"]: each["heap_bytes"] for each in packages(traced.one)}
+    assert found[f"{MODULE}toucher"] is None and abs(found[f"{MODULE}sleeper"]) < HEAP_KNOWN_FROM
+    lines = made["txt"].read_text().splitlines()
+    names = next(line for line in lines if "CPU quota" in line)
+    columns = (
+        "start",
+        "duration",
+        "share",
+        "on-CPU",
+        "runnable",
+        "CPU quota",
+        "blocked",
+        "minor",
+        "major",
+        "pages",
+        "heap",
+    )
+    ends = {name: names.index(name) + len(name) for name in columns}
+    for line in lines[lines.index(names) + 1 : lines.index("", lines.index(names))]:
+        assert all(line[end - 1].strip() for end in ends.values()), line
+    toucher = next(line for line in lines if line.strip().startswith(f"{MODULE}toucher "))
+    assert toucher[ends["heap"] - 2 : ends["heap"]] == " ?"
+    page = made["html"].read_text()
+    table = page[page.index("<tbody>") :]
+    assert not re.search(r"<td data-value=[^>]*></td>", table) and ">?</td>" in table and ">&lt;64.0 KiB</td>" in table
+    slices = {name: about for name, *_, about in groundtruth.Timeline(made["perfetto"]).slices["cold start"]}
+    assert slices[f"{MODULE}toucher"]["heap_bytes"] == "?" and slices["fork to execve"]["minor_faults"] == "?"
+    assert slices[f"{MODULE}sleeper"]["heap_bytes"] == found[f"{MODULE}sleeper"]
+    assert slices["exec"]["starter_pid"] == traced.one["starter"]["pid"]
+
+
+def test_cpu_quota(tmp_path):
+    """Against the kernel's own account of its cgroup: one CPU and one thread at a time, or several would count twice."""
+    program = targets.build("starter")
+    trace, page = tmp_path / "start.perfetto", tmp_path / "start.html"
+    with cpu_quota(10_000, 100_000) as (join, stat):
+        shell = f"echo $$ > {join}; exec taskset -c 0 {program} -gc 30"
+        outputs = ("-o", trace, "-o", page, "-o", tmp_path / "start.txt")
+        arguments = ("--until", "exit", *outputs, "--exe", program, "--", "sh", "-c", shell)
+        start = Traced(*arguments, env={"GOMAXPROCS": "1"}).one
+        told = dict(line.split() for line in stat.read_text().splitlines())
+    theirs = int(told["throttled_usec"]) * 1000 if "throttled_usec" in told else int(told["throttled_time"])
+    ours = sum(whole(start, stage)["throttled_ns"] for stage in ("exec", "runtime bootstrap", "runtime.main", "main.main"))
+    assert theirs > 300_000_000
+    assert ours == pytest.approx(theirs, rel=0.03)
+    share = f"{duration_text(ours)} ({ours / start['total_ns']:.0%})"
+    assert f"The CPU quota of its cgroup kept it off its CPUs for {share}." in (tmp_path / "start.txt").read_text()
+    slices = groundtruth.Timeline(trace).slices["cold start"]
+    (about,) = [about for name, *_, about in slices if name == "main.main"]
+    assert about["throttled_ns"] == whole(start, "main.main")["throttled_ns"]
+    text = page.read_text()
+    assert 'class="throttled"' in text and f"{100 * ours / start['total_ns']:.1f} % CPU quota" in text
+
+
+def test_no_quota_no_throttling():
+    start = Traced("--until", "main", "--", targets.build("starter")).one
+    assert all(each["throttled_ns"] == 0 for each in start["rows"] if each["stage"] != "before exec")
+
+
+@pytest.mark.everywhere
+@pytest.mark.parametrize("version", targets.MATRIX)
 def test_main_listen_and_accept_by_the_programs_own_clock(version, tmp_path):
+    """Each time lies between two of the program's own, always, and right before the second, unless the thread lost its CPU
+    in between: it does not in three starts.
+    """
+    late = [of_a_start_that_listens(version, tmp_path / "log")]
+    while late[-1] > (300_000_000 if targets.EMULATED else 300_000) and len(late) < 3:
+        late.append(of_a_start_that_listens(version, tmp_path / "log"))
+    assert late[-1] <= (300_000_000 if targets.EMULATED else 300_000), late
+
+
+def of_a_start_that_listens(version, log):
+    """How long after a time of ours the program's own next one was, at most, in ns."""
     program = targets.build("starter", version)
     command = [*GOTRACE, "coldstart", "--until", "exit", "--format", "json", "--", str(program), "-listen"]
-    log = tmp_path / "log"
     with open(log, "w") as file:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file, text=True)
     until(lambda: re.search(r"^listen \d+ \d+$", log.read_text(), re.MULTILINE), 30)
@@ -198,20 +298,21 @@ def test_main_listen_and_accept_by_the_programs_own_clock(version, tmp_path):
     start, _ = json.loads(out)
     check(start)
     told = {word: int(number) for word, number in re.findall(r"^(\w+) (\d+)", log.read_text(), re.MULTILINE)}
-    begin = start["monotonic_ns"]
+    begin, late = start["monotonic_ns"], []
     for before, found, after in (
         (told["init"], whole(start, "main.main")["begin_ns"], told["main"]),
         (told["listening"], start["listen_ns"], told["listen"]),
         (connecting, start["ready_ns"], told["accept"]),
     ):
         assert before <= begin + found <= after
-        assert after - begin - found <= 300_000 or targets.EMULATED  # there a thread may be held up in between
+        late.append(after - begin - found)
     assert row(start, "main.main", "listening")["blocked_ns"] >= 150_000_000
     assert start["exit_code"] == 0 and start["ended"] == "exit 0"
+    return max(late)
 
 
 @pytest.mark.everywhere
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", targets.MATRIX)
 def test_first_gc_is_cycle_1_of_gctrace(version):
     traced = Traced("--until", "exit", "--", targets.build("starter", version), env={"GODEBUG": "gctrace=1,inittrace=1"})
     start = traced.one
@@ -235,13 +336,16 @@ def test_first_gc_is_cycle_1_of_gctrace(version):
 
 
 @pytest.mark.everywhere
+@pytest.mark.thorough
 def test_until_the_first_gc_and_none():
     program = targets.build("starter")
     start = Traced("--until", "first-gc", "--", program, "-wait").one
     assert start["ended"] == "the first GC" and start["gc"]["end_ns"] == start["total_ns"]
     assert len(start["gc"]["pauses_ns"]) == 2
+    # It is over in an init, which is not.
+    assert [each["name"] for each in start["rows"] if "had not ended" in each["detail"]] == TOUCHING
     start = Traced("--until", "main", "--", program, env={"GOGC": "off"}).one
-    assert start["gc"] is None
+    assert start["gc"] is None and not any("had not ended" in each["detail"] for each in start["rows"])
     start = Traced("--until", "10ms", "--", program, "-wait").one
     assert start["total_ns"] == 10_000_000 and start["exit_code"] is None
 
@@ -268,22 +372,90 @@ def test_order_of_events_is_that_of_strace(tmp_path):
     assert mapped == f"{size / (1 << 20):.2f} MiB mapped"
 
 
-@pytest.mark.alone
-def test_total_is_hyperfines(tmp_path):
-    program = targets.build("starter")
-    runs = 20
-    report = tmp_path / "hyperfine.json"
-    traced = Traced("--until", "exit", "-n", runs, "--warmup", "2", "--", program)
-    subprocess.run(
-        ["hyperfine", "-N", "--runs", str(runs), "--warmup", "2", "--export-json", report, str(program)],
-        check=True,
-        capture_output=True,
+def of_place(traced, place):
+    return [start for start in traced.starts if start["place"] == place]
+
+
+def test_starts_of_one_run_are_compared_with_their_like(gotrace, tmp_path):
+    """A program that starts a copy of itself: whose child it is, it says itself."""
+    program, runs = targets.build("reexec"), 4
+    made = {end: tmp_path / f"starts.{end}" for end in ("gotrace", "txt", "html", "svg", "hlog")}
+    outputs = [word for path in made.values() for word in ("-o", path)]
+    traced = Traced("-n", runs, *outputs, "--", program, "fork")
+    copies = [tuple(map(int, each)) for each in re.findall(r"^copy (\d+) (\d+)", traced.stderr, re.MULTILINE)]
+    assert [(start["run"], start["place"]) for start in traced.starts] == [(n, p) for n in range(runs) for p in (0, 1)]
+    assert len(copies) == runs
+    for first, copy, pids in zip(of_place(traced, 0), of_place(traced, 1), copies, strict=True):
+        assert (copy["pid"], first["pid"]) == pids
+        assert copy["starter"] == {"pid": first["pid"], "name": "reexec"}
+        assert first["starter"]["name"] != "reexec" and copy["ended"] == "listen"
+        assert copy["monotonic_ns"] > first["monotonic_ns"] + 20_000_000
+    wholes = {part["place"]: part for part in traced.summary["parts"] if part["name"] == "total"}
+    for place in (0, 1):
+        durations = [start["total_ns"] for start in of_place(traced, place)]
+        assert wholes[place]["count"] == runs
+        assert wholes[place]["median_ns"] == pytest.approx(statistics.median(durations), abs=1)
+    text = made["txt"].read_text()
+    assert f"{2 * runs} starts in {runs} runs" in text and f"{runs} started by reexec" in text
+    assert re.findall(r"^Start (\d) of a run", text, re.MULTILINE) == ["1", "2"]
+    assert made["html"].read_text().count("<table") == 2 and made["svg"].read_text().count('class="waterfall"') == 2
+    assert "Tag=start_2_exec" in made["hlog"].read_text()
+    assert gotrace("report", str(made["gotrace"])).stdout == text
+    found = json.loads(
+        gotrace("coldstart", "compare", str(made["gotrace"]), str(made["gotrace"]), "--format", "json").stdout
+    )["rows"]
+    assert {row["place"]: row["before"] for row in found if row["name"] == "total"} == {
+        place: pytest.approx(part["median_ns"], abs=1) for place, part in wholes.items()
+    }
+
+
+def test_a_single_run_of_two_starts_shows_each(gotrace):
+    done = gotrace("coldstart", "--", str(targets.build("reexec")), "fork")
+    first, copy = re.findall(
+        r"^Start \d of the run, pid (\d+), started by (\S+) \(pid (\d+)\): ", done.stderr, re.MULTILINE
     )
-    (found,) = json.loads(report.read_text())["results"]
-    ours = statistics.median(start["total_ns"] for start in traced.starts) / 1e9
-    # hyperfine counts from before the fork to after the exit was reported
-    assert ours == pytest.approx(found["median"], rel=0.05, abs=0.002)
-    assert traced.summary["parts"][0]["median_ns"] == pytest.approx(ours * 1e9, abs=1)
+    assert copy[1:] == ("reexec", first[0])
+    assert "median" not in done.stderr
+
+
+@pytest.mark.parametrize("by_command", [True, False])
+@pytest.mark.parametrize("how", ["exec", "thread"])
+def test_a_program_that_executes_itself(how, by_command, tmp_path):
+    """What was execve'd goes on as the next start, until it listens."""
+    program = Path(shutil.copy(targets.build("reexec"), tmp_path / "reexec"))
+    if by_command:
+        traced = Traced("-n", "2", "-o", tmp_path / "two.txt", "--", program, how)
+        starts, stderr = traced.starts, traced.stderr
+        assert "until it executed itself" in (tmp_path / "two.txt").read_text()
+    else:
+        waiting = Waiting(program, runs=2, end="listen")
+        stderr = "".join(subprocess.run([program, how], stderr=subprocess.PIPE, text=True).stderr for _ in range(2))
+        starts = waiting.seen()
+    told = [int(pid) for pid, _ in re.findall(r"^copy (\d+) (\d+)", stderr, re.MULTILINE)]
+    assert [(start["run"], start["place"]) for start in starts] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    for first, second, pid in zip(starts[::2], starts[1::2], told, strict=True):
+        assert first["pid"] == second["pid"] == pid
+        assert (first["ended"], second["ended"]) == ("executed itself", "listen")
+        assert second["starter"] == {"pid": pid, "name": "reexec"}
+        assert first["total_ns"] > 20_000_000 and second["listen_ns"] == second["total_ns"]
+        # the second execve begins within the first start, which it ends
+        loaded = second["monotonic_ns"] + whole(second, "exec")["duration_ns"]
+        assert second["monotonic_ns"] < first["monotonic_ns"] + first["total_ns"] <= loaded
+        assert not rows_of(second, "before exec")
+
+
+def test_what_divides_main_main(gotrace, tmp_path):
+    """The commands that are named do divide it."""
+    program = targets.build("starter")
+    done = gotrace("coldstart", "--until", "exit", "-o", str(tmp_path / "start.html"), "--", str(program), "-gc", "200")
+    (line,) = [each for each in done.stderr.splitlines() if each.startswith("To divide main.main")]
+    assert f"-- {program} -gc 200 && gotrace flame " in (tmp_path / "start.html").read_text().replace("&amp;", "&")
+    for command in line.partition("by code: ")[2].split(" && "):
+        words = shlex.split(command)
+        assert words[0] == "gotrace"
+        subprocess.run([*GOTRACE, *words[1:]], cwd=tmp_path, check=True, capture_output=True, timeout=PATIENCE_S)
+    assert "main.collect" in (tmp_path / "main.svg").read_text()
+    assert "To divide" not in gotrace("coldstart", "--until", "main", "--", str(program)).stderr
 
 
 def test_cold_and_warm():
@@ -308,6 +480,7 @@ def test_cold_and_warm():
 
 
 @pytest.mark.everywhere
+@pytest.mark.thorough
 def test_the_command_is_as_if_nobody_looked(tmp_path):
     """Its folder, arguments, environment, input, signals and descriptors, and its exit status."""
     program = targets.build("starter")
@@ -335,11 +508,13 @@ def own(tmp_path):
 class Waiting:
     """`gotrace coldstart --exe PROGRAM`, ready for its starts; `seen` waits for its end."""
 
-    def __init__(self, program, *arguments, runs=1):
-        command = [*GOTRACE, "coldstart", "--exe", program, "-n", runs, "--format", "json", "--until", "exit", *arguments]
+    def __init__(self, program, *arguments, runs=1, end="exit"):
+        command = [*GOTRACE, "coldstart", "--exe", program, "-n", runs, "--format", "json", "--until", end, *arguments]
         self.process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.stderr = self.process.stderr.readline()
-        assert self.stderr.startswith("Waiting for its next"), self.stderr + self.process.stderr.read()
+        if not self.stderr.startswith("Waiting for its next"):
+            self.process.kill()
+            raise AssertionError(self.stderr + self.process.stderr.read())
 
     def seen(self):
         out, err = self.process.communicate(timeout=60)
@@ -354,6 +529,20 @@ class Waiting:
         """Interrupt it; what it says."""
         self.process.send_signal(signal.SIGINT)
         return self.process.communicate(timeout=60)
+
+
+@pytest.mark.alone
+def test_totals_are_hyperfines(own, tmp_path):
+    """Of the very same starts: it counts from before the fork to after the exit was reported."""
+    runs, warmup, report = 20, 2, tmp_path / "hyperfine.json"
+    tracing = Waiting(own, runs=warmup + runs)
+    command = ["hyperfine", "-N", "--runs", runs, "--warmup", warmup, "--export-json", report, own]
+    subprocess.run(list(map(str, command)), check=True, capture_output=True)
+    (theirs,) = json.loads(report.read_text())["results"]
+    ours = [start["total_ns"] / 1e9 for start in tracing.seen()[warmup:]]
+    more = [whole - start for whole, start in zip(theirs["times"], ours, strict=True)]
+    # What is more at times is a wait for a CPU, before it or after it.
+    assert 0 < min(more) < 0.004, more
 
 
 def run(*command, **options):
@@ -419,6 +608,7 @@ WAYS = (by_shell, by_env, by_symlink, by_script, as_interpreter, by_posix_spawn,
 
 
 @pytest.mark.everywhere
+@pytest.mark.thorough
 @pytest.mark.parametrize("way", WAYS)
 def test_whoever_starts_it(way, own, tmp_path):
     waiting = Waiting(own)
@@ -432,6 +622,7 @@ def test_whoever_starts_it(way, own, tmp_path):
 
 
 @pytest.mark.everywhere
+@pytest.mark.thorough
 def test_fifty_at_once(own):
     program = own
     waiting = Waiting(program, runs=50)
@@ -445,6 +636,7 @@ def test_fifty_at_once(own):
 
 
 @pytest.mark.everywhere
+@pytest.mark.thorough
 def test_starts_that_end_early(tmp_path):
     """A crash in an init; a death within the dynamic linker; a library that is missing."""
     start = Traced("--", targets.build("crasher"), status=2).one
@@ -476,6 +668,7 @@ def test_start_up_of_c(flavour):
 
 
 @pytest.mark.everywhere
+@pytest.mark.thorough
 def test_library_searched_in_vain():
     """Every try to open a library counts into its row."""
     program = targets.build("starter", targets.NEWEST, "cgo-external")
@@ -483,14 +676,15 @@ def test_library_searched_in_vain():
     start = Traced("--until", "main", "--exe", program, "--", *command).one
     rows = rows_of(start, "dynamic linker")
     (tries,) = [each for each in rows if each["name"].endswith(".so.6, not found")]
-    assert re.fullmatch(r"\d+ failed tries", tries["detail"]) and int(tries["detail"].split()[0]) >= 2
+    assert re.fullmatch(r"\d+ failed attempts", tries["detail"]) and int(tries["detail"].split()[0]) >= 2
 
 
 @pytest.mark.everywhere
+@pytest.mark.thorough
 def test_what_is_no_go_program(gotrace, tmp_path):
     done = gotrace("coldstart", "--", "/bin/true")
     assert done.returncode == 1
-    assert "--exe" in done.stderr.splitlines()[1], done.stderr
+    assert "--exe" in done.stderr.splitlines()[-1], done.stderr
     done = gotrace("coldstart", "--exe", "/bin/true")
     assert done.returncode == 1 and "hint" in done.stderr
     if not targets.EMULATED:
@@ -506,7 +700,7 @@ def test_what_is_no_go_program(gotrace, tmp_path):
     done = gotrace("coldstart", "--", "no-such-command")
     assert done.returncode == 2 and "no-such-command" in done.stderr
     done = gotrace("coldstart", "--exe", str(targets.build("starter")), "--", "true")
-    assert done.returncode == 1 and "no start was seen" in done.stderr
+    assert done.returncode == 1 and "no start was observed" in done.stderr
     for arguments in (
         [],
         ["--exe", "x", "--warmup", "1"],
@@ -519,7 +713,7 @@ def test_what_is_no_go_program(gotrace, tmp_path):
 def test_interrupted_while_it_waits(own):
     waiting = Waiting(own)
     out, err = waiting.end()
-    assert waiting.process.returncode == 1 and "no start was seen" in err
+    assert waiting.process.returncode == 1 and "no start was observed" in err
 
 
 @pytest.fixture
@@ -536,6 +730,7 @@ def cgroup(tmp_path):
 
 
 @pytest.mark.everywhere
+@pytest.mark.thorough
 def test_only_in_a_cgroup(cgroup, own):
     """With the rows before exec: the cgroup was made, and the process put into it."""
     program = own
@@ -549,13 +744,14 @@ def test_only_in_a_cgroup(cgroup, own):
     finally:
         inner.rmdir()
     before = {each["name"]: each for each in rows_of(start, "before exec")}
-    assert set(before) == {"fork to execve", "cgroup made", "put into its cgroup, to execve"}
-    assert before["put into its cgroup, to execve"]["duration_ns"] >= 50_000_000
-    made = before["cgroup made"]
-    assert made["begin_ns"] + made["duration_ns"] == before["put into its cgroup, to execve"]["begin_ns"]
+    assert set(before) == {"fork to execve", "cgroup created", "moved into its cgroup, to execve"}
+    assert before["moved into its cgroup, to execve"]["duration_ns"] >= 50_000_000
+    made = before["cgroup created"]
+    assert made["begin_ns"] + made["duration_ns"] == before["moved into its cgroup, to execve"]["begin_ns"]
 
 
 @pytest.mark.everywhere
+@pytest.mark.thorough
 def test_a_start_under_way_while_probes_are_attached(own):
     """Is left alone: half of it was not seen. Of what is told every start has all its rows."""
     over = threading.Event()
@@ -586,11 +782,12 @@ def test_an_execve_whose_entry_is_not_seen(own):
             shell.communicate(b"\n")
             (start,) = decoder.feed(tracing.read()) + decoder.close(time.monotonic_ns())
     assert (start.pid, start.ended, start.unattributed_ns) == (shell.pid, "exit 0", 0)
-    assert "when its execve began" in start.notes[0]
+    assert "when execve began" in start.notes[0]
     assert [(each.name, each.duration_ns) for each in start.rows if each.depth == 1][0] == ("loading the program", 0)
 
 
 @pytest.mark.everywhere
+@pytest.mark.thorough
 def test_only_in_a_pid_namespace(own):
     program = own
     with subprocess.Popen(
@@ -606,12 +803,18 @@ def test_only_in_a_pid_namespace(own):
         assert start["ended"] == "exit 0"
 
 
-def test_container_with_a_root_of_its_own(tmp_path):
-    """The dynamic linker is that of the root the program runs in."""
+@pytest.mark.parametrize("libraries", ["ours", "trixie"])
+def test_container_with_a_root_of_its_own(libraries, tmp_path):
+    """The dynamic linker is that of the root the program runs in; in Debian 13 it is glibc 2.41's."""
     program = targets.build("starter", targets.NEWEST, "cgo-external")
     root = tmp_path / "root"
+    if libraries == "trixie":
+        shutil.copytree(debian.libc("trixie", targets.HOST_ARCH), root, symlinks=True)
+        for name in ("lib", "lib64"):  # the base system's
+            if not (root / name).exists() and (root / "usr" / name).exists():
+                (root / name).symlink_to(f"usr/{name}")
     for line in subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout.splitlines():
-        for path in re.findall(r"/\S+", line):
+        for path in re.findall(r"/\S+", line) if libraries == "ours" else ():
             (root / path[1:]).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, root / path[1:])
     (root / "app").mkdir()
@@ -620,10 +823,12 @@ def test_container_with_a_root_of_its_own(tmp_path):
     run("unshare", "--mount", "chroot", root, "/app/starter")
     (start,) = waiting.seen()
     names = [each["name"] for each in rows_of(start, "dynamic linker")]
-    assert names[0] == "start-up" and any("libc.so" in name for name in names) and "relocation" in names
+    assert names[0] == "start-up" and any("libc.so" in name for name in names)
+    assert names[-2:] == ["relocation", "constructors"]
 
 
 @pytest.mark.everywhere
+@pytest.mark.thorough
 def test_recording_tells_the_same(gotrace, tmp_path):
     """And what is exported from it is what was written live."""
     program = targets.build("starter")
@@ -635,7 +840,8 @@ def test_recording_tells_the_same(gotrace, tmp_path):
     again = gotrace("report", str(made["gotrace"]), "--format", "json")
     assert json.loads(again.stdout) == live
     table = gotrace("report", str(made["gotrace"])).stdout
-    assert table.strip() == done.stderr[done.stderr.index("starter (go") :].strip()
+    live_table, *wrote = done.stderr[done.stderr.index("starter (go") :].split("\nwrote ")
+    assert table.strip() == live_table and len(wrote) == len(made)
     for end in ("svg", "html", "perfetto", "hlog"):
         exported = tmp_path / f"exported.{end}"
         assert gotrace("export", str(made["gotrace"]), "-o", str(exported)).returncode == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 
 import numpy as np
@@ -15,7 +16,7 @@ from conftest import GOTRACE
 from gotrace.recording import format as form
 from gotrace.recording.reader import Recording
 
-pytestmark = [pytest.mark.bpf, pytest.mark.everywhere]
+pytestmark = pytest.mark.bpf
 
 
 class Recorded:
@@ -41,7 +42,8 @@ class Recorded:
             path = self.path.with_name(f"run.{ending}")
             command = [*GOTRACE, "export", str(self.path), "-o", str(path)]
             done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-            assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+            assert (done.returncode, done.stdout) == (0, "")
+            assert re.fullmatch(rf"wrote {re.escape(str(path))} \([\d.]+ \w+\)\n", done.stderr)
             self.exported[ending] = path
         return self.exported[ending]
 
@@ -67,10 +69,11 @@ def test_parquet_in_duckdb(recorded):
     for cycle in range(max(2, last - 100), last + 1):
         assert pauses[cycle] == recorded.truth["PauseNs"][(cycle + 255) % 256]
     offset = recorded.header["clock"]["wall_offset_ns"]
-    wrong = f"select count(*) from '{path}' where epoch_us(time) != (monotonic_ns + {offset}) // 1000"  # DuckDB keeps us
-    assert duckdb.sql(wrong).fetchone() == (0,)
+    kept = 1000 if duckdb.__version__.startswith("1.") else 1  # nanoseconds: DuckDB 1 has no finer times with a zone
+    wrong = f"select count(*) from '{path}' where epoch_ns(time) // {kept} != (monotonic_ns + {offset}) // {kept}"
+    assert duckdb.sql(wrong).fetchall() == [(0,)]
     absent = f"select count(*) from '{path}' where (type = 'cycle_work') != (pause_ns is not null)"
-    assert duckdb.sql(absent).fetchone() == (0,)
+    assert duckdb.sql(absent).fetchall() == [(0,)]
     # nearly every stack has its functions, the outermost first
     stacks = duckdb.sql(f"select frames from '{path}' where type = 'off_cpu' and stack != 0").fetchall()
     named = [frames for (frames,) in stacks if frames]
@@ -195,4 +198,4 @@ def test_a_recording_that_was_cut_off(recorded, tmp_path, gotrace):
     cut.write_bytes(recorded.path.read_bytes()[:-2000])
     for ending in ("ndjson", "parquet", "perfetto", "hlog", "svg", "pb.gz"):
         done = gotrace("export", str(cut), "-o", str(tmp_path / f"cut.{ending}"))
-        assert done.returncode == 0 and "cut off" in done.stderr and (tmp_path / f"cut.{ending}").stat().st_size
+        assert done.returncode == 0 and "truncated" in done.stderr and (tmp_path / f"cut.{ending}").stat().st_size

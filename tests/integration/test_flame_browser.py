@@ -13,11 +13,10 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support import expected_conditions
 from selenium.webdriver.support.wait import WebDriverWait
 
 from gotrace.analysis.flame import Profile, diff, frame_of, profile_of
-from gotrace.export.flame_svg import html, svg
+from gotrace.export.flame.draw import html, svg
 
 HOSTILE = '</script><script>document.title="taken"</script><img src=x onerror=document.title="taken">'
 LONG = "github.com/acme/shop/internal/orders.Map[" + ",".join(["go.shape.struct { A int }"] * 12) + "]"
@@ -61,9 +60,11 @@ def box(browser: webdriver.Chrome, name: str, which: int = 0) -> WebElement:
 
 
 def span(group: WebElement) -> tuple[float, float]:
+    """Where a box begins and how wide it is, as if the picture were 1200 pixels wide."""
     rect = group.find_element(By.TAG_NAME, "rect")
+    whole = float(group.parent.find_element(By.CSS_SELECTOR, "svg.flame").rect["width"])
     x, width = (float(rect.get_attribute(name) or "nan") for name in ("x", "width"))
-    return x, width
+    return 10 + (x - 10) * 1180 / (whole - 20), width * 1180 / (whole - 20)
 
 
 def classes(group: WebElement) -> set[str]:
@@ -74,10 +75,10 @@ def control(browser: webdriver.Chrome, name: str) -> WebElement:
     return browser.find_element(By.CSS_SELECTOR, f"svg .{name}")
 
 
-def answer(browser: webdriver.Chrome, text: str) -> None:
-    prompt = WebDriverWait(browser, 10).until(expected_conditions.alert_is_present())
-    prompt.send_keys(text)
-    prompt.accept()
+def search(browser: webdriver.Chrome, text: str) -> None:
+    field = browser.find_element(By.CSS_SELECTOR, "svg input")
+    field.click()
+    field.send_keys(Keys.END + Keys.BACKSPACE * len(field.get_property("value")) + text)
 
 
 Show = Callable[[Profile], None]
@@ -90,7 +91,8 @@ def test_a_click_zooms(show: Show, browser: webdriver.Chrome) -> None:
     assert not control(browser, "reset").is_displayed()
 
     box(browser, "main.serve").find_element(By.TAG_NAME, "rect").click()
-    assert span(box(browser, "main.serve")) == span(box(browser, "main.main")) == pytest.approx((10, 1180))
+    assert span(box(browser, "main.serve")) == pytest.approx((10, 1180))
+    assert span(box(browser, "main.main")) == pytest.approx((10, 1180))
     assert span(box(browser, "net/http.Serve")) == pytest.approx((10 + 0.2 * 1180, 0.6 * 1180), abs=0.01)
     assert "faded" in classes(box(browser, "main.main")) & classes(box(browser, "all"))
     assert "faded" not in classes(box(browser, "main.serve"))
@@ -117,8 +119,7 @@ def test_a_click_zooms(show: Show, browser: webdriver.Chrome) -> None:
 
 def test_a_search_highlights(show: Show, browser: webdriver.Chrome) -> None:
     show(profile())
-    control(browser, "search").click()
-    answer(browser, r"^runtime\.(malloc|gc)")
+    search(browser, r"^runtime\.(malloc|gc)")
     matches = browser.find_elements(By.CSS_SELECTOR, ".boxes > .match")
     assert len(matches) == 5
     # gcAssistAlloc stands on a box that matches: it does not count again.
@@ -126,20 +127,18 @@ def test_a_search_highlights(show: Show, browser: webdriver.Chrome) -> None:
     colours = {each.find_element(By.TAG_NAME, "rect").value_of_css_property("fill") for each in matches}
     assert colours == {"rgb(230, 55, 191)"}
 
-    assert control(browser, "search").text == "Reset search"
-    control(browser, "search").click()
+    search(browser, "")
     assert not browser.find_elements(By.CSS_SELECTOR, ".boxes > .match")
     assert control(browser, "matched").text.strip() == ""
 
-    ActionChains(browser).key_down(Keys.CONTROL).send_keys("f").key_up(Keys.CONTROL).perform()
-    answer(browser, "Serve$")
+    browser.find_element(By.CSS_SELECTOR, "svg .details").click()
+    ActionChains(browser).key_down(Keys.CONTROL).send_keys("f").key_up(Keys.CONTROL).send_keys("Serve$").perform()
     assert control(browser, "matched").text == "matched: 30.00 %"
     ActionChains(browser).send_keys(Keys.ESCAPE).perform()
     assert not browser.find_elements(By.CSS_SELECTOR, ".boxes > .match")
 
-    control(browser, "search").click()
-    answer(browser, "(")
-    assert "no regular expression" in control(browser, "matched").text
+    search(browser, "(")
+    assert "invalid expression" in control(browser, "matched").text
 
 
 def test_the_mouse_tells_all_about_a_box(show: Show, browser: webdriver.Chrome) -> None:
@@ -183,3 +182,33 @@ def test_twenty_thousand_boxes_are_drawn_soon(show: Show, browser: webdriver.Chr
     browser.execute_script("arguments[0].dispatchEvent(new MouseEvent('click', {bubbles: true}))", box_)
     assert span(box_) == pytest.approx((10, 1180))
     assert time.monotonic() - begin < 30
+
+
+def test_a_deep_picture_opens_at_its_root_and_keeps_its_line(show: Show, browser: webdriver.Chrome) -> None:
+    """Deeper than the window: what one sees first is the outermost functions, and whatever is scrolled to is told."""
+    show(profile_of({tuple(frame_of(f"f{depth}") for depth in range(150)): (10**9, 7)}))
+    seen = browser.execute_script("return window.innerHeight")
+    assert box(browser, "f0").rect["y"] < seen and box(browser, "f149").rect["y"] > 2 * seen
+    browser.execute_script("window.scrollTo(0, 1500)")
+    WebDriverWait(browser, 10).until(lambda _: control(browser, "bar").rect["y"] == pytest.approx(1500, abs=1))
+    deep = box(browser, "f95").find_element(By.TAG_NAME, "rect")
+    ActionChains(browser).move_to_element(deep).perform()
+    assert control(browser, "details").get_attribute("textContent") == "f95 (7 samples, 1.00 s, 100.00 %)"
+
+
+@pytest.mark.parametrize("width", [800, 1700])
+def test_it_is_as_wide_as_the_window(width: int, show: Show, browser: webdriver.Chrome) -> None:
+    before = browser.get_window_size()
+    try:
+        show(profile())
+        browser.set_window_size(width, before["height"])
+        room = browser.execute_script("return document.documentElement.clientWidth")
+
+        def wide(_: object) -> bool:
+            return 0.9 * room < box(browser, "all").find_element(By.TAG_NAME, "rect").rect["width"] <= room
+
+        WebDriverWait(browser, 10).until(wide)
+        assert span(box(browser, "main.serve"))[1] == pytest.approx(590, abs=0.1)
+        assert control(browser, "bar input").rect["x"] + control(browser, "bar input").rect["width"] <= room
+    finally:
+        browser.set_window_size(before["width"], before["height"])

@@ -12,6 +12,7 @@ import pytest
 
 import targets
 from conftest import GOTRACE
+from pages import Parsed
 
 pytestmark = pytest.mark.bpf
 
@@ -32,7 +33,7 @@ def test_every_line_fits_the_schema(load, gotrace, tmp_path):
     lines = done.stdout.splitlines()
     for line in lines:
         check.validate(json.loads(line))
-    assert {json.loads(line)["type"] for line in lines} == {"start", "stw", "cycle", "sweep", "summary"}
+    assert {json.loads(line)["type"] for line in lines} - {"in_progress"} == {"start", "stw", "cycle", "sweep", "summary"}
     path = tmp_path / "all.json"
     assert gotrace("gc", "--pid", str(load.pid), "-d", "500ms", "-o", str(path)).returncode == 0
     records = json.loads(path.read_text())
@@ -100,9 +101,10 @@ def test_table(load, gotrace):
         assert word in done.stdout
     for word in ("p99.9", "share", "GC cycles:", "goal", " 0 lost", "clock: the runtime's own", "ended by: duration"):
         assert word in done.stdout
-    assert 2 <= len(re.findall(r"^\d\d:\d\d:\d\d ", done.stdout, re.M)) <= 4
+    assert 2 <= len(re.findall(r"^(?:\d\d:\d\d:\d\d\.\d{3}| *\+\S+ ms) ", done.stdout, re.M)) <= 4
 
 
+@pytest.mark.started  # it says what memory it has
 def test_summary_agrees_with_the_records(load, trace):
     tracer = trace("--pid", str(load.pid), "-d", "1s")
     assert tracer.finish() == 0
@@ -153,7 +155,7 @@ def test_a_probe_needs_no_command_of_its_own(load):
     """The general command: every event under the names its probe declares."""
     import click.testing
 
-    from gotrace.cli._events import command_for
+    from gotrace.cli.raw import command_for
     from gotrace.probes import gc
 
     done = click.testing.CliRunner().invoke(command_for("gc"), ["--pid", str(load.pid), "-d", "500ms"])
@@ -161,6 +163,29 @@ def test_a_probe_needs_no_command_of_its_own(load):
     records = [json.loads(line) for line in done.output.splitlines() if line.startswith("{")]
     columns = {kind.name: set(kind.columns) for kind in gc.PROBE.kinds}
     for record in records[:-1]:
-        assert set(record) == {"type", "monotonic_ns", "time", "tid", "cpu"} | columns[record["type"]]
+        # and the words of a reason, where a stop of an older Go has one
+        assert set(record) - {"text"} == {"type", "monotonic_ns", "time", "tid", "cpu"} | columns[record["type"]]
     assert {"stw", "cycle_clock", "sweep_end"} <= {record["type"] for record in records}
     assert records[-1] == {"type": "summary", "received": len(records) - 1, "lost": 0}
+
+
+def test_a_page_is_the_same_from_a_recording(load, gotrace, tmp_path):
+    """To the byte, with and without explanations; and it has every pause of the records."""
+    files = [str(tmp_path / name) for name in ("live.html", "run.gotrace", "run.ndjson")]
+    outputs = [word for file in files for word in ("-o", file)]
+    done = gotrace("gc", "--pid", str(load.pid), "-d", "300ms", "--explain", "--top", "3", *outputs)
+    assert done.returncode == 0, done.stderr
+    again = tmp_path / "again.html"
+    assert gotrace("report", files[1], "--explain", "--top", "3", "-o", str(again)).returncode == 0
+    live = (tmp_path / "live.html").read_text()
+    assert live == again.read_text()
+    found = Parsed(live)
+    records = [json.loads(line) for line in (tmp_path / "run.ndjson").read_text().splitlines()]
+    summary, begin_ns = records[-1], records[0]["monotonic_ns"]
+    counts = {each["name"]: each["count"] for each in found.figures[0]["reasons"]}
+    assert counts == {reason: parts["total"]["count"] for reason, parts in summary["pauses"].items()}
+    of_each = sorted((each for each in records if each["type"] == "stw"), key=lambda each: each["monotonic_ns"])
+    assert found.figures[0]["at"] == [(each["monotonic_ns"] - begin_ns) // 1000 for each in of_each]
+    assert len(found.tables["Each of them"]) == 4
+    assert gotrace("report", files[1], "-o", str(again), "--force").returncode == 0
+    assert "--explain tells it" in again.read_text()

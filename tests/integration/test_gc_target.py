@@ -247,6 +247,25 @@ def test_other_namespaces_and_a_deleted_executable(start, trace, tmp_path):
     assert tracer.records[-1]["cycles"] > 10
 
 
+def test_the_process_that_keeps_the_probes_is_killed(start, trace, gotrace, tmp_path):
+    """An error, but what was seen is summed up and recorded, with the reason; the target runs on without probes."""
+    target, path = start(targets.build("lifecycle"), "forever"), tmp_path / "run.gotrace"
+    tracer = trace("--pid", str(target.pid), "-o", str(path))
+    records = tracer.records_path
+    until(lambda: records.exists() and '"type": "cycle"' in records.read_text())
+    (keeper,) = Path(f"/proc/{tracer.process.pid}/task/{tracer.process.pid}/children").read_text().split()
+    os.kill(int(keeper), signal.SIGKILL)
+    assert tracer.finish() == 1
+    why = "the process that keeps the probes was killed (SIGKILL)"
+    assert f"gotrace: {why}\n  hint: start again" in tracer.stderr and f"ended by: {why}" in tracer.stdout
+    (summary,) = tracer.of("summary")
+    assert summary["ended"] == why and summary["cycles"] == len(tracer.of("cycle")) > 0
+    report = gotrace("report", str(path))
+    assert report.returncode == 0 and report.stdout == tracer.stdout
+    assert target.process.poll() is None
+
+
+@pytest.mark.started  # with all that it imports then
 def test_root_is_given_back(start, tmp_path):
     """Started through sudo, the process that stays is the caller's, and so are its files."""
     folder = tmp_path / "out"

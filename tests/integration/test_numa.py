@@ -11,11 +11,12 @@ import platform
 import re
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
 import targets
-from conftest import GOTRACE, until
+from conftest import GOTRACE, PATIENCE_S, until
 from gotrace import session
 from gotrace.errors import HostError
 from gotrace.kernel import bpf, numa
@@ -44,7 +45,19 @@ def planted(cpus, policy, nodes):
 
 
 def watch(plant=None, mib=MIB, seconds="4s", options=()):
-    """`gotrace numa` on a program that touches ``mib`` of memory meanwhile."""
+    """`gotrace numa` on a program that touches ``mib`` of memory meanwhile, and its numa_maps.
+
+    Again where the kernel has left events out, which is said.
+    """
+    for _ in range(3):
+        found, maps = _watch(plant, mib, seconds, options)
+        if not found["lost"]:
+            break
+    assert found["lost"] == 0
+    return found, maps
+
+
+def _watch(plant, mib, seconds, options):
     program = targets.build("shapes")
     with subprocess.Popen(
         [program, "touch", str(mib)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=plant
@@ -52,17 +65,15 @@ def watch(plant=None, mib=MIB, seconds="4s", options=()):
         command = [*GOTRACE, "numa", "--pid", str(target.pid), "-d", seconds, "--format", "ndjson", *options]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as tracer:
             line = tracer.stderr.readline()
-            assert line.startswith("Watching"), line + tracer.stderr.read()
+            assert line.startswith("Tracing"), line + tracer.stderr.read()
             target.stdin.write(b"\n")
             target.stdin.flush()
-            out, err = tracer.communicate(timeout=120)
+            out, err = tracer.communicate(timeout=PATIENCE_S)
             assert tracer.returncode == 0, err
         with open(f"/proc/{target.pid}/numa_maps") as file:
             maps = file.read()
         target.kill()
-    found = json.loads(out)
-    assert found["lost"] == 0
-    return found, maps
+    return json.loads(out), maps
 
 
 @contextlib.contextmanager
@@ -81,12 +92,20 @@ def loaded(plant=None, version=targets.NEWEST, flavour="stripped", **more):
             target.kill()
 
 
-def look(target, seconds="4s"):
-    """The record of `gotrace numa`."""
+def look(target, seconds="4s", begun=lambda: None):
+    """The record of `gotrace numa`; ``begun`` is called when it has begun to trace."""
     command = [*GOTRACE, "numa", "--pid", str(target.pid), "-d", seconds, "--format", "ndjson"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as tracer:
+        said = tracer.stderr.readline()
+        begun()
+        out, rest = tracer.communicate(timeout=PATIENCE_S)
+    assert tracer.returncode == 0, said + rest
+    return json.loads(out)
+
+
+def in_use(found):
+    """The bytes of spans in use, on all nodes."""
+    return sum(found["memory"]["spans in use"].values())
 
 
 def bind(target, cpus):
@@ -142,7 +161,7 @@ def test_faults_and_memory_are_counted():
     faults = sum(map(sum, found["faults"]["counts"]))
     huge = "[always]" in open("/sys/kernel/mm/transparent_hugepage/enabled").read()
     assert faults >= (MIB << 20) // page if not huge else faults > 20
-    spans = sum(found["memory"]["spans in use"].values())
+    spans = in_use(found)
     assert spans >= MIB << 20
     for node in found["nodes"]:
         # numa_maps counts each huge page's pages, and no zero page
@@ -162,6 +181,64 @@ def test_one_node_says_so(gotrace):
 
 
 @pytest.mark.everywhere
+def test_a_target_that_exits(gotrace, tmp_path):
+    """Where its memory was is known all the same, and from when; nothing is advised about what is gone."""
+    path = str(tmp_path / "x.gotrace")
+    command = [*GOTRACE, "numa", "--pid", "PID", "-d", "60s", "-o", path]
+    with loaded() as target:
+        command[command.index("PID")] = str(target.pid)
+        until(lambda: in_use(look(target, "1s")) > MIB << 20, PATIENCE_S)  # it has all that it keeps, and is known
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as tracer:
+            assert tracer.stderr.readline().startswith("Tracing")
+            maps = []  # while it works: what it has grows and is given back all the time
+            end = time.monotonic() + (8 if targets.EMULATED else 3)
+            while time.monotonic() < end:
+                maps.append((time.monotonic(), Path(f"/proc/{target.pid}/numa_maps").read_text()))
+                time.sleep(0.5 if targets.EMULATED else 0.02)
+            killed = time.monotonic()
+            target.kill()
+            out, err = tracer.communicate(timeout=PATIENCE_S)
+    assert tracer.returncode == 0, err
+    assert gotrace("report", path).stdout == out
+    found = json.loads(gotrace("report", path, "--format", "ndjson").stdout)
+    assert 0 < found["memory_age_ns"] < found["watched_ns"]
+    assert re.search(r"^Where its memory was is from .* before its end\.$", out, re.MULTILINE), out
+    looked = killed - found["memory_age_ns"] / 1e9
+    near = [text for at, text in maps if abs(at - looked) < 2]
+    for node in found["nodes"]:
+        sizes = [pages(text, node["node"]) for text in near]
+        assert 0.95 * min(sizes) - (2 << 20) <= node["bytes"] <= 1.05 * max(sizes) + (2 << 20)
+    # how much of it is in use at that moment only the program knows
+    assert found["policies"] and in_use(found) > MIB << 19
+    assert [node["node"] for node in found["nodes"]] == list(numa.topology().nodes)
+    one_node = len(found["nodes"]) == 1
+    assert ("every access is local" in out) == one_node
+    assert not one_node or not found["advice"]
+    assert not one_node or not any(row[-1] for row in found["faults"]["counts"])
+
+
+def test_a_target_that_exits_at_once():
+    """Before anything could be asked of it: what is unknown is no 0, and the machine is still the same."""
+    with subprocess.Popen([targets.build("shapes"), "live", "5"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as target:
+        target.stdout.readline()
+        command = [*GOTRACE, "numa", "--pid", str(target.pid), "-d", "60s", "--format", "ndjson"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as tracer:
+            assert tracer.stderr.readline().startswith("Tracing")
+            target.kill()
+            out, err = tracer.communicate(timeout=PATIENCE_S)
+    assert tracer.returncode == 0, err
+    found = json.loads(out)
+    machine = numa.topology()
+    assert {node["node"]: node["cpus"] for node in found["nodes"]} == {
+        number: sorted(cpu for cpu, of in machine.cpus.items() if of == number) for number in machine.nodes
+    }
+    unknown = found["memory_age_ns"] is None
+    assert all((node["bytes"] is None) == unknown for node in found["nodes"])
+    assert bool(found["memory"]) != unknown and not found["advice"]
+
+
+@pytest.mark.everywhere
+@pytest.mark.thorough
 def test_series_and_its_recording(gotrace, tmp_path):
     """A line and a record a second, which a recording tells again."""
     path = str(tmp_path / "x.gotrace")
@@ -225,7 +302,7 @@ def test_kernel_that_cannot_tell_of_balancing(monkeypatch):
     with loaded() as target, Process.open(target.pid) as process:
         with session.opened([faults], process) as tracing:
             missing = tracing.header(0)["probes"]["faults"]["missing"]
-            assert {each["name"] for each in missing} == set(faults.OPTIONAL)
+            assert {each["name"] for each in missing} == set(faults.PROBE.optional)
         refused.append("sched_switch")
         with pytest.raises(HostError, match="sched_switch"), session.opened([faults], process):
             pass
@@ -237,10 +314,13 @@ def test_hinting_faults_are_told_apart(balance):
     """They are nearly all that a program takes whose memory stays, and they are among those that the kernel counts."""
     balance(True)
     with loaded(GODEBUG="madvdontneed=0") as target:
-        time.sleep(1)
-        before = hinting_faults()
-        found = look(target, "6s")
-        everybody = hinting_faults() - before
+        # The kernel marks pages by the CPU time that a thread has had: on a busy machine that takes longer.
+        for _ in range(5):
+            before = hinting_faults()
+            found = look(target, "6s")
+            everybody = hinting_faults() - before
+            if everybody > 200:
+                break
         others = sum(map(sum, found["faults"]["counts"]))
         assert found["balancing"] and others < found["hinting_faults"] <= everybody, (others, everybody)
         balance(False)
@@ -330,19 +410,19 @@ def test_ps_go_where_their_threads_are_sent(balance):
         look(target, "1s")  # what has to be known of the executable is found now
         command = [*GOTRACE, "numa", "--pid", str(target.pid), "-d", "24s", "--format", "ndjson"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as tracer:
-            assert tracer.stderr.readline().startswith("Watching")
+            assert tracer.stderr.readline().startswith("Tracing")
             sent = []
             for node in (1, 0):
                 time.sleep(8)
                 bind(target, cpus_of(node))
-                sent.append(time.time())
-            out, err = tracer.communicate(timeout=120)
+                sent.append(time.monotonic())
+            out, err = tracer.communicate(timeout=PATIENCE_S)
     assert tracer.returncode == 0, err
     found = json.loads(out)
     for sample in found["series"]:
         assert sum(sample["ps"].values()) + sample["ps_idle"] == PS
-        if all(abs(sample["time"] - when) > 2 for when in sent):
-            node = int(sent[0] < sample["time"] < sent[1])
+        if all(abs(sample["monotonic_ns"] / 1e9 - when) > 2 for when in sent):
+            node = int(sent[0] < sample["monotonic_ns"] / 1e9 < sent[1])
             assert sample["ps"][str(1 - node)] == 0, (sample, sent)
     assert found["ps_moved"] >= 2 and found["threads_moved"] >= 2
     gaps = found["move_gaps"]
@@ -358,10 +438,8 @@ def test_balancing_is_seen(balance):
     balance(True)
     with loaded(planted(cpus_of(0), DEFAULT, ())) as target:
         time.sleep(3)
-        bind(target, cpus_of(1))
-        bound = look(target, "10s")
-        bind(target, cpus_of(0) | cpus_of(1))
-        free = look(target, "20s")
+        bound = look(target, "10s", lambda: bind(target, cpus_of(1)))
+        free = look(target, "20s", lambda: bind(target, cpus_of(0) | cpus_of(1)))
     assert bound["hinting_faults"] > 0 and bound["pages_moved"] > 0, bound
     assert free["hinting_faults"] > 0
     assert sum(bound["balancing_threads"].values()) + sum(free["balancing_threads"].values()) > 0

@@ -67,7 +67,7 @@ def printed(data: Path, *arguments: str) -> str:
 def read(tmp_path: Path, text: str) -> tuple[list[Sample], PerfScript]:
     (tmp_path / "perf-script.txt").write_text(text)
     with open(tmp_path / "perf-script.txt", "rb") as file:
-        script = PerfScript(file)
+        script = PerfScript(file)  # by perf alone: it is the truth, and whatever else runs on the machine may be stripped
         return list(script), script
 
 
@@ -135,6 +135,7 @@ def test_stacks(data: Path, tmp_path: Path) -> None:
 
 SELECTIONS = (
     *("comm,pid,tid,cpu,time,event,trace", "+pid,+ip,+sym,+dso", "+misc", "tid,time,ip,sym", "comm,tid,ip,sym,dso"),
+    *("comm,ip,sym", "comm,ip,sym,dso", "comm,event,ip,sym", "comm,cpu,ip,sym", "comm,event,period,ip,sym", "cpu,ip,sym"),
     *("event,ip,sym", "comm,tid,event,period,ip", "pid,tid,cpu,time,event"),
 )
 
@@ -143,14 +144,15 @@ SELECTIONS = (
     ("fields", "options"),
     [
         *((fields, options) for fields in SELECTIONS for options in ((), ("-G",), ("--ns", "--header"))),
-        # without a callchain too little would be left to tell a sample by
-        ("ip,sym,symoff", ()),
+        *(("ip,sym,symoff", options) for options in ((), ("-G",))),
     ],
 )
 def test_every_selection_of_fields(data: Path, tmp_path: Path, fields: str, options: tuple[str, ...]) -> None:
     whole, _ = read(tmp_path, printed(data, "--ns"))
     samples, script = read(tmp_path, printed(data, *options, "-F", fields))
     assert script.garbage == 0, script.first_garbage
+    if fields.startswith("ip,") and "-G" not in options:  # of a stack that could not be walked perf prints nothing at all
+        whole = [each for each in whole if each.frames]
     assert len(samples) == len(whole)
     for number, (name, place) in enumerate({"tid": "tid", "event": "event", "cpu": "cpu", "comm": "comm"}.items()):
         if name in fields.split(",") or fields.startswith("+"):
@@ -168,8 +170,8 @@ def test_the_command(data: Path, tmp_path: Path, gotrace: Gotrace) -> None:
     done = gotrace("import", str(text), "-o", str(out))
     assert done.returncode == 0, done.stderr
     last = text.read_text().count("\n")
-    assert f"1 of {last} lines could not be understood, the first is line {last}: garb\\x1b[31mage" in done.stderr
-    assert f"{len(samples)} samples" in done.stderr
+    assert f"1 of {last:,} lines could not be parsed, the first is line {last}: garb\\x1b[31mage" in done.stderr
+    assert f"{len(samples):,} samples" in done.stderr
     again = gotrace("import", str(text), "-o", str(out))
     assert again.returncode == 1 and "--force" in again.stderr
 
@@ -188,10 +190,16 @@ def test_the_command(data: Path, tmp_path: Path, gotrace: Gotrace) -> None:
         }
         texts = {number: recording.text(number & ((1 << 48) - 1), number >> 48) for number in {row[6] for row in rows}}
     assert end is not None and end["perf"]["garbage"] == 1
+    mask = 0xFFFFFFFF
     assert [(row[0], row[1], row[3], row[4], texts[row[6]], row[8]) for row in rows] == [
-        (each.time_ns, (each.tid or 0) & 0xFFFFFFFF, each.cpu, each.period or 1, each.event, each.pid) for each in samples
+        (each.time_ns, (each.tid or 0) & mask, each.cpu, each.period or 1, each.event, (each.pid or 0) & mask)
+        for each in samples  # perf says -1 of a thread that is just exiting
     ]
-    assert [tuple(stacks.get(row[5], ())) for row in rows] == [each.frames for each in samples]
+    # Whatever else ran on the machine may be stripped Go programs, which gotrace can name and perf cannot.
+    compared = [(tuple(stacks.get(row[5], ())), each.frames) for row, each in zip(rows, samples, strict=True)]
+    named = [pair for pair in compared if not any(f.function == "[unknown]" != f.module for f in pair[1])]
+    assert len(named) > 500
+    assert [ours for ours, _ in named] == [perfs for _, perfs in named]
 
     exported = gotrace("export", str(out), "-o", str(tmp_path / "run.ndjson"))
     assert exported.returncode == 0, exported.stderr
@@ -209,7 +217,7 @@ def test_filters(data: Path, tmp_path: Path, gotrace: Gotrace) -> None:
         (["--pid", str(pid)], sum(each.pid == pid for each in samples)),
     ):
         done = gotrace("import", str(text), "-o", str(out), "--force", *options)
-        assert done.returncode == 0 and f": {count} samples" in done.stderr
+        assert done.returncode == 0 and re.search(rf"^{count:,} samples: ", done.stderr, re.M), done.stderr
     done = gotrace("import", str(text), "-o", str(out), "--force", "--comm", "nobody")
     assert done.returncode == 1 and not out.exists()
     text.write_text(printed(data))
@@ -222,7 +230,7 @@ def test_no_sample_at_all(tmp_path: Path, gotrace: Gotrace) -> None:
     text.write_bytes(b"nothing\n\xff\x00\n")
     for name, options in ((str(text), {}), ("-", {"stdin": subprocess.DEVNULL})):
         done = gotrace("import", name, "-o", str(out), **options)
-        assert done.returncode == 1 and "no sample was understood" in done.stderr and not out.exists()
+        assert done.returncode == 1 and "no samples found" in done.stderr and not out.exists()
     assert gotrace("import", str(tmp_path / "absent"), "-o", str(out)).returncode == 1
     done = gotrace("import", str(text), "-o", str(text))
     assert done.returncode == 2 and text.read_bytes().startswith(b"nothing")
@@ -253,6 +261,9 @@ def test_durations(data: Path, tmp_path: Path, gotrace: Gotrace) -> None:
             away[left] = at
     # no span reaches across a gap, of which there are few
     assert got <= expected and len(got) >= 0.9 * len(expected) > 0
+    # a flame graph of them holds their time
+    folded = gotrace("flame", str(out), "--off-cpu", "--idle", "-o", "-", "--format", "folded").stdout.splitlines()
+    assert sum(int(line.rpartition(" ")[2]) for line in folded) == sum(end - begin for _, begin, end in got)
     calls = Counter(names[row[5]] for row in rows if names[row[5]].startswith("syscall "))
     assert (
         set(calls) <= {"syscall 202", "syscall 98"} and sum(calls.values()) > 10 and all(row[0] >= row[4] for row in rows)
@@ -262,7 +273,7 @@ def test_durations(data: Path, tmp_path: Path, gotrace: Gotrace) -> None:
 @pytest.mark.bpf
 def test_stops_of_the_world(tmp_path: Path, gotrace: Gotrace) -> None:
     """perf's uprobes on the runtime: as many stops as the runtime counted, and not longer than it says in sum, nearly."""
-    from gotrace.cli._perf_histograms import write_histograms
+    from gotrace.run.span_histograms import write_histograms
 
     program = tmp_path / "gcload"
     shutil.copy(targets.build("gcload", flavour="default"), program)
@@ -309,10 +320,51 @@ def test_a_flame_graph_of_them(tmp_path: Path, gotrace: Gotrace) -> None:
     leaf = sum(int(weight) for stack, _, weight in lines if "main.leaf" in stack.split(";"))
     assert leaf == pytest.approx(truth["main.heavy"] + truth["main.light"], rel=0.15)
     done = gotrace("flame", str(recording), "--off-cpu", "-o", str(tmp_path / "y.svg"))
-    assert done.returncode == 1 and "no off-cpu stacks" in done.stderr
+    assert done.returncode == 1 and "no off-cpu stacks: perf recorded no context switches" in done.stderr
     for options in (["--window", "stw"], ["--straggler"]):
         done = gotrace("flame", str(recording), *options, "-o", str(tmp_path / "y.svg"))
         assert done.returncode == 1 and "has no GC events" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("options", [[], ["--show-mmap-events"], ["-G", "--show-mmap-events"]], ids=" ".join)
+@pytest.mark.parametrize("flavour", ["stripped", "pie-stripped"])
+def test_a_stripped_program(flavour: str, options: list[str], tmp_path: Path, gotrace: Gotrace) -> None:
+    """perf has no name for any of its functions; its own table has, and it knows where its time went."""
+    data, text, recording, program = (tmp_path / name for name in ("perf.data", "perf.txt", "run.gotrace", "burner"))
+    shutil.copy(targets.build("burner", flavour=flavour), program)
+    record = ["-q", "-e", "cpu-clock", "-F", "997", "-g", "-o", data, "--", program, "1"]
+    done = subprocess.run(["perf", "record", *record], input="\n", capture_output=True, text=True, timeout=60, check=True)
+    truth = json.loads(done.stdout)
+    text.write_text(perf("script", "-i", data, "-F", "+pid,+ip,+sym,+dso,+period", *options))
+    assert " main.leaf" not in text.read_text() and f"[unknown] ({program})" in text.read_text()
+
+    def leaves() -> int:
+        done = gotrace("import", str(text), "--comm", "burner", "-o", str(recording), "--force")
+        assert done.returncode == 0, done.stderr
+        said.append(done.stderr)
+        stacks = gotrace("flame", str(recording), "-o", "-", "--format", "folded").stdout
+        weights = [line.rpartition(" ") for line in stacks.splitlines()]
+        return sum(int(weight) for stack, _, weight in weights if "main.leaf" in stack.split(";"))
+
+    said: list[str] = []
+    assert leaves() == pytest.approx(truth["main.heavy"] + truth["main.light"], rel=0.15)
+    assert f"in {program} named from its function table as it is now: perf printed no build id" in said[0]
+    if not options:
+        return
+    # where perf knows the build id: of processes that had begun before, and from the kernel of programs with cgo
+    notes = subprocess.run(["readelf", "-n", program], capture_output=True, text=True, check=True).stdout
+    build_id = re.search(r"Build ID: ([0-9a-f]{40})", notes)
+    assert build_id is not None
+    shown, count = re.subn(rf"(@ 0) [^]]*(\]: r-xp {program})", rf"\1 <{build_id[1]}>\2", text.read_text())
+    assert count
+    text.write_text(shown)
+    assert leaves() == pytest.approx(truth["main.heavy"] + truth["main.light"], rel=0.15)
+    assert f"in {program} named from its function table: its build id is the recorded one" in said[1]
+    # another program at the same path
+    program.unlink()
+    shutil.copy(targets.build("gcload", flavour="stripped"), program)
+    assert leaves() == 0
+    assert f"{program} is another build than was recorded" in said[2]
 
 
 def test_histograms_of_it(data: Path, tmp_path: Path, gotrace: Gotrace) -> None:

@@ -8,15 +8,17 @@ import signal
 import subprocess
 import time
 
+import jsonschema
 import numpy as np
 import pyarrow as pa
 import pytest
 
 import targets
-from conftest import GOTRACE, until
+from conftest import GOTRACE, PATIENCE_S, until
 from gotrace.probe import all_probes
 from gotrace.recording import format as form
 from gotrace.recording.reader import Recording
+from gotrace.records.all import schema_of_command
 
 pytestmark = pytest.mark.bpf
 
@@ -30,6 +32,7 @@ def contents(path):
 
 
 @pytest.mark.everywhere
+@pytest.mark.thorough
 @pytest.mark.parametrize("version", [targets.MATRIX[0], targets.NEWEST])
 def test_a_report_prints_what_was_printed_live(tmp_path, gotrace, start, version):
     """Table, JSON, interval log and percentiles, line by line and number for number."""
@@ -83,7 +86,7 @@ def recorded(tmp_path, start):
     target.finish()
     out, errors = recorder.communicate(timeout=60)
     assert recorder.returncode == 0 and out == ""
-    assert f"{path}: " in errors and "0 lost" in errors and "ended by: target exited" in errors
+    assert f"wrote {path} (" in errors and "0 lost" in errors and "ended by: target exited" in errors
     return path, truth
 
 
@@ -143,10 +146,17 @@ def test_a_file_cut_off_anywhere_opens_up_to_its_last_whole_chunk(recorded, tmp_
     cut.write_bytes(whole[: len(whole) * 2 // 3])
     done = gotrace("report", str(cut))
     assert done.returncode == 0
-    assert "recording cut off" in done.stdout and "cut off" in done.stderr
+    assert "recording truncated" in done.stdout and "truncated" in done.stderr
+    # what it cost is noted at the end
+    assert "cost: unknown; ready after" in done.stdout and "0 probe hits" not in done.stdout
+    done = gotrace("report", str(cut), "--format", "ndjson")
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert set(summary["cost"].values()) == {None} and summary["events"]["received"] > 0
+    jsonschema.validate(summary, schema_of_command("gc"))
 
 
 @pytest.mark.everywhere
+@pytest.mark.thorough
 def test_kill_9_loses_at_most_the_last_second(tmp_path, start):
     path = tmp_path / "run.gotrace"
     target = start(targets.build("gcload"), "-seconds", "30", "-percent", "20")
@@ -154,7 +164,7 @@ def test_kill_9_loses_at_most_the_last_second(tmp_path, start):
     recorder = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     recorder.stderr.readline()
     target.go()
-    until(lambda: path.exists() and path.stat().st_size > 3000, 30)
+    until(lambda: path.exists() and path.stat().st_size > 3000, PATIENCE_S)
     time.sleep(2)
     killed = time.monotonic_ns()
     recorder.send_signal(signal.SIGKILL)
@@ -171,13 +181,13 @@ def test_what_is_no_recording(tmp_path, gotrace, recorded):
         other = tmp_path / name
         other.write_bytes(data)
         done = gotrace("report", str(other))
-        assert done.returncode == 1 and "is no recording" in done.stderr and "hint:" in done.stderr
+        assert done.returncode == 1 and "is not a gotrace recording" in done.stderr and "hint:" in done.stderr
     assert gotrace("report", str(tmp_path / "absent")).returncode == 1
     # an Arrow stream of somebody else's
     other = tmp_path / "other"
     with pa.OSFile(str(other), "wb") as file, pa.ipc.new_stream(file, pa.schema([("x", pa.int32())])) as stream:
         stream.write_batch(pa.record_batch([pa.array([1], pa.int32())], names=["x"]))
-    assert "is no recording" in gotrace("report", str(other)).stderr
+    assert "is not a gotrace recording" in gotrace("report", str(other)).stderr
     # one of a later version
     with pa.OSFile(str(path)) as file:
         source = pa.ipc.open_stream(file)
@@ -203,7 +213,7 @@ def test_it_does_not_overwrite(recorded, gotrace):
 def test_a_full_disk_ends_it_with_a_sentence(tmp_path, start, gotrace):
     target = start(targets.build("gcload"), "-seconds", "20", "-percent", "20")
     target.go()
-    done = gotrace("record", "--pid", str(target.pid), "-o", "/dev/full", "--force", "-d", "10s")
+    done = gotrace("record", "--pid", str(target.pid), "-o", "/dev/full", "--format", "gotrace", "--force", "-d", "10s")
     assert done.returncode == 1 and "cannot write /dev/full: No space left on device" in done.stderr
 
 

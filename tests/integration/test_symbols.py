@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
+import shutil
 import subprocess
 
 import pytest
@@ -14,7 +16,7 @@ from gotrace.analysis.stacks import KERNEL
 from gotrace.binary import code
 from gotrace.binary.program import GoProgram
 from gotrace.kernel.process import Process
-from gotrace.symbols import Symbols, kernel_symbols
+from gotrace.runtime.symbols import Symbols, kernel_symbols
 
 pytestmark = pytest.mark.bpf
 
@@ -81,7 +83,8 @@ def test_the_kernels_functions(start):
 
 def test_a_program_that_has_exited(start, monkeypatch):
     """Its last stacks are named after it has gone: nothing is forgotten by looking for it again."""
-    monkeypatch.setattr("gotrace.symbols._LOOK_AGAIN_S", 0.0)
+    for name in ("_LOOK_AGAIN_S", "_LOOKS_SHARE"):
+        monkeypatch.setattr(f"gotrace.runtime.symbols.{name}", 0.0)
     path = targets.build("gcload")
     target = start(path, "-seconds", "0.1")
     with Process.open(target.pid) as process:
@@ -93,6 +96,17 @@ def test_a_program_that_has_exited(start, monkeypatch):
             target.finish()
             assert symbols.at(0x10)[0].function == "[unknown]"
             assert symbols.at(bias + entries[100])[0].function != "[unknown]"
+
+
+def test_a_library_that_is_loaded_later(tmp_path):
+    """What had no name at first has one as soon as it is looked at again."""
+    with Process.open(os.getpid()) as process, Symbols.of(process) as symbols:
+        libm = next(each.path for each in process.mappings() if "libm.so" in os.path.basename(each.path))
+        late = ctypes.CDLL(str(shutil.copy(libm, tmp_path / "late.so")))
+        address = ctypes.cast(late.frexp, ctypes.c_void_p).value
+        symbols.at(address)
+        until(lambda: symbols.at(address)[0].function != "[unknown]")
+        assert symbols.at(address)[0].module == "late.so"
 
 
 @pytest.mark.parametrize("arch", ["amd64", "arm64"])

@@ -13,11 +13,14 @@ import time
 import pytest
 
 import targets
-from conftest import GOTRACE
+from conftest import GOTRACE, PATIENCE_S
 from gotrace.binary.program import GoProgram
-from gotrace.kernel import pmu
+from gotrace.cli.text.layout import rendered
+from gotrace.cli.text.tlb import table
+from gotrace.kernel import pmu, tlb_reach
 from gotrace.kernel.bpf import perf_event_open
 from gotrace.kernel.host import online_cpus
+from gotrace.kernel.memory import Memory
 from gotrace.probes import tlb
 
 pytestmark = pytest.mark.bpf
@@ -25,6 +28,10 @@ pytestmark = pytest.mark.bpf
 CYCLES = next((event for event in pmu.events() if event.name in ("cpu_cycles", "cpu-cycles")), None)
 # The scheduler's own account would leave out what a hypervisor took, in which the counters count.
 TASK_CLOCK = pmu.PmuEvent("software", "task-clock", 1, (1, 0, 0))
+
+# A flush of an interrupt while another is being reported, anywhere on the machine: the kernel leaves it out and counts it
+# (seen: 3 in 200 runs).
+FEW = 2
 
 
 @contextlib.contextmanager
@@ -34,9 +41,9 @@ def watched(pid, *options, seconds="3s"):
     found = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as tracer:
         line = tracer.stderr.readline()
-        assert line.startswith("Watching"), line + tracer.stderr.read()
+        assert line.startswith("Tracing"), line + tracer.stderr.read()
         yield found
-        out, err = tracer.communicate(timeout=120)
+        out, err = tracer.communicate(timeout=PATIENCE_S)
         assert tracer.returncode == 0, err
     found += [json.loads(line) for line in out.splitlines()]
 
@@ -94,14 +101,13 @@ def test_faults_are_the_kernels():
                 time.sleep(float(seconds.rstrip("s")) - 1)
                 touched = faults(target.pid) - before
         result = found[0]
-        assert result["lost"] == 0
         # the fault's own time is of the thread, so it is within the stretch
-        if not result["unseen"]["times"]:
+        if not result["unseen"]["times"] and not result["lost"]:
             assert counter(result, "page-faults")["total"] == pytest.approx(touched, rel=0.01, abs=20)
             break
         # a switch that the kernel did not tell hides what was done until the next look, and we say so
         assert counter(result, "page-faults")["total"] <= 1.01 * touched + 20
-    assert not result["unseen"]["times"]
+    assert not result["unseen"]["times"] and not result["lost"]
     # the clock counts for as long as we say that the threads had a CPU
     counted = counter(result, "cpu-clock")["total"]
     assert counted == pytest.approx(sum(result["phases_ns"].values()), rel=0.03 if targets.EMULATED else 0.01)
@@ -119,7 +125,7 @@ def test_time_is_the_kernels():
             _, status, usage = os.wait4(target.pid, 0)
             target.returncode = status
     charged = (usage.ru_utime + usage.ru_stime) * 1e9 - before
-    assert found[0]["lost"] == 0
+    assert found[0]["lost"] <= FEW
     # in the emulated machine a switch takes a hundred times as long
     assert sum(found[0]["phases_ns"].values()) == pytest.approx(charged, rel=0.05 if targets.EMULATED else 0.02)
 
@@ -163,7 +169,7 @@ def of_runtime(program, *arguments, version):
 def test_time_of_mark_workers_is_the_runtimes(version):
     result, _, (least, most) = of_runtime("marker", "60", "3", version=version)
     assert 0.98 * least <= result["phases_ns"]["mark worker"] / 1e6 <= 1.02 * most
-    assert result["lost"] == 0 and result["divided_share"] < 0.01
+    assert result["lost"] <= FEW and result["divided_share"] < 0.01
     ran = sum(result["phases_ns"].values())
     assert counter(result, "cpu-clock")["phases"]["mark worker"] == pytest.approx(
         result["phases_ns"]["mark worker"], rel=0.01
@@ -250,6 +256,7 @@ def test_counters_that_have_to_be_shared_are_scaled(start):
 
 
 @pytest.mark.everywhere
+@pytest.mark.thorough
 def test_a_recording_tells_the_same(start, gotrace, tmp_path):
     target = start(targets.build("gcload"), "-seconds", "300", "-workers", "2")
     target.go()
@@ -281,12 +288,32 @@ def test_without_counters_it_says_so_and_tells_the_rest(start, gotrace):
 
 def test_mistakes(gotrace):
     unknown = gotrace("tlb", "--pid", str(os.getpid()), "-e", "no-such-event")
-    assert unknown.returncode == 1 and "no-such-event" in unknown.stderr
+    assert unknown.returncode == 2 and "there is no event 'no-such-event' here" in unknown.stderr
     many = [word for number in range(9) for word in ("-e", f"event{number}")]
     assert gotrace("tlb", "--pid", "1", *many).returncode == 2
     assert gotrace("tlb", "--pid", "1", "-d", "0").returncode == 2
     other = gotrace("tlb", "--pid", str(os.getpid()))
     assert other.returncode == 1 and "Traceback" not in other.stderr
+
+
+@pytest.mark.everywhere
+def test_what_is_known_of_a_target_that_was_killed(start):
+    """The processor is the same as before, and how much was resident is known from before."""
+    target = start(targets.build("shapes"), "live", "30")
+    target.truth()
+    with watched(target.pid, "-e", "page-faults", seconds="60s") as found:
+        time.sleep(8 if targets.EMULATED else 2.5)
+        resident = Memory(target.pid).rollup()["Rss"]
+        target.process.kill()
+        target.process.wait()
+    (result,) = found
+    assert sum(size for _, size in result["pages"]) == pytest.approx(resident, rel=0.02)
+    assert 0 < result["pages_age_ns"] < (60e9 if targets.EMULATED else 2e9)
+    tlb = tlb_reach.processor()
+    assert (result["processor"] or {}).get("name") == (tlb and tlb.name) and bool(result["reach"]) == bool(tlb)
+    words = "\n".join(rendered(table(result)))
+    assert re.search(r"^Resident, .* before its end: .* MiB in pages of", words, re.MULTILINE), words
+    assert "not in gotrace's table" not in words or tlb is None
 
 
 def test_a_target_that_ends_meanwhile(gotrace, start):

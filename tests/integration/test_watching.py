@@ -36,8 +36,9 @@ def busy(start):
     target.process.kill()
 
 
-@pytest.mark.everywhere
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.everywhere] * (name in ("mem", "numa"))) for name in COMMANDS]
+)
 def test_a_report_is_what_was_printed(name, busy, gotrace, tmp_path):
     path = tmp_path / "run.gotrace"
     live = gotrace(*COMMANDS[name], "--pid", str(busy), "-d", "2s", "-o", str(path))
@@ -48,7 +49,7 @@ def test_a_report_is_what_was_printed(name, busy, gotrace, tmp_path):
     page = tmp_path / "page.html"
     made = gotrace("export", str(path), "-o", str(page))
     assert made.returncode == 0, made.stderr
-    assert page.read_text().startswith("<!DOCTYPE html>") and "http-equiv" not in page.read_text()[:200]
+    assert page.read_text().startswith("<!DOCTYPE html>") and "Content-Security-Policy" in page.read_text()
     refused = gotrace(*COMMANDS[name], "--pid", str(busy), "-d", "1s", "-o", str(path))
     assert refused.returncode == 1 and "--force" in refused.stderr
 
@@ -99,11 +100,11 @@ def test_a_recorder_that_was_killed_leaves_what_it_had(busy, gotrace, tmp_path):
     path = tmp_path / "run.gotrace"
     command = [*GOTRACE, "mem", "--pid", str(busy), "-i", "200ms", "-d", "60s", "-o", str(path)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as tracer:
-        assert tracer.stderr.readline().startswith("Watching")
+        assert tracer.stderr.readline().startswith("Tracing")
         time.sleep(2)
         tracer.send_signal(signal.SIGKILL)
     told = gotrace("report", str(path))
-    assert told.returncode == 0 and "cut off" in told.stderr
+    assert told.returncode == 0 and "truncated" in told.stderr
     assert told.stdout.count(" MiB") > 20
 
 
@@ -122,7 +123,7 @@ def test_targets_that_cannot_be_watched(name, gotrace, gotrace_as_nobody):
 def test_ctrl_c_ends_it_with_what_there_is(busy):
     command = [*GOTRACE, "tlb", "--pid", str(busy), "-d", "60s", "-e", "page-faults", "--format", "ndjson"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as tracer:
-        assert tracer.stderr.readline().startswith("Watching")
+        assert tracer.stderr.readline().startswith("Tracing")
         time.sleep(1)
         tracer.send_signal(signal.SIGINT)
         out, err = tracer.communicate(timeout=30)
@@ -131,11 +132,15 @@ def test_ctrl_c_ends_it_with_what_there_is(busy):
 
 
 @pytest.mark.parametrize("name", ["mem", "numa", "tlb"])
-def test_a_target_that_executes_another_program(name, gotrace):
+def test_a_target_that_executes_another_program(name, start):
     """Its memory is no longer what it was: the watch ends, with what was seen before."""
-    with subprocess.Popen([targets.build("lifecycle"), "exec", "/bin/sleep", "30"], stdout=subprocess.DEVNULL) as target:
-        begin = time.monotonic()
-        done = gotrace(name, "--pid", str(target.pid), "-d", "20s")
-        target.kill()
-    assert done.returncode == 0, done.stderr
-    assert done.stdout and time.monotonic() - begin < 15
+    target = start(targets.build("execer"), "-wait", "/bin/sleep", "30")
+    begin = time.monotonic()
+    command = [*GOTRACE, name, "--pid", str(target.pid), "-d", "60s", "-i", "100ms"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as tracer:
+        # what needs no probe says nothing before its first look
+        assert tracer.stdout.readline().split()[0] == "time" if name == "mem" else tracer.stderr.readline().startswith("Tr")
+        target.go()
+        out, err = tracer.communicate(timeout=60)
+    assert tracer.returncode == 0, err
+    assert out and time.monotonic() - begin < 50

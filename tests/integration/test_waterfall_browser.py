@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
 from gotrace.analysis.timeline import EXEC, MAIN, PROGRAM, FirstGc, Row, Start
-from gotrace.export.waterfall_svg import html, svg
+from gotrace.export.waterfall.draw import html, svg
 
 HOSTILE = '</script><script>document.title="taken"</script><img src=x onerror=document.title="taken">'
 MS = 1_000_000
@@ -235,3 +236,20 @@ def test_a_picture_without_scripts(browser: webdriver.Chrome, tmp_path: Path) ->
     assert not browser.find_elements(By.CSS_SELECTOR, "thead button")
     (complaint,) = complaints(browser)
     assert "Content Security Policy" in complaint
+
+
+def test_pictures_below_one_another_make_room(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    """The second starts of a run have a picture of their own, which moves when the first one grows."""
+    starts = [replace(start(number), run_ns=5 + number // 2, exec_ns=number) for number in range(4)]
+    path = tmp_path / "stack.svg"
+    path.write_text(svg(starts, "A program"), encoding="utf-8")
+    browser.get(path.as_uri())
+    first, second = browser.find_elements(By.CSS_SELECTOR, "svg.waterfall")
+    before = second.get_attribute("y")
+    assert before == first.get_attribute("height")
+    first.find_element(By.CLASS_NAME, "unfold").click()
+    assert second.get_attribute("y") == first.get_attribute("height") and float(second.get_attribute("y")) > float(before)
+    (stack,) = browser.find_elements(By.CSS_SELECTOR, "svg.stack")
+    heights = [float(each.get_attribute("height")) for each in (first, second)]
+    assert float(stack.get_attribute("height")) == sum(heights)
+    assert complaints(browser) == []

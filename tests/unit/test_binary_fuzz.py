@@ -75,7 +75,7 @@ def look(data, thoroughly=True):
             for question in (
                 lambda: code.entry_site(program, SYMBOLS[0]),
                 lambda: code.call_sites(program, SYMBOLS[0], "runtime.wakep"),
-                lambda: find_globals(program),
+                lambda: find_globals(program, pacing=True),
             ):
                 with contextlib.suppress(BinaryError):
                     question()

@@ -13,7 +13,7 @@ from gotrace.analysis.stacks import USER, Frame
 from gotrace.kernel.ring import wire_dtype
 from gotrace.probes import tail
 
-HEADER = {"probes": {"tail": {"kinds": {kind.name: {"number": kind.number} for kind in tail.PROBE.kinds}}}}
+HEADER = {"probes": {"tail": {"kinds": tail.PROBE.header_kinds()}}}
 NUMBERS = {kind.name: kind.number for kind in tail.PROBE.kinds}
 STACKS = {1: ["runtime.memmove", "main.work"], 2: ["runtime.futex", "runtime.semasleep", "runtime.lock2"], 3: ["main.spin"]}
 STOPPER, LATE, OTHER = 100, 101, 102
@@ -46,7 +46,7 @@ def explained(*events, stopping, total, lag=0):
     pause["start_ns"], pause["stopping_ns"], pause["stopped_ns"] = BEGIN, stopping, total - stopping
     pause["total_ns"], pause["restart_lag_ns"], pause["tid"] = total, lag, STOPPER
     frames = lambda addresses: [Frame(name, "", 0, "", USER) for address in addresses for name in STACKS[address]]  # noqa: E731
-    explainer = tail.explainer(HEADER, frames, 10)
+    explainer = tail.explainer(HEADER, frames, lambda address: "/data/index+0x1000" if address == 0x7000 else "", 10)
     explainer.feed(np.array(everything, wire_dtype()), pause)
     (told,) = explainer.longest()
     at = BEGIN
@@ -82,7 +82,7 @@ def test_code_that_cannot_be_preempted():
         total=9 * MS,
     )
     assert told.cause == causes.NO_PREEMPT
-    assert sentence == f"thread {LATE} ran for 7.98 ms code that cannot be preempted: runtime.memmove < main.work"
+    assert sentence == f"thread {LATE} ran non-preemptible code for 7.98 ms: runtime.memmove < main.work"
 
 
 def test_later_signals_tell_what_followed():
@@ -100,7 +100,7 @@ def test_later_signals_tell_what_followed():
         *[(5, causes.HANDSHAKE, 3), (182, causes.NO_PREEMPT, 3)],
         *[(4800, causes.NO_PREEMPT, 1), (4000, causes.KERNEL, 3)],
     ]
-    assert sentence == f"thread {LATE} ran for 4.99 ms code that cannot be preempted: runtime.memmove < main.work"
+    assert sentence == f"thread {LATE} ran non-preemptible code for 4.99 ms: runtime.memmove < main.work"
 
 
 def test_user_code_that_the_signal_did_not_stop_is_not_accused():
@@ -117,7 +117,7 @@ def test_user_code_that_the_signal_did_not_stop_is_not_accused():
     ("in_syscall", "cause", "says"),
     [
         (1, causes.KERNEL, "was in the kernel for 6.99 ms, called by main.spin"),
-        (0, causes.INTERRUPTED, "lost its CPU for 6.99 ms while it ran main.spin"),
+        (0, causes.INTERRUPTED, "lost its CPU for 6.99 ms while running main.spin"),
     ],
 )
 def test_a_signal_that_waits_for_the_kernel(in_syscall, cause, says):
@@ -178,19 +178,22 @@ def test_who_had_the_cpu():
         stopping=5 * MS + 20 * US,
         total=5 * MS + 30 * US,
     )
-    assert sentence == f"thread {LATE} was ready and waited 5.00 ms for a CPU that `hog` (pid 899) had"
+    assert sentence == f"thread {LATE} was runnable and waited 5.00 ms for a CPU held by `hog` (pid 899)"
 
 
-def test_page_faults_one_after_the_other():
+@pytest.mark.parametrize(("address", "place"), [(0x7F0000001000, "0x7f0000001000"), (0x7000, "/data/index+0x1000")])
+def test_page_faults_one_after_the_other(address, place):
     told, sentence = explained(
         event(BEGIN + 18 * US, LATE, "preempt_signal", BEGIN + 13 * US, 1),
-        event(BEGIN + 6 * MS, LATE, "faults", BEGIN + MS, BEGIN + 6 * MS, 2000, 0x7F0000001000),
+        event(BEGIN + 6 * MS, LATE, "faults", BEGIN + MS, BEGIN + 6 * MS, 2000, address),
         p_stopped(BEGIN + 6 * MS + 20 * US, LATE, deliveries=30),
         stopping=6 * MS + 30 * US,
         total=6 * MS + 40 * US,
     )
     assert told.cause == causes.FAULT and told.classes()[causes.FAULT] == 5 * MS
-    assert sentence == f"thread {LATE} spent 5.00 ms in page faults (2000 faults) at 0x7f0000001000"
+    assert (
+        sentence == f"thread {LATE} spent 5.00 ms in page faults (2,000 faults) at {place}, in runtime.memmove < main.work"
+    )
 
 
 def test_a_restart_that_takes_long():
@@ -223,3 +226,56 @@ def arbitrary(draw):
 @given(st.lists(arbitrary(), max_size=30), st.integers(0, 5 * MS), st.integers(0, 5 * MS), st.integers(0, MS))
 def test_whatever_is_seen_the_classes_add_up(events, stopping, stopped, lag):
     explained(*events, stopping=stopping, total=stopping + stopped, lag=lag)
+
+
+def seen(time_ns, tid, at_stack, in_syscall):
+    return event(time_ns, tid, "in_stop", at_stack, in_syscall)
+
+
+@pytest.mark.parametrize(
+    ("samples", "cause", "says"),
+    [
+        ((), causes.UNKNOWN, "is not explained by the evidence"),
+        ((1, 1), causes.KERNEL, "was in the kernel for 39.9 ms, called by runtime.memmove < main.work"),
+        ((0, 0), causes.NO_PREEMPT, "ran with its signals blocked for 39.9 ms: runtime.memmove < main.work"),
+        ((1, 0), causes.UNKNOWN, "is not explained by the evidence"),
+    ],
+)
+def test_a_signal_that_the_thread_has_blocked(samples, cause, says):
+    """Then that it is pending proves nothing; where the thread was when it came is where the signals were unblocked."""
+    told, sentence = explained(
+        *(seen(BEGIN + (10 + number) * MS, LATE, 1, in_syscall) for number, in_syscall in enumerate(samples)),
+        event(BEGIN + 40 * MS, LATE, "preempt_signal", BEGIN + 130 * US, 3, 1 | tail.SIGNAL_BLOCKED),
+        p_stopped(BEGIN + 40 * MS + 30 * US, LATE, deliveries=1),
+        stopping=40 * MS + 50 * US,
+        total=40 * MS + 60 * US,
+    )
+    assert told.cause == cause and says in sentence
+
+
+def test_where_a_long_system_call_was_made():
+    """A thread seen in the kernel is named by where it was seen, not by where the signal reached it later."""
+    _, sentence = explained(
+        seen(BEGIN + 4 * MS, LATE, 1, 1),
+        event(BEGIN + 7 * MS, LATE, "preempt_signal", BEGIN + 13 * US, 3, 1),
+        p_stopped(BEGIN + 7 * MS + 30 * US, LATE, deliveries=1),
+        stopping=7 * MS + 50 * US,
+        total=7 * MS + 60 * US,
+    )
+    assert "called by runtime.memmove < main.work" in sentence
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("schedule", "rwsem_down_read_slowpath", "down_read", "lock_mm_and_find_vma", "do_user_addr_fault"), "mmap_lock"),
+        (("io_schedule", "folio_wait_bit_common", "filemap_fault", "__do_fault", "handle_mm_fault"), "read from a file"),
+        (("io_schedule", "folio_wait_bit_common", "do_swap_page", "handle_mm_fault"), "read from swap"),
+        (("schedule_timeout", "shrink_node", "try_to_free_pages", "__alloc_pages_slowpath.constprop.0"), "reclaim"),
+        (("schedule", "handle_userfault", "do_anonymous_page"), "userfaultfd"),
+        (("schedule", "something_new", "handle_mm_fault"), "slept in something_new"),
+        ((), "slept"),
+    ],
+)
+def test_what_a_page_fault_slept_for(names, words):
+    assert words in causes.fault_slept(names)

@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import statistics
 
 import numpy as np
 import pytest
+from hdrh.histogram import HdrHistogram
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gotrace.analysis.coldstart import Decoder, Until, package_of
-from gotrace.analysis.start_summary import changes, median_interval, summary
-from gotrace.analysis.timeline import Start, folded, merged, package_inits
+from gotrace.analysis.columns import Kinds
+from gotrace.analysis.start_summary import changes, median_interval, summaries, summary
+from gotrace.analysis.timeline import (
+    Start,
+    Starter,
+    by_place,
+    folded,
+    merged,
+    package_inits,
+    places,
+    starter_text,
+    throttled_ns,
+)
+from gotrace.cli.text.coldstart import many_starts
+from gotrace.cli.text.layout import Rows
+from gotrace.export.waterfall.draw import html
 from gotrace.kernel.ring import wire_dtype
 from gotrace.probes.coldstart import PROBE
+from gotrace.records.starts import summary_record
+from gotrace.text import duration_text
 
 KINDS = {kind.name: kind.number for kind in PROBE.kinds}
 POINTS = {
@@ -69,7 +88,7 @@ class Events:
 
 
 def decoded(events, until=TO_EXIT, now=0, points=POINTS):
-    decoder = Decoder(KINDS, points, FUNCTIONS, until)
+    decoder = Decoder(Kinds(PROBE.header_kinds()), points, FUNCTIONS, until)
     return decoder.feed(events.array(), now) + decoder.feed(events.array()[:0], now) + decoder.close(T0 + 10_000)
 
 
@@ -105,7 +124,7 @@ def test_a_whole_start():
     assert (start.total_ns, start.ended, start.exit_code, start.unattributed_ns) == (1000, "exit 3", 3, 0)
     db = row(start, "example.com/shop/db")
     assert (db.begin_ns, db.duration_ns, db.major_faults, db.pages_read, db.heap_bytes) == (400, 200, 2, 7, 128 << 10)
-    assert row(start, "example.com/shop/db.init").heap_bytes is None  # too little to be told
+    assert row(start, "example.com/shop/db.init").heap_bytes == 0
     loading = row(start, "loading the program")
     assert (loading.runnable_ns, loading.blocked_ns, loading.minor_faults) == (10, 5, 1)
     assert [(each.name, each.begin_ns, each.duration_ns) for each in start.rows if each.stage == "before exec"] == [
@@ -120,7 +139,7 @@ def test_a_whole_start():
         (Until("main"), 640, "main.main"),
         (Until("listen"), 700, "listen"),
         (Until(), 1000, "killed by signal 9"),
-        (Until("", 500), 500, "the time that was asked for"),
+        (Until("", 500), 500, "the requested time"),
         (Until("first-gc"), 550, "the first GC"),
     ],
 )
@@ -134,8 +153,8 @@ def test_ends(until, total, ended):
     if total >= 550:
         assert (start.gc.asked_ns, start.gc.begin_ns, start.gc.end_ns) == (420, 430, 550)
         assert (start.gc.trigger, start.gc.pauses_ns) == ("heap", (10, 20))
-    # the live heap says nothing of a package in which a collection ended
-    assert all(each.heap_bytes is None for each in start.rows)
+    # the live heap says nothing of a function, and its package, in which a collection ended
+    assert all(each.heap_bytes is None for each in start.rows if each.name != "example.com/shop/db.init")
 
 
 def test_replaced_and_executed_again():
@@ -145,6 +164,47 @@ def test_replaced_and_executed_again():
         events.rows.append((at + 5000, tid, kind, cpu, a, b, c + 5000 * (kind == KINDS["exec"]), d, e))
     first, again = decoded(events)
     assert first.ended == "another execve" and again.ended == "still starting" and again.exec_ns == T0 + 5000
+
+
+def again(events, at=5000):
+    """The same once more, later: the process executed its file again."""
+    rows = []
+    for time_ns, tid, kind, cpu, a, b, c, d, e in events.rows:
+        rows.append((time_ns + at, tid, kind, cpu, a, b, c + at * (kind == KINDS["exec"]), d, e))
+    return rows
+
+
+def test_a_program_that_executes_itself():
+    """Its second start goes on after the first was handed out, and is over by itself."""
+    events = Events().to_main().add("replaced", 5100)
+    events.rows += again(Events().to_main().add("listen", 900))
+    decoder = Decoder(Kinds(PROBE.header_kinds()), POINTS, FUNCTIONS, Until("listen"))
+    array = events.array()
+    found = []
+    for part in np.split(array, [5, 20, len(array) - 4, len(array) - 2]):
+        found += decoder.feed(part, T0 + 6000)
+    found += decoder.feed(array[:0], T0 + 7000)
+    assert [(start.ended, start.total_ns) for start in found] == [("executed itself", 5100), ("listen", 900)]
+    assert decoder.close(T0 + 10_000) == []
+
+
+def test_who_started_it_and_its_place_in_a_run():
+    def started(pid, at, run_ns, by, name):
+        events = Events(pid).begin()
+        low, high = (int.from_bytes(name.ljust(16, b"\0")[i : i + 8], "little") for i in (0, 8))
+        events.raw("starter", 100, pid | by << 32, run_ns, low, high)
+        events.rows = again(events.add("exited", 500), at)
+        return one(events)
+
+    first = started(7, 0, 50, 1, b"sh")
+    copy = started(8, 1000, 50, 7, b"a-rather-long-n")
+    third = started(9, 2000, 60, 0, b"")
+    assert [start.starter for start in (first, copy, third)] == [Starter(1, "sh"), Starter(7, "a-rather-long-n"), None]
+    assert places([first, copy, third]) == [(0, 0), (0, 1), (1, 0)]
+    assert by_place([first, copy, third]) == [[0, 2], [1]]
+    assert starter_text(copy) == "by a-rather-long-n (pid 7)"
+    # Of what older recordings hold each start is a run of its own, as it was counted then.
+    assert by_place([dataclasses.replace(each, run_ns=0) for each in (first, copy, third)]) == [[0, 1, 2]]
 
 
 def test_libraries():
@@ -170,10 +230,10 @@ def test_libraries():
     assert [(each.name, each.begin_ns, each.detail) for each in linker] == [
         ("start-up", 150, ""),
         ("between libraries", 200, ""),
-        ("libc.so.6, not found", 210, "1 failed tries"),
+        ("libc.so.6, not found", 210, "1 failed attempt"),
         ("/etc/ld.so.cache", 216, "4.88 KiB mapped"),
         ("between libraries", 225, ""),
-        ("/a/very/long/path/to/the/library/that/is/meant/libc.so.6", 230, "1 failed tries, 2.00 MiB mapped"),
+        ("/a/very/long/path/to/the/library/that/is/meant/libc.so.6", 230, "1 failed attempt, 2.00 MiB mapped"),
         ("relocation", 260, ""),
         ("constructors", 300, ""),
     ]
@@ -198,11 +258,51 @@ def test_off_the_cpu():
     assert (last.runnable_ns, last.blocked_ns) == (20, 30)
 
 
+def test_throttled():
+    """A CPU quota keeps it from going on, and then it waits for a CPU."""
+    events = Events().to_main()
+    events.add("cpu_off", 410, 0, 0, 1).add("cpu_on", 440, T0 + 410, T0 + 410, 25)
+    events.add("cpu_off", 460, 1).add("cpu_on", 480, T0 + 460, T0 + 470, 4)
+    events.add("cpu_off", 700, 0, 0, 1).add("exited", 800, 0)
+    start = one(events)
+    first, second = row(start, "example.com/shop/db.init"), row(start, "example.com/shop/db.init.0")
+    assert (first.on_cpu_ns, first.throttled_ns, first.runnable_ns, first.blocked_ns) == (20, 25, 5, 0)
+    assert (second.on_cpu_ns, second.throttled_ns, second.runnable_ns, second.blocked_ns) == (130, 4, 6, 10)
+    assert row(start, "example.com/shop/db").throttled_ns == 29
+    assert throttled_ns(start) == 129 and row(start, "to its end").throttled_ns == 100
+    # of a process one thread that waits for a CPU says more than one that is throttled
+    events.add("cpu_on", 690, 0, T0 + 690, tid=78).add("cpu_off", 720, 0, tid=78)
+    assert row(one(events), "to its end").throttled_ns == 0
+
+
+def test_recordings_from_before_0_2_do_not_know_of_quotas():
+    told = PROBE.header_kinds()
+    for name, columns in (("cpu_on", 4), ("cpu_off", 4), ("exec_wait", 4)):
+        told[name] = {**told[name], "columns": told[name]["columns"][:columns]}
+    del told["starter"]
+    events = Events().to_main().add("cpu_off", 410, 0).add("cpu_on", 440, T0 + 410, T0 + 410).add("exited", 800, 0)
+    decoder = Decoder(Kinds(told), POINTS, FUNCTIONS, TO_EXIT)
+    (start,) = decoder.feed(events.array()) + decoder.close(T0 + 10_000)
+    assert all(each.throttled_ns is None for each in start.rows) and throttled_ns(start) is None
+    assert row(start, "example.com/shop/db.init").runnable_ns == 30
+
+
+def test_heap_of_a_row_with_a_later_collection():
+    """Every collection takes from the live heap, not only the first."""
+    events = Events().to_main().add("exited", 1000, 0)
+    events.add("gc_begin", 315, 0, 1 << 20).raw("gc_clock", 320, PID).add("gc_end", 320, 30, 1 << 19)
+    assert row(one(events), "example.com/shop/db").heap_bytes == 128 << 10
+    events.add("gc_end", 500, 0, 1 << 19)
+    assert row(one(events), "example.com/shop/db.init.0").heap_bytes is None
+    assert row(one(events), "example.com/shop/db").heap_bytes is None  # a part of it is not known
+    assert one(events).gc.end_ns == 320
+
+
 def test_absence_without_an_end():
     events = Events().to_main().add("cpu_off", 410, 0).add("exited", 800, 0)
     start = one(events)
     assert row(start, "example.com/shop/db.init").runnable_ns == 40  # until the next function begins
-    assert "the beginning only" in start.notes[0]
+    assert "the end of 1 off-CPU period:" in start.notes[0]
 
 
 def test_thread_that_leaves_at_a_breakpoint():
@@ -220,7 +320,7 @@ def test_thread_that_leaves_at_a_breakpoint():
 def test_low_detail():
     points = {at: point for at, point in POINTS.items() if point[1] not in ("runtime.rt0_go", "runtime.schedinit")}
     start = one(Events().to_main().add("exited", 800, 0), points=points)
-    assert "undivided (low detail)" in names(start) and "mallocinit" not in names(start)
+    assert "not broken down (low detail)" in names(start) and "mallocinit" not in names(start)
 
 
 def test_packages():
@@ -271,6 +371,35 @@ def starts_of(*totals):
         rows = [dataclasses.replace(each, duration_ns=round(each.duration_ns * total / 640)) for each in base.rows]
         scaled.append(Start(PID, T0, total, "main.main", tuple(rows)))
     return scaled
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 8, 20])
+def test_medians_and_percentiles_are_those_of_others(count):
+    """In the table, the page and JSON; percentiles as everywhere in gotrace."""
+    rng = np.random.default_rng(count)
+    totals = rng.integers(10_000_000, 90_000_000, count).tolist()
+    starts = starts_of(*totals)
+    took = {name: [row(start, name).duration_ns for start in starts] for name in ("args", "gcenable")}
+    (found,) = summaries(starts)
+    parts = {part.name: part for part in found.parts}
+    assert parts["total"].median == statistics.median(totals) == np.median(totals)
+    record = {part["name"]: part for part in summary_record([found], {})["parts"]}
+    for name, durations in took.items():
+        median = statistics.median(durations)
+        assert parts[name].median == median and record[name]["median_ns"] == round(median)
+        hdr = HdrHistogram(1, 3_600_000_000_000, 3)
+        for duration in durations:
+            hdr.record_value(duration)
+        for wanted in (90, 99):
+            expected = min(hdr.get_value_at_percentile(wanted), max(durations))
+            assert record[name][f"p{wanted}_ns"] == expected
+        lines = [line for part in many_starts(starts, found, True) if isinstance(part, Rows) for line in part.lines(None)]
+        (line,) = [line for line in lines if line.split()[:1] == [name]]
+        assert re.split(r"  +", line.strip())[1] == duration_text(median)
+        p90 = min(hdr.get_value_at_percentile(90), max(durations))
+        assert f"… {duration_text(parts[name].high)} {duration_text(p90):>9} " in line
+        cell = re.search(rf">{name}</th>(?:<td.*?</td>){{3}}", html(starts, "t"))
+        assert duration_text(median) in re.findall(r">([^<]*)</td>", cell[0])[-1]
 
 
 def test_many_starts():

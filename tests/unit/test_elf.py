@@ -133,18 +133,18 @@ BAD = {
     "text": (b"#!/bin/sh\n", "is not an ELF executable"),
     "short": (GOOD[:40], "ends inside its ELF header"),
     "cut off in the program headers": (GOOD[:100], "program headers are out of bounds"),
-    "cut off in a segment": (GOOD[:2000], "was cut off"),
-    "object": (changed(GOOD, 16, "<H", 1), "is an ELF file but no executable"),
-    "core": (changed(GOOD, 16, "<H", 4), "is an ELF file but no executable"),
-    "386": (changed(changed(GOOD, 4, "<B", 1), 18, "<H", 3), "for 386, not amd64 or arm64"),
-    "x32": (changed(GOOD, 4, "<B", 1), "for 32-bit amd64, not amd64 or arm64"),
-    "riscv64": (changed(GOOD, 18, "<H", 243), "for riscv64, not amd64 or arm64"),
-    "s390x": (changed(changed(GOOD, 5, "<B", 2), 18, ">H", 22), "for s390x, not amd64 or arm64"),
-    "big-endian arm64": (changed(changed(GOOD, 5, "<B", 2), 18, ">H", 183), "for big-endian arm64, not amd64"),
-    "ppc64le": (changed(GOOD, 18, "<H", 21), "for ppc64le, not amd64 or arm64"),
-    "mipsle": (changed(changed(GOOD, 4, "<B", 1), 18, "<H", 8), "for mipsle, not amd64 or arm64"),
-    "debug information": (changed(GOOD, struct.unpack_from("<Q", GOOD, 40)[0] + 64 + 4, "<I", 8), "without the program"),
-    "unheard of": (changed(GOOD, 18, "<H", 4711), "for machine 4711, not amd64 or arm64"),
+    "cut off in a segment": (GOOD[:2000], "is truncated"),
+    "object": (changed(GOOD, 16, "<H", 1), "is an ELF file but not an executable"),
+    "core": (changed(GOOD, 16, "<H", 4), "is an ELF file but not an executable"),
+    "386": (changed(changed(GOOD, 4, "<B", 1), 18, "<H", 3), "is a 32-bit program for 386"),
+    "x32": (changed(GOOD, 4, "<B", 1), "is a 32-bit program for amd64"),
+    "riscv64": (changed(GOOD, 18, "<H", 243), "is a program for riscv64"),
+    "s390x": (changed(changed(GOOD, 5, "<B", 2), 18, ">H", 22), "is a program for s390x"),
+    "big-endian arm64": (changed(changed(GOOD, 5, "<B", 2), 18, ">H", 183), "is a program for big-endian arm64"),
+    "ppc64le": (changed(GOOD, 18, "<H", 21), "is a program for ppc64le"),
+    "mipsle": (changed(changed(GOOD, 4, "<B", 1), 18, "<H", 8), "is a 32-bit program for mipsle"),
+    "debug information": (changed(GOOD, struct.unpack_from("<Q", GOOD, 40)[0] + 64 + 4, "<I", 8), "not the program"),
+    "unheard of": (changed(GOOD, 18, "<H", 4711), "is a program for machine 4711"),
     "no program headers": (changed(GOOD, 56, "<H", 0), "program headers are out of bounds"),
     "program headers elsewhere": (changed(GOOD, 32, "<Q", (1 << 64) - 8), "program headers are out of bounds"),
     "nothing to load": (changed(GOOD, 56, "<H", 0)[:56] + struct.pack("<H", 1) + GOOD[58:64] + bytes(200), "can be loaded"),
@@ -211,6 +211,7 @@ def test_settings_as_they_were_given():
         ("devel go1.28-1a2b3c4d5e Mon Nov 23 20:00:00 2026 +0000", (1, 28, 0)),
         ("devel +1a2b3c4d5e", (0, 0, 0)),
         ("go1." + "9" * 5000, (1, 9999, 0)),
+        ("unknown", (0, 0, 0)),
         ("", (0, 0, 0)),
     ],
 )
@@ -218,12 +219,24 @@ def test_versions(text, version):
     assert BuildInfo(text, "", "", {}).version == version
 
 
-def test_no_go_program():
+@pytest.mark.parametrize(
+    ("text", "experiments"),
+    [
+        ("go1.26.6", ()),
+        ("go1.26.6 X:nogreenteagc", ("nogreenteagc",)),
+        ("go1.27.3-X:jsonv2,nogreenteagc", ("jsonv2", "nogreenteagc")),
+        ("go1.22.9 (Red Hat 1.22.9-2.el9_5) X:strictfipsruntime", ("strictfipsruntime",)),
+        ("go1.27.3-custom", ()),
+    ],
+)
+def test_experiments(text, experiments):
+    assert BuildInfo(text, "", "", {}).experiments == experiments
+
+
+def test_no_build_information():
     file = go_file()
     at, _ = file.regions["build info"]
-    with pytest.raises(BinaryError, match="is not a Go program") as raised:
-        read_build_info(Elf.from_bytes(changed(file.data, at, "<B", 0)))
-    assert raised.value.hint
+    assert read_build_info(Elf.from_bytes(changed(file.data, at, "<B", 0))) is None
     with pytest.raises(BinaryError, match="older than 1.18"):
         read_build_info(Elf.from_bytes(changed(file.data, at + 15, "<B", 0)))
     with pytest.raises(BinaryError, match="has no Go version"):

@@ -29,7 +29,7 @@ from gotrace.analysis.flame import (
 )
 from gotrace.analysis.stacks import INLINED, KERNEL, USER, Frame
 from gotrace.errors import GotraceError
-from gotrace.export.flame_svg import html, kind_of, svg
+from gotrace.export.flame.draw import html, kind_of, svg
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"
 HOSTILE = [*conftest.HOSTILE, "a (b (c"]
@@ -174,7 +174,7 @@ def test_a_difference() -> None:
         ("d20", "a"),
         ("d20", "b"),
     ]
-    assert "a (16 samples, 100.00 %, in A 50.00 %; by itself 75.00 %, in A 50.00 %)" in picture
+    assert "a (16 samples, 100.00 %, in A 50.00 %; self 75.00 %, in A 50.00 %)" in picture
     assert "<td>+25.00 points</td>" in html(found, "difference")
 
 
@@ -232,7 +232,9 @@ def test_hostile_names_are_text(title: str) -> None:
 
 def test_nothing_comes_from_elsewhere() -> None:
     for text in (svg(hostile_profile(), "t"), html(hostile_profile(), "t")):
-        assert set(re.findall(r"https?://[^\"'\s]+", text)) == {"http://www.w3.org/2000/svg"}
+        # names of namespaces
+        known = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xhtml"}
+        assert set(re.findall(r"https?://[^\"'\s]+", text)) == known
         assert not re.search(r"@import|url\(|<link|xlink", text)
 
 
@@ -245,6 +247,16 @@ def test_what_the_boxes_tell() -> None:
     assert "g_[k]" in [text.text for text in root.iter(f"{NAMESPACE}text")]
     # Everything is in the file before any script runs.
     assert len(root.findall(f"{NAMESPACE}g[@class='boxes']/{NAMESPACE}g/{NAMESPACE}rect")) == 4
+
+
+def test_the_outermost_function_is_on_top() -> None:
+    """Where a page opens, whatever the depth."""
+    profile = profile_of({tuple(map(frame_of, [*"abcdefgh"])): (1, 1)})
+    root = ElementTree.fromstring(svg(profile, "Title", "sub"))
+    tops = [float(rect.attrib["y"]) for rect in root.iterfind(f"{NAMESPACE}g[@class='boxes']/{NAMESPACE}g/{NAMESPACE}rect")]
+    assert tops == sorted(tops) and tops[0] < 120 and len(tops) == 9
+    bar = root.find(f"{NAMESPACE}g[@class='bar']/{NAMESPACE}rect")
+    assert bar is not None and float(bar.attrib["y"]) + float(bar.attrib["height"]) == tops[0]
 
 
 def test_texts_fit_their_boxes() -> None:
@@ -266,7 +278,7 @@ def test_texts_fit_their_boxes() -> None:
 def test_narrow_boxes_are_left_out_and_said_to_be() -> None:
     profile = profile_of({(frame_of(f"f{each}"), frame_of("leaf")): (1 if each else 10**6, 1) for each in range(1001)})
     picture = svg(profile, "t")
-    assert "2,000 boxes narrower than 0.1 pixels are left out: 0.10 % of the total is in them." in picture
+    assert "2,000 boxes narrower than 0.1 pixels not drawn: 0.10 % of the total." in picture
     assert len(re.findall("<g class=.*<title>", picture)) == 3
 
 
@@ -295,6 +307,10 @@ def test_colours_by_kind() -> None:
         "runtime.wbBufFlush": "gc",
         "runtime.makeslice": "runtime",
         "main.gcRuntime": "user",
+        "[waiting for a CPU]": "waiting",
+        "[not preemptible]": "waiting",
+        "[libc.so.6]": "user",
+        "[unknown]": "user",
         "do_syscall_64_[k]": "kernel",
     }
     assert {name: kind_of(name) for name in kinds} == kinds

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gotrace.analysis import heap_pages
 from gotrace.analysis.heap_pages import (
     GO_PAGE,
     PARTS,
@@ -18,11 +19,12 @@ from gotrace.analysis.heap_pages import (
     huge_sizes,
     large_rounding,
     page_rounding,
+    regions,
     size_classes,
     sizes,
 )
-from gotrace.heap import _settled, _taken
 from gotrace.kernel.memory import HUGE, RANGE, Vma
+from gotrace.runtime.heap import _settled, _taken
 
 HEAP = 0xC000000000
 PAGE = 4096
@@ -162,6 +164,117 @@ def test_parts_add_up(spans, allocated, scavenged, runs):
     assert 0 <= page_rounding(every, LARGE_PAGE) <= parts["free"] + parts["released, still resident"]
 
 
+END = HEAP + CHUNKS * (4 << 20)
+MAPPINGS = [
+    Vma(0x400000, 0x500000, "r-xp", 0, "/exe"),
+    Vma(0x500000, 0x510000, "rw-p", 0, "/exe"),
+    Vma(0x510000, 0x540000, "rw-p", 0, ""),
+    Vma(0x700000, 0x710000, "r-xp", 0, "/lib/libx.so"),
+    Vma(0x900000, 0x940000, "rw-p", 0, ""),
+    Vma(HEAP, END + (4 << 20), "rw-p", 0, ""),
+    Vma(0x7FFF00000000, 0x7FFF00020000, "rw-p", 0, "[stack]"),
+    Vma(0xFFFFFFFFFF600000, 0xFFFFFFFFFF601000, "--xp", 0, "[vsyscall]"),  # in the kernel's half
+]
+METADATA = [(0x900123, 0x908123), (0x904000, 0x906000), (0x930000, 0x93FFF8)]
+GROWN = [(HEAP, END), (END, END + (1 << 20))]
+OF_MAPPINGS = [
+    "binary",
+    "data and bss",
+    "data and bss",
+    "files and libraries",
+    *["unexplained"] * 2,
+    "C heap and thread stacks",
+]
+
+
+def one_by_one(found, resident, page):
+    """The class of each resident page, asked for it alone: a dict of (class, whether huge) to bytes, and the classes."""
+    size = min(page, GO_PAGE)
+    sums, objects, parts = {}, {False: 0.0, True: 0.0}, []
+    bits = np.frombuffer(found.bitmap[0], np.uint8).reshape(CHUNKS, 2, 64)
+    allocated, scavenged = (np.unpackbits(bits[:, half].copy(), bitorder="little") for half in (0, 1))
+    owners = {(each[0] - HEAP) // GO_PAGE + number: each for each in found.spans.tolist() for number in range(each[1])}
+    for begin, end, kind in resident.tolist():
+        for address in range(begin, end, size):
+            names = [name for name, each in zip(OF_MAPPINGS, MAPPINGS, strict=False) if each.begin <= address < each.end]
+            part, live = names[0] if names else "unexplained", 0.0
+            if any(begin <= address < end for begin, end in found.metadata.tolist()):
+                part = "runtime metadata"
+            if any(begin <= address < end for begin, end in found.grown.tolist()):
+                part = "heap without a span"
+            if HEAP <= address < END:
+                number = (address - HEAP) // GO_PAGE
+                free = "released, still resident" if scavenged[number] else "free"
+                part = "heap without a span" if allocated[number] else free
+                for base, which, gone in found.caches.tolist():
+                    bit = 1 << number - (base - HEAP) // GO_PAGE if base <= address < base + 64 * GO_PAGE else 0
+                    if which & bit:
+                        part = "released, still resident" if gone & bit else "free"
+                if number in owners:
+                    first, pages, state, _, element, _, used, _ = owners[number]
+                    part = "live objects" if state == 1 else "GC work buffers" if first in found.workbufs else "stacks"
+                    live = min(used * element / (pages * GO_PAGE), 1.0) if state == 1 else 0.0
+            huge = bool(kind & HUGE)
+            sums[part, huge] = sums.get((part, huge), 0) + size
+            objects[huge] += live * size
+            parts.append(PARTS.index(part))
+    split = []
+    for which in ((False, True), (True,)):
+        sizes_of = {name: sum(sums.get((name, huge), 0) for huge in which) for name in PARTS}
+        live = sum(objects[huge] for huge in which)
+        split.append({**sizes_of, "span waste": sizes_of["live objects"] - live, "live objects": live})
+    return split, parts
+
+
+@pytest.mark.parametrize("page", [PAGE, LARGE_PAGE])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_page_is_what_it_is_alone(monkeypatch, seed, page):
+    """Pages are not divided one by one; whatever there is, it is as if they were."""
+    monkeypatch.setattr(heap_pages, "_BATCH", 50)
+    some = np.random.default_rng(seed)
+    first, spans = 0, []
+    while (first := first + int(some.integers(0, 9)) ** 2) < 1010:
+        pages, state = int(some.choice([1, 1, 1, 2, 3, 12])), int(some.choice([1, 1, 2]))
+        spans.append(span(first, pages, state, 5, int(some.integers(1, 9000)), 64, int(some.integers(0, 64))))
+        first += pages
+    some.shuffle(spans)
+    found = replace(
+        snapshot(
+            spans=spans,
+            allocated=np.flatnonzero(some.random(1024) < 0.5),
+            scavenged=np.flatnonzero(some.random(1024) < 0.5),
+            caches=[(at(64), int(some.integers(1 << 63)), int(some.integers(1 << 63))), (at(960), 0xFF << 56, 0xF0 << 56)],
+            workbufs=[each[0] for each in spans if each[2] == 2][::2],
+            metadata=METADATA,
+        ),
+        grown=np.array(GROWN, np.uint64),
+    )
+    edges = [0x600000, END + (8 << 20)]  # nothing is mapped there any more
+    for each in MAPPINGS[:-1]:
+        edges += range(each.begin, min(each.end, each.begin + (12 << 20)), page)
+    resident, at_least = [], 0
+    for begin in sorted(edges):
+        end = begin + page * int(some.integers(1, 5))
+        if begin >= at_least and some.random() < (0.2 if page == PAGE else 0.7):
+            resident.append((begin, end, HUGE if some.random() < 0.3 else 0))
+            at_least = end
+    resident = np.array(resident, RANGE)
+    every = classify(found, resident, MAPPINGS, "/exe", page)
+    (split, huge), parts = one_by_one(found, resident, page)
+    for ours, theirs in ((sizes(every), split), (huge_sizes(every), huge)):
+        assert list(ours) == list(PARTS) and ours == {name: pytest.approx(size, abs=1) for name, size in theirs.items()}
+        assert sum(ours.values()) == round(sum(theirs.values()))
+    assert every.pages.part.tolist() == parts and len(set(parts)) >= 10
+    addresses = every.pages.address
+    assert np.array_equal(addresses, np.concatenate([np.arange(r["begin"], r["end"], every.size) for r in resident]))
+    unmapped = np.ones(len(addresses), bool)
+    for each in MAPPINGS[:-1]:
+        unmapped &= (addresses < each.begin) | (addresses >= each.end)
+    outside = every.size * np.count_nonzero(unmapped & (every.pages.part == PARTS.index("unexplained")))
+    named = sum(sizes(every)[name] for name in ("files and libraries", "C heap and thread stacks", "unexplained"))
+    assert sum(each.bytes for each in regions(every, MAPPINGS, "/exe")) == named - outside
+
+
 def test_pages_of_the_kernel_that_are_larger_than_the_runtimes():
     """Of the first 64 KiB one page of eight is used, the second is free, the others have a stack and a span in them."""
     found = snapshot(
@@ -171,7 +284,7 @@ def test_pages_of_the_kernel_that_are_larger_than_the_runtimes():
     )
     resident = ranges((at(0), at(32)))
     every = classify(found, resident, (), "/exe", LARGE_PAGE)
-    assert (every.size, len(every.address)) == (GO_PAGE, 32)
+    assert (every.size, len(every.pages.address)) == (GO_PAGE, 32)
     assert split(found, resident, page=LARGE_PAGE) == {
         "live objects": 2 * GO_PAGE,
         "span waste": GO_PAGE,

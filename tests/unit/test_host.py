@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from gotrace.errors import HostError
-from gotrace.kernel.host import Check, capabilities, checks, in_initial_namespace, lockdown, require_tracing
+from gotrace.kernel.host import Check, checks, lockdown, require_tracing
+from gotrace.kernel.privileges import capabilities, in_initial_namespace, refused
 
 ROOT_CAPABILITIES = "000001ffffffffff"
 
@@ -126,6 +127,42 @@ def test_root_of_a_user_namespace_is_not_root(tmp_path: Path) -> None:
     assert by_name(root)["privileges"].ok is False
 
 
+@pytest.mark.parametrize(
+    ("cap_eff", "user", "namespace", "hint"),
+    [
+        (ROOT_CAPABILITIES, 0, "4026531837", "allow it"),
+        ("000001fffff7ffff", 0, "4026531837", "lacks CAP_SYS_PTRACE"),
+        (
+            "00000000a80425fb",
+            0,
+            "4026531837",
+            "lacks CAP_SYS_ADMIN and CAP_SYS_PTRACE: run the container with --privileged",
+        ),
+        (ROOT_CAPABILITIES, 0, "4026532281", "outside the rootless container"),
+        ("00000000a80425fb", 0, "4026532281", "outside the rootless container"),
+        ("0000000000000000", 1000, "4026531837", "run as root (sudo)"),
+        (ROOT_CAPABILITIES, 1000, "4026531837", "allow it"),
+    ],
+)
+def test_a_refusal_says_which_right_is_missing(
+    cap_eff: str, user: int, namespace: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root is not told to become root."""
+    root = make_root(tmp_path, cap_eff=cap_eff)
+    (tmp_path / "proc/self/ns").mkdir()
+    (tmp_path / "proc/self/ns/user").symlink_to(f"user:[{namespace}]")
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    error = refused("permission denied", "allow it", root=root)
+    assert error.message == "permission denied" and hint in error.hint
+    assert user or "sudo" not in error.hint or namespace != "4026531837"
+
+
+def test_root_that_may_not_inspect_every_process(tmp_path: Path) -> None:
+    check = by_name(make_root(tmp_path, cap_eff="0000000000200000"))["privileges"]
+    assert check.ok and "not CAP_SYS_PTRACE" in check.value
+    assert by_name(make_root(tmp_path))["privileges"].value == "CAP_SYS_ADMIN"
+
+
 def test_container(tmp_path: Path) -> None:
     root = make_root(tmp_path)
     assert by_name(root)["PID namespace"].value == "the machine's"  # and on kernels without namespaces
@@ -137,7 +174,7 @@ def test_container(tmp_path: Path) -> None:
 
 def test_no_uprobes(tmp_path: Path) -> None:
     root = make_root(tmp_path, absent=("sys/bus/event_source/devices/uprobe/type",))
-    with pytest.raises(HostError, match="no uprobes"):
+    with pytest.raises(HostError, match="does not support uprobes"):
         require_tracing(root)
     assert by_name(root)["uprobes"].ok is False
 

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 from gotrace.analysis.heap_pages import PARTS
-from gotrace.cli._mem_looks import Looks, line, scavenged, table
-from gotrace.cli._watch import Source
+from gotrace.cli.text.layout import rendered
+from gotrace.cli.text.memory import look_line, summary, table
 from gotrace.kernel import huge_pages
 from gotrace.kernel.memory import PAGE, _whole
+from gotrace.records.times import moment
+from gotrace.views.memory import Looks, scavenged
+from gotrace.views.view import Source
 
 MIB = 1 << 20
 SETTING = {"enabled": "always", "defrag": "madvise", "size": 2 * MIB, "max_ptes_none": 511}
@@ -42,7 +45,7 @@ def look(time=0.0, huge=None, page=4096, rounding=0, large=0, setting=SETTING, m
     assert set(counters) <= set(known)
     return {
         "type": "memory",
-        "time": time,
+        **moment(round(time * 1e9), 0),
         "rss_bytes": sum(parts.values()),
         "amplification": 1.5,
         "parts": parts,
@@ -54,6 +57,8 @@ def look(time=0.0, huge=None, page=4096, rounding=0, large=0, setting=SETTING, m
         "huge_parts": huge or {},
         "huge_setting": setting,
         "swap_bytes": 0,
+        "cgroup": None,
+        "regions": [],
         "drift": 0.0,
         "took_ns": 1_000_000,
         "page_bytes": page,
@@ -63,7 +68,7 @@ def look(time=0.0, huge=None, page=4096, rounding=0, large=0, setting=SETTING, m
 
 
 def text_of(record, change=()):
-    return "\n".join(table(record, "pid 1", 5, dict(change)))
+    return "\n".join(rendered(table(record, "pid 1", 5, dict(change))))
 
 
 @pytest.mark.parametrize(
@@ -116,9 +121,10 @@ def test_no_change_is_known():
 
 
 def test_the_line_has_the_rate():
-    assert line({**look(), "scavenged": None}).endswith(" -")
+    assert look_line({**look(), "scavenged": None})[-1] == "-"
+    assert look_line(look(returned_background=None))[-1] == "?"
     change = scavenged(look(), look(2.0, returned_background=18 * MIB))
-    assert line({**look(2.0), "scavenged": change}).endswith(" 4.00 MiB")
+    assert look_line({**look(2.0), "scavenged": change})[-1] == "4.00 MiB"
 
 
 def test_sentences_about_the_scavenger():
@@ -126,38 +132,73 @@ def test_sentences_about_the_scavenger():
         look()
     )
     goal = text_of(look(retained_goal=28 * MIB, mapped_goal=39 * MIB))
-    assert "it is to return 2.00 MiB more" in goal
+    assert "it has 2.00 MiB more to return" in goal
     old = text_of(look(returned_eager=None, missing={"scavenge": "why"}))
-    assert "returned 10.0 MiB in the background.\n" in old and "scavenge was not found: why" in old
-    assert "scavenger" not in text_of(look(returned_background=None)).replace("the scavenger returns it", "")
+    assert "returned 10.0 MiB in the background.\n" in old and "Not available: scavenge (why)." in old
+    assert "How much the scavenger has returned is unknown." in text_of(look(returned_background=None))
     change = {"seconds": 2.0, "returned_bytes": 8 * MIB, "taken_bytes": MIB, "mapped_bytes": 0}
-    assert "In 2.0 s 4.00 MiB/s were returned to the kernel, 512 KiB/s taken from it." in text_of(look(), change)
+    assert "Over 2.0 s the heap returned 4.00 MiB/s to the kernel and took 512 KiB/s from it." in text_of(look(), change)
 
 
 def test_sentences_about_pages():
     plain = text_of(look())
     assert "Nothing is in huge pages of 2.00 MiB; the kernel makes them wherever it can, " in plain
-    assert "up to 511 of 512 pages are absent (enabled: always, defrag: madvise)." in plain
-    assert "rounded up" not in plain and "cannot be returned" not in plain and "% huge" not in plain
+    assert "even with up to 511 of 512 pages absent (enabled: always, defrag: madvise)." in plain
+    assert "padding" not in plain and "cannot be returned" not in plain and "% huge" not in plain
     huge = text_of(look(huge={"live objects": 17 * MIB, "free": 6 * MIB}))
-    assert re.search(r"^live objects .* 85% huge ", huge, re.MULTILINE)
+    assert re.search(r"^live objects .* 85% huge  reachable objects", huge, re.MULTILINE)
+    assert re.search(r"^RSS +30\.0 MiB +100\.0% +77% huge$", huge, re.MULTILINE)
+    assert re.search(r"^live objects +20\.0 MiB +66\.7%  reachable", plain, re.MULTILINE)
     assert re.search(r"^free .* 100% huge ", huge, re.MULTILINE) and re.search(
         r"^span waste .* 0% huge", huge, re.MULTILINE
     )
-    assert "23.0 MiB of RSS are in huge pages" in huge
+    assert "23.0 MiB of RSS is in huge pages" in huge
     large = text_of(look(page=64 << 10, rounding=3 * MIB, large=MIB))
-    assert "3.00 MiB are free and cannot be returned: the kernel's pages of 64.0 KiB hold" in large
-    assert "1.00 MiB of the live objects lie behind the end of large ones" in large
-    assert "this kernel makes none by itself" in text_of(look(setting=None))
-    for word, said in (("madvise", "only for memory that asks"), ("never", "the kernel makes none (enabled: never")):
+    assert "3.00 MiB is free but cannot be returned: its kernel pages of 64.0 KiB also hold" in large
+    assert "1.00 MiB of the live objects is padding" in large
+    assert "this kernel makes none on its own" in text_of(look(setting=None))
+    for word, said in (("madvise", "only where memory asks for them"), ("never", "the kernel makes none (enabled: never")):
         assert said in text_of(look(setting={**SETTING, "enabled": word}))
+
+
+GROUP = {
+    "version": 2,
+    "path": "/shop/web\x1b",
+    "limited": True,
+    "limit_bytes": 256 * MIB,
+    "limited_by": "/shop",
+    "usage_bytes": None,
+    "working_set_bytes": 100 * MIB,
+    "page_cache_bytes": 0,
+}
+
+
+def test_what_is_unknown_is_no_blank():
+    """And names that are somebody else's are harmless."""
+    known = text_of({**look(), "cgroup": GROUP})
+    assert (
+        "control group /shop/web\\x1b: limit 256 MiB of /shop; usage ?, working set 100 MiB, page cache 0 B\n" in known
+    ), known
+    free = text_of({**look(), "cgroup": {**GROUP, "limited": False, "limit_bytes": None, "limited_by": None}})
+    assert "/shop/web\\x1b: no limit; " in free
+    regions = [
+        {"name": "/srv/index\x1b", "part": "files and libraries", "mappings": 2, "bytes": 3 * MIB},
+        {"name": "/srv/small", "part": "files and libraries", "mappings": 1, "bytes": 1000},
+    ]
+    named = text_of({**look(), "regions": regions})
+    assert re.search(r"^/srv/index\\x1b \(2\) +files and libraries +3\.00 MiB +10\.0%$", named, re.MULTILINE), named
+    assert "/srv/small" not in named  # less than a hundredth of RSS
+    unknown = text_of({**look(), "cgroup": None, "regions": None})
+    assert "control group: ?" in unknown and "Largest mappings: ?" in unknown
+    assert "amplification -\n" in text_of({**look(), "amplification": None})
+    assert "amplification >999\n" in text_of({**look(), "amplification": 4321.0})
 
 
 def test_changes_from_look_to_look():
     """The first has none; the table tells of the whole time."""
 
     class Fake(Source):
-        header = {"target": {"pid": 1, "exe": "x", "go_version": "go1.27.3"}, "clock": {"begin_ns": 0}}
+        header = {"target": {"pid": 1, "exe": "x", "go_version": "go1.27.3"}, "clock": {"begin_ns": 0, "wall_offset_ns": 0}}
         waiting = [
             look(float(number), returned_background=number * 4 * MIB, heap_released=number * MIB) for number in range(4)
         ]
@@ -169,7 +210,7 @@ def test_changes_from_look_to_look():
     view.source = Fake()
     found = [next(view.feed(None, None)) for _ in range(4)]
     assert [each["scavenged"] and each["scavenged"]["returned_bytes"] for each in found] == [None, *[4 * MIB] * 3]
-    assert "In 3.0 s 4.00 MiB/s were returned to the kernel, " in "\n".join(view.summary())
+    assert "Over 3.0 s the heap returned 4.00 MiB/s to the kernel " in "\n".join(rendered(summary(view)))
 
 
 def test_settings_of_huge_pages(tmp_path):

@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+import gotrace
+
 ROOT = Path(__file__).parents[2]
 MAPPED = {"gotrace": "gotrace", "cli": "gotrace/cli", "probes": "gotrace/probes", "ebpf": "gotrace/ebpf"}
+MANUAL = "docs/man"
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 
 # Builds in the current folder, as pip would; the build backend leaves its own folders behind, so only in a copy.
@@ -34,7 +37,7 @@ def content(wheel: Path) -> set[str]:
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("packaging") / "tree"
     copy.mkdir()
-    for name in MAPPED:
+    for name in (*MAPPED, MANUAL):
         shutil.copytree(ROOT / name, copy / name, ignore=LEFT_OUT)
     for path in ROOT.iterdir():
         if path.is_file():
@@ -54,6 +57,8 @@ def test_the_wheel_holds_the_tree(tree: Path, wheel: Path) -> None:
         for path in (tree / folder).rglob("*")
         if path.is_file()
     }
+    data = f"gotrace-{gotrace.__version__}.data/data/share/man/man1"
+    expected |= {f"{data}/{path.name}" for path in (tree / MANUAL).iterdir()}
     assert content(wheel) == expected
 
 

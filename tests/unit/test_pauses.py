@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gotrace.analysis.pauses import TRIGGERS, GcDecoder, WireFormat
+from gotrace.analysis.columns import Kinds
+from gotrace.analysis.gc_summary import GcSummary
+from gotrace.analysis.pacing import Pacing, sentences
+from gotrace.analysis.pauses import NO_LIMIT, NOT_READ, TRIGGERS, UNKNOWN, GcDecoder, WireFormat
 from gotrace.kernel.ring import wire_dtype
 from gotrace.probes.gc import FLAG_ASKED, FLAG_FORCEGC_GOROUTINE, FLAG_USER_FORCED, FLAG_WORLDSTOP, PROBE
+from gotrace.records.gc import batch_records, json_pacing
 
 NUMBER = {kind.name: kind.number for kind in PROBE.kinds}
 REASONS = {0: "unknown", 1: "GC mark termination", 2: "GC sweep termination", 7: "read mem stats"}
@@ -15,7 +19,7 @@ REASONS = {0: "unknown", 1: "GC mark termination", 2: "GC sweep termination", 7:
 
 def decoder(**options):
     wire = WireFormat(
-        **NUMBER,
+        Kinds(PROBE.header_kinds()),
         worldstop=FLAG_WORLDSTOP,
         forcegc_goroutine=FLAG_FORCEGC_GOROUTINE,
         asked=FLAG_ASKED,
@@ -171,3 +175,135 @@ class TestOldReleases:
 def test_time_namespace():
     (pause,) = decoder(clock_offset_ns=10_000).feed(events(("stw", 2010, word(7), 1, 11000, 11600, 12000))).pauses
     assert (pause["start_ns"], pause["total_ns"], pause["restart_lag_ns"]) == (1000, 1000, 10)
+
+
+def test_time_that_what_began_before_took():
+    """Of what had begun before the time that is summed up, only the rest counts for its share."""
+    stop = ("stw", 1210, word(2), 17, 1000, 1100, 1200)
+    batch = decoder().feed(events(stop, *CYCLE, ("sweep_end", 9600, 3)))
+    whole, late = GcSummary(), GcSummary(begin_ns=1150)
+    for summary in (whole, late):
+        summary.add(batch, ["GC sweep termination"])
+    name = "GC sweep termination"
+    assert whole.time_ns == {
+        (name, "stopping"): 100,
+        (name, "stopped"): 100,
+        (name, "total"): 200,
+        (name, "restart"): 10,
+        ("concurrent mark", ""): 3800,
+        ("mark assist", ""): 21,
+        ("sweep", ""): 4000,
+    }
+    assert late.time_ns == {**whole.time_ns, (name, "stopping"): 0, (name, "stopped"): 50, (name, "total"): 50}
+    later = GcSummary(begin_ns=2000)
+    later.add(batch, ["GC sweep termination"])
+    assert later.time_ns["concurrent mark", ""] == 3000 and later.time_ns["mark assist", ""] == 0
+    assert later.phases["concurrent mark"].sum == 3800  # of the whole, as gctrace has it
+
+
+def test_a_goal_that_is_not_known():
+    """It and what assists took are null, not 0, and count nowhere."""
+    unknown = (1 << 64) - 1
+    clock, heap, work = CYCLE
+    gc = decoder()
+    batch = gc.feed(events(clock, (*heap[:-1], unknown), (*work[:4], unknown, *work[5:])))
+    (record,) = batch_records(batch, gc.reasons, 0)
+    assert (record["heap_goal_bytes"], record["assist_ns"]) == (None, None)
+    assert (record["heap_live_bytes"], record["pause_ns"]) == (2 << 20, 700)
+    summary = GcSummary()
+    summary.add(batch, gc.reasons)
+    assert "mark assist" not in summary.phases or not summary.phases["mark assist"].count
+    assert summary.last_heap["live"] == 2 << 20 and summary.last_heap["goal"] == UNKNOWN
+
+
+MIB = 1 << 20
+NONE = (1 << 64) - 1  # of a word that the runtime or the probe has no number for
+OFF = (1 << 32) - 1
+
+
+def paced(number, live, goal, percent_goal, percent=100, limit=NO_LIMIT, counted=60 * MIB, limiter=0, kinds=2):
+    """One that began by heap growth, a second after the one before, and whose heap grew by 8 MiB to its goal."""
+    at = number * 10**9
+    stop = ("stw", at + 100, word(2, cycle=number), 17, at + 10, at + 50, at + 90)
+    parts = [
+        ("cycle_clock", at + 9000, number, at, at + 90, at + 5000, at + 5600),
+        ("cycle_heap", at + 9000, number, goal - MIB, goal, live, goal),
+        ("cycle_pacing", at + 9000, number, percent, limit, 4 * MIB * percent // 100, percent_goal),
+        ("cycle_limit", at + 9000, number, counted, number * MIB, number * 10**6, limiter),
+        ("cycle_work", at + 9000, number, 700, 42, 2),
+    ]
+    return [stop, *parts[: 2 + kinds], parts[-1]]
+
+
+def summed(*cycles, batches=1):
+    gc, pacing = decoder(), Pacing()
+    found = []
+    for part in np.array_split(np.arange(len(cycles)), batches):
+        batch = gc.feed(events(*(row for place in part for row in cycles[place])))
+        pacing.add(batch.cycles)
+        found += [each for each in batch_records(batch, gc.reasons, 0) if each["type"] == "cycle"]
+    assert gc.incomplete == 0
+    return pacing, found
+
+
+@pytest.mark.parametrize("batches", [1, 2, 3])
+def test_goals_of_gogc(batches):
+    cycles = [paced(each, 40 * MIB, 44 * MIB, 44 * MIB, percent=10) for each in (1, 2, 3)]
+    pacing, found = summed(*cycles, batches=batches)
+    assert [each["goal_set_by"] for each in found] == [None, "GOGC", "GOGC"]
+    assert [each["room_bytes"] for each in found] == [None, 4 * MIB, 4 * MIB]
+    assert [each["allocated_bytes"] for each in found] == [None, 4 * MIB, 4 * MIB]
+    assert (pacing.gc_percent, pacing.memory_limit, pacing.rate) == (10, NO_LIMIT, pytest.approx(4 * MIB))
+    assert sentences(pacing) == [
+        "GOGC 10 set the goal of 2 of 3 cycles that began by heap growth: it leaves room for 4.00 MiB above the live heap "
+        "of 40.0 MiB. The program allocates 4.00 MiB/s, which fills that in 1.00 s."
+    ]
+
+
+def test_the_least_goal():
+    pacing, found = summed(*(paced(each, MIB, 4 * MIB, 4 * MIB) for each in (1, 2)))
+    assert found[1]["goal_set_by"] == "minimum heap"
+    assert sentences(pacing)[0].startswith("The heap is so small that the goal of 1 of 2 cycles")
+    assert "the least that GOGC 100 gives, 4.00 MiB: it leaves room for 3.00 MiB" in sentences(pacing)[0]
+
+
+def test_goals_of_the_limit():
+    cycles = [paced(each, 48 * MIB, 48 * MIB, 96 * MIB, limit=50 * MIB, limiter=min(each, 2)) for each in (1, 2, 3)]
+    pacing, found = summed(*cycles)
+    assert [each["goal_set_by"] for each in found] == [None, "GOMEMLIMIT", "GOMEMLIMIT"]
+    assert (pacing.over_limit, pacing.limiter_cycles, pacing.limiter_last) == (3, 2, 2)
+    goal, over, returned, limiter = sentences(pacing)
+    assert "it leaves no room above the live heap of 48.0 MiB, GOGC 100 alone would leave 48.0 MiB." in goal
+    assert over == "At the end of 3 cycles more memory was in use than GOMEMLIMIT allows (50.0 MiB)."
+    assert (
+        returned == "Allocations returned 2.00 MiB to the kernel before they went on, which took them 2.00 ms of CPU time."
+    )
+    assert "came on in 2 cycles" in limiter
+
+
+def test_gogc_that_is_off():
+    pacing, found = summed(*(paced(each, 48 * MIB, 49 * MIB, NONE, OFF, 50 * MIB) for each in (1, 2)))
+    assert (found[1]["gc_percent"], found[1]["percent_goal_bytes"]) == (-1, NO_LIMIT)
+    assert found[1]["goal_set_by"] == "GOMEMLIMIT" and "alone" not in sentences(pacing)[0]
+    _, found = summed(*(paced(each, 48 * MIB, NO_LIMIT >> 1, NONE, OFF) for each in (1, 2)))
+    assert found[1]["goal_set_by"] == "nothing"
+
+
+@pytest.mark.parametrize(
+    "second", [paced(2, 40 * MIB, 44 * MIB, 44 * MIB, percent=10), paced(3, 40 * MIB, 80 * MIB, 80 * MIB)]
+)
+def test_what_set_a_goal_is_not_known(second):
+    """GOGC was set anew, or the cycle before was not seen."""
+    pacing, found = summed(paced(1, 40 * MIB, 80 * MIB, 80 * MIB), second)
+    assert [each["goal_set_by"] for each in found] == [None, None]
+    assert json_pacing(pacing)["goal_set_by"] == {"unknown": 2}
+    assert sentences(pacing)[0].startswith("What set the goals is unknown")
+
+
+def test_fields_that_are_not_known():
+    pacing, found = summed(*(paced(each, 40 * MIB, 44 * MIB, 44 * MIB, kinds=0) for each in (1, 2)))
+    assert (pacing.gc_percent, pacing.memory_limit, pacing.counted) == (NOT_READ, UNKNOWN, UNKNOWN)
+    unknown = {"gc_percent", "memory_limit_bytes", "counted_bytes", "limiter_cycle", "goal_set_by"}
+    assert {found[1][name] for name in unknown} == {None}
+    told = json_pacing(pacing)
+    assert {told[name] for name in ("gc_percent", "memory_limit_bytes", "returned_bytes", "limiter_cycles")} == {None}

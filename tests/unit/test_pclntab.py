@@ -11,7 +11,7 @@ from unit import elfwriter
 from unit.elfwriter import FUNCS, Func, GoFile, Inlined, go_file
 
 from gotrace.binary.elf import Elf
-from gotrace.binary.pclntab import Frame, Function, Pclntab
+from gotrace.binary.pclntab import Function, GoFrame, Pclntab
 from gotrace.binary.program import GoProgram
 from gotrace.errors import BinaryError
 
@@ -66,13 +66,13 @@ def test_everything_on_every_kind(options):
     assert (main.entry, main.end, main.index) == (file.entries["main.main"], file.entries["main.main"] + 128, 4)
     assert main.start_line == (0 if found.version < (1, 20) else 4)
     frames = [
-        Frame("main.inner", "/src/inline.go", 82),
-        Frame("main.outer", "/src/inline.go", 71),
-        Frame("main.main", "/src/main.go", 5),
+        GoFrame("main.inner", "/src/inline.go", 82),
+        GoFrame("main.outer", "/src/inline.go", 71),
+        GoFrame("main.main", "/src/main.go", 5),
     ]
     assert functions.frames(main.entry + 32) == functions.frames(main.entry + 44) == frames
     assert functions.frames(main.entry + 48) == frames[1:]
-    assert functions.frames(main.entry + 64) == [Frame("main.main", "/src/main.go", 9)]
+    assert functions.frames(main.entry + 64) == [GoFrame("main.main", "/src/main.go", 9)]
     assert functions.line(main.entry + 32) == ("/src/inline.go", 82)
     assert functions.inlined_in("main.outer") == functions.inlined_in("main.inner") == [main]
     assert functions.inlined_in("runtime.newproc") == functions.inlined_in("nothing") == []
@@ -128,7 +128,7 @@ def test_code_without_lines():
     functions = table()
     entry = functions.function("main.c").entry
     assert functions.line(entry) == ("", 0)
-    assert functions.frames(entry) == [Frame("main.c", "", 0)]
+    assert functions.frames(entry) == [GoFrame("main.c", "", 0)]
 
 
 @pytest.mark.parametrize("old", [False, True])
@@ -168,11 +168,11 @@ def test_inlining_of_a_new_release_is_believed_only_with_proof():
     for value in (0, 1, file.text, file.pclntab, file.moduledata, (1 << 64) - 1):
         functions = patched(file, at + 344, "<Q", value).pclntab
         assert not functions.knows_inlining
-        with pytest.raises(BinaryError, match="cannot be read"):
+        with pytest.raises(BinaryError, match="cannot read"):
             functions.inlined_in("main.outer")
         # positions are as good as ever
         main = functions.function("main.main").entry
-        assert functions.frames(main + 32) == [Frame("main.main", "/src/inline.go", 82)]
+        assert functions.frames(main + 32) == [GoFrame("main.main", "/src/inline.go", 82)]
 
 
 def test_a_table_among_the_constants_is_not_the_programs():
@@ -203,7 +203,7 @@ def test_unknown_forms_are_refused():
             patched(file, module + offset, "<Q", 0)
 
 
-@pytest.mark.parametrize("version", ["go1.18.10", "go1.4", "devel +12345678"])
+@pytest.mark.parametrize("version", ["go1.18.10", "go1.4"])
 def test_old_releases_are_refused(version):
     data = go_file("go1.19.8", modules="").data
     new = elfwriter.build_info(version, "").ljust(48, b"\0")
@@ -219,9 +219,9 @@ def test_damage_is_named():
     first = functions + 8 * len(FUNCS) + 8
     for offset, value, message in (
         (functions + 8, 1 << 20, "not in order"),
-        (functions + 4, 1 << 20, "described outside"),
-        (first + 4, 1 << 20, "no proper name"),
-        (first + 4, 3, "no proper name"),
+        (functions + 4, 1 << 20, "lies outside"),
+        (first + 4, 1 << 20, "invalid name"),
+        (first + 4, 3, "invalid name"),
     ):
         with pytest.raises(BinaryError, match=message) as raised:
             patched(file, offset, "<I", value)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gotrace.analysis.columns import Kinds
 from gotrace.analysis.spans import OFF_CPU, STOP, Pairs, Span, SpanHistograms
 from gotrace.analysis.stacks import INLINED, KERNEL, USER, Frame, StackTable
 from gotrace.kernel.ring import wire_dtype
@@ -258,6 +259,15 @@ def test_source_lines() -> None:
     assert single.frames == expected[:1]
 
 
+@pytest.mark.parametrize("head", ["gcload ", "gcload 12 ", "gcload     sched:sched_switch: ", "[001] ", "  cpu-clock: "])
+def test_a_stack_that_perf_could_not_walk(head: str) -> None:
+    """A first line that any text could be is one of a sample without frames if the same had some before."""
+    samples, script = parsed(f"{head}\n{CHAIN}{head}\n\n{head}\n{CHAIN}")
+    assert [each.frames for each in samples] == [CHAIN_FRAMES, (), CHAIN_FRAMES] and script.garbage == 0
+    samples, script = parsed(f"other \n\n{head}\n{CHAIN}garbage \n\n")
+    assert len(samples) == 1 and (script.garbage, script.first_garbage) == (2, (1, b"other "))
+
+
 def test_several_kinds_of_samples_in_a_row() -> None:
     text = (
         "a  1 [000]  1.000001: sched:x: text\n"
@@ -414,6 +424,10 @@ def test_nothing_crashes(tmp_path_factory: pytest.TempPathFactory, data: bytes, 
         b"x 1 [0]  1.000000: a:b: " + b"abcdef " * 8_000 + b")",
         b"x 1 [0]  1.000000: a:b: " + b"0123456789abcdef " * 3_500 + b"x",
         b"x 1 [0]  1.000000: a: " + b"0123456789abcdef " * 3_500 + b"x",
+        b"x 1 [0]  1.000000: a: " + b"a/" * 30_000,
+        b" 1" * 20_000 + b" ABI:2 => ",
+        b"[0]" * 20_000,
+        b" [0]" * 15_000 + b" x",
         b"x 1 [0]  1.000000: sched:sched_switch: "
         + b"prev_comm=a prev_pid=1 prev_prio=1 prev_state=S ==> next_comm=" * 900,
         b"  a:1 (discriminator " * 3_000,
@@ -554,11 +568,12 @@ def test_histograms_by_interval() -> None:
     events["time_ns"] = [1010, 1020, 1030, 1150, 1140, 1090]
     events["a"] = [1000, 1000, 0, 1000, 1100, 1089]
     events["b"] = [1, 2, 1, 1, 1, 2]
-    spans = SpanHistograms(7, {"begin_ns": "a", "what": "b"}, str, 1000, 100)
+    kinds = Kinds({"span": {"number": 7, "columns": ["begin_ns", "what", "pid"]}})
+    spans = SpanHistograms(kinds, str, 1000, 100)
     told = [*spans.feed(events[:4]), *spans.feed(events[4:]), *spans.finish(), *spans.finish()]
     shown = [(at, {name: (each.count, each.sum) for name, each in named.items()}) for at, named in told]
     assert shown == [(0, {"1": (1, 10), "2": (1, 20)}), (1, {"1": (2, 190), "2": (1, 1)})]
-    whole = SpanHistograms(7, {"begin_ns": "a", "what": "b"}, str, 1000, 0)
+    whole = SpanHistograms(kinds, str, 1000, 0)
     assert [*whole.feed(events)] == []
     ((_, named),) = whole.finish()
     assert {name: each.count for name, each in named.items()} == {"1": 3, "2": 2}
@@ -567,3 +582,190 @@ def test_histograms_by_interval() -> None:
 def test_numbered_texts_are_no_addresses() -> None:
     assert form.NUMBERED >> 48 == 0x8000
     assert json.loads(json.dumps([CHAIN_FRAMES[0]])) == [list(CHAIN_FRAMES[0])]
+
+
+@pytest.mark.parametrize(
+    ("first", "expected"),
+    [
+        ("srv ", ("srv", None, None, None, None, "", None)),
+        ("Web Content ", ("Web Content", None, None, None, None, "", None)),
+        ("C1 Comp ", ("C1 Comp", None, None, None, None, "", None)),
+        ("an odd: na ", ("an odd: na", None, None, None, None, "", None)),
+        ("an odd: na [0] [001] ", ("an odd: na [0]", None, None, 1, None, "", None)),
+        ("srv cpu-clock: ", ("srv", None, None, None, None, "cpu-clock", None)),
+        ("srv [003] ", ("srv", None, None, 3, None, "", None)),
+        ("srv [003] K      cycles:ppp: ", ("srv", None, None, 3, None, "cycles:ppp", None)),
+        ("srv    2004008 cpu-clock: ", ("srv", None, None, None, None, "cpu-clock", 2004008)),
+        ("[003]     1.000001: ", ("", None, None, 3, 1_000_001_000, "", None)),
+        ("srv  12 [003]     1,500000:    1001001 cpu-clock: ", ("srv", None, 12, 3, 1_500_000_000, "cpu-clock", 1001001)),
+    ],
+)
+def test_fields_that_hardly_tell_a_sample(first: str, expected: tuple[Any, ...]) -> None:
+    """`perf script -F comm,ip,sym` and its like, as HHVM's guide has it; decimals after a comma."""
+    samples, script = parsed(f"{first}\n{CHAIN}" * 3)
+    assert script.garbage == 0, script.first_garbage
+    assert [each[:7] for each in samples] == [expected] * 3
+    assert {each.frames for each in samples} == {CHAIN_FRAMES}
+
+
+def test_any_text_is_no_sample_where_samples_have_times() -> None:
+    samples, script = parsed("gcload  8629 [001]  1288.860779: cpu-clock: \n" + CHAIN + "Truncated he\n" + CHAIN)
+    assert len(samples) == 1 and script.garbage == 4
+    samples, script = parsed("srv \n" + CHAIN + "no callchain\n\nsrv \n" + CHAIN)
+    assert len(samples) == 2 and script.garbage == 1
+
+
+def test_a_callchain_alone_is_whole() -> None:
+    """-F ip,sym: what was seen before, too, does not take the first line of a callchain for that of a sample."""
+    shorter = CHAIN.partition("\n")[2]
+    samples, script = parsed("\n" + shorter + "\n" + CHAIN + "\n" + shorter)
+    assert script.garbage == 0 and [each.frames for each in samples] == [CHAIN_FRAMES[1:], CHAIN_FRAMES, CHAIN_FRAMES[1:]]
+
+
+def test_the_address_tells_what_is_the_kernel() -> None:
+    """Not the brackets: of a just-in-time compiler, of simpleperf, of a module."""
+    chain = (
+        "ffffff9c80100200 futex_wait ([kernel.kallsyms])",
+        "ffffffffc0401234 nf_hook ([nf_conntrack])",
+        "        9c510100 com.example.Basket.total ([JIT app cache])",
+        "    7f0000001000 f ([some module])",
+        "        c0008000 do_idle ([kernel.kallsyms])",  # of 32 bits
+    )
+    assert [frame.kind for frame in frames(*chain)] == [KERNEL, KERNEL, USER, USER, KERNEL]
+
+
+BRANCH_STACK = " 0x4100/0x4200/P/-/-/0  0x45a108(/srv/a)/0x4108(/srv/a)/M/X/-/12/COND/-  "
+SYMBOLS = " main.f+0x10/main.g+0x0/P/-/-/0/RET/-  operator new(unsigned long)+0x5/main.f+0x0/-/-/-/0 "
+
+
+@pytest.mark.parametrize("branches", [BRANCH_STACK, SYMBOLS])
+def test_branch_stacks_are_left_out_and_counted(branches: str) -> None:
+    """As perf_sample__fprintf_brstack prints them: behind the callchain, without an empty line, or behind the address."""
+    chain, samples = CHAIN.rstrip("\n") + "\n", []
+    for text, stack in (
+        (f"a 1 [000]  1.000001:   1 cycles: \n{chain}{branches}\n", CHAIN_FRAMES),
+        (f"a 1 [000]  1.000001:   1 cycles:             40111 f (/x) {branches}\n", (Frame("f", "", 0, "/x", USER),)),
+        (f"a 1 [000]  1.000001:   1 cycles: {branches}\n", ()),
+    ):
+        samples, script = parsed(text * 3)
+        assert script.garbage == 0, script.first_garbage
+        assert [each.frames for each in samples] == [stack] * 3
+        assert script.left_out == {perf_script.BRANCHES: 3}
+        assert {(each.address, each.text) for each in samples} == {(None, "")}
+    registers = "a 1 [000]  1.000001:   1 cycles: \n" + chain + " ABI:2    AX:0x1    BX:0xffff\n"
+    samples, script = parsed(registers * 2)
+    assert len(samples) == 2 and script.garbage == 0 and script.left_out == {perf_script.REGISTERS: 2}
+    # a path in the text of a tracepoint is none
+    sample = one("a 1 [000]  1.000001: a:b: name=/P/-/-/0 x (y)\n")
+    assert sample.text == "name=/P/-/-/0 x (y)"
+
+
+@pytest.mark.parametrize("flags", ["", "  call                     ", "  tr strt                  "])
+def test_a_branch_is_where_it_comes_from(flags: str) -> None:
+    """As perf_sample__fprintf_bts prints one."""
+    line = f"ls 9 [003] 5.000001:   1 branches:uH: {flags}    55d5aa001100 main+0x1 (/x) =>     7f0000001200 foo (/y)\n"
+    sample = one(line)
+    assert (sample.frames, sample.address, sample.text) == ((Frame("main", "", 0, "/x", USER),), 0x7F0000001200, "")
+
+
+# What a sample is rendered from, by the formats of process_event (6.1; newer ones print process and thread wider).
+FIELDS = ("comm", "pid", "tid", "cpu", "time", "event", "period", "trace", "ip", "sym", "dso")
+PLAIN = ["srv", "Web Content", "kworker/u8:2-ev", "(sd-pam)", "GC Thread", "C1 CompilerThre", "com.example.shop"]
+ODD = ["foo 12", "12", "a [003]", "[x]: y", "#1", "1.5: q"]
+FUNCTIONS = {
+    "main.walk": (0x4100, "/srv/app"),
+    "main.(*T).F[go.shape.int]": (0x45A108, "/srv/a b (1)"),
+    "malloc": (0x7F5993D8CA2D, "/usr/lib/libc.so.6"),
+    "__schedule": (0xFFFFFFFF821F8B58, KALLSYMS),
+}
+
+
+@st.composite
+def printed(draw: st.DrawFn) -> tuple[str, list[Sample], list[list[str]]]:
+    """(what perf prints, the samples, the names in their stacks), for any fields that tell a sample at all."""
+    fields = draw(st.sets(st.sampled_from(FIELDS)))
+    chains = draw(st.booleans())
+    if "pid" in fields:
+        fields |= {"tid"}  # a lone number is the thread's
+    if "trace" in fields:
+        fields |= {"event"}
+    if "trace" in fields and not chains:
+        fields = fields - {"ip", "sym", "dso"} | {"time"}  # only parentheses tell where a tracepoint's own text ends
+    elif len({"time", "tid", "event"} & fields) < 2:
+        fields |= {"ip"}  # else it could be any text
+    if {"sym", "dso"} & fields:
+        fields |= {"ip"}
+    if not chains and not {"time", "tid", "event"} & fields and "ip" in fields:
+        fields = {*fields, "sym"} - (set() if "comm" in fields else {"period"})  # two numbers and a name
+    names = PLAIN + (ODD if {"time", "tid"} <= fields else [])
+    wide, comma, ns = draw(st.sampled_from([5, 7])), draw(st.booleans()), draw(st.booleans())
+    text, samples, stacks = [], [], []
+    for _ in range(draw(st.integers(1, 4))):
+        comm, period = draw(st.sampled_from(names)), draw(st.sampled_from([1, 2004008, 10**9]))
+        tid, at = draw(st.integers(1, 99999)), draw(st.integers(0, 10**14)) // 1000 * 1000
+        cpu = draw(st.integers(0, 300))
+        event = draw(st.sampled_from(["cpu-clock", "cycles:ppp", "sched:sched_switch", "cpu/event=0xd0,umask=0x81/upp"]))
+        trace = draw(st.sampled_from(["a=b c:d", "prev_comm=a ==> next_comm=b"])) if event.startswith("sched:") else ""
+        stack = draw(st.lists(st.sampled_from(sorted(FUNCTIONS)), min_size=1, max_size=5 if chains else 1))
+        line = ""
+        if "comm" in fields:
+            line += f"{comm} " if chains else f"{comm:>16} "
+        if "tid" in fields:
+            line += f"{77:{wide}}/{tid:<{wide}} " if "pid" in fields else f"{tid:{wide}} "
+        if "cpu" in fields:
+            line += f"[{cpu:03}] "
+        if "time" in fields:
+            decimals = f"{at % 10**9:09}" if ns else f"{at % 10**9 // 1000:06}"
+            line += f"{at // 10**9:5}{',' if comma else '.'}{decimals}: "
+        if "period" in fields:
+            line += f"{period:10} "
+        if "event" in fields:
+            line += f"{event:>18}: "
+        if "trace" in fields:
+            line += trace
+        shown = []
+        for name in stack:
+            address, module = FUNCTIONS[name]
+            words = [f"{address:16x}", *([name] if "sym" in fields else []), *([f"({module})"] if "dso" in fields else [])]
+            shown.append(" ".join(words))
+        if "ip" not in fields:
+            text.append(f"{line}\n")
+        elif chains:
+            text.append(f"{line}\n" + "".join(f"\t{each}\n" for each in shown) + "\n")
+        else:
+            text.append(f"{line} {shown[0]}\n")
+        samples.append(
+            Sample(
+                comm if "comm" in fields else "",
+                77 if "pid" in fields else None,
+                tid if "tid" in fields else None,
+                cpu if "cpu" in fields else None,
+                at if "time" in fields else None,
+                event if "event" in fields else "",
+                period if "period" in fields else None,
+                None,
+                trace if "trace" in fields else "",
+                None,
+            )
+        )
+        functions = [name if "sym" in fields else f"{FUNCTIONS[name][0]:#x}" for name in stack]
+        stacks.append(functions if "ip" in fields else [])
+    return "".join(text), samples, stacks
+
+
+@settings(max_examples=400, deadline=None)
+@given(printed())
+def test_any_fields(text: tuple[str, list[Sample], list[list[str]]]) -> None:
+    """`perf script -F`: what is rendered comes back, whatever the fields are."""
+    shown, samples, stacks = text
+    found, script = parsed(shown)
+    assert script.garbage == 0, script.first_garbage
+    assert [each._replace(stack=None) for each in found] == samples
+    assert [[frame.function for frame in each.frames] for each in found] == stacks
+
+
+def test_a_name_whose_last_word_is_in_capitals() -> None:
+    """Chromium's threads are called so; what perf calls misc is one of a few letters."""
+    text = f"{'ChromeDriver IO':<16} cpu-clock: \n\tffffffff81000000 f\n\n"
+    (sample,) = PerfScript(io.BytesIO(text.encode()))
+    assert (sample.comm, sample.event) == ("ChromeDriver IO", "cpu-clock")

@@ -22,10 +22,11 @@ from gotrace.analysis.placement import (
     things_by_node,
 )
 from gotrace.binary.layout import Layout, _release, _table
-from gotrace.cli._placement import line
-from gotrace.heap import HeapReader
+from gotrace.cli.text.numa import interval_line
 from gotrace.kernel import numa
 from gotrace.kernel.memory import Memory
+from gotrace.records.times import moment
+from gotrace.runtime.heap import HeapReader
 
 
 def test_matrix():
@@ -53,16 +54,16 @@ def test_moves():
 
 def test_line():
     record = {
-        "time": 0.0,
+        **moment(0, 0),
         "faults": {"local": 1234, "remote": 5, "unknown": 6},
         "hinting_faults": 7,
         "threads_moved": 8,
         "pages_moved": 9,
         "ran_ns": {"0": 3, "2": 1},
     }
-    assert line(record, (0, 2)).split()[1:] == ["1,234", "5", "6", "7", "8", "9", "75%/25%", "-", "-"]
-    told = line({**record, "ran_ns": {"0": 0, "2": 0}, "ps": {"2": 3}, "ps_idle": 1}, (0, 2))
-    assert told.split()[-3:] == ["-", "0/3", "1"]
+    assert list(interval_line(record, (0, 2))[1:]) == ["1,234", "5", "6", "7", "8", "9", "75%/25%", "?", "?"]
+    told = interval_line({**record, "ran_ns": {"0": 0, "2": 0}, "ps": {"2": 3}, "ps_idle": 1}, (0, 2))
+    assert list(map(str, told[-3:])) == ["-", "0/3", "1"]
 
 
 @pytest.fixture
@@ -85,14 +86,14 @@ def test_processors(places):
     assert not reader.lacks_processors()
     assert reader.processors() == [(0, 101), (1, 0), (2, 102)]
     del places.offsets["m.procid"]
-    assert reader.lacks_processors() == "the place of m.procid in go1.2.3 is not known"
+    assert reader.lacks_processors() == "the offset of m.procid in go1.2.3 is unknown"
     places.allp, places.missing = 0, {"allp": "lost"}
     assert reader.lacks_processors() == "lost"
 
 
 @pytest.mark.parametrize("arch", ["amd64", "arm64"])
 def test_places_of_ps_are_known_in_every_measured_release(arch):
-    for release in _table()["releases"]:
+    for release in _table()["releases"][arch]:
         layout = Layout(arch, _release(release))
         assert all(layout.has("runtime.p", name) for name in ("id", "m")) and layout.has("runtime.m", "procid"), release
 
@@ -128,11 +129,13 @@ def test_parts_by_node():
         ({0: 0.97, 1: 0.03}, {0: 0.9, 1: 0.1}, False, ""),
         ({0: 1.0}, {0: 1.0}, False, ""),
         ({}, {}, False, ""),
+        ({0: 1.0}, {}, False, ""),  # it ended before it was looked at
     ],
 )
 def test_advice(ran, heap, bound, word):
-    said = advice(Evidence(ran, heap, bound))
+    said = advice(Evidence(2, ran, heap, bound))
     assert word in said and bool(word) == bool(said)
+    assert not advice(Evidence(1, ran, heap, bound))
 
 
 def test_topology(tmp_path):

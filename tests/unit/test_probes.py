@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import os
 import re
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 
 from gotrace.kernel.compiler import ebpf_folder
 from gotrace.kernel.ring import event_dtype, wire_dtype
-from gotrace.probe import Plan, Point, all_probes
+from gotrace.probe import Library, Plan, Point, ProbeModule, all_probes
 
 PROBES = all_probes()
 
@@ -34,6 +36,15 @@ def test_text_and_declaration_name_the_same(name):
     declared |= {f"KIND_{kind.name.upper()}" for kind in probe.kinds}
     assert declared == set(re.findall(r"\b(?:CONFIG|HIT|KIND)_[A-Z0-9_]+", text))
     assert all(len(kind.columns) <= 5 for kind in probe.kinds)
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_a_module_is_what_a_session_takes_it_for(name):
+    """The protocol's names and numbers of parameters, in every module."""
+    for function in ("plan", "settings"):
+        wanted, found = (inspect.signature(getattr(each, function)) for each in (ProbeModule, PROBES[name]))
+        assert len(found.parameters) == len(wanted.parameters) - 1  # but self
+    assert PROBES[name].PROBE.stem == name
 
 
 @pytest.mark.bpf
@@ -80,4 +91,5 @@ def test_a_plan_survives_the_cache():
     plan = Plan(
         "go1.27.3", "", "amd64", True, False, 0, (point,), {"work": 5}, ("work",), (), {"clock": "x", "reasons": {"1": "y"}}
     )
+    plan = dataclasses.replace(plan, libraries=(Library("/lib/libc.so.6", "ab", 4096),))
     assert Plan.from_json(plan.to_json()) == plan

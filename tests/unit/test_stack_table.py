@@ -44,6 +44,21 @@ def test_return_addresses_are_looked_up_one_byte_before():
     assert stacks.names(2) == [] and stacks.addresses(2) == ()
 
 
+def test_a_frame_pointer_that_was_none_is_no_caller():
+    """C has something else in that register: where there is no code the walk had ended before."""
+    frames = {10: [("grind", USER)], 19: [("outer", USER)], 29: [("[unknown]", USER)], 39: [("[unknown]", USER)]}
+    stacks = table(frames)
+    stacks.feed(events(1, [10, 20, 30, 40]))
+    stacks.feed(events(2, [30]))
+    stacks.feed(events(3, [30, 20]))
+    assert stacks.names(1) == ["grind", "outer"]
+    frames[30] = [("[unknown]", USER)]  # all that is known of a stack stays
+    assert stacks.names(2) == ["[unknown]"] and stacks.names(3) == ["[unknown]", "outer"]
+    # what perf had no name for is for perf to tell
+    stacks.feed(events(4, [10, 29], EXACT))
+    assert stacks.names(4) == ["grind", "[unknown]"]
+
+
 def test_exact_addresses():
     stacks = table({10: [("inner", USER)], 20: [("outer", USER)]})
     stacks.feed(events(1, [10, 20], EXACT))
@@ -81,6 +96,32 @@ def test_a_goroutine_that_was_left():
     stacks = table(frames)
     stacks.feed(events(1, [10, 20, 30]))
     assert stacks.names(1) == ["futex", "runtime.mcall"]
+
+
+def test_a_goroutine_that_was_left_for_another_where_its_stack_was_to_grow():
+    """Only if the thread has looked for another: otherwise it works on that one's behalf."""
+    names = ((9, "runtime.findRunnable"), (19, "runtime.schedule"), (29, "runtime.morestack"), (39, "main.f"), (8, "copy"))
+    stacks = table({address: [(name, USER)] for address, name in names})
+    stacks.feed(events(1, [9, 20, 30, 40]))
+    assert stacks.names(1) == ["runtime.findRunnable", "runtime.schedule", "runtime.morestack"]
+    stacks.feed(events(2, [8, 30, 40]))
+    assert stacks.names(2) == ["copy", "runtime.morestack", "main.f"]
+
+
+def test_what_is_no_code_on_a_way_through_c_is_left_out():
+    names = ((9, "main.called"), (19, "crosscall2"), (29, "[unknown]"), (39, "goCalled"), (49, "runtime.cgocall"))
+    frames = {address: [(name, USER)] for address, name in names}
+    stacks = table({**frames, 59: [("main.caller", USER)]})
+    canary = 0xD1AB_5D3A_9F00_0000  # looks like the kernel's, which user code does not return to
+    stacks.feed(events(1, [0, 9, 20, 30, canary, 40, 50, 60], HAS_CALLER))
+    assert stacks.names(1) == ["main.called", "crosscall2", "goCalled", "runtime.cgocall", "main.caller"]
+    assert canary - 1 not in stacks.addresses(1)
+    stacks.feed(events(2, [0, 39, 30, 50], HAS_CALLER))  # it begins in C
+    assert stacks.names(2) == ["goCalled", "runtime.cgocall"]
+    in_go = lambda addresses: [Frame(frames[each][0][0], "main.go", 1, "", USER) for each in addresses]  # noqa: E731
+    stacks = StackTable([KIND], in_go)
+    stacks.feed(events(3, [0, 9, 30, 40], HAS_CALLER))
+    assert stacks.names(3) == ["main.called", "[unknown]", "goCalled"]
 
 
 def test_parts_in_any_order_and_parts_that_are_lost():

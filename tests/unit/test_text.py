@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gotrace.text import bytes_text, duration_text, printable
+from gotrace.text import bytes_text, count_text, duration_text, printable
 
 
 @pytest.mark.parametrize(
@@ -57,5 +57,24 @@ def test_duration_text(ns: float, shown: str) -> None:
     assert duration_text(ns) == shown
 
 
+def test_count_text() -> None:
+    assert [count_text(count, "pause") for count in (0, 1, 12_345)] == ["0 pauses", "1 pause", "12,345 pauses"]
+    assert [count_text(count, "box", "boxes") for count in (1, 2)] == ["1 box", "2 boxes"]
+
+
 def test_bytes_text() -> None:
     assert [bytes_text(size) for size in (0, 512, 4 << 20, 3 << 29)] == ["0 B", "512 B", "4.00 MiB", "1.50 GiB"]
+
+
+def test_a_unit_is_chosen_after_rounding() -> None:
+    """A percentile just below the maximum must not read "1000 us" beside its "1.00 ms"."""
+    assert [duration_text(ns) for ns in (999_499, 999_500, 1_000_100)] == ["999 us", "1.00 ms", "1.00 ms"]
+
+
+@given(st.integers(0, 10**13), st.integers(0, 10**13))
+def test_more_never_reads_as_less(one: int, other: int) -> None:
+    low, high = (float(number) * UNITS[unit] for number, unit in (duration_text(ns).split() for ns in sorted((one, other))))
+    assert low <= high
+
+
+UNITS = {"ns": 1, "us": 1e3, "ms": 1e6, "s": 1e9, "min": 60e9}

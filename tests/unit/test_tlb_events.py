@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gotrace.errors import HostError
+from gotrace.errors import HostError, UsageError
 from gotrace.kernel import pmu, tlb_events
 from gotrace.kernel.pmu import PmuEvent
 from gotrace.kernel.tlb_events import MEANING, Choice, choose, cpus_of, named
@@ -61,7 +61,7 @@ def test_an_arm_core_with_few_events(tmp_path):
     assert names(choice) == ["cpu_cycles", "inst_retired", "l1d_tlb_refill", "l1i_tlb_refill", "mem_access"]
     missing = dict(choice.missing)
     assert missing["page walks for data"] == (
-        "armv8_pmuv3_0 cannot count dtlb_walk: the processor lacks it, or a hypervisor keeps it back"
+        "armv8_pmuv3_0 cannot count dtlb_walk: the processor lacks it, or a hypervisor hides it"
     )
     assert "data TLB refills" not in missing and "data TLB accesses" in missing
 
@@ -170,10 +170,23 @@ def test_events_by_name(tmp_path):
         PmuEvent("armv8_pmuv3_0", "dTLB-load-misses", 3, (0x10003, 0, 0)),
         PmuEvent("armv8_pmuv3_0", "cycles", 0, (0, 0, 0)),
     )
-    with pytest.raises(HostError) as error:
+    with pytest.raises(UsageError) as error:
         named(["cpu_cycles", "no-such-event"], root)
-    assert "have no event no-such-event" in error.value.message and "dtlb_walk" in error.value.hint
+    assert error.value.message == "there is no event 'no-such-event' here"
+    assert {"dtlb_walk", "page-faults", "dTLB-loads"} <= set(error.value.hint.replace(",", "").split())
     assert named([], root) == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("dtlb-load-misses", "dTLB-load-misses"), ("dtlb_wlak", "dtlb_walk"), ("page-fault", "page-faults")]
+)
+@pytest.mark.parametrize("host", ["graviton3_metal", "azure_x86_vm"])
+def test_a_name_that_is_misspelt(host, name, near, tmp_path):
+    """Its neighbours are named, whether or not this host has counters."""
+    with pytest.raises(UsageError) as error:
+        named([name], unpack(host, tmp_path))
+    assert error.value.message == f"there is no event {name!r} here"
+    assert error.value.hint.startswith("did you mean ") and near in error.value.hint
 
 
 def test_generic_names(tmp_path):

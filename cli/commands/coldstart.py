@@ -1,0 +1,108 @@
+"""`gotrace coldstart`: one timeline of a start, from execve to the first listen or the first GC."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from gotrace.cli.compare import command as compare
+from gotrace.cli.options import Command, Until, command_argument, need, option, output_options, say, schema_option
+from gotrace.errors import UsageError
+from gotrace.export.formats import STARTS
+
+
+@click.command(
+    "coldstart",
+    cls=Command,
+    topic="time",
+    short_help="Break the start of a program down, from execve on.",
+    examples=[
+        ("gotrace coldstart -n 20 -o start.html -- ./server", "starts a command 20 times, and draws the waterfall"),
+        ("gotrace coldstart --exe /usr/bin/server -n 5", "waits for the next 5 starts, whoever starts it"),
+    ],
+    inner=[compare],
+    epilog="`gotrace coldstart compare A B` compares two recordings of starts (made with -o FILE.gotrace).",
+)
+@click.option("--exe", type=click.Path(), metavar="PATH", help="The Go program to wait for, whoever starts it.")
+@click.option("--cgroup", type=click.Path(), metavar="PATH", help="Only starts in this cgroup (its directory in cgroupfs).")
+@click.option("--pid-ns", type=click.Path(), metavar="PATH", help="Only starts in this PID namespace (/proc/PID/ns/pid).")
+@click.option(
+    "-n", "--runs", type=click.IntRange(1, 100_000), default=1, show_default=True, metavar="N", help="How many starts."
+)
+@click.option(
+    "--warmup", type=click.IntRange(0, 1000), default=0, metavar="N", help="Runs of the command that do not count, first."
+)
+@click.option(
+    "--until",
+    type=Until(),
+    default="listen",
+    show_default=True,
+    metavar="END",
+    help="Where a start ends: main, listen, first-gc, exit, or after a time (500ms). Exit always ends it.",
+)
+@click.option(
+    "--cache",
+    type=click.Choice(["as-is", "warm", "cold"]),
+    default="as-is",
+    show_default=True,
+    help="cold: drop the pages of the program and its libraries before each run; warm: read them.",
+)
+@click.option(
+    "--detail",
+    type=click.Choice(["low", "full"]),
+    help="low: without the steps of the bootstrap, for less overhead.  [default: full; with a cold cache low]",
+)
+@click.option("--sort", type=click.Choice(["start", "duration"]), default="start", help="Order of the rows of a stage.")
+@option("everything")
+@output_options(STARTS, screen=("table", "ndjson", "json"))
+@schema_option
+@command_argument
+def command(
+    exe: str | None,
+    cgroup: str | None,
+    pid_ns: str | None,
+    runs: int,
+    warmup: int,
+    until: tuple[str, int],
+    cache: str,
+    detail: str | None,
+    sort: str,
+    everything: bool,
+    outputs: tuple[str, ...],
+    format_: str | None,
+    force: bool,
+    command: tuple[str, ...],
+) -> int:
+    """Break the start of a Go program down, from execve to its first listen: kernel, linker, runtime, package inits.
+
+    Give a command after `--`: it is started N times, and ended each time its start is over. Or wait with --exe for the
+    next starts of a program. With both, the command is a shell or script that starts the program.
+    """
+    if not command and exe is None:
+        raise UsageError("give a command after `--`, or --exe PATH", "gotrace coldstart -- ./server --port 8080")
+    if not command and (warmup or cache != "as-is"):
+        raise UsageError("--warmup and --cache need a command to run", "gotrace coldstart --cache cold -- ./server")
+    from gotrace.cli.outputs import wanted
+    from gotrace.cli.text import coldstart as text
+    from gotrace.cli.text.progress import waiting
+    from gotrace.run import starts_live
+
+    results = wanted(outputs, format_, STARTS, force, screen="table")
+    need("a table", "table" in results.formats, "sort", "everything")
+    plan = starts_live.Wanted(
+        exe=exe,
+        command=command,
+        cgroup=cgroup,
+        pid_ns=pid_ns,
+        runs=runs,
+        warmup=warmup,
+        until=until,
+        cache=cache,
+        low_detail=detail == "low" or (detail is None and cache == "cold"),
+    )
+    with waiting("tracing starts") as progress:
+        result, status = starts_live.trace(plan, results.recording, force, say, progress)
+    # A command's standard output is its own: like other wrappers we then print on standard error.
+    text.write(result, results, text.Shown(everything, sort == "duration"), sys.stderr if command else sys.stdout)
+    return status

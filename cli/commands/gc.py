@@ -1,0 +1,86 @@
+"""`gotrace gc`: time every stop-the-world pause and GC cycle of one Go process."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from gotrace.cli.options import Command, check_target, command_argument, need, option, output_options, say, schema_option
+from gotrace.export.formats import PAUSES
+from gotrace.run.target import attached
+
+
+@click.command(
+    "gc",
+    cls=Command,
+    topic="time",
+    short_help="Time every stop-the-world pause and GC cycle.",
+    examples=[
+        ("gotrace gc --pid 1234 -d 10s --explain -o run.html", "says what long pauses waited for, and makes a page of all"),
+        ("gotrace gc -o run.ndjson -o run.hlog -- ./server", "traces a command from its first instruction on"),
+    ],
+    epilog="It ends after --duration, at Ctrl-C or when the target exits, and prints the summary each time.",
+)
+@option("pid")
+@option("duration")
+@option("interval")
+@option("min_pause")
+@option("explain")
+@option("top")
+@click.option("--assists", is_flag=True, help="Say how long mark assists hold goroutines.")
+@output_options(PAUSES, screen=("table", "ndjson", "json"))
+@click.option("--hlog", type=click.Path(), hidden=True)
+@click.option("--hgrm", type=click.Path(), hidden=True)
+@click.option("--record", type=click.Path(), hidden=True)
+@schema_option
+@command_argument
+def command(
+    pid: int | None,
+    duration: int | None,
+    interval: int,
+    min_pause: int,
+    explain: bool,
+    top: int,
+    assists: bool,
+    outputs: tuple[str, ...],
+    format_: str | None,
+    force: bool,
+    hlog: str | None,
+    hgrm: str | None,
+    record: str | None,
+    command: tuple[str, ...],
+) -> int:
+    """Time every stop-the-world pause and GC cycle of a Go process, exactly.
+
+    Give a running process with --pid, or a command after `--`, which is then traced from its first instruction.
+    """
+    check_target(pid, command, "gotrace gc")
+    from gotrace.cli.outputs import wanted
+    from gotrace.cli.text.table import text_of
+    from gotrace.run.outputs import feed
+    from gotrace.run.sources import programs
+    from gotrace.views.gc import Gc
+
+    also = ((hlog, "hlog"), (hgrm, "hgrm"), (record, "gotrace"))
+    results = wanted(outputs, format_, PAUSES, force, screen="table", also=also)
+    singles = bool(results.formats & {"ndjson", "json"})
+    need("ndjson or json output", singles, "min_pause")
+    need("--explain", explain, "top")
+    view = Gc(
+        interval,
+        min_pause,
+        top if explain else 0,
+        singles=singles,
+        by_part="hlog" in results.formats,
+        over_time="html" in results.formats,
+        assists=assists,
+    )
+    text_of(view)  # by a name that only the view knows: `gotrace.late` cannot see it
+    # A command's standard output is its own: like other wrappers we then print on standard error.
+    screen = sys.stderr if command else sys.stdout
+    with attached(view.stems, pid, command, duration, say, gives_root_back=True, unused=results.unused) as traced:
+        with results.opened(screen) as opened:
+            for number, live, views in programs(traced, [view], results.recording, force):
+                feed(live, views, opened, number)
+    return traced.exit_status()

@@ -1,0 +1,63 @@
+"""`gotrace heap`: which code has allocated what is in the heap, by the runtime's own profile."""
+
+from __future__ import annotations
+
+import click
+
+from gotrace.cli.diff import of_heaps as diff
+from gotrace.cli.options import Command, exclude, need, option, output_options, schema_option
+from gotrace.export.formats import PROFILES
+
+
+@click.command(
+    "heap",
+    cls=Command,
+    topic="memory",
+    short_help="Show which code has allocated what is in the heap.",
+    examples=[
+        ("gotrace heap --pid 1234 -o heap.pb.gz", "takes the heap profile, for `go tool pprof` too"),
+        ("gotrace heap --pid 1234 -d 5m -i 1m", "shows by stack what is in use now and was not five minutes ago"),
+    ],
+    inner=[diff],
+    epilog="It reads from outside: no endpoint, no probe, and nothing is stopped. Most servers take such a profile."
+    " `gotrace heap diff A B` compares two recordings.",
+)
+@option("pid", required=True)
+@option("duration", help="Stop after this time: 10s, 5m.  [default: one profile]")
+@option("interval", help="Time from one profile to the next.")
+@click.option("--inuse", is_flag=True, help="Show what is in use.  [default]")
+@click.option("--alloc", is_flag=True, help="Show what was allocated, in use or not.")
+@click.option("--objects", is_flag=True, help="Show numbers of objects instead of bytes.")
+@click.option("--now", is_flag=True, help="Count up to now; else as pprof does, without what no collection has seen yet.")
+@option("top", default=20, help="How many rows to show.")
+@output_options(PROFILES, screen=("table", "ndjson", "json"))
+@schema_option
+def command(
+    pid: int,
+    duration: int | None,
+    interval: int,
+    inuse: bool,
+    alloc: bool,
+    objects: bool,
+    now: bool,
+    top: int,
+    outputs: tuple[str, ...],
+    format_: str | None,
+    force: bool,
+) -> int:
+    """Show the heap profile that a Go process takes of itself, as `pprof heap` would, without an endpoint.
+
+    With --duration there is a profile each interval, and at the end what grew between the first and the last, by stack;
+    with --alloc what was allocated between them, which is where the collector's work comes from.
+    """
+    exclude("inuse", "alloc")
+    from gotrace.cli.outputs import wanted, watch
+    from gotrace.views.heap import ALLOC, INUSE, Heap
+
+    results = wanted(outputs, format_, PROFILES, force, screen="table")
+    need("--duration", duration is not None, "interval")
+    need("a table", "table" in results.formats, "top")
+    watch(
+        pid, [Heap(interval if duration else 0, not now, ALLOC if alloc else INUSE, objects, top)], duration or 0, results
+    )
+    return 0

@@ -1,0 +1,50 @@
+"""`gotrace numa`: on which memory nodes a Go process's memory is and its threads run."""
+
+from __future__ import annotations
+
+import click
+
+from gotrace.cli.options import Command, check_events, option, output_options, schema_option
+from gotrace.export.formats import WATCHED
+
+
+@click.command(
+    "numa",
+    cls=Command,
+    topic="memory",
+    short_help="Show which NUMA nodes hold the memory and run the threads.",
+    examples=[
+        ("gotrace numa --pid 1234 -d 30s", "shows memory, faults, threads and Ps by node"),
+        ("gotrace numa --pid 1234 -i 1s -o numa.html", "prints a line each second, and draws a page of charts"),
+    ],
+    epilog="On a machine with one node every access is local; it shows what is still meaningful.",
+)
+@option("pid", required=True)
+@option("duration", default="10s", show_default=True)
+@option("interval", default=None, show_default=False, help="Print a line this often too (1s).  [default: only the result]")
+@option("events", help="Count this event by the node of the CPU, as `gotrace tlb` does; may be repeated.")
+@output_options(WATCHED, screen=("table", "ndjson"))
+@schema_option
+def command(
+    pid: int,
+    duration: int,
+    interval: int | None,
+    events: tuple[str, ...],
+    outputs: tuple[str, ...],
+    format_: str | None,
+    force: bool,
+) -> int:
+    """Show on which NUMA nodes the memory of a Go process is, where its threads and Ps run, and what crosses nodes.
+
+    Where the processor can count memory accesses and those to other nodes, they are counted too.
+    """
+    check_events(events)
+    from gotrace.cli.outputs import wanted, watch
+    from gotrace.kernel import tlb_events
+    from gotrace.views.numa import Placement
+
+    results = wanted(outputs, format_, WATCHED, force, screen="table")
+    counters = tlb_events.named(events) if events else tlb_events.accesses()
+    views = [Placement(interval or 0, bool(counters))]
+    watch(pid, views, duration, results, counters)
+    return 0

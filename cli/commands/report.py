@@ -1,0 +1,133 @@
+"""`gotrace report`: what the command that made a recording printed, from the recording."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from gotrace.cli.options import Command, given, need, option, output_options
+from gotrace.errors import UsageError
+from gotrace.export.formats import FLAMES, GOROUTINES, PAUSES, PROFILES, REPORTS, SCHEDULES, STARTS, WATCHED
+
+if TYPE_CHECKING:
+    from gotrace.cli.outputs import Wanted
+    from gotrace.export.formats import Formats
+    from gotrace.recording.reader import Recording
+
+
+@click.command(
+    "report",
+    cls=Command,
+    topic="record",
+    short_help="Print the report of a recording.",
+    examples=[
+        ("gotrace report run.gotrace --explain", "prints pauses and what the longest of them waited for"),
+        ("gotrace report run.gotrace --format ndjson -o run.hlog", "prints JSON, and writes histograms"),
+    ],
+)
+@click.argument("recording", type=click.Path(), metavar="RECORDING")
+@option("interval")
+@option("min_pause")
+@option("explain")
+@option("top")
+@output_options(REPORTS, screen=("table", "ndjson", "json"))
+@click.option("--hlog", type=click.Path(), hidden=True)
+@click.option("--hgrm", type=click.Path(), hidden=True)
+def command(
+    recording: str,
+    interval: int,
+    min_pause: int,
+    explain: bool,
+    top: int,
+    outputs: tuple[str, ...],
+    format_: str | None,
+    force: bool,
+    hlog: str | None,
+    hgrm: str | None,
+) -> int:
+    """Print from RECORDING what the command that made it printed, number for number.
+
+    Recordings are made by gc, coldstart, goroutines, sched, mem, heap, tlb, numa and record.
+    """
+    from gotrace.cli.outputs import wanted
+    from gotrace.cli.text.progress import recording as opened
+
+    also = ((hlog, "hlog"), (hgrm, "hgrm"))
+    results = wanted(outputs, format_, REPORTS, force, screen="table", also=also, inputs=(recording,))
+    with opened(recording, bar=not sys.stdout.isatty()) as source:
+        if "coldstart" in source.header["probes"]:
+            _check(results, STARTS, "starts")
+            _report_starts(source, results)
+        elif "views" in source.header:
+            _report_views(source, results, top)
+        else:
+            need("--explain", explain, "top")
+            _check(results, PAUSES)
+            _report_pauses(source, dataclasses.replace(results, flames=False), interval, min_pause, top if explain else 0)
+    return 0
+
+
+# What a recording's first view is: the formats of its report, and what it is about.
+_OF_VIEW = {
+    "goroutines": (GOROUTINES, "goroutines"),
+    "heap": (PROFILES, "a heap profile"),
+    "sched": (SCHEDULES, "a scheduler"),
+}
+
+
+def _check(results: Wanted, formats: Formats, topic: str = "", with_top: bool = False) -> None:
+    """Raises UsageError for what has no meaning for a recording of this topic; "" are pauses. ``with_top``: --top has."""
+    if lacking := results.formats - {*formats}:
+        others = ", ".join(each for each in formats if each != "gotrace")
+        raise UsageError(f"a report of {topic or 'pauses'} cannot be written as {min(lacking)}", f"it can as {others}")
+    if topic and (idle := given("interval", "min_pause", "explain", *(() if with_top else ("top",)))):
+        raise UsageError(f"{idle[0]} is about pauses, and this is a recording of {topic}", f"leave {idle[0]} out")
+
+
+def _report_pauses(source: Recording, results: Wanted, interval: int, min_pause: int, explained: int) -> None:
+    from gotrace.run.outputs import feed
+    from gotrace.run.sources import PORTION, Replayed
+    from gotrace.views.gc import Gc
+
+    source.require("gc", "GC events")
+    if explained:
+        source.require("tail", "evidence to explain pauses")
+    singles = bool(results.formats & {"ndjson", "json"})
+    need("ndjson or json output", singles, "min_pause")
+    view = Gc(
+        interval,
+        min_pause,
+        explained,
+        singles=singles,
+        by_part="hlog" in results.formats,
+        over_time="html" in results.formats,
+    )
+    # A pause is reported together with its evidence.
+    replayed = Replayed(source, 1 if explained else PORTION)
+    with results.opened() as outputs:
+        feed(replayed, [view], outputs)
+
+
+def _report_starts(source: Recording, results: Wanted) -> None:
+    from gotrace.cli.text.coldstart import Shown, write
+    from gotrace.run.starts import replayed
+
+    write(replayed(source), results, Shown(), sys.stdout)
+
+
+def _report_views(source: Recording, results: Wanted, top: int) -> None:
+    from gotrace.run.outputs import feed
+    from gotrace.run.sources import Replayed
+    from gotrace.views.view import recorded
+
+    views = recorded(source.header)
+    formats, topic = _OF_VIEW.get(next(iter(source.header["views"])), (WATCHED, "memory"))
+    with_top = [view for view in views if "top" in view.options]
+    _check(results, formats, topic, bool(with_top))
+    for view in with_top if given("top") else ():
+        view.top = top  # type: ignore[attr-defined]
+    with dataclasses.replace(results, flames=FLAMES.keys() <= formats.keys()).opened() as outputs:
+        feed(Replayed(source), views, outputs)

@@ -1,0 +1,312 @@
+"""The grammar of the command line: what every command is made of, so that a name means the same thing everywhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from gotrace.errors import GotraceError, UsageError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+_NUMBER = r"[0-9]+\.?[0-9]*|\.[0-9]+"
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic since click 8.2
+    """A duration as Go writes it (10s, 250ms, 1m30s, 1.5h); a bare number is seconds. Converted to nanoseconds."""
+
+    name = "duration"
+    UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+    _PART = re.compile(rf"({_NUMBER})(ns|us|µs|ms|s|m|h)")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        text = f"{value}s" if re.fullmatch(_NUMBER, value) else value
+        parts = self._PART.findall(text)
+        if not parts or "".join(number + unit for number, unit in parts) != text:
+            self.fail(f"invalid duration {value!r}; write 10s, 250ms or 1m30s", param, ctx)
+        return round(sum(float(number) * self.UNITS[unit] for number, unit in parts))
+
+
+class _Length(Duration):
+    """A duration of which 0 makes no sense."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        length = super().convert(value, param, ctx)
+        if not length:
+            name = param.opts[-1] if param is not None else "the duration"
+            raise UsageError(f"{name} must be greater than 0", "write 10s or 500ms")
+        return length
+
+
+class Until(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic since click 8.2
+    """Where a start ends: (what, nanoseconds), as `gotrace.analysis.coldstart.Until` takes them."""
+
+    name = "until"
+    ENDS = ("main", "listen", "first-gc", "exit")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        if isinstance(value, tuple):
+            return value
+        if value in self.ENDS:
+            return ("" if value == "exit" else value), 0
+        if not value[:1].isdigit():
+            self.fail(f"invalid end {value!r}; write {', '.join(self.ENDS)} or a duration", param, ctx)
+        return "", Duration().convert(value, param, ctx)
+
+
+def go_processes(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Pids for a shell to complete: Go processes whose executables we may read and that have section headers."""
+    from click.shell_completion import CompletionItem
+
+    from gotrace.binary.elf import Elf
+    from gotrace.text import printable
+
+    is_go: dict[tuple[int, int], bool] = {}
+    found = []
+    for pid in sorted((name for name in os.listdir("/proc") if name.isdigit()), key=int):
+        if not pid.startswith(incomplete):
+            continue
+        with contextlib.suppress(OSError, GotraceError):  # gone, a kernel thread, somebody else's, not an ELF file
+            status = os.stat(f"/proc/{pid}/exe")
+            file = status.st_dev, status.st_ino
+            if file not in is_go:
+                is_go[file] = False
+                with Elf.open(f"/proc/{pid}/exe") as elf:
+                    is_go[file] = not {".go.buildinfo", ".gopclntab"}.isdisjoint(elf.sections)
+            if is_go[file]:
+                name = os.path.basename(os.readlink(f"/proc/{pid}/exe"))
+                found.append(CompletionItem(pid, help=printable(name)))
+    return found
+
+
+_MANY = click.IntRange(1, 1000)
+
+# Every option that more than one command has. A command may give another help text or default, never another meaning.
+_OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "pid": (
+        ("-p", "--pid"),
+        {"type": int, "metavar": "PID", "shell_complete": go_processes, "help": "The running Go process to trace."},
+    ),
+    "duration": (("-d", "--duration"), {"type": _Length(), "help": "Stop after this time: 10s, 500ms, 1m30s."}),
+    "interval": (
+        ("-i", "--interval"),
+        {"type": _Length(), "default": "1s", "show_default": True, "help": "Time from one line to the next."},
+    ),
+    "events": (("-e", "--event"), {"metavar": "NAME", "multiple": True, "help": "Count this event; may be repeated."}),
+    "hz": (
+        ("--hz",),
+        {
+            "type": click.IntRange(1, 20_000),
+            "default": 997,
+            "show_default": True,
+            "metavar": "HZ",
+            "help": "CPU samples per second and CPU.",
+        },
+    ),
+    "min_pause": (("--min-pause",), {"type": Duration(), "default": "0", "help": "Leave out shorter pauses (100us)."}),
+    "explain": (("--explain",), {"is_flag": True, "help": "Say what the longest pauses waited for."}),
+    "top": (
+        ("--top",),
+        {
+            "type": _MANY,
+            "default": 10,
+            "show_default": True,
+            "metavar": "N",
+            "help": "How many to explain, or to show.",
+        },
+    ),
+    "everything": (("--all",), {"is_flag": True, "help": "Show short rows too."}),
+    "force": (("--force",), {"is_flag": True, "help": "Overwrite existing files."}),
+}
+
+
+def option(name: str, **changed: Any) -> Callable[[Decorated], Decorated]:
+    """One of `_OPTIONS` as a decorator: parameter ``name``."""
+    flags, attributes = _OPTIONS[name]
+    return click.option(*flags, name, **{**attributes, **changed})
+
+
+def two_recordings(command: Decorated) -> Decorated:
+    """Two files to compare: parameters before and after."""
+    command = click.argument("after", type=click.Path(), metavar="B")(command)
+    return click.argument("before", type=click.Path(), metavar="A")(command)
+
+
+def command_argument(command: Decorated) -> Decorated:
+    """A command after ``--``: parameter command."""
+    return click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND [ARGS]...]")(command)
+
+
+def output_options(
+    formats: dict[str, tuple[str, ...]], screen: Sequence[str] = (), required: bool = False
+) -> Callable[[Decorated], Decorated]:
+    """``-o``, ``--format`` and ``--force``: parameters outputs, format_ and force, for `gotrace.cli.outputs.chosen`.
+
+    ``formats`` are those of files, by their endings; ``screen`` those of what the command prints besides.
+    """
+    endings = " ".join(each[0] for each in formats.values())
+    names = list(dict.fromkeys((*screen, *formats)))
+    too = "Write FILE too" if screen else "Write FILE"
+
+    def add(command: Decorated) -> Decorated:
+        command = option("force")(command)
+        command = click.option(
+            "--format",
+            "format_",
+            type=click.Choice(names),
+            metavar="FORMAT",
+            help=f"Format of standard output: {', '.join(names)}.",
+        )(command)
+        return click.option(
+            "-o",
+            "--output",
+            "outputs",
+            type=click.Path(),
+            multiple=True,
+            required=required,
+            metavar="FILE",
+            help=f"{too}, in the format of its ending ({endings}); may be repeated; - is standard output.",
+        )(command)
+
+    return add
+
+
+def schema_option(command: Decorated) -> Decorated:
+    """``--json-schema``: prints that of the command's records, and exits."""
+
+    def print_it(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+        if wanted:
+            import json
+
+            from gotrace.records.all import schema_of_command
+
+            click.echo(json.dumps(schema_of_command(ctx.info_name or ""), indent=2))
+            ctx.exit()
+
+    text = "Print the JSON schema of the records and exit."
+    return click.option("--json-schema", is_flag=True, is_eager=True, expose_value=False, callback=print_it, help=text)(
+        command
+    )
+
+
+TOPICS = {
+    "time": "Time",
+    "memory": "Memory",
+    "record": "Record and report",
+    "setup": "Setup",
+    "raw": "Raw probes (every event as a line of JSON)",
+}
+
+
+class Command(click.Command):
+    """A command of gotrace: it has a topic of `TOPICS`, and its help ends in examples, each with what it does.
+
+    An option that takes one value may be given once only. ``inner`` are commands of their own, by the first argument.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        topic: str,
+        examples: Sequence[tuple[str, str]],
+        inner: Sequence[click.Command] = (),
+        **more: Any,
+    ) -> None:
+        super().__init__(*arguments, **more)
+        self.topic = topic
+        self.examples = examples
+        self.inner = {str(each.name): each for each in inner}
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        if args and args[0] in self.inner:
+            return self.inner[args[0]].make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        return super().invoke(ctx) if ctx.command is self else ctx.command.invoke(ctx)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_epilog(ctx, formatter)
+        with formatter.section("Examples"):
+            for line, does in self.examples:
+                formatter.write(f"{'':{formatter.current_indent}}{line}\n")
+                formatter.indent()
+                formatter.write_text(does)
+                formatter.dedent()
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx  # some of click's have none
+            raise
+        seen: dict[str, click.Option] = {}
+        for param in order:
+            if not isinstance(param, click.Option) or param.multiple or param.count or param.name is None:
+                continue
+            before = seen.setdefault(param.name, param)
+            if before is not param:
+                raise UsageError(f"{before.opts[-1]} and {param.opts[-1]} exclude each other", "choose one of them")
+            if not param.is_flag and order.count(param) > 1:
+                raise UsageError(f"{param.opts[-1]} was given twice", "give it once")
+        return super().parse_args(ctx, args)
+
+
+def given(*names: str) -> list[str]:
+    """Those of the options that stand on the command line, as they are written there: parameters' names."""
+    ctx = click.get_current_context()
+    command_line = click.core.ParameterSource.COMMANDLINE
+    return [
+        param.opts[-1]
+        for param in ctx.command.params
+        if param.name in names and ctx.get_parameter_source(param.name) is command_line
+    ]
+
+
+def need(what: str, met: bool, *names: str) -> None:
+    """Raises UsageError if options were given that have no effect, because ``what`` they need is not ``met``."""
+    if not met and (idle := given(*names)):
+        verb = "has" if len(idle) == 1 else "have"
+        raise UsageError(f"{' and '.join(idle)} {verb} no effect without {what}", f"add {what}, or leave it out")
+
+
+def exclude(*names: str) -> None:
+    """Raises UsageError if more than one of these options was given: they ask different questions."""
+    if len(both := given(*names)) > 1:
+        raise UsageError(f"{both[0]} and {both[1]} exclude each other", "choose one of them")
+
+
+def sample_ns(hz: int) -> int:
+    """The time between two samples."""
+    return round(1e9 / hz)
+
+
+def check_target(pid: int | None, command: tuple[str, ...], example: str) -> None:
+    """Raises UsageError unless exactly one of a process and a command was given."""
+    if (pid is None) == (not command):
+        raise UsageError("give either --pid PID or a command after `--`", f"{example} --pid 1234")
+
+
+def check_events(names: Sequence[str]) -> None:
+    """Raises UsageError for more events than can be counted at once."""
+    if len(set(names)) > 8:
+        raise UsageError("more than eight events cannot be counted at once", "count eight of them, then the others")
+
+
+def say(text: str) -> None:
+    """Print a line to standard error; a full or closed one is no reason to stop."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)

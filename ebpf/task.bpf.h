@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Tasks at the scheduler's tracepoints, for probes with TASKS among their parts: what they are called, and in which state
+ * they leave a CPU.
+ */
+
+#define STATE_SLEEPING 0x3 /* TASK_INTERRUPTIBLE | TASK_UNINTERRUPTIBLE */
+#define WAKE_RACE_NS 20000 /* another CPU may wake a task that is still on its way off its own */
+
+struct name {
+	u64 low;
+	u64 high;
+};
+
+BPF_TABLE("lru_hash", u32, struct name, names, 4096);
+
+static __always_inline u64 read_kernel(void *base, u64 offset, u32 size)
+{
+	u64 value = 0;
+
+	if (size == 4)
+		bpf_probe_read_kernel(&value, 4, base + offset);
+	else
+		bpf_probe_read_kernel(&value, 8, base + offset);
+	return value;
+}
+
+/* The state in which the task that has the CPU leaves it; args are preempt, prev, next and, from 5.18 on, prev's state. */
+static __always_inline u32 state_left_in(struct bpf_raw_tracepoint_args *ctx, struct config *cfg)
+{
+#ifdef SWITCH_HAS_STATE
+	return ctx->args[3];
+#else
+	return read_kernel((void *)ctx->args[1], cfg->slot[CONFIG_TASK_STATE], 4);
+#endif
+}
+
+/* What a task is called now: nothing where the kernel does not say where it keeps that. */
+static __always_inline void read_name(struct config *cfg, void *task, struct name *name)
+{
+	if (cfg->slot[CONFIG_TASK_COMM])
+		bpf_probe_read_kernel(name, sizeof(*name), task + cfg->slot[CONFIG_TASK_COMM]);
+}
+
+/* Tell a task's name, if there is one, once as long as it is remembered. */
+static __always_inline void tell_name(u32 tid, u32 tgid, struct name *name, u64 time_ns)
+{
+	struct name *known;
+
+	if (!name->low)
+		return;
+	known = names.lookup(&tid);
+	if (known && known->low == name->low && known->high == name->high)
+		return;
+	names.update(&tid, name);
+	emit_of(tid, KIND_TASK, time_ns, name->low, name->high, tgid, 0, 0);
+}

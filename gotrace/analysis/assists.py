@@ -1,0 +1,53 @@
+"""How long mark assists held goroutines: distributions, and the longest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gotrace.analysis.columns import Array, Kinds, rows
+from gotrace.analysis.histogram import Histogram
+
+ASSIST = np.dtype(
+    [
+        ("begin_ns", "<i8"),  # CLOCK_MONOTONIC: gcAssistAlloc's entry
+        ("end_ns", "<i8"),  # the goroutine goes on with what it was doing
+        ("parked_ns", "<i8"),  # of that, on the assist queue and until it ran again
+        ("works", "<i8"),  # how often it marked
+        ("goid", "<i8"),  # 0: not known
+    ]
+)
+
+
+@dataclass
+class Assists:
+    """Adds up assists, in nanoseconds. ``parked`` is of those that were; ``longest`` a row of ASSIST, if there was any.
+
+    ``begun_before`` is how many had begun before they were traced, and are in nothing else.
+    """
+
+    kinds: Kinds
+    held: Histogram = field(default_factory=Histogram)
+    parked: Histogram = field(default_factory=Histogram)
+    longest: Array | None = None
+    begun_before: int = 0
+
+    def add(self, events: Array) -> Array:
+        """The assists among ``events``, as they ended."""
+        found = self.kinds.of(events, "assist")
+        out = np.zeros(len(found), ASSIST)
+        for name in out.dtype.names or ():
+            out[name] = found[name].astype(np.int64)
+        begun = out["begin_ns"] > 0
+        self.begun_before += int((~begun).sum())
+        out = rows(out, begun)
+        if not len(out):
+            return out
+        held = out["end_ns"] - out["begin_ns"]
+        self.held.record(held)
+        self.parked.record(out["parked_ns"][out["parked_ns"] > 0])
+        longest = out[int(held.argmax())]
+        if self.longest is None or held.max() > self.longest["end_ns"] - self.longest["begin_ns"]:
+            self.longest = longest.copy()
+        return out

@@ -1,0 +1,1 @@
+"""Pages of charts: Python that makes their figures, the script and style that draw them, and the library they use."""

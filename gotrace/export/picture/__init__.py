@@ -1,0 +1,1 @@
+"""What the pictures have in common, as Python and as files."""

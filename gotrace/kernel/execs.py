@@ -1,0 +1,172 @@
+"""Seeing a process execute another program, and holding it before the first instruction of that (``ebpf/execs.c``).
+
+A process that we have not started cannot be traced all the time: each of its signals would have to pass through us. So
+BPF reports an execve and keeps the process in it for the moment that it takes to ask for a stop by ptrace (measured:
+0.05 ms). Whoever waits here does so as a real-time thread, for the process may have the last free CPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import mmap
+import os
+import select
+import struct
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gotrace import cache
+from gotrace.arch import host_arch
+from gotrace.kernel import bpf, ptrace
+from gotrace.kernel.barrier import Barrier
+from gotrace.kernel.btf import TASK_FIELDS, task_settings
+from gotrace.kernel.child import Child
+from gotrace.kernel.compiler import compile_object, ebpf_folder, host_cflags
+from gotrace.kernel.privileges import in_initial_namespace
+
+_WORDS = ("pid", "namespace", "namespace_dev", "tree", "task_pid", "task_tgid", "notices", "seen", "cpu")
+_NOTICE = struct.Struct("=IIQII")  # the ring's own header, then struct notice
+_BUSY = 1 << 31  # of a record's length: see `gotrace.kernel.ring`
+_NO_CPU = 1 << 32
+_RESET_ON_FORK = 0x40000000
+
+_libc = ctypes.CDLL(None)
+
+
+@dataclass(frozen=True)
+class Exec:
+    """A process has executed a program, at ``time_ns`` (CLOCK_MONOTONIC), and is held before its first instruction.
+
+    ``late_ns``: or it could be stopped only so long afterwards. ``held`` is None where it could not be stopped at all.
+    """
+
+    pid: int
+    time_ns: int
+    held: ptrace.Stopped | None
+    late_ns: int = 0
+
+    def release(self) -> None:
+        if self.held is not None:
+            self.held.release()
+
+
+class ExecWatch:
+    """Watches one process, or a ``tree``: it and all that it starts from now on. Use `opened`.
+
+    For one thread: whoever called `next` has to release what it returned.
+    """
+
+    def __init__(self, loaded: bpf.LoadedObject) -> None:
+        self._words = loaded.maps["words"]
+        ring = loaded.maps["notices"]
+        self.fd = ring.fd  # readable when something was executed
+        self._size = ring.spec.max_entries
+        self._position = mmap.mmap(ring.fd, mmap.PAGESIZE)
+        self._shared = mmap.mmap(ring.fd, mmap.PAGESIZE + 2 * self._size, prot=mmap.PROT_READ, offset=mmap.PAGESIZE)
+        self._barrier = Barrier()
+
+    @classmethod
+    @contextlib.contextmanager
+    def opened(cls, pid: int, tree: bool) -> Iterator[ExecWatch]:
+        """Raises HostError or LoadError where the kernel does not let us."""
+        with contextlib.ExitStack() as stack:
+            loaded = stack.enter_context(bpf.load(_compiled()))
+            watch = cls(loaded)
+            space = os.stat("/proc/self/ns/pid")
+            fields = task_settings(TASK_FIELDS)
+            watch._words.write_words(
+                [
+                    *(pid, 0 if in_initial_namespace("pid") else space.st_ino, space.st_dev, tree),
+                    *(fields["task_pid"], fields["task_tgid"], 0, 0, _NO_CPU),
+                ]
+            )
+            for name, program in loaded.programs.items():
+                stack.callback(os.close, bpf.attach_raw_tracepoint(program, name.removeprefix(bpf.RAW_TRACEPOINT)))
+            yield watch
+
+    def turn_to(self, pid: int, tree: bool) -> None:
+        """Watch another process, or no longer what it starts."""
+        self._put("pid", pid)
+        self._put("tree", tree)
+
+    def _put(self, name: str, value: int) -> None:
+        self._words.write_words([value], _WORDS.index(name))
+
+    def next(self, seconds: float, *others: int) -> Exec | None:
+        """Sleep until something is executed; None after ``seconds``, or as soon as one of the descriptors is readable."""
+        with _first_in_line() as is_first:
+            self._put("cpu", _libc.sched_getcpu() if is_first else _NO_CPU)
+            if self._is_empty():
+                poll = select.poll()
+                for fd in (self.fd, *others):
+                    poll.register(fd, select.POLLIN)
+                poll.poll(seconds * 1000)
+            return self._take()
+
+    def has_more(self) -> bool:
+        """Whether something else was executed by now."""
+        return not self._is_empty()
+
+    def _is_empty(self) -> bool:
+        return struct.unpack_from("=Q", self._position) == struct.unpack_from("=Q", self._shared)
+
+    def _take(self) -> Exec | None:
+        if self._is_empty():
+            return None
+        (at,) = struct.unpack_from("=Q", self._position)
+        place = mmap.PAGESIZE + at % self._size
+        self._barrier()  # the kernel's position first, then what it covers, which may still be written
+        (length,) = struct.unpack_from("=I", self._shared, place)
+        if length & _BUSY:
+            return None
+        self._barrier()
+        _, _, time_ns, pid, number = _NOTICE.unpack_from(self._shared, place)
+        asked = bool(pid) and ptrace.seize(pid)
+        self._put("seen", number)
+        struct.pack_into("=Q", self._position, 0, at + (length + 8 + 7) // 8 * 8)
+        if not asked:
+            return Exec(pid, time_ns, None, time.monotonic_ns() - time_ns)
+        held = ptrace.Stopped(pid)
+        return Exec(pid, time_ns, held, 0 if _is_in_execve(pid) else time.monotonic_ns() - time_ns)
+
+
+@contextlib.contextmanager
+def _first_in_line() -> Iterator[bool]:
+    """Be woken before anybody else is run, where that is allowed."""
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO | _RESET_ON_FORK, os.sched_param(1))
+    except OSError:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        os.sched_setscheduler(0, *before)
+
+
+def _is_in_execve(pid: int) -> bool:
+    """Whether a stopped thread has not left the system call yet: its registers are those of execve, with no arguments.
+
+    proc_pid_syscall(5): number, six arguments, stack pointer, program counter; for what was interrupted elsewhere -1.
+    """
+    try:
+        with open(f"/proc/{pid}/syscall") as file:
+            fields = file.read().split()
+    except OSError:
+        return False
+    return len(fields) == 9 and int(fields[0], 0) in host_arch().syscall_execve and set(fields[1:7]) == {"0x0"}
+
+
+def _compiled() -> bpf.BpfObject:
+    with open(os.path.join(ebpf_folder(), "execs.c")) as file:
+        text = file.read()
+    flags = (f"-DWORDS={len(_WORDS)}", *(f"-DWORD_{name.upper()}={slot}" for slot, name in enumerate(_WORDS)))
+    key = cache.key("execs", text, *flags, *host_cflags(), os.uname().machine)
+    entry = cache.get(key)
+    if entry is None:
+        entry = Child(compile_object, text, flags).result().to_json()
+        cache.put(key, entry)
+    return bpf.BpfObject.from_json(entry)

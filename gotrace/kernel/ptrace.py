@@ -1,0 +1,97 @@
+"""ptrace(2), as far as gotrace needs it: to be stopped at execve, and to stop others for a moment.
+
+A thread that is traced is let go by the kernel when its tracer goes, however it goes: nothing stays behind, stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+
+# enum __ptrace_request, the same on every architecture
+_TRACEME, _CONT, _DETACH, _SETOPTIONS, _SEIZE, _INTERRUPT = 0, 7, 17, 0x4200, 0x4206, 0x4207
+_OPTION_EXITKILL = 0x100000
+_EVENT_STOP = 128
+_WALL = 0x40000000  # __WALL: threads too, whoever's children they are
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+_libc.ptrace.restype = ctypes.c_long
+
+
+def _ptrace(request: int, pid: int, data: int = 0) -> int:
+    """0, or the errno."""
+    return ctypes.get_errno() if _libc.ptrace(request, pid, None, data) == -1 else 0
+
+
+def trace_me() -> int:
+    """Be stopped by one's parent at the next execve; 0, or the errno."""
+    return _ptrace(_TRACEME, 0)
+
+
+def kill_when_we_die(pid: int) -> None:
+    """For a child that asked for `trace_me` and is stopped: it must not run on untraced."""
+    _ptrace(_SETOPTIONS, pid, _OPTION_EXITKILL)
+
+
+def let_go(pid: int) -> bool:
+    """Trace a stopped thread no more: it runs on. False when it has been killed."""
+    return _ptrace(_DETACH, pid) == 0
+
+
+def seize(tid: int) -> bool:
+    """Ask a thread to stop before its next instruction; False if it cannot be traced, or another tracer has it."""
+    return _ptrace(_SEIZE, tid) == 0 and _ptrace(_INTERRUPT, tid) == 0
+
+
+def wait_stopped(tid: int) -> bool:
+    """Wait until a thread that was seized has stopped; False when it has exited."""
+    try:
+        while True:
+            _, status = os.waitpid(tid, _WALL)
+            if not os.WIFSTOPPED(status):
+                return False
+            if status >> 16 == _EVENT_STOP:
+                return True
+            # A signal that came first: it takes its course.
+            _ptrace(_CONT, tid, 0 if os.WSTOPSIG(status) == signal.SIGTRAP else os.WSTOPSIG(status))
+    except ChildProcessError:
+        return False
+
+
+class Stopped:
+    """A process that was seized, once all of its threads have stopped; `release` lets them run on."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._tids: list[int] = [pid] if wait_stopped(pid) else []
+        # One that has run since may have made threads, and threads threads.
+        while more := [tid for tid in self._threads() if tid not in self._tids]:
+            stopped = [tid for tid in more if seize(tid) and wait_stopped(tid)]
+            if not stopped:
+                break
+            self._tids += stopped
+
+    def _threads(self) -> list[int]:
+        try:
+            return [int(name) for name in os.listdir(f"/proc/{self.pid}/task")]
+        except OSError:
+            return []
+
+    def release(self) -> None:
+        for tid in reversed(self._tids):  # the first thread has not ended before the others were listened to
+            if not let_go(tid) and not (tid == self.pid and _parent(tid) == os.getpid()):
+                # Whoever traces it learns of its end first, and keeps it from its parent until it has listened.
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(tid, _WALL)
+        self._tids = []
+
+
+def _parent(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return int(file.read().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0

@@ -1,0 +1,22 @@
+"""The JSON Schema of what each command prints with ``--format ndjson``."""
+
+from __future__ import annotations
+
+from gotrace.records import faults, gc, goroutines, heap, memory, numa, sched, starts, tlb
+from gotrace.records.schema import Schema, json_schema
+
+_WATCHED = (memory.Memory, memory.Cycle, faults.Faults, numa.Numa, numa.NumaInterval, tlb.Tlb, tlb.TlbInterval)
+# command -> the records that it prints
+RECORDS: dict[str, tuple[type, ...]] = {
+    "gc": (gc.Start, gc.Stw, gc.Cycle, gc.Sweep, gc.Assist, gc.Explained, gc.InProgress, gc.Summary),
+    "coldstart": (starts.ColdStart, starts.Summary),
+    "goroutines": (goroutines.Goroutines,),
+    "heap": (heap.Heap,),
+    "sched": (sched.SchedInterval, sched.Sched, sched.SchedEvents),
+    **dict.fromkeys(("mem", "tlb", "numa"), _WATCHED),
+}
+
+
+def schema_of_command(name: str) -> Schema:
+    """JSON Schema (2020-12) of one line; `--format json` is an array of the same objects."""
+    return json_schema(f"gotrace {name}, one object a line", RECORDS[name])

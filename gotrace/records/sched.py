@@ -1,0 +1,333 @@
+"""The records of `gotrace.views.sched`: what the scheduler did, in an interval and altogether."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypedDict
+
+from gotrace.analysis.histogram import Histogram
+from gotrace.analysis.scheduling import TRACKED, Samples, Totals, Waits, slices_between, waits_between
+from gotrace.records.schema import Keys
+from gotrace.records.times import Moment
+from gotrace.records.watched import Statistics, statistics
+
+PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
+
+
+class Bucket(TypedDict):
+    """Of the runtime's histogram: waits of ``from_ns`` or more and less than ``to_ns``; the last one has no end."""
+
+    from_ns: int
+    to_ns: int | None
+    count: int
+
+
+Latency = TypedDict(
+    "Latency",
+    {
+        "samples": Annotated[int, "the runtime keeps every eighth wait of a goroutine"],
+        "mean_ns": Annotated[float | None, "each sample is taken for the middle of its bucket; null: there are none"],
+        "p50_ns": Annotated[int | None, "the upper edge of a bucket, at most a quarter too high"],
+        "p90_ns": int | None,
+        "p95_ns": int | None,
+        "p99_ns": int | None,
+        "p99.9_ns": int | None,
+        "max_ns": int | None,
+        "buckets": list[Bucket],
+        "calls": Annotated[int, "returns from system calls, which up to Go 1.25 are kept as waits of 0; not in samples"],
+    },
+)
+
+
+# Runnable goroutines that wait for a P: means over samples, and the most in one.
+Queue = TypedDict("Queue", {"local": float, "global": float, "max": int})
+
+
+class Moves(TypedDict):
+    """How often a P was met with another thread, on another CPU, on another memory node than in the sample before."""
+
+    threads: int
+    cpus: int
+    nodes: int
+
+
+class OfP(TypedDict):
+    """One P."""
+
+    p: int
+    slices: Annotated[int, "time slices that it gave to goroutines; one that hands over to another passes its own on"]
+    running: Annotated[float, "share of the time"]
+    queued: float
+    queued_max: int
+    moves: Moves
+    cpus: Annotated[dict[str, float], "CPU, and for what share of the time its thread was on it, or waited for it"]
+
+
+class Threads(TypedDict):
+    """The kernel's part: all threads of the process."""
+
+    count: int
+    ran_ns: int
+    waited_ns: Annotated[int, "runnable, but on no CPU; what a quota took is in it"]
+    switched: Annotated[int, "how often one got a CPU"]
+    spinning: Annotated[float, "Ms that look for work, mean"]
+    idle: Annotated[float, "Ms that sleep for want of work, mean"]
+
+
+class Limits(TypedDict):
+    """What there is to run on."""
+
+    gomaxprocs: int
+    cpus: Annotated[list[int], "those that it may use"]
+    cores: Annotated[int, "how many cores these belong to"]
+    capacities: Annotated[list[int], "what its CPUs can do, 1024 the most; several kinds of cores have several"]
+    quota_cpus: Annotated[float | None, "how many CPUs its control group may use on average; null: any"]
+    limited_by: str | None
+    throttled_ns: Annotated[int | None, "how long the quota kept threads of the group from running, over all CPUs"]
+    throttled_periods: int | None
+    periods: int | None
+
+
+class Cpus(TypedDict):
+    """What else the CPUs did that it may use, summed over them; the kernel counts it in ticks of 1 to 10 ms."""
+
+    others_ns: Annotated[int, "busy with anything but its threads"]
+    stolen_ns: Annotated[int, "the hypervisor gave them to other machines"]
+    idle_ns: int
+
+
+class Goroutines(TypedDict):
+    """Those that are there."""
+
+    count: int
+    system: Annotated[int, "how many of them are the runtime's own"]
+    states: Annotated[dict[str, int], "how many of the program's are in each state"]
+
+
+class _Sched(Moment):
+    pid: int
+    length_ns: int
+    samples: int
+    limits: Limits
+    goroutines: Annotated[Goroutines | None, "null: unknown"]
+    created: Annotated[int, "goroutines that were created"]
+    turns: Annotated[int, "how often a goroutine that had waited got a P: eight times the samples"]
+    slices: int
+    latency: Latency
+    waiting_ns: Annotated[int, "what all goroutines together waited for a P: eight times what the samples did"]
+    mutex_wait_ns: Annotated[int | None, "what goroutines waited for mutexes, /sync/mutex/wait/total; null: unknown"]
+    queue: Queue
+    while_queued: Annotated[
+        dict[str, float], Keys(("world_stopped", "p_idle", "ps_taken")), "what goroutines in a queue met, as shares"
+    ]
+    statuses: Annotated[dict[str, float], Keys(("idle", "running", "syscall", "stopped")), "Ps by status, means"]
+    moves: Moves
+    ps: list[OfP]
+    threads: Threads
+    cpus: Cpus
+
+
+class SchedInterval(_Sched):
+    """Since the last one."""
+
+    type: Literal["sched_interval"]
+
+
+class Sched(_Sched):
+    """From the beginning to the end, as far as the process was there."""
+
+    type: Literal["sched"]
+    advice: list[str]
+    missing: Annotated[dict[str, str], "what is unknown, and why"]
+
+
+class ThreadWaits(TypedDict):
+    """Every wait of a thread for a CPU, from when it could run until it did."""
+
+    woken: Annotated[Statistics, "it had slept"]
+    preempted: Annotated[Statistics, "it had been running, and could have gone on"]
+    sum_ns: int
+    throttled: Annotated[int, "how many of them a CPU quota held"]
+    throttled_ns: int
+
+
+class Holder(TypedDict):
+    """Who had the CPU that a thread of the target got, and for how much of its waits."""
+
+    name: str
+    own: Annotated[bool, "threads of the target"]
+    held_ns: int
+
+
+class HolderOfOne(Holder):
+    """One task, of one wait."""
+
+    tid: Annotated[int, "0: the CPU was idle"]
+
+
+class LongWait(Moment):
+    """One wait, which ended then."""
+
+    tid: int
+    cpu: Annotated[int, "the CPU that it got"]
+    wait_ns: int
+    preempted: bool
+    throttled: bool
+    holders: Annotated[list[HolderOfOne], "who had this CPU in that time, the longest first; none where a quota held it"]
+    unknown_ns: Annotated[int, "for how much of the wait that is unknown: it waited for another CPU, or they were many"]
+
+
+class Stolen(TypedDict):
+    """Goroutines that went from the queue of one P to another."""
+
+    thief: int
+    victim: int
+    goroutines: int
+
+
+class Steals(TypedDict):
+    """Looks of Ps without work into the queues of others."""
+
+    attempts: int
+    failed: Annotated[int, "there was nothing to take"]
+    failure_rate: float | None
+    goroutines: int
+    by: list[Stolen]
+
+
+class SchedEvents(Moment):
+    """What events tell, of all the time."""
+
+    type: Literal["sched_events"]
+    pid: int
+    length_ns: int
+    lost: int
+    waits: ThreadWaits
+    holders: Annotated[
+        list[Holder],
+        "of waits that no quota held, those that had the most first: of waits below 1 ms whoever had the CPU last, of"
+        " longer ones the last 16 that had it",
+    ]
+    longest: list[LongWait]
+    steals: Annotated[Steals | None, "null: unknown"]
+    missing: dict[str, str]
+
+
+def events_record(
+    waits: dict[str, Histogram],
+    throttled: tuple[int, int],
+    holders: Mapping[tuple[str, bool], int],
+    longest: list[dict[str, Any]],
+    attempts: tuple[int, int],
+    stolen: Mapping[tuple[int, int], int],
+) -> dict[str, Any]:
+    """The parts of `SchedEvents` that are counted; ``attempts``: how many there were, and how many failed."""
+    tried, failed = attempts
+    by_ns = sorted(holders.items(), key=lambda each: -each[1])
+    return {
+        "waits": {
+            **{name: statistics(each) for name, each in waits.items()},
+            "sum_ns": sum(each.sum for each in waits.values()),
+            "throttled": throttled[0],
+            "throttled_ns": throttled[1],
+        },
+        "holders": [{"name": name, "own": own, "held_ns": ns} for (name, own), ns in by_ns if ns],
+        "longest": longest,
+        "steals": {
+            "attempts": tried,
+            "failed": failed,
+            "failure_rate": failed / tried if tried else None,
+            "goroutines": sum(stolen.values()),
+            "by": [
+                {"thief": thief, "victim": victim, "goroutines": count} for (thief, victim), count in sorted(stolen.items())
+            ],
+        },
+    }
+
+
+def sched_record(
+    pid: int,
+    before: Totals,
+    after: Totals,
+    samples: Samples,
+    limits: dict[str, Any],
+    cpus: dict[str, int],
+    goroutines: Sequence[tuple[str, bool, int]] | None,
+    zeros_are_calls: bool,
+) -> dict[str, Any]:
+    """What happened between two readings, without what it is and when it was."""
+    waits, slices = waits_between(before, after, zeros_are_calls), slices_between(before, after)
+    mutex = None
+    if before.mutex_wait_ns is not None and after.mutex_wait_ns is not None:
+        mutex = after.mutex_wait_ns - before.mutex_wait_ns
+    time_ns = max(1, samples.time_ns)
+    return {
+        "pid": pid,
+        "length_ns": after.at_ns - before.at_ns,
+        "samples": samples.count,
+        "limits": limits,
+        "goroutines": _goroutines(goroutines) if goroutines is not None else None,
+        "created": after.created - before.created,
+        "turns": TRACKED * waits.samples,
+        "slices": sum(slices.values()),
+        "latency": _latency(waits),
+        "waiting_ns": TRACKED * waits.sum_ns(),
+        "mutex_wait_ns": mutex,
+        "queue": {
+            "local": samples.local_queue_ns / time_ns,
+            "global": samples.global_queue_ns / time_ns,
+            "max": samples.most_queued,
+        },
+        "while_queued": samples.while_queued(),
+        "statuses": {name: met / time_ns for name, met in samples.statuses_ns.items()},
+        "moves": samples.moves()._asdict(),
+        "ps": [
+            {
+                "p": p.number,
+                "slices": slices.get(p.number, 0),
+                "running": p.running_ns / p.time_ns,
+                "queued": p.queued_ns / p.time_ns,
+                "queued_max": p.most_queued,
+                "moves": p.moves._asdict(),
+                "cpus": {str(cpu): met / p.time_ns for cpu, met in sorted(p.cpus_ns.items())},
+            }
+            for p in samples.ps.values()
+            if p.time_ns
+        ],
+        "threads": {
+            "count": after.threads,
+            "ran_ns": after.ran_ns - before.ran_ns,
+            "waited_ns": after.waited_ns - before.waited_ns,
+            "switched": after.switched - before.switched,
+            "spinning": samples.spinning_ns / time_ns,
+            "idle": samples.idle_ns / time_ns,
+        },
+        "cpus": cpus,
+    }
+
+
+def _latency(waits: Waits) -> dict[str, Any]:
+    count = waits.samples
+    values = waits.percentiles(PERCENTILES) if count else [None] * len(PERCENTILES)
+    buckets = waits.buckets()
+    longest = (buckets[-1][1] or buckets[-1][0]) if count else None
+    return {
+        "samples": count,
+        "mean_ns": waits.sum_ns() / count if count else None,
+        **{f"p{each:g}_ns": value for each, value in zip(PERCENTILES, values, strict=True)},
+        "max_ns": longest,
+        "buckets": [{"from_ns": low, "to_ns": high, "count": number} for low, high, number in buckets],
+        "calls": waits.calls,
+    }
+
+
+def _goroutines(states: Sequence[tuple[str, bool, int]]) -> dict[str, Any]:
+    own: dict[str, int] = {}
+    for state, system, count in sorted(states, key=lambda each: -each[2]):
+        if not system:
+            own[state] = own.get(state, 0) + count
+    return {
+        "count": sum(count for *_, count in states),
+        "system": sum(count for _, system, count in states if system),
+        "states": own,
+    }

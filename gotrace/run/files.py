@@ -1,0 +1,185 @@
+"""The one place where files are named, opened and written, and where it is known that one could not be."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from io import BufferedReader
+from typing import BinaryIO, Protocol, TextIO
+
+from gotrace.errors import GotraceError, UsageError
+from gotrace.text import printable
+
+_ROOM = "free some space or write elsewhere"
+# Called with the path of every file that was created.
+on_created: Callable[[str], None] = lambda _: None  # noqa: E731
+
+
+def check_distinct(outputs: Sequence[str | None], inputs: Sequence[str | None]) -> None:
+    """Raises UsageError if one file would be written twice, or read and written."""
+    written, read = ([os.path.realpath(path) for path in paths if path and path != "-"] for paths in (outputs, inputs))
+    if len({*written, *read}) < len(written) + len(set(read)):
+        raise UsageError("two outputs go to the same file", "give each its own name")
+
+
+def check_files(paths: Sequence[str], force: bool) -> None:
+    """Raises before anything is traced what creating these files would raise at its end."""
+    for path in paths:
+        if path == "-":
+            continue
+        if os.path.lexists(path) and not force:
+            raise exists_already(path)
+        try:
+            os.stat(os.path.dirname(path) or ".")
+        except (FileNotFoundError, NotADirectoryError) as error:  # any other may not concern whoever creates the file
+            raise cannot_write(path, error) from None
+
+
+def exists_already(path: str) -> GotraceError:
+    return GotraceError(f"{printable(path)} already exists", "choose another name, or overwrite it with --force")
+
+
+def numbered(path: str, number: int, force: bool) -> str:
+    """The name of the file about the ``number``-th program that a process executes: run.gotrace, then run.2.gotrace.
+
+    Without ``force`` names that are taken are passed over, for it is too late to ask.
+    """
+    if number == 1 or path == "-":
+        return path
+    beginning, ending = os.path.splitext(path)
+    outer, inner = os.path.splitext(beginning)
+    if inner in (".pb", ".speedscope"):
+        beginning, ending = outer, inner + ending
+    names = (f"{beginning}.{count}{ending}" for count in itertools.count(number))
+    return next(name for name in names if force or not os.path.lexists(name))
+
+
+def free(path: str, force: bool) -> str:
+    """``path``, or if that is taken and not to be overwritten its first `numbered` name that is free."""
+    return path if force or not os.path.lexists(path) else numbered(path, 2, force)
+
+
+def cannot_write(path: str, error: OSError) -> GotraceError:
+    reason = f"cannot write {printable(path) if path != '-' else 'standard output'}: {error.strerror}"
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return GotraceError(reason, _ROOM if full else "choose a directory that exists and that you may write to")
+
+
+def create(path: str, force: bool) -> BinaryIO:
+    """A new file, unbuffered, or standard output for "-". Raises GotraceError if it exists or cannot be written."""
+    if path == "-":
+        return open(1, "wb", buffering=0, closefd=False)
+    try:
+        file = open(path, "wb" if force else "xb", buffering=0)
+        on_created(path)
+        return file
+    except FileExistsError:
+        raise exists_already(path) from None
+    except OSError as error:
+        raise cannot_write(path, error) from None
+
+
+@contextlib.contextmanager
+def input_of(path: str) -> Iterator[BufferedReader]:
+    """A file to read, or standard input for "-". Raises OSError."""
+    with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
+        yield file
+
+
+@contextlib.contextmanager
+def created(path: str, force: bool) -> Iterator[BinaryIO]:
+    """A new file, or standard output; what cannot be written is said with the path. One that is not whole does not stay."""
+    try:
+        with open(1, "wb", closefd=False) if path == "-" else open(path, "wb" if force else "xb") as file:
+            try:
+                yield file
+            except Exception:
+                with contextlib.suppress(OSError):
+                    file.close()  # if whoever wrote to it has not done so
+                if path != "-" and os.path.isfile(path):
+                    os.unlink(path)
+                raise
+        if path != "-":
+            on_created(path)
+    except FileExistsError:
+        raise exists_already(path) from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.filename not in (None, path):
+            raise
+        raise cannot_write(path, error) from None
+
+
+class Sink:
+    """A text stream that remembers its failure instead of raising it: what was measured must not go with a full disk.
+
+    `close` closes the file only if it is ``owned``.
+    """
+
+    def __init__(self, file: TextIO, name: str, owned: bool = False) -> None:
+        self.file = file
+        self.name = name
+        self.failure: OSError | None = None
+        self._owned = owned
+
+    @classmethod
+    def created(cls, path: str, force: bool) -> Sink:
+        """A new file, or standard output for "-". Raises GotraceError as `create` does."""
+        if path == "-":
+            return cls(sys.stdout, "standard output")
+        try:
+            sink = cls(open(path, "w" if force else "x", encoding="utf-8"), path, owned=True)
+            on_created(path)
+            return sink
+        except FileExistsError:
+            raise exists_already(path) from None
+        except OSError as error:
+            raise cannot_write(path, error) from None
+
+    @classmethod
+    def screen(cls, file: TextIO) -> Sink:
+        """Where tables go: standard output, which may be a file, or a stream that stands for it."""
+        return cls(file, "the terminal" if file.isatty() else "standard output")
+
+    def write(self, text: str) -> None:
+        if self.failure is None:
+            try:
+                self.file.write(text)
+            except OSError as error:
+                self.failure = error
+
+    def flush(self) -> None:
+        if self.failure is None:
+            try:
+                self.file.flush()
+            except OSError as error:
+                self.failure = error
+
+    def isatty(self) -> bool:
+        return self.file.isatty()
+
+    def close(self) -> None:
+        if not self.file.closed:
+            self.flush()
+        if self._owned:
+            with contextlib.suppress(OSError):
+                self.file.close()
+
+
+class Failing(Protocol):
+    """Something that was to be written, and what kept it from it."""
+
+    name: str
+    failure: OSError | None
+
+
+def complain_of(failed: Failing | None) -> None:
+    """Raise what kept an output from being written; a reader that went away is not an error."""
+    if failed is not None and failed.failure is not None and not isinstance(failed.failure, BrokenPipeError):
+        reason = f"cannot write {printable(failed.name)}: {failed.failure.strerror}"
+        raise GotraceError(reason, f"{_ROOM}; what was written before is intact")

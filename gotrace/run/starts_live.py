@@ -1,0 +1,281 @@
+"""Tracing starts as they happen: attaching to a program's file, running the command, and ending it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from gotrace import session
+from gotrace.analysis.coldstart import ITSELF, REPLACED, Decoder
+from gotrace.analysis.timeline import LINKER, Start
+from gotrace.binary.elf import Elf
+from gotrace.binary.startup import linker_of
+from gotrace.errors import UntraceableError, UsageError
+from gotrace.kernel.calibrate import install_cost_ns
+from gotrace.kernel.executable import Executable, Filter, cgroup_of, pid_namespace_of
+from gotrace.kernel.host import kernel_pid
+from gotrace.kernel.launch import Spawned
+from gotrace.run.files import complain_of
+from gotrace.run.recorder import Recorder
+from gotrace.run.refusal import refusal
+from gotrace.run.starts import Result, result_of
+from gotrace.run.target import EXITED, Command, Loop, Say, StopRequest, Traced, closing
+from gotrace.text import count_text, printable
+
+_POLL_NS = 20_000_000
+_PATIENCE_S = 10.0
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be traced, as `gotrace coldstart`'s options say it."""
+
+    exe: str | None
+    command: tuple[str, ...]
+    runs: int
+    warmup: int
+    until: tuple[str, int]
+    cgroup: str | None = None
+    pid_ns: str | None = None
+    cache: str = "as-is"
+    low_detail: bool = False
+
+
+def trace(
+    wanted: Wanted,
+    recording: str | None,
+    force: bool,
+    say: Say = lambda _: None,
+    progress: Say = lambda _: None,
+) -> tuple[Result, int]:
+    """Every start that was wanted, and the status to exit with. Raises GotraceError.
+
+    ``recording`` is the file that keeps the events; ``say`` is called with what happens, ``progress`` with how far it is.
+    """
+    stop = StopRequest()
+    with contextlib.ExitStack() as stack:
+        target = _target(wanted, say)
+        tracing = stack.enter_context(_attached(wanted, target, say))
+        tracing.calibrate()
+        header_more = {
+            "until": {"what": wanted.until[0], "ns": wanted.until[1]},
+            "command": list(wanted.command),
+            "runs": wanted.runs,
+            "cache": wanted.cache,
+            "hit_ns": tracing.ns_per_hit[0],
+            "install_ns": install_cost_ns(),
+        }
+        stack.enter_context(stop.installed())
+        live = _Live(wanted, target, tracing, stop, say, progress)
+        if recording is not None:
+            traced = Traced(tracing, None, stop, say)
+            live.recorder = stack.enter_context(Recorder.opened(recording, force, traced))
+        header = {**tracing.header(time.monotonic_ns()), "coldstart": header_more}
+        live.begin(header)
+        ended = "error"
+        try:
+            ended = live.run()
+        finally:
+            end = closing(tracing, time.monotonic_ns() - header["clock"]["begin_ns"], ended)
+            live.finish(end)
+        for note in live.notes:
+            say(f"gotrace: {note}")
+        lacking = (
+            "the command never executed it; name the program that it starts with --exe"
+            if wanted.command
+            else f"{printable(target.exe_name)} was not started in this time"
+        )
+        return result_of(header, live.starts, end, lacking), live.status
+
+
+def _target(wanted: Wanted, say: Say) -> Executable:
+    path = wanted.exe
+    if path is None:
+        path = shutil.which(wanted.command[0])
+        if path is None:
+            hint = "check the command after `--`: its spelling, its permissions, your PATH"
+            raise UsageError(f"cannot run {printable(wanted.command[0])}: no such program", hint)
+        why = refusal(path, printable(wanted.command[0]))
+        if isinstance(why, UntraceableError):
+            raise why
+        if why is not None:
+            path = Command.first_program(wanted.command, say)
+    path = os.path.realpath(path)
+    with Elf.open(path) as elf:
+        linker = linker_of(elf)
+    cgroup, level = cgroup_of(wanted.cgroup) if wanted.cgroup else (0, 0)
+    which = Filter(
+        starter=kernel_pid(os.getpid()) if wanted.command else 0,
+        cgroup=cgroup,
+        cgroup_level=level,
+        pid_namespace=pid_namespace_of(wanted.pid_ns) if wanted.pid_ns else 0,
+    )
+    return Executable(path, linker, which, *wanted.until)
+
+
+@contextlib.contextmanager
+def _attached(wanted: Wanted, target: Executable, say: Say) -> Iterator[session.Session]:
+    from gotrace.probes import coldstart
+
+    without = coldstart.DETAILS if wanted.low_detail else ()
+    with contextlib.ExitStack() as stack:
+        tracing = stack.enter_context(session.opened([coldstart], target, without=without))
+        for item in tracing.plan.missing:
+            say(f"gotrace: {item.name} is not traced: {item.reason}")
+        yield tracing
+
+
+class _Awaited(Loop):
+    """A command that runs, or a program that somebody may start, until enough was seen."""
+
+    def __init__(
+        self, stop: StopRequest, say: Say, wait: Callable[[float], bool | None], is_enough: Callable[[], bool]
+    ) -> None:
+        super().__init__(stop, say)
+        self._wait, self._is_enough = wait, is_enough
+
+    def wait(self, seconds: float) -> bool:
+        return bool(self._wait(seconds))
+
+    def enough(self) -> str:
+        return "all seen" if self._is_enough() else ""
+
+
+class _Live:
+    """One run of tracing: reads events, starts and ends the command."""
+
+    def __init__(
+        self,
+        wanted: Wanted,
+        target: Executable,
+        tracing: session.Session,
+        stop: StopRequest,
+        say: Say,
+        progress: Say,
+    ) -> None:
+        self._wanted, self._target, self._tracing, self._stop, self._say = wanted, target, tracing, stop, say
+        self._progress = progress
+        self.recorder: Recorder | None = None
+        self.starts: list[Start] = []
+        self.notes: list[str] = []
+        self.status = 0
+        self._decoder: Decoder
+        self._libraries: tuple[str, ...] = ()
+
+    def begin(self, header: dict[str, Any]) -> None:
+        from gotrace.probes.coldstart import decoder
+
+        self._decoder = decoder(header)
+        if self.recorder is not None:
+            self.recorder.begin(header)
+
+    def run(self) -> str:
+        """Until every start that is wanted was seen; why it ended."""
+        if self._wanted.command:
+            return self._run_command()
+        count = "its next start" if self._wanted.runs == 1 else f"its next {self._wanted.runs} starts"
+        target = f"{printable(self._target.exe_name)} ({self._tracing.plan.go_version})"
+        self._say(f"Waiting for {count}: {target}… Ctrl-C to end.")
+        awaited = _Awaited(self._stop, self._say, self._target.wait, lambda: self._seen() >= self._wanted.runs)
+        awaited.release()
+        for _ in awaited.polls(_POLL_NS, self._failed):
+            self._read()
+            self._progress(f"{self._seen()} of {self._wanted.runs} seen")
+        return awaited.ended
+
+    def _seen(self) -> int:
+        return sum(start.ended != ITSELF for start in self.starts)
+
+    def _run_command(self) -> str:
+        wanted = self._wanted
+        warmup = max(wanted.warmup, wanted.cache != "as-is")  # whose libraries are looked up
+        for number in range(warmup + wanted.runs):
+            counted = f"{number + 1 - warmup} of {wanted.runs}"
+            self._progress(counted if number >= warmup else "warming up")
+            if number and wanted.cache != "as-is":
+                self._prepare_cache(number == warmup)
+            found = self._one_run(recorded=number >= warmup)
+            if number < warmup:
+                self._libraries = self._libraries or tuple(_libraries(found))
+            else:
+                self.starts += found
+            if self._stop.signal or self._failed():
+                return self._stop.signal or "output error"
+        return "all seen"
+
+    def _one_run(self, recorded: bool) -> list[Start]:
+        """Start the command; its first start ends it, or it ends by itself. What was started by then."""
+        found: list[Start] = []
+        child = Spawned(list(self._wanted.command))
+        # One that was cut off by another execve is no reason to end the command.
+        cut_off = (REPLACED, ITSELF)
+        seen = _Awaited(self._stop, self._say, child.wait, lambda: any(start.ended not in cut_off for start in found))
+        seen.release()
+        try:
+            for _ in seen.polls(_POLL_NS, lambda: recorded and self._failed()):
+                found += self._read(recorded)
+        finally:
+            if seen.ended == EXITED or child.wait(0):
+                self.status = child.exit_code()
+            else:
+                child.end(_PATIENCE_S)
+        # Of what ended with it the events may still be on their way.
+        for _ in range(2):
+            time.sleep(_POLL_NS / 2e9)
+            found += self._read(recorded)
+        return found + self._decoder.close(time.monotonic_ns())
+
+    def _read(self, recorded: bool = True) -> list[Start]:
+        now = time.monotonic_ns()
+        events = self._tracing.read()
+        if self.recorder is not None and recorded:
+            self.recorder.add(events, self._tracing.lost)
+        found = self._decoder.feed(events, now)
+        if not self._wanted.command:
+            self.starts += found
+        return found
+
+    def _failed(self) -> bool:
+        return self.recorder is not None and self.recorder.failure is not None
+
+    def _prepare_cache(self, told: bool) -> None:
+        """Drop or read every file that a start reads; what could not be dropped is said once."""
+        from gotrace.kernel import page_cache
+
+        files = dict.fromkeys(filter(None, (self._target.exe_path, self._target.linker, *self._libraries)))
+        for path in files:
+            if self._wanted.cache == "warm":
+                with open(path, "rb") as file:
+                    while file.read(1 << 20):
+                        pass
+                continue
+            dropped = page_cache.drop(path)
+            if told and dropped.after:
+                self.notes.append(
+                    f"{dropped.after} of {count_text(dropped.pages, 'page')} of {printable(path)} could not be dropped: "
+                    "mapped by another process, or not on a disk"
+                )
+        ahead = page_cache.read_ahead_kb(self._target.exe_path)
+        if told and self._wanted.cache == "cold" and ahead is not None:
+            self.notes.append(f"the disk of {printable(self._target.exe_path)} reads {ahead} KiB ahead (read_ahead_kb)")
+
+    def finish(self, end: dict[str, Any]) -> None:
+        """Whatever was not over when tracing ended is a start too."""
+        self._read()
+        self.starts += self._decoder.close(time.monotonic_ns())
+        if self.recorder is not None:
+            self.recorder.end(end)
+            complain_of(self.recorder)
+
+
+def _libraries(starts: list[Start]) -> Iterator[str]:
+    """The files that the dynamic linker mapped."""
+    for start in starts:
+        for row in start.rows:
+            if row.stage == LINKER and row.depth == 1 and "mapped" in row.detail and os.path.isfile(row.name):
+                yield os.path.realpath(row.name)

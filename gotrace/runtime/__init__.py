@@ -1,0 +1,1 @@
+"""The Go runtime's own books and names, read from outside."""

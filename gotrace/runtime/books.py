@@ -1,0 +1,43 @@
+"""The books of one process's runtime: what reads each of them, made when it is asked for first."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from gotrace.runtime.looker import Looker
+
+if TYPE_CHECKING:
+    from gotrace.kernel.process import Process
+    from gotrace.runtime.goroutines import GoroutineReader
+    from gotrace.runtime.profiles import ProfileReader
+    from gotrace.runtime.scheduler import SchedulerReader
+
+
+class Books:
+    """Each raises what the class that it is of does, where the book cannot be found."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    @cached_property
+    def looker(self) -> Looker:
+        return Looker(self._process)
+
+    @cached_property
+    def goroutines(self) -> GoroutineReader:
+        from gotrace.runtime.goroutines import GoroutineReader
+
+        return GoroutineReader(self._process)
+
+    @cached_property
+    def profiles(self) -> ProfileReader:
+        from gotrace.runtime.profiles import ProfileReader
+
+        return ProfileReader(self._process)
+
+    @cached_property
+    def scheduler(self) -> SchedulerReader:
+        from gotrace.runtime.scheduler import SchedulerReader
+
+        return SchedulerReader(self._process)

@@ -1,0 +1,108 @@
+"""gotrace started by a fork of the process that runs the tests, which has imported it, instead of as a new Python.
+
+A Python that has imported gotrace takes 0.4 s of a CPU to be there, and seconds in the emulated machine, of each of many
+hundred commands. What is left out is that start alone: a command still is a process of its own, with the streams,
+environment, working folder and file descriptors that it was given, and ends as one.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import faulthandler
+import functools
+import importlib
+import os
+import pkgutil
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+COMMAND = [sys.executable, "-m", "gotrace.cli"]
+_ALL = 1 << 20  # more file descriptors than a process has
+
+
+@functools.cache
+def _import_everything() -> None:
+    for package in ("gotrace", "gotrace.cli", "gotrace.probes"):
+        for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+            importlib.import_module(module.name)
+
+
+def _forget() -> None:
+    """Drop what was remembered of the machine: it may have changed since."""
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] == "gotrace":
+            for thing in vars(module).values():
+                if hasattr(thing, "cache_clear"):
+                    thing.cache_clear()
+
+
+def _become(arguments: list[str], environment: dict[str, str], kept: tuple[int, ...]) -> NoReturn:
+    """In the child: what Python does between its start and the end of the command."""
+    faulthandler.disable()
+    atexit._clear()
+    for low, high in zip((2, *sorted(kept)), (*sorted(kept), _ALL), strict=True):
+        os.closerange(low + 1, high)  # subprocess's own pipe among them, by whose end its caller learns that we are there
+    os.environ.clear()
+    os.environ.update(environment)
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    sys.argv = ["gotrace", *arguments]
+    sys.stdin, sys.stdout = (open(fd, mode, closefd=False) for fd, mode in ((0, "r"), (1, "w")))
+    sys.stderr = open(2, "w", errors="backslashreplace", buffering=1, closefd=False)
+    _forget()
+    status: Any = 0
+    try:
+        sys.modules["gotrace.cli.main"].main()
+    except SystemExit as end:
+        status = end.code
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    if isinstance(status, str):
+        print(status, file=sys.stderr)
+        status = 1
+    atexit._run_exitfuncs()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    os._exit(status or 0)
+
+
+@contextlib.contextmanager
+def commands() -> Iterator[None]:
+    """Have subprocess start gotrace so, as long as this lasts."""
+    _import_everything()
+    start = subprocess.Popen.__init__
+
+    def init(self: subprocess.Popen[Any], args: Any, *more: Any, **options: Any) -> None:
+        if isinstance(args, list) and args[: len(COMMAND)] == COMMAND:
+            environment, before = options.pop("env", None), options.get("preexec_fn")
+            options["preexec_fn"] = _in_child(args, environment, before, options.get("pass_fds", ()))
+        start(self, args, *more, **options)
+
+    subprocess.Popen.__init__ = init  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        subprocess.Popen.__init__ = start  # type: ignore[method-assign]
+
+
+def _in_child(
+    args: list[str], environment: dict[str, str] | None, before: Callable[[], None] | None, kept: tuple[int, ...]
+) -> Callable[[], None]:
+    def run() -> None:
+        if before:
+            before()
+        _become(
+            [os.fsdecode(each) for each in args[len(COMMAND) :]],
+            dict(os.environ if environment is None else environment),
+            kept,
+        )
+
+    return run

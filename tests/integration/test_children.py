@@ -1,0 +1,44 @@
+"""A process that has its work done by a child: that it is there and collects is said, with the command that traces it."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+import targets
+
+pytestmark = pytest.mark.bpf
+
+
+@pytest.mark.parametrize(
+    ("by_way_of", "sudo"),
+    [(("/bin/sh", "-c", '"$0" "$@"; exit $?'), False), ((), True)],
+    ids=["by way of a shell", "as the caller of sudo"],
+)
+def test_a_child_that_collects(by_way_of, sudo, start, trace, gotrace, tmp_path, monkeypatch):
+    if sudo:
+        monkeypatch.setenv("SUDO_UID", "65534")
+        monkeypatch.setenv("SUDO_GID", "65534")
+        for folder in [tmp_path, *tmp_path.parents[:3]]:
+            os.chown(folder, 65534, 65534) if folder == tmp_path else folder.chmod(0o755)
+    work = (str(targets.build("gcload")), "-cycles", "60")
+    target = start(targets.build("launcher"), *by_way_of, *work)
+    recording = tmp_path / "run.gotrace"
+    tracer = trace("--pid", str(target.pid), "-o", str(recording))
+    tracer.process.stdout.readline(), tracer.process.stdout.readline()  # a second is over: it has looked
+    target.go()
+    counted = target.truth()["NumGC"]
+    said = tracer.process.stderr.readline()
+    tracer.interrupt()
+    assert tracer.finish() == 0
+    assert target.finish() == 0
+    (summary,) = tracer.of("summary")
+    (child,) = summary["not_seen"]["children"]
+    assert summary["cycles"] == 0
+    assert counted - 5 <= child["cycles"] <= counted  # without those of its start
+    assert child["exe"] == work[0] and child["go_version"] == f"go{targets.NEWEST}"
+    assert said.startswith(f"pid {child['pid']} ({work[0]}, go{targets.NEWEST}), which pid {target.pid} has started, ")
+    assert said.endswith(f": gotrace gc --pid {child['pid']}\n")
+    assert f"NOT TRACED: at least {child['cycles']} GC cycles of a child, pid {child['pid']} " in tracer.stdout
+    assert gotrace("report", str(recording)).stdout.endswith(tracer.stdout[-200:])

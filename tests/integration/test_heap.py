@@ -1,0 +1,230 @@
+"""`gotrace heap` against the profile that the program writes of itself, and against what it has allocated."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections import Counter
+
+import pytest
+
+import targets
+from conftest import GOTRACE, PATIENCE_S
+from gotrace.binary.profiles import find_profiles
+from gotrace.binary.program import GoProgram
+from gotrace.kernel.process import Process
+from gotrace.runtime.profiles import ProfileReader
+
+MIB = 1 << 20
+# What is kept in an interface has a header of its own on the heap.
+CHURN, INLINED = 20 * MIB + 24 * (16384 + 8192), 4 * MIB + 24 * 8192
+CASES = [
+    *((version, "stripped") for version in targets.MATRIX),
+    *((version, flavour) for version in ("1.19.8", "1.22.10", targets.NEWEST) for flavour in ("pie-stripped", "noopt")),
+]
+CASES = [case for case in CASES if case[0] in targets.MATRIX and (case[1] == "stripped" or not targets.EMULATED)]
+
+
+class Hoarder:
+    """The program, at rest once it has answered a line; ``text`` and ``profile`` are what it wrote then."""
+
+    def __init__(self, start, folder, *arguments, version=targets.NEWEST, flavour="stripped"):
+        self._text, self.profile = folder / "text", folder / "profile.pb.gz"
+        files = ("-text", str(self._text), "-profile", str(self.profile))
+        self.target = start(targets.build("hoarder", version, flavour), *files, *arguments)
+        self.pid = self.target.pid
+
+    def ask(self, line=""):
+        self.target.process.stdin.write(f"{line}\n")
+        self.target.process.stdin.flush()
+        return json.loads(self.target.process.stdout.readline())
+
+    @property
+    def samples(self):
+        """(objects and bytes in use, and allocated, stack) as debug=1 has them."""
+        found = re.findall(r"^(\d+): (\d+) \[(\d+): (\d+)\] @ ?(.*)$", self._text.read_text(), re.M)
+        return Counter((*map(int, row[:4]), row[4]) for row in found if row[2] != "0")
+
+
+def told(pid, *options):
+    """The records of `gotrace heap`."""
+    command = [*GOTRACE, "heap", "--pid", str(pid), "--format", "ndjson", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def of_function(record, name, value="inuse_bytes"):
+    """What stacks whose innermost function has this name come to."""
+    return sum(each[value] for each in record["stacks"] if each["stack"][0]["function"] == name)
+
+
+@pytest.mark.everywhere
+@pytest.mark.parametrize(("version", "flavour"), CASES)
+def test_samples_are_the_programs(version, flavour, start, tmp_path):
+    """Each stack, address by address, and its four numbers; of many buckets, too."""
+    program = Hoarder(start, tmp_path, "-rate", "20000", "-sites", "600", version=version, flavour=flavour)
+    for _ in range(3):
+        program.ask()
+        with Process.open(program.pid) as process:
+            reader = ProfileReader(process)
+            found = reader.heap()
+            bias = process.load_bias(reader.places.first_vaddr) if reader.places.pie else 0
+        ours = Counter()
+        for stack, size, allocs, frees in zip(
+            found.stacks, found.sizes.tolist(), found.allocs.tolist(), found.frees.tolist(), strict=True
+        ):
+            if allocs:
+                used = allocs - frees
+                ours[used, used * size, allocs, allocs * size, " ".join(hex(pc + bias) for pc in stack)] += 1
+        assert found.rate == 20000 and len(ours) > 10
+        assert ours == program.samples
+
+
+@pytest.mark.everywhere
+@pytest.mark.parametrize("version", ("1.19.8", "1.22.10", targets.NEWEST))
+def test_every_byte(version, start, tmp_path, gotrace):
+    """With a sample for each allocation it is what the program has allocated, to the byte."""
+    program = Hoarder(start, tmp_path, "-rate", "1", version=version)
+    program.ask()
+    (first,) = told(program.pid)
+    assert of_function(first, "main.hoard") == 8 * MIB + 3 * MIB
+    assert of_function(first, "main.hoard", "inuse_objects") == 8 * MIB / 4096 + 1
+    assert of_function(first, "main.churn", "alloc_bytes") == CHURN
+    assert of_function(first, "main.churn", "inuse_bytes") == 0
+    deep = [each for each in first["stacks"] if [f["function"] for f in each["stack"]].count("main.deep") == 21]
+    assert sum(each["alloc_bytes"] for each in deep) == 4 * MIB + 24 * 8192
+    (inner,) = [each for each in first["stacks"] if each["stack"][0]["function"] == "main.inlinedToo"]
+    assert [(each["function"], each["inlined"]) for each in inner["stack"][:3]] == [
+        ("main.inlinedToo", True),
+        ("main.inlined", True),
+        ("main.round", False),
+    ]
+    assert inner["alloc_bytes"] == INLINED
+    assert first["inuse_bytes"] == sum(each["inuse_bytes"] for each in first["stacks"])
+    # What no collection has seen yet is in the profile of now alone.
+    program.ask("allocate")
+    (published,), (now,) = told(program.pid), told(program.pid, "--now")
+    assert of_function(published, "main.hoard") == of_function(first, "main.hoard")
+    assert of_function(now, "main.hoard") == 2 * of_function(first, "main.hoard")
+    assert of_function(now, "main.churn", "alloc_bytes") == 2 * CHURN
+    out = gotrace("heap", "--pid", str(program.pid), "--now").stdout
+    assert re.search(r"^ +22\.0 MiB +4,098 +\d+\.\d%  main\.hoard < main\.round", out, re.M), out
+
+
+def top(path, index):
+    """(flat, cumulative) of each function by `go tool pprof`."""
+    found = {}
+    arguments = ("-top", f"-sample_index={index}", "-unit=B", "-nodefraction=0", "-edgefraction=0", "-nodecount=10000")
+    for line in targets.go_tool("pprof", *arguments, str(path)):
+        if row := re.match(r" *(-?[\d.]+)B? +[\d.]+% +[\d.]+% +(-?[\d.]+)B? +[\d.]+% +(\S.*)", line):
+            found[re.sub(r"\[.*\]", "[...]", row[3]).replace(" (inline)", "")] = float(row[1]), float(row[2])
+    return found
+
+
+@pytest.mark.parametrize("version", targets.MATRIX)
+def test_pprof_shows_the_same(version, start, tmp_path, gotrace):
+    """`go tool pprof` on our file and on the program's own: every function, flat and cumulative, of all four kinds."""
+    program = Hoarder(start, tmp_path, "-rate", "30000", "-sites", "300", version=version)
+    program.ask()
+    out = tmp_path / "x.pb.gz"
+    assert gotrace("heap", "--pid", str(program.pid), "-o", str(out)).returncode == 0
+    raw = "\n".join(targets.go_tool("pprof", "-raw", str(out)))
+    assert "PeriodType: space bytes\nPeriod: 30000\n" in raw
+    for index in ("inuse_space", "inuse_objects", "alloc_space", "alloc_objects"):
+        theirs, ours = top(program.profile, index), top(out, index)
+        assert len(theirs) >= 4 and ours.keys() == theirs.keys(), index
+        for name, numbers in theirs.items():
+            assert ours[name] == pytest.approx(numbers, rel=0.001, abs=10), (index, name)  # they round for each bucket
+
+
+@pytest.mark.parametrize("options", [(), ("--alloc",), ("--objects",)], ids=" ".join)
+def test_what_grew(options, start, tmp_path, gotrace):
+    """A leak of known size at a known place, in the table and in the picture."""
+    program = Hoarder(start, tmp_path, "-rate", "1")
+    program.ask()
+    folded = tmp_path / "x.folded"
+    command = [*GOTRACE, "heap", "--pid", str(program.pid), "-d", "4s", "-o", str(folded), *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as tracer:
+        assert "in use" in tracer.stdout.readline()
+        tracer.stdout.readline()  # the first profile is taken
+        program.ask()
+        out, err = tracer.communicate(timeout=PATIENCE_S)
+    assert tracer.returncode == 0, err
+    sums = Counter()
+    for line in folded.read_text().splitlines():
+        stack, _, weight = line.rpartition(" ")
+        sums[stack.split(";")[-1]] += int(weight)
+    if "--alloc" in options:
+        assert sums["main.churn"] == CHURN and sums["main.hoard"] == 11 * MIB
+        assert re.search(r"16\.4 MiB +32\.8 MiB +16\.4 MiB +[45]\.\d\d MiB  main\.churn < main\.round", out), out
+    elif "--objects" in options:
+        assert sums["main.hoard"] == 8 * MIB / 4096 + 1 and "main.churn" not in sums
+    else:
+        assert sums["main.hoard"] == 11 * MIB and "main.churn" not in sums
+        assert re.search(r"11\.0 MiB +22\.0 MiB +11\.0 MiB +[23]\.\d\d MiB  main\.hoard < main\.round < main\.main", out), (
+            out
+        )
+
+
+def test_recordings_and_what_differs(start, tmp_path, gotrace):
+    """A recording says what was printed; of two of them, what the program has kept and allocated in between."""
+    program = Hoarder(start, tmp_path, "-rate", "1")
+    paths = [str(tmp_path / name) for name in ("a.gotrace", "b.gotrace")]
+    for path in paths:
+        program.ask()
+        printed = gotrace("heap", "--pid", str(program.pid), "-o", path)
+        assert printed.returncode == 0, printed.stderr
+        assert gotrace("report", path).stdout == printed.stdout
+    (last,) = told(program.pid)
+    assert json.loads(gotrace("report", paths[1], "--format", "ndjson").stdout)["stacks"] == last["stacks"]
+    picture = tmp_path / "x.folded"
+    gotrace("report", paths[1], "-o", str(picture))
+    assert f"main.hoard {22 * MIB}\n" in picture.read_text().replace(";", "\n")
+    rows = json.loads(gotrace("heap", "diff", *paths, "--format", "json").stdout)
+    kept = [(row["b"] - row["a"], row["stack"][0]["function"]) for row in rows]
+    assert sum(size for size, name in kept if name == "main.hoard") == 11 * MIB
+    assert "main.churn" not in {name for _, name in kept}
+    text = gotrace("heap", "diff", *paths).stdout
+    assert re.search(r"^ +11\.0 MiB +22\.0 MiB +\+11\.0 MiB  main\.hoard < main\.round", text, re.M), text
+    text = gotrace("heap", "diff", *paths[::-1], "--alloc", "--objects").stdout
+    assert re.search(r"^ +65,536 +32,768 +-32,768  main\.churn < ", text, re.M), text
+    for arguments, status, words in (
+        ((*paths, "--top", "3", "--format", "json"), 2, "--top has no effect without a table"),
+        ((paths[0], str(picture)), 1, "is not a gotrace recording"),
+    ):
+        done = gotrace("heap", "diff", *arguments)
+        assert done.returncode == status and words in done.stderr, done.stderr
+    done = gotrace("goroutines", "diff", *paths)
+    assert done.returncode == 1 and "is not a recording by `gotrace goroutines`" in done.stderr, done.stderr
+
+
+def test_what_cannot_be_meant(gotrace, start, tmp_path):
+    without = start(targets.build("gcload"), "-seconds", "60")
+    for options, status, words in (
+        (("--pid", str(without.pid)), 1, "takes no heap profile: nothing in it reads one"),
+        (("--pid", str(without.pid), "--inuse", "--alloc"), 2, "exclude each other"),
+        (("--pid", str(without.pid), "-i", "1s"), 2, "--interval has no effect without --duration"),
+        ((), 2, "--pid"),
+    ):
+        done = gotrace("heap", *options)
+        assert done.returncode == status and words in done.stderr and "Traceback" not in done.stderr, done.stderr
+    program = Hoarder(start, tmp_path, "-rate", "0")
+    program.ask()
+    done = gotrace("heap", "--pid", str(program.pid), "-o", str(tmp_path / "x.svg"))
+    assert done.returncode == 1 and "MemProfileRate is 0" in done.stderr and not (tmp_path / "x.svg").exists()
+
+
+@pytest.mark.parametrize("name", ["hoarder", "profiled"])
+def test_addresses_are_where_nm_says(name):
+    """Of every release and both architectures, with and without optimisation, with runtime.GC and without."""
+    for version in targets.MATRIX:
+        for arch in ("amd64", "arm64"):
+            for flavour in ("default", "pie", "noopt"):
+                if flavour == "default" or version in ("1.19.8", "1.22.10", targets.NEWEST):
+                    with GoProgram.open(targets.build(name, version, flavour, arch)) as program:
+                        found = find_profiles(program)
+                        symbols = {name: address for name, address, _ in program.elf.symbols()}
+                    names = {"mbuckets": found.mbuckets, "mProfCycle": found.cycle, "MemProfileRate": found.rate}
+                    assert names == {name: symbols[f"runtime.{name}"] for name in names}, (version, arch, flavour)

@@ -1,0 +1,58 @@
+"""What the samples of a heap profile stand for."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from gotrace.analysis.heap_profile import HeapProfile, by_stack
+from gotrace.views.heap import changes
+
+
+def profile(rows, rate):
+    """Rows are (stack, size, allocations, frees)."""
+    stacks, sizes, allocs, frees = zip(*rows, strict=True)
+    return HeapProfile(list(stacks), *(np.array(each, np.int64) for each in (sizes, allocs, frees)), rate, 1, True)
+
+
+def scaled(objects, size, rate):
+    """scaleHeapSample of Go's runtime/pprof/protomem.go, line by line."""
+    if not objects or not size:
+        return 0, 0
+    if rate <= 1:
+        return objects, objects * size
+    scale = 1 / (1 - math.exp(-size / rate))
+    return int(objects * scale), int(objects * size * scale)
+
+
+@pytest.mark.parametrize("rate", [1, 512, 512 << 10, 1 << 40])
+@pytest.mark.parametrize("size", [8, 1024, 32 << 10, 1 << 20, 1 << 40])
+def test_samples_are_scaled_as_pprof_does(size, rate):
+    found = profile([((1, 2), size, 7, 3)], rate).estimates()
+    for name, objects in (("alloc", 7), ("inuse", 4)):
+        told = int(found[f"{name}_objects"][0]), int(found[f"{name}_bytes"][0])
+        assert told == pytest.approx(scaled(objects, size, rate), rel=1e-3)  # 1 - exp(-x) is not exact for small x
+
+
+def test_nothing_is_nothing():
+    found = profile([((1,), 64, 0, 0), ((2,), 0, 5, 0)], 512).estimates()
+    assert all(values.tolist() == [0, 0] for name, values in found.items() if name.endswith("bytes"))
+
+
+def test_sizes_of_one_stack_are_summed():
+    found = by_stack(profile([((1, 2), 8, 5, 1), ((1, 2), 16, 2, 2), ((1,), 8, 1, 0)], 1))
+    assert found[1, 2] == {"alloc_objects": 7, "alloc_bytes": 72, "inuse_objects": 4, "inuse_bytes": 32}
+    assert found[(1,)]["inuse_bytes"] == 8
+
+
+def test_what_grew():
+    def stacks(**sizes):
+        return [
+            {"stack": [{"function": f"main.{name}", "file": "/m.go", "line": 1, "inlined": False}], "inuse_bytes": size}
+            for name, size in sizes.items()
+        ]
+
+    rows = changes(stacks(a=10, b=5, c=7), stacks(a=12, b=5, c=3, d=100), "inuse_bytes")
+    assert [(row.first, row.last, row.stack[0]["function"]) for row in rows] == [(0, 100, "main.d"), (10, 12, "main.a")]

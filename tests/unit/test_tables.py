@@ -1,0 +1,71 @@
+"""Lines and summaries for people: their times of day, their percentiles, and the name of what they are written to."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gotrace.analysis.gc_summary import GcSummary
+from gotrace.analysis.histogram import Histogram
+from gotrace.cli.text import clock, gc, numa
+from gotrace.errors import GotraceError
+from gotrace.records.gc import INTERVAL
+from gotrace.run.files import Sink, complain_of
+from gotrace.views.gc import Gc
+
+MS = 10**6
+
+
+@pytest.fixture(autouse=True)
+def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def interval(begin_ns: int, length_ns: int) -> dict[str, Any]:
+    summary = GcSummary(brief=True)
+    return {"type": INTERVAL, "begin_ns": begin_ns, "length_ns": length_ns, "in_stop": None, "lost": 0, "summary": summary}
+
+
+def times(interval_ns: int, lengths: list[int]) -> list[object]:
+    view = Gc(interval_ns)
+    view.source = SimpleNamespace(wall_offset_ns=0)  # type: ignore[assignment]
+    begins = np.cumsum([0, *lengths[:-1]]).tolist()
+    rows = [gc.line(view, interval(begin, length)) for begin, length in zip(begins, lengths, strict=True)]
+    assert all(len(str(row[0])) <= gc.columns(view)[0].width for row in rows if row is not None)
+    return [row[0] for row in rows if row is not None]
+
+
+def test_lines_more_often_than_every_second_have_times_of_their_own() -> None:
+    assert times(100 * MS, [100 * MS] * 3) == ["00:00:00.100", "00:00:00.200", "00:00:00.300"]
+    assert times(1000 * MS, [1000 * MS] * 2) == ["00:00:01", "00:00:02"]
+    record = {"time": "1970-01-01T00:00:01.234567890Z"}
+    assert (clock.clock(record), clock.clock(record, 100 * MS)) == ("00:00:01", "00:00:01.234")
+
+
+def test_the_last_line_says_how_long_it_is() -> None:
+    assert times(100 * MS, [100 * MS, 37 * MS]) == ["00:00:00.100", "+37.0 ms"]
+
+
+def test_no_percentile_exceeds_the_maximum() -> None:
+    histogram = Histogram()
+    histogram.record(np.array([99_940]))  # its bucket ends at 99,967, which would read 100 us
+    assert numa._times(histogram) == "p50 99.9 us, p99 99.9 us, max 99.9 us"
+
+
+def test_a_full_disk_is_not_called_a_terminal() -> None:
+    with contextlib.suppress(OSError), open("/dev/full", "w") as file:  # closing it fails like writing to it
+        sink = Sink.screen(file)
+        sink.write("x" * (1 << 20))
+        sink.flush()
+        with pytest.raises(GotraceError, match="cannot write standard output: No space left"):
+            complain_of(sink)

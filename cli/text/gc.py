@@ -9,6 +9,8 @@ from gotrace.analysis.gc_summary import PERCENTILES, GcSummary, percentiles
 from gotrace.cli.text.clock import time_of_day, width
 from gotrace.cli.text.layout import Column, Row, Rows
 from gotrace.export.gc_words import (
+    ALLOCATED_HEADS,
+    allocated,
     cycles,
     heap_text,
     not_ended,
@@ -105,7 +107,7 @@ def summary(view: Gc) -> Iterator[str | Rows]:
         yield from _explanations(view)
 
 
-def _explanations(view: Gc) -> Iterator[str]:
+def _explanations(view: Gc) -> Iterator[str | Rows]:
     """The longest pauses, each with its parts and a sentence."""
     told, explainer = view.told, view.explainer
     assert explainer is not None
@@ -143,12 +145,27 @@ def _explanations(view: Gc) -> Iterator[str]:
         yield f"{caller['count']:>6}  {caller['reason']}: {code_text(caller['code']) or '?'}"
     if callers and len(callers) > _MOST_CALLERS:
         yield f"        and {len(callers) - _MOST_CALLERS} others"
+    yield from _allocated(view)
     if told:
         total = sum(each.stop.length for each in told)
         unknown = sum(each.classes().get(UNKNOWN, 0) for each in told)
         yield f"\n{unknown_share(unknown, total)}"
     if explainer.without_evidence:
         yield without_evidence(explainer.without_evidence)
+
+
+_ALLOCATED = tuple(
+    Column(head, rank=rank, left=head == "code", elastic=24 if head == "code" else 0, gap=2)
+    for head, rank in zip(ALLOCATED_HEADS, (0, 1, 2, 0), strict=True)
+)
+
+
+def _allocated(view: Gc) -> Iterator[str | Rows]:
+    told, found = allocated(view.allocated, view.total.cycles)
+    if told:
+        yield f"\n{told}{':' if found else '.'}"
+    if found:
+        yield Rows(_ALLOCATED, found)
 
 
 def _assists(view: Gc) -> Iterator[str]:

@@ -62,7 +62,7 @@ def summary(view: Goroutines) -> Iterator[str | Rows]:
     yield from _torn(last)
     yield ""
     shown = merged(last["groups"], view.by)
-    rows = [(f"{each['count']:,}", _wait(each), each["state"]) for each in shown[: view.top]]
+    rows = [(f"{each['count']:,}", _wait(each), _state(each)) for each in shown[: view.top]]
     if view.by in _WHERE:
         name, text = _WHERE[view.by]
         where = Column(name, left=True, elastic=24, gap=2)
@@ -76,6 +76,16 @@ def summary(view: Goroutines) -> Iterator[str | Rows]:
         rest = count_text(sum(each["count"] for each in left), "goroutine")
         yield f"{rest} in {more_rows(len(shown), view.top)}"
     yield from _stuck(last)
+
+
+def _state(group: Record) -> str:
+    """With the system call, and its file, if they are in the same."""
+    calls = [each["system_call"] for each in group["goroutines"]]
+    if not calls or None in calls or len({each["name"] for each in calls}) > 1:
+        return str(group["state"])
+    files = {each["file"] for each in calls}
+    file = f" {files.pop()}" if len(files) == 1 and "" not in files else ""
+    return f"{group['state']}: {calls[0]['name']}{file}"
 
 
 def _wait(group: Record) -> str:

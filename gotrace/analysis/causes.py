@@ -89,7 +89,7 @@ class Burst(NamedTuple):
     faults: int
     flags: int
     address: int
-    place: str = ""  # what was mapped there
+    place: str = ""  # what was mapped there, if that was known at once
 
 
 class Signal(NamedTuple):
@@ -349,6 +349,10 @@ class Explainer:
         """Who asked for a stop: functions, innermost first, from where the request is the runtime's own affair."""
         return asking(self.stacks.names(stack))
 
+    def place_of(self, burst: Burst) -> str:
+        """What was mapped where page faults happened last: what is known of it by now, or the address."""
+        return burst.place or self._place(burst.address) or f"{burst.address:#x}"
+
     def longest(self) -> list[Explanation]:
         """The longest stops, longest first, explained."""
         return [self.explain(stop) for _, _, stop in sorted(self._longest, key=lambda each: -each[0])]
@@ -601,7 +605,7 @@ def sentence(told: Explanation, explainer: Explainer) -> str:
         count = sum(burst.faults for burst in bursts)
         many = f" ({count_text(count, 'fault')})" if count > 1 else ""
         last = max(bursts, key=lambda burst: burst.end - burst.begin, default=None)
-        where = f" at {last.place or f'{last.address:#x}'}" if last is not None else ""
+        where = f" at {explainer.place_of(last)}" if last is not None else ""
         within = explainer.code_in(its_own, told.stop).get(FAULT, [])
         return f"{who} spent {took} in {kind}{many}{where}" + (f", in {' < '.join(within[:4])}" if within else "")
     stack = about.stack if about is not None else 0

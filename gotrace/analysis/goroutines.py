@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,9 @@ import numpy.typing as npt
 from gotrace.analysis.columns import Array
 from gotrace.analysis.flame import Profile, profile_of
 from gotrace.analysis.stacks import INLINED, USER, Frame
+
+if TYPE_CHECKING:
+    from gotrace.kernel.system_calls import SystemCall
 
 Version = tuple[int, int]
 Stack = tuple[tuple[int, int], ...]
@@ -35,7 +38,8 @@ class Dump:
     ``stacks`` are the distinct ones as (PC, address to look up), innermost first, link-time; a row's ``stack`` is a number
     of one, `RAN` or `TORN`: the goroutine ran, or changed whenever it was read. Of those that ran some were ``sampled``:
     theirs is the stack that a timer found. ``broken`` is how many stacks end in no
-    root. ``labels`` are the distinct ones, which the rows have by number. Times are CLOCK_MONOTONIC, 0 if unknown.
+    root. ``labels`` are the distinct ones, which the rows have by number. ``calls`` has, by goid, the system calls that
+    they were in from before to after it was asked. Times are CLOCK_MONOTONIC, 0 if unknown.
     """
 
     began_ns: int
@@ -44,6 +48,7 @@ class Dump:
     stacks: list[Stack]
     broken: int
     labels: list[Labels]
+    calls: Mapping[int, SystemCall] = field(default_factory=dict)
 
     @property
     def torn(self) -> int:

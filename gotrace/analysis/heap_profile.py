@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -42,10 +42,18 @@ class HeapProfile:
         return found
 
 
+def between(before: HeapProfile, after: HeapProfile) -> HeapProfile:
+    """What was allocated from one profile of a process to a later one; nothing of it counts as in use."""
+    old = dict(zip(zip(before.stacks, before.sizes.tolist(), strict=True), before.allocs.tolist(), strict=True))
+    known = [old.get(key, 0) for key in zip(after.stacks, after.sizes.tolist(), strict=True)]
+    allocs = np.maximum(after.allocs - np.array(known, np.int64), 0)
+    return replace(after, allocs=allocs, frees=allocs)
+
+
 def by_stack(profile: HeapProfile) -> dict[tuple[int, ...], dict[str, int]]:
-    """The estimates of each stack, of whatever sizes its objects are."""
+    """The estimates of each stack, of whatever sizes its objects are, and how many allocations of it were sampled."""
     found: dict[tuple[int, ...], dict[str, int]] = {}
-    columns = {name: values.tolist() for name, values in profile.estimates().items()}
+    columns = {name: values.tolist() for name, values in profile.estimates().items()} | {"samples": profile.allocs.tolist()}
     for number, stack in enumerate(profile.stacks):
         sums = found.setdefault(stack, dict.fromkeys(columns, 0))
         for name, values in columns.items():

@@ -408,6 +408,11 @@ def _cycles(made: Page, run: Run) -> None:
     made.say(f"{gc_words.cycles(run.total, run.about['duration_ns'] / 1e9)}.".replace("   ", "; "))
     for told in gc_words.pacing(run.total.pacing):
         made.say(f"{told.removesuffix('.')}.")
+    told, rows = gc_words.allocated(run.about["allocated"], run.total.cycles)
+    if rows:
+        made.table(told, [head.capitalize() for head in gc_words.ALLOCATED_HEADS], rows, names=("Code",))
+    elif told:
+        made.say(f"{told}.")
 
 
 _HEAP_LINES = (

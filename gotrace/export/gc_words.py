@@ -11,7 +11,7 @@ from gotrace.analysis.histogram import Histogram
 from gotrace.analysis.pacing import Pacing, limit_text, percent_text, sentences
 from gotrace.analysis.pauses import NOT_READ
 from gotrace.analysis.pauses import UNKNOWN as NOT_KNOWN
-from gotrace.records.gc import MARK, OF_A_COPY
+from gotrace.records.gc import MARK, OF_A_COPY, code_text
 from gotrace.text import bytes_text, count_text, duration_text, printable, program_text
 
 Record = dict[str, Any]
@@ -114,6 +114,29 @@ def unknown_share(unknown_ns: int, total_ns: int) -> str:
 
 def without_evidence(count: int) -> str:
     return f"Not explained, because tracing began within them: {count_text(count, 'pause')}"
+
+
+ALLOCATED_HEADS = ("share", "allocated", "samples", "code")
+_MOST_ALLOCATING = 10
+
+
+def allocated(found: Record | None, cycles: int) -> tuple[str, list[tuple[str, ...]]]:
+    """A line on what a `gotrace.records.heap.Allocated` of so many cycles tells, and the rows below `ALLOCATED_HEADS`."""
+    if found is None or not cycles:
+        return "", []
+    if found["unknown"] is not None:
+        return f"Which code allocates is unknown: {found['unknown']}", []
+    every = f"one every {bytes_text(found['rate_bytes'])}"
+    passed = duration_text(found["length_ns"])
+    if not found["samples"]:
+        return f"Which code allocates is unknown: nothing was sampled in {passed} ({every})", []
+    size, count = bytes_text(found["bytes"]), count_text(found["samples"], "sample")
+    rows = [
+        (f"{each['bytes'] / max(1, found['bytes']):.1%}", bytes_text(each["bytes"]), f"{each['samples']:,}", each["code"])
+        for each in found["by"][:_MOST_ALLOCATING]
+    ]
+    told = f"Which code allocated, of {size} in {passed}, by the program's own heap profile ({count}, {every})"
+    return told, [(*numbers, code_text(code) or "?") for *numbers, code in rows]
 
 
 def trust(about: Record, header: Record) -> Iterator[str]:

@@ -20,6 +20,7 @@ from gotrace.analysis.pauses import (
     Batch,
 )
 from gotrace.arch import BY_GOARCH
+from gotrace.records.heap import Allocated
 from gotrace.records.schema import Keys, OneOf
 from gotrace.records.times import Moment, moment
 from gotrace.records.watched import Counted
@@ -309,6 +310,7 @@ class Summary(TypedDict):
     triggers: Annotated[dict[str, int], Keys((*TRIGGERS, "unknown")), "why cycles began; unknown: before tracing did"]
     pacing: Paced
     asked_by: Annotated[list[AskedBy] | None, "most first; null where pauses are not explained"]
+    allocated: Annotated[Allocated | None, "null where pauses are not explained, or it was not recorded"]
     pauses: Annotated[
         dict[str, dict[str, Statistics]],
         "reason, then part (stopping, stopped, total; restart: after it), then statistics in ns",
@@ -554,6 +556,7 @@ def summary_record(
     summary: GcSummary,
     about: Record,
     asked_by: list[Record] | None,
+    allocated: Record | None = None,
     assists: Assists | None = None,
     wall_offset_ns: int = 0,
 ) -> Record:
@@ -565,6 +568,7 @@ def summary_record(
         "triggers": summary.triggers,
         "pacing": json_pacing(summary.pacing),
         "asked_by": asked_by,
+        "allocated": allocated,
         "pauses": {
             reason: {part: statistics(histogram) for part, histogram in parts.items()}
             for reason, parts in summary.pauses.items()

@@ -14,6 +14,7 @@ from gotrace.records.times import Moment
 from gotrace.text import printable
 
 if TYPE_CHECKING:
+    from gotrace.kernel.system_calls import SystemCall
     from gotrace.runtime.goroutines import GoroutineReader
 
 
@@ -27,6 +28,15 @@ class Called(TypedDict):
     shown: Annotated[bool, "whether the runtime's own traceback shows it"]
 
 
+class Call(TypedDict):
+    """A system call."""
+
+    name: str
+    fd: Annotated[int | None, "its first argument, where that is a descriptor"]
+    file: Annotated[str, "what is open there; empty: unknown"]
+    kernel: Annotated[list[str], "the kernel's functions that the thread sleeps in, innermost first; empty: unknown"]
+
+
 class Goroutine(TypedDict):
     goid: int
     parent: Annotated[int | None, "the goroutine that created it; null: unknown (up to Go 1.20)"]
@@ -38,6 +48,7 @@ class Goroutine(TypedDict):
     locked: Annotated[bool, "locked to its thread"]
     tid: Annotated[int | None, "its thread, while it has one"]
     channel: Annotated[str | None, "the address of the channel that it waits for; null: none, or several"]
+    system_call: Annotated[Call | None, "that its thread is in, its own or C's; null: none, or unknown"]
     turns: Annotated[int, "how often it has left the CPU, modulo 256"]
 
 
@@ -102,7 +113,8 @@ def goroutines_record(dump: analysis.Dump, reader: GoroutineReader) -> dict[str,
                 "longest_wait_ns": _known(max(waits)),
                 "longest_wait_most_ns": _known(max(waits_most)),
                 "goroutines": [
-                    _goroutine(row, *both) for row, *both in zip(rows[_OF_ONE].tolist(), waits, waits_most, strict=True)
+                    _goroutine(row, *both, dump.calls.get(row[0]))
+                    for row, *both in zip(rows[_OF_ONE].tolist(), waits, waits_most, strict=True)
                 ],
             }
         )
@@ -123,7 +135,7 @@ def goroutines_record(dump: analysis.Dump, reader: GoroutineReader) -> dict[str,
 _OF_ONE = ["goid", "parent", "locked", "tid", "channel", "turns"]
 
 
-def _goroutine(row: tuple[int, ...], wait: int, wait_most: int) -> dict[str, Any]:
+def _goroutine(row: tuple[int, ...], wait: int, wait_most: int, call: SystemCall | None) -> dict[str, Any]:
     goid, parent, locked, tid, channel, turns = row
     return {
         "goid": goid,
@@ -133,8 +145,13 @@ def _goroutine(row: tuple[int, ...], wait: int, wait_most: int) -> dict[str, Any
         "locked": bool(locked),
         "tid": tid or None,
         "channel": f"{channel:#x}" if channel else None,
+        "system_call": _call(call) if call is not None else None,
         "turns": turns,
     }
+
+
+def _call(call: SystemCall) -> dict[str, Any]:
+    return {"name": call.name, "fd": call.fd, "file": printable(call.file), "kernel": list(map(printable, call.kernel))}
 
 
 def _known(ns: int) -> int | None:

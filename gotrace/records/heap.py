@@ -31,6 +31,7 @@ class Allocations(TypedDict):
     alloc_bytes: int
     inuse_objects: int
     inuse_bytes: int
+    samples: Annotated[int, "how many of its allocations were sampled"]
 
 
 class Heap(Moment):
@@ -48,7 +49,29 @@ class Heap(Moment):
     stacks: list[Allocations]
 
 
+class AllocatedBy(TypedDict):
+    """What one stack of functions has allocated, as far as samples tell."""
+
+    code: Annotated[list[str], "innermost first, without the runtime's own that allocate for it"]
+    bytes: int
+    objects: int
+    samples: int
+
+
+class Allocated(TypedDict):
+    """What a program has allocated from the first look at its heap profile to the last, as far as samples tell."""
+
+    unknown: Annotated[str | None, "why nothing is known of it"]
+    length_ns: Annotated[int, "from the first look to the last"]
+    rate_bytes: Annotated[int, "how many bytes are allocated from one sample to the next (runtime.MemProfileRate)"]
+    bytes: int
+    objects: int
+    samples: int
+    by: Annotated[list[AllocatedBy], "the 20 stacks that allocated most bytes"]
+
+
 VALUES = ("alloc_objects", "alloc_bytes", "inuse_objects", "inuse_bytes")
+_MOST_ALLOCATING = 20
 
 
 def heap_record(profile: HeapProfile, reader: ProfileReader, at_ns: int) -> dict[str, Any]:
@@ -63,6 +86,33 @@ def heap_record(profile: HeapProfile, reader: ProfileReader, at_ns: int) -> dict
         "published": profile.published,
         **{name: sum(each[name] for each in stacks) for name in VALUES},
         "stacks": sorted(stacks, key=lambda each: (-each["inuse_bytes"], -each["alloc_bytes"])),
+    }
+
+
+def allocated_record(profile: HeapProfile, reader: ProfileReader, length_ns: int) -> dict[str, Any]:
+    """`Allocated`; ``profile`` is what was sampled in ``length_ns`` (`gotrace.analysis.heap_profile.between`)."""
+    found: dict[tuple[str, ...], dict[str, int]] = {}
+    names = {"bytes": "alloc_bytes", "objects": "alloc_objects", "samples": "samples"}
+    for each in _named(profile, reader):
+        sums = found.setdefault(tuple(function["function"] for function in each["stack"]), dict.fromkeys(names, 0))
+        for name, value in names.items():
+            sums[name] += each[value]
+    most = sorted(found.items(), key=lambda item: -item[1]["bytes"])[:_MOST_ALLOCATING]
+    return {
+        "unknown": None,
+        "length_ns": length_ns,
+        "rate_bytes": profile.rate,
+        **{name: sum(sums[name] for sums in found.values()) for name in names},
+        "by": [{"code": list(code), **sums} for code, sums in most],
+    }
+
+
+def allocated_unknown(why: str) -> dict[str, Any]:
+    """`Allocated` of a program that takes no profile, or none that we can read."""
+    return {
+        "unknown": printable(why),
+        **dict.fromkeys(("length_ns", "rate_bytes", "bytes", "objects", "samples"), 0),
+        "by": [],
     }
 
 

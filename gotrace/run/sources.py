@@ -164,7 +164,7 @@ class Live(Source):
                 if why:
                     self.end = self._closing(why)
                 yield events
-                if self.recorder is not None and ("views" in self.header or self.in_progress):
+                if self.recorder is not None and ("views" in self.header or self.in_progress or self._answers):
                     told = {"last": self.last, "now_ns": self.now_ns, "answers": self._answers}
                     self.recorder.answers(told | {"in_progress": self.in_progress})
                 self._answers = {}
@@ -297,23 +297,27 @@ class Replayed(Source):
     def _together(self) -> Iterator[Events]:
         """The events of several chunks at once: a chunk may be short, and costs by itself.
 
-        If anything was lost, it was in the last chunk of a portion.
+        If anything was lost, it was in the last chunk of a portion. What all of them answered, the last of them did.
         """
         waiting: list[Events] = []
         in_progress: list[Record] = []
+        answers: dict[str, list[Any]] = {}
         held = lost = 0
         for chunk in self._recording.chunks():
             waiting.append(chunk.events)
             held += len(chunk.events)
             for note in chunk.notes:
                 if note.kind == form.ANSWERS:
-                    in_progress += json.loads(note.data)["in_progress"]
+                    told = json.loads(note.data)
+                    in_progress += told["in_progress"]
+                    answers |= told["answers"]
             if self._recording.lost != lost or held >= self._rows:
                 self.in_progress, in_progress = in_progress, []
+                self._answers, answers = answers, {}
                 yield self._fetched(waiting)
                 waiting, held, lost = [], 0, self._recording.lost
         if waiting:
-            self.in_progress = in_progress
+            self.in_progress, self._answers = in_progress, answers
             yield self._fetched(waiting)
 
     def _fetched(self, parts: list[Events]) -> Events:

@@ -22,6 +22,7 @@ from gotrace.errors import TargetError
 from gotrace.kernel.memory import Memory
 from gotrace.kernel.numa import threads_here
 from gotrace.kernel.running import samples
+from gotrace.kernel.system_calls import SystemCall, system_call_of
 from gotrace.made import of_executable, require_same_arch
 from gotrace.runtime.unwind import Left, Stacks, Unwinder, Walked
 
@@ -103,6 +104,7 @@ class GoroutineReader:
                 break
         stack_of[np.isin(self._status(heads), _MOVING)] = RAN
         sampled = self._sample(pointers, heads, stack_of, numbers)
+        calls = self._calls(pointers, heads)
         there = ~np.isin(self._status(heads), _NONE)
         rows = self._rows(heads[there])
         rows["stack"], rows["sampled"] = stack_of[there], sampled[there]
@@ -114,6 +116,7 @@ class GoroutineReader:
             stacks=list(numbers),
             broken=broken,
             labels=labels,
+            calls=calls,
         )
 
     def states(self) -> list[tuple[str, bool, int]]:
@@ -279,6 +282,22 @@ class GoroutineReader:
                 stack_of[running[place]] = numbers.setdefault(walked.stacks[0], len(numbers))
                 sampled[running[place]] = True
         return sampled
+
+    def _calls(self, pointers: U64, heads: U64) -> dict[int, SystemCall]:
+        """The system calls of goroutines that are in one, or in C, by goid: of those that stayed there meanwhile."""
+        held = np.flatnonzero(self._status(heads) == SYSCALL)
+        before = heads[held]
+        tids, ticks = self._threads(before)
+        here = threads_here(self.pid, set(tids.tolist()) - {0})
+        told = [system_call_of(self.pid, here[tid]) if tid in here else None for tid in tids.tolist()]
+        after = self._heads(pointers[held])
+        same = (self._status(after) == SYSCALL) & (ticks == self._threads(after)[1])
+        for name in ("goid", "m", "syscallsp"):
+            same &= self._word(before, name) == self._word(after, name)
+        goids = self._word(before, "goid").tolist()
+        return {
+            goid: call for goid, call, kept in zip(goids, told, same.tolist(), strict=True) if kept and call is not None
+        }
 
     def _threads(self, heads: U64) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """The thread of each goroutine, as it numbers itself, and how many system calls that has made; 0 without one."""

@@ -6,17 +6,19 @@ sample may be counted while it is read, in one number and not yet in another.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gotrace.analysis.goroutines import Called
-from gotrace.analysis.heap_profile import HeapProfile
+from gotrace.analysis.heap_profile import HeapProfile, between
 from gotrace.binary.profiles import ProfilePlaces
 from gotrace.binary.program import GoProgram
 from gotrace.errors import TargetError
-from gotrace.kernel.memory import Memory
+from gotrace.kernel.memory import KeptMemory, Memory
 from gotrace.made import of_executable, require_same_arch
+from gotrace.runtime.pace import next_look
 
 if TYPE_CHECKING:
     from gotrace.kernel.process import Process
@@ -35,7 +37,8 @@ class ProfileReader:
         self.places = ProfilePlaces(**of_executable(process, "profiles", profiles_of))
         self.program = GoProgram.open(process.exe_path)
         self.pid = process.pid
-        self._memory = Memory(process.pid)
+        kept = process.memory_fd >= 0  # it is good when root has been given back, too
+        self._memory = KeptMemory(process.pid, process.memory_fd) if kept else Memory(process.pid)
         self._bias = process.load_bias(self.places.first_vaddr) if self.places.pie else 0
         self._blocks: dict[int, bytes] = {}
 
@@ -107,6 +110,29 @@ class ProfileReader:
             kept = frames if number == len(stack) - 1 else frames[:1]
             found += [Called(each.function, each.file, each.line, None if each is not frames[-1] else 0) for each in kept]
         return found
+
+
+class Allocations:
+    """What a process allocates from the first look at its profile on."""
+
+    def __init__(self, reader: ProfileReader) -> None:
+        self.reader = reader
+        self._first: HeapProfile | None = None
+        self._first_ns = self._next_ns = 0
+
+    def look(self, last: bool = False) -> tuple[HeapProfile, int] | None:
+        """What was sampled since the first look, and how long ago that was in ns; None if it is not time to look again.
+
+        The ``last`` look is at once. Raises what `ProfileReader.heap` does.
+        """
+        began = time.monotonic_ns()
+        if not last and began < self._next_ns:
+            return None
+        profile = self.reader.heap(published=False)
+        self._next_ns = next_look(began)
+        if self._first is None:
+            self._first, self._first_ns = profile, began
+        return between(self._first, profile), began - self._first_ns
 
 
 def profiles_of(path: str) -> ProfilePlaces:

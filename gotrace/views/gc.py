@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import numpy as np
 from gotrace.analysis.assists import Assists
 from gotrace.analysis.gc_course import Course
 from gotrace.analysis.gc_summary import GcSummary
+from gotrace.errors import GotraceError
 from gotrace.export.hdr_log import tag
 from gotrace.probe import DELAY_NS
 from gotrace.probes.tail import explainer
@@ -25,6 +27,7 @@ from gotrace.records.gc import (
     start_record,
     summary_record,
 )
+from gotrace.records.heap import allocated_record, allocated_unknown
 from gotrace.views.view import Interval, Record, View
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from gotrace.analysis.histogram import Histogram
     from gotrace.analysis.pauses import Batch
     from gotrace.kernel.ring import Events
+    from gotrace.runtime.books import Books
 
 SECOND = 1_000_000_000
 
@@ -52,7 +56,8 @@ class Gc(View):
 
     At the end ``total`` is the summary of everything, ``about`` how the run ended and what it cost, and ``told`` are the
     explanations, which ``explainer`` made; ``callers`` says who asked for the pauses. ``in_progress`` are the records of
-    what had not ended. With ``over_time`` there is a `Course` of everything, for a page.
+    what had not ended. ``allocated`` is a `gotrace.records.heap.Allocated`, None where pauses are not explained.
+    With ``over_time`` there is a `Course` of everything, for a page.
     """
 
     name = "gc"
@@ -87,6 +92,8 @@ class Gc(View):
         self.intervals = 0
         self.explainer: Explainer | None = None
         self.told = []
+        self.allocated: Record | None = None
+        self._asks_allocated = bool(explained)
         self.in_progress = []
         self._going_on: list[Record] = []  # of `Source.in_progress`
         self._stops: list[Record] = []  # those of stops that no interval has had yet
@@ -108,6 +115,11 @@ class Gc(View):
         """Why the world was stopped, by the number in a pause's ``reason``."""
         return self._decoder.reasons
 
+    def prepare(self, books: Books) -> None:
+        if self.explained:
+            with contextlib.suppress(GotraceError):  # that is told when it is asked
+                _ = books.allocations
+
     def begin(self) -> Iterator[Record]:
         source = self.source
         assert source.decoder is not None
@@ -120,6 +132,7 @@ class Gc(View):
             self.assisted = Assists(source.kinds("assist"))
         if self.explained:
             self.explainer = explainer(source.header, source.frames, source.place, self.explained)
+        self._look_at_allocations()
         yield start_record(source.header)
 
     def _new_interval(self) -> GcSummary:
@@ -128,6 +141,7 @@ class Gc(View):
     def feed(self, events: Events, batch: Batch | None) -> Iterator[Record]:
         assert batch is not None
         self._notice(batch)
+        self._look_at_allocations()
         if len(events):
             self.total.add(batch, self.reasons)
             if self.course is not None:
@@ -146,6 +160,23 @@ class Gc(View):
             MARK: batch.cycles["time_ns"],
         }
         self._going_on = [each for each in self._going_on if not (ends[each["what"]] > each["seen_ns"]).any()]
+
+    def _look_at_allocations(self) -> None:
+        """The last answer counts for all the time; that there is none any more, does not."""
+        if not self.explained:
+            return
+        found = self.source.ask("allocated", self._allocations, self._asks_allocated)
+        if found is not None and (self.allocated is None or found["unknown"] is None):
+            self.allocated = found
+
+    def _allocations(self) -> Record | None:
+        books = self.source.books
+        try:
+            found = books.allocations.look(self.source.last)
+        except GotraceError as error:
+            self._asks_allocated = False
+            return allocated_unknown(error.message)
+        return allocated_record(found[0], books.profiles, found[1]) if found is not None else None
 
     def _by_interval(self, events: Events, batch: Batch) -> Iterator[Record]:
         """Everything is decoded at once, for that is much cheaper; an interval ends before the first event after it."""
@@ -217,7 +248,7 @@ class Gc(View):
             self.in_progress.append(in_progress_record(found, names, source.wall_offset_ns))
         yield from self.in_progress
         self.callers = callers(self.explainer, self.reasons) if self.explainer is not None else None
-        yield summary_record(self.total, self.about, self.callers, self.assisted, source.wall_offset_ns)
+        yield summary_record(self.total, self.about, self.callers, self.allocated, self.assisted, source.wall_offset_ns)
 
     def of_interval(self, record: Record) -> Interval | None:
         """With ``by_part``: every pause, whatever its reason, and those of each reason by their parts."""

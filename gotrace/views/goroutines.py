@@ -105,8 +105,9 @@ def merged(groups: Sequence[Record], by: str) -> list[Record]:
     """Groups of a dump put together, the largest first; each has what the first of its parts has."""
     found: dict[Any, Record] = {}
     for group in groups:
-        into = found.setdefault(_key(group, by), {**group, "count": 0, **dict.fromkeys(_LONGEST)})
+        into = found.setdefault(_key(group, by), {**group, "count": 0, "goroutines": [], **dict.fromkeys(_LONGEST)})
         into["count"] += group["count"]
+        into["goroutines"] += group["goroutines"]
         for name in _LONGEST:
             into[name] = max((each for each in (into[name], group[name]) if each is not None), default=None)
     return sorted(found.values(), key=lambda group: -int(group["count"]))

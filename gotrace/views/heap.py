@@ -100,9 +100,10 @@ class Changed(NamedTuple):
 def by_functions(stacks: Sequence[Record]) -> list[Record]:
     """The stacks of a profile put together where they go through the same functions, at whatever lines."""
     found: dict[tuple[str, ...], Record] = {}
+    summed = ("samples", *VALUES)
     for each in stacks:
-        into = found.setdefault(tuple(f["function"] for f in each["stack"]), {**each, **dict.fromkeys(VALUES, 0)})
-        for name in VALUES:
+        into = found.setdefault(tuple(f["function"] for f in each["stack"]), {**each, **dict.fromkeys(summed, 0)})
+        for name in summed:
             into[name] += each[name]
     return list(found.values())
 

@@ -344,6 +344,37 @@ def test_of_a_stopped_process(start, tmp_path):
     assert record["count"] - record["system"] == len(before) and record["torn"] == 0
 
 
+@pytest.mark.everywhere
+@pytest.mark.parametrize("version", ("1.19.8", "1.22.10", targets.NEWEST))
+def test_which_system_call(version, start, tmp_path, gotrace):
+    """Of each thread's goroutine the call and the file that strace tells, and the pipe that the program reads from."""
+    program = Waiting(start, tmp_path, "-count", "23", version=version)
+    program.ask()
+    (record,) = told(program.pid, "--all")
+    out = gotrace("goroutines", "--pid", str(program.pid)).stdout
+    calls = {
+        one["tid"]: one["system_call"] for group in record["groups"] for one in group["goroutines"] if one["system_call"]
+    }
+    readers = [
+        one["system_call"]
+        for group in record["groups"]
+        for one in group["goroutines"]
+        if "main.read" in [each["function"] for each in group["stack"] or ()]
+    ]
+    (read,) = {(call["name"], call["fd"], call["file"]) for call in readers}
+    assert read[0] == "read" and read[2] == os.readlink(f"/proc/{program.pid}/fd/{read[1]}")
+    assert re.search(rf"^ +3 .*  syscall: read {re.escape(read[2])}  .*main\.read", out, re.M), out
+    assert {"pipe_read" in call["kernel"][0] for call in readers} == {True}
+    if not targets.EMULATED:
+        told_by = {}
+        with subprocess.Popen(["strace", "-f", "-y", "-p", str(program.pid)], stderr=subprocess.PIPE, text=True) as tracer:
+            while not calls.keys() <= told_by.keys():
+                if found := re.match(r"\[pid +(\d+)\] (\w+)\((\d+<(\S+)>)?", tracer.stderr.readline()):
+                    told_by.setdefault(int(found[1]), (found[2], found[4] or ""))
+            tracer.terminate()
+        assert {tid: (call["name"], call["file"]) for tid, call in calls.items()} == {tid: told_by[tid] for tid in calls}
+
+
 def test_min_wait_and_top(start, tmp_path, gotrace):
     program = Waiting(start, tmp_path, "-count", "230", "-leak", "50")
     program.ask()

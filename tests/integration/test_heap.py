@@ -10,11 +10,12 @@ from collections import Counter
 import pytest
 
 import targets
-from conftest import GOTRACE, PATIENCE_S
+from conftest import GOTRACE, PATIENCE_S, until
 from gotrace.binary.profiles import find_profiles
 from gotrace.binary.program import GoProgram
 from gotrace.kernel.process import Process
 from gotrace.runtime.profiles import ProfileReader
+from gotrace.text import bytes_text
 
 MIB = 1 << 20
 # What is kept in an interface has a header of its own on the heap.
@@ -198,6 +199,57 @@ def test_recordings_and_what_differs(start, tmp_path, gotrace):
         assert done.returncode == status and words in done.stderr, done.stderr
     done = gotrace("goroutines", "diff", *paths)
     assert done.returncode == 1 and "is not a recording by `gotrace goroutines`" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("rate", [1, 4096])
+@pytest.mark.parametrize(
+    "version", [version for version in targets.MATRIX if version.startswith(("1.19.", "1.22.", "1.27."))]
+)
+def test_gc_names_who_allocates(version, rate, start, trace, tmp_path, gotrace):
+    """Of what was allocated before nothing; with a sample for each allocation it is all of it, to the byte."""
+    program = Hoarder(start, tmp_path, "-rate", str(rate), version=version)
+    program.ask()
+    recording = tmp_path / "x.gotrace"
+    tracer = trace("--pid", str(program.pid), "--explain", "-o", str(recording))
+    path = tracer.records_path
+    until(lambda: path.exists() and '"start"' in path.read_text())
+    for _ in range(3):
+        program.ask()
+    tracer.interrupt()
+    assert tracer.finish() == 0, tracer.stderr
+    summary = tracer.records[-1]
+    found = summary["allocated"]
+    assert summary["cycles"] == 6 and found["unknown"] is None and found["rate_bytes"] == rate
+    of_function, samples = Counter(), Counter()
+    for each in found["by"]:
+        of_function[each["code"][0]] += each["bytes"]
+        samples[each["code"][0]] += each["samples"]
+    for name, size in (("main.churn", 3 * CHURN), ("main.hoard", 33 * MIB), ("main.inlinedToo", 3 * INLINED)):
+        # A sampled number has a standard error of its root.
+        assert of_function[name] == pytest.approx(size, rel=0 if rate == 1 else 5 / samples[name] ** 0.5), name
+    assert found["samples"] >= samples.total() and found["bytes"] >= of_function.total()
+    assert found["length_ns"] == pytest.approx(summary["duration_ns"], abs=1e9)
+    told = re.search(
+        r"^Which code allocated, of ([\d.]+ MiB) in .* own heap profile \(.* samples?, one every .*\):\n",
+        tracer.stdout,
+        re.M,
+    )
+    assert told and told[1] == bytes_text(found["bytes"]), tracer.stdout
+    share = 100 * of_function["main.hoard"] / found["bytes"]
+    assert f"{share:.1f}%  " in tracer.stdout and "main.hoard < main.round < main.main" in tracer.stdout
+    report = gotrace("report", str(recording), "--explain")
+    assert report.stdout == tracer.stdout
+    page = gotrace("report", str(recording), "--explain", "--format", "html").stdout
+    assert told[0].strip(":\n").partition("'s ")[2] in page and "main.churn &lt; main.round" in page
+
+
+def test_gc_of_a_program_without_a_profile(start, trace):
+    program = start(targets.build("gcload"), "-seconds", "2")
+    tracer = trace("--pid", str(program.pid), "--explain")
+    program.go()
+    assert program.finish() == 0 and tracer.finish() == 0, tracer.stderr
+    assert "Which code allocates is unknown: the program takes no heap profile" in tracer.stdout
+    assert tracer.records[-1]["allocated"]["unknown"].startswith("the program takes no heap profile")
 
 
 def test_what_cannot_be_meant(gotrace, start, tmp_path):

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from gotrace.analysis.heap_profile import HeapProfile, by_stack
+from gotrace.analysis.heap_profile import HeapProfile, between, by_stack
 from gotrace.views.heap import changes
 
 
@@ -43,8 +43,16 @@ def test_nothing_is_nothing():
 
 def test_sizes_of_one_stack_are_summed():
     found = by_stack(profile([((1, 2), 8, 5, 1), ((1, 2), 16, 2, 2), ((1,), 8, 1, 0)], 1))
-    assert found[1, 2] == {"alloc_objects": 7, "alloc_bytes": 72, "inuse_objects": 4, "inuse_bytes": 32}
+    assert found[1, 2] == {"alloc_objects": 7, "alloc_bytes": 72, "inuse_objects": 4, "inuse_bytes": 32, "samples": 7}
     assert found[(1,)]["inuse_bytes"] == 8
+
+
+def test_what_was_allocated_between():
+    """Stacks that are new, and sizes that are new to a stack; what was there before, and was freed since, is not in it."""
+    before = profile([((1, 2), 8, 5, 1), ((3,), 8, 4, 0)], 1)
+    after = profile([((4,), 64, 3, 2), ((1, 2), 16, 2, 2), ((1, 2), 8, 9, 9), ((3,), 8, 4, 4)], 1)
+    found = {stack: (each["alloc_bytes"], each["samples"]) for stack, each in by_stack(between(before, after)).items()}
+    assert found == {(4,): (192, 3), (1, 2): (32 + 32, 6), (3,): (0, 0)}
 
 
 def test_what_grew():

@@ -15,7 +15,47 @@ from gotrace.arch import host_arch
 _TABLE = Path(__file__).with_name("system_calls.json")  # written by scripts/make-system-calls
 # Those whose first argument is the descriptor of what they wait for.
 _OF_A_FILE = frozenset(
-    ["read", "write", "pread64", "pwrite64", "readv", "writev", "preadv", "pwritev", "preadv2", "pwritev2", "ioctl", "fsync", "fdatasync", "sync_file_range", "flock", "fcntl", "fallocate", "ftruncate", "fstat", "getdents64", "syncfs", "splice", "sendfile", "accept", "accept4", "connect", "sendto", "recvfrom", "sendmsg", "recvmsg", "sendmmsg", "recvmmsg", "shutdown", "epoll_wait", "epoll_pwait", "epoll_pwait2", "close", "vmsplice", "tee"]
+    [
+        "read",
+        "write",
+        "pread64",
+        "pwrite64",
+        "readv",
+        "writev",
+        "preadv",
+        "pwritev",
+        "preadv2",
+        "pwritev2",
+        "ioctl",
+        "fsync",
+        "fdatasync",
+        "sync_file_range",
+        "flock",
+        "fcntl",
+        "fallocate",
+        "ftruncate",
+        "fstat",
+        "getdents64",
+        "syncfs",
+        "splice",
+        "sendfile",
+        "accept",
+        "accept4",
+        "connect",
+        "sendto",
+        "recvfrom",
+        "sendmsg",
+        "recvmsg",
+        "sendmmsg",
+        "recvmmsg",
+        "shutdown",
+        "epoll_wait",
+        "epoll_pwait",
+        "epoll_pwait2",
+        "close",
+        "vmsplice",
+        "tee",
+    ]
 )
 _NONE = 1 << 31  # no descriptor is as large; those that are not there are below 0
 _IN_THE_KERNEL = re.compile(r"^\[<\w+>\] (\S+?)\+0x", re.M)

@@ -14,48 +14,9 @@ from gotrace.arch import host_arch
 
 _TABLE = Path(__file__).with_name("system_calls.json")  # written by scripts/make-system-calls
 # Those whose first argument is the descriptor of what they wait for.
-_OF_A_FILE = frozenset(
-    [
-        "read",
-        "write",
-        "pread64",
-        "pwrite64",
-        "readv",
-        "writev",
-        "preadv",
-        "pwritev",
-        "preadv2",
-        "pwritev2",
-        "ioctl",
-        "fsync",
-        "fdatasync",
-        "sync_file_range",
-        "flock",
-        "fcntl",
-        "fallocate",
-        "ftruncate",
-        "fstat",
-        "getdents64",
-        "syncfs",
-        "splice",
-        "sendfile",
-        "accept",
-        "accept4",
-        "connect",
-        "sendto",
-        "recvfrom",
-        "sendmsg",
-        "recvmsg",
-        "sendmmsg",
-        "recvmmsg",
-        "shutdown",
-        "epoll_wait",
-        "epoll_pwait",
-        "epoll_pwait2",
-        "close",
-        "vmsplice",
-        "tee",
-    ]
+_OF_A_FILE = re.compile(
+    r"p?(read|write)(64|v2?)?|ioctl|f(data)?sync|sync(fs|_file_range)|flock|fcntl|fallocate|ftruncate|fstat|getdents64"
+    r"|(vm)?splice|tee|sendfile|accept4?|connect|shutdown|close|sendto|recvfrom|(send|recv)m?msg|epoll_p?wait2?"
 )
 _NONE = 1 << 31  # no descriptor is as large; those that are not there are below 0
 _IN_THE_KERNEL = re.compile(r"^\[<\w+>\] (\S+?)\+0x", re.M)
@@ -87,7 +48,7 @@ def system_call_of(pid: int, tid: int) -> SystemCall | None:
     if not arguments or not number.isdigit():
         return None
     name = _names().get(int(number), f"system call {number}")
-    fd = int(arguments[0], 16) & 0xFFFFFFFF if name in _OF_A_FILE else _NONE
+    fd = int(arguments[0], 16) & 0xFFFFFFFF if _OF_A_FILE.fullmatch(name) else _NONE
     path, kernel = "", ""
     if fd < _NONE:
         with contextlib.suppress(OSError):

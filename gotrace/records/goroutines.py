@@ -113,8 +113,8 @@ def goroutines_record(dump: analysis.Dump, reader: GoroutineReader) -> dict[str,
                 "longest_wait_ns": _known(max(waits)),
                 "longest_wait_most_ns": _known(max(waits_most)),
                 "goroutines": [
-                    _goroutine(row, *both, dump.calls.get(row[0]))
-                    for row, *both in zip(rows[_OF_ONE].tolist(), waits, waits_most, strict=True)
+                    _goroutine(row, wait, wait_most, dump.calls.get(row[0]))
+                    for row, wait, wait_most in zip(rows[_OF_ONE].tolist(), waits, waits_most, strict=True)
                 ],
             }
         )

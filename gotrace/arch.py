@@ -47,6 +47,8 @@ class Arch:
     emulated_direct: str
     # (code of a tiny function, the offset of an emulated instruction in it, and of one that is single-stepped)
     calibration: tuple[bytes, int, int]
+    # The code of a function that returns what `runtime.cputicks` reads; b"" where that is nanotime.
+    ticks: bytes
 
     capstone: tuple[str, str]  # the names of its architecture and mode
     min_instruction: int  # bytes
@@ -115,6 +117,7 @@ AMD64 = Arch(
     emulated=r"push|nop",
     emulated_direct=r"j.*|call",
     calibration=(bytes.fromhex("55 4889e5 5d c3"), 0, 1),  # push rbp; mov rbp, rsp; pop rbp; ret
+    ticks=bytes.fromhex("0f31 48c1e220 4809d0 c3"),  # rdtsc; shl rdx, 32; or rax, rdx; ret
     capstone=("CS_ARCH_X86", "CS_MODE_64"),
     min_instruction=1,
     call="call",
@@ -160,6 +163,7 @@ ARM64 = Arch(
     emulated=r"b(?!ti$).*|cbz|cbnz|tbz|tbnz|ret|adr|adrp|nop",
     emulated_direct="",
     calibration=(bytes.fromhex("01000014 e00300aa c0035fd6"), 0, 4),  # b +4; mov x0, x0; ret
+    ticks=b"",
     capstone=("CS_ARCH_ARM64", "CS_MODE_ARM"),
     min_instruction=4,
     call="bl",

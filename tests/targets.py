@@ -8,10 +8,12 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -103,6 +105,34 @@ def go_tool(*arguments: str | Path, text: str = "") -> list[str]:
     command = [go(NEWEST), "tool", *arguments]
     done = subprocess.run(command, input=text, capture_output=True, text=True, env=environment(NEWEST), check=True)
     return done.stdout.splitlines()
+
+
+def pprof_top(path: Path, index: str, unit: str) -> dict[str, tuple[float, float]]:
+    """(flat, cumulative) of each function in a profile, by `go tool pprof`."""
+    found = {}
+    arguments = (
+        "-top",
+        f"-sample_index={index}",
+        f"-unit={unit}",
+        "-nodefraction=0",
+        "-edgefraction=0",
+        "-nodecount=10000",
+    )
+    for line in go_tool("pprof", *arguments, path):
+        if row := re.match(rf" *(-?[\d.]+)(?:{unit})? +[\d.]+% +[\d.]+% +(-?[\d.]+)(?:{unit})? +[\d.]+% +(\S.*)", line):
+            found[re.sub(r"\[.*\]", "[...]", row[3]).replace(" (inline)", "")] = float(row[1]), float(row[2])
+    return found
+
+
+def pprof_traces(path: Path, index: str, unit: str) -> Counter[tuple[str, ...]]:
+    """What each stack of a profile comes to, innermost function first, by `go tool pprof`."""
+    found: Counter[tuple[str, ...]] = Counter()
+    text = "\n".join(go_tool("pprof", "-traces", f"-sample_index={index}", f"-unit={unit}", path))
+    for block in re.split(r"^-+\+-+\n", text, flags=re.M)[1:]:
+        if lines := block.replace(" (inline)", "").splitlines():
+            value, first = lines[0].split(None, 1)
+            found[(first, *(line.strip() for line in lines[1:]))] += int(value.removesuffix(unit))
+    return found
 
 
 def build(program: str, version: str = NEWEST, flavour: str = "stripped", arch: str = HOST_ARCH) -> Path:

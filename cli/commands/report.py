@@ -50,7 +50,7 @@ def command(
 ) -> int:
     """Print from RECORDING what the command that made it printed, number for number.
 
-    Recordings are made by gc, coldstart, goroutines, sched, mem, heap, tlb, numa and record.
+    Recordings are made by gc, coldstart, goroutines, sched, contention, mem, heap, tlb, numa and record.
     """
     from gotrace.cli.outputs import wanted
     from gotrace.cli.text.progress import recording as opened
@@ -74,6 +74,7 @@ def command(
 _OF_VIEW = {
     "goroutines": (GOROUTINES, "goroutines"),
     "heap": (PROFILES, "a heap profile"),
+    "contention": (PROFILES, "waiting"),
     "sched": (SCHEDULES, "a scheduler"),
 }
 

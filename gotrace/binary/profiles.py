@@ -15,8 +15,9 @@ from gotrace.binary.layout import layout_of, offsets_of
 from gotrace.binary.program import GoProgram
 from gotrace.errors import BinaryError
 
+_BUCKET = {"bucket": ("sizeof", "allnext", "typ", "size", "nstk")}
 _FIELDS = {
-    "bucket": ("sizeof", "allnext", "typ", "size", "nstk"),
+    **_BUCKET,
     "memRecord": ("sizeof", "active", "future"),
     "memRecordCycle": ("sizeof", "allocs", "frees", "alloc_bytes?", "free_bytes?"),
 }
@@ -39,6 +40,36 @@ class ProfilePlaces:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class ContentionPlaces:
+    """Link-time addresses of runtime.xbuckets and bbuckets, in whichever order, and offsets by ``struct.field``."""
+
+    go_version: str
+    pie: bool
+    first_vaddr: int
+    lists: tuple[int, int]
+    offsets: dict[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def find_contention(program: GoProgram) -> ContentionPlaces:
+    """Raises BinaryError with what was not found."""
+    mbuckets = _both(program, "mbuckets", "mProf_FlushLocked", "stkbucket")
+    refs = list(dict.fromkeys(code.data_refs(program, "runtime.stkbucket")))
+    lists = refs[refs.index(mbuckets) + 1 :][:2]  # one for each kind of profile, in the order in which a switch has them
+    if len(lists) != 2:
+        raise BinaryError("runtime.xbuckets and bbuckets were not found: stkbucket does not refer to them as expected")
+    return ContentionPlaces(
+        go_version=program.go_version,
+        pie=program.pie,
+        first_vaddr=program.elf.first_vaddr,
+        lists=(lists[0], lists[1]),
+        offsets=offsets_of(layout_of(program), {**_BUCKET, "blockRecord": ("count", "cycles")}),
+    )
 
 
 def find_profiles(program: GoProgram) -> ProfilePlaces:

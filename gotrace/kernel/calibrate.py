@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable, Iterator
 
 from gotrace.arch import host_arch
-from gotrace.errors import GotraceError
+from gotrace.errors import GotraceError, HostError
 from gotrace.kernel import bpf
 
 _CALLS = 500
 _PAGES, _MAPPINGS = 8, 5
+_TICKING_S = 0.05
 # What our programs themselves take on top of an empty one: a few reads of user memory and ring records.
 _PROGRAM_NS = 400.0
 
@@ -68,6 +69,31 @@ def install_cost_ns(per_page: int = 4) -> float:
             return max(0.0, _per_mapping_ns(descriptor, size) - plain) / len(places)
     except (OSError, GotraceError):
         return 0.0
+
+
+def tick_ns() -> float:
+    """How long a tick of the runtime's own timer (`runtime.cputicks`) is, in ns. Raises HostError if that is unknown."""
+    code = host_arch().ticks
+    if not code:
+        return 1.0
+    try:
+        with _file_of(code.ljust(mmap.PAGESIZE, b"\0")) as descriptor, _mapped(descriptor, mmap.PAGESIZE) as address:
+            ticks = ctypes.CFUNCTYPE(ctypes.c_uint64)(address)
+            first = _ticks_at(ticks)
+            time.sleep(_TICKING_S)
+            last = _ticks_at(ticks)
+    except OSError as error:
+        raise HostError(f"the processor's clock cannot be read: {error}", "allow gotrace to map memory as code") from None
+    return (last[0] - first[0]) / (last[1] - first[1])
+
+
+def _ticks_at(ticks: Callable[[], int]) -> tuple[float, int]:
+    """CLOCK_MONOTONIC and the ticks at the same moment: the closest of some."""
+    found = []
+    for _ in range(_CALLS):
+        before, now, after = time.monotonic_ns(), ticks(), time.monotonic_ns()
+        found.append((after - before, (before + after) / 2, now))
+    return min(found)[1:]
 
 
 @contextlib.contextmanager

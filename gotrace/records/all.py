@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gotrace.records import faults, gc, goroutines, heap, memory, numa, sched, starts, tlb
+from gotrace.records import contention, faults, gc, goroutines, heap, memory, numa, sched, starts, tlb
 from gotrace.records.schema import Schema, json_schema
 
 _WATCHED = (memory.Memory, memory.Cycle, faults.Faults, numa.Numa, numa.NumaInterval, tlb.Tlb, tlb.TlbInterval)
@@ -12,6 +12,7 @@ RECORDS: dict[str, tuple[type, ...]] = {
     "coldstart": (starts.ColdStart, starts.Summary),
     "goroutines": (goroutines.Goroutines,),
     "heap": (heap.Heap,),
+    "contention": (contention.Contention,),
     "sched": (sched.SchedInterval, sched.Sched, sched.SchedEvents),
     **dict.fromkeys(("mem", "tlb", "numa"), _WATCHED),
 }

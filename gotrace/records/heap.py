@@ -123,7 +123,7 @@ def _named(profile: HeapProfile, reader: ProfileReader) -> list[dict[str, Any]]:
         sums = found.setdefault(tuple(_of_program(reader.called(addresses))), dict.fromkeys(values, 0))
         for name, value in values.items():
             sums[name] += value
-    return [{"stack": _functions(stack), **sums} for stack, sums in found.items() if any(sums.values())]
+    return [{"stack": functions(stack), **sums} for stack, sums in found.items() if any(sums.values())]
 
 
 def _of_program(called: list[Called]) -> list[Called]:
@@ -132,7 +132,8 @@ def _of_program(called: list[Called]) -> list[Called]:
     return called[next((at for at, each in enumerate(called) if not _is_runtimes(each.function)), 0) :]
 
 
-def _functions(called: Sequence[Called]) -> list[dict[str, Any]]:
+def functions(called: Sequence[Called]) -> list[dict[str, Any]]:
+    """`Function` of each."""
     return [
         {
             "function": printable(each.function),

@@ -102,12 +102,13 @@ def _books(program: GoProgram) -> list[Check]:
     """What can be read of the runtime's own books, by the commands that do."""
     from gotrace.binary.goroutines import find_goroutines
     from gotrace.binary.heap import find_heap
-    from gotrace.binary.profiles import find_profiles
+    from gotrace.binary.profiles import find_contention, find_profiles
     from gotrace.binary.scheduler import find_books
 
     found = []
     books = {"mem: the heap": find_heap, "goroutines": find_goroutines, "heap: the profile": find_profiles}
-    for name, find in {**books, "sched: the scheduler": find_books}.items():
+    books |= {"contention: the profiles": find_contention, "sched: the scheduler": find_books}
+    for name, find in books.items():
         try:
             find(program)
             found.append(Check(name, True, "can be read from outside"))

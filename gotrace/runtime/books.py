@@ -10,7 +10,7 @@ from gotrace.runtime.looker import Looker
 if TYPE_CHECKING:
     from gotrace.kernel.process import Process
     from gotrace.runtime.goroutines import GoroutineReader
-    from gotrace.runtime.profiles import Allocations, ProfileReader
+    from gotrace.runtime.profiles import Allocations, ContentionReader, ProfileReader
     from gotrace.runtime.scheduler import SchedulerReader
 
 
@@ -35,6 +35,12 @@ class Books:
         from gotrace.runtime.profiles import ProfileReader
 
         return ProfileReader(self._process)
+
+    @cached_property
+    def contention(self) -> ContentionReader:
+        from gotrace.runtime.profiles import ContentionReader
+
+        return ContentionReader(self._process)
 
     @cached_property
     def allocations(self) -> Allocations:

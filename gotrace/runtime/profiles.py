@@ -1,21 +1,25 @@
-"""The heap profile that a Go program takes of itself, read from outside while it runs: the runtime's own samples.
+"""The profiles that a Go program takes of itself, read from outside while it runs: the runtime's own samples.
 
-The runtime publishes a profile one collection late, so that what is garbage by then is not in it. Nothing is stopped: a
-sample may be counted while it is read, in one number and not yet in another.
+Of the heap the runtime publishes a profile one collection late, so that what is garbage by then is not in it. Nothing is
+stopped: a sample may be counted while it is read, in one number and not yet in another.
 """
 
 from __future__ import annotations
 
+import struct
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gotrace.analysis.contention import BLOCK, MUTEX, Contention
 from gotrace.analysis.goroutines import Called
 from gotrace.analysis.heap_profile import HeapProfile, between
-from gotrace.binary.profiles import ProfilePlaces
+from gotrace.binary.profiles import ContentionPlaces, ProfilePlaces
 from gotrace.binary.program import GoProgram
 from gotrace.errors import TargetError
+from gotrace.kernel.calibrate import tick_ns
 from gotrace.kernel.memory import KeptMemory, Memory
 from gotrace.made import of_executable, require_same_arch
 from gotrace.runtime.pace import next_look
@@ -26,62 +30,42 @@ if TYPE_CHECKING:
 _BLOCK = 64 << 10  # buckets lie in few places, one behind the other: what is around one is read with it
 _MOST = 1 << 22
 _MOST_DEPTH = 1 << 12
-_MEMORY = 1  # memProfile of runtime/mprof.go
+# bucket.typ: memProfile, blockProfile and mutexProfile of runtime/mprof.go.
+_MEMORY = 1
+_KINDS = {2: BLOCK, 3: MUTEX}
 _CYCLES = 3
+_BLOCK_RECORD = 16
 
 
-class ProfileReader:
-    """Reads the profile of one process; raises BinaryError if it takes none."""
+class _Buckets:
+    """Reads lists of what was sampled by stack."""
 
-    def __init__(self, process: Process) -> None:
-        self.places = ProfilePlaces(**of_executable(process, "profiles", profiles_of))
+    def __init__(self, process: Process, places: ProfilePlaces | ContentionPlaces) -> None:
         self.program = GoProgram.open(process.exe_path)
         self.pid = process.pid
         kept = process.memory_fd >= 0  # it is good when root has been given back, too
         self._memory = KeptMemory(process.pid, process.memory_fd) if kept else Memory(process.pid)
-        self._bias = process.load_bias(self.places.first_vaddr) if self.places.pie else 0
+        self._bias = process.load_bias(places.first_vaddr) if places.pie else 0
+        self._offsets = places.offsets
         self._blocks: dict[int, bytes] = {}
 
-    def heap(self, published: bool = True) -> HeapProfile:
-        """The profile now, of all samples or as it was ``published``. Raises TargetError or HostError."""
+    def _each(self, head: int, record: int) -> Iterator[tuple[int, tuple[int, ...], int, bytes]]:
+        """Kind, stack, size and a record of so many bytes, of each bucket of the list at ``head``; link-time addresses."""
+        at, header, count = self._offsets, self._offsets["bucket.sizeof"], 0
         self._blocks = {}
-        at, bias = self.places.offsets, self._bias
-        rate = self._memory.word(self.places.rate + bias)
-        if not 0 < rate < 1 << 62:
-            raise TargetError(
-                f"process {self.pid} takes no heap profile: its MemProfileRate is 0",
-                "do not set it to 0; `gotrace mem` shows what its memory consists of",
-            )
-        cycle = self._memory.half(self.places.cycle + bias) >> 1
-        header, record = at["bucket.sizeof"], at["memRecord.sizeof"]
-        stacks: list[tuple[int, ...]] = []
-        sizes, counts = [], []
-        bucket = self._memory.word(self.places.mbuckets + bias)
+        bucket = self._memory.word(head + self._bias)
         while bucket:
-            head = self._read(bucket, header)
-            if int.from_bytes(head[at["bucket.typ"] :][:8], "little") != _MEMORY or len(stacks) > _MOST:
-                raise self._inconsistent()
-            depth = int.from_bytes(head[at["bucket.nstk"] :][:8], "little")
-            if depth > _MOST_DEPTH:
+            data = self._read(bucket, header)
+            kind, size, depth, bucket_after = (
+                int.from_bytes(data[at[f"bucket.{name}"] :][:8], "little") for name in ("typ", "size", "nstk", "allnext")
+            )
+            count += 1
+            if depth > _MOST_DEPTH or count > _MOST:
                 raise self._inconsistent()
             rest = self._read(bucket + header, 8 * depth + record)
-            stacks.append(tuple(address - bias for address in np.frombuffer(rest, "<u8", depth).tolist()))
-            sizes.append(int.from_bytes(head[at["bucket.size"] :][:8], "little"))
-            counts.append(self._counts(rest[8 * depth :], cycle, published))
-            bucket = int.from_bytes(head[at["bucket.allnext"] :][:8], "little")
-        allocs, frees = np.array(counts, np.int64).reshape(-1, 2).T
-        return HeapProfile(stacks, np.array(sizes, np.int64), allocs, frees, rate, cycle, published)
-
-    def _counts(self, record: bytes, cycle: int, published: bool) -> tuple[int, int]:
-        """Allocations and frees: what the runtime has added up, and what it is to add to that."""
-        at = self.places.offsets
-        future, size = at["memRecord.future"], at["memRecordCycle.sizeof"]
-        kept = [cycle % _CYCLES] if published else range(_CYCLES)
-        places = [at["memRecord.active"], *(future + size * number for number in kept)]
-        return (
-            sum(int.from_bytes(record[place + at["memRecordCycle.allocs"] :][:8], "little") for place in places),
-            sum(int.from_bytes(record[place + at["memRecordCycle.frees"] :][:8], "little") for place in places),
-        )
+            stack = tuple(address - self._bias for address in np.frombuffer(rest, "<u8", depth).tolist())
+            yield kind, stack, size, rest[8 * depth :]
+            bucket = bucket_after
 
     def _read(self, address: int, size: int) -> bytes:
         """Bytes of a bucket, which never moves: from what was read around others, where it lies there."""
@@ -95,21 +79,89 @@ class ProfileReader:
             return self._blocks[begin][address % _BLOCK :][:size]
         return self._memory.read(address, size)
 
-    def _inconsistent(self) -> TargetError:
-        return TargetError(f"the heap profile in process {self.pid} is inconsistent", "try again, or report it")
-
     def called(self, stack: tuple[int, ...]) -> list[Called]:
         """The functions of a stack, innermost first.
 
-        Each address stands for one function, be it inlined; only what the outermost was inlined into may be cut off.
+        An address stands for one inlined function if those that this was inlined into follow with their own; else for all
+        of them: those of the outermost may be cut off, and since Go 1.23 only the innermost frames of contention have
+        several (fpTracebackPartialExpand of runtime/mprof.go).
         """
-        table = self.program.pclntab
         found: list[Called] = []
-        for number, pc in enumerate(stack):
-            frames = table.frames(pc - 1)
-            kept = frames if number == len(stack) - 1 else frames[:1]
-            found += [Called(each.function, each.file, each.line, None if each is not frames[-1] else 0) for each in kept]
+        frames = [self.program.pclntab.frames(pc - 1) for pc in stack]
+        for each, following in zip(frames, [*frames[1:], None], strict=True):
+            kept = each[:1] if len(each) > 1 and following == each[1:] else each
+            found += [Called(one.function, one.file, one.line, None if one is not each[-1] else 0) for one in kept]
         return found
+
+    def _inconsistent(self) -> TargetError:
+        return TargetError(f"the profile in process {self.pid} is inconsistent", "try again, or report it")
+
+
+class ProfileReader(_Buckets):
+    """Reads the heap profile of one process; raises BinaryError if it takes none."""
+
+    def __init__(self, process: Process) -> None:
+        self.places = ProfilePlaces(**of_executable(process, "profiles", profiles_of))
+        super().__init__(process, self.places)
+
+    def heap(self, published: bool = True) -> HeapProfile:
+        """The profile now, of all samples or as it was ``published``. Raises TargetError or HostError."""
+        rate = self._memory.word(self.places.rate + self._bias)
+        if not 0 < rate < 1 << 62:
+            raise TargetError(
+                f"process {self.pid} takes no heap profile: its MemProfileRate is 0",
+                "do not set it to 0; `gotrace mem` shows what its memory consists of",
+            )
+        cycle = self._memory.half(self.places.cycle + self._bias) >> 1
+        stacks: list[tuple[int, ...]] = []
+        sizes, counts = [], []
+        for kind, stack, size, record in self._each(self.places.mbuckets, self._offsets["memRecord.sizeof"]):
+            if kind != _MEMORY:
+                raise self._inconsistent()
+            stacks.append(stack)
+            sizes.append(size)
+            counts.append(self._counts(record, cycle, published))
+        allocs, frees = np.array(counts, np.int64).reshape(-1, 2).T
+        return HeapProfile(stacks, np.array(sizes, np.int64), allocs, frees, rate, cycle, published)
+
+    def _counts(self, record: bytes, cycle: int, published: bool) -> tuple[int, int]:
+        """Allocations and frees: what the runtime has added up, and what it is to add to that."""
+        at = self._offsets
+        future, size = at["memRecord.future"], at["memRecordCycle.sizeof"]
+        kept = [cycle % _CYCLES] if published else range(_CYCLES)
+        places = [at["memRecord.active"], *(future + size * number for number in kept)]
+        return (
+            sum(int.from_bytes(record[place + at["memRecordCycle.allocs"] :][:8], "little") for place in places),
+            sum(int.from_bytes(record[place + at["memRecordCycle.frees"] :][:8], "little") for place in places),
+        )
+
+
+class ContentionReader(_Buckets):
+    """Reads the mutex profile and the block profile of one process; raises BinaryError where they cannot be found."""
+
+    def __init__(self, process: Process) -> None:
+        places = ContentionPlaces(**of_executable(process, "contention", contention_of))
+        super().__init__(process, places)
+        self._lists = places.lists
+        self._tick_ns = tick_ns()
+
+    def contention(self) -> dict[str, Contention]:
+        """What was waited since the program began, by `MUTEX` and `BLOCK`. Raises TargetError or HostError."""
+        found: dict[str, list[tuple[tuple[int, ...], float, int]]] = {kind: [] for kind in _KINDS.values()}
+        at = self._offsets
+        for head in self._lists:
+            for kind, stack, _, record in self._each(head, _BLOCK_RECORD):
+                if kind not in _KINDS:
+                    raise self._inconsistent()
+                (count,) = struct.unpack_from("<d", record, at["blockRecord.count"])
+                (ticks,) = struct.unpack_from("<q", record, at["blockRecord.cycles"])
+                found[_KINDS[kind]].append((stack, count, ticks))
+        return {kind: self._profile(rows) for kind, rows in found.items()}
+
+    def _profile(self, rows: list[tuple[tuple[int, ...], float, int]]) -> Contention:
+        counts = np.array([count for _, count, _ in rows], np.float64)
+        ticks = np.array([ticks for *_, ticks in rows], np.float64)
+        return Contention([stack for stack, *_ in rows], counts, ticks * self._tick_ns)
 
 
 class Allocations:
@@ -142,3 +194,12 @@ def profiles_of(path: str) -> ProfilePlaces:
     with GoProgram.open(path) as program:
         require_same_arch(program)
         return find_profiles(program)
+
+
+def contention_of(path: str) -> ContentionPlaces:
+    """Where the profiles of waiting are; disassembles, so run it in a child."""
+    from gotrace.binary.profiles import find_contention
+
+    with GoProgram.open(path) as program:
+        require_same_arch(program)
+        return find_contention(program)

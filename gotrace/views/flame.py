@@ -29,7 +29,7 @@ class Opener(Protocol):
 
 
 ON_CPU, OFF_CPU, STRAGGLER = "on-cpu", "off-cpu", "straggler"
-GOROUTINES, HEAP = "goroutines", "heap"  # of what was read from the process, not of a recording
+GOROUTINES, HEAP, CONTENTION = "goroutines", "heap", "contention"  # of what was read from the process, not of a recording
 # What each needs, beside the GC events that windows are cut by.
 PROBES = {ON_CPU: "profile", OFF_CPU: "offcpu", STRAGGLER: "tail"}
 

@@ -73,10 +73,10 @@ class Heap(View):
         columns: list[tuple[str, str, Numbers]] = []
         if grew:
             weights = {
-                _frames(row.stack): row.last - row.first for row in changes(first["stacks"], last["stacks"], self.value)
+                frames_of(row.stack): row.last - row.first for row in changes(first["stacks"], last["stacks"], self.value)
             }
         else:
-            weights = {_frames(each["stack"]): each[self.value] for each in last["stacks"]}
+            weights = {frames_of(each["stack"]): each[self.value] for each in last["stacks"]}
             numbers = np.array([[each[name] for each in last["stacks"]] for name in VALUES], np.int64)
             columns = [(*named, column) for named, column in zip(_PPROF, numbers, strict=True)]
         unit = "objects" if self.objects else "bytes"
@@ -115,7 +115,7 @@ def changes(before: Sequence[Record], after: Sequence[Record], value: str) -> li
 
 def differences(before: Sequence[Record], after: Sequence[Record], value: str) -> list[Changed]:
     """What there is more or less of in the second of two profiles' stacks, the largest difference first."""
-    old, new = ({_key(each): each for each in stacks} for stacks in (before, after))
+    old, new = ({key_of(each): each for each in stacks} for stacks in (before, after))
     nothing = {value: 0}
     rows = [
         Changed(old.get(key, nothing)[value], new.get(key, nothing)[value], each["stack"])
@@ -124,11 +124,13 @@ def differences(before: Sequence[Record], after: Sequence[Record], value: str) -
     return sorted((row for row in rows if row.last != row.first), key=lambda row: -abs(row.last - row.first))
 
 
-def _key(allocations: Record) -> Any:
-    return tuple((each["function"], each["file"], each["line"]) for each in allocations["stack"])
+def key_of(sampled: Record) -> Any:
+    """What samples with the same stack have in common."""
+    return tuple((each["function"], each["file"], each["line"]) for each in sampled["stack"])
 
 
-def _frames(stack: list[Record]) -> tuple[Frame, ...]:
+def frames_of(stack: list[Record]) -> tuple[Frame, ...]:
+    """A record's stack, the outermost function first."""
     return tuple(
         Frame(each["function"], each["file"], each["line"], "", INLINED if each["inlined"] else USER)
         for each in reversed(stack)

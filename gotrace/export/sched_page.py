@@ -44,6 +44,8 @@ def page(title: str, records: Sequence[Record]) -> str:
         made.say("There is nothing to draw.")
     for each in (each for each in records if each["type"] == "sched_events"):
         _events(made, each)
+    for each in (each for each in records if each["type"] == "sched_wakeups"):
+        _wakeups(made, each)
     return made.made(title)
 
 
@@ -135,9 +137,31 @@ def _ns(value: float | None) -> str:
     return "-" if value is None else duration_text(value)
 
 
-def _events(made: Page, found: Record) -> None:
+def _lost(made: Page, found: Record) -> None:
     if found["lost"]:
         made.say(f"{count_text(found['lost'], 'event')} lost: the true numbers are higher than those shown.", "lost")
+
+
+def _wakeups(made: Page, found: Record) -> None:
+    _lost(made, found)
+    names = ("p50", "p90", "p95", "p99", "p99.9", "max")
+    waited, moves = found["waited"], found["moves"]
+    rows = []
+    if waited["count"]:
+        of = (duration_text(waited[f"{name}_ns"]) for name in names)
+        rows.append(("every eighth wait of a goroutine", f"{waited['count']:,}", *of))
+    if moves["count"]:
+        of = (duration_text(moves["stays"][f"{name}_ns"]) for name in names)
+        rows.append(("a goroutine stayed on one P for", f"{moves['count']:,}", *of))
+        of = (f"{moves['turns'][name]:,}" for name in names)
+        rows.append(("and had so many turns there", f"{moves['count']:,}", *of))
+    made.table("Single goroutines", ("What", "Count", *names), rows)
+    rows = [(f"{each['goid']}", f"P {each['p']}", duration_text(each["wait_ns"])) for each in found["longest"]]
+    made.table("The longest waits of goroutines for a P", ("Goroutine", "Got", "Waited"), rows)
+
+
+def _events(made: Page, found: Record) -> None:
+    _lost(made, found)
     names = ("p50_ns", "p90_ns", "p99_ns", "p99.9_ns", "max_ns")
     kinds = (("after it was woken", "woken"), ("after it was preempted", "preempted"))
     rows = []

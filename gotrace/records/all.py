@@ -13,7 +13,7 @@ RECORDS: dict[str, tuple[type, ...]] = {
     "goroutines": (goroutines.Goroutines,),
     "heap": (heap.Heap,),
     "contention": (contention.Contention,),
-    "sched": (sched.SchedInterval, sched.Sched, sched.SchedEvents),
+    "sched": (sched.SchedInterval, sched.Sched, sched.SchedEvents, sched.SchedWakeups),
     **dict.fromkeys(("mem", "tlb", "numa"), _WATCHED),
 }
 

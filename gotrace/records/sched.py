@@ -213,6 +213,79 @@ class SchedEvents(Moment):
     missing: dict[str, str]
 
 
+class LongestWait(Moment):
+    """One goroutine that ran from then on."""
+
+    goid: int
+    p: int
+    wait_ns: int
+
+
+class Moved(TypedDict):
+    """Goroutines that ran on one P, and then on another."""
+
+    from_p: int
+    to_p: int
+    count: int
+
+
+Turns = TypedDict("Turns", {"p50": int, "p90": int, "p95": int, "p99": int, "p99.9": int, "max": int}, total=False)
+
+
+class Spread(Statistics, total=False):
+    """With one percentile more."""
+
+    p95_ns: int
+
+
+class GoroutineMoves(TypedDict):
+    """Goroutines get another P than they had."""
+
+    count: int
+    goroutines: Annotated[int, "how many have moved"]
+    turns: Annotated[Turns, "for how many turns they had stayed on one P before; empty: none has moved"]
+    stays: Annotated[Spread, "and for how long, from the first turn on it to the first one on the next"]
+    by: list[Moved]
+
+
+class SchedWakeups(Moment):
+    """Single goroutines, of all the time."""
+
+    type: Literal["sched_wakeups"]
+    pid: int
+    length_ns: int
+    lost: int
+    waited: Annotated[Spread, "every eighth wait of a goroutine for a P, as the runtime keeps it, exactly"]
+    at_once: Annotated[int, "that did not wait: up to Go 1.25 returns from system calls"]
+    longest: list[LongestWait]
+    moves: GoroutineMoves
+    missing: dict[str, str]
+
+
+def wakeups_record(
+    waited: Histogram,
+    at_once: int,
+    longest: list[dict[str, Any]],
+    moves: Mapping[tuple[int, int], int],
+    goroutines: int,
+    stays: tuple[Histogram, Histogram],
+) -> dict[str, Any]:
+    """The parts of `SchedWakeups` that are counted; ``stays`` before a move: turns, and ns."""
+    turns, times = stays
+    return {
+        "waited": statistics(waited, PERCENTILES),
+        "at_once": at_once,
+        "longest": longest,
+        "moves": {
+            "count": sum(moves.values()),
+            "goroutines": goroutines,
+            "turns": {name.removesuffix("_ns"): n for name, n in statistics(turns, PERCENTILES).items() if name != "count"},
+            "stays": statistics(times, PERCENTILES),
+            "by": [{"from_p": old, "to_p": new, "count": count} for (old, new), count in sorted(moves.items())],
+        },
+    }
+
+
 def events_record(
     waits: dict[str, Histogram],
     throttled: tuple[int, int],

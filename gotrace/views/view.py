@@ -223,4 +223,16 @@ def recorded(header: Record) -> list[View]:
     ]
 
 
-NAMES = ("memory", "contention", "cycles", "faults", "goroutines", "heap", "numa", "sched", "sched_events", "tlb")
+NAMES = (
+    "memory",
+    "contention",
+    "cycles",
+    "faults",
+    "goroutines",
+    "heap",
+    "numa",
+    "sched",
+    "sched_events",
+    "sched_wakeups",
+    "tlb",
+)

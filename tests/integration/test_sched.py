@@ -21,6 +21,7 @@ from hdrh.log import HistogramLogReader
 import pages
 import targets
 from conftest import GOTRACE, PATIENCE_S, cpu_quota, until
+from gotrace.analysis.columns import Kinds
 from gotrace.analysis.scheduling import bounds
 from gotrace.binary.program import GoProgram
 from gotrace.binary.scheduler import find_books
@@ -475,6 +476,46 @@ def test_steals(version, start):
     assert max(each["goroutines"] for each in steals["by"]) >= 0.95 * rounds * each
     assert steals["failure_rate"] == pytest.approx(steals["failed"] / steals["attempts"])
     assert 0 < steals["failed"] < steals["attempts"]
+
+
+@pytest.mark.everywhere
+@pytest.mark.parametrize("version", ("1.19.8", "1.22.10", targets.NEWEST))
+def test_single_goroutines(version, start, tmp_path):
+    """Every wait is in the bucket in which the runtime has it, and moves are those that the goroutines noticed."""
+    program = Scheduled(start, 2, version)
+    before = program.ask("wait")
+    answers = []
+    recorded = tmp_path / "x.gotrace"
+    command = "follow 8 500" if targets.EMULATED else "follow 20 2000"
+    _, *_, whole, found = told(
+        program.pid, "--wakeups", "-o", str(recorded), while_=lambda: answers.append(program.ask(command))
+    )
+    (after,) = answers
+    assert (whole["type"], found["type"], found["lost"]) == ("sched", "sched_wakeups", 0)
+    moves, truth = found["moves"], after["Moved"]
+    assert truth > 100 and moves["count"] == pytest.approx(truth, rel=0.02, abs=20)
+    assert moves["count"] == sum(each["count"] for each in moves["by"]) and moves["goroutines"] > 0
+    assert {(each["from_p"], each["to_p"]) for each in moves["by"]} == {(0, 1), (1, 0)}
+    yields = int(command.split()[1]) * int(command.split()[2])
+    assert 1 <= moves["turns"]["p50"] <= moves["turns"]["p95"] <= moves["turns"]["max"] <= yields
+    if version.startswith("1.19"):
+        assert "inlined" in found["missing"]["single waits"] and not found["waited"]["count"]
+        return
+    # Each of the runtime's buckets has grown by as many as fell into it; up to Go 1.25 returns from system calls are 0.
+    with Recording.open(str(recorded)) as recording:
+        kinds = Kinds.of_probe(recording.header, "wakeup")
+        waits = np.concatenate([kinds.of(chunk.events, "ran")["waited_ns"] for chunk in recording.chunks()])
+    count = len(before["Counts"]) - 2
+    grown = np.diff([before["Counts"], after["Counts"]], axis=0)[0][1 : count + 1]
+    ours = np.bincount(np.searchsorted(bounds(count)[1:], waits, "right"), minlength=count)
+    assert abs(ours - grown).sum() <= 4 and grown.sum() > yields / 20, (
+        ours,
+        grown,
+    )  # one of the runtime's own may run after
+    assert found["waited"]["count"] + found["at_once"] == len(waits) and found["waited"]["max_ns"] == waits.max()
+    longest = [each["wait_ns"] for each in found["longest"]]
+    assert longest == sorted(waits.tolist(), reverse=True)[:5]
+    assert abs(found["waited"]["count"] - whole["latency"]["samples"]) <= 4
 
 
 @pytest.mark.everywhere

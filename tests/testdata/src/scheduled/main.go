@@ -1,7 +1,8 @@
 // scheduled PROCS: gives the scheduler work, command by command, and says what the runtime and itself have counted.
 //
 // Commands are lines on standard input: "yield G N" (G goroutines that yield N times each), "lock G N" (G goroutines that
-// take turns at a lock for N times a microsecond each), "spin G" (G goroutines that run until the next command), "sleep G"
+// take turns at a lock for N times a microsecond each), "follow G N" (as yield, and each notes when it runs on another P
+// than before), "spin G" (G goroutines that run until the next command), "sleep G"
 // (G more that sleep for good), "spread G N" (N times G that are started at once by a goroutine that keeps its P until
 // another has run all of them), "collect", "wait" (nothing). After each comes a line of JSON. Then it is within one system call of
 // which the scheduler knows nothing, until it gets a byte: nothing that was counted changes.
@@ -32,6 +33,7 @@ type truth struct {
 	Procs        int
 	Goroutines   int
 	Spun, Yields int64
+	Moved        int64 // goroutines that follow ran on another P than before
 	Elapsed      int64
 }
 
@@ -42,8 +44,15 @@ var (
 	stop   atomic.Bool
 	spun   atomic.Int64
 	yields int64
+	moved  atomic.Int64
 	lock   sync.Mutex
 )
+
+//go:linkname procPin runtime.procPin
+func procPin() int
+
+//go:linkname procUnpin runtime.procUnpin
+func procUnpin()
 
 func each(count int, work func()) *sync.WaitGroup {
 	var done sync.WaitGroup
@@ -64,7 +73,7 @@ func busy(length time.Duration) {
 
 func report(elapsed time.Duration) {
 	metrics.Read(samples)
-	found := truth{Procs: runtime.GOMAXPROCS(0), Goroutines: runtime.NumGoroutine(), Spun: spun.Load(), Yields: yields}
+	found := truth{Procs: runtime.GOMAXPROCS(0), Goroutines: runtime.NumGoroutine(), Spun: spun.Load(), Yields: yields, Moved: moved.Load()}
 	found.Elapsed = int64(elapsed)
 	histogram := samples[0].Value.Float64Histogram()
 	found.Counts = histogram.Counts
@@ -115,6 +124,18 @@ func main() {
 				}
 			}).Wait()
 			yields += int64(count * times)
+		case "follow":
+			each(count, func() {
+				for i, last := 0, 0; i < times; i++ {
+					p := procPin()
+					procUnpin()
+					if i > 0 && p != last {
+						moved.Add(1)
+					}
+					last = p
+					runtime.Gosched()
+				}
+			}).Wait()
 		case "lock":
 			each(count, func() {
 				for i := 0; i < times; i++ {

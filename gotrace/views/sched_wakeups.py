@@ -1,0 +1,94 @@
+"""How long single goroutines waited for a P, to the nanosecond, and for how long they stay on one."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gotrace.analysis.histogram import Histogram
+from gotrace.export.hdr_log import tag
+from gotrace.records.sched import wakeups_record
+from gotrace.records.times import moment
+from gotrace.views.view import Record, View
+
+if TYPE_CHECKING:
+    from gotrace.analysis.pauses import Batch
+    from gotrace.kernel.ring import Events
+
+
+class SchedulerWakeups(View):
+    """Adds up events; its ``result`` is of all of them. ``top`` is how many of the longest waits are told one by one."""
+
+    name = "sched_wakeups"
+    drawn_by = "sched_page"
+    stems = ("wakeup",)
+
+    def __init__(self, top: int = 5) -> None:
+        self.top = top
+        self.waited, self.stays, self.turns = Histogram(), Histogram(), Histogram()
+        self.at_once = 0
+        self._moves: Counter[tuple[int, int]] = Counter()
+        self._movers: set[int] = set()
+        self._longest: list[tuple[int, int, Record]] = []  # a heap
+        self.result: Record = {}
+
+    @property
+    def options(self) -> Record:
+        return {"top": self.top}
+
+    def feed(self, events: Events, batch: Batch | None) -> Iterator[Record]:
+        kinds = self.source.kinds("wakeup")
+        self._add_waits(kinds.of(events, "ran"))
+        moved = kinds.of(events, "moved")
+        self.stays.record((moved["time_ns"] - moved["since_ns"]).astype(np.int64))
+        self.turns.record(moved["turns"].astype(np.int64))
+        self._movers.update(np.unique(moved["goid"]).tolist())
+        pairs, counts = np.unique(np.stack([moved["from_p"], moved["to_p"]]), axis=1, return_counts=True)
+        for source, target, count in zip(*pairs.tolist(), counts.tolist(), strict=True):
+            self._moves[source, target] += count
+        yield from ()
+
+    def _add_waits(self, ran: Events) -> None:
+        waits = ran["waited_ns"].astype(np.int64)
+        self.at_once += int(np.count_nonzero(waits == 0))
+        self.waited.record(waits[waits > 0])
+        for place in np.argsort(-waits, kind="stable")[: self.top].tolist():
+            wait, each = int(waits[place]), ran[place]
+            if not wait or (len(self._longest) >= self.top and wait <= self._longest[0][0]):
+                break
+            told = {"goid": int(each["goid"]), "p": int(each["p"]), "wait_ns": wait}
+            told = {**moment(int(each["time_ns"]), self.source.wall_offset_ns), **told}
+            heapq.heappush(self._longest, (wait, int(each["time_ns"]), told))
+            if len(self._longest) > self.top:
+                heapq.heappop(self._longest)
+
+    def end(self) -> Iterator[Record]:
+        source = self.source
+        self.result = {
+            "type": self.name,
+            **moment(source.now_ns, source.wall_offset_ns),
+            "pid": int(source.header["target"]["pid"]),
+            "length_ns": int(source.end["duration_ns"]),
+            "lost": source.lost,
+            **wakeups_record(
+                self.waited,
+                self.at_once,
+                [told for *_, told in sorted(self._longest, key=lambda each: -each[0])],
+                self._moves,
+                len(self._movers),
+                (self.turns, self.stays),
+            ),
+            "missing": {each["name"]: each["reason"] for each in source.header["probes"]["wakeup"]["missing"]},
+        }
+        yield self.result
+
+    def histograms(self) -> dict[str, Histogram]:
+        named = {"waited": self.waited, "stay_on_a_p": self.stays}
+        return {tag("goroutine", name): each for name, each in named.items() if each.count}
+
+
+VIEW = SchedulerWakeups

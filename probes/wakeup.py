@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PROBE = Probe(
     stem="wakeup",
-    summary="how long single goroutines wait for a P, and how long they stay on it",
+    summary="how long single goroutines wait for a P and stay on it",
     kinds=(
         # a goroutine runs, on that P, and had been runnable for so long; up to Go 1.25 0 as it returns from a system call
         Kind("ran", 0xB01, ("goid", "waited_ns", "p")),

@@ -61,6 +61,7 @@ def look(second: float, parts: dict[str, int], heap: int = 10 * MIB, **more: Any
         "page_bytes": 4096,
         "missing": {},
         "scavenged": None,
+        "code": None,
     }
     return checked({**record, **more})
 

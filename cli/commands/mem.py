@@ -37,6 +37,7 @@ _WATCH_NS = 10_000_000_000
     metavar="N",
     help="Show the N worst size classes.",
 )
+@click.option("--code", is_flag=True, help="Say which code has allocated the live heap.")
 @output_options(WATCHED, screen=("table", "ndjson"))
 @schema_option
 def command(
@@ -46,6 +47,7 @@ def command(
     faults: bool,
     cycles: bool,
     classes: int,
+    code: bool,
     outputs: tuple[str, ...],
     format_: str | None,
     force: bool,
@@ -66,15 +68,15 @@ def command(
     results = wanted(outputs, format_, WATCHED, force, screen="table")
     everything = bool(results.formats & {"gotrace", "html"})
     need("--duration", duration is not None or everything, "interval")
-    if (faults or cycles) and (idle := given("interval", "classes")):
+    if (faults or cycles) and (idle := given("interval", "classes", "code")):
         raise UsageError(f"{idle[0]} is about snapshots", "leave it out, or leave --faults and --cycles out")
     views: list[View]
     if faults or cycles:
         views = [Faults() if faults else Cycles()]
     elif everything:
-        views = [Looks(interval, classes), Cycles(), Faults()]
+        views = [Looks(interval, classes, code), Cycles(), Faults()]
     else:
-        views = [Looks(interval if duration else 0, classes)]
+        views = [Looks(interval if duration else 0, classes, code)]
     watched = _WATCH_NS if views[0].stems or everything else 0
     watch(pid, views, duration or watched, results)
     return 0

@@ -50,8 +50,9 @@ def command(
     from gotrace.views.sched import Scheduler
     from gotrace.views.sched_events import SchedulerEvents
     from gotrace.views.sched_wakeups import SchedulerWakeups
+    from gotrace.views.view import View
 
-    views = [Scheduler(interval)]
+    views: list[View] = [Scheduler(interval)]
     views += [SchedulerEvents(top)] if events else []
     views += [SchedulerWakeups(top)] if wakeups else []
     watch(pid, views, duration, wanted(outputs, format_, SCHEDULES, force, screen="table"))

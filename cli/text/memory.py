@@ -8,6 +8,7 @@ from gotrace.analysis.heap_pages import FREE, GO_PAGE, LIVE, METADATA, OTHER, PA
 from gotrace.analysis.pacing import limit_text, percent_text
 from gotrace.cli.text.clock import clock, width
 from gotrace.cli.text.layout import Column, Row, Rows
+from gotrace.cli.text.stacks import in_a_line
 from gotrace.text import bytes_text, count_text, printable
 from gotrace.views.memory import Looks
 from gotrace.views.view import Record
@@ -27,6 +28,8 @@ _COLUMNS = (
     Column("GCs", 6, gap=2),
     Column("returned/s", 10, rank=1),
 )
+_MOST_CODE = 10
+_CODE = (Column("live", 10), Column("share", 7, rank=1), Column("code", left=True, elastic=24, gap=2))
 _SHOWN = (LIVE, WASTE, FREE, RELEASED, STACKS, METADATA)
 
 
@@ -123,8 +126,26 @@ def table(look: Record, name: str, classes: int, change: Record) -> Iterator[str
             sizes = [bytes_text(each[key]) for key in ("bytes", "live", "waste")]
             rows.append((f"{each['size']:,} B" if each["size"] else "large", f"{each['spans']:,}", *sizes))
         yield Rows(_CLASSES, rows)
+    yield from _code(look["code"])
     for what, reason in look["missing"].items():
         yield f"Not available: {what} ({reason})."
+
+
+def _code(live: Record | None) -> Iterator[str | Rows]:
+    """Who has allocated the live objects."""
+    if live is None:
+        return
+    yield ""
+    if live["unknown"] is not None or not live["by"]:
+        yield f"Which code the live heap belongs to is unknown: {live['unknown'] or 'nothing of them was sampled'}."
+        return
+    profile = f"the program's own heap profile ({bytes_text(live['bytes'])}, as of the collection before the last)"
+    yield f"Which code the live heap belongs to, by {profile}:"
+    rows = [
+        (bytes_text(each["bytes"]), f"{each['bytes'] / max(1, live['bytes']):.1%}", in_a_line(each["code"]))
+        for each in live["by"][:_MOST_CODE]
+    ]
+    yield Rows(_CODE, rows)
 
 
 def _part(name: str, size: int, rss: int, huge: int, why: str) -> tuple[str, ...]:

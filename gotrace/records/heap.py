@@ -70,8 +70,24 @@ class Allocated(TypedDict):
     by: Annotated[list[AllocatedBy], "the 20 stacks that allocated most bytes"]
 
 
+class LiveOf(TypedDict):
+    """What of the live heap one stack of functions has allocated, as far as samples tell."""
+
+    code: Annotated[list[str], "innermost first, without the runtime's own that allocate for it"]
+    bytes: int
+    objects: int
+
+
+class Live(TypedDict):
+    """The live heap by code, as of the collection before the last."""
+
+    unknown: Annotated[str | None, "why nothing is known of it"]
+    bytes: int
+    by: Annotated[list[LiveOf], "the 20 stacks with most bytes"]
+
+
 VALUES = ("alloc_objects", "alloc_bytes", "inuse_objects", "inuse_bytes")
-_MOST_ALLOCATING = 20
+_MOST_STACKS = 20
 
 
 def heap_record(profile: HeapProfile, reader: ProfileReader, at_ns: int) -> dict[str, Any]:
@@ -91,20 +107,36 @@ def heap_record(profile: HeapProfile, reader: ProfileReader, at_ns: int) -> dict
 
 def allocated_record(profile: HeapProfile, reader: ProfileReader, length_ns: int) -> dict[str, Any]:
     """`Allocated`; ``profile`` is what was sampled in ``length_ns`` (`gotrace.analysis.heap_profile.between`)."""
-    found: dict[tuple[str, ...], dict[str, int]] = {}
-    names = {"bytes": "alloc_bytes", "objects": "alloc_objects", "samples": "samples"}
-    for each in _named(profile, reader):
-        sums = found.setdefault(tuple(function["function"] for function in each["stack"]), dict.fromkeys(names, 0))
-        for name, value in names.items():
-            sums[name] += each[value]
-    most = sorted(found.items(), key=lambda item: -item[1]["bytes"])[:_MOST_ALLOCATING]
+    rows = _by_functions(profile, reader, {"bytes": "alloc_bytes", "objects": "alloc_objects", "samples": "samples"})
     return {
         "unknown": None,
         "length_ns": length_ns,
         "rate_bytes": profile.rate,
-        **{name: sum(sums[name] for sums in found.values()) for name in names},
-        "by": [{"code": list(code), **sums} for code, sums in most],
+        **{name: sum(row[name] for row in rows) for name in ("bytes", "objects", "samples")},
+        "by": rows[:_MOST_STACKS],
     }
+
+
+def live_record(profile: HeapProfile, reader: ProfileReader) -> dict[str, Any]:
+    """`Live` of a published profile."""
+    rows = _by_functions(profile, reader, {"bytes": "inuse_bytes", "objects": "inuse_objects"})
+    return {"unknown": None, "bytes": sum(row["bytes"] for row in rows), "by": rows[:_MOST_STACKS]}
+
+
+def live_unknown(why: str) -> dict[str, Any]:
+    """`Live` of a program that takes no profile, or none that we can read."""
+    return {"unknown": printable(why), "bytes": 0, "by": []}
+
+
+def _by_functions(profile: HeapProfile, reader: ProfileReader, names: dict[str, str]) -> list[dict[str, Any]]:
+    """Sums of some values, as they are called, of the stacks that go through the same functions; most bytes first."""
+    found: dict[tuple[str, ...], dict[str, int]] = {}
+    for each in _named(profile, reader):
+        sums = found.setdefault(tuple(function["function"] for function in each["stack"]), dict.fromkeys(names, 0))
+        for name, value in names.items():
+            sums[name] += each[value]
+    rows: list[dict[str, Any]] = [{"code": list(code), **sums} for code, sums in found.items() if sums["bytes"]]
+    return sorted(rows, key=lambda row: -row["bytes"])
 
 
 def allocated_unknown(why: str) -> dict[str, Any]:

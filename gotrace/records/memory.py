@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
 from gotrace.analysis.heap_pages import C_HEAP, FILES, OTHER, PARTS
+from gotrace.records.heap import Live
 from gotrace.records.schema import Keys, OneOf
 from gotrace.records.times import Moment
 from gotrace.text import printable
@@ -93,6 +94,7 @@ class Memory(Moment):
     page_bytes: int
     missing: Missing
     scavenged: Annotated[Scavenged | None, "since the previous snapshot"]
+    code: Annotated[Live | None, "which code has allocated what is live; null: that was not asked"]
 
 
 class Cycle(Moment):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from gotrace.errors import GotraceError
 from gotrace.kernel.memory import PAGE
+from gotrace.records.heap import live_record, live_unknown
 from gotrace.records.memory import look_record
 from gotrace.records.times import moment
 from gotrace.views.view import Record, View
@@ -19,27 +21,30 @@ _MAPPED = ("heap_inuse", "stack_inuse", "workbufs", "pointer_bits", "heap_free",
 
 class Looks(View):
     """A look at once, and at every ``interval_ns`` (0: no other). ``classes`` is how many size classes are named.
+    With ``code`` each says which code has allocated what is live.
 
     ``last`` is the last snapshot, and ``scavenged`` the sum of `scavenged` over all of them.
     """
 
     name = "memory"
 
-    def __init__(self, interval_ns: int = 0, classes: int = 5) -> None:
+    def __init__(self, interval_ns: int = 0, classes: int = 5, code: bool = False) -> None:
         self.interval_ns = interval_ns
         self.classes = classes
+        self.code = code
         self.last: Record | None = None
         self.scavenged: Record = {}
 
     @property
     def options(self) -> Record:
-        return {"interval_ns": self.interval_ns, "classes": self.classes}
+        return {"interval_ns": self.interval_ns, "classes": self.classes, "code": self.code}
 
     def feed(self, events: Events, batch: Batch | None) -> Iterator[Record]:
         source = self.source
 
         def look() -> Record:
-            return look_record(source.books.looker.look(), PAGE, source.books.looker.places.missing)
+            found = look_record(source.books.looker.look(), PAGE, source.books.looker.places.missing)
+            return {**found, "code": self._live() if self.code else None}
 
         found = source.ask(self.name, look, self.is_due())
         if found is not None:
@@ -49,11 +54,18 @@ class Looks(View):
             found = {"type": found["type"], **moment(taken_ns, source.wall_offset_ns)} | {
                 name: value for name, value in found.items() if name not in ("time", "monotonic_ns")
             }
-            found = {**found, "cgroup": found.get("cgroup"), "regions": found.get("regions")}  # since 0.2.0
+            found |= {name: found.get(name) for name in ("cgroup", "regions", "code")}  # since 0.2.0
             found["scavenged"] = scavenged(self.last, found)
             self.scavenged = _added(self.scavenged, found["scavenged"] or {})
             self.last = found
             yield found
+
+    def _live(self) -> Record:
+        try:
+            reader = self.source.books.profiles
+            return live_record(reader.heap(), reader)
+        except GotraceError as error:
+            return live_unknown(error.message)
 
 
 def _added(totals: Record, more: Record) -> Record:

@@ -60,8 +60,8 @@ class SchedulerWakeups(View):
             wait, each = int(waits[place]), ran[place]
             if not wait or (len(self._longest) >= self.top and wait <= self._longest[0][0]):
                 break
-            told = {"goid": int(each["goid"]), "p": int(each["p"]), "wait_ns": wait}
-            told = {**moment(int(each["time_ns"]), self.source.wall_offset_ns), **told}
+            who = {"goid": int(each["goid"]), "p": int(each["p"])}
+            told = {**moment(int(each["time_ns"]), self.source.wall_offset_ns), **who, "wait_ns": wait}
             heapq.heappush(self._longest, (wait, int(each["time_ns"]), told))
             if len(self._longest) > self.top:
                 heapq.heappop(self._longest)

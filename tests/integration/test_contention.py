@@ -130,7 +130,7 @@ def test_addresses_are_where_nm_says():
         for arch in ("amd64", "arm64"):
             for flavour in ("default", "pie", "noopt"):
                 if flavour == "default" or version in ("1.19.8", "1.22.10", targets.NEWEST):
-                    with GoProgram.open(targets.build("contender", version, flavour, arch)) as program:
+                    with GoProgram.open(targets.build("hoarder", version, flavour, arch)) as program:
                         found = find_contention(program)
                         symbols = {name: address for name, address, _ in program.elf.symbols()}
                     assert {*found.lists} == {symbols["runtime.xbuckets"], symbols["runtime.bbuckets"]}, (version, arch)

@@ -233,6 +233,31 @@ def test_gc_names_who_allocates(version, rate, start, trace, tmp_path, gotrace):
     assert told[0].strip(":\n").partition("'s ")[2] in page and "main.churn &lt; main.round" in page
 
 
+def test_mem_names_whose_the_live_objects_are(start, tmp_path, gotrace):
+    """To the byte, and as much as the runtime has in its heap."""
+    program = Hoarder(start, tmp_path, "-rate", "1")
+    program.ask()
+    (recording, page) = (tmp_path / name for name in ("x.gotrace", "x.html"))
+    printed = gotrace("mem", "--pid", str(program.pid), "--code")
+    (record,) = (json.loads(gotrace("mem", "--pid", str(program.pid), "--code", "--format", "ndjson").stdout),)
+    live = record["code"]
+    sizes = Counter()
+    for each in live["by"]:
+        sizes[each["code"][0]] += each["bytes"]
+    assert sizes["main.hoard"] == 11 * MIB and live["unknown"] is None and "main.churn" not in sizes
+    assert live["bytes"] == pytest.approx(record["counters"]["heap_alloc"], rel=0.1)  # resident or not
+    assert re.search(r"^ +11\.0 MiB +\d\d\.\d%  main\.hoard < main\.round < main\.main", printed.stdout, re.M), (
+        printed.stdout
+    )
+    done = gotrace("mem", "--pid", str(program.pid), "--code", "-d", "1s", "-o", str(recording), "-o", str(page))
+    assert done.returncode == 0 and "main.hoard < main.round" in done.stdout
+    assert gotrace("report", str(recording)).stdout == done.stdout
+    without = start(targets.build("gcload"), "-seconds", "60")
+    out = gotrace("mem", "--pid", str(without.pid), "--code").stdout
+    assert "Which code the live heap belongs to is unknown: the program takes no heap profile" in out
+    assert gotrace("mem", "--pid", str(program.pid), "--faults", "--code").returncode == 2
+
+
 def test_gc_of_a_program_without_a_profile(start, trace):
     program = start(targets.build("gcload"), "-seconds", "2")
     tracer = trace("--pid", str(program.pid), "--explain")

@@ -59,6 +59,7 @@ def look(time=0.0, huge=None, page=4096, rounding=0, large=0, setting=SETTING, m
         "swap_bytes": 0,
         "cgroup": None,
         "regions": [],
+        "code": None,
         "drift": 0.0,
         "took_ns": 1_000_000,
         "page_bytes": page,

@@ -35,6 +35,11 @@ class Contender:
         return json.loads(self.target.process.stdout.readline()).values()
 
 
+def near(ns):
+    """A thread may lose its CPU between the program's looks at the clock and the runtime's."""
+    return pytest.approx(ns, rel=0.3 if targets.EMULATED else 0.15)
+
+
 def told(pid, *options):
     """The records of `gotrace contention`."""
     command = [*GOTRACE, "contention", "--pid", str(pid), "--format", "ndjson", *options]
@@ -67,7 +72,7 @@ def test_waits_are_those_of_the_programs_profiles(version, flavour, start, tmp_p
                     assert found[stack] == pytest.approx(number, rel=0.001, abs=50), (kind, index, stack)
     # What let others wait for its lock is an unlock; what waited, a lock.
     count, delay = through(record["mutex"], "main.hold")
-    assert count == waits and locked * 0.9 < delay <= locked
+    assert count == waits and delay == near(locked)
     (inner,) = {
         tuple(f["function"] for f in each["stack"][:3])
         for each in record["mutex"]["stacks"]
@@ -76,7 +81,7 @@ def test_waits_are_those_of_the_programs_profiles(version, flavour, start, tmp_p
     assert inner == ("sync.(*Mutex).Unlock", "main.letGo", "main.hold")
     for name, ns in (("main.wait", locked), ("main.receive", channel)):
         count, delay = through(record["block"], name)
-        assert count == waits and ns * 0.9 < delay <= ns, name
+        assert count == waits and delay == near(ns), name
 
 
 def test_what_was_waited_meanwhile(start, tmp_path, gotrace):
@@ -100,7 +105,7 @@ def test_what_was_waited_meanwhile(start, tmp_path, gotrace):
         for name in set(stack.split(";")):
             weights[name] = weights.get(name, 0) + int(weight)
     for name, ns in (("main.wait", locked_then - locked), ("main.receive", channel_then - channel)):
-        assert ns * 0.9 < weights[name] <= ns, name
+        assert weights[name] == near(ns), name
     assert re.search(rf"^ .* {waits} +\d\.\d\d ms  runtime\.chanrecv1 < main\.receive < main\.round", out, re.M), out
     assert "There is a mutex profile, too" in out
     report = gotrace("report", str(recording)).stdout.splitlines()

@@ -23,6 +23,7 @@ var (
 	blockP = flag.String("block", "", "where the block profile goes")
 
 	lock     sync.Mutex
+	released time.Time // when the wait of the other ended: until it runs again is no part of it
 	measured struct {
 		Waits   int
 		Locked  time.Duration // goroutines waited for the lock
@@ -36,6 +37,7 @@ func hold(taken, wanted chan bool) {
 	taken <- true
 	<-wanted
 	time.Sleep(3 * time.Millisecond)
+	released = time.Now()
 	letGo()
 }
 
@@ -46,7 +48,7 @@ func wait(wanted chan bool) {
 	wanted <- true
 	began := time.Now()
 	lock.Lock()
-	measured.Locked += time.Since(began)
+	measured.Locked += released.Sub(began)
 	lock.Unlock()
 }
 
@@ -54,7 +56,7 @@ func wait(wanted chan bool) {
 func receive(c chan bool) {
 	began := time.Now()
 	<-c
-	measured.Channel += time.Since(began)
+	measured.Channel += released.Sub(began)
 }
 
 func round() {
@@ -70,6 +72,7 @@ func round() {
 		c := make(chan bool)
 		go func() {
 			time.Sleep(2 * time.Millisecond)
+			released = time.Now()
 			c <- true
 		}()
 		receive(c)

@@ -41,6 +41,8 @@ def check(source: Recording, formats: Collection[str]) -> None:
                 raise _no_durations(source)
         elif format_ in FLAMES:
             flame.require(source, _flame_question(source))
+        elif format_ == "perfetto" and _is_of_a_scheduler(source):
+            continue
         elif format_ == "perfetto" or (format_ in _HISTOGRAMS and "perf" not in header["probes"]):
             source.require("gc", "GC events")
     if "perf" in header["probes"] and not _HISTOGRAMS.isdisjoint(formats):
@@ -53,6 +55,12 @@ def _is_of_starts(source: Recording, format_: str) -> bool:
 
 def _is_of_views(source: Recording, format_: str) -> bool:
     return "views" in source.header and format_ in ("html", *_HISTOGRAMS)
+
+
+def _is_of_a_scheduler(source: Recording) -> bool:
+    from gotrace.export.sched_perfetto import STEMS
+
+    return "gc" not in source.header["probes"] and any(stem in source.header["probes"] for stem in STEMS)
 
 
 T = TypeVar("T")
@@ -171,19 +179,23 @@ def write_pauses(source: Recording, file: BinaryIO, format_: str, interval: int)
 
 
 def write_perfetto(source: Recording, file: BinaryIO) -> None:
-    from gotrace.export.perfetto import Trace
+    from gotrace.export import perfetto, sched_perfetto
     from gotrace.probes.gc import decoder
 
-    source.require("gc", "GC events")
-    trace = Trace(file, source.header, decoder(source.header, source.text))
+    trace: perfetto.Trace | sched_perfetto.Trace
+    if _is_of_a_scheduler(source):
+        trace = sched_perfetto.Trace(file, source.header)
+    else:
+        source.require("gc", "GC events")
+        trace = perfetto.Trace(file, source.header, decoder(source.header, source.text))
     for chunk in source.chunks():
         trace.feed(chunk.events)
 
 
 def write_views(source: Recording, file: BinaryIO, format_: str) -> None:
-    """A page about memory, or how long page faults and the like took, the whole time in one interval."""
+    """A page about memory or a scheduler, or how long page faults and the like took, the whole time in one interval."""
     from gotrace.export import hdr_log, hgrm
-    from gotrace.export.memory_page.draw import page
+    from gotrace.run.outputs import page_of
     from gotrace.run.sources import Replayed
     from gotrace.views.view import recorded, records_of
 
@@ -191,7 +203,7 @@ def write_views(source: Recording, file: BinaryIO, format_: str) -> None:
     records = [record for _, told in records_of(replayed, views) for record in told]
     text = io.TextIOWrapper(file, "utf-8", write_through=True)
     if format_ == "html":
-        text.write(page(replayed.name, records))
+        text.write(page_of(replayed, views, records))
     else:
         named = {name: histogram for view in views for name, histogram in view.histograms().items()}
         if not named:

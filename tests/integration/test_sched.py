@@ -18,6 +18,7 @@ import pytest
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 
+import groundtruth
 import pages
 import targets
 from conftest import GOTRACE, PATIENCE_S, cpu_quota, until
@@ -584,5 +585,31 @@ def test_events_are_recorded(start, gotrace, tmp_path):
     assert "runnable without a CPU" in printed.stdout and re.search("^0 events lost.$", printed.stdout, re.M)
     assert "Waits of threads for a CPU" in Path(paths[1]).read_text()
     assert re.search(r"#\[Tag: .*preempted\]", Path(paths[2]).read_text())
+    exported = tmp_path / "exported.html"
+    assert gotrace("export", paths[0], "-o", str(exported)).returncode == 0
+    assert "Waits of threads for a CPU" in exported.read_text()
     refused = gotrace("sched", "--pid", str(program.pid), "--top", "3")
-    assert refused.returncode == 2 and "--top has no effect without --events" in refused.stderr
+    assert refused.returncode == 2 and "--top has no effect without --events or --wakeups" in refused.stderr
+
+
+def test_a_timeline(start, tmp_path, gotrace):
+    """Every wait of a thread, and what a P took of others, as the recording has them."""
+    program = Scheduled(start, 2)
+    recorded, trace = tmp_path / "x.gotrace", tmp_path / "x.perfetto"
+    program.ask("wait")
+    _, *_, events, wakeups = told(
+        program.pid, "--events", "--wakeups", "-o", str(recorded), while_=lambda: program.ask("spread 200 20")
+    )
+    done = gotrace("export", str(recorded), "-o", str(trace))
+    assert done.returncode == 0, done.stderr
+    timeline = groundtruth.Timeline(trace)
+    waits = [each for track, slices in timeline.slices.items() if track.startswith("thread ") for each in slices]
+    counted = events["waits"]["woken"]["count"] + events["waits"]["preempted"]["count"]
+    assert len(waits) == counted > 10 and {depth for *_, depth, _ in waits} == {0}
+    assert sum(end - begin for _, begin, end, _, _ in waits) == events["waits"]["sum_ns"]
+    assert all(about["after"] and about["cpu"] >= 0 for *_, about in waits)
+    marks = [name for track, found in timeline.instants.items() if track.startswith("P ") for name, _ in found]
+    taken = [int(name.split()[1]) for name in marks if name.startswith("took ")]
+    assert sum(taken) == events["steals"]["goroutines"] > 1000
+    assert sum("had waited" in name for name in marks) == wakeups["waited"]["count"] > 10
+    assert sum(" came from P " in name for name in marks) == wakeups["moves"]["count"]

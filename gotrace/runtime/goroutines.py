@@ -286,6 +286,8 @@ class GoroutineReader:
     def _calls(self, pointers: U64, heads: U64) -> dict[int, SystemCall]:
         """The system calls of goroutines that are in one, or in C, by goid: of those that stayed there meanwhile."""
         held = np.flatnonzero(self._status(heads) == SYSCALL)
+        if not len(held):
+            return {}
         before = heads[held]
         tids, ticks = self._threads(before)
         here = threads_here(self.pid, set(tids.tolist()) - {0})

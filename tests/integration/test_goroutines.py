@@ -223,7 +223,7 @@ def test_of_goroutines_that_run(version, start, tmp_path):
     program = Waiting(start, tmp_path, "-count", "23", "-spin", "2", version=version, writes=False)
     program.ask()
     ran = known = 0
-    for record in told(program.pid, "-d", "3s", "-i", "100ms"):
+    for record in told(program.pid, "-d", "9s" if targets.EMULATED else "3s", "-i", "100ms"):
         for group in record["groups"]:
             if group["state"] != "running":
                 assert not group["sampled"]
@@ -237,7 +237,8 @@ def test_of_goroutines_that_run(version, start, tmp_path):
             way = names[names.index("main.spins") :]
             assert group["sampled"] and len(names) - len(way) <= 3 and "main.leaf" in [*names[:2], "main.leaf"]
             assert way[:11] == ["main.spins"] * 11 and way[-1] == "runtime.goexit" and len(way) == 13, names
-    assert ran > (3 if targets.EMULATED else 5) and known >= 0.6 * ran, (known, ran)
+    # One that gets no CPU for 20 ms is not met there: in the emulated machine other tests have it for longer.
+    assert ran > 5 and known >= (2 if targets.EMULATED else 0.6 * ran), (known, ran)
 
 
 def test_what_grew(start, tmp_path, gotrace):

@@ -494,7 +494,7 @@ def test_single_goroutines(version, start, tmp_path):
     (after,) = answers
     assert (whole["type"], found["type"], found["lost"]) == ("sched", "sched_wakeups", 0)
     moves, truth = found["moves"], after["Moved"]
-    assert truth > 100 and moves["count"] == pytest.approx(truth, rel=0.02, abs=20)
+    assert truth > (10 if targets.EMULATED else 100) and moves["count"] == pytest.approx(truth, rel=0.02, abs=20)
     assert moves["count"] == sum(each["count"] for each in moves["by"]) and moves["goroutines"] > 0
     assert {(each["from_p"], each["to_p"]) for each in moves["by"]} == {(0, 1), (1, 0)}
     yields = int(command.split()[1]) * int(command.split()[2])

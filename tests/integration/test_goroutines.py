@@ -376,6 +376,14 @@ def test_which_system_call(version, start, tmp_path, gotrace):
         assert {tid: (call["name"], call["file"]) for tid, call in calls.items()} == {tid: told_by[tid] for tid in calls}
 
 
+def test_of_a_process_in_no_system_call(start):
+    """Its thread is busy, and its main goroutine waits for a tick, or collects."""
+    target = start(targets.build("tick"), "100")
+    for record in told(target.pid, "-d", "1s", "-i", "100ms"):
+        assert "syscall" not in record["states"] and record["count"] > 3
+        assert not any(one["system_call"] for group in record["groups"] for one in group["goroutines"])
+
+
 def test_min_wait_and_top(start, tmp_path, gotrace):
     program = Waiting(start, tmp_path, "-count", "230", "-leak", "50")
     program.ask()

@@ -47,11 +47,13 @@ def summary(view: Contention) -> Iterator[str | Rows]:
     rows = view.waited()
     if not last[kind]["stacks"]:
         yield f"Nothing is in it: the program does not collect it ({_TURNED_ON[kind]}), or nothing has waited."
+        yield "`gotrace goroutines` shows what waits now, and `gotrace sched` what all have waited for mutexes."
     elif view.interval_ns and first is last:
         yield "There is nothing to compare it with: take profiles more often (--interval)."
     elif not rows:
         yield "Nothing has waited meanwhile."
     else:
+        rows = _together(rows)
         total = sum(row.delay_ns for row in rows)
         yield f"{duration_text(total)} in {count_text(sum(row.waits for row in rows), 'wait')}: {_WHAT[kind]}"
         yield ""
@@ -64,7 +66,21 @@ def summary(view: Contention) -> Iterator[str | Rows]:
         yield f"There is a {other} profile, too ({duration_text(last[other]['delay_ns'])}): --{other} shows it."
 
 
+def _together(rows: Sequence[Waited]) -> list[Waited]:
+    """Stacks through the same functions, at whatever lines; those in which there is nothing but the runtime are one."""
+    found: dict[tuple[str, ...], list[Waited]] = {}
+    for row in rows:
+        names = tuple(each["function"] for each in row.stack)
+        found.setdefault(() if all(name.startswith("runtime.") for name in names) else names, []).append(row)
+    sums = [
+        Waited(sum(row.waits for row in each), sum(row.delay_ns for row in each), each[0].stack if names else [])
+        for names, each in found.items()
+    ]
+    return sorted(sums, key=lambda row: -row.delay_ns)
+
+
 def _row(row: Waited, total: int) -> Row:
     mean = duration_text(row.delay_ns / row.waits) if row.waits else "?"
     share = f"{row.delay_ns / max(1, total):.1%}"
-    return (duration_text(row.delay_ns), share, f"{row.waits:,}", mean, in_a_line([each["function"] for each in row.stack]))
+    stack = in_a_line([each["function"] for each in row.stack]) if row.stack else "the runtime's own locks"
+    return (duration_text(row.delay_ns), share, f"{row.waits:,}", mean, stack)

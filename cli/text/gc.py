@@ -8,6 +8,7 @@ from gotrace.analysis.causes import UNKNOWN, class_sums, sentence
 from gotrace.analysis.gc_summary import PERCENTILES, GcSummary, percentiles
 from gotrace.cli.text.clock import time_of_day, width
 from gotrace.cli.text.layout import Column, Row, Rows
+from gotrace.cli.text.stacks import in_a_line
 from gotrace.export.gc_words import (
     ALLOCATED_HEADS,
     allocated,
@@ -23,7 +24,7 @@ from gotrace.export.gc_words import (
     without_evidence,
 )
 from gotrace.records.gc import INTERVAL, code_text
-from gotrace.text import duration_text, printable
+from gotrace.text import bytes_text, duration_text, printable
 from gotrace.views.gc import Gc
 from gotrace.views.view import Record
 
@@ -164,8 +165,11 @@ def _allocated(view: Gc) -> Iterator[str | Rows]:
     told, found = allocated(view.allocated, view.total.cycles)
     if told:
         yield f"\n{told}{':' if found else '.'}"
-    if found:
-        yield Rows(_ALLOCATED, found)
+    if found and view.allocated is not None:
+        shown = zip(found, view.allocated["by"], strict=False)
+        yield Rows(_ALLOCATED, [(*row[:-1], in_a_line(each["code"])) for row, each in shown])
+        if (left := view.allocated["bytes"] - sum(each["bytes"] for each in view.allocated["by"][: len(found)])) > 0:
+            yield f"{bytes_text(left)} by other code."
 
 
 def _assists(view: Gc) -> Iterator[str]:

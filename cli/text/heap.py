@@ -8,7 +8,7 @@ from gotrace.cli.text.clock import clock, width
 from gotrace.cli.text.layout import Column, Row, Rows, more_rows
 from gotrace.cli.text.stacks import in_a_line
 from gotrace.text import bytes_text, duration_text
-from gotrace.views.heap import ALLOC, INUSE, Heap, by_functions, changes, differences
+from gotrace.views.heap import ALLOC, INUSE, Heap, by_functions, changes, differences, functions_of
 from gotrace.views.view import Record
 
 _LINE = (Column("in use", 10), Column("objects", 12), Column("allocated", 12), Column("objects", 14), Column("cycle", 7))
@@ -81,7 +81,7 @@ def _growth(view: Heap) -> Iterator[str | Rows]:
         yield "No collection ended in this time, so nothing was published: --now counts what is allocated meanwhile."
         return
     before, after = (by_functions(each["stacks"]) for each in (view.first, view.last))
-    rows = changes(before, after, view.value)
+    rows = changes(before, after, view.value, functions_of)
     what = {"inuse": "more in use", "alloc": "allocated"}[view.kind]
     total = sum(row.last - row.first for row in rows)
     size = f"{total:,} objects" if view.objects else bytes_text(total)
@@ -112,7 +112,7 @@ def diff(before: Record, after: Record, value: str, top: int) -> Iterator[str | 
     noun = "objects " if objects else ""
     sizes = [_number(each[value], objects) for each in (before, after)]
     yield f"{sizes[0]} {noun}{what} in A, {sizes[1]} in B ({_signed(after[value] - before[value], objects)})"
-    found = differences(by_functions(before["stacks"]), by_functions(after["stacks"]), value)
+    found = differences(by_functions(before["stacks"]), by_functions(after["stacks"]), value, functions_of)
     if not found:
         yield "Every stack has as much as before."
         return

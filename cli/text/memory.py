@@ -137,7 +137,8 @@ def _code(live: Record | None) -> Iterator[str | Rows]:
         return
     yield ""
     if live["unknown"] is not None or not live["by"]:
-        yield f"Which code the live heap belongs to is unknown: {live['unknown'] or 'nothing of them was sampled'}."
+        why = live["unknown"] or "no collection has seen a sample of it yet"
+        yield f"Which code the live heap belongs to is unknown: {why}."
         return
     profile = f"the program's own heap profile ({bytes_text(live['bytes'])}, as of the collection before the last)"
     yield f"Which code the live heap belongs to, by {profile}:"

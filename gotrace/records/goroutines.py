@@ -40,7 +40,9 @@ class Call(TypedDict):
 class Goroutine(TypedDict):
     goid: int
     parent: Annotated[int | None, "the goroutine that created it; null: unknown (up to Go 1.20)"]
-    waits_ns: Annotated[int | None, "for how long at least: since a collection that saw it wait; null: unknown"]
+    waits_ns: Annotated[
+        int | None, "for how long at least: since a collection that saw it wait until the dump began; null: unknown"
+    ]
     waits_most_ns: Annotated[
         int | None,
         "for how long at most: since the collection before that one had marked, which the runtime's own tracebacks have",
@@ -95,8 +97,10 @@ def goroutines_record(dump: analysis.Dump, reader: GoroutineReader) -> dict[str,
         first = rows[0]
         number = int(first["stack"])
         begins_in = reader.called_at(int(first["begins_at"]))
+        # Each was read at some time from the beginning on.
         waits, waits_most = (
-            np.where(rows[name] > 0, at_ns - rows[name], -1).tolist() for name in ("waits_since_ns", "not_before_ns")
+            np.where(rows[name] > 0, until_ns - rows[name], -1).tolist()
+            for name, until_ns in (("waits_since_ns", dump.began_ns), ("not_before_ns", at_ns))
         )
         state = reader.state(int(first["status"]), int(first["reason"]))
         states[state] += len(rows)

@@ -48,7 +48,7 @@ class Contention(View):
             reader = source.books.contention
             return contention_record(reader.contention(), reader, time.monotonic_ns())
 
-        found = source.ask(self.name, profiles, self.is_due())
+        found = source.ask(self.name, profiles, self.is_due_or_last())
         if found is not None:
             record = {"type": self.name, **moment(found["monotonic_ns"], source.wall_offset_ns), **found}
             self.first = self.first or record

@@ -49,7 +49,7 @@ class Goroutines(View):
         def dump() -> Record:
             return goroutines_record(source.books.goroutines.dump(), source.books.goroutines)
 
-        found = source.ask(self.name, dump, self.is_due())
+        found = source.ask(self.name, dump, self.is_due_or_last())
         if found is None:
             return
         groups = [kept for each in found["groups"] if (kept := self._wanted(each))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -57,7 +57,7 @@ class Heap(View):
         def profile() -> Record:
             return heap_record(source.books.profiles.heap(self.published), source.books.profiles, time.monotonic_ns())
 
-        found = source.ask(self.name, profile, self.is_due())
+        found = source.ask(self.name, profile, self.is_due_or_last())
         if found is not None:
             record = {"type": self.name, **moment(found["monotonic_ns"], source.wall_offset_ns), **found}
             self.first = self.first or record
@@ -89,6 +89,9 @@ class Heap(View):
         return Answer("", profile, HEAP, title, notes, wall_ns, passed_ns, columns, last["rate_bytes"])
 
 
+Key = Callable[[Record], Any]
+
+
 class Changed(NamedTuple):
     """One stack's number in two profiles; ``stack`` as the record has it."""
 
@@ -99,23 +102,27 @@ class Changed(NamedTuple):
 
 def by_functions(stacks: Sequence[Record]) -> list[Record]:
     """The stacks of a profile put together where they go through the same functions, at whatever lines."""
-    found: dict[tuple[str, ...], Record] = {}
+    found: dict[Any, Record] = {}
     summed = ("samples", *VALUES)
     for each in stacks:
-        into = found.setdefault(tuple(f["function"] for f in each["stack"]), {**each, **dict.fromkeys(summed, 0)})
+        into = found.setdefault(functions_of(each), {**each, **dict.fromkeys(summed, 0)})
         for name in summed:
             into[name] += each[name]
     return list(found.values())
 
 
-def changes(before: Sequence[Record], after: Sequence[Record], value: str) -> list[Changed]:
-    """What there is more of in the second of two profiles' stacks, most first."""
-    return [row for row in differences(before, after, value) if row.last > row.first]
+def changes(before: Sequence[Record], after: Sequence[Record], value: str, by: Key | None = None) -> list[Changed]:
+    """What there is more of in the second of two profiles' stacks, most first; ``by`` as of `differences`."""
+    return [row for row in differences(before, after, value, by) if row.last > row.first]
 
 
-def differences(before: Sequence[Record], after: Sequence[Record], value: str) -> list[Changed]:
-    """What there is more or less of in the second of two profiles' stacks, the largest difference first."""
-    old, new = ({key_of(each): each for each in stacks} for stacks in (before, after))
+def differences(before: Sequence[Record], after: Sequence[Record], value: str, by: Key | None = None) -> list[Changed]:
+    """What there is more or less of in the second of two profiles' stacks, the largest difference first.
+
+    Stacks are the same that have the same key: `key_of`, or `functions_of` for what `by_functions` has put together.
+    """
+    key = by or key_of
+    old, new = ({key(each): each for each in stacks} for stacks in (before, after))
     nothing = {value: 0}
     rows = [
         Changed(old.get(key, nothing)[value], new.get(key, nothing)[value], each["stack"])
@@ -127,6 +134,11 @@ def differences(before: Sequence[Record], after: Sequence[Record], value: str) -
 def key_of(sampled: Record) -> Any:
     """What samples with the same stack have in common."""
     return tuple((each["function"], each["file"], each["line"]) for each in sampled["stack"])
+
+
+def functions_of(sampled: Record) -> Any:
+    """And what those have in common that go through the same functions, at whatever lines."""
+    return tuple(each["function"] for each in sampled["stack"])
 
 
 def frames_of(stack: list[Record]) -> tuple[Frame, ...]:

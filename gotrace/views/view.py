@@ -156,6 +156,10 @@ class View:
         self._due_ns = self.next_ns(self.interval_ns)
         return True
 
+    def is_due_or_last(self) -> bool:
+        """The same, and at the end, if there is an interval: what is compared is of all the time."""
+        return self.is_due() or (self.interval_ns > 0 and self.source.last)
+
     def next_ns(self, period_ns: int) -> int:
         """The next multiple of a period since the beginning, in CLOCK_MONOTONIC; of 0 there is none before the end."""
         if not period_ns:

@@ -141,7 +141,7 @@ def test_what_is_counted(version, start, tmp_path, gotrace):
     ]
     later = told(program.pid)[0]
     assert all(0 < wait <= record["monotonic_ns"] - began_ns for wait in waits)
-    passed = later["monotonic_ns"] - record["monotonic_ns"]
+    passed = later["monotonic_ns"] - later["took_ns"] - (record["monotonic_ns"] - record["took_ns"])
     found = {
         one["goid"]: one for group in later["groups"] if group["state"] == "chan receive" for one in group["goroutines"]
     }
@@ -176,19 +176,19 @@ def test_how_long_they_wait(version, start):
     def sleepers():
         (record,) = told(target.pid)
         (ones,) = (each["goroutines"] for each in record["groups"] if each["count"] == 50)
-        return record["monotonic_ns"], ones
+        return record["monotonic_ns"] - record["took_ns"], record["monotonic_ns"], ones
 
     ask("collect")
     time.sleep(0.5)
     began, _ = ask("sleep 50")
-    assert all(one["waits_ns"] is None and one["waits_most_ns"] is None for one in sleepers()[1])
+    assert all(one["waits_ns"] is None and one["waits_most_ns"] is None for one in sleepers()[2])
     time.sleep(0.5)
     collects, collected = ask("collect")
     seen_by = collected
     for _ in range(2):
-        at_ns, ones = sleepers()
+        since_ns, at_ns, ones = sleepers()
         for one in ones:
-            assert at_ns - seen_by <= one["waits_ns"] <= at_ns - collects < at_ns - began
+            assert since_ns - seen_by <= one["waits_ns"] <= since_ns - collects < since_ns - began
             assert one["waits_most_ns"] > at_ns - began
         time.sleep(0.3)
         _, seen_by = ask("collect")  # of which of the two it is may be known, or not
@@ -223,7 +223,7 @@ def test_of_goroutines_that_run(version, start, tmp_path):
     program = Waiting(start, tmp_path, "-count", "23", "-spin", "2", version=version, writes=False)
     program.ask()
     ran = known = 0
-    for record in told(program.pid, "-d", "9s" if targets.EMULATED else "3s", "-i", "100ms"):
+    for record in told(program.pid, "-d", "3s", "-i", "100ms"):
         for group in record["groups"]:
             if group["state"] != "running":
                 assert not group["sampled"]
@@ -238,7 +238,7 @@ def test_of_goroutines_that_run(version, start, tmp_path):
             assert group["sampled"] and len(names) - len(way) <= 3 and "main.leaf" in [*names[:2], "main.leaf"]
             assert way[:11] == ["main.spins"] * 11 and way[-1] == "runtime.goexit" and len(way) == 13, names
     # One that gets no CPU for 20 ms is not met there: in the emulated machine other tests have it for longer.
-    assert ran > 5 and known >= (2 if targets.EMULATED else 0.6 * ran), (known, ran)
+    assert ran > (3 if targets.EMULATED else 5) and known >= (2 if targets.EMULATED else 0.6 * ran), (known, ran)
 
 
 def test_what_grew(start, tmp_path, gotrace):

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from gotrace.analysis.heap_profile import HeapProfile, between, by_stack
-from gotrace.views.heap import changes
+from gotrace.records.heap import VALUES
+from gotrace.views.heap import by_functions, changes, functions_of
+
+EMPTY = dict.fromkeys(("samples", *VALUES), 0)
 
 
 def profile(rows, rate):
@@ -61,6 +64,19 @@ def test_what_grew():
             {"stack": [{"function": f"main.{name}", "file": "/m.go", "line": 1, "inlined": False}], "inuse_bytes": size}
             for name, size in sizes.items()
         ]
+
+    def at(line, in_use, size):
+        return {
+            **stacks(a=size)[0],
+            "stack": [{**stacks(a=0)[0]["stack"][0], "line": line}],
+            **EMPTY,
+            "inuse_bytes": in_use,
+        }
+
+    # Two lines of one function, whose order has changed.
+    before, after = by_functions([at(1, 9, 0), at(2, 5, 0)]), by_functions([at(2, 8, 0), at(1, 9, 0)])
+    rows = changes(before, after, "inuse_bytes", functions_of)
+    assert [(row.first, row.last) for row in rows] == [(14, 17)]
 
     rows = changes(stacks(a=10, b=5, c=7), stacks(a=12, b=5, c=3, d=100), "inuse_bytes")
     assert [(row.first, row.last, row.stack[0]["function"]) for row in rows] == [(0, 100, "main.d"), (10, 12, "main.a")]

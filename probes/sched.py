@@ -49,6 +49,11 @@ PROBE = Probe(
 )
 
 
+def why(flags: int) -> str:
+    """What a wait came from, by the flags of got_cpu."""
+    return "CPU quota" if flags & THROTTLED else "preempted" if flags & PREEMPTED else "woken"
+
+
 def settings(target: Traceable) -> dict[str, int]:
     """Where this kernel keeps what is read of its tasks. Raises HostError if the kernel has no type information."""
     from gotrace.kernel.host import kernel_pid

@@ -12,10 +12,11 @@ import numpy as np
 
 from gotrace.analysis.columns import Kinds, text_of
 from gotrace.export.perfetto import TraceFile
-from gotrace.probes.sched import PREEMPTED, THROTTLED
 from gotrace.text import duration_text, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gotrace.kernel.ring import Events
 
 # uuids of tracks: any numbers that differ
@@ -24,10 +25,11 @@ STEMS = ("sched", "wakeup")
 
 
 class Trace(TraceFile):
-    """``header`` is `Session.header`'s."""
+    """``header`` is `Session.header`'s; ``why`` says of a wait's flags what it came from."""
 
-    def __init__(self, file: BinaryIO, header: dict[str, Any]) -> None:
+    def __init__(self, file: BinaryIO, header: dict[str, Any], why: Callable[[int], str]) -> None:
         super().__init__(file, header["clock"])
+        self._why = why
         self._kinds = {stem: Kinds.of_probe(header, stem) for stem in STEMS if stem in header["probes"]}
         self._pid = int(header["target"]["pid"])
         self._names: dict[int, str] = {0: "nobody"}
@@ -56,9 +58,8 @@ class Trace(TraceFile):
     def _waits(self, got: Events) -> None:
         names = ("time_ns", "tid", "cpu", "runnable_ns", "holder", "flags")
         for end, tid, cpu, begin, holder, flags in got[list(names)].tolist():
-            why = "CPU quota" if flags & THROTTLED else "preempted" if flags & PREEMPTED else "woken"
-            after = self._names.get(holder, "?")
-            self.slice(self._thread(tid), begin, end, f"waits for a CPU: {why}", {"cpu": cpu, "after": after})
+            about = {"cpu": cpu, "after": self._names.get(holder, "?")}
+            self.slice(self._thread(tid), begin, end, f"waits for a CPU: {self._why(flags)}", about)
 
     def _thread(self, tid: int) -> int:
         name = self._names.get(tid, "")

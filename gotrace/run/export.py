@@ -181,10 +181,11 @@ def write_pauses(source: Recording, file: BinaryIO, format_: str, interval: int)
 def write_perfetto(source: Recording, file: BinaryIO) -> None:
     from gotrace.export import perfetto, sched_perfetto
     from gotrace.probes.gc import decoder
+    from gotrace.probes.sched import why
 
     trace: perfetto.Trace | sched_perfetto.Trace
     if _is_of_a_scheduler(source):
-        trace = sched_perfetto.Trace(file, source.header)
+        trace = sched_perfetto.Trace(file, source.header, why)
     else:
         source.require("gc", "GC events")
         trace = perfetto.Trace(file, source.header, decoder(source.header, source.text))

@@ -117,7 +117,7 @@ class Gc(View):
 
     def prepare(self, books: Books) -> None:
         if self.explained:
-            with contextlib.suppress(GotraceError):  # that is told when it is asked
+            with contextlib.suppress(GotraceError, OSError):  # that is told when it is asked
                 _ = books.allocations
 
     def begin(self) -> Iterator[Record]:
@@ -176,6 +176,9 @@ class Gc(View):
         except GotraceError as error:
             self._asks_allocated = False
             return allocated_unknown(error.message)
+        except OSError:  # of who gave root back, where root alone can read the installation
+            self._asks_allocated = False
+            return allocated_unknown("root was given back, and gotrace cannot read its own files any more")
         return allocated_record(found[0], books.profiles, found[1]) if found is not None else None
 
     def _by_interval(self, events: Events, batch: Batch) -> Iterator[Record]:

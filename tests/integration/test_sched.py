@@ -462,19 +462,20 @@ def test_steals(version, start):
         pytest.skip(f"there is no Go {version} here")
     program = Scheduled(start, 2, version, "default")
     rounds, each = 20, 200
-    for _ in range(3):
+    for _ in range(6):
         program.ask("wait")
         with Hits(targets.build("scheduled", version, "default"), "runtime.runqsteal", program.pid) as hits:
             _, *_, found = told(program.pid, "--events", while_=lambda: program.ask(f"spread {each} {rounds}"))
         steals = found["steals"]
-        # it may lose its P to the runtime's watchdog, which runs some of them there
-        if steals["goroutines"] >= 0.98 * rounds * each:
+        # it may lose its P to the runtime's watchdog, which runs some of them there, and get the other
+        from_it = max((one["goroutines"] for one in steals["by"]), default=0)
+        if min(steals["goroutines"], from_it) >= 0.98 * rounds * each:
             break
     assert found["type"] == "sched_events" and found["missing"] == {} and found["lost"] == 0
     assert 0.98 * rounds * each <= steals["goroutines"] <= rounds * each + 20
     assert abs(steals["attempts"] - hits.count) <= 3
     assert steals["goroutines"] == sum(each["goroutines"] for each in steals["by"])
-    assert max(each["goroutines"] for each in steals["by"]) >= 0.95 * rounds * each
+    assert from_it >= 0.95 * rounds * each
     assert steals["failure_rate"] == pytest.approx(steals["failed"] / steals["attempts"])
     assert 0 < steals["failed"] < steals["attempts"]
 

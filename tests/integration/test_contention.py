@@ -30,7 +30,7 @@ class Contender:
         self.pid = self.target.pid
 
     def ask(self):
-        """(waits of each kind, ns for the lock, ns for the channel) since it began, as it measured them."""
+        """(waits for the lock, how long in ns, those for the channel, how long) since it began, as it measured them."""
         self.target.go()
         return json.loads(self.target.process.stdout.readline()).values()
 
@@ -59,7 +59,7 @@ def through(waits, name):
 def test_waits_are_those_of_the_programs_profiles(version, flavour, start, tmp_path, gotrace):
     """Every stack, by `go tool pprof`; and as long as the program itself has waited."""
     program = Contender(start, tmp_path, version=version, flavour=flavour)
-    waits, locked, channel = program.ask()
+    locks, locked, channels, received = program.ask()
     (record,) = told(program.pid)
     for kind, path in program.profiles.items():
         ours = tmp_path / f"ours-{kind}.pb.gz"
@@ -72,21 +72,21 @@ def test_waits_are_those_of_the_programs_profiles(version, flavour, start, tmp_p
                     assert found[stack] == pytest.approx(number, rel=0.001, abs=50), (kind, index, stack)
     # What let others wait for its lock is an unlock; what waited, a lock.
     count, delay = through(record["mutex"], "main.hold")
-    assert count == waits and delay == near(locked)
+    assert count == pytest.approx(locks, abs=1) and delay == near(locked) and locks > 10
     (inner,) = {
         tuple(f["function"] for f in each["stack"][:3])
         for each in record["mutex"]["stacks"]
         if through({"stacks": [each]}, "main.hold")[0]
     }
     assert inner == ("sync.(*Mutex).Unlock", "main.letGo", "main.hold")
-    for name, ns in (("main.wait", locked), ("main.receive", channel)):
+    for name, waits, ns in (("main.wait", locks, locked), ("main.receive", channels, received)):
         count, delay = through(record["block"], name)
-        assert count == waits and delay == near(ns), name
+        assert count == pytest.approx(waits, abs=1) and delay == near(ns), name
 
 
 def test_what_was_waited_meanwhile(start, tmp_path, gotrace):
     program = Contender(start, tmp_path)
-    waits, locked, channel = program.ask()
+    _, locked, channels, received = program.ask()
     recording, folded = tmp_path / "x.gotrace", tmp_path / "x.folded"
     options = ["-d", "3s", "--block", "-o", str(recording), "-o", str(folded)]
     with subprocess.Popen(
@@ -97,15 +97,17 @@ def test_what_was_waited_meanwhile(start, tmp_path, gotrace):
     ) as tracer:
         assert "delay" in tracer.stdout.readline()
         first = tracer.stdout.readline()  # the first profile is taken
-        _, locked_then, channel_then = program.ask()
+        _, locked_then, channels_then, received_then = program.ask()
         out, err = tracer.communicate(timeout=PATIENCE_S)
     assert tracer.returncode == 0, err
     weights = {}
     for stack, _, weight in (line.rpartition(" ") for line in folded.read_text().splitlines()):
         for name in set(stack.split(";")):
             weights[name] = weights.get(name, 0) + int(weight)
-    for name, ns in (("main.wait", locked_then - locked), ("main.receive", channel_then - channel)):
+    for name, ns in (("main.wait", locked_then - locked), ("main.receive", received_then - received)):
         assert weights[name] == near(ns), name
+    count = channels_then - channels
+    waits = f"({count - 1}|{count}|{count + 1})"
     assert re.search(rf"^ .* {waits} +\d\.\d\d ms  runtime\.chanrecv1 < main\.receive < main\.round", out, re.M), out
     assert "There is a mutex profile, too" in out
     report = gotrace("report", str(recording)).stdout.splitlines()

@@ -115,6 +115,7 @@ def test_faults_are_the_kernels():
 
 
 @pytest.mark.everywhere
+@pytest.mark.alone
 def test_time_is_the_kernels():
     """Of a program that computes, all the time that the kernel charged it; hardly any of it was switching threads."""
     with paused(targets.build("burner"), "3") as target:

@@ -25,11 +25,20 @@ var (
 	lock     sync.Mutex
 	released time.Time // when the wait of the other ended: until it runs again is no part of it
 	measured struct {
-		Waits   int
-		Locked  time.Duration // goroutines waited for the lock
-		Channel time.Duration // and for the channel
+		Locks    int
+		Locked   time.Duration // goroutines waited for the lock
+		Channels int
+		Received time.Duration // and for the channel
 	}
 )
+
+// add counts a wait, unless the thread had lost its CPU for so long that there was nothing left to wait for.
+func add(count int, sum, waited time.Duration) (int, time.Duration) {
+	if waited > 0 {
+		return count + 1, sum + waited
+	}
+	return count, sum
+}
 
 //go:noinline
 func hold(taken, wanted chan bool) {
@@ -48,7 +57,7 @@ func wait(wanted chan bool) {
 	wanted <- true
 	began := time.Now()
 	lock.Lock()
-	measured.Locked += released.Sub(began)
+	measured.Locks, measured.Locked = add(measured.Locks, measured.Locked, released.Sub(began))
 	lock.Unlock()
 }
 
@@ -56,7 +65,7 @@ func wait(wanted chan bool) {
 func receive(c chan bool) {
 	began := time.Now()
 	<-c
-	measured.Channel += released.Sub(began)
+	measured.Channels, measured.Received = add(measured.Channels, measured.Received, released.Sub(began))
 }
 
 func round() {
@@ -76,7 +85,6 @@ func round() {
 			c <- true
 		}()
 		receive(c)
-		measured.Waits++
 	}
 }
 

@@ -353,7 +353,8 @@ def programs(
     poll_ns = min([POLL_NS, *(each for view in views for each in (view.interval_ns, view.look_ns) if each)])
     books = Books(target.process)
     for view in views:
-        view.prepare(books)
+        with contextlib.suppress(GotraceError, OSError):  # that a book cannot be opened is told when it is to be read
+            view.prepare(books)
     target.release()
     for number in itertools.count(1):
         live = Live(target, poll_ns, books if number == 1 else None)

@@ -19,6 +19,7 @@ from gotrace.views.view import Record, View
 if TYPE_CHECKING:
     from gotrace.analysis.pauses import Batch
     from gotrace.kernel.ring import Events
+    from gotrace.runtime.books import Books
 
 # What pprof calls the two numbers of a stack, and their units.
 _PPROF = (("contentions", "count"), ("delay", "nanoseconds"))
@@ -40,6 +41,9 @@ class Contention(View):
     @property
     def options(self) -> Record:
         return {name: getattr(self, name) for name in ("interval_ns", "kind", "top")}
+
+    def prepare(self, books: Books) -> None:
+        _ = books.contention
 
     def feed(self, events: Events, batch: Batch | None) -> Iterator[Record]:
         source = self.source

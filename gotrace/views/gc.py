@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -117,8 +116,7 @@ class Gc(View):
 
     def prepare(self, books: Books) -> None:
         if self.explained:
-            with contextlib.suppress(GotraceError, OSError):  # that is told when it is asked
-                _ = books.allocations
+            _ = books.allocations
 
     def begin(self) -> Iterator[Record]:
         source = self.source

@@ -15,6 +15,7 @@ from gotrace.views.view import Record, View
 if TYPE_CHECKING:
     from gotrace.analysis.pauses import Batch
     from gotrace.kernel.ring import Events
+    from gotrace.runtime.books import Books
 
 
 # What goroutines are put together by.
@@ -42,6 +43,9 @@ class Goroutines(View):
     @property
     def options(self) -> Record:
         return {name: getattr(self, name) for name in ("interval_ns", "least_ns", "system", "by", "top")}
+
+    def prepare(self, books: Books) -> None:
+        _ = books.goroutines
 
     def feed(self, events: Events, batch: Batch | None) -> Iterator[Record]:
         source = self.source

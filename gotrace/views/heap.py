@@ -19,6 +19,7 @@ from gotrace.views.view import Record, View
 if TYPE_CHECKING:
     from gotrace.analysis.pauses import Batch
     from gotrace.kernel.ring import Events
+    from gotrace.runtime.books import Books
 
 INUSE, ALLOC = "inuse", "alloc"
 # What pprof calls each of `VALUES`, and their units.
@@ -50,6 +51,9 @@ class Heap(View):
     def value(self) -> str:
         """The number of a stack that is shown."""
         return f"{self.kind}_{'objects' if self.objects else 'bytes'}"
+
+    def prepare(self, books: Books) -> None:
+        _ = books.profiles
 
     def feed(self, events: Events, batch: Batch | None) -> Iterator[Record]:
         source = self.source

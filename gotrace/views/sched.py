@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator
@@ -58,8 +57,7 @@ class Scheduler(View):
         return {"interval_ns": self.interval_ns}
 
     def prepare(self, books: Books) -> None:
-        with contextlib.suppress(GotraceError):  # who reads them says so
-            _ = books.scheduler, books.goroutines
+        _ = books.scheduler, books.goroutines
 
     def feed(self, events: Events, batch: Batch | None) -> Iterator[Record]:
         source = self.source

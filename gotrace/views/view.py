@@ -130,7 +130,7 @@ class View:
         return {}
 
     def prepare(self, books: Books) -> None:
-        """Open those that it will read; called before time counts."""
+        """Open those that it will read, before time counts; what cannot be opened is opened again to be read."""
 
     def begin(self) -> Iterator[Record]:
         """The records that come first; called once, when ``source`` is known."""

@@ -455,6 +455,7 @@ class Hits:
         self.count = int(told.split(",")[0])
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("version", ("1.19.8", "1.22.10", targets.NEWEST))
 def test_steals(version, start):
     """One goroutine starts the others and keeps its P, so that the other P has to take every one from it."""

@@ -127,8 +127,9 @@ def test_time_is_the_kernels():
             target.returncode = status
     charged = (usage.ru_utime + usage.ru_stime) * 1e9 - before
     assert found[0]["lost"] <= FEW
-    # in the emulated machine a switch takes a hundred times as long
-    assert sum(found[0]["phases_ns"].values()) == pytest.approx(charged, rel=0.05 if targets.EMULATED else 0.02)
+    # In the emulated machine a switch takes a hundred times as long. Time may be missing where a switch was not reported.
+    ours, within = sum(found[0]["phases_ns"].values()), 0.05 if targets.EMULATED else 0.02
+    assert (1 - within) * charged - found[0]["unseen"]["at_most_ns"] <= ours <= (1 + within) * charged
 
 
 # times of a cycle: sweep termination + assist/background/idle + mark termination, cut to two or three digits

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import gotrace
 from gotrace import cache
@@ -14,15 +14,46 @@ from gotrace.errors import TargetError
 from gotrace.kernel.child import Child
 
 if TYPE_CHECKING:
-    from gotrace.binary.program import Program
+    from gotrace.binary.program import GoProgram, Program
     from gotrace.kernel.process import Process
 
 
-def of_executable(process: Process, name: str, make: Callable[[str], Any]) -> Any:
-    """``make(path)`` of a target's executable as JSON, made in a child or taken from the cache under ``name``."""
+class Places(Protocol):
+    """Where something is in an executable: a dataclass of link-time addresses that JSON can hold."""
+
+    @property
+    def pie(self) -> bool: ...
+
+    @property
+    def first_vaddr(self) -> int: ...
+
+    def to_json(self) -> dict[str, Any]: ...
+
+
+PlacesT = TypeVar("PlacesT", bound=Places)
+
+
+def found_in(process: Process, name: str, kind: type[PlacesT], find: Callable[[GoProgram], PlacesT]) -> PlacesT:
+    """What ``find`` finds in a target's executable: in a child, for it disassembles, or in the cache under ``name``.
+
+    Raises what it does, and TargetError for a program of another architecture than this machine's.
+    """
+
+    def make(path: str) -> PlacesT:
+        from gotrace.binary.program import GoProgram
+
+        with GoProgram.open(path) as program:
+            require_same_arch(program)
+            return find(program)
+
     key = cache.key(name, gotrace.__version__, code_stamp(), *process.identity())
     with contextlib.ExitStack() as stack:
-        return Made(stack, key, make, process.exe_path, cpu_seconds=30).json()
+        return kind(**Made(stack, key, make, process.exe_path, cpu_seconds=30).json())
+
+
+def bias_in(process: Process, places: Places) -> int:
+    """What is added to link-time addresses in this process. Raises TargetError or HostError."""
+    return process.load_bias(places.first_vaddr) if places.pie else 0
 
 
 class Made:

@@ -6,13 +6,16 @@ import contextlib
 import os
 import time
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gotrace.errors import GotraceError, TargetError
 from gotrace.kernel.memory import KeptMemory, Memory
 from gotrace.kernel.process import Process
-from gotrace.made import of_executable, require_same_arch
+from gotrace.made import bias_in, found_in
 from gotrace.runtime.pace import next_look
+
+if TYPE_CHECKING:
+    from gotrace.binary.program import GoProgram
 
 _MOST = 16  # of one family: a larger one has its work done by many, and is no launcher with its server
 
@@ -65,13 +68,13 @@ class Children:
                 if file in self._others:
                     return
                 try:
-                    counter = _Counter(**of_executable(process, "cycle counter", _where_cycles_are_counted))
+                    counter = found_in(process, "cycle counter", _Counter, _where_cycles_are_counted)
                 except GotraceError:
                     if not process.wait(0):
                         self._others.add(file)
                     return
                 memory = KeptMemory(pid, process.memory_fd)
-                address = counter.address + (process.load_bias(counter.first_vaddr) if counter.pie else 0)
+                address = counter.address + bias_in(process, counter)
                 self._counts.append((memory, address, memory.half(address)))
                 self.found.append(Child(pid, process.exe_name, counter.go_version))
                 self._known.add((pid, exe))
@@ -111,14 +114,11 @@ class _Counter:
         return asdict(self)
 
 
-def _where_cycles_are_counted(path: str) -> _Counter:
-    """Disassembles, so run it in a child. Raises GotraceError where it is not known."""
+def _where_cycles_are_counted(program: GoProgram) -> _Counter:
+    """Raises GotraceError where that is not known."""
     from gotrace.binary.globals import find_globals
-    from gotrace.binary.program import GoProgram
 
-    with GoProgram.open(path) as program:
-        require_same_arch(program)
-        address = find_globals(program).work_cycles
-        if address is None:
-            raise TargetError("where the runtime counts its cycles is unknown", "")
-        return _Counter(address, program.go_version, program.pie, program.elf.first_vaddr)
+    address = find_globals(program).work_cycles
+    if address is None:
+        raise TargetError("where the runtime counts its cycles is unknown", "")
+    return _Counter(address, program.go_version, program.pie, program.elf.first_vaddr)

@@ -16,14 +16,14 @@ import numpy.typing as npt
 
 from gotrace.analysis.goroutines import GOROUTINE, RAN, TORN, Called, Dump, Labels, Stack, is_system, seen_waiting_by
 from gotrace.arch import host_arch
-from gotrace.binary.goroutines import GoroutinePlaces
+from gotrace.binary.goroutines import GoroutinePlaces, find_goroutines
 from gotrace.binary.program import GoProgram
 from gotrace.errors import TargetError
 from gotrace.kernel.memory import Memory
 from gotrace.kernel.numa import threads_here
 from gotrace.kernel.running import samples
 from gotrace.kernel.system_calls import SystemCall, system_call_of
-from gotrace.made import of_executable, require_same_arch
+from gotrace.made import bias_in, found_in
 from gotrace.runtime.unwind import Left, Stacks, Unwinder, Walked
 
 if TYPE_CHECKING:
@@ -69,11 +69,11 @@ class GoroutineReader:
     """Reads the goroutines of one process; raises TargetError or BinaryError where they cannot be found."""
 
     def __init__(self, process: Process) -> None:
-        self.places = GoroutinePlaces(**of_executable(process, "goroutines", goroutines_of))
+        self.places = found_in(process, "goroutines", GoroutinePlaces, find_goroutines)
+        self._bias = bias_in(process, self.places)
         self.program = GoProgram.open(process.exe_path)
         self._process = process
         self._memory = Memory(process.pid)
-        self._bias = process.load_bias(self.places.first_vaddr) if self.places.pie else 0
         self._offset_ns = process.time_offset_ns()
         self._unwinder = Unwinder(self.program.pclntab, host_arch(), self._bias)
         self.pid = process.pid
@@ -404,12 +404,3 @@ class GoroutineReader:
                     found.append(((words[key], words[key + 1]), (words[value], words[value + 1])))
                 bucket = words[_OVERFLOW // 8]
         return found
-
-
-def goroutines_of(path: str) -> GoroutinePlaces:
-    """Where the goroutines of an executable are; disassembles, so run it in a child."""
-    from gotrace.binary.goroutines import find_goroutines
-
-    with GoProgram.open(path) as program:
-        require_same_arch(program)
-        return find_goroutines(program)

@@ -22,13 +22,13 @@ from gotrace.analysis.heap_pages import (
     size_classes,
     sizes,
 )
-from gotrace.binary.heap import HeapPlaces
+from gotrace.binary.heap import HeapPlaces, find_heap
 from gotrace.errors import HostError, TargetError
 from gotrace.kernel import huge_pages
 from gotrace.kernel.cgroup import MemoryGroup, memory_group
 from gotrace.kernel.memory import PAGE, RANGE, Memory
 from gotrace.kernel.process import Process
-from gotrace.made import of_executable, require_same_arch
+from gotrace.made import bias_in, found_in
 from gotrace.runtime.heap import Counters, HeapReader
 
 _DRIFT = 0.01  # of RSS: a snapshot during which it changed more is taken again
@@ -71,10 +71,9 @@ class Looker:
     """Looks at one process."""
 
     def __init__(self, process: Process) -> None:
-        found = HeapPlaces(**of_executable(process, "heap", heap_of))
-        self.places = found
+        self.places = found_in(process, "heap", HeapPlaces, find_heap)
         self._memory = Memory(process.pid)
-        self.reader = HeapReader(found, self._memory, process.load_bias(found.first_vaddr) if found.pie else 0)
+        self.reader = HeapReader(self.places, self._memory, bias_in(process, self.places))
         try:
             self._exe = os.readlink(process.exe_path)
         except OSError:
@@ -145,13 +144,3 @@ class Looker:
             return memory_group(self._memory.pid)
         except HostError as error:
             return error.message
-
-
-def heap_of(path: str) -> HeapPlaces:
-    """Where the heap of an executable is; disassembles, so run it in a child."""
-    from gotrace.binary.heap import find_heap
-    from gotrace.binary.program import GoProgram
-
-    with GoProgram.open(path) as program:
-        require_same_arch(program)
-        return find_heap(program)

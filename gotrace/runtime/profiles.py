@@ -16,12 +16,12 @@ import numpy as np
 from gotrace.analysis.contention import BLOCK, MUTEX, Contention
 from gotrace.analysis.goroutines import Called
 from gotrace.analysis.heap_profile import HeapProfile, between
-from gotrace.binary.profiles import ContentionPlaces, ProfilePlaces
+from gotrace.binary.profiles import ContentionPlaces, ProfilePlaces, find_contention, find_profiles
 from gotrace.binary.program import GoProgram
 from gotrace.errors import TargetError
 from gotrace.kernel.calibrate import tick_ns
 from gotrace.kernel.memory import KeptMemory, Memory
-from gotrace.made import of_executable, require_same_arch
+from gotrace.made import bias_in, found_in
 from gotrace.runtime.pace import next_look
 
 if TYPE_CHECKING:
@@ -45,8 +45,7 @@ class _Buckets:
         self.pid = process.pid
         kept = process.memory_fd >= 0  # it is good when root has been given back, too
         self._memory = KeptMemory(process.pid, process.memory_fd) if kept else Memory(process.pid)
-        self._bias = process.load_bias(places.first_vaddr) if places.pie else 0
-        self._offsets = places.offsets
+        self._bias, self._offsets = bias_in(process, places), places.offsets
         self._blocks: dict[int, bytes] = {}
 
     def _each(self, head: int, record: int) -> Iterator[tuple[int, tuple[int, ...], int, bytes]]:
@@ -101,7 +100,7 @@ class ProfileReader(_Buckets):
     """Reads the heap profile of one process; raises BinaryError if it takes none."""
 
     def __init__(self, process: Process) -> None:
-        self.places = ProfilePlaces(**of_executable(process, "profiles", profiles_of))
+        self.places = found_in(process, "profiles", ProfilePlaces, find_profiles)
         super().__init__(process, self.places)
 
     def heap(self, published: bool = True) -> HeapProfile:
@@ -140,7 +139,7 @@ class ContentionReader(_Buckets):
     """Reads the mutex profile and the block profile of one process; raises BinaryError where they cannot be found."""
 
     def __init__(self, process: Process) -> None:
-        places = ContentionPlaces(**of_executable(process, "contention", contention_of))
+        places = found_in(process, "contention", ContentionPlaces, find_contention)
         super().__init__(process, places)
         self._lists = places.lists
         self._tick_ns = tick_ns()
@@ -185,21 +184,3 @@ class Allocations:
         if self._first is None:
             self._first, self._first_ns = profile, began
         return between(self._first, profile), began - self._first_ns
-
-
-def profiles_of(path: str) -> ProfilePlaces:
-    """Where the profiles of an executable are; disassembles, so run it in a child."""
-    from gotrace.binary.profiles import find_profiles
-
-    with GoProgram.open(path) as program:
-        require_same_arch(program)
-        return find_profiles(program)
-
-
-def contention_of(path: str) -> ContentionPlaces:
-    """Where the profiles of waiting are; disassembles, so run it in a child."""
-    from gotrace.binary.profiles import find_contention
-
-    with GoProgram.open(path) as program:
-        require_same_arch(program)
-        return find_contention(program)

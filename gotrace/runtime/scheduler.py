@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from gotrace.analysis.scheduling import P, Sample, Totals
-from gotrace.binary.program import GoProgram
-from gotrace.binary.scheduler import SchedulerBooks
+from gotrace.binary.scheduler import SchedulerBooks, find_books
 from gotrace.errors import TargetError
 from gotrace.kernel.cpus import ThreadCpus, ThreadTurns
 from gotrace.kernel.memory import Memory
 from gotrace.kernel.numa import threads_here
-from gotrace.made import of_executable, require_same_arch
+from gotrace.made import bias_in, found_in
 
 if TYPE_CHECKING:
     from gotrace.kernel.process import Process
@@ -65,10 +64,10 @@ class SchedulerReader:
     """Reads the scheduler of one process; raises TargetError or BinaryError where it cannot be found."""
 
     def __init__(self, process: Process) -> None:
-        self.books = SchedulerBooks(**of_executable(process, "scheduler", books_of))
+        self.books = found_in(process, "scheduler", SchedulerBooks, find_books)
+        self._bias = bias_in(process, self.books)
         self.pid = process.pid
         self._memory = Memory(process.pid)
-        self._bias = process.load_bias(self.books.first_vaddr) if self.books.pie else 0
         self._sched, self._allp = self.books.sched + self._bias, self.books.allp + self._bias
         self._at = self.books.offsets
         self._find_places(0, 0)
@@ -179,12 +178,3 @@ class SchedulerReader:
             m, waited = (int.from_bytes(each, "little") for each in self._memory.read_many(places))
             total += waited
         return total
-
-
-def books_of(path: str) -> SchedulerBooks:
-    """Where the scheduler of an executable is; disassembles, so run it in a child."""
-    from gotrace.binary.scheduler import find_books
-
-    with GoProgram.open(path) as program:
-        require_same_arch(program)
-        return find_books(program)

@@ -141,17 +141,39 @@ class TraceFile:
         self._file.write(self._types["Trace"](packet=[packet]).SerializeToString())
 
 
-class Trace(TraceFile):
-    """The trace of one session's GC events; ``header`` is `Session.header`'s."""
+class ProcessTrace(TraceFile):
+    """The trace of one process, with tracks for its threads and Ps; ``header`` is `Session.header`'s."""
 
-    def __init__(self, file: BinaryIO, header: Record, decoder: GcDecoder) -> None:
+    def __init__(self, file: BinaryIO, header: Record) -> None:
         super().__init__(file, header["clock"])
-        self._decoder = decoder
         self._pid = int(header["target"]["pid"])
-        self._ps: list[tuple[int, int]] = []
-        self._tail = Kinds.of_probe(header, "tail") if "tail" in header["probes"] else None
+        self._names: dict[int, str] = {}  # of threads that have a track
         name = printable(header["target"]["exe"])
         self.describe(_PROCESS, process={"pid": self._pid, "process_name": name})
+
+    def thread(self, tid: int, name: str = "") -> int:
+        """The track of a thread; its name may come later, or be another then."""
+        if _THREAD + tid not in self.tracks or (name and self._names.get(tid) != name):
+            self._names[tid] = name
+            thread = {"pid": self._pid, "tid": tid, **({"thread_name": name} if name else {})}
+            self.describe(_THREAD + tid, thread=thread, parent_uuid=_PROCESS)
+        return _THREAD + tid
+
+    def p(self, number: int) -> int:
+        """The track of a P."""
+        if _P + number not in self.tracks:
+            self.describe(_P + number, name=f"P {number}", parent_uuid=_PROCESS)
+        return _P + number
+
+
+class Trace(ProcessTrace):
+    """The trace of one session's GC events."""
+
+    def __init__(self, file: BinaryIO, header: Record, decoder: GcDecoder) -> None:
+        super().__init__(file, header)
+        self._decoder = decoder
+        self._ps: list[tuple[int, int]] = []
+        self._tail = Kinds.of_probe(header, "tail") if "tail" in header["probes"] else None
         for uuid, name in ((_STW, "STW"), (_GC, "GC"), (_SWEEP, "sweep")):
             self.describe(uuid, name=name, parent_uuid=_PROCESS)
         for number, (name, _, _) in enumerate(_HEAP):
@@ -187,9 +209,7 @@ class Trace(TraceFile):
         self.slice(_STW, start, again, self._decoder.reasons[pause["reason"]], about, parts)
         for when, p in self._ps:
             if start <= when <= again and p != _NO_P:
-                if _P + p not in self.tracks:
-                    self.describe(_P + p, name=f"P {p}", parent_uuid=_PROCESS)
-                self.slice(_P + p, start, again, "STW", {}, [("asked to stop", start, when), ("stopped", when, again)])
+                self.slice(self.p(p), start, again, "STW", {}, [("asked to stop", start, when), ("stopped", when, again)])
         self._ps = [(when, p) for when, p in self._ps if when > again]
 
     def _cycle(self, cycle: Any) -> None:
@@ -217,24 +237,19 @@ class Trace(TraceFile):
         tasks = self._of("task", events)
         for tid, low, high in zip(tasks["tid"], tasks["name_low"], tasks["name_high"], strict=True):
             if _THREAD + tid in self.tracks:
-                self._thread(tid, printable(text_of(low, high)))
+                self.thread(tid, printable(text_of(low, high)))
         off = self._of("off_cpu", events)
         for end, tid, begin, woken, word in zip(*(off[name] for name in _OFF_CPU), strict=True):
-            self._thread(tid)
+            track = self.thread(tid)
             state = next((text for bit, text in _STATES if word & bit), "preempted")
             waiting = [("waiting for a CPU", woken, end)] if begin < woken < end else []
-            self.slice(_THREAD + tid, begin, end, f"off CPU: {state}", {}, waiting)
+            self.slice(track, begin, end, f"off CPU: {state}", {}, waiting)
         faults = self._of("faults", events)
         for tid, begin, end, count in zip(*(faults[name] for name in _FAULT), strict=True):
-            self._thread(tid)
+            track = self.thread(tid)
             if _FAULTS + tid not in self.tracks:
-                self.describe(_FAULTS + tid, name="page faults", parent_uuid=_THREAD + tid)
+                self.describe(_FAULTS + tid, name="page faults", parent_uuid=track)
             self.slice(_FAULTS + tid, begin, end, "page faults", {"count": count & 0xFFFFFFFF})
-
-    def _thread(self, tid: int, name: str = "") -> None:
-        if name or _THREAD + tid not in self.tracks:
-            thread = {"pid": self._pid, "tid": tid, **({"thread_name": name} if name else {})}
-            self.describe(_THREAD + tid, thread=thread, parent_uuid=_PROCESS)
 
     def _of(self, kind: str, events: Array) -> dict[str, list[int]]:
         """The columns of the events of one kind of the probe ``tail``."""

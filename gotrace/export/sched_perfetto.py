@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from gotrace.analysis.columns import Kinds, text_of
-from gotrace.export.perfetto import TraceFile
+from gotrace.export.perfetto import ProcessTrace
 from gotrace.text import duration_text, printable
 
 if TYPE_CHECKING:
@@ -19,21 +19,17 @@ if TYPE_CHECKING:
 
     from gotrace.kernel.ring import Events
 
-# uuids of tracks: any numbers that differ
-_PROCESS, _THREAD, _P = 1, 1 << 32, 3 << 32
 STEMS = ("sched", "wakeup")
 
 
-class Trace(TraceFile):
-    """``header`` is `Session.header`'s; ``why`` says of a wait's flags what it came from."""
+class Trace(ProcessTrace):
+    """``why`` says of a wait's flags what it came from."""
 
     def __init__(self, file: BinaryIO, header: dict[str, Any], why: Callable[[int], str]) -> None:
-        super().__init__(file, header["clock"])
+        super().__init__(file, header)
         self._why = why
         self._kinds = {stem: Kinds.of_probe(header, stem) for stem in STEMS if stem in header["probes"]}
-        self._pid = int(header["target"]["pid"])
-        self._names: dict[int, str] = {0: "nobody"}
-        self.describe(_PROCESS, process={"pid": self._pid, "process_name": printable(header["target"]["exe"])})
+        self._tasks: dict[int, str] = {0: "nobody"}  # names, of other processes' threads too
 
     def feed(self, events: Events) -> None:
         """Add events; those of one track come in the order of time."""
@@ -41,34 +37,22 @@ class Trace(TraceFile):
         if (kinds := self._kinds.get("sched")) is not None:
             tasks = kinds.of(events, "task")
             for tid, low, high in tasks[["tid", "name_low", "name_high"]].tolist():
-                self._names[tid] = printable(text_of(low, high))
+                self._tasks[tid] = printable(text_of(low, high))
             self._waits(kinds.of(events, "got_cpu"))
-            for time_ns, thief, victim, taken in kinds.of(events, "steal")[
-                ["time_ns", "thief", "victim", "taken"]
-            ].tolist():
+            steals = kinds.of(events, "steal")[["time_ns", "thief", "victim", "taken"]]
+            for time_ns, thief, victim, taken in steals.tolist():
                 if taken:
-                    self.mark(self._p(thief), time_ns, f"took {taken} of P {victim}")
+                    self.mark(self.p(thief), time_ns, f"took {taken} of P {victim}")
         if (kinds := self._kinds.get("wakeup")) is not None:
             for time_ns, goid, waited, p in kinds.of(events, "ran")[["time_ns", "goid", "waited_ns", "p"]].tolist():
                 if waited:
-                    self.mark(self._p(p), time_ns, f"goroutine {goid} had waited {duration_text(waited)}")
+                    self.mark(self.p(p), time_ns, f"goroutine {goid} had waited {duration_text(waited)}")
             for time_ns, goid, old, new in kinds.of(events, "moved")[["time_ns", "goid", "from_p", "to_p"]].tolist():
-                self.mark(self._p(new), time_ns, f"goroutine {goid} came from P {old}")
+                self.mark(self.p(new), time_ns, f"goroutine {goid} came from P {old}")
 
     def _waits(self, got: Events) -> None:
         names = ("time_ns", "tid", "cpu", "runnable_ns", "holder", "flags")
         for end, tid, cpu, begin, holder, flags in got[list(names)].tolist():
-            about = {"cpu": cpu, "after": self._names.get(holder, "?")}
-            self.slice(self._thread(tid), begin, end, f"waits for a CPU: {self._why(flags)}", about)
-
-    def _thread(self, tid: int) -> int:
-        name = self._names.get(tid, "")
-        if _THREAD + tid not in self.tracks:
-            thread = {"pid": self._pid, "tid": tid, **({"thread_name": name} if name else {})}
-            self.describe(_THREAD + tid, thread=thread, parent_uuid=_PROCESS)
-        return _THREAD + tid
-
-    def _p(self, p: int) -> int:
-        if _P + p not in self.tracks:
-            self.describe(_P + p, name=f"P {p}", parent_uuid=_PROCESS)
-        return _P + p
+            about = {"cpu": cpu, "after": self._tasks.get(holder, "?")}
+            track = self.thread(tid, self._tasks.get(tid, ""))
+            self.slice(track, begin, end, f"waits for a CPU: {self._why(flags)}", about)

@@ -162,12 +162,11 @@ _ALLOCATED = tuple(
 
 
 def _allocated(view: Gc) -> Iterator[str | Rows]:
-    told, found = allocated(view.allocated, view.total.cycles)
+    told, found = allocated(view.allocated, view.total.cycles, in_a_line)
     if told:
         yield f"\n{told}{':' if found else '.'}"
     if found and view.allocated is not None:
-        shown = zip(found, view.allocated["by"], strict=False)
-        yield Rows(_ALLOCATED, [(*row[:-1], in_a_line(each["code"])) for row, each in shown])
+        yield Rows(_ALLOCATED, found)
         if (left := view.allocated["bytes"] - sum(each["bytes"] for each in view.allocated["by"][: len(found)])) > 0:
             yield f"{bytes_text(left)} by other code."
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from gotrace.cli.text.clock import clock, width
 from gotrace.cli.text.layout import Column, Row, Rows, more_rows
 from gotrace.cli.text.stacks import in_a_line
+from gotrace.records.heap import by_functions, functions_of
 from gotrace.text import bytes_text, duration_text
-from gotrace.views.heap import ALLOC, INUSE, Heap, by_functions, changes, differences, functions_of
+from gotrace.views.heap import ALLOC, INUSE, Heap, changes, differences
 from gotrace.views.view import Record
 
 _LINE = (Column("in use", 10), Column("objects", 12), Column("allocated", 12), Column("objects", 14), Column("cycle", 7))

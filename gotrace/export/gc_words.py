@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from gotrace.analysis.assists import Assists
@@ -120,8 +120,13 @@ ALLOCATED_HEADS = ("share", "allocated", "samples", "code")
 _MOST_ALLOCATING = 10
 
 
-def allocated(found: Record | None, cycles: int) -> tuple[str, list[tuple[str, ...]]]:
-    """A line on what a `gotrace.records.heap.Allocated` of so many cycles tells, and the rows below `ALLOCATED_HEADS`."""
+def allocated(
+    found: Record | None, cycles: int, code: Callable[[Sequence[str]], str] = code_text
+) -> tuple[str, list[tuple[str, ...]]]:
+    """A line on what a `gotrace.records.heap.Allocated` of so many cycles tells, and the rows below `ALLOCATED_HEADS`.
+
+    ``code`` makes a text of a stack's functions.
+    """
     if found is None or not cycles:
         return "", []
     if found["unknown"] is not None:
@@ -131,12 +136,12 @@ def allocated(found: Record | None, cycles: int) -> tuple[str, list[tuple[str, .
     if not found["samples"]:
         return f"Which code allocates is unknown: nothing was sampled in {passed} ({every})", []
     size, count = bytes_text(found["bytes"]), count_text(found["samples"], "sample")
-    rows = [
-        (f"{each['bytes'] / max(1, found['bytes']):.1%}", bytes_text(each["bytes"]), f"{each['samples']:,}", each["code"])
-        for each in found["by"][:_MOST_ALLOCATING]
-    ]
+    rows: list[tuple[str, ...]] = []
+    for each in found["by"][:_MOST_ALLOCATING]:
+        share = f"{each['bytes'] / max(1, found['bytes']):.1%}"
+        rows.append((share, bytes_text(each["bytes"]), f"{each['samples']:,}", code(each["code"]) or "?"))
     told = f"Which code allocated, of {size} in {passed}, by the program's own heap profile ({count}, {every})"
-    return told, [(*numbers, code_text(code) or "?") for *numbers, code in rows]
+    return told, rows
 
 
 def trust(about: Record, header: Record) -> Iterator[str]:

@@ -107,7 +107,7 @@ def heap_record(profile: HeapProfile, reader: ProfileReader, at_ns: int) -> dict
 
 def allocated_record(profile: HeapProfile, reader: ProfileReader, length_ns: int) -> dict[str, Any]:
     """`Allocated`; ``profile`` is what was sampled in ``length_ns`` (`gotrace.analysis.heap_profile.between`)."""
-    rows = _by_functions(profile, reader, {"bytes": "alloc_bytes", "objects": "alloc_objects", "samples": "samples"})
+    rows = _by_code(profile, reader, {"bytes": "alloc_bytes", "objects": "alloc_objects", "samples": "samples"})
     return {
         "unknown": None,
         "length_ns": length_ns,
@@ -115,28 +115,6 @@ def allocated_record(profile: HeapProfile, reader: ProfileReader, length_ns: int
         **{name: sum(row[name] for row in rows) for name in ("bytes", "objects", "samples")},
         "by": rows[:_MOST_STACKS],
     }
-
-
-def live_record(profile: HeapProfile, reader: ProfileReader) -> dict[str, Any]:
-    """`Live` of a published profile."""
-    rows = _by_functions(profile, reader, {"bytes": "inuse_bytes", "objects": "inuse_objects"})
-    return {"unknown": None, "bytes": sum(row["bytes"] for row in rows), "by": rows[:_MOST_STACKS]}
-
-
-def live_unknown(why: str) -> dict[str, Any]:
-    """`Live` of a program that takes no profile, or none that we can read."""
-    return {"unknown": printable(why), "bytes": 0, "by": []}
-
-
-def _by_functions(profile: HeapProfile, reader: ProfileReader, names: dict[str, str]) -> list[dict[str, Any]]:
-    """Sums of some values, as they are called, of the stacks that go through the same functions; most bytes first."""
-    found: dict[tuple[str, ...], dict[str, int]] = {}
-    for each in _named(profile, reader):
-        sums = found.setdefault(tuple(function["function"] for function in each["stack"]), dict.fromkeys(names, 0))
-        for name, value in names.items():
-            sums[name] += each[value]
-    rows: list[dict[str, Any]] = [{"code": list(code), **sums} for code, sums in found.items() if sums["bytes"]]
-    return sorted(rows, key=lambda row: -row["bytes"])
 
 
 def allocated_unknown(why: str) -> dict[str, Any]:
@@ -148,10 +126,46 @@ def allocated_unknown(why: str) -> dict[str, Any]:
     }
 
 
+def live_record(profile: HeapProfile, reader: ProfileReader) -> dict[str, Any]:
+    """`Live` of a published profile."""
+    rows = _by_code(profile, reader, {"bytes": "inuse_bytes", "objects": "inuse_objects"})
+    return {"unknown": None, "bytes": sum(row["bytes"] for row in rows), "by": rows[:_MOST_STACKS]}
+
+
+def live_unknown(why: str) -> dict[str, Any]:
+    """`Live` of a program that takes no profile, or none that we can read."""
+    return {"unknown": printable(why), "bytes": 0, "by": []}
+
+
+def _by_code(profile: HeapProfile, reader: ProfileReader, names: dict[str, str]) -> list[dict[str, Any]]:
+    """Some values, as they are called, of the stacks that go through the same functions; most bytes first."""
+    stacks = by_functions(_named(profile, reader))
+    rows = [{"code": list(functions_of(each)), **{name: each[of] for name, of in names.items()}} for each in stacks]
+    return sorted((row for row in rows if row["bytes"]), key=lambda row: -int(row["bytes"]))
+
+
+def functions_of(sampled: dict[str, Any]) -> tuple[str, ...]:
+    """What samples have in common that go through the same functions, at whatever lines."""
+    return tuple(each["function"] for each in sampled["stack"])
+
+
+def by_functions(stacks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The stacks of a profile put together where they go through the same functions, at whatever lines."""
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    summed = ("samples", *VALUES)
+    for each in stacks:
+        into = found.setdefault(functions_of(each), {**each, **dict.fromkeys(summed, 0)})
+        for name in summed:
+            into[name] += each[name]
+    return list(found.values())
+
+
 def _named(profile: HeapProfile, reader: ProfileReader) -> list[dict[str, Any]]:
     """What each stack of functions has allocated: several of addresses, and of sizes, may be one of these."""
     found: dict[tuple[Called, ...], dict[str, int]] = {}
     for addresses, values in by_stack(profile).items():
+        if not any(values.values()):  # nothing to name
+            continue
         sums = found.setdefault(tuple(_of_program(reader.called(addresses))), dict.fromkeys(values, 0))
         for name, value in values.items():
             sums[name] += value

@@ -11,7 +11,6 @@ import numpy as np
 from gotrace.analysis.contention import MUTEX
 from gotrace.analysis.flame import Numbers, profile_of
 from gotrace.records.contention import contention_record
-from gotrace.records.times import moment
 from gotrace.views.flame import CONTENTION, Answer
 from gotrace.views.heap import frames_of, key_of
 from gotrace.views.view import Record, View
@@ -52,9 +51,8 @@ class Contention(View):
             reader = source.books.contention
             return contention_record(reader.contention(), reader, time.monotonic_ns())
 
-        found = source.ask(self.name, profiles, self.is_due_or_last())
-        if found is not None:
-            record = {"type": self.name, **moment(found["monotonic_ns"], source.wall_offset_ns), **found}
+        record = self.snapshot(profiles)
+        if record is not None:
             self.first = self.first or record
             self.last = record
             yield record

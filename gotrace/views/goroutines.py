@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gotrace.analysis.goroutines import Sums
 from gotrace.records.goroutines import goroutines_record
-from gotrace.records.times import moment
 from gotrace.text import count_text
 from gotrace.views.flame import GOROUTINES, Answer
 from gotrace.views.view import Record, View
@@ -53,11 +52,10 @@ class Goroutines(View):
         def dump() -> Record:
             return goroutines_record(source.books.goroutines.dump(), source.books.goroutines)
 
-        found = source.ask(self.name, dump, self.is_due_or_last())
-        if found is None:
+        record = self.snapshot(dump)
+        if record is None:
             return
-        groups = [kept for each in found["groups"] if (kept := self._wanted(each))]
-        record = {"type": self.name, **moment(found["monotonic_ns"], source.wall_offset_ns), **found, "groups": groups}
+        record["groups"] = [kept for each in record["groups"] if (kept := self._wanted(each))]
         self.first = self.first or record
         self.last = record
         self._sums.add(record)

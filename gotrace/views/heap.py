@@ -11,7 +11,6 @@ import numpy as np
 from gotrace.analysis.flame import Numbers, profile_of
 from gotrace.analysis.stacks import INLINED, USER, Frame
 from gotrace.records.heap import VALUES, heap_record
-from gotrace.records.times import moment
 from gotrace.text import bytes_text
 from gotrace.views.flame import HEAP, Answer
 from gotrace.views.view import Record, View
@@ -61,9 +60,8 @@ class Heap(View):
         def profile() -> Record:
             return heap_record(source.books.profiles.heap(self.published), source.books.profiles, time.monotonic_ns())
 
-        found = source.ask(self.name, profile, self.is_due_or_last())
-        if found is not None:
-            record = {"type": self.name, **moment(found["monotonic_ns"], source.wall_offset_ns), **found}
+        record = self.snapshot(profile)
+        if record is not None:
             self.first = self.first or record
             self.last = record
             yield record
@@ -104,17 +102,6 @@ class Changed(NamedTuple):
     stack: list[Record]
 
 
-def by_functions(stacks: Sequence[Record]) -> list[Record]:
-    """The stacks of a profile put together where they go through the same functions, at whatever lines."""
-    found: dict[Any, Record] = {}
-    summed = ("samples", *VALUES)
-    for each in stacks:
-        into = found.setdefault(functions_of(each), {**each, **dict.fromkeys(summed, 0)})
-        for name in summed:
-            into[name] += each[name]
-    return list(found.values())
-
-
 def changes(before: Sequence[Record], after: Sequence[Record], value: str, by: Key | None = None) -> list[Changed]:
     """What there is more of in the second of two profiles' stacks, most first; ``by`` as of `differences`."""
     return [row for row in differences(before, after, value, by) if row.last > row.first]
@@ -138,11 +125,6 @@ def differences(before: Sequence[Record], after: Sequence[Record], value: str, b
 def key_of(sampled: Record) -> Any:
     """What samples with the same stack have in common."""
     return tuple((each["function"], each["file"], each["line"]) for each in sampled["stack"])
-
-
-def functions_of(sampled: Record) -> Any:
-    """And what those have in common that go through the same functions, at whatever lines."""
-    return tuple(each["function"] for each in sampled["stack"])
 
 
 def frames_of(stack: list[Record]) -> tuple[Frame, ...]:

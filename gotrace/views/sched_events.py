@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,6 +15,7 @@ from gotrace.probes.sched import PREEMPTED, THROTTLED
 from gotrace.records.sched import events_record
 from gotrace.records.times import moment
 from gotrace.text import printable
+from gotrace.views.longest import Longest
 from gotrace.views.view import Record, View
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class SchedulerEvents(View):
         self.throttled_ns = self.throttled = 0
         self._holders: Counter[int] = Counter()  # for how much of the waits a task had the CPU
         self._names: dict[int, tuple[str, bool]] = {0: (IDLE, False)}  # of a task, and whether it is one of the target's
-        self._longest: list[tuple[int, int, Record]] = []  # a heap
+        self._longest = Longest(top)
         self._steals: Counter[tuple[int, int]] = Counter()
         self.attempts = self.failed = 0
         self.result: Record = {}
@@ -100,7 +100,7 @@ class SchedulerEvents(View):
             held[tid] += max(0, end_ns - max(begin_ns, wait.runnable_ns))
         if not wait.throttled:
             self._holders.update(held)
-        if self._longest and len(self._longest) >= self.top and wait.wait_ns <= self._longest[0][0]:
+        if not self._longest.wants(wait.wait_ns):
             return
         told = {
             **moment(wait.time_ns, self.source.wall_offset_ns),
@@ -117,9 +117,7 @@ class SchedulerEvents(View):
             ],
             "unknown_ns": 0 if wait.throttled else max(0, wait.wait_ns - sum(held.values())),
         }
-        heapq.heappush(self._longest, (wait.wait_ns, wait.time_ns, told))
-        if len(self._longest) > self.top:
-            heapq.heappop(self._longest)
+        self._longest.add(wait.wait_ns, told)
 
     def end(self) -> Iterator[Record]:
         source = self.source
@@ -136,7 +134,7 @@ class SchedulerEvents(View):
                 {"woken": self.woken, "preempted": self.preempted},
                 (self.throttled, self.throttled_ns),
                 holders,
-                [told for *_, told in sorted(self._longest, key=lambda each: -each[0])],
+                self._longest.records(),
                 (self.attempts, self.failed),
                 self._steals,
             ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from gotrace.analysis.histogram import Histogram
 from gotrace.export.hdr_log import tag
 from gotrace.records.sched import wakeups_record
 from gotrace.records.times import moment
+from gotrace.views.longest import Longest
 from gotrace.views.view import Record, View
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class SchedulerWakeups(View):
         self.at_once = 0
         self._moves: Counter[tuple[int, int]] = Counter()
         self._movers: set[int] = set()
-        self._longest: list[tuple[int, int, Record]] = []  # a heap
+        self._longest = Longest(top)
         self.result: Record = {}
 
     @property
@@ -58,13 +58,10 @@ class SchedulerWakeups(View):
         self.waited.record(waits[waits > 0])
         for place in np.argsort(-waits, kind="stable")[: self.top].tolist():
             wait, each = int(waits[place]), ran[place]
-            if not wait or (len(self._longest) >= self.top and wait <= self._longest[0][0]):
+            if not wait or not self._longest.wants(wait):
                 break
             who = {"goid": int(each["goid"]), "p": int(each["p"])}
-            told = {**moment(int(each["time_ns"]), self.source.wall_offset_ns), **who, "wait_ns": wait}
-            heapq.heappush(self._longest, (wait, int(each["time_ns"]), told))
-            if len(self._longest) > self.top:
-                heapq.heappop(self._longest)
+            self._longest.add(wait, {**moment(int(each["time_ns"]), self.source.wall_offset_ns), **who, "wait_ns": wait})
 
     def end(self) -> Iterator[Record]:
         source = self.source
@@ -77,7 +74,7 @@ class SchedulerWakeups(View):
             **wakeups_record(
                 self.waited,
                 self.at_once,
-                [told for *_, told in sorted(self._longest, key=lambda each: -each[0])],
+                self._longest.records(),
                 self._moves,
                 len(self._movers),
                 (self.turns, self.stays),

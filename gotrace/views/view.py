@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from gotrace.analysis.columns import Kinds
 from gotrace.probe import FOREVER_NS
+from gotrace.records.times import moment
 from gotrace.text import program_text
 
 if TYPE_CHECKING:
@@ -156,9 +157,16 @@ class View:
         self._due_ns = self.next_ns(self.interval_ns)
         return True
 
-    def is_due_or_last(self) -> bool:
-        """The same, and at the end, if there is an interval: what is compared is of all the time."""
-        return self.is_due() or (self.interval_ns > 0 and self.source.last)
+    def snapshot(self, take: Callable[[], Record]) -> Record | None:
+        """What ``take`` returns as a record of this view, when `is_due`, and at the end if there is an interval.
+
+        So what is compared is of all the time. None between two of them.
+        """
+        due = self.is_due() or (self.interval_ns > 0 and self.source.last)
+        found = self.source.ask(self.name, take, due)
+        if found is None:
+            return None
+        return {"type": self.name, **moment(found["monotonic_ns"], self.source.wall_offset_ns), **found}
 
     def next_ns(self, period_ns: int) -> int:
         """The next multiple of a period since the beginning, in CLOCK_MONOTONIC; of 0 there is none before the end."""

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from gotrace.analysis.heap_profile import HeapProfile, between, by_stack
-from gotrace.records.heap import VALUES
-from gotrace.views.heap import by_functions, changes, functions_of
+from gotrace.records.heap import VALUES, by_functions, functions_of
+from gotrace.views.heap import changes
 
 EMPTY = dict.fromkeys(("samples", *VALUES), 0)
 

@@ -327,6 +327,14 @@ def gotrace_as_nobody() -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
+def records_of(command: str, pid: int, *options: str) -> list[dict[str, Any]]:
+    """What `gotrace COMMAND` tells of a process as lines of JSON."""
+    arguments = [*GOTRACE, command, "--pid", str(pid), "--format", "ndjson", *options]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
 def until(condition: Callable[[], Any], seconds: float = 10) -> None:
     """Wait for ``condition``; fail when it stays false."""
     end = time.monotonic() + seconds

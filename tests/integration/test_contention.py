@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import subprocess
@@ -9,7 +10,7 @@ import subprocess
 import pytest
 
 import targets
-from conftest import GOTRACE, PATIENCE_S
+from conftest import GOTRACE, PATIENCE_S, records_of
 from gotrace.binary.profiles import find_contention
 from gotrace.binary.program import GoProgram
 
@@ -40,12 +41,7 @@ def near(ns):
     return pytest.approx(ns, rel=0.3 if targets.EMULATED else 0.15)
 
 
-def told(pid, *options):
-    """The records of `gotrace contention`."""
-    command = [*GOTRACE, "contention", "--pid", str(pid), "--format", "ndjson", *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+told = functools.partial(records_of, "contention")
 
 
 def through(waits, name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -13,7 +14,7 @@ from collections import Counter, defaultdict
 import pytest
 
 import targets
-from conftest import GOTRACE, PATIENCE_S
+from conftest import GOTRACE, PATIENCE_S, records_of
 
 COUNT = 230 if targets.EMULATED else 2300
 FLAVOURS = ("pie-stripped", "noopt", "cgo-external", "cgo-external-pie", "pgo")
@@ -52,12 +53,7 @@ class Waiting:
         return self._counts.read_text()
 
 
-def told(pid, *options):
-    """The records of `gotrace goroutines`."""
-    command = [*GOTRACE, "goroutines", "--pid", str(pid), "--format", "ndjson", *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+told = functools.partial(records_of, "goroutines")
 
 
 def by_number(text):

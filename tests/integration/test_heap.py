@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import subprocess
@@ -10,7 +11,7 @@ from collections import Counter
 import pytest
 
 import targets
-from conftest import GOTRACE, PATIENCE_S, until
+from conftest import GOTRACE, PATIENCE_S, records_of, until
 from gotrace.binary.profiles import find_profiles
 from gotrace.binary.program import GoProgram
 from gotrace.kernel.process import Process
@@ -48,12 +49,7 @@ class Hoarder:
         return Counter((*map(int, row[:4]), row[4]) for row in found if row[2] != "0")
 
 
-def told(pid, *options):
-    """The records of `gotrace heap`."""
-    command = [*GOTRACE, "heap", "--pid", str(pid), "--format", "ndjson", *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+told = functools.partial(records_of, "heap")
 
 
 def of_function(record, name, value="inuse_bytes"):

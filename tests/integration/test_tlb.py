@@ -203,24 +203,28 @@ def test_every_release_has_its_places(version):
 @pytest.mark.everywhere
 @pytest.mark.alone
 def test_cycles_are_those_of_the_threads(start):
-    """The processor's cycles, on every CPU, against counters that the kernel keeps for each thread."""
+    """The processor's cycles, on every CPU, against counters that the kernel keeps for each thread.
+
+    One after the other: to give each thread its own, the kernel stops every counter of a CPU at each switch, and what it
+    does meanwhile would be in the time that gotrace tells and not in its cycles. In QEMU that alone is 2 %, and nobody
+    needs it: its processor's cycles are nanoseconds.
+    """
     assert CYCLES is not None
-    target = start(targets.build("gcload"), "-seconds", "40", "-workers", "2")
+    target = start(targets.build("gcload"), "-seconds", "300", "-workers", "2")
     names = [event.name for event in pmu.events() if event.name in ("cpu_cycles", "stall_frontend", "stall_backend")]
     with watched(target.pid, *(word for name in names for word in ("-e", name)), seconds="8s") as found:
-        with contextlib.ExitStack() as stack:
-            target.go()
-            time.sleep(1)  # by now every thread is there
-            cycles_of, time_of = Threads(stack, target.pid, CYCLES), Threads(stack, target.pid)
-            time.sleep(5)
-            theirs = cycles_of.read() / time_of.read()
+        target.go()
+    with contextlib.ExitStack() as stack:
+        cycles_of, time_of = Threads(stack, target.pid, CYCLES), Threads(stack, target.pid)
+        time.sleep(5)
+        theirs = cycles_of.read() / time_of.read() if not targets.EMULATED else 1.0
     target.process.kill()
     result = found[0]
     ran = sum(result["phases_ns"].values())
     assert [each["event"] for each in result["counters"]] == names
     cycles = counter(result, "cpu_cycles")
     assert cycles["running_share"] == 1.0
-    # the rate, for the two did not watch for the same time
+    # the rate, for the two did not watch at the same time
     assert cycles["total"] / ran == pytest.approx(theirs, rel=0.03)
     for place, ns in result["phases_ns"].items():
         if ns > 0.05 * ran:
@@ -236,7 +240,8 @@ def test_counters_that_have_to_be_shared_are_scaled(start):
     target = start(targets.build("burner"), "200")  # keeps both CPUs
     target.go()
     rates = []
-    for others in (0, 10):
+    # So many that none overflows while it counts: at that QEMU, which the kernel reads, is sometimes 2^31 ahead.
+    for others in (0, 30):
         with contextlib.ExitStack() as stack:
             fds = []
             for cpu in online_cpus():

@@ -43,6 +43,7 @@ REACH = {
     "goroutines_cost": None,
     "sched_cost": None,
     "sched_events_cost": 0.3,
+    "sched_server_cost": 0.3,
 }
 PARTS: tuple[Callable[[], dict[str, Any] | list[dict[str, Any]]], ...] = (
     ring_cpu_per_event.run,
@@ -59,6 +60,7 @@ PARTS: tuple[Callable[[], dict[str, Any] | list[dict[str, Any]]], ...] = (
     memory_overhead.run,
     goroutines.run,
     scheduler.run,
+    scheduler.of_server,
 )
 
 

@@ -20,6 +20,7 @@ from peers import bpftrace_command, running, target
 
 GOTRACE = str(Path(__file__).parent.parent / "scripts" / "gotrace")
 GOROUTINES, YIELDS, ROUNDS = 40, 100_000, 7
+CLIENTS, SERVED_S = 16, 4
 CONTROL = "import time\nwhile True: time.sleep(0.01)"
 
 
@@ -50,6 +51,48 @@ def run() -> list[dict[str, Any]]:
     ]
 
 
+def of_server() -> dict[str, Any]:
+    """The share of its requests per second that each costs an HTTP service, which its own clients keep busy."""
+    ours_at = [GOTRACE, "sched", "-d", "60s", "--events", "--pid"]
+    rounds = [(_served(), _served(ours_at), _served(["bpftrace"])) for _ in range(ROUNDS)]
+    plain, ours, theirs = (statistics.median(column) for column in zip(*rounds, strict=True))
+    lost, of_bpftrace = (max(0.0, 1 - rate / plain) * 100 for rate in (ours, theirs))
+    return {
+        "name": "sched_server_cost",
+        "ratio": lost / max(of_bpftrace, 0.1),
+        "ours": lost,
+        "theirs": of_bpftrace,
+        "unit": f"% of {plain:,.0f} requests/s lost with each wait of a thread and each steal",
+    }
+
+
+def _served(tool: list[str] | None = None) -> float:
+    """Requests per second."""
+    with contextlib.ExitStack() as stack:
+        process = stack.enter_context(target("service", "-count", "-clients", str(CLIENTS)))
+        assert process.stdin is not None and process.stdout is not None
+        process.stdout.readline()
+        _watch(stack, tool, process)
+        found = []
+        for _ in range(2):
+            process.stdin.write("\n")
+            process.stdin.flush()
+            found.append((int(process.stdout.readline()), time.monotonic()))
+            time.sleep(SERVED_S * (len(found) == 1))
+    (before, began), (after, ended) = found
+    return (after - before) / (ended - began)
+
+
+def _watch(stack: contextlib.ExitStack, tool: list[str] | None, process: subprocess.Popen[str]) -> None:
+    if tool == ["bpftrace"]:
+        tool = bpftrace_command(Path(os.readlink(f"/proc/{process.pid}/exe")), process.pid, "sched.bt")
+    elif tool is not None and tool[0] == GOTRACE:
+        tool = [*tool, str(process.pid)]
+    if tool is not None:
+        stack.enter_context(running(tool))
+    time.sleep(2)  # past the tool's own start, and the program's
+
+
 def _rates() -> list[float]:
     sched = [GOTRACE, "sched", "-d", "60s", "--pid"]
     return [
@@ -65,13 +108,7 @@ def _rate(command: list[str] | None = None) -> float:
     with contextlib.ExitStack() as stack:
         process = stack.enter_context(target("scheduled", "2"))
         _ask(process, "wait")
-        if command is not None:
-            if command == ["bpftrace"]:
-                command = bpftrace_command(Path(os.readlink(f"/proc/{process.pid}/exe")), process.pid, "sched.bt")
-            elif command[0] == GOTRACE:
-                command = [*command, str(process.pid)]
-            stack.enter_context(running(command))
-            time.sleep(2)  # past the tool's own start
+        _watch(stack, command, process)
         found = _ask(process, f"xyield {GOROUTINES} {YIELDS}")
     return GOROUTINES * YIELDS / found["Elapsed"] * 1e9
 

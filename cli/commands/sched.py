@@ -17,7 +17,7 @@ from gotrace.export.formats import SCHEDULES
         ("gotrace sched --pid 1234 -d 10s", "shows run queues, Ps and waits of ten seconds, and what they come from"),
         ("gotrace sched --pid 1234 -d 1m -o sched.html", "prints a line each second, and draws a page of charts"),
     ],
-    epilog="It reads from outside and stops nothing; only --events and --wakeups need BPF.",
+    epilog="It reads from outside and stops nothing; only --events, --wakeups and --explain need BPF.",
 )
 @option("pid", required=True)
 @option("duration")
@@ -26,6 +26,7 @@ from gotrace.export.formats import SCHEDULES
     "--events", is_flag=True, help="Probe too: each wait of a thread for a CPU and after whom it got one, and steals."
 )
 @click.option("--wakeups", is_flag=True, help="Probe each goroutine that runs: single waits, and how long it stays on a P.")
+@click.option("--explain", is_flag=True, help="Do both, and say who had the P for which goroutines waited longest.")
 @option("top", default=5, help="How many of the longest waits to show.")
 @output_options(SCHEDULES, screen=("table", "ndjson", "json"))
 @schema_option
@@ -35,6 +36,7 @@ def command(
     interval: int,
     events: bool,
     wakeups: bool,
+    explain: bool,
     top: int,
     outputs: tuple[str, ...],
     format_: str | None,
@@ -45,7 +47,8 @@ def command(
     How long goroutines were runnable before they ran is the runtime's own histogram (/sched/latencies of runtime/metrics);
     queues and Ps are sampled. Beside them stands what the kernel gave its threads, and what a CPU quota took from them.
     """
-    need("--events or --wakeups", events or wakeups, "top")
+    events, wakeups = events or explain, wakeups or explain
+    need("--events, --wakeups or --explain", events or wakeups, "top")
     from gotrace.cli.outputs import wanted, watch
     from gotrace.views.sched import Scheduler
     from gotrace.views.sched_events import SchedulerEvents
@@ -54,6 +57,6 @@ def command(
 
     views: list[View] = [Scheduler(interval)]
     views += [SchedulerEvents(top)] if events else []
-    views += [SchedulerWakeups(top)] if wakeups else []
+    views += [SchedulerWakeups(top, explain)] if wakeups else []
     watch(pid, views, duration, wanted(outputs, format_, SCHEDULES, force, screen="table"))
     return 0

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from gotrace.cli.text.clock import clock
 from gotrace.cli.text.layout import Column, Row, Rows
-from gotrace.text import count_text, duration_text
+from gotrace.text import count_text, duration_text, printable
 from gotrace.views.sched_wakeups import SchedulerWakeups
 from gotrace.views.view import Record
 
@@ -19,6 +19,15 @@ _ROWS = (
     *(Column(name, 9, rank=rank) for name, rank in zip(_PERCENTILES, (0, 3, 1, 0, 4, 2), strict=True)),
 )
 _LONGEST = (Column("ran at", 12), Column("goroutine", 10), Column("on P", 5), Column("waited", 9))
+_EXPLAINED = (*_LONGEST, Column("who had that P", left=True, elastic=30, gap=2))
+_MOST_NAMED = 4
+_LITTLE = 0.05  # of a wait: what is less is not worth a word
+_NOBODY = {
+    "idle": "nobody (idle)",
+    "handed over": "nobody (handed over)",
+    "locked thread": "nobody (for its locked thread)",
+    "looking for work": "nobody (looking for work)",
+}
 
 
 def line(view: SchedulerWakeups, record: Record) -> Row | None:
@@ -50,11 +59,47 @@ def summary(view: SchedulerWakeups) -> Iterator[str | Rows]:
         yield "No goroutine got another P than before."
     if found["longest"]:
         yield ""
-        yield Rows(
-            _LONGEST,
-            [(clock(each, 1), each["goid"], each["p"], duration_text(each["wait_ns"])) for each in found["longest"]],
-        )
+        rows = [(clock(each, 1), each["goid"], each["p"], duration_text(each["wait_ns"])) for each in found["longest"]]
+        if view.explain:
+            rows = [(*row, _who(each)) for row, each in zip(rows, found["longest"], strict=True)]
+        yield Rows(_EXPLAINED if view.explain else _LONGEST, rows)
         yield ""
     for what, reason in found["missing"].items():
         yield f"Not available: {what} ({reason})."
     yield f"{count_text(found['lost'], 'event')} lost."
+
+
+def _who(wait: Record) -> str:
+    """Who had the P for which a goroutine waited."""
+    if "had_p" not in wait:
+        return "-"
+    least = _LITTLE * wait["wait_ns"]
+    shown = [each for each in wait["had_p"][:_MOST_NAMED] if each["held_ns"] >= least]
+    told = [_part(each, least) for each in shown]
+    rest = wait["wait_ns"] - sum(each["held_ns"] for each in shown) - wait["unknown_ns"]
+    if rest >= least:
+        told.append(f"others {duration_text(rest)}")
+    if wait["unknown_ns"] >= least:
+        told.append(f"? {duration_text(wait['unknown_ns'])}")
+    return ", ".join(told)
+
+
+def _part(part: Record, least: float) -> str:
+    if part["what"] == "stop":
+        who = f"stopped world ({part['reason']})"
+    elif part["what"] == "nobody":
+        who = _NOBODY[part["reason"]]
+    elif (part["function"] or "").startswith("runtime.gcBgMark"):  # since Go 1.23 by a wrapper in gcBgMarkStartWorkers
+        who = "GC mark worker"
+    else:
+        who = f"{printable(part['function'] or '?')} (goroutine {part['goid']})"
+    about = []
+    if part["taken"]:
+        about.append("in a system call, P taken")
+    if part["throttled_ns"] >= least:
+        about.append(f"no CPU for {duration_text(part['throttled_ns'])}: quota")
+    others = part["no_cpu_ns"] - part["throttled_ns"]
+    if others >= least:
+        name = max(part["behind"], key=lambda name: part["behind"][name])
+        about.append(f"no CPU for {duration_text(others)}: {name or 'it was idle'}")
+    return f"{who} {duration_text(part['held_ns'])}" + (f" [{'; '.join(about)}]" if about else "")

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypedDict
 
 from gotrace.analysis.histogram import Histogram
 from gotrace.analysis.scheduling import TRACKED, Samples, Totals, Waits, slices_between, waits_between
+from gotrace.analysis.who_had_p import ACQUIRED, GOROUTINE, HANDED_OVER, IDLE, LOCKED, NOBODY, Part
 from gotrace.records.schema import Keys
 from gotrace.records.times import Moment
 from gotrace.records.watched import Statistics, statistics
@@ -213,12 +214,31 @@ class SchedEvents(Moment):
     missing: dict[str, str]
 
 
-class LongestWait(Moment):
-    """One goroutine that ran from then on."""
+class HadP(TypedDict):
+    """What of a goroutine's wait the P that it got was spent on."""
 
+    what: Annotated[Literal["goroutine", "nobody", "stop"], "had by a goroutine or by none, or the world was stopped"]
+    goid: Annotated[int | None, "that had it"]
+    function: Annotated[str | None, "in which that goroutine began; null: unknown"]
+    reason: Annotated[str | None, "why nobody had it: idle, handed over, locked thread, looking for work; or of the stop"]
+    held_ns: int
+    no_cpu_ns: Annotated[int, "in which the thread had the P, or was to have it, and had no CPU"]
+    throttled_ns: Annotated[int, "of that, because of a CPU quota"]
+    behind: Annotated[dict[str, int], "of the rest, after which tasks it got one, for how long; '': the CPU was idle"]
+    taken: Annotated[bool, "the P was taken from the goroutine, which was in a system call"]
+
+
+class _Ran(Moment):
     goid: int
     p: int
     wait_ns: int
+
+
+class LongestWait(_Ran, total=False):
+    """One goroutine that ran from then on."""
+
+    had_p: Annotated[list[HadP], "with --explain, of waits of 1 ms or more: who had that P, the longest first"]
+    unknown_ns: Annotated[int, "what the last turns on that P do not tell of the wait"]
 
 
 class Moved(TypedDict):
@@ -260,6 +280,31 @@ class SchedWakeups(Moment):
     longest: list[LongestWait]
     moves: GoroutineMoves
     missing: dict[str, str]
+
+
+_NOBODY = {IDLE: "idle", HANDED_OVER: "handed over", LOCKED: "locked thread", ACQUIRED: "looking for work"}
+
+
+def had_p_record(
+    part: Part, functions: Mapping[int, str], reasons: Sequence[str], tasks: Mapping[int, str]
+) -> dict[str, Any]:
+    """A `HadP`; the names of functions by address, of stops by number, of tasks by thread."""
+    is_goroutine = part.what == GOROUTINE
+    behind: dict[str, int] = {}
+    for tid, ns in part.behind.items():
+        name = tasks.get(tid, "?")
+        behind[name] = behind.get(name, 0) + ns
+    return {
+        "what": part.what,
+        "goid": part.which if is_goroutine else None,
+        "function": (functions.get(part.startpc) or None) if is_goroutine else None,
+        "reason": None if is_goroutine else _NOBODY[part.which] if part.what == NOBODY else reasons[part.which],
+        "held_ns": part.held_ns,
+        "no_cpu_ns": part.no_cpu_ns,
+        "throttled_ns": part.throttled_ns,
+        "behind": behind,
+        "taken": part.taken,
+    }
 
 
 def wakeups_record(

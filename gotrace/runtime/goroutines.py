@@ -301,6 +301,11 @@ class GoroutineReader:
             goid: call for goid, call, kept in zip(goids, told, same.tolist(), strict=True) if kept and call is not None
         }
 
+    def functions(self, addresses: list[int]) -> list[str]:
+        """The names of the functions at ``addresses`` of the process; "" where there is none."""
+        found = [self.program.pclntab.frames(address - self._bias) for address in addresses]
+        return [frames[-1].function if frames else "" for frames in found]
+
     def _threads(self, heads: U64) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """The thread of each goroutine, as it numbers itself, and how many system calls that has made; 0 without one."""
         wanted, back = np.unique(self._word(heads, "m"), return_inverse=True)

@@ -20,6 +20,10 @@ class Longest:
         """Whether one of this length is among them, so far."""
         return len(self._heap) < self._top or length_ns > self._heap[0][0]
 
+    def has(self, record: Record) -> bool:
+        """Whether one that was added is still among them."""
+        return any(each is record for *_, each in self._heap)
+
     def add(self, length_ns: int, record: Record) -> None:
         """Keep one that it `wants`, by its ``monotonic_ns`` where others are as long."""
         heapq.heappush(self._heap, (length_ns, record["monotonic_ns"], record))

@@ -521,6 +521,94 @@ def test_single_goroutines(version, start, tmp_path):
     assert abs(found["waited"]["count"] - whole["latency"]["samples"]) <= 4
 
 
+def explained(program, command):
+    """The answer to a command, and the longest waits that are explained while it runs."""
+    answers = []
+    *_, found = told(program.pid, "--explain", "--top", "30", while_=lambda: answers.append(program.ask(command)))
+    assert found["type"] == "sched_wakeups" and found["lost"] == 0 and found["missing"] == {}
+    jsonschema.validate(found, schema_of_command("sched"))
+    waits = [each for each in found["longest"] if "had_p" in each]
+    assert all(each["wait_ns"] >= 1e6 for each in waits)
+    for each in waits:
+        assert sum(part["held_ns"] for part in each["had_p"]) + each["unknown_ns"] == each["wait_ns"]
+        # of as many turns as are kept
+        assert each["unknown_ns"] <= 0.05 * each["wait_ns"] + 20_000 or len(each["had_p"]) > 3, each
+        assert all(part["throttled_ns"] <= part["no_cpu_ns"] <= part["held_ns"] for part in each["had_p"])
+    return answers[0], waits
+
+
+def overlap(one, other):
+    return max(0, min(one[1], other[1]) - max(one[0], other[0]))
+
+
+@pytest.mark.everywhere
+@pytest.mark.parametrize("version", ("1.22.10", targets.NEWEST))
+def test_who_had_the_p(version, start):
+    """Three goroutines share a P, and note themselves when they ran."""
+    if version not in targets.MATRIX:
+        pytest.skip(f"there is no Go {version} here")
+    program = Scheduled(start, 1, version)
+    answer, waits = explained(program, "hog 3 3000")
+    hogs = {goid for goid, *_ in answer["Ran"]}
+    waits = [each for each in waits if each["goid"] in hogs]
+    assert len(hogs) == 3 and len(waits) >= 3, waits
+    for each in waits:
+        span = each["monotonic_ns"] - each["wait_ns"], each["monotonic_ns"]
+        for goid in hogs:
+            mine = [ran for who, *ran in answer["Ran"] if who == goid]
+            # What held it up for less than 1 ms may have been a wait for a CPU, or something that only it can notice.
+            gaps = [(one[1], other[0]) for one, other in zip(mine, mine[1:], strict=False) if other[0] - one[1] < 1e6]
+            least = sum(overlap(span, ran) for ran in mine)
+            most = least + sum(overlap(span, gap) for gap in gaps)
+            parts = [part for part in each["had_p"] if part["goid"] == goid]
+            ours = sum(part["held_ns"] - part["no_cpu_ns"] for part in parts)
+            assert 0.98 * least - 1e6 <= ours <= 1.02 * most + 1e6, each
+            assert {part["function"] for part in parts} <= {"main.each.func1"} and not any(part["taken"] for part in parts)
+
+
+@pytest.mark.parametrize("version", ("1.22.10", targets.NEWEST))
+def test_who_had_the_p_in_a_system_call(version, start):
+    if version not in targets.MATRIX:
+        pytest.skip(f"there is no Go {version} here")
+    program = Scheduled(start, 1, version)
+    _, waits = explained(program, "call 5 60")
+    of_calls = [each for each in waits if any(part["taken"] for part in each["had_p"])]
+    assert len(of_calls) >= 3, waits
+    for each in of_calls:
+        (called,) = (part for part in each["had_p"] if part["taken"])
+        assert called["what"] == "goroutine" and called["function"] == "main.each.func1"
+        assert called["held_ns"] < 30e6  # the call itself
+
+
+def test_who_had_the_p_under_a_quota(start):
+    program = Scheduled(start, 1)
+    with cpu_quota(20_000, 100_000) as (join, _):
+        join.write_text(str(program.pid))
+        _, waits = explained(program, "hog 3 3000")
+        program.kill()
+    for each in waits[:2]:
+        assert each["wait_ns"] > 80e6  # what the quota leaves of a period without a CPU
+        no_cpu, throttled = (sum(part[name] for part in each["had_p"]) for name in ("no_cpu_ns", "throttled_ns"))
+        assert no_cpu >= 0.6 * each["wait_ns"] and throttled >= 0.25 * each["wait_ns"], each
+
+
+def test_a_locked_thread_has_to_be_woken(start):
+    """Other processes keep the CPUs, and with them the thread that is to have the P."""
+    program = Scheduled(start, 1)
+    hog = [sys.executable, "-c", "import os\nos.nice(-15)\nwhile True: pass"]
+    hogs = [subprocess.Popen(hog) for _ in range(os.cpu_count())]
+    try:
+        _, waits = explained(program, "own 300")
+    finally:
+        for hog in hogs:
+            hog.kill()
+            hog.wait()
+    of_locked = [part for each in waits for part in each["had_p"] if part["reason"] == "locked thread"]
+    assert of_locked, waits
+    longest = max(of_locked, key=lambda part: part["held_ns"])
+    assert longest["what"] == "nobody" and longest["no_cpu_ns"] >= 0.8 * longest["held_ns"] and longest["behind"], longest
+
+
 @pytest.mark.everywhere
 @pytest.mark.alone
 def test_waits_of_threads(start):

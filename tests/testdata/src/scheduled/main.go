@@ -4,7 +4,9 @@
 // take turns at a lock for N times a microsecond each), "follow G N" (as yield, and each notes when it runs on another P
 // than before), "spin G" (G goroutines that run until the next command), "sleep G"
 // (G more that sleep for good), "spread G N" (N times G that are started at once by a goroutine that keeps its P until
-// another has run all of them), "collect", "wait" (nothing). After each comes a line of JSON. Then it is within one system call of
+// another has run all of them), "hog G N" (G goroutines that keep a P for N milliseconds each), "call G N" (N times G that
+// are started by one that is then in a system call of 30 milliseconds), "own N" (a goroutine that is started N times, with a
+// thread of its own), "collect", "wait" (nothing). After each comes a line of JSON. Then it is within one system call of
 // which the scheduler knows nothing, until it gets a byte: nothing that was counted changes.
 package main
 
@@ -35,6 +37,7 @@ type truth struct {
 	Spun, Yields int64
 	Moved        int64 // goroutines that follow ran on another P than before
 	Elapsed      int64
+	Ran          [][3]int64 // of goroutines that hog: goid, from when to when in CLOCK_MONOTONIC
 }
 
 var (
@@ -46,7 +49,11 @@ var (
 	yields int64
 	moved  atomic.Int64
 	lock   sync.Mutex
+	ran    [][3]int64
 )
+
+//go:linkname nanotime runtime.nanotime
+func nanotime() int64
 
 //go:linkname procPin runtime.procPin
 func procPin() int
@@ -71,9 +78,54 @@ func busy(length time.Duration) {
 	}
 }
 
+// hog runs for so long, whoever waits, and notes when it ran: as long as it did not notice that it was kept from it.
+func hog(length time.Duration) {
+	var text [64]byte
+	var goid int64
+	fmt.Sscanf(string(text[:runtime.Stack(text[:], false)]), "goroutine %d ", &goid)
+	begin := nanotime()
+	var mine [][3]int64
+	for first, last := begin, begin; ; {
+		now := nanotime()
+		over := now >= begin+int64(length)
+		if over || now > last+20_000 {
+			mine = append(mine, [3]int64{goid, first, last})
+			first = now
+		}
+		last = now
+		if over {
+			break
+		}
+	}
+	lock.Lock()
+	ran = append(ran, mine...)
+	lock.Unlock()
+}
+
+// caller starts goroutines, and keeps its P in a system call, until that is taken from it: by the runtime's watchdog, which
+// looks the more rarely the longer there was nothing to take.
+func caller(count, times int) {
+	for i := 0; i < times; i++ {
+		busy(25 * time.Millisecond)
+		started := each(count, func() {})
+		pause := syscall.NsecToTimespec(30e6)
+		syscall.Nanosleep(&pause, nil)
+		started.Wait()
+	}
+}
+
+// owner has a thread of its own, which has to be woken whenever it is to run.
+func owner(times int) {
+	runtime.LockOSThread()
+	for i := 0; i < times; i++ {
+		time.Sleep(2 * time.Millisecond)
+	}
+	runtime.UnlockOSThread()
+}
+
 func report(elapsed time.Duration) {
 	metrics.Read(samples)
-	found := truth{Procs: runtime.GOMAXPROCS(0), Goroutines: runtime.NumGoroutine(), Spun: spun.Load(), Yields: yields, Moved: moved.Load()}
+	found := truth{Procs: runtime.GOMAXPROCS(0), Goroutines: runtime.NumGoroutine(), Spun: spun.Load(), Yields: yields, Moved: moved.Load(), Ran: ran}
 	found.Elapsed = int64(elapsed)
 	histogram := samples[0].Value.Float64Histogram()
 	found.Counts = histogram.Counts
@@ -160,6 +212,12 @@ func main() {
 				for ran.Load() < int64(count) {
 				}
 			}
+		case "hog":
+			each(count, func() { hog(time.Duration(times) * time.Millisecond) }).Wait()
+		case "call":
+			each(1, func() { caller(count, times) }).Wait()
+		case "own":
+			each(1, func() { owner(count) }).Wait()
 		case "collect":
 			runtime.GC()
 		case "sleep":

@@ -1,7 +1,8 @@
-// service is a small HTTP service that allocates under its own load: service [-duration 60s] [-clients 4].
+// service is a small HTTP service that allocates under its own load: service [-duration 60s] [-clients 4] [-count].
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -23,6 +25,8 @@ type order struct {
 var (
 	mutex sync.Mutex
 	cache = map[int]*order{}
+
+	served atomic.Int64
 )
 
 func handle(w http.ResponseWriter, r *http.Request) {
@@ -38,6 +42,7 @@ func handle(w http.ResponseWriter, r *http.Request) {
 	cache[in.ID%20000] = &in
 	mutex.Unlock()
 	json.NewEncoder(w).Encode(in)
+	served.Add(1)
 }
 
 func client(url string, seed int) {
@@ -59,6 +64,7 @@ func client(url string, seed int) {
 func main() {
 	duration := flag.Duration("duration", time.Minute, "how long to run")
 	clients := flag.Int("clients", 4, "goroutines that send requests")
+	count := flag.Bool("count", false, "for each line of input print how many requests were served")
 	flag.Parse()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -70,5 +76,10 @@ func main() {
 		go client("http://"+listener.Addr().String(), i)
 	}
 	fmt.Println("serving on", listener.Addr())
+	if *count {
+		for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+			fmt.Println(served.Load())
+		}
+	}
 	time.Sleep(*duration)
 }

@@ -175,21 +175,21 @@ def test_too_few_runs_can_show_nothing() -> None:
 
 @pytest.mark.parametrize("paired", [True, False])
 def test_so_many_runs_are_the_fewest_that_will_do(paired: bool) -> None:
+    fewest = 6 if paired else 5  # from which on anything is said
     for spread in (0.01, 0.05, 0.3):
         needed = power.runs_to_find(spread, FIVE, paired=paired)
-        assert (
-            power.least_change(spread, needed, paired=paired)
-            <= FIVE
-            < power.least_change(spread, needed - 1, paired=paired)
-        )
+        assert power.least_change(spread, needed, paired=paired) <= FIVE
+        assert needed == fewest or power.least_change(spread, needed - 1, paired=paired) > FIVE
         needed = power.runs_to_pass(spread, FIVE, paired=paired)
         assert power.least_margin(spread, needed, paired=paired) <= FIVE
         # the textbook's formula, which knows neither t nor ranks, asks for fewer
         textbook = (1 if paired else 2) * ((1.96 + 0.84) * spread / FIVE) ** 2
         assert textbook < power.runs_to_find(spread, FIVE, paired=paired) < 1.08 * textbook + 7
+    with pytest.raises(ValueError, match="spread"):
+        power.runs_to_find(math.nan, FIVE, paired=paired)
     with pytest.raises(ValueError, match="nothing at all"):
         power.runs_to_find(0.02, 0.0, paired=paired)
-    assert power.runs_to_find(0.0, FIVE, paired=paired) == (6 if paired else 4)
+    assert power.runs_to_find(0.0, FIVE, paired=paired) == fewest
 
 
 def test_words() -> None:

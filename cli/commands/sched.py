@@ -26,7 +26,7 @@ from gotrace.export.formats import SCHEDULES
     "--events", is_flag=True, help="Probe too: each wait of a thread for a CPU and after whom it got one, and steals."
 )
 @click.option("--wakeups", is_flag=True, help="Probe each goroutine that runs: single waits, and how long it stays on a P.")
-@click.option("--explain", is_flag=True, help="Do both, and say who had the P for which goroutines waited longest.")
+@option("explain", help="Do both, and say who had the P for which goroutines waited longest.")
 @option("top", default=5, help="How many of the longest waits to show.")
 @output_options(SCHEDULES, screen=("table", "ndjson", "json"))
 @schema_option

@@ -214,6 +214,7 @@ class Loop:
     def __init__(self, stop: StopRequest, say: Say, duration: int | None = None) -> None:
         self.stop = stop
         self.say = say
+        self.until: Callable[[], str] = lambda: ""  # why no more is wanted, or ""; asked at every poll
         self.begin_ns = self.end_ns = 0
         self.ended = ""
         self._duration = duration
@@ -246,7 +247,7 @@ class Loop:
 
     def enough(self) -> str:
         """Why no more is wanted, or ""."""
-        return ""
+        return self.until()
 
     def polls(self, interval: int, failed: Callable[[], bool]) -> Iterator[tuple[int, str]]:
         """(CLOCK_MONOTONIC ns, why it ends or ""), each time the ring should be read: the last one ends it.

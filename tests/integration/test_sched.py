@@ -679,7 +679,7 @@ def test_events_are_recorded(start, gotrace, tmp_path):
     assert gotrace("export", paths[0], "-o", str(exported)).returncode == 0
     assert "Waits of threads for a CPU" in exported.read_text()
     refused = gotrace("sched", "--pid", str(program.pid), "--top", "3")
-    assert refused.returncode == 2 and "--top has no effect without --events or --wakeups" in refused.stderr
+    assert refused.returncode == 2 and "--top has no effect without --events, --wakeups or --explain" in refused.stderr
 
 
 def test_a_timeline(start, tmp_path, gotrace):

@@ -88,6 +88,15 @@ def summary(view: Scheduler) -> Iterator[str | Rows]:
     yield Rows(_PS, [_p(each, seconds) for each in found["ps"]])
     statuses = ", ".join(f"{mean:.2f} {name}" for name, mean in found["statuses"].items() if mean or name != "syscall")
     yield f"Ps on average: {statuses}."
+    classes = found["cpu_classes"]
+    if classes is not None:
+        busy = classes["total_ns"] - classes["idle_ns"]
+        shares = ", ".join(
+            f"{what} {classes[name] / busy:.1%}"
+            for what, name in (("the program", "user_ns"), ("the collector", "gc_ns"), ("returning memory", "scavenge_ns"))
+            if busy
+        )
+        yield f"Of the time in which Ps were not idle, up to the last collection: {shares}."
     yield ""
     yield from _threads(found)
     yield from _goroutines(found, seconds)

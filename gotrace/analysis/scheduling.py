@@ -60,8 +60,8 @@ class Totals(NamedTuple):
 
     ``waits`` are the buckets of how long goroutines were runnable before they ran, ``beyond`` the longer ones;
     ``mutex_wait_ns`` is /sync/mutex/wait/total of runtime/metrics; ``created`` are goroutines, ``slices`` the time slices
-    of each P as (P, slices): its schedtick, of 32 bits. Since tracing began, of all
-    threads: time on a CPU, time runnable without one, how often they got one.
+    of each P as (P, slices): its schedtick, of 32 bits. Since tracing began, of all threads: time on a CPU, time runnable
+    without one, how often they got one. ``cpu`` has `CPU_CLASSES`, as of the end of the last collection.
     """
 
     at_ns: int
@@ -74,6 +74,12 @@ class Totals(NamedTuple):
     ran_ns: int
     waited_ns: int
     switched: int
+    cpu: list[int] | None = None
+
+
+# The part of runtime.cpuStats that is read: what Ps' time went to, in nanoseconds (runtime/mstats.go). The collector's has
+# marking, assists and pauses in it; total is GOMAXPROCS times the time that has passed.
+CPU_CLASSES = {"gc": 32, "scavenge": 56, "idle": 64, "user": 72, "total": 80}
 
 
 def bounds(buckets: int) -> Counts:

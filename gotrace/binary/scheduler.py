@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gotrace.binary import code
+from gotrace.binary.globals import find_globals
 from gotrace.binary.layout import layout_of, offsets_of
 from gotrace.binary.program import GoProgram
 from gotrace.errors import BinaryError
@@ -59,7 +60,8 @@ def find_scheduler(program: GoProgram) -> SchedulerPlaces:
 class SchedulerBooks:
     """The same for all that the scheduler counts.
 
-    ``allm`` is 0 where the Ms cannot be followed; ``missing`` says why. ``zeros_are_calls``: up to Go 1.25 the histogram
+    ``allm`` is 0 where the Ms cannot be followed, ``cpu_stats`` (work.cpuStats, since Go 1.20) where it is not there;
+    ``missing`` says why. ``zeros_are_calls``: up to Go 1.25 the histogram
     timeToRun has returns from system calls too, as waits of 0.
     """
 
@@ -69,6 +71,7 @@ class SchedulerBooks:
     sched: int
     allp: int
     allm: int
+    cpu_stats: int
     offsets: dict[str, int]
     zeros_are_calls: bool
     missing: dict[str, str] = field(default_factory=dict)
@@ -88,6 +91,12 @@ def find_books(program: GoProgram) -> SchedulerBooks:
         offsets |= of_ms
     except BinaryError as error:
         missing["waits of threads for the runtime's own locks"] = error.message
+    cycles, of_work = find_globals(program).work_cycles, "runtime.workType"
+    cpu_stats = 0
+    if cycles is not None and layout.has(of_work, "cpuStats"):
+        cpu_stats = cycles - layout.offset(of_work, "cycles") + layout.offset(of_work, "cpuStats")
+    else:
+        missing["what the time of Ps went to"] = f"{program.go_version} does not count it"
     return SchedulerBooks(
         go_version=program.go_version,
         pie=program.pie,
@@ -95,6 +104,7 @@ def find_books(program: GoProgram) -> SchedulerBooks:
         sched=sched,
         allp=_allp(program),
         allm=allm,
+        cpu_stats=cpu_stats,
         offsets=offsets,
         zeros_are_calls=program.version < (1, 26),
         missing=missing,

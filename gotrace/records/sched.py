@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypedDict
 
 from gotrace.analysis.histogram import Histogram
-from gotrace.analysis.scheduling import TRACKED, Samples, Totals, Waits, slices_between, waits_between
+from gotrace.analysis.scheduling import CPU_CLASSES, TRACKED, Samples, Totals, Waits, slices_between, waits_between
 from gotrace.analysis.who_had_p import ACQUIRED, GOROUTINE, HANDED_OVER, IDLE, LOCKED, NOBODY, Part
 from gotrace.records.schema import Keys
 from gotrace.records.times import Moment
@@ -97,6 +97,16 @@ class Cpus(TypedDict):
     idle_ns: int
 
 
+class CpuClasses(TypedDict):
+    """What the Ps' time went to, /cpu/classes of runtime/metrics: between the ends of two collections."""
+
+    gc_ns: Annotated[int, "marking, mark assists and pauses"]
+    scavenge_ns: int
+    user_ns: int
+    idle_ns: int
+    total_ns: int
+
+
 class Goroutines(TypedDict):
     """Those that are there."""
 
@@ -126,6 +136,7 @@ class _Sched(Moment):
     ps: list[OfP]
     threads: Threads
     cpus: Cpus
+    cpu_classes: Annotated[CpuClasses | None, "null: unknown, or no collection has ended"]
 
 
 class SchedInterval(_Sched):
@@ -421,7 +432,14 @@ def sched_record(
             "idle": samples.idle_ns / time_ns,
         },
         "cpus": cpus,
+        "cpu_classes": _cpu_classes(before.cpu, after.cpu),
     }
+
+
+def _cpu_classes(before: list[int] | None, after: list[int] | None) -> dict[str, int] | None:
+    if before is None or after is None or before == after:
+        return None
+    return {f"{name}_ns": new - old for name, old, new in zip(CPU_CLASSES, before, after, strict=True)}
 
 
 def _latency(waits: Waits) -> dict[str, Any]:

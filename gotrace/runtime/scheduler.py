@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from gotrace.analysis.scheduling import P, Sample, Totals
+from gotrace.analysis.scheduling import CPU_CLASSES, P, Sample, Totals
 from gotrace.binary.scheduler import SchedulerBooks, find_books
 from gotrace.errors import TargetError
 from gotrace.kernel.cpus import ThreadCpus, ThreadTurns
@@ -119,7 +119,15 @@ class SchedulerReader:
             ran_ns=turns.ran_ns,
             waited_ns=turns.waited_ns,
             switched=turns.times,
+            cpu=self._cpu(),
         )
+
+    def _cpu(self) -> list[int] | None:
+        if not self.books.cpu_stats:
+            return None
+        begin = self.books.cpu_stats + self._bias
+        places = [(begin + offset, 8) for offset in CPU_CLASSES.values()]
+        return [int.from_bytes(each, "little") for each in self._memory.read_many(places)]
 
     def _look(self) -> tuple[_Head, list[_OfP]]:
         """The head of sched, and each P."""

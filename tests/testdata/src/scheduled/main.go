@@ -37,12 +37,17 @@ type truth struct {
 	Spun, Yields int64
 	Moved        int64 // goroutines that follow ran on another P than before
 	Elapsed      int64
+	Classes      []float64  // /cpu/classes: gc, scavenge, idle, user, total; since Go 1.20
 	Ran          [][3]int64 // of goroutines that hog: goid, from when to when in CLOCK_MONOTONIC
 }
 
 var (
 	samples = []metrics.Sample{
 		{Name: "/sched/latencies:seconds"}, {Name: "/sync/mutex/wait/total:seconds"}, {Name: "/sched/goroutines-created:goroutines"},
+	}
+	classes = []metrics.Sample{
+		{Name: "/cpu/classes/gc/total:cpu-seconds"}, {Name: "/cpu/classes/scavenge/total:cpu-seconds"},
+		{Name: "/cpu/classes/idle:cpu-seconds"}, {Name: "/cpu/classes/user:cpu-seconds"}, {Name: "/cpu/classes/total:cpu-seconds"},
 	}
 	stop   atomic.Bool
 	spun   atomic.Int64
@@ -137,6 +142,12 @@ func report(elapsed time.Duration) {
 	}
 	if samples[2].Value.Kind() == metrics.KindUint64 {
 		found.Created = samples[2].Value.Uint64()
+	}
+	metrics.Read(classes)
+	for _, each := range classes {
+		if each.Value.Kind() == metrics.KindFloat64 {
+			found.Classes = append(found.Classes, each.Value.Float64())
+		}
 	}
 	text, err := json.Marshal(found)
 	if err != nil {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 _DURATIONS = ((60_000_000_000, "min"), (1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us"))
@@ -64,6 +65,17 @@ def growth_text(size: float | None, least: int) -> str:
 def count_text(count: int, noun: str, nouns: str = "") -> str:
     """A number with its noun: 1 pause, 12,345 pauses; ``nouns`` is the plural where it does not end in "s"."""
     return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
+
+
+def cost_text(cost: Mapping[str, Any], duration_ns: int) -> str:
+    """What tracing cost, of a `gotrace.records.gc.Cost`, in a run of so many ns."""
+    if cost["probe_hits"] is None:
+        return "unknown"  # it is noted at the end
+    share = cost["target_ns_estimate"] / max(1, duration_ns)
+    return (
+        f"{count_text(cost['probe_hits'], 'probe hit')}, about {duration_text(cost['target_ns_estimate'])} of the target's "
+        f"time ({share:.4%}); gotrace {cost['tool_cpu_s']:.2f} s CPU, {bytes_text(cost['tool_rss_bytes'])}"
+    )
 
 
 def _scaled(value: float, units: tuple[tuple[int, str], ...], smallest: str) -> str:

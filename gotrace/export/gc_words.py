@@ -12,7 +12,7 @@ from gotrace.analysis.pacing import Pacing, limit_text, percent_text, sentences
 from gotrace.analysis.pauses import NOT_READ
 from gotrace.analysis.pauses import UNKNOWN as NOT_KNOWN
 from gotrace.records.gc import MARK, OF_A_COPY, code_text
-from gotrace.text import bytes_text, count_text, duration_text, printable, program_text
+from gotrace.text import bytes_text, cost_text, count_text, duration_text, printable, program_text
 
 Record = dict[str, Any]
 
@@ -155,19 +155,9 @@ def trust(about: Record, header: Record) -> Iterator[str]:
         f"{events['lost']} lost; clock: {header['probes']['gc']['facts']['clock']}"
     )
     yield (
-        f"cost: {_cost(cost, about['duration_ns'])}; ready after {duration_text(about['attach_ns'])}; "
+        f"cost: {cost_text(cost, about['duration_ns'])}; ready after {duration_text(about['attach_ns'])}; "
         f"{about['duration_ns'] / 1e9:.1f} s, ended by: {about['ended']}"
     )
     for probe in header["probes"].values():
         for item in probe["missing"]:
             yield f"missing: {item['name']}: {item['reason']}"
-
-
-def _cost(cost: Record, duration_ns: int) -> str:
-    if cost["probe_hits"] is None:
-        return "unknown"  # it is noted at the end
-    share = cost["target_ns_estimate"] / max(1, duration_ns)
-    return (
-        f"{count_text(cost['probe_hits'], 'probe hit')}, about {duration_text(cost['target_ns_estimate'])} of the target's "
-        f"time ({share:.4%}); gotrace {cost['tool_cpu_s']:.2f} s CPU, {bytes_text(cost['tool_rss_bytes'])}"
-    )

@@ -104,6 +104,8 @@ def _last(path: str, name: str) -> Record:
         records = [record for _, some in records_of(Replayed(recording), views) for record in some] if views else []
     if not records:
         made_by = f"gotrace {name} --pid PID -o FILE.gotrace"
+        if f"{name}_spans" in recording.header.get("views", ()):
+            raise GotraceError(f"{printable(path)} has allocations by span, not a profile", f"compare profiles: {made_by}")
         raise GotraceError(f"{printable(path)} is not a recording by `gotrace {name}`", f"make one: {made_by}")
     return records[-1]
 

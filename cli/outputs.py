@@ -160,7 +160,7 @@ def watch(
     ``duration`` in nanoseconds (None: until Ctrl-C or its end); ``counters`` as in `session.opened`.
     """
     stems = list(dict.fromkeys(stem for view in views for stem in view.stems))
-    calibrated = wanted.recording is not None
+    calibrated = wanted.recording is not None or any(view.tells_cost for view in views)
     with watched(stems, pid, (), duration, say, counters, calibrated) as target, wanted.opened(each=True) as outputs:
         for number, live, own in programs(target, views, wanted.recording, wanted.force):
             feed(live, own, outputs, number)

@@ -49,6 +49,10 @@ class TargetError(GotraceError):
     """The process to look at is gone, out of reach, or cannot be traced safely."""
 
 
+class NoProfileError(TargetError):
+    """A Go program that takes no heap profile of itself."""
+
+
 class HostError(GotraceError):
     """This kernel or this user may not do what tracing needs."""
 

@@ -43,7 +43,7 @@ class Kind:
 
     ``text`` names the column that refers to text in the executable (address | length << 48), which a recording keeps, and
     ``place`` one with an address of data, of which it keeps what is mapped there. ``once``: it is told once only, and gives
-    others their meaning.
+    others their meaning. ``of_session``: no program emits it, the session does (`window_kind`).
     """
 
     name: str
@@ -52,6 +52,7 @@ class Kind:
     text: str = ""
     place: str = ""
     once: bool = False
+    of_session: bool = False
 
 
 # Shared texts. A probe with STACKS declares a `stack_kind` and the settings STACK_CONFIG, which `PlanBuilder.add_stacks`
@@ -77,6 +78,11 @@ def task_kind(number: int) -> Kind:
     return Kind("task", number, ("name_low", "name_high", "tgid"), once=True)
 
 
+def window_kind(number: int) -> Kind:
+    """At the end of a window: since begin_ns every point of the probe was set."""
+    return Kind("window", number, ("begin_ns",), of_session=True)
+
+
 @dataclass(frozen=True)
 class Probe:
     """A probe's declaration. ``config`` and ``hits`` are names; their order is their place in the kernel's arrays.
@@ -94,7 +100,8 @@ class Probe:
     What it wants of a session, by names of its hits: ``optional`` ones, which it can do without where the kernel cannot
     attach them; ``ticks``, which the clock runs on each CPU every ``tick_ns`` (0: once a sampling period); ``samples``,
     once a period, or at another event if one was asked for. ``attached``: its setting of this name becomes 1 as soon as
-    every probe is set.
+    every probe is set. ``window_ns``: its points are too dear to stay. They are set for so long only, once in every
+    ``every_ns``, at a random time of it; it declares a `window_kind`.
     ``counters`` is how many hardware counters it reads at once: from its map of this name, at
     ``cpu * COUNTERS + number``, and its setting of this name says how many there are. ``books``: its views read the books
     of the target's runtime too, at places which its facts name.
@@ -108,6 +115,7 @@ class Probe:
     constants: dict[str, int] = field(default_factory=dict)
     parts: tuple[str, ...] = ()
     kernel_hit_ns: float = 150.0
+    walk_ns: float = 0.0
     ring_bytes: int = 1 << 20
     go: bool = True
     libraries: tuple[str, ...] = ()
@@ -119,8 +127,11 @@ class Probe:
     attached: bool = False
     counters: int = 0
     books: bool = False
+    window_ns: int = 0
+    every_ns: int = 0
 
     def __post_init__(self) -> None:
+        assert bool(self.window_ns) == any(kind.of_session for kind in self.kinds) and self.window_ns <= self.every_ns
         assert {*self.optional, *self.ticks, *self.samples} <= set(self.hits)
         assert self.attached == ("attached" in self.config) and bool(self.counters) == ("counters" in self.config)
 

@@ -26,6 +26,7 @@ from gotrace.kernel.executable import Executable
 from gotrace.kernel.host import online_cpus, require_tracing
 from gotrace.kernel.keeper import EXECUTED, READY, Keeper
 from gotrace.kernel.process import MemoryMapping, OpenFile, Process
+from gotrace.kernel.windows import Windows
 from gotrace.made import Made, code_stamp, require_same_arch
 from gotrace.probe import FOREVER_NS, Missing, Plan, Point, is_library
 
@@ -146,6 +147,7 @@ class Session:
         self._bases = bases
         self._ring: RingReader | None = None
         self._keeper: Keeper | None = None
+        self._windows: Windows | None = None
         self._ahead: list[Events] = []  # read before it was their turn: of the program that was executed
         # What was counted before ``begin_ns``, and when the program executed another.
         self._before = (0, {stem: dict.fromkeys(part.probe.hits, 0) for stem, part in parts.items()})
@@ -219,6 +221,8 @@ class Session:
     def read(self) -> Events:
         """Every event since the last call; once another program was executed, only those of the one before."""
         events = self.ring.read()
+        if self._windows is not None:
+            self._ahead += self._ended_windows()
         if self._ahead:
             from gotrace.kernel.ring import joined
 
@@ -233,6 +237,33 @@ class Session:
             events = within(events, self.begin_ns, self.end_ns, self._always)
         self.received += len(events)
         return events
+
+    def open_windows(self) -> None:
+        """From now on probes that are set for short windows only are."""
+        if self._windows is None:
+            return
+        points = [(part, point) for part in self._windowed for point in part.plan.points]
+        places = [(part.loaded.programs[point.program], point.file_offset) for part, point in points]
+        self._windows.start(self.process.pid, self._exe, places)
+
+    def close_windows(self) -> None:
+        """No more of them for now; that is, too, when one that is open ends."""
+        if self._windows is not None:
+            self._windows.stop()
+
+    @property
+    def _windowed(self) -> list[LoadedProbe]:
+        return [part for part in self.parts.values() if part.probe.window_ns]
+
+    def _ended_windows(self) -> Iterator[Events]:
+        """Those that ended since the last call, as events."""
+        from gotrace.kernel.ring import windows
+
+        assert self._windows is not None
+        upto = min(self.end_ns, self.executed_ns or FOREVER_NS) - 1
+        ended = [(begin, min(end, upto)) for begin, end in self._windows.ended() if begin < upto]
+        for part in self._windowed:
+            yield windows(next(kind.number for kind in part.probe.kinds if kind.of_session), ended)
 
     @property
     def lost(self) -> int:
@@ -262,11 +293,20 @@ class Session:
         told = self._keeper.receive(0)
         if told is not None:
             self.executed_ns, self._until = told[1]["time_ns"], told[1]["counts"]
-        return exited
+        failure = self._windows.failure() if self._windows is not None else None
+        if failure is None or exited or self.executed_ns:
+            return exited
+        if not (self.process.wait(0.05) or self.process.exec_changed()):  # else that is why
+            raise failure
+        return self.process.wait(0)
 
     def keep(self, keeper: Keeper) -> None:
         """Leave the probes to ``keeper``, and listen to it."""
         self._keeper = keeper
+
+    def set_by(self, windows: Windows) -> None:
+        """Leave probes that are set for short windows to ``windows``."""
+        self._windows = windows
 
     def next_program(self, seconds: float) -> NextProgram | None:
         """What became of the program that was executed; None if that is unknown within ``seconds``.
@@ -311,7 +351,8 @@ class Session:
             for name, total in counted[stem].items():
                 count = total - self._before[1][stem][name]
                 hits += count
-                target_ns += count * (self.ns_per_hit[name in stepped] if bpf.is_uprobe(name) else part.probe.kernel_hit_ns)
+                in_target = self.ns_per_hit[name in stepped] + part.probe.walk_ns
+                target_ns += count * (in_target if bpf.is_uprobe(name) else part.probe.kernel_hit_ns)
         times = os.times()
         with open("/proc/self/statm") as file:
             resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -319,6 +360,8 @@ class Session:
         if self._keeper is not None:
             keeper_cpu, keeper_bytes = self._keeper.cost()
             cpu, resident = cpu + keeper_cpu, resident + keeper_bytes
+        if self._windows is not None:
+            cpu += self._windows.cpu_s()
         return Cost(hits, round(target_ns), round(cpu, 3), resident)
 
 
@@ -381,6 +424,10 @@ def opened(
             _attach_to_program(parts, process.pid, files, probes)
             bases = {path: file.base for path, file in files.items()}
             session = Session(process, parts, bias, bases, exe, counted, sampled[0].name if sampled else "")
+            for part in parts.values():
+                if part.probe.window_ns:
+                    windows = Windows(part.probe.window_ns, part.probe.every_ns, foreign)
+                    session.set_by(stack.enter_context(contextlib.closing(windows)))
             if follow is Follow.NOTHING:
                 fds += probes
                 probes.clear()
@@ -408,9 +455,9 @@ def _configure(parts: dict[str, LoadedProbe], process: Traceable, bias: int, fil
 
 
 def _attach_to_program(parts: dict[str, LoadedProbe], pid: int, files: Files, probes: list[int]) -> None:
-    """Set the probes of a program and its libraries; their descriptors are added to ``probes``."""
+    """Set the probes of a program and its libraries, but for windows; their descriptors are added to ``probes``."""
     for part in parts.values():
-        for point in part.plan.points:
+        for point in () if part.probe.window_ns else part.plan.points:
             program = part.loaded.programs[point.program]
             probes.append(bpf.attach_uprobe(program, _path(files[point.file].fd), point.file_offset, pid))
     for part in parts.values():

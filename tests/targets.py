@@ -244,6 +244,7 @@ def everywhere(arch: str) -> list[tuple[str, str, str, str]]:
     wanted += [("gcload", version, flavour) for version, flavour in EVERYWHERE_FLAVOURS if version in MATRIX]
     wanted.append(("calls", NEWEST, C))
     wanted += [("callback", version, "cgo-external") for version in ("1.22.10", NEWEST) if version in MATRIX]
+    wanted.append(("spender", NEWEST, "stripped"))
     wanted += [("starter", NEWEST, "pie-stripped"), ("starter", NEWEST, "cgo-external"), ("execer", NEWEST, "pie-stripped")]
     return [(*one, arch) for one in wanted]
 

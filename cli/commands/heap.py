@@ -19,7 +19,8 @@ from gotrace.export.formats import PROFILES
         ("gotrace heap --pid 1234 -d 5m -i 1m", "shows by stack what is in use now and was not five minutes ago"),
     ],
     inner=[diff],
-    epilog="It reads from outside: no endpoint, no probe, and nothing is stopped. Most servers take such a profile."
+    epilog="It reads from outside: no endpoint, no probe, and nothing is stopped. Most servers take such a profile; of"
+    " programs that take none -d with --alloc --now shows what they allocate, by probes."
     " `gotrace heap diff A B` compares two recordings.",
 )
 @option("pid", required=True)
@@ -29,6 +30,7 @@ from gotrace.export.formats import PROFILES
 @click.option("--alloc", is_flag=True, help="Show what was allocated, in use or not.")
 @click.option("--objects", is_flag=True, help="Show numbers of objects instead of bytes.")
 @click.option("--now", is_flag=True, help="Count up to now; else as pprof does, without what no collection has seen yet.")
+@click.option("--spans", is_flag=True, help="See allocations by probes, span by span, as of programs without a profile.")
 @option("top", default=20, help="How many rows to show.")
 @output_options(PROFILES, screen=("table", "ndjson", "json"))
 @schema_option
@@ -40,6 +42,7 @@ def command(
     alloc: bool,
     objects: bool,
     now: bool,
+    spans: bool,
     top: int,
     outputs: tuple[str, ...],
     format_: str | None,
@@ -48,16 +51,32 @@ def command(
     """Show the heap profile that a Go process takes of itself, as `pprof heap` would, without an endpoint.
 
     With --duration there is a profile each interval, and at the end what grew between the first and the last, by stack;
-    with --alloc what was allocated between them, which is where the collector's work comes from.
+    with --alloc what was allocated between them, which is where the collector's work comes from. With --now, too, that
+    is shown of programs that take no profile: whose code uses up the runtime's spans, seen by probes in short windows.
     """
     exclude("inuse", "alloc")
     from gotrace.cli.outputs import wanted, watch
     from gotrace.views.heap import ALLOC, INUSE, Heap
+    from gotrace.views.heap_spans import HeapSpans
+    from gotrace.views.view import View
 
     results = wanted(outputs, format_, PROFILES, force, screen="table")
     need("--duration", duration is not None, "interval")
     need("a table", "table" in results.formats, "top")
-    watch(
-        pid, [Heap(interval if duration else 0, not now, ALLOC if alloc else INUSE, objects, top)], duration or 0, results
-    )
+    need("--duration, --alloc and --now", bool(duration and alloc and now), "spans")
+    view: View = Heap(interval if duration else 0, not now, ALLOC if alloc else INUSE, objects, top)
+    if spans or (duration and alloc and now and not _takes_profile(pid)):
+        view = HeapSpans(interval, objects, top)
+    watch(pid, [view], duration or 0, results)
     return 0
+
+
+def _takes_profile(pid: int) -> bool:
+    """Whether there is a profile to read. Raises GotraceError."""
+    from gotrace.kernel.process import Process
+    from gotrace.run.refusal import require_go
+    from gotrace.runtime.profiles import takes_profile
+
+    with Process.open(pid) as process:
+        require_go(process)
+        return takes_profile(process)

@@ -74,6 +74,7 @@ def command(
 _OF_VIEW = {
     "goroutines": (GOROUTINES, "goroutines"),
     "heap": (PROFILES, "a heap profile"),
+    "heap_spans": (PROFILES, "allocations"),
     "contention": (PROFILES, "waiting"),
     "sched": (SCHEDULES, "a scheduler"),
 }

@@ -12,6 +12,9 @@
  * GO_RECORDS_END_AT_SYSTEMSTACK and GO_RECORDS_END_AT_ASMCGOCALL say that the records may end where a goroutine changes
  * to the thread's stack.
  * GO_SAVED_CALLER is the return address of a function that called runtime.morestack, from what the goroutine has saved.
+ *
+ * GO_STACK_GROWS, by the flags at a stack check's branch or right behind it, says whether that is taken (JBE, B.LS): the
+ * function then begins anew.
  */
 #ifndef GOTRACE_GOABI_H
 #define GOTRACE_GOABI_H
@@ -39,6 +42,7 @@ struct pt_regs {
 #define GO_FP(ctx) ((ctx)->bp)
 #define GO_PC(ctx) ((ctx)->ip)
 #define GO_CALLER(ctx) read_user((ctx)->sp)
+#define GO_STACK_GROWS(ctx) ((ctx)->flags & 0x41) /* carry or zero */
 
 #define C_ARG0(ctx) ((ctx)->di)
 #define C_ARG1(ctx) ((ctx)->si)
@@ -76,6 +80,7 @@ struct pt_regs {
 #define GO_FP(ctx) ((ctx)->regs[29])
 #define GO_PC(ctx) ((ctx)->pc)
 #define GO_CALLER(ctx) ((ctx)->regs[30])
+#define GO_STACK_GROWS(ctx) (((ctx)->pstate >> 29 & 3) != 1) /* no carry, or zero */
 
 #define C_ARG0(ctx) ((ctx)->regs[0])
 #define C_ARG1(ctx) ((ctx)->regs[1])

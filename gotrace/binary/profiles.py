@@ -13,7 +13,7 @@ from typing import Any
 from gotrace.binary import code
 from gotrace.binary.layout import layout_of, offsets_of
 from gotrace.binary.program import GoProgram
-from gotrace.errors import BinaryError
+from gotrace.errors import BinaryError, NoProfileError
 
 _BUCKET = {"bucket": ("sizeof", "allnext", "typ", "size", "nstk")}
 _FIELDS = {
@@ -24,6 +24,12 @@ _FIELDS = {
 # Who reads the profile: where the linker finds that nobody calls it, the program takes none. Since Go 1.23, before.
 _COUNTERS = ("runtime.mProf_PostSweep", "runtime.mProf_NextCycle", "runtime.mProf_Flush", "runtime.mProf_Malloc")
 _READERS = ("runtime.memProfileInternal", "runtime.MemProfile")
+
+
+# What there is of a program without a profile.
+INSTEAD = (
+    "`gotrace heap --pid PID -d 10s --alloc --now` shows which code allocates, `gotrace mem` what its memory consists of"
+)
 
 
 @dataclass(frozen=True)
@@ -73,11 +79,10 @@ def find_contention(program: GoProgram) -> ContentionPlaces:
 
 
 def find_profiles(program: GoProgram) -> ProfilePlaces:
-    """Raises BinaryError with what was not found, or if the program takes no heap profile."""
+    """Raises BinaryError with what was not found, NoProfileError if the program takes no heap profile."""
     if not any(program.pclntab.function(name) for name in _READERS):
-        raise BinaryError(
-            "the program takes no heap profile: nothing in it reads one, so its linker left that out",
-            "let it call pprof.WriteHeapProfile or import net/http/pprof; `gotrace mem` shows what its memory consists of",
+        raise NoProfileError(
+            "the program takes no heap profile: nothing in it reads one, so its linker left that out", INSTEAD
         )
     offsets = offsets_of(layout_of(program), _FIELDS)
     return ProfilePlaces(

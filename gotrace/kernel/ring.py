@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import mmap
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -68,6 +69,15 @@ def within(events: Events, begin_ns: int, end_ns: int, always: list[int]) -> Eve
     if wanted.all():
         return events
     return events[wanted | np.isin(events["kind"], always)]
+
+
+def windows(kind: int, ended: Sequence[tuple[int, int]]) -> Events:
+    """(begin, end) of windows as events of a `gotrace.probe.window_kind`."""
+    events = np.zeros(len(ended), wire_dtype())
+    events["kind"] = kind
+    if ended:
+        events["a"], events["time_ns"] = zip(*ended, strict=True)
+    return events
 
 
 class RingReader:

@@ -175,7 +175,7 @@ def _named(profile: HeapProfile, reader: ProfileReader) -> list[dict[str, Any]]:
 def _of_program(called: list[Called]) -> list[Called]:
     """Without the runtime's own functions that allocate for the program, and the root, as pprof leaves them out."""
     called = [each for each in called if each.function != "runtime.goexit"]
-    return called[next((at for at, each in enumerate(called) if not _is_runtimes(each.function)), 0) :]
+    return called[next((at for at, each in enumerate(called) if not is_runtimes(each.function)), 0) :]
 
 
 def functions(called: Sequence[Called]) -> list[dict[str, Any]]:
@@ -191,5 +191,6 @@ def functions(called: Sequence[Called]) -> list[dict[str, Any]]:
     ]
 
 
-def _is_runtimes(name: str) -> bool:
+def is_runtimes(name: str) -> bool:
+    """Whether a function is part of the runtime."""
     return name.startswith(("runtime.", "internal/runtime/"))

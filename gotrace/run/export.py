@@ -34,7 +34,7 @@ def check(source: Recording, formats: Collection[str]) -> None:
         path = printable(source.path)
         raise GotraceError(f"{path} has no events", f"gotrace report {path} -o FILE converts what it has")
     for format_ in formats:
-        if _is_of_starts(source, format_):
+        if _is_of_starts(source, format_) or _is_of_stacks(source, format_):
             continue
         if _is_of_views(source, format_):
             if format_ != "html" and all(type(view).histograms is View.histograms for view in recorded(header)):
@@ -57,6 +57,14 @@ def _is_of_views(source: Recording, format_: str) -> bool:
     return "views" in source.header and format_ in ("html", *_HISTOGRAMS)
 
 
+def _is_of_stacks(source: Recording, format_: str) -> bool:
+    """Whether its first view has stacks to draw."""
+    from gotrace.views.view import View, recorded
+
+    views = recorded(source.header) if "views" in source.header and format_ in FLAMES else []
+    return bool(views) and type(views[0]).flame is not View.flame
+
+
 def _is_of_a_scheduler(source: Recording) -> bool:
     from gotrace.export.sched_perfetto import STEMS
 
@@ -75,6 +83,8 @@ def write(source: Recording, file: BinaryIO, format_: str, interval: int) -> str
         from gotrace.run import starts
 
         starts.write(starts.replayed(source), file, format_)
+    elif _is_of_stacks(source, format_):
+        return write_stacks(source, file, format_)
     elif _is_of_views(source, format_):
         write_views(source, file, format_)
     elif format_ in FLAMES:
@@ -229,6 +239,22 @@ def _flame_question(source: Recording) -> Question:
 
     probes = source.header["probes"]
     return flame.Question(next((mode for mode, stem in flame.PROBES.items() if stem in probes), flame.ON_CPU))
+
+
+def write_stacks(source: Recording, file: BinaryIO, format_: str) -> str:
+    """What the first view draws; returns what that is."""
+    from gotrace.run.flames import write_flames
+    from gotrace.run.sources import Replayed
+    from gotrace.views.view import recorded, records_of
+
+    views = recorded(source.header)
+    for _ in records_of(Replayed(source), views):
+        pass
+    told = views[0].flame()
+    if told is None:
+        raise GotraceError(f"{printable(source.path)} has no stacks", "record for longer")
+    write_flames([told], file, format_)
+    return f"{told.title}: {told.summary()}"
 
 
 def write_flame(source: Recording, file: BinaryIO, format_: str) -> str:

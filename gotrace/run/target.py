@@ -373,9 +373,14 @@ class Traced(Target):
     def closing(self, ended: str) -> dict[str, Any]:
         return closing(self.session, self.ran_ns(), ended)
 
+    def _begin(self, begin_ns: int) -> None:
+        super()._begin(begin_ns)
+        self.session.open_windows()
+
     def _end(self, end_ns: int) -> None:
         super()._end(end_ns)
         self.session.end_ns = end_ns
+        self.session.close_windows()
 
     def settle(self) -> None:
         if self.ended not in (EXECUTED, EXITED):  # else there is nothing on its way

@@ -16,9 +16,9 @@ import numpy as np
 from gotrace.analysis.contention import BLOCK, MUTEX, Contention
 from gotrace.analysis.goroutines import Called
 from gotrace.analysis.heap_profile import HeapProfile, between
-from gotrace.binary.profiles import ContentionPlaces, ProfilePlaces, find_contention, find_profiles
+from gotrace.binary.profiles import INSTEAD, ContentionPlaces, ProfilePlaces, find_contention, find_profiles
 from gotrace.binary.program import GoProgram
-from gotrace.errors import TargetError
+from gotrace.errors import NoProfileError, TargetError
 from gotrace.kernel.calibrate import tick_ns
 from gotrace.kernel.memory import KeptMemory, Memory
 from gotrace.made import bias_in, found_in
@@ -97,7 +97,7 @@ class _Buckets:
 
 
 class ProfileReader(_Buckets):
-    """Reads the heap profile of one process; raises BinaryError if it takes none."""
+    """Reads the heap profile of one process; raises NoProfileError if it takes none, BinaryError if it is not found."""
 
     def __init__(self, process: Process) -> None:
         self.places = found_in(process, "profiles", ProfilePlaces, find_profiles)
@@ -105,12 +105,7 @@ class ProfileReader(_Buckets):
 
     def heap(self, published: bool = True) -> HeapProfile:
         """The profile now, of all samples or as it was ``published``. Raises TargetError or HostError."""
-        rate = self._memory.word(self.places.rate + self._bias)
-        if not 0 < rate < 1 << 62:
-            raise TargetError(
-                f"process {self.pid} takes no heap profile: its MemProfileRate is 0",
-                "do not set it to 0; `gotrace mem` shows what its memory consists of",
-            )
+        rate = self.rate()
         cycle = self._memory.half(self.places.cycle + self._bias) >> 1
         stacks: list[tuple[int, ...]] = []
         sizes, counts = [], []
@@ -123,6 +118,13 @@ class ProfileReader(_Buckets):
         allocs, frees = np.array(counts, np.int64).reshape(-1, 2).T
         return HeapProfile(stacks, np.array(sizes, np.int64), allocs, frees, rate, cycle, published)
 
+    def rate(self) -> int:
+        """How many bytes are allocated from one sample to the next. Raises NoProfileError if nothing is sampled."""
+        rate = self._memory.word(self.places.rate + self._bias)
+        if not 0 < rate < 1 << 62:
+            raise NoProfileError(f"process {self.pid} takes no heap profile: its MemProfileRate is 0", INSTEAD)
+        return rate
+
     def _counts(self, record: bytes, cycle: int, published: bool) -> tuple[int, int]:
         """Allocations and frees: what the runtime has added up, and what it is to add to that."""
         at = self._offsets
@@ -133,6 +135,14 @@ class ProfileReader(_Buckets):
             sum(int.from_bytes(record[place + at["memRecordCycle.allocs"] :][:8], "little") for place in places),
             sum(int.from_bytes(record[place + at["memRecordCycle.frees"] :][:8], "little") for place in places),
         )
+
+
+def takes_profile(process: Process) -> bool:
+    """Whether a Go process takes a heap profile of itself. Raises what keeps that from being known."""
+    try:
+        return ProfileReader(process).rate() > 0
+    except NoProfileError:
+        return False
 
 
 class ContentionReader(_Buckets):

@@ -111,13 +111,14 @@ class View:
     events say so; ``look_ns`` how often it looks at the process, where that is more often.
     ``recorded``: a recording made while it is asked is to be read with the same question and options.
     ``drawn``: the types of its records that a page shows; None: all. ``drawn_by``: the module of `gotrace.export` that
-    makes this page.
+    makes this page. ``tells_cost``: its records say what tracing cost the target, which has to be measured then.
     """
 
     name: ClassVar[str]
     recorded: ClassVar[bool] = True
     drawn: ClassVar[frozenset[str] | None] = None
     drawn_by: ClassVar[str] = "memory_page.draw"
+    tells_cost: ClassVar[bool] = False
     interval_ns: int = 0
     look_ns: int = 0
     complete = False
@@ -242,6 +243,7 @@ NAMES = (
     "faults",
     "goroutines",
     "heap",
+    "heap_spans",
     "numa",
     "sched",
     "sched_events",

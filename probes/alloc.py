@@ -8,7 +8,7 @@ arguments are still in their registers:
   needs the next one. Over many spans that is no bias: who allocates more is more often the one that needs it.
 * ``mcache.allocLarge``: an object of more than 32 KiB, with the pages that it takes.
 
-At a gigabyte a second there are 130,000 of them in it, so both are set for short windows only.
+There are some 100,000 of them in a gigabyte, so both are set for short windows only.
 """
 
 from __future__ import annotations

@@ -94,11 +94,17 @@ def parse_load(command: str | Sequence[str], output_format: str = "") -> Load:
                 f"{first!r} is not a load tool that is known here",
                 f"known are {', '.join(tools())}; --load-format says which of them it prints like",
             )
-        return Load(words, output_format, None, Asked(model="unknown"))
+        return Load(words, output_format, None, _unasked(output_format))
     name = Path(words[at]).name
     if output_format not in ("", name):
-        return Load(words, output_format, None, Asked(model="unknown"))
+        return Load(words, output_format, None, _unasked(output_format))
     return Load(words, name, at, tools()[name].asked(words[at + 1 :]))
+
+
+def _unasked(output_format: str) -> Asked:
+    """Of a command whose arguments are not known."""
+    tool = tools().get(output_format)
+    return Asked(model=tool.model if tool else "unknown")
 
 
 def _words(command: str | Sequence[str]) -> tuple[str, ...]:
@@ -208,9 +214,12 @@ def finish(ready: Ready, status: int) -> LoadResult:
             raise LoadToolError(f"{load.tool} cannot read its results: {printable(last)}", shlex.join(ready.after))
         text = done.stdout
     output = Output(text, load.asked, ready.results)
+    # Our own form says it itself.
     result = replace(tool.read(output), model=load.asked.model) if tool else _own(output)
     notes = (*ready.notes, *result.notes, *([f"{load.tool} ended with exit status {status}"] if status else []))
-    result = replace(result, command=ready.command, notes=notes, version=ready.version or result.version)
+    result = replace(
+        result, asked=load.command, command=ready.command, notes=notes, version=ready.version or result.version
+    )
     if load.asked.rate is not None:
         result = replace(result, wanted_rate=load.asked.rate)
     if not result.answered:

@@ -65,7 +65,8 @@ class LoadResult:
     model: Model = "closed"
     wanted_rate: float | None = None
     version: str = ""
-    command: tuple[str, ...] = ()
+    asked: tuple[str, ...] = ()  # the user's command: what two results must share to be compared
+    command: tuple[str, ...] = ()  # the one that was run
 
     def __post_init__(self) -> None:
         unknown = set(self.errors) - set(KINDS) | set(self.percentiles_ns) ^ set(PERCENTILES)
@@ -108,6 +109,7 @@ class LoadResult:
             "type": "load",
             "tool": self.tool,
             "version": self.version or None,
+            "asked": list(self.asked),
             "command": list(self.command),
             "model": self.model,
             "wanted_rate": self.wanted_rate,
@@ -137,6 +139,7 @@ class LoadResult:
         return cls(
             **{name: record[name] for name in same},
             version=record["version"] or "",
+            asked=tuple(record["asked"]),
             command=tuple(record["command"]),
             notes=tuple(record["notes"]),
             histogram=Histogram(*arrays) if arrays else None,

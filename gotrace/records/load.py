@@ -28,7 +28,8 @@ class Load(TypedDict):
     type: Literal["load"]
     tool: str
     version: Annotated[str | None, "as the tool says it; null: it does not"]
-    command: Annotated[list[str], "as it was run"]
+    asked: Annotated[list[str], "the command as it was given"]
+    command: Annotated[list[str], "and as it was run"]
     model: Annotated[Model, "open: requests begin by the clock; closed: after the answer before; unknown: a script decides"]
     wanted_rate: Annotated[float | None, "requests per second that were asked for; null: as many as there could be"]
     requests: Annotated[int, "that ended, with an answer or without"]

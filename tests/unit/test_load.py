@@ -219,7 +219,41 @@ def test_wrks_correction_is_taken_back(counts: dict[int, int], interval: int) ->
 
 
 def test_a_histogram_that_wrk_cannot_have_corrected_so() -> None:
-    assert uncorrected(np.array([10]), np.array([1]), 2) is None
+    assert uncorrected(np.array([10, 12]), np.array([1, 2]), 2) is None
+
+
+TOLD: dict[str, Any] = {
+    "requests": 40, "duration_us": 2000, "errors": {"connect": 0, "read": 0, "write": 0, "status": 0, "timeout": 0},
+    "min_us": 100, "max_us": 1500, "mean_us": 700.0,
+    "percentiles_us": {"p50": 500, "p75": 600, "p90": 700, "p95": 1000, "p99": 1500, "p99.9": 1500, "p99.99": 1500},
+    "histogram": [[100, 39], [1000, 1], [1500, 1]],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "p50"),
+    [
+        ({}, "exact", 100e3),  # 10 connections, so that the interval is 500 us: the one at 1000 us was added
+        ({"requests": 41}, "estimated", 500e3),  # one more than there are values
+        ({"histogram": None}, "estimated", 500e3),  # it took too long to write
+    ],
+)
+def test_latencies_that_wrk_adds_are_taken_out_or_told(
+    change: dict[str, Any], kind: str, p50: float, tmp_path: Path
+) -> None:
+    path = tmp_path / "wrk.json"
+    path.write_text(json.dumps({**TOLD, **change}))
+    result = lab.tools()["wrk"].read(Output(WRK, Asked(), path))
+    assert (result.percentiles_are, result.percentiles_ns["p50"]) == (kind, p50)
+    assert (
+        bool(result.histogram)
+        == bool(result.printed_ns)
+        == (kind == "exact")
+        != any("adds" in each for each in result.notes)
+    )
+    path.write_text("{")
+    with pytest.raises(LoadToolError, match="a file of results"):
+        lab.tools()["wrk"].read(Output(WRK, Asked(), path))
 
 
 OHA: dict[str, Any] = {
@@ -456,6 +490,7 @@ def test_oha_is_run_as_its_version_wants_it(path: Path, tmp_path: Path) -> None:
     )
     fake(path, "oha", script)
     result = run("oha -q 500 -z 2s http://x/", tmp_path)
+    assert result.asked == ("oha", "-q", "500", "-z", "2s", "http://x/")
     assert result.command == ("oha", "--output-format", "json", "-q", "500", "-z", "2s", "http://x/")
     assert (result.version, result.model, result.wanted_rate, result.rate_share) == ("1.15.0", "open", 500.0, 0.988)
 
@@ -486,7 +521,7 @@ def test_k6_may_miss_its_thresholds(path: Path, tmp_path: Path) -> None:
 def test_any_command_with_a_format(path: Path, tmp_path: Path) -> None:
     fake(path, "load.sh", f"cat <<'E'\n{WRK}E")
     result = run("load.sh a b", tmp_path, "wrk")
-    assert (result.requests, result.command, result.model) == (56_325, ("load.sh", "a", "b"), "unknown")
+    assert (result.requests, result.command, result.model) == (56_325, ("load.sh", "a", "b"), "closed")
     fake(path, "load.sh", f"cat <<'E'\n{json.dumps(RESULTS[1].record())}\nE")
     assert run("load.sh", tmp_path, lab.OWN_FORMAT).answered == 988
 

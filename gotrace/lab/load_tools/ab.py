@@ -100,4 +100,5 @@ TOOL = Tool(
     asked=asked,
     prepare=prepare,
     read=read,
+    model="closed",
 )

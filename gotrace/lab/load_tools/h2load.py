@@ -112,4 +112,5 @@ TOOL = Tool(
     asked=asked,
     prepare=prepare,
     read=read,
+    model="closed",
 )

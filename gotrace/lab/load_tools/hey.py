@@ -77,4 +77,5 @@ TOOL = Tool(
     asked=asked,
     prepare=as_it_is,
     read=read,
+    model="closed",
 )

@@ -74,6 +74,7 @@ class Tool:
     asked: Callable[[Sequence[str]], Asked]
     prepare: Callable[[Sequence[str], Path, str], Prepared]
     read: Callable[[Output], LoadResult]
+    model: Model = "unknown"  # where its command line is not known
     needs_help: bool = False
     good_exits: frozenset[int] = frozenset({0})
 

@@ -108,21 +108,15 @@ def uncorrected(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
     """The values that were measured, of a histogram that wrk has corrected; None if it cannot have been.
 
-    wrk goes from small values up, and each adds only to smaller ones. From the largest down, each count is therefore
-    what was measured as soon as all larger ones have been taken back.
+    For each value of at least two intervals wrk adds one at every interval below it, as long as that is more than one
+    interval. There is then at each value what was measured there, and all that there is one interval above.
     """
     if interval_us <= 0 or not len(values_us):
         return values_us, counts
-    dense = np.zeros(int(values_us[-1]) + 1, np.int64)
-    dense[values_us] = counts
-    for value in values_us[values_us >= 2 * interval_us][::-1].tolist():
-        if dense[value] < 0:
-            return None
-        dense[value - interval_us : interval_us : -interval_us] -= dense[value]
-    if dense.min() < 0:
-        return None
-    (left,) = np.nonzero(dense)
-    return left.astype(np.int64), dense[left]
+    above = np.minimum(np.searchsorted(values_us, values_us + interval_us), len(values_us) - 1)
+    added = (values_us > interval_us) & (values_us[above] == values_us + interval_us)
+    left = counts - np.where(added, counts[above], 0)
+    return None if (left < 0).any() else (values_us[left > 0], left[left > 0])
 
 
 def _printed(output: Output) -> LoadResult:
@@ -169,4 +163,5 @@ TOOL = Tool(
     asked=asked,
     prepare=prepare,
     read=read,
+    model="closed",
 )

@@ -127,10 +127,10 @@ def _words(command: str | Sequence[str]) -> tuple[str, ...]:
 
 def _place(words: Sequence[str]) -> int | None:
     for at, word in enumerate(words):
-        name = Path(word).name
-        if name in tools():
+        # env's NAME=/path is no program.
+        if Path(word).name in tools() and "=" not in word.partition("/")[0]:
             return at
-        if at == 0 and name not in _WRAPPERS:
+        if at == 0 and Path(word).name not in _WRAPPERS:
             return None
     return None
 
@@ -140,36 +140,32 @@ def prepare(load: Load, folder: Path) -> Ready:
 
     LoadToolError if it is missing.
     """
-    folder = folder.absolute()
-    program = load.command[0 if load.at is None else load.at]
+    ready = Ready(load, load.command, folder.absolute(), "")
+    program = load.command[load.at or 0]
     found = shutil.which(program)
-    if load.at is not None:
-        tool = tools()[load.tool]
+    if load.at is None:
         if found is None:
-            install = f"Debian's package {tool.package} has it: apt-get install {tool.package}"
-            raise LoadToolError(f"{printable(program)} is not installed", install if tool.package else f"see {tool.page}")
-        help_text = _said(found, "--help") if tool.needs_help else ""
-        ready = tool.prepare(load.command[load.at + 1 :], folder, help_text)
-        for path, text in ready.files.items():
-            Path(path).write_text(text, errors="surrogateescape")
-        version = (
-            re.search(tool.version_pattern, _said(found, *tool.version_arguments), re.M) if tool.version_pattern else None
-        )
-        prefix = load.command[: load.at + 1]
-        files = Ready(load, (), folder, "")
-        name = {STDOUT: str(files.stdout)}
-        return Ready(
-            load,
-            (*prefix, *ready.arguments),
-            folder,
-            version[1] if version else "",
-            Path(name.get(ready.results, ready.results)) if ready.results else None,
-            (found, *(name.get(each, each) for each in ready.after)) if ready.after else (),
-            (*load.asked.notes, *ready.notes),
-        )
+            raise LoadToolError(f"there is no command {printable(program)!r}", "--load takes a program and its arguments")
+        return ready
+    tool = tools()[load.tool]
     if found is None:
-        raise LoadToolError(f"there is no command {printable(program)!r}", "--load takes a program and its arguments")
-    return Ready(load, load.command, folder, "")
+        install = f"Debian's package {tool.package} has it: apt-get install {tool.package}"
+        raise LoadToolError(f"{printable(program)} is not installed", install if tool.package else f"see {tool.page}")
+    help_text = _said(found, "--help") if tool.needs_help else ""
+    made = tool.prepare(load.command[load.at + 1 :], ready.folder, help_text)
+    for path, text in made.files.items():
+        Path(path).write_text(text, errors="surrogateescape")
+    told = _said(found, *tool.version_arguments) if tool.version_pattern else ""
+    version = re.search(tool.version_pattern, told, re.M) if told else None
+    output = {STDOUT: str(ready.stdout)}
+    return replace(
+        ready,
+        command=(*load.command[: load.at + 1], *made.arguments),
+        version=version[1] if version else "",
+        results=Path(output.get(made.results, made.results)) if made.results else None,
+        after=(found, *(output.get(each, each) for each in made.after)) if made.after else (),
+        notes=(*load.asked.notes, *made.notes),
+    )
 
 
 def _said(program: str, *arguments: str) -> str:
@@ -190,6 +186,8 @@ def _said(program: str, *arguments: str) -> str:
 
 def start(ready: Ready) -> subprocess.Popen[bytes]:
     """Start it; what it prints goes into files of its folder, and its standard input is empty."""
+    if ready.results is not None and ready.results.parent == ready.folder:
+        ready.results.unlink(missing_ok=True)  # of an earlier run, which must not be taken for this one's
     with open(ready.stdout, "wb") as stdout, open(ready.stderr, "wb") as stderr:
         try:
             return subprocess.Popen(ready.command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)

@@ -35,6 +35,7 @@ MS = 10**6
         (f"wrk {URL} --duration=2m", Asked(120 * S)),
         (f"wrk -H '-d: 5s' -d 30 {URL}", Asked(30 * S)),
         (f"taskset -c 2,3 nice -n 5 /usr/bin/wrk -d 1h {URL}", Asked(3600 * S)),
+        (f"env LUA_PATH=/opt/wrk wrk -d 5 {URL}", Asked(5 * S)),
         (f"hey {URL}", Asked(None, 200)),
         (f"hey -z 1m30s -q 10 -c 20 {URL}", Asked(90 * S, None, 200.0)),
         (f"hey -disable-keepalive -n=1000 --c 5 {URL}", Asked(None, 1000)),
@@ -508,6 +509,13 @@ def test_vegeta_is_run_twice(path: Path, tmp_path: Path) -> None:
     fake(path, "vegeta", "[ $1 = attack ] || { echo 'no results' >&2; exit 1; }")
     with pytest.raises(LoadToolError, match="cannot read its results: no results"):
         run("vegeta attack -targets=t -rate=100", tmp_path)
+
+
+def test_results_of_an_earlier_run_are_not_read(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "k6.json").write_text(json.dumps(K6))
+    fake(path, "k6", "exit 0")
+    with pytest.raises(LoadToolError, match="cannot be read"):
+        run("k6 run s.js", tmp_path)
 
 
 def test_k6_may_miss_its_thresholds(path: Path, tmp_path: Path) -> None:

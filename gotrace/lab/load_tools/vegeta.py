@@ -12,7 +12,7 @@ from gotrace.lab.load_tools.tool import Asked, Options, Output, Prepared, Tool, 
 
 _FLAGS = "chunked h2c http2 insecure keepalive lazy session-tickets h help"
 _NAMES = {"p50": "50th", "p90": "90th", "p95": "95th", "p99": "99th"}
-# Where the results are that `report` reads.
+# Stands for the file that has the output of the first run.
 STDOUT = "-"
 
 

@@ -7,6 +7,7 @@ number. None is unknown.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -27,9 +28,6 @@ MEASURED_IN: Mapping[Dimension, str] = {
     "cpus": "CPUs",
     "plain": "a plain number",
 }
-
-# Values that a percentile needs for a two-sided 95 % interval to exist at all. Fewer say next to nothing about it.
-LEAST_VALUES: Mapping[str, int] = {"p50": 6, "p90": 36, "p95": 72, "p99": 367, "p99.9": 3687}
 
 
 @dataclass(frozen=True)
@@ -140,8 +138,11 @@ def find(name: str) -> Metric:
 
 
 def least_values(name: str) -> int:
-    """How many values a run must have for this metric of it to be taken: by its percentile ("p99", "latency.p99")."""
-    for percentile, least in LEAST_VALUES.items():
-        if name == percentile or name.endswith(f".{percentile}"):
-            return least
-    return 1
+    """How many values a run must have for this metric of it to be taken, by its percentile: "p99", "latency.p99".
+
+    So many that there is a two-sided 95 % interval at all: 6 for p50, 36 for p90, 368 for p99, 3,688 for p99.9.
+    """
+    from gotrace.analysis.stats.percentiles import values_needed
+
+    percentile = re.search(r"(?:^|\.)p(\d+(?:\.\d+)?)$", name)
+    return values_needed(float(percentile[1])) if percentile else 1

@@ -458,7 +458,7 @@ def test_our_own_form_that_is_none(record: object) -> None:
 
 def test_percentiles_of_too_few_values_are_no_metrics() -> None:
     known = dict.fromkeys(PERCENTILES, 1.0)
-    counts = [(5, 0), (6, 1), (36, 2), (72, 3), (367, 4), (3687, 5)]
+    counts = [(5, 0), (6, 1), (36, 2), (72, 3), (368, 4), (3688, 5)]
     for answered, taken in counts:
         metrics = LoadResult("x", answered, answered, S, {}, known, "exact").metrics()
         assert sum(metrics[f"latency.{name}"] is not None for name in ("p50", "p90", "p95", "p99", "p99.9")) == taken

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from fractions import Fraction
 from typing import get_args
 
@@ -11,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gotrace.errors import UsageError
-from gotrace.lab.metrics import LEAST_VALUES, MEASURED_IN, METRICS, PRIMARY, Dimension, Metric, find, least_values
+from gotrace.lab.metrics import MEASURED_IN, METRICS, PRIMARY, Dimension, Metric, find, least_values
 from gotrace.lab.requirements import UNITS, Requirement, evaluate, parse, parse_all, parse_quantity, verdict
 from gotrace.text import percent_text
 
@@ -226,14 +225,9 @@ def test_the_metrics() -> None:
         assert not metric.as_share or METRICS[metric.as_share].dimension == "share"
 
 
-@pytest.mark.parametrize("name", [*METRICS, *LEAST_VALUES])
-def test_the_values_that_a_percentile_needs(name: str) -> None:
-    """So many that the sample's ends enclose the percentile with 95 %, in equal parts: to the nearest, a whole number."""
-    percentile = next((each for each in LEAST_VALUES if name == each or name.endswith(f".{each}")), None)
-    least = least_values(name)
-    if percentile is None:
-        assert least == 1
-        return
-    below = float(Decimal(percentile[1:]) / 100)
-    assert below**least == pytest.approx(0.025, abs=0.0101)
-    assert below ** (least - 1) > 0.025
+def test_the_values_that_a_percentile_needs() -> None:
+    needed = {"p50": 6, "p90": 36, "p95": 72, "p99": 368, "p99.9": 3688}
+    assert {name: least_values(name) for name in needed} == needed
+    for name in METRICS:
+        first, _, percentile = name.rpartition(".p")
+        assert least_values(name) == needed.get(f"p{percentile}" if first else "", 1)

@@ -59,3 +59,9 @@ class HostError(GotraceError):
 
 class LoadError(GotraceError):
     """A BPF program did not compile, or the kernel refused it."""
+
+
+class LoadToolError(GotraceError):
+    """The tool that puts load on a service is missing, failed, or printed what cannot be read."""
+
+    exit_code = 5

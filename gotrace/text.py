@@ -55,6 +55,11 @@ def bytes_text(size: float) -> str:
     return _scaled(size, _BYTES, "B")
 
 
+def percent_text(share: float) -> str:
+    """A share of 1 with three significant digits: 0.25%, 12.5%, 100%."""
+    return f"{100 * share:.0f}%" if abs(share) >= 0.9995 else f"{100 * share:.3g}%"
+
+
 def growth_text(size: float | None, least: int) -> str:
     """By how many bytes something grew; "?" where that is not known. Less than ``least`` cannot be told from nothing."""
     if size is None:

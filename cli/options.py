@@ -204,6 +204,7 @@ TOPICS = {
     "time": "Time",
     "memory": "Memory",
     "record": "Record and report",
+    "lab": "Measure and compare",
     "setup": "Setup",
     "raw": "Raw probes (every event as a line of JSON)",
 }

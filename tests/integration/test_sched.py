@@ -555,8 +555,8 @@ def explained(program, command):
     assert all(each["wait_ns"] >= 1e6 for each in waits)
     for each in waits:
         assert sum(part["held_ns"] for part in each["had_p"]) + each["unknown_ns"] == each["wait_ns"]
-        # of as many turns as are kept
-        assert each["unknown_ns"] <= 0.05 * each["wait_ns"] + 20_000 or len(each["had_p"]) > 3, each
+        # but before the first turn that was seen, and of more turns than are kept
+        assert each["unknown_ns"] <= 0.05 * each["wait_ns"] + 20_000 or not 0 < len(each["had_p"]) <= 3, each
         assert all(part["throttled_ns"] <= part["no_cpu_ns"] <= part["held_ns"] for part in each["had_p"])
     return answers[0], waits
 
@@ -586,7 +586,8 @@ def test_who_had_the_p(version, start):
             most = least + sum(overlap(span, gap) for gap in gaps)
             parts = [part for part in each["had_p"] if part["goid"] == goid]
             ours = sum(part["held_ns"] - part["no_cpu_ns"] for part in parts)
-            assert 0.98 * least - 1e6 <= ours <= 1.02 * most + 1e6, each
+            if not targets.EMULATED:  # there everything holds it up
+                assert 0.98 * least - 1e6 <= ours <= 1.02 * most + 1e6, each
             assert {part["function"] for part in parts} <= {"main.each.func1"} and not any(part["taken"] for part in parts)
 
 

@@ -38,7 +38,7 @@ TABLE: dict[str, set[str]] = {
     | {"binary", "kernel", "recording", "analysis", "records", "export", "probe", "probes", "made"}
     | {"session", "runtime", "views"},
     "api": BASE | {"kernel", "recording", "run", "views"},
-    "lab": BASE | {"kernel", "recording", "analysis", "records", "export", "runtime", "views", "run", "api"},
+    "lab": BASE | {"binary", "kernel", "recording", "analysis", "records", "export", "runtime", "views", "run", "api"},
     "ebpf": set(),
 }
 TABLE["cli"] = set(TABLE)

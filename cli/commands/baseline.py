@@ -1,0 +1,178 @@
+"""`gotrace baseline`: run a Go service under load, again and again, and say how it behaves here."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gotrace.cli.options import Command, Duration, command_argument, option, say
+from gotrace.errors import UsageError
+from gotrace.export.formats import TABLES
+from gotrace.run import files
+from gotrace.text import printable
+
+if TYPE_CHECKING:
+    from gotrace.lab.plan import Version
+    from gotrace.lab.service import Ready
+
+_EXAMPLE = "gotrace baseline --load 'wrk -d10s http://127.0.0.1:8080/' --out out -- ./server"
+
+
+@click.command(
+    "baseline",
+    cls=Command,
+    topic="lab",
+    short_help="Measure a Go service under load, run after run.",
+    examples=[
+        (_EXAMPLE, "starts it ten times under that load, and reports what it did"),
+        (
+            "gotrace baseline --load 'hey http://127.0.0.1:80/' --ab A=./a --ab B=./b --out out",
+            "measures two builds in turns, for `gotrace compare out`",
+        ),
+    ],
+    epilog="Afterwards: `gotrace compare`. Exit status: 0 if it was measured as planned, 1 if not, 2 for wrong usage.",
+)
+@click.option("--load", "load", required=True, metavar="COMMAND", help="What puts the service under load: wrk, hey, ab, …")
+@click.option("--load-format", metavar="TOOL", default="", help="The tool whose output that command prints.")
+@click.option(
+    "--ab", "versions", multiple=True, metavar="NAME=COMMAND", help="A version to measure; for each of them once."
+)
+@click.option(
+    "-n", "--runs", type=click.IntRange(1, 1000), default=10, show_default=True, help="How often each is measured."
+)
+@click.option(
+    "--preload", type=Duration(), default="5s", show_default=True, help="Load that is not measured, before each run."
+)
+@click.option("--ready", metavar="WHAT", help="tcp:PORT or http://HOST:PORT/PATH.  [default: the load's address accepts]")
+@click.option("--cpus", metavar="LIST", default="", help="CPUs that the service may use: 0-3,6.")
+@click.option("--load-cpus", metavar="LIST", default="", help="CPUs that the load may use.")
+@click.option(
+    "--most-drift",
+    type=click.FloatRange(0),
+    default=3,
+    show_default=True,
+    metavar="PERCENT",
+    help="By how much the machine's own speed may change during a run that counts.",
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the order of the runs.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--out", "folder", type=click.Path(), required=True, metavar="FOLDER", help="Write the report here.")
+@option("force", help="Overwrite the report that is there.")
+@click.option(
+    "--json-schema",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda *_: _schema(*_),
+    help="Print the JSON schema of the report and exit.",
+)
+@command_argument
+def command(
+    load: str,
+    load_format: str,
+    versions: tuple[str, ...],
+    runs: int,
+    preload: int,
+    ready: str | None,
+    cpus: str,
+    load_cpus: str,
+    most_drift: float,
+    seed: int,
+    dry_run: bool,
+    folder: str,
+    force: bool,
+    command: tuple[str, ...],
+) -> int:
+    """Start a Go service, put it under load, measure it from outside, and end it: as often as --runs says.
+
+    FOLDER gets report.json, with every run and why it counts or does not, and the raw events of each run.
+    """
+    from gotrace.cli.outputs import wanted
+    from gotrace.cli.text import baseline as text
+    from gotrace.lab import baseline
+    from gotrace.lab.load import parse_load
+    from gotrace.lab.plan import Plan
+    from gotrace.lab.service import Ready
+
+    parsed = parse_load(load, load_format)
+    plan = Plan(
+        versions=_versions(versions, command),
+        load=parsed,
+        runs=runs,
+        warmup_ns=preload,
+        ready=Ready.parse(ready) if ready is not None else _of_load(parsed.command),
+        seed=seed,
+        most_drift=most_drift / 100,
+        cpus=_cpus(cpus, "--cpus"),
+        load_cpus=_cpus(load_cpus, "--load-cpus"),
+    )
+    if dry_run:
+        baseline.check(plan, Path(folder), force)
+        for line in text.plan(plan, folder):
+            click.echo(line)
+        return 0
+    files.on_created = lambda _: None  # there is one for each run
+    report = baseline.run(plan, Path(folder), force, say)
+    with wanted((), None, TABLES, False, screen="table").streams() as streams:
+        for stream, _ in streams:
+            text.write(stream, report)
+    say(f"Wrote {printable(folder)}/report.json.")
+    if report["cut_off"]:
+        return 130
+    return 0 if report["complete"] else 1
+
+
+def _schema(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        import json
+
+        from gotrace.lab.report import schema
+
+        click.echo(json.dumps(schema(), indent=2))
+        ctx.exit()
+
+
+def _versions(named: tuple[str, ...], command: tuple[str, ...]) -> tuple[Version, ...]:
+    from gotrace.lab.plan import Version
+
+    if bool(named) == bool(command):
+        raise UsageError("give either a command after `--` or versions with --ab", _EXAMPLE)
+    if command:
+        return (Version(Path(command[0]).name, command),)
+    found = []
+    for text in named:
+        name, equals, words = text.partition("=")
+        try:
+            argv = tuple(shlex.split(words))
+        except ValueError:
+            argv = ()
+        if not name or not equals or not argv:
+            raise UsageError(f"cannot read --ab {text!r}", "write --ab NAME='./server --port 8080'")
+        found.append(Version(name, argv))
+    names = [each.name for each in found]
+    if len(set(names)) < len(names):
+        raise UsageError("two versions have the same name", "give each --ab its own")
+    return tuple(found)
+
+
+def _of_load(words: tuple[str, ...]) -> Ready:
+    from gotrace.lab.service import Ready
+
+    urls = [word for word in words if word.startswith(("http://", "https://"))]
+    if not urls:
+        raise UsageError(
+            "the load's command has no address from which to know when the service is ready", "give --ready tcp:PORT"
+        )
+    return Ready.of_url(urls[-1])
+
+
+def _cpus(text: str, name: str) -> tuple[int, ...]:
+    from gotrace.kernel.host import cpus_of
+
+    try:
+        return tuple(cpus_of(text)) if text else ()
+    except ValueError:
+        raise UsageError(f"cannot read {name} {text!r}", "write 0-3,6") from None

@@ -1,0 +1,238 @@
+"""Runs a plan: each version of a service, under load, as often as planned, in random order, from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from gotrace import __version__
+from gotrace.analysis.stats.trend import growth
+from gotrace.binary.program import Program
+from gotrace.errors import GotraceError, UsageError
+from gotrace.kernel.host import online_cpus
+from gotrace.lab import load as loads
+from gotrace.lab import machine, measure, service
+from gotrace.lab.load_result import LoadResult
+from gotrace.lab.plan import Plan, Version
+from gotrace.lab.report import NAME, Baseline, Run, VersionOf, write
+from gotrace.records.times import wall_time
+from gotrace.text import count_text, duration_text, percent_text, printable
+
+Say = Callable[[str], None]
+
+_MOST_REPEATED = 3  # runs that did not count, in all
+# Why a run does not count, written down before its values are looked at.
+MOST_ERRORS = 0.001  # of the requests
+MOST_STOLEN = 0.01  # of the CPUs' time, by the hypervisor
+LEAST_RATE = 0.99  # of the rate that an open-loop load was to have
+_LONGEST = 5
+
+
+def check(plan: Plan, folder: Path, force: bool) -> None:
+    """Raises GotraceError for what can be known before anything is started."""
+    unusable = sorted({*plan.cpus, *plan.load_cpus} - set(online_cpus()))
+    if unusable:
+        raise UsageError(f"there is no CPU {unusable[0]} here", "`lscpu` lists them")
+    for version in plan.versions:
+        if shutil.which(version.command[0]) is None:
+            raise UsageError(f"there is no command {printable(version.command[0])!r}", "check its path and its permissions")
+    with tempfile.TemporaryDirectory() as scratch:
+        loads.prepare(plan.load, Path(scratch))
+    if (folder / NAME).exists() and not force:
+        raise UsageError(
+            f"{printable(str(folder))} has a report already", "choose another folder, or overwrite it with --force"
+        )
+
+
+@dataclass
+class _State:
+    """What has been done so far."""
+
+    report: Baseline
+    repeated: int = 0
+    versions: dict[str, VersionOf] = field(default_factory=dict)
+
+
+def run(plan: Plan, folder: Path, force: bool, say: Say = lambda _: None) -> Baseline:
+    """Every run of the plan, each written down as it ends: what was measured when it is cut off is a report.
+
+    Raises GotraceError where the service or the load cannot be started, ends early, or nothing was measured.
+    """
+    check(plan, folder, force)
+    (folder / "runs").mkdir(parents=True, exist_ok=True)
+    state = _State(
+        {
+            "schema": "gotrace.baseline/1",
+            "tool": __version__,
+            "time": wall_time(time.time_ns(), 0),
+            "complete": False,
+            "cut_off": None,
+            "plan": plan.to_json(),
+            "host": machine.host(),
+            "versions": [],
+            "runs": [],
+        }
+    )
+    try:
+        for number, (round_, version) in enumerate(plan.order(), 1):
+            say(f"run {number} of {len(plan.versions) * plan.runs}: {version.name}")
+            _counted(plan, state, folder, round_, version, say)
+        state.report["complete"] = True
+    except KeyboardInterrupt:
+        state.report["cut_off"] = "Ctrl-C"
+    except GotraceError as error:
+        state.report["cut_off"] = error.message
+        raise
+    finally:
+        state.report["versions"] = list(state.versions.values())
+        if state.report["runs"]:
+            write(state.report, folder)
+    return state.report
+
+
+def _counted(plan: Plan, state: _State, folder: Path, round_: int, version: Version, say: Say) -> None:
+    """Run a version until a run counts, as long as runs may be repeated."""
+    while True:
+        found = _run(plan, state, folder, round_, version)
+        state.report["runs"].append(found)
+        state.report["versions"] = list(state.versions.values())
+        write(state.report, folder)
+        if found["valid"]:
+            return
+        say(f"it does not count: {'; '.join(found['reasons'])}")
+        if state.repeated >= _MOST_REPEATED:
+            return
+        state.repeated += 1
+        say("it is repeated")
+
+
+def _run(plan: Plan, state: _State, folder: Path, round_: int, version: Version) -> Run:
+    order = len(state.report["runs"])
+    base = folder / "runs" / f"{order:04d}"
+    before = machine.yardstick()
+    with tempfile.TemporaryDirectory(prefix="gotrace-load-") as scratch:
+        ready = loads.prepare(plan.load, Path(scratch))
+        log = base.with_suffix(".log")
+        with service.started(version.command, plan.ready, log, plan.cpus) as running:
+            state.versions.setdefault(version.name, _version(version, running.pid))
+            wall_ns = time.time_ns() - time.monotonic_ns()
+            recording = base.with_suffix(".gotrace")
+            with contextlib.suppress(FileNotFoundError):
+                recording.unlink()
+            try:
+                if plan.warmup_ns:
+                    _warm_up(ready, plan)
+                seen = measure.watch(running.pid, lambda: _start(ready, plan), recording, plan.explained)
+            except GotraceError:
+                _require_running(running, log)  # or what else went wrong comes of that
+                raise
+            _require_running(running, log)
+        result = loads.finish(ready, seen.load_status)
+    after = machine.yardstick()
+    values = {**measure.metrics(seen), **result.metrics(), "start.ready": float(running.ready_ns), **_growth(seen)}
+    cpu = values.get("cpu")
+    values["cpu.per_request"] = cpu / result.throughput * 1e9 if cpu is not None and result.throughput else None
+    reasons, notes = _judged(plan, seen, result, (before, after))
+    return {
+        "version": version.name,
+        "round": round_,
+        "order": order,
+        "time": wall_time(seen.begin_ns, wall_ns),
+        "length_ns": seen.end_ns - seen.begin_ns,
+        "valid": not reasons,
+        "reasons": reasons,
+        "notes": [*notes, *result.notes],
+        "metrics": values,
+        "load": {**result.record()},
+        "lost": int(seen.summary.get("lost", 0)),
+        "cost": dict(seen.summary.get("cost", {})),
+        "yardstick": [before, after],
+        "longest": seen.explained[:_LONGEST],
+        "recording": str(recording.relative_to(folder)),
+    }
+
+
+def _start(ready: loads.Ready, plan: Plan) -> subprocess.Popen[bytes]:
+    process = loads.start(ready)
+    if plan.load_cpus:
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(process.pid, plan.load_cpus)
+    return process
+
+
+def _require_running(running: service.Running, log: Path) -> None:
+    if died := running.ended():
+        raise GotraceError(f"the service ended under load: {died}", f"its output is in {log}")
+
+
+def _warm_up(ready: loads.Ready, plan: Plan) -> None:
+    """The same load, for as long as the plan says."""
+    end_ns = time.monotonic_ns() + plan.warmup_ns
+    while (left_s := (end_ns - time.monotonic_ns()) / 1e9) > 0:
+        process = _start(ready, plan)
+        try:
+            process.wait(left_s)
+        except subprocess.TimeoutExpired:
+            return
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        if process.returncode:
+            loads.finish(ready, process.returncode)  # which says why
+
+
+def _version(version: Version, pid: int) -> VersionOf:
+    path = os.readlink(f"/proc/{pid}/exe")
+    with Program.open(f"/proc/{pid}/exe") as program:
+        return {
+            "name": version.name,
+            "command": list(version.command),
+            "exe": path,
+            "go_version": program.go_version,
+            "build_id": program.build_id,
+            "exe_bytes": os.stat(f"/proc/{pid}/exe").st_size,
+        }
+
+
+def _growth(seen: measure.Seen) -> measure.Values:
+    """Of RSS: the slope through all pairs of snapshots (Theil-Sen), in bytes per second, and what it comes to."""
+    at = np.array([each["monotonic_ns"] for each in seen.memory], np.float64) / 1e9
+    rss = np.array([each["rss_bytes"] for each in seen.memory], np.float64)
+    if len(at) < 3:
+        return {"rss.growth": None, "rss.growth.share": None}
+    slope = growth(at, rss).value
+    return {"rss.growth": slope, "rss.growth.share": slope * (seen.end_ns - seen.begin_ns) / 1e9 / rss[0]}
+
+
+def _judged(
+    plan: Plan, seen: measure.Seen, result: LoadResult, yardsticks: tuple[float, float]
+) -> tuple[list[str], list[str]]:
+    """Why a run does not count, and what else is to be known of it."""
+    reasons, notes = [], []
+    errors = result.failed / result.requests if result.requests else 0.0
+    if errors > MOST_ERRORS:
+        reasons.append(f"{percent_text(errors)} of the requests failed")
+    if result.rate_share is not None and result.rate_share < LEAST_RATE:
+        reasons.append(f"the load reached {percent_text(result.rate_share)} of its rate")
+    if seen.stolen_share > MOST_STOLEN:
+        reasons.append(f"the hypervisor took {percent_text(seen.stolen_share)} of the CPUs' time")
+    drift = abs(yardsticks[1] / yardsticks[0] - 1)
+    if drift > plan.most_drift:
+        reasons.append(f"the machine's own speed changed by {percent_text(drift)} meanwhile")
+    throttled = seen.sched["limits"]["throttled_ns"] if seen.sched is not None else None
+    if throttled:
+        notes.append(f"a CPU quota held its threads for {duration_text(throttled)}, over all CPUs")
+    lost = int(seen.summary.get("lost", 0))
+    if lost:
+        notes.append(f"{count_text(lost, 'event')} lost: pauses are at least what is told")
+    return reasons, notes

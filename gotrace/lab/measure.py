@@ -1,0 +1,204 @@
+"""One measured run: a service under load, from outside, and what its pauses, its memory and its scheduler come to."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gotrace.analysis.stats.percentiles import enough
+from gotrace.kernel.cpus import CpuTimes, cpu_times
+from gotrace.kernel.host import online_cpus, text_of
+from gotrace.run.sources import programs
+from gotrace.run.target import watched
+from gotrace.views.gc import Gc
+from gotrace.views.memory import Looks
+from gotrace.views.sched import Scheduler
+from gotrace.views.view import Record, View, records_of
+
+SECOND = 1_000_000_000
+_PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
+_PARTS = ("total", "stopping", "stopped")
+
+Values = dict[str, float | None]
+
+
+@dataclass
+class Seen:
+    """What came of a run: records of `gotrace.records`, by type, while the load lasted. Times in CLOCK_MONOTONIC ns."""
+
+    begin_ns: int = 0
+    end_ns: int = 0
+    pauses: list[Record] = field(default_factory=list)
+    cycles: list[Record] = field(default_factory=list)
+    memory: list[Record] = field(default_factory=list)
+    sched: Record | None = None
+    summary: Record = field(default_factory=dict)
+    explained: list[Record] = field(default_factory=list)
+    peak_rss_bytes: int | None = None
+    stolen_share: float = 0.0
+    load_status: int = 0
+
+    def add(self, record: Record) -> None:
+        """Keep what metrics are made of."""
+        kind = record["type"]
+        if kind == "stw":
+            self.pauses.append(record)
+        elif kind == "cycle":
+            self.cycles.append(record)
+        elif kind == "memory":
+            self.memory.append(record)
+        elif kind == "sched":
+            self.sched = record
+        elif kind == "summary":
+            self.summary = record
+        elif kind == "explained":
+            self.explained.append(record)
+
+
+def watch(pid: int, load: Callable[[], subprocess.Popen[bytes]], recording: Path, explained: int = 0) -> Seen:
+    """Trace a process for as long as the load runs, which is started when the probes are in place. Raises GotraceError.
+
+    ``recording`` keeps the raw events; the ``explained`` longest pauses come with their causes.
+    """
+    views: list[View] = [Gc(SECOND, explained=explained), Looks(SECOND), Scheduler()]
+    seen, ended_ns = Seen(), list[int]()
+    process: subprocess.Popen[bytes] | None = None
+
+    def wait(child: subprocess.Popen[bytes]) -> None:
+        child.wait()
+        ended_ns.append(time.monotonic_ns())
+
+    def until() -> str:
+        nonlocal process
+        if process is None:
+            _forget_peak(pid)
+            process = load()
+            seen.begin_ns = time.monotonic_ns()
+            threading.Thread(target=wait, args=(process,), daemon=True).start()
+        return "the load ended" if ended_ns else ""
+
+    try:
+        with watched(list(dict.fromkeys(stem for view in views for stem in view.stems)), pid) as target:
+            target.until = until
+            before = cpu_times(online_cpus())
+            for _, source, own in programs(target, views, str(recording)):
+                for _, records in records_of(source, own):
+                    for record in records:
+                        seen.add(record)
+            if target.stop.signal:
+                raise KeyboardInterrupt
+            seen.peak_rss_bytes = _peak(pid)
+            seen.stolen_share = _stolen(before, cpu_times(online_cpus()))
+    finally:
+        if process is not None and process.poll() is None:
+            process.kill()
+            process.wait()
+    seen.end_ns = ended_ns[0] if ended_ns else target.end_ns
+    seen.load_status = process.returncode if process is not None else 0
+    return seen
+
+
+def _forget_peak(pid: int) -> None:
+    """VmHWM begins anew: proc_pid_clear_refs(5), since Linux 4.0."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/clear_refs", "w") as file:
+        file.write("5")
+
+
+def _peak(pid: int) -> int | None:
+    for line in text_of("/proc", str(pid), "status").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) << 10
+    return None
+
+
+def _stolen(before: CpuTimes, after: CpuTimes) -> float:
+    stolen = after.stolen_ns - before.stolen_ns
+    whole = stolen + after.busy_ns - before.busy_ns + after.idle_ns - before.idle_ns
+    return stolen / whole if whole else 0.0
+
+
+def metrics(seen: Seen) -> Values:
+    """What a run comes to, without its load's own; None: unknown, or too few values for that percentile."""
+    length_ns = seen.end_ns - seen.begin_ns
+    pauses = [each for each in seen.pauses if seen.begin_ns <= each["monotonic_ns"] <= seen.end_ns]
+    found: Values = {}
+    for part in _PARTS:
+        values = np.array([each[f"{part}_ns"] for each in pauses if each[f"{part}_ns"] is not None], np.int64)
+        found |= {f"stw.{part}.{name}": value for name, value in percentiles(values).items()}
+    found["stw.share"] = sum(each["total_ns"] for each in pauses) / length_ns
+    found |= _of_cycles([each for each in seen.cycles if seen.begin_ns <= each["monotonic_ns"] <= seen.end_ns], length_ns)
+    found |= _of_memory(seen)
+    if seen.sched is not None:
+        found |= _of_sched(seen.sched)
+    return found
+
+
+def percentiles(values: npt.NDArray[np.int64]) -> Values:
+    """Those of a run that it has values for, by the name of the percentile, and the largest: the values themselves."""
+    found: Values = {f"p{each:g}": None for each in _PERCENTILES}
+    if not len(values):
+        return {**found, "max": None}
+    ordered = np.sort(values)
+    for each in _PERCENTILES:
+        if enough(len(values), each):
+            found[f"p{each:g}"] = float(ordered[min(len(values), max(1, int(np.ceil(each / 100 * len(values))))) - 1])
+    return {**found, "max": float(ordered[-1])}
+
+
+def _of_cycles(cycles: list[Record], length_ns: int) -> Values:
+    marks = np.array([each["mark_ns"] for each in cycles], np.int64)
+    assists = [each["assist_ns"] for each in cycles]
+    assisted = None
+    if cycles and None not in assists:
+        assisted = sum(each["assist_ns"] / max(1, each["maxprocs"]) for each in cycles) / length_ns
+    goals = [each["heap_goal_bytes"] for each in cycles if each["heap_goal_bytes"] is not None]
+    return {
+        "gc.cycles_per_s": len(cycles) / length_ns * 1e9,
+        "gc.mark.mean": float(marks.mean()) if len(marks) else None,
+        "gc.mark.p95": percentiles(marks)["p95"],
+        "gc.assist.share": assisted,
+        "heap.live.mean": float(np.mean([each["heap_live_bytes"] for each in cycles])) if cycles else None,
+        "heap.goal.mean": float(np.mean(goals)) if goals else None,
+    }
+
+
+def _of_memory(seen: Seen) -> Values:
+    inside = [each for each in seen.memory if seen.begin_ns <= each["monotonic_ns"] <= seen.end_ns] or seen.memory
+    rss = [each["rss_bytes"] for each in inside]
+    factors = [each["amplification"] for each in inside if each["amplification"] is not None]
+    known = [each for each in (seen.peak_rss_bytes, *rss) if each is not None]
+    return {
+        "rss.peak": float(max(known)) if known else None,
+        "rss.mean": float(np.mean(rss)) if rss else None,
+        "mem.amplification": float(np.mean(factors)) if factors else None,
+    }
+
+
+def _of_sched(sched: Mapping[str, Any]) -> Values:
+    latency, length_ns = sched["latency"], sched["length_ns"]
+    throttled = sched["limits"]["throttled_ns"]
+    samples = latency["samples"]
+    found: Values = {
+        "cpu": sched["threads"]["ran_ns"] / length_ns,
+        "gc.cpu_share": None,
+        "sched.latency.mean": latency["mean_ns"],
+        "sched.p_moves.nodes": sched["moves"]["nodes"] / length_ns * 1e9,
+        "throttled.share": throttled / (length_ns * max(1, len(sched["limits"]["cpus"])))
+        if throttled is not None
+        else None,
+    }
+    classes = sched["cpu_classes"]
+    if classes is not None and classes["total_ns"] > classes["idle_ns"]:
+        found["gc.cpu_share"] = classes["gc_ns"] / (classes["total_ns"] - classes["idle_ns"])
+    for each in (50.0, 95.0, 99.0):
+        found[f"sched.latency.p{each:g}"] = latency[f"p{each:g}_ns"] if enough(samples, each) else None
+    return found

@@ -1,0 +1,101 @@
+"""The report of a baseline: its types, its schema, and its file."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypedDict, cast
+
+from gotrace.errors import UsageError
+from gotrace.lab.machine import Host
+from gotrace.records.schema import schema_of
+from gotrace.run.files import created
+from gotrace.text import printable
+
+SCHEMA = "gotrace.baseline/1"
+NAME = "report.json"
+
+
+class VersionOf(TypedDict):
+    """What was measured."""
+
+    name: str
+    command: list[str]
+    exe: str
+    go_version: str
+    build_id: str
+    exe_bytes: int
+
+
+class Run(TypedDict):
+    """One process, under load once. Times in nanoseconds, sizes in bytes, shares and rates as the metrics' names say."""
+
+    version: str
+    round: Annotated[int, "runs of one round were neighbours in time, each version once"]
+    order: Annotated[int, "the number of the run, from 0 on"]
+    time: Annotated[str, "when its load began"]
+    length_ns: Annotated[int, "from the load's start to its end"]
+    valid: bool
+    reasons: Annotated[list[str], "why it does not count"]
+    notes: Annotated[list[str], "what is to be known of it, and does not keep it from counting"]
+    metrics: Annotated[dict[str, float | None], "null: unknown, or too few values for that percentile"]
+    load: Annotated[dict[str, Any], "what the load tool reported"]
+    lost: Annotated[int, "events"]
+    cost: Annotated[dict[str, Any], "what measuring took"]
+    yardstick: Annotated[list[float], "loops per second of a fixed piece of work, before and after"]
+    longest: Annotated[list[dict[str, Any]], "the longest pauses, each with its cause"]
+    recording: Annotated[str, "the raw events; relative to the report"]
+
+
+class Baseline(TypedDict):
+    """A report."""
+
+    schema: Literal["gotrace.baseline/1"]
+    tool: Annotated[str, "the version of gotrace"]
+    time: str
+    complete: bool
+    cut_off: Annotated[str | None, "why it is not complete"]
+    plan: dict[str, Any]
+    host: Host
+    versions: list[VersionOf]
+    runs: list[Run]
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of `Baseline`."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": SCHEMA, **schema_of(Baseline)}
+
+
+def write(report: Baseline, folder: Path) -> Path:
+    """Write the report, over the one that is there, so that a crash leaves the one or the other. Raises GotraceError."""
+    path, new = folder / NAME, folder / f".{NAME}.new"
+    with created(str(new), True) as file:
+        file.write(json.dumps(report, indent=1).encode() + b"\n")
+    os.replace(new, path)
+    return path
+
+
+def read(path: str) -> Baseline:
+    """The report of a folder, or of a file. Raises UsageError where there is none, or it is none of ours."""
+    file = Path(path, NAME) if os.path.isdir(path) else Path(path)
+    name = printable(str(file))
+    try:
+        found = json.loads(file.read_bytes())
+    except OSError as error:
+        raise UsageError(
+            f"cannot read {name}: {error.strerror}", "give the folder that `gotrace baseline --out` wrote"
+        ) from None
+    except ValueError:
+        raise UsageError(f"{name} is not JSON", "give the folder that `gotrace baseline --out` wrote") from None
+    kind = found.get("schema") if isinstance(found, dict) else None
+    if kind != SCHEMA:
+        known = isinstance(kind, str) and kind.startswith("gotrace.baseline/")
+        what = f"is a report of another version ({printable(str(kind))})" if known else "is no report of a baseline"
+        raise UsageError(f"{name} {what}", f"this gotrace reads {SCHEMA}")
+    return cast(Baseline, found)
+
+
+def valid_runs(report: Baseline, version: str) -> list[Run]:
+    """Those that count, in order."""
+    return [run for run in report["runs"] if run["version"] == version and run["valid"]]

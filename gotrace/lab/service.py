@@ -1,0 +1,179 @@
+"""The service under test: a command that is started for one run, found to be ready, and ended."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.parse
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gotrace.errors import GotraceError, UsageError
+from gotrace.run.refusal import refusal
+from gotrace.text import duration_text, printable
+
+_POLL_S = 0.002
+_PATIENCE_S = 10.0
+_LAST_LINES = 3
+
+
+@dataclass(frozen=True)
+class Ready:
+    """When a service counts as ready: something accepts connections at a port, or answers a GET of ``path`` with 2xx."""
+
+    host: str
+    port: int
+    path: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Ready:
+        """Of ``tcp:8080``, ``tcp:host:8080`` or ``http://host:8080/path``. Raises UsageError."""
+        kind, _, rest = text.partition(":")
+        with contextlib.suppress(ValueError):
+            if kind == "tcp":
+                host, _, port = rest.rpartition(":")
+                return cls(host or "127.0.0.1", _port(port))
+            if kind == "http":
+                found = urllib.parse.urlsplit(text)
+                return cls(found.hostname or "127.0.0.1", found.port or 80, found.path or "/")
+        raise UsageError(f"cannot read --ready {text!r}", "write tcp:PORT, tcp:HOST:PORT or http://HOST:PORT/PATH")
+
+    @classmethod
+    def of_url(cls, url: str) -> Ready:
+        """That the address of ``url`` accepts connections."""
+        found = urllib.parse.urlsplit(url)
+        return cls(found.hostname or "127.0.0.1", found.port or (443 if found.scheme == "https" else 80))
+
+    def __str__(self) -> str:
+        return f"http://{self.host}:{self.port}{self.path}" if self.path is not None else f"tcp:{self.host}:{self.port}"
+
+    def met(self) -> bool:
+        """Whether it is ready now."""
+        try:
+            if self.path is None:
+                socket.create_connection((self.host, self.port), 1).close()
+                return True
+            connection = http.client.HTTPConnection(self.host, self.port, timeout=1)
+            with contextlib.closing(connection):
+                connection.request("GET", self.path)
+                return 200 <= connection.getresponse().status < 300
+        except (OSError, http.client.HTTPException):
+            return False
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 < port < 1 << 16:
+        raise ValueError(text)
+    return port
+
+
+@dataclass(frozen=True)
+class Running:
+    """A service that is ready: ``pid`` is its Go program's, ``ready_ns`` how long that took from its start."""
+
+    pid: int
+    ready_ns: int
+    ended: Callable[[], str]
+    """How it ended, with what it wrote last; "" while it runs."""
+
+
+@contextlib.contextmanager
+def started(
+    command: Sequence[str], ready: Ready, log: Path, cpus: Collection[int] = (), patience_s: float = _PATIENCE_S
+) -> Iterator[Running]:
+    """The service, ended on the way out: by SIGTERM to it and all that it started, and by SIGKILL if that does not help.
+
+    What it writes goes to the file ``log``; ``cpus`` are those that it may use, all if there are none. Raises GotraceError
+    where it cannot be started, something is at its port already, or it does not become ready in ``patience_s``.
+    """
+    if ready.met():
+        raise GotraceError(
+            f"something answers at {ready} before the service is started", "end it, or give the service another port"
+        )
+
+    def prepare() -> None:
+        if cpus:
+            os.sched_setaffinity(0, cpus)
+
+    with open(log, "wb") as output:
+        began_ns = time.monotonic_ns()
+        try:
+            child = subprocess.Popen(
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                preexec_fn=prepare,
+                start_new_session=True,
+            )
+        except OSError as error:
+            hint = "check the command after `--`: its spelling, its permissions, your PATH"
+            raise UsageError(f"cannot run {printable(command[0])}: {error.strerror}", hint) from None
+
+        def ended() -> str:
+            return _ended(child, log)
+
+        try:
+            while not ready.met():
+                if ended():
+                    raise GotraceError(f"the service ended before it was ready: {ended()}", f"its output is in {log}")
+                if time.monotonic_ns() - began_ns > patience_s * 1e9:
+                    waited = duration_text(patience_s * 1e9)
+                    raise GotraceError(
+                        f"the service was not ready after {waited}: nothing answers at {ready}",
+                        f"say how it becomes ready with --ready; its output is in {log}",
+                    )
+                time.sleep(_POLL_S)
+            ready_ns = time.monotonic_ns() - began_ns
+            yield Running(_go_program(child.pid), ready_ns, ended)
+        finally:
+            _end(child)
+
+
+def _ended(child: subprocess.Popen[bytes], log: Path) -> str:
+    status = child.poll()
+    if status is None:
+        return ""
+    how = f"status {status}" if status >= 0 else signal.Signals(-status).name
+    last = log.read_text(errors="replace").splitlines()[-_LAST_LINES:]
+    return ": ".join([how, *([" / ".join(map(printable, last))] if last else [])])
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+        try:
+            child.wait(_PATIENCE_S)
+            break
+        except subprocess.TimeoutExpired:
+            continue
+    with contextlib.suppress(ProcessLookupError):  # what it started and left behind
+        os.killpg(child.pid, signal.SIGKILL)
+
+
+def _go_program(pid: int) -> int:
+    """The process itself, or the one Go program below it: a launcher (a script, `env`) may stand before it."""
+    found = [each for each in (pid, *_below(pid)) if refusal(f"/proc/{each}/exe", "it") is None]
+    if pid in found:
+        return pid
+    if len(found) != 1:
+        what = "no Go program" if not found else f"{len(found)} Go programs"
+        raise GotraceError(f"the command runs {what}", "give the command that starts one")
+    return found[0]
+
+
+def _below(pid: int) -> list[int]:
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            for child in map(int, (thread / "children").read_text().split()):
+                found += [child, *_below(child)]
+    return found

@@ -1,0 +1,161 @@
+"""`gotrace baseline` on a real service under a real load, against what the service and the load tool say themselves."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+import jsonschema
+import numpy as np
+import pytest
+
+import targets
+from conftest import GOTRACE, PATIENCE_S
+from gotrace.api import replaying
+from gotrace.errors import GotraceError
+from gotrace.lab.report import schema
+from gotrace.lab.service import Ready, started
+from gotrace.views.gc import Gc
+
+needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None and not os.environ.get("GOTRACE_REQUIRE_BPF"), reason="no wrk")
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def measured(folder, *options, service=(), load="wrk -t1 -c4 -d2s {url}", **more):
+    """`gotrace baseline` with that service at a port of its own: the process, ended, and its report."""
+    port = free_port()
+    words = [*GOTRACE, "baseline", "--load", load.format(url=f"http://127.0.0.1:{port}/ping"), "--out", str(folder)]
+    words += ["--most-drift", "1000", "--preload", "200ms", *options]
+    command = [str(word).format(port=port) for word in service]
+    done = subprocess.run(
+        [*words, *(["--", *command] if command else [])], capture_output=True, text=True, timeout=PATIENCE_S, **more
+    )
+    path = folder / "report.json"
+    return done, json.loads(path.read_text()) if path.exists() else None
+
+
+def shop(*options):
+    return ["env", "GODEBUG=gctrace=1", targets.build("shop"), "-port", "{port}", *options]
+
+
+@needs_wrk
+@pytest.mark.bpf
+def test_a_baseline(tmp_path):
+    folder = tmp_path / "out"
+    done, report = measured(folder, "-n", "2", service=shop())
+    assert done.returncode == 0, done.stderr
+    jsonschema.validate(report, schema())
+    assert report["complete"] and len(report["runs"]) == 2 and all(run["valid"] for run in report["runs"]), report["runs"]
+    (version,) = report["versions"]
+    assert version["name"] == "env" and version["exe"].endswith("/shop") and version["go_version"].startswith("go1.")
+    assert version["exe_bytes"] == targets.build("shop").stat().st_size
+    for run in report["runs"]:
+        of_load, values = run["load"], run["metrics"]
+        assert values["throughput"] == of_load["answered"] * 1e9 / of_load["duration_ns"]
+        assert values["cpu.per_request"] == pytest.approx(values["cpu"] / values["throughput"] * 1e9)
+        assert run["length_ns"] == pytest.approx(of_load["duration_ns"], rel=0.25)
+        # The collections that were recorded while the load lasted, as the runtime's own trace has them.
+        records = list(replaying(str(folder / run["recording"]), Gc()))
+        cycles = [each for each in records if each["type"] == "cycle"]
+        log = (folder / run["recording"]).with_suffix(".log").read_text()
+        traced = {int(number): line for number, line in re.findall(r"^gc (\d+) @(.*)$", log, re.M)}
+        clock = [float(re.search(r"%: [0-9.]+\+([0-9.]+)\+", traced[each["cycle"]])[1]) * 1e6 for each in cycles]
+        assert len(cycles) > 20
+        assert values["gc.mark.mean"] == pytest.approx(np.mean(clock), rel=0.05)  # some at the edges are not of the load
+        assert values["gc.cycles_per_s"] == pytest.approx(len(cycles) / run["length_ns"] * 1e9, rel=0.1)
+        assert values["rss.peak"] >= values["rss.mean"] > 1 << 20
+        assert 0 < values["gc.cpu_share"] < 1 and 0 < values["stw.share"] < 1 and run["lost"] == 0
+        stops = [each for each in records if each["type"] == "stw"]
+        assert values["stw.total.max"] == max(each["total_ns"] for each in stops)
+        assert values["stw.total.p50"] == pytest.approx(np.percentile([each["total_ns"] for each in stops], 50), rel=0.1)
+        assert values["errors.share"] == 0 and 0 < values["start.ready"] < 5e9
+    assert "throughput" in done.stdout and "The longest pauses:" in done.stdout
+    again, _ = measured(folder, "-n", "1", service=shop())
+    assert again.returncode == 2 and "has a report already" in again.stderr
+
+
+@needs_wrk
+@pytest.mark.bpf
+def test_two_versions_in_turns(tmp_path, gotrace):
+    program, port = targets.build("shop"), free_port()
+    folder = tmp_path / "out"
+    versions = [
+        word for name, us in (("A", 20), ("B", 400)) for word in ("--ab", f"{name}={program} -port {port} -work {us}us")
+    ]
+    words = ["--load", f"wrk -t1 -c4 -d1s http://127.0.0.1:{port}/ping", "--out", str(folder), "-n", "2"]
+    done = gotrace("baseline", *words, "--most-drift", "1000", "--preload", "0", *versions)
+    assert done.returncode == 0, done.stderr
+    runs = [run for run in json.loads((folder / "report.json").read_text())["runs"] if run["valid"]]
+    assert sorted((run["round"], run["version"]) for run in runs) == [
+        (number, name) for number in range(2) for name in "AB"
+    ]
+    compared = gotrace("compare", str(folder), "--all", "--format", "json")
+    (pair,) = json.loads(compared.stdout)["comparisons"]
+    (row,) = (row for row in pair["metrics"] if row["metric"] == "cpu.per_request")
+    assert row["b"] > 2 * row["a"] and (row["verdict"], row["reason"]) == ("cannot tell", "2 runs: too few")
+
+
+@pytest.mark.bpf
+def test_what_goes_wrong(tmp_path):
+    """A line that says what, and one that says what to do; what was measured before stays a report."""
+    cases = {
+        "load": (dict(service=shop(), load="wrkk -d1s {url}"), 2, "'wrkk' is not a load tool"),
+        "gone": (dict(service=["/nowhere/shop"]), 2, "there is no command '/nowhere/shop'"),
+        "dies": (dict(service=shop("-dies", "50"), load="wrk -t1 -c1 -d1s {url}"), 1, "out of stock"),
+        "exits": (dict(service=["false"]), 1, "the service ended before it was ready: status 1"),
+        "nongo": (dict(service=["python3", "-m", "http.server", "{port}"]), 1, "the command runs no Go program"),
+        "both": (dict(service=()), 2, "give either a command"),
+    }
+    for name, (how, status, text) in cases.items():
+        done, _ = measured(tmp_path / name, **how)
+        assert (done.returncode, text in done.stderr) == (status, True), (name, done.stderr)
+        assert "Traceback" not in done.stderr and "hint:" in done.stderr
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        words = ["baseline", "--load", f"wrk -d1s {url}", "--out", str(tmp_path / "used"), "--", targets.build("shop")]
+        done = subprocess.run([*GOTRACE, *words], capture_output=True, text=True)
+        assert done.returncode == 1 and "before the service is started" in done.stderr
+    late = started(
+        [str(targets.build("shop")), "-init", "1m"], Ready("127.0.0.1", free_port()), tmp_path / "log", patience_s=0.3
+    )
+    with pytest.raises(GotraceError, match="was not ready after 300 ms"), late:
+        pass
+    dry, _ = measured(tmp_path / "dry", "--dry-run", service=shop())
+    assert dry.returncode == 0 and "takes: about" in dry.stdout and not (tmp_path / "dry").exists()
+
+
+@needs_wrk
+@pytest.mark.bpf
+def test_cut_off(tmp_path):
+    """Ctrl-C: what was measured is a report that says so, and nothing is left behind."""
+    port = free_port()
+    folder = tmp_path / "out"
+    words = ["--load", f"wrk -t1 -c2 -d2s http://127.0.0.1:{port}/ping", "--out", str(folder), "-n", "50", "--preload", "0"]
+    command = [*GOTRACE, "baseline", *words, "--most-drift", "1000", "--", targets.build("shop"), "-port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + PATIENCE_S
+        while not (folder / "report.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(2)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130 and "Traceback" not in err, err
+    report = json.loads((folder / "report.json").read_text())
+    jsonschema.validate(report, schema())
+    assert report["cut_off"] == "Ctrl-C" and not report["complete"] and 1 <= len(report["runs"]) < 50
+    assert "CUT OFF: Ctrl-C" in out
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.1", port), 1)

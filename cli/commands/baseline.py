@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,6 +116,7 @@ def command(
             click.echo(line)
         return 0
     files.on_created = lambda _: None  # there is one for each run
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is ended
     report = baseline.run(plan, Path(folder), force, say)
     with wanted((), None, TABLES, False, screen="table").streams() as streams:
         for stream, _ in streams:

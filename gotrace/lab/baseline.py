@@ -131,7 +131,7 @@ def _run(plan: Plan, state: _State, folder: Path, round_: int, version: Version)
             try:
                 if plan.warmup_ns:
                     _warm_up(ready, plan)
-                seen = measure.watch(running.pid, lambda: _start(ready, plan), recording, plan.explained)
+                seen = measure.watch(running.pid, lambda: loads.start(ready, plan.load_cpus), recording, plan.explained)
             except GotraceError:
                 _require_running(running, log)  # or what else went wrong comes of that
                 raise
@@ -161,14 +161,6 @@ def _run(plan: Plan, state: _State, folder: Path, round_: int, version: Version)
     }
 
 
-def _start(ready: loads.Ready, plan: Plan) -> subprocess.Popen[bytes]:
-    process = loads.start(ready)
-    if plan.load_cpus:
-        with contextlib.suppress(ProcessLookupError):
-            os.sched_setaffinity(process.pid, plan.load_cpus)
-    return process
-
-
 def _require_running(running: service.Running, log: Path) -> None:
     if died := running.ended():
         raise GotraceError(f"the service ended under load: {died}", f"its output is in {log}")
@@ -178,7 +170,7 @@ def _warm_up(ready: loads.Ready, plan: Plan) -> None:
     """The same load, for as long as the plan says."""
     end_ns = time.monotonic_ns() + plan.warmup_ns
     while (left_s := (end_ns - time.monotonic_ns()) / 1e9) > 0:
-        process = _start(ready, plan)
+        process = loads.start(ready, plan.load_cpus)
         try:
             process.wait(left_s)
         except subprocess.TimeoutExpired:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gotrace.errors import GotraceError, UsageError
+from gotrace.lab.children import preparation
 from gotrace.run.refusal import refusal
 from gotrace.text import duration_text, printable
 
@@ -90,17 +91,14 @@ def started(
 ) -> Iterator[Running]:
     """The service, ended on the way out: by SIGTERM to it and all that it started, and by SIGKILL if that does not help.
 
-    What it writes goes to the file ``log``; ``cpus`` are those that it may use, all if there are none. Raises GotraceError
-    where it cannot be started, something is at its port already, or it does not become ready in ``patience_s``.
+    It ends with us, too, be we killed. What it writes goes to the file ``log``; ``cpus`` are those that it may use, all if
+    there are none. Raises GotraceError where it cannot be started, something is at its port already, or it does not become
+    ready in ``patience_s``.
     """
     if ready.met():
         raise GotraceError(
             f"something answers at {ready} before the service is started", "end it, or give the service another port"
         )
-
-    def prepare() -> None:
-        if cpus:
-            os.sched_setaffinity(0, cpus)
 
     with open(log, "wb") as output:
         began_ns = time.monotonic_ns()
@@ -110,7 +108,7 @@ def started(
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                preexec_fn=prepare,
+                preexec_fn=preparation(cpus),
                 start_new_session=True,
             )
         except OSError as error:

@@ -10,6 +10,7 @@ GOROUTINE, NOBODY, STOP = "goroutine", "nobody", "stop"
 # Why a P is without a goroutine: there was nothing to do; another thread is to have it; the next goroutine's own thread is
 # to have it; a thread has it, and looks for one.
 IDLE, HANDED_OVER, LOCKED, ACQUIRED = range(4)
+NOBODY_HAD_IT = {IDLE: "idle", HANDED_OVER: "handed over", LOCKED: "locked thread", ACQUIRED: "looking for work"}
 
 Span = tuple[int, int]
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypedDict
 
 from gotrace.analysis.histogram import Histogram
 from gotrace.analysis.scheduling import CPU_CLASSES, TRACKED, Samples, Totals, Waits, slices_between, waits_between
-from gotrace.analysis.who_had_p import ACQUIRED, GOROUTINE, HANDED_OVER, IDLE, LOCKED, NOBODY, Part
+from gotrace.analysis.who_had_p import GOROUTINE, NOBODY, NOBODY_HAD_IT, Part
 from gotrace.records.schema import Keys
 from gotrace.records.times import Moment
 from gotrace.records.watched import Statistics, statistics
@@ -293,9 +293,6 @@ class SchedWakeups(Moment):
     missing: dict[str, str]
 
 
-_NOBODY = {IDLE: "idle", HANDED_OVER: "handed over", LOCKED: "locked thread", ACQUIRED: "looking for work"}
-
-
 def had_p_record(
     part: Part, functions: Mapping[int, str], reasons: Sequence[str], tasks: Mapping[int, str]
 ) -> dict[str, Any]:
@@ -309,7 +306,7 @@ def had_p_record(
         "what": part.what,
         "goid": part.which if is_goroutine else None,
         "function": (functions.get(part.startpc) or None) if is_goroutine else None,
-        "reason": None if is_goroutine else _NOBODY[part.which] if part.what == NOBODY else reasons[part.which],
+        "reason": None if is_goroutine else NOBODY_HAD_IT[part.which] if part.what == NOBODY else reasons[part.which],
         "held_ns": part.held_ns,
         "no_cpu_ns": part.no_cpu_ns,
         "throttled_ns": part.throttled_ns,

@@ -68,7 +68,9 @@ def _is_of_stacks(source: Recording, format_: str) -> bool:
 def _is_of_a_scheduler(source: Recording) -> bool:
     from gotrace.export.sched_perfetto import STEMS
 
-    return "gc" not in source.header["probes"] and any(stem in source.header["probes"] for stem in STEMS)
+    probes = source.header["probes"]
+    asked = "sched" in source.header.get("views", {})  # whose --explain needs the probe gc too
+    return any(stem in probes for stem in STEMS) and (asked or "gc" not in probes)
 
 
 T = TypeVar("T")

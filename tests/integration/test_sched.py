@@ -728,3 +728,20 @@ def test_a_timeline(start, tmp_path, gotrace):
     assert sum(taken) == events["steals"]["goroutines"] > 1000
     assert sum("had waited" in name for name in marks) == wakeups["waited"]["count"] > 10
     assert sum(" came from P " in name for name in marks) == wakeups["moves"]["count"]
+
+
+def test_a_timeline_of_who_had_the_p(start, tmp_path, gotrace):
+    """Its slices are the turns of the waits that are explained, each once."""
+    program = Scheduled(start, 1)
+    recorded, trace = tmp_path / "x.gotrace", tmp_path / "x.perfetto"
+    *_, found = told(program.pid, "--explain", "-o", str(recorded), while_=lambda: program.ask("hog 3 1500"))
+    assert gotrace("export", str(recorded), "-o", str(trace)).returncode == 0
+    timeline = groundtruth.Timeline(trace)
+    turns = sorted((begin, end, name) for name, begin, end, *_ in timeline.slices["P 0"])
+    assert len(turns) > 2 and all(one[1] <= other[0] for one, other in zip(turns, turns[1:], strict=False))
+    for each in found["longest"]:
+        begin, end = each["monotonic_ns"] - each["wait_ns"], each["monotonic_ns"]
+        for part in each.get("had_p", ()):
+            if part["what"] == "goroutine":
+                drawn = [turn[:2] for turn in turns if turn[2] == f"goroutine {part['goid']}"]
+                assert part["held_ns"] == pytest.approx(sum(overlap((begin, end), turn) for turn in drawn), abs=100_000)

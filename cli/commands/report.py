@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @option("interval")
 @option("min_pause")
 @option("explain")
+@click.option("--pauses", is_flag=True, help="Report the pauses of a recording that tells of something else too.")
 @option("top")
 @output_options(REPORTS, screen=("table", "ndjson", "json"))
 @click.option("--hlog", type=click.Path(), hidden=True)
@@ -41,6 +42,7 @@ def command(
     interval: int,
     min_pause: int,
     explain: bool,
+    pauses: bool,
     top: int,
     outputs: tuple[str, ...],
     format_: str | None,
@@ -50,7 +52,7 @@ def command(
 ) -> int:
     """Print from RECORDING what the command that made it printed, number for number.
 
-    Recordings are made by gc, coldstart, goroutines, sched, contention, mem, heap, tlb, numa and record.
+    Recordings are made by gc, coldstart, goroutines, sched, contention, mem, heap, tlb, numa, record and baseline.
     """
     from gotrace.cli.outputs import wanted
     from gotrace.cli.text.progress import recording as opened
@@ -61,7 +63,7 @@ def command(
         if "coldstart" in source.header["probes"]:
             _check(results, STARTS, "starts")
             _report_starts(source, results)
-        elif "views" in source.header:
+        elif "views" in source.header and not pauses:
             _report_views(source, results, top)
         else:
             need("--explain", explain, "top")

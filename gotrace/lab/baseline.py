@@ -154,7 +154,7 @@ def _run(plan: Plan, state: _State, folder: Path, round_: int, version: Version)
         "metrics": values,
         "load": {**result.record()},
         "lost": int(seen.summary.get("lost", 0)),
-        "cost": dict(seen.summary.get("cost", {})),
+        "cost": {**seen.summary.get("cost", {}), "tool_cpu_s": round(seen.tool_cpu_s, 3)},
         "yardstick": [before, after],
         "longest": seen.explained[:_LONGEST],
         "recording": str(recording.relative_to(folder)),

@@ -46,6 +46,7 @@ class Seen:
     peak_rss_bytes: int | None = None
     stolen_share: float = 0.0
     load_status: int = 0
+    tool_cpu_s: float = 0.0  # of this process, while it watched
 
     def add(self, record: Record) -> None:
         """Keep what metrics are made of."""
@@ -89,7 +90,7 @@ def watch(pid: int, load: Callable[[], subprocess.Popen[bytes]], recording: Path
     try:
         with watched(list(dict.fromkeys(stem for view in views for stem in view.stems)), pid) as target:
             target.until = until
-            before = cpu_times(online_cpus())
+            before, tool = cpu_times(online_cpus()), time.process_time()
             for _, source, own in programs(target, views, str(recording)):
                 for _, records in records_of(source, own):
                     for record in records:
@@ -98,6 +99,7 @@ def watch(pid: int, load: Callable[[], subprocess.Popen[bytes]], recording: Path
                 raise KeyboardInterrupt
             seen.peak_rss_bytes = _peak(pid)
             seen.stolen_share = _stolen(before, cpu_times(online_cpus()))
+            seen.tool_cpu_s = time.process_time() - tool
     finally:
         if process is not None and process.poll() is None:
             process.kill()

@@ -64,7 +64,7 @@ def shop(*options):
 
 @needs_wrk
 @pytest.mark.bpf
-def test_a_baseline(tmp_path):
+def test_a_baseline(tmp_path, gotrace):
     folder = tmp_path / "out"
     done, report = measured(folder, "-n", "2", service=shop())
     assert done.returncode == 0, done.stderr
@@ -93,6 +93,8 @@ def test_a_baseline(tmp_path):
         assert values["stw.total.max"] == max(each["total_ns"] for each in stops)
         assert values["stw.total.p50"] == pytest.approx(np.percentile([each["total_ns"] for each in stops], 50), rel=0.1)
         assert values["errors.share"] == 0 and 0 < values["start.ready"] < 5e9
+    paused = gotrace("report", str(folder / report["runs"][0]["recording"]), "--pauses", "--explain")
+    assert paused.returncode == 0 and "GC mark termination" in paused.stdout, paused.stderr
     assert "throughput" in done.stdout and "The longest pauses:" in done.stdout
     again, _ = measured(folder, "-n", "1", service=shop())
     assert again.returncode == 2 and "has a report already" in again.stderr

@@ -58,6 +58,7 @@ _EXAMPLE = "gotrace baseline --load 'wrk -d10s http://127.0.0.1:8080/' --out out
     metavar="PERCENT",
     help="By how much the machine's own speed may change during a run that counts.",
 )
+@option("explain", help="Say what the longest pauses of each run waited for; it costs the service more.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the order of the runs.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--out", "folder", type=click.Path(), required=True, metavar="FOLDER", help="Write the report here.")
@@ -81,6 +82,7 @@ def command(
     cpus: str,
     load_cpus: str,
     most_drift: float,
+    explain: bool,
     seed: int,
     dry_run: bool,
     folder: str,
@@ -107,6 +109,7 @@ def command(
         ready=Ready.parse(ready) if ready is not None else _of_load(parsed.command),
         seed=seed,
         most_drift=most_drift / 100,
+        explained=5 if explain else 0,
         cpus=_cpus(cpus, "--cpus"),
         load_cpus=_cpus(load_cpus, "--load-cpus"),
     )

@@ -107,6 +107,7 @@ def require_comparable(a: Side, b: Side) -> None:
         ("warm-up", "warmup_ns"),
         ("CPUs of the service", "cpus"),
         ("CPUs of the load", "load_cpus"),
+        ("pauses that are explained", "explained"),
     ):
         if one["plan"][of] != other["plan"][of]:
             raise NotComparableError(

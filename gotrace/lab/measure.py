@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from gotrace.analysis.stats.percentiles import enough
+from gotrace.api import replaying
 from gotrace.kernel.cpus import CpuTimes, cpu_times
 from gotrace.kernel.host import online_cpus, text_of
 from gotrace.run.sources import programs
-from gotrace.run.target import watched
+from gotrace.run.target import POLL_NS, watched
 from gotrace.views.gc import Gc
 from gotrace.views.memory import Looks
 from gotrace.views.sched import Scheduler
@@ -68,9 +69,13 @@ class Seen:
 def watch(pid: int, load: Callable[[], subprocess.Popen[bytes]], recording: Path, explained: int = 0) -> Seen:
     """Trace a process for as long as the load runs, which is started when the probes are in place. Raises GotraceError.
 
-    ``recording`` keeps the raw events; the ``explained`` longest pauses come with their causes.
+    ``recording`` keeps the raw events, which are decoded when the load is over; the ``explained`` longest pauses come with
+    their causes.
     """
-    views: list[View] = [Gc(SECOND, explained=explained), Looks(SECOND), Scheduler()]
+    scheduler = Scheduler()
+    scheduler.look_ns = POLL_NS  # a hundred samples a second would take a third of a CPU, with all that is done at each
+    views: list[View] = [Looks(SECOND), scheduler]
+    stems = ["gc", *(["tail"] if explained else [])]
     seen, ended_ns = Seen(), list[int]()
     process: subprocess.Popen[bytes] | None = None
 
@@ -88,7 +93,7 @@ def watch(pid: int, load: Callable[[], subprocess.Popen[bytes]], recording: Path
         return "the load ended" if ended_ns else ""
 
     try:
-        with watched(list(dict.fromkeys(stem for view in views for stem in view.stems)), pid) as target:
+        with watched(stems, pid) as target:
             target.until = until
             before, tool = cpu_times(online_cpus()), time.process_time()
             for _, source, own in programs(target, views, str(recording)):
@@ -104,6 +109,8 @@ def watch(pid: int, load: Callable[[], subprocess.Popen[bytes]], recording: Path
         if process is not None and process.poll() is None:
             process.kill()
             process.wait()
+    for record in replaying(str(recording), Gc(SECOND, explained=explained)):  # now that nobody has to wait for it
+        seen.add(record)
     seen.end_ns = ended_ns[0] if ended_ns else target.end_ns
     seen.load_status = process.returncode if process is not None else 0
     return seen

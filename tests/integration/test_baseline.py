@@ -66,7 +66,7 @@ def shop(*options):
 @pytest.mark.bpf
 def test_a_baseline(tmp_path, gotrace):
     folder = tmp_path / "out"
-    done, report = measured(folder, "-n", "2", service=shop())
+    done, report = measured(folder, "-n", "2", "--explain", service=shop())
     assert done.returncode == 0, done.stderr
     jsonschema.validate(report, schema())
     assert report["complete"] and len(report["runs"]) == 2 and all(run["valid"] for run in report["runs"]), report["runs"]

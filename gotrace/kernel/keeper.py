@@ -13,7 +13,6 @@ the kernel then removes the probes. It reports what happens in messages over a s
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import select
@@ -26,6 +25,7 @@ from typing import Any
 from gotrace.errors import GotraceError
 from gotrace.kernel import bpf
 from gotrace.kernel.execs import Exec, ExecWatch
+from gotrace.kernel.forked import cpu_s, forked
 from gotrace.kernel.process import Process
 
 WATCHING, EXECUTED, READY, LEFT = "watching", "executed", "ready", "left"
@@ -43,26 +43,16 @@ _MOST_BYTES, _MOST_FDS = 1 << 18, 200
 class Keeper:
     """The process, from outside. ``probes`` are descriptors, which are the keeper's alone from now on.
 
-    Those in ``foreign`` it does without: a pipe or socket of a program that uses us would stay open as long as it runs.
+    ``foreign`` are those of `forked`.
     """
 
     def __init__(
         self, pid: int, probes: list[int], renew: Renew, counts: Counts, tree: bool, foreign: Sequence[int] = ()
     ) -> None:
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._child = os.fork()
-        if self._child == 0:
-            try:
-                self._socket.close()
-                for fd in foreign:
-                    with contextlib.suppress(OSError):
-                        os.close(fd)
-                for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # meant for who decides about the end
-                    signal.signal(number, signal.SIG_IGN)
-                _Keeping(theirs, pid, probes, renew, counts, tree).run()
-            finally:
-                os._exit(0)  # no exit handlers: they belong to the parent
-        theirs.close()
+        def keep(parent: socket.socket) -> None:
+            _Keeping(parent, pid, probes, renew, counts, tree).run()
+
+        self._socket, self._child = forked(keep, foreign)
         while probes:
             os.close(probes.pop())
         self._failure: GotraceError | None = None
@@ -106,12 +96,7 @@ class Keeper:
 
     def cost(self) -> tuple[float, int]:
         """Its seconds of CPU time, and the bytes of memory that are its alone."""
-        try:
-            with open(f"/proc/{self._child}/stat") as file:
-                user, system = file.read().rpartition(")")[2].split()[11:13]
-        except OSError:
-            return 0.0, self._bytes
-        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK"), self._bytes
+        return cpu_s(self._child), self._bytes
 
     def close(self) -> None:
         """Remove the probes."""

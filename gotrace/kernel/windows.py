@@ -16,7 +16,6 @@ import json
 import os
 import random
 import select
-import signal
 import socket
 import time
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from typing import Any
 
 from gotrace.errors import GotraceError, HostError
 from gotrace.kernel import bpf
+from gotrace.kernel.forked import cpu_s, forked
 
 _MOST_BYTES = 1 << 16
 # What it tells: a window that is over, that nothing is set any more, or why nothing can be.
@@ -36,24 +36,11 @@ Place = tuple[int, int]
 class Windows:
     """The process, from outside: a window of ``open_ns`` in every ``every_ns``, from `start` to `stop`.
 
-    It does without the descriptors in ``foreign``, as `gotrace.kernel.keeper.Keeper` does.
+    ``foreign`` are those of `forked`.
     """
 
     def __init__(self, open_ns: int, every_ns: int, foreign: Sequence[int] = ()) -> None:
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._child = os.fork()
-        if self._child == 0:
-            try:
-                self._socket.close()
-                for fd in foreign:
-                    with contextlib.suppress(OSError):
-                        os.close(fd)
-                for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # meant for who decides about the end
-                    signal.signal(number, signal.SIG_IGN)
-                _Opening(theirs, open_ns, every_ns).run()
-            finally:
-                os._exit(0)  # no exit handlers: they belong to the parent
-        theirs.close()
+        self._socket, self._child = forked(lambda parent: _Opening(parent, open_ns, every_ns).run(), foreign)
         self._ended: list[tuple[int, int]] = []
         self._failure: GotraceError | None = None
         self._runs = self._dead = False
@@ -92,10 +79,7 @@ class Windows:
 
     def cpu_s(self) -> float:
         """Its seconds of CPU time."""
-        with contextlib.suppress(OSError), open(f"/proc/{self._child}/stat") as file:
-            user, system = file.read().rpartition(")")[2].split()[11:13]
-            return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
-        return 0.0
+        return cpu_s(self._child)
 
     def _tell(self, what: Any, fds: Sequence[int] = ()) -> None:
         with contextlib.suppress(OSError):  # it has ended, which it is asked about next

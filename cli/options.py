@@ -182,22 +182,27 @@ def output_options(
     return add
 
 
-def schema_option(command: Decorated) -> Decorated:
-    """``--json-schema``: prints that of the command's records, and exits."""
+def _of_records(name: str) -> dict[str, Any]:
+    from gotrace.records.all import schema_of_command
+
+    return schema_of_command(name)
+
+
+def schema_option_of(what: str, schema: Callable[[str], dict[str, Any]]) -> Callable[[Decorated], Decorated]:
+    """``--json-schema``: prints that of the ``what`` of the command, by its name, and exits."""
 
     def print_it(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
         if wanted:
             import json
 
-            from gotrace.records.all import schema_of_command
-
-            click.echo(json.dumps(schema_of_command(ctx.info_name or ""), indent=2))
+            click.echo(json.dumps(schema(ctx.info_name or ""), indent=2))
             ctx.exit()
 
-    text = "Print the JSON schema of the records and exit."
-    return click.option("--json-schema", is_flag=True, is_eager=True, expose_value=False, callback=print_it, help=text)(
-        command
-    )
+    text = f"Print the JSON schema of the {what} and exit."
+    return click.option("--json-schema", is_flag=True, is_eager=True, expose_value=False, callback=print_it, help=text)
+
+
+schema_option = schema_option_of("records", _of_records)
 
 
 TOPICS = {

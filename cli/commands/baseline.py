@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from gotrace.cli.options import Command, Duration, command_argument, option, say
+from gotrace.cli.options import Command, Duration, command_argument, option, say, schema_option_of
 from gotrace.errors import UsageError
 from gotrace.export.formats import TABLES
 from gotrace.run import files
@@ -34,7 +34,7 @@ _EXAMPLE = "gotrace baseline --load 'wrk -d10s http://127.0.0.1:8080/' --out out
             "measures two builds in turns, for `gotrace compare out`",
         ),
     ],
-    epilog="Afterwards: `gotrace compare`. Exit status: 0 if it was measured as planned, 1 if not, 2 for wrong usage.",
+    epilog="Afterwards: `gotrace compare`. Exit status: 0 if it was measured as planned, 5 if the load failed, 1 if not.",
 )
 @click.option("--load", "load", required=True, metavar="COMMAND", help="What puts the service under load: wrk, hey, ab, …")
 @click.option("--load-format", metavar="TOOL", default="", help="The tool whose output that command prints.")
@@ -63,14 +63,7 @@ _EXAMPLE = "gotrace baseline --load 'wrk -d10s http://127.0.0.1:8080/' --out out
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--out", "folder", type=click.Path(), required=True, metavar="FOLDER", help="Write the report here.")
 @option("force", help="Overwrite the report that is there.")
-@click.option(
-    "--json-schema",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=lambda *_: _schema(*_),
-    help="Print the JSON schema of the report and exit.",
-)
+@schema_option_of("report", lambda _: _schema())
 @command_argument
 def command(
     load: str,
@@ -130,14 +123,10 @@ def command(
     return 0 if report["complete"] else 1
 
 
-def _schema(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
-    if wanted:
-        import json
+def _schema() -> dict[str, Any]:
+    from gotrace.lab.report import schema
 
-        from gotrace.lab.report import schema
-
-        click.echo(json.dumps(schema(), indent=2))
-        ctx.exit()
+    return schema()
 
 
 def _versions(named: tuple[str, ...], command: tuple[str, ...]) -> tuple[Version, ...]:

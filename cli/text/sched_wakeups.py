@@ -22,12 +22,6 @@ _LONGEST = (Column("ran at", 12), Column("goroutine", 10), Column("on P", 5), Co
 _EXPLAINED = (*_LONGEST, Column("who had that P", left=True, elastic=30, gap=2))
 _MOST_NAMED = 4
 _LITTLE = 0.05  # of a wait: what is less is not worth a word
-_NOBODY = {
-    "idle": "nobody (idle)",
-    "handed over": "nobody (handed over)",
-    "locked thread": "nobody (for its locked thread)",
-    "looking for work": "nobody (looking for work)",
-}
 
 
 def line(view: SchedulerWakeups, record: Record) -> Row | None:
@@ -88,7 +82,7 @@ def _part(part: Record, least: float) -> str:
     if part["what"] == "stop":
         who = f"stopped world ({part['reason']})"
     elif part["what"] == "nobody":
-        who = _NOBODY[part["reason"]]
+        who = f"nobody ({part['reason'].replace('locked', 'for its locked')})"
     elif (part["function"] or "").startswith("runtime.gcBgMark"):  # since Go 1.23 by a wrapper in gcBgMarkStartWorkers
         who = "GC mark worker"
     else:

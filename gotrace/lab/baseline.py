@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -53,15 +51,6 @@ def check(plan: Plan, folder: Path, force: bool) -> None:
         )
 
 
-@dataclass
-class _State:
-    """What has been done so far."""
-
-    report: Baseline
-    repeated: int = 0
-    versions: dict[str, VersionOf] = field(default_factory=dict)
-
-
 def run(plan: Plan, folder: Path, force: bool, say: Say = lambda _: None) -> Baseline:
     """Every run of the plan, each written down as it ends: what was measured when it is cut off is a report.
 
@@ -69,74 +58,70 @@ def run(plan: Plan, folder: Path, force: bool, say: Say = lambda _: None) -> Bas
     """
     check(plan, folder, force)
     (folder / "runs").mkdir(parents=True, exist_ok=True)
-    state = _State(
-        {
-            "schema": "gotrace.baseline/1",
-            "tool": __version__,
-            "time": wall_time(time.time_ns(), 0),
-            "complete": False,
-            "cut_off": None,
-            "plan": plan.to_json(),
-            "host": machine.host(),
-            "versions": [],
-            "runs": [],
-        }
-    )
+    report: Baseline = {
+        "schema": "gotrace.baseline/1",
+        "tool": __version__,
+        "time": wall_time(time.time_ns(), 0),
+        "complete": False,
+        "cut_off": None,
+        "plan": plan.to_json(),
+        "host": machine.host(),
+        "versions": [],
+        "runs": [],
+    }
     try:
-        for number, (round_, version) in enumerate(plan.order(), 1):
-            say(f"run {number} of {len(plan.versions) * plan.runs}: {version.name}")
-            _counted(plan, state, folder, round_, version, say)
-        state.report["complete"] = True
+        with tempfile.TemporaryDirectory(prefix="gotrace-load-") as scratch:
+            ready = loads.prepare(plan.load, Path(scratch))
+            for number, (round_, version) in enumerate(plan.order(), 1):
+                say(f"run {number} of {len(plan.versions) * plan.runs}: {version.name}")
+                _counted(plan, ready, report, folder, round_, version, say)
+        report["complete"] = True
     except KeyboardInterrupt:
-        state.report["cut_off"] = "Ctrl-C"
+        report["cut_off"] = "Ctrl-C"
     except GotraceError as error:
-        state.report["cut_off"] = error.message
+        report["cut_off"] = error.message
         raise
     finally:
-        state.report["versions"] = list(state.versions.values())
-        if state.report["runs"]:
-            write(state.report, folder)
-    return state.report
+        if report["runs"]:
+            write(report, folder)
+    return report
 
 
-def _counted(plan: Plan, state: _State, folder: Path, round_: int, version: Version, say: Say) -> None:
+def _counted(
+    plan: Plan, ready: loads.Ready, report: Baseline, folder: Path, round_: int, version: Version, say: Say
+) -> None:
     """Run a version until a run counts, as long as runs may be repeated."""
     while True:
-        found = _run(plan, state, folder, round_, version)
-        state.report["runs"].append(found)
-        state.report["versions"] = list(state.versions.values())
-        write(state.report, folder)
+        found = _run(plan, ready, report, folder, round_, version)
+        report["runs"].append(found)
+        write(report, folder)
         if found["valid"]:
             return
         say(f"it does not count: {'; '.join(found['reasons'])}")
-        if state.repeated >= _MOST_REPEATED:
+        if sum(not run["valid"] for run in report["runs"]) > _MOST_REPEATED:
             return
-        state.repeated += 1
         say("it is repeated")
 
 
-def _run(plan: Plan, state: _State, folder: Path, round_: int, version: Version) -> Run:
-    order = len(state.report["runs"])
+def _run(plan: Plan, ready: loads.Ready, report: Baseline, folder: Path, round_: int, version: Version) -> Run:
+    order = len(report["runs"])
     base = folder / "runs" / f"{order:04d}"
+    log, recording = base.with_suffix(".log"), base.with_suffix(".gotrace")
+    recording.unlink(missing_ok=True)
     before = machine.yardstick()
-    with tempfile.TemporaryDirectory(prefix="gotrace-load-") as scratch:
-        ready = loads.prepare(plan.load, Path(scratch))
-        log = base.with_suffix(".log")
-        with service.started(version.command, plan.ready, log, plan.cpus) as running:
-            state.versions.setdefault(version.name, _version(version, running.pid))
-            wall_ns = time.time_ns() - time.monotonic_ns()
-            recording = base.with_suffix(".gotrace")
-            with contextlib.suppress(FileNotFoundError):
-                recording.unlink()
-            try:
-                if plan.warmup_ns:
-                    _warm_up(ready, plan)
-                seen = measure.watch(running.pid, lambda: loads.start(ready, plan.load_cpus), recording, plan.explained)
-            except GotraceError:
-                _require_running(running, log)  # or what else went wrong comes of that
-                raise
-            _require_running(running, log)
-        result = loads.finish(ready, seen.load_status)
+    with service.started(version.command, plan.ready, log, plan.cpus) as running:
+        if version.name not in (known["name"] for known in report["versions"]):
+            report["versions"].append(_version(version, running.pid))
+        wall_ns = time.time_ns() - time.monotonic_ns()
+        try:
+            if plan.warmup_ns:
+                _warm_up(ready, plan)
+            seen = measure.watch(running.pid, lambda: loads.start(ready, plan.load_cpus), recording, plan.explained)
+        except GotraceError:
+            _require_running(running, log)  # or what else went wrong comes of that
+            raise
+        _require_running(running, log)
+    result = loads.finish(ready, seen.load_status)
     after = machine.yardstick()
     values = {**measure.metrics(seen), **result.metrics(), "start.ready": float(running.ready_ns), **_growth(seen)}
     cpu = values.get("cpu")

@@ -44,7 +44,7 @@ class Side:
 
 @dataclass
 class Compared:
-    """One metric of two sides, in the metric's base unit; ``ratio`` and its interval are B / A, of growth B - A.
+    """One metric of two sides, in the metric's base unit; ``change`` and its interval are B / A, of growth B - A.
 
     None stands for what cannot be said: a side has too few runs with a value (or a value of 0, of which there is no
     ratio). ``least`` is the smallest change that these runs could have shown, ``more`` how many further runs a side would
@@ -151,7 +151,7 @@ def _question(a: Side, b: Side, metric: Metric, margin: float, paired: bool) -> 
     if not len(left) or not len(right):
         return None, "no values"
     if metric.dimension == "growth":
-        rss = [value for value in _values(a, "rss.mean").values()]
+        rss = list(_values(a, "rss.mean").values())
         scale = margin * float(np.median(rss)) / 60 if rss else 0.0
         if scale <= 0:
             return None, "no values"

@@ -18,6 +18,7 @@ from gotrace.analysis.stats.percentiles import enough
 from gotrace.api import replaying
 from gotrace.kernel.cpus import CpuTimes, cpu_times
 from gotrace.kernel.host import online_cpus, text_of
+from gotrace.lab.load_result import Histogram
 from gotrace.run.sources import programs
 from gotrace.run.target import POLL_NS, watched
 from gotrace.views.gc import Gc
@@ -153,14 +154,9 @@ def metrics(seen: Seen) -> Values:
 
 def percentiles(values: npt.NDArray[np.int64]) -> Values:
     """Those of a run that it has values for, by the name of the percentile, and the largest: the values themselves."""
-    found: Values = {f"p{each:g}": None for each in _PERCENTILES}
-    if not len(values):
-        return {**found, "max": None}
-    ordered = np.sort(values)
-    for each in _PERCENTILES:
-        if enough(len(values), each):
-            found[f"p{each:g}"] = float(ordered[min(len(values), max(1, int(np.ceil(each / 100 * len(values))))) - 1])
-    return {**found, "max": float(ordered[-1])}
+    histogram = Histogram.of(values)
+    found = {f"p{each:g}": histogram.percentile(each) if enough(len(values), each) else None for each in _PERCENTILES}
+    return {**found, "max": float(values.max()) if len(values) else None}
 
 
 def _of_cycles(cycles: list[Record], length_ns: int) -> Values:

@@ -17,6 +17,7 @@ from pathlib import Path
 from gotrace.errors import GotraceError, UsageError
 from gotrace.lab.children import preparation
 from gotrace.run.refusal import refusal
+from gotrace.runtime.children import family
 from gotrace.text import duration_text, printable
 
 _POLL_S = 0.002
@@ -159,19 +160,10 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 def _go_program(pid: int) -> int:
     """The process itself, or the one Go program below it: a launcher (a script, `env`) may stand before it."""
-    found = [each for each in (pid, *_below(pid)) if refusal(f"/proc/{each}/exe", "it") is None]
+    found = [each for each in (pid, *family(pid)) if refusal(f"/proc/{each}/exe", "it") is None]
     if pid in found:
         return pid
     if len(found) != 1:
         what = "no Go program" if not found else f"{len(found)} Go programs"
         raise GotraceError(f"the command runs {what}", "give the command that starts one")
     return found[0]
-
-
-def _below(pid: int) -> list[int]:
-    found: list[int] = []
-    with contextlib.suppress(OSError):
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            for child in map(int, (thread / "children").read_text().split()):
-                found += [child, *_below(child)]
-    return found

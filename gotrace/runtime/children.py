@@ -46,7 +46,7 @@ class Children:
         """Those that have begun to collect since then. New ones are sought once a second, and at the ``last`` call."""
         begin = time.monotonic_ns()
         if begin >= self._next_ns or last:
-            for pid in _family(self.pid):
+            for pid in family(self.pid):
                 self._add(pid)
             self._next_ns = next_look(begin)
         collecting = []
@@ -86,7 +86,7 @@ class Children:
         self._stack.close()
 
 
-def _family(pid: int) -> list[int]:
+def family(pid: int) -> list[int]:
     """The processes that it has started, those that these have started, and so on; only so many."""
     found: list[int] = []
     waiting = [pid]

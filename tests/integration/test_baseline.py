@@ -69,11 +69,14 @@ def test_a_baseline(tmp_path, gotrace):
     done, report = measured(folder, "-n", "2", "--explain", service=shop())
     assert done.returncode == 0, done.stderr
     jsonschema.validate(report, schema())
-    assert report["complete"] and len(report["runs"]) == 2 and all(run["valid"] for run in report["runs"]), report["runs"]
+    # One that does not count, because the hypervisor took the CPUs, was repeated.
+    counted = [run for run in report["runs"] if run["valid"]]
+    assert report["complete"] and [run["round"] for run in counted] == [0, 1], report["runs"]
+    assert all(bool(run["reasons"]) != run["valid"] for run in report["runs"])
     (version,) = report["versions"]
     assert version["name"] == "env" and version["exe"].endswith("/shop") and version["go_version"].startswith("go1.")
     assert version["exe_bytes"] == targets.build("shop").stat().st_size
-    for run in report["runs"]:
+    for run in counted:
         of_load, values = run["load"], run["metrics"]
         assert values["throughput"] == of_load["answered"] * 1e9 / of_load["duration_ns"]
         assert values["cpu.per_request"] == pytest.approx(values["cpu"] / values["throughput"] * 1e9)

@@ -10,6 +10,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,18 +61,29 @@ def target(program: str | Path, *arguments: str, env: dict[str, str] | None = No
 
 
 @contextlib.contextmanager
-def running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        yield process
-    finally:
-        # A tool that only just began may have no handler yet.
-        process.send_signal(signal.SIGINT)
+def running(command: list[str], begun: str = "") -> Iterator[subprocess.Popen[bytes]]:
+    """A tool, interrupted at the end; once it has written ``begun``: what a start takes is not what watching takes."""
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output)
         try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            deadline = time.monotonic() + 30
+            while begun.encode() not in os.pread(output.fileno(), 1 << 16, 0):
+                if time.monotonic() > deadline or process.poll() is not None:
+                    raise SystemExit(f"{command[0]} has not begun: it has not written {begun!r}")
+                time.sleep(0.05)
+            yield process
+        finally:
+            _interrupt(process)
+
+
+def _interrupt(process: subprocess.Popen[bytes]) -> None:
+    # A tool that only just began may have no handler yet.
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def addresses(executable: Path, explain: bool = False) -> dict[str, list[int]]:

@@ -84,13 +84,16 @@ def _served(tool: list[str] | None = None) -> float:
 
 
 def _watch(stack: contextlib.ExitStack, tool: list[str] | None, process: subprocess.Popen[str]) -> None:
+    begun = ""
     if tool == ["bpftrace"]:
+        begun = "Attaching"
         tool = bpftrace_command(Path(os.readlink(f"/proc/{process.pid}/exe")), process.pid, "sched.bt")
     elif tool is not None and tool[0] == GOTRACE:
+        begun = "Tracing"
         tool = [*tool, str(process.pid)]
     if tool is not None:
-        stack.enter_context(running(tool))
-    time.sleep(2)  # past the tool's own start, and the program's
+        stack.enter_context(running(tool, begun))
+    time.sleep(2)  # past the program's own start, and what the tool does first
 
 
 def _rates() -> list[float]:

@@ -4,7 +4,6 @@
  * in probes/sched.py.
  */
 
-#define LONG_NS 1000000 /* of a wait that is as long it is told who had the CPU all the time, not only last */
 #define TURNS 16
 
 /* What is known of a thread of the target that has no CPU. */

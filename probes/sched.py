@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gotrace.probe import Traceable
 
 PREEMPTED, THROTTLED = 1, 2
+LONG_NS = 1_000_000  # of a wait that is as long it is told who had the CPU all the time, not only last
 STEAL, GRAB = "runtime.runqsteal", "runtime.runqgrab"
 
 PROBE = Probe(
@@ -43,7 +44,7 @@ PROBE = Probe(
         *("seen", "steal_begin", "steal_end"),
         *("on_tracepoint__sched_switch", "on_tracepoint__sched_waking", "on_tracepoint__sched_wakeup_new"),
     ),
-    constants={"PREEMPTED": PREEMPTED, "THROTTLED": THROTTLED},
+    constants={"PREEMPTED": PREEMPTED, "THROTTLED": THROTTLED, "LONG_NS": LONG_NS},
     parts=(TARGET, QUOTA, TASKS),
     ring_bytes=8 << 20,
 )

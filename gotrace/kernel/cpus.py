@@ -122,9 +122,10 @@ def _less(one: Turns, other: Turns) -> Turns:
     return Turns(*(a - b for a, b in zip(one, other, strict=True)))
 
 
-def last_cpu(stat: str) -> int:
+def last_cpu(stat: str | bytes) -> int:
     """The CPU that a thread is on, or was on last, from its /proc/PID/task/TID/stat: field 39 of proc_pid_stat(5)."""
-    return int(stat.rpartition(")")[2].split()[36])  # from field 3 on
+    text = stat.decode("utf-8", "replace") if isinstance(stat, bytes) else stat
+    return int(text.rpartition(")")[2].split()[36])  # from field 3 on
 
 
 class ThreadCpus:
@@ -138,13 +139,19 @@ class ThreadCpus:
         """The CPU of each thread; without those that are gone."""
         found = {}
         for tid in tids:
-            try:
-                if tid not in self._files:
-                    self._files[tid] = os.open(f"/proc/{self._pid}/task/{tid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-                found[tid] = last_cpu(os.pread(self._files[tid], 1024, 0).decode("utf-8", "replace"))
-            except (OSError, ValueError, IndexError):
-                self._forget(tid)
+            with contextlib.suppress(ValueError, IndexError):
+                found[tid] = last_cpu(self.stat(tid))
         return found
+
+    def stat(self, tid: int) -> bytes:
+        """What `last_cpu` is told by; empty if the thread is gone."""
+        try:
+            if tid not in self._files:
+                self._files[tid] = os.open(f"/proc/{self._pid}/task/{tid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+            return os.pread(self._files[tid], 1024, 0)
+        except OSError:
+            self._forget(tid)
+            return b""
 
     def _forget(self, tid: int) -> None:
         if (file := self._files.pop(tid, None)) is not None:

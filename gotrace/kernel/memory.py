@@ -12,7 +12,7 @@ import fcntl
 import mmap
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 
@@ -81,23 +81,38 @@ class Memory:
 
     def read_into(self, places: npt.NDArray[np.uint64], room: npt.NDArray[np.uint8]) -> None:
         """The bytes of many places one after the other into ``room``, which they have to fill; a row is (address, size)."""
-        if len(places) <= _MOST_SEGMENTS:
-            self._fill(np.ascontiguousarray(places), room)
-            return
-        ends = np.concatenate([[0], np.cumsum(places[:, 1])]).astype(np.int64)
-        for first in range(0, len(places), _MOST_SEGMENTS):
-            last = min(first + _MOST_SEGMENTS, len(places))
-            self._fill(np.ascontiguousarray(places[first:last]), room[ends[first] : ends[last]])
+        self.filling(places, room)()
 
-    def _fill(self, places: npt.NDArray[np.uint64], room: npt.NDArray[np.uint8]) -> None:
+    def filling(self, places: npt.NDArray[np.uint64], room: npt.NDArray[np.uint8]) -> Callable[[], None]:
+        """What does as `read_into`, as often as it is called, with everything prepared."""
+        if len(places) <= _MOST_SEGMENTS:
+            return self._filling(np.ascontiguousarray(places), room)
+        ends = np.concatenate([[0], np.cumsum(places[:, 1])]).astype(np.int64)
+        firsts = range(0, len(places), _MOST_SEGMENTS)
+        parts = [
+            self._filling(np.ascontiguousarray(places[first:last]), room[ends[first] : ends[last]])
+            for first, last in zip(firsts, [*firsts[1:], len(places)], strict=True)
+        ]
+
+        def fill() -> None:
+            for part in parts:
+                part()
+
+        return fill
+
+    def _filling(self, places: npt.NDArray[np.uint64], room: npt.NDArray[np.uint8]) -> Callable[[], None]:
         """One system call's worth. A row of ``places`` is a struct iovec."""
         local = _Segment(room.ctypes.data, room.size)
         remote, count = ctypes.c_void_p(places.ctypes.data), ctypes.c_ulong(len(places))
-        got = self._libc.process_vm_readv(
-            self.pid, ctypes.byref(local), ctypes.c_ulong(1), remote, count, ctypes.c_ulong(0)
-        )
-        if got != room.size:
-            raise self._failed(ctypes.get_errno() if got < 0 else errno.EFAULT)
+        read, one, none, segment = self._libc.process_vm_readv, ctypes.c_ulong(1), ctypes.c_ulong(0), ctypes.byref(local)
+        pid, size = self.pid, room.size
+
+        def fill(kept: object = (places, room)) -> None:
+            got = read(pid, segment, one, remote, count, none)
+            if got != size:
+                raise self._failed(ctypes.get_errno() if got < 0 else errno.EFAULT)
+
+        return fill
 
     def _failed(self, number: int) -> GotraceError:
         if number == errno.EPERM:

@@ -20,7 +20,7 @@ from gotrace.kernel.cpus import CpuTimes, cpu_times
 from gotrace.kernel.host import online_cpus, text_of
 from gotrace.lab.load_result import Histogram
 from gotrace.run.sources import programs
-from gotrace.run.target import POLL_NS, watched
+from gotrace.run.target import watched
 from gotrace.views.gc import Gc
 from gotrace.views.memory import Looks
 from gotrace.views.sched import Scheduler
@@ -73,9 +73,7 @@ def watch(pid: int, load: Callable[[], subprocess.Popen[bytes]], recording: Path
     ``recording`` keeps the raw events, which are decoded when the load is over; the ``explained`` longest pauses come with
     their causes.
     """
-    scheduler = Scheduler()
-    scheduler.look_ns = POLL_NS  # a hundred samples a second would take a third of a CPU, with all that is done at each
-    views: list[View] = [Looks(SECOND), scheduler]
+    views: list[View] = [Looks(SECOND), Scheduler()]
     stems = ["gc", *(["tail"] if explained else [])]
     seen, ended_ns = Seen(), list[int]()
     process: subprocess.Popen[bytes] | None = None

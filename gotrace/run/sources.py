@@ -21,7 +21,7 @@ from gotrace.probes.gc import RESTARTS
 from gotrace.recording import format as form
 from gotrace.records.gc import MARK, OF_A_COPY, STOP
 from gotrace.run.files import complain_of, numbered
-from gotrace.run.target import EXECUTED, EXITED, POLL_NS, UNKNOWN_COST, Target, Traced
+from gotrace.run.target import EXECUTED, EXITED, NOT_LOOKING, POLL_NS, UNKNOWN_COST, Looking, Target, Traced
 from gotrace.runtime.books import Books
 from gotrace.text import printable, program_text
 from gotrace.views.view import Answer, Record, Source, View
@@ -53,6 +53,7 @@ class Live(Source):
         self.books = books or Books(target.process)
         self.tracing = target.session if isinstance(target, Traced) else None
         self.recorder: Recorder | None = None
+        self.looking = NOT_LOOKING
         self._target = target
         self._poll_ns = poll_ns
         self._gone = False
@@ -148,7 +149,7 @@ class Live(Source):
 
     def portions(self) -> Iterator[Events]:
         try:
-            for now, why in self._target.polls(self._poll_ns, self._failed):
+            for now, why in self._target.polls(self._poll_ns, self._failed, self.looking):
                 self._gone = why in (EXECUTED, EXITED)
                 self.last, self.now_ns = bool(why), now
                 events = no_events()
@@ -350,7 +351,7 @@ def programs(
     With each come views of its own, made as ``views`` are, for `view.records_of`. With ``record`` each is kept in a file
     (`files.numbered`). Raises GotraceError.
     """
-    poll_ns = min([POLL_NS, *(each for view in views for each in (view.interval_ns, view.look_ns) if each)])
+    poll_ns = min([POLL_NS, *(view.interval_ns for view in views if view.interval_ns)])
     books = Books(target.process)
     for view in views:
         with contextlib.suppress(GotraceError, OSError):  # that a book cannot be opened is told when it is to be read
@@ -360,6 +361,7 @@ def programs(
         live = Live(target, poll_ns, books if number == 1 else None)
         if recorded := {view.name: view.options for view in views if view.recorded}:
             live.header["views"] = recorded
+        live.looking = next((Looking(view.look_ns, view.look) for view in views if view.look_ns), NOT_LOOKING)
         with contextlib.ExitStack() as recording:
             if record is not None:
                 from gotrace.run.recorder import Recorder

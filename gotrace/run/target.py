@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from gotrace.errors import GotraceError, UntraceableError
 from gotrace.kernel.launch import Launched, NotExecutableError
@@ -204,6 +204,16 @@ def _exe_of(pid: int) -> str:
     return f"pid {pid}"
 
 
+class Looking(NamedTuple):
+    """What is done every ``every_ns`` while nothing else is to be done, with as little around it as there can be."""
+
+    every_ns: int
+    look: Callable[[], object]
+
+
+NOT_LOOKING = Looking(POLL_NS, lambda: None)
+
+
 class Loop:
     """The one loop that decides when a run ends, and why.
 
@@ -249,7 +259,18 @@ class Loop:
         """Why no more is wanted, or ""."""
         return self.until()
 
-    def polls(self, interval: int, failed: Callable[[], bool]) -> Iterator[tuple[int, str]]:
+    def _wait(self, until_ns: int, looking: Looking) -> bool:
+        """Sleep, and look in between; True as soon as what is watched has exited."""
+        while (at_ns := time.monotonic_ns() + looking.every_ns) < until_ns:
+            if self.wait(looking.every_ns / 1e9):
+                return True
+            if self.stop.signal or self.executed_ns():
+                return False
+            if time.monotonic_ns() >= at_ns:
+                looking.look()
+        return self.wait(max(0, until_ns - time.monotonic_ns()) / 1e9)
+
+    def polls(self, interval: int, failed: Callable[[], bool], looking: Looking = NOT_LOOKING) -> Iterator[tuple[int, str]]:
         """(CLOCK_MONOTONIC ns, why it ends or ""), each time the ring should be read: the last one ends it.
 
         After `EXECUTED` there may be more: see `Target.next_program`. Raises what kept it from waiting, last.
@@ -261,7 +282,7 @@ class Loop:
             now = time.monotonic_ns()
             until = min(now + POLL_NS, tick + interval, now + POLL_NS if self._deadline_ns is None else self._deadline_ns)
             try:
-                exited = not self.enough() and self.wait(max(0, until - now) / 1e9)
+                exited = not self.enough() and self._wait(until, looking)
             except GotraceError as error:  # raised when what came until then was read
                 failure = error
             now = time.monotonic_ns()

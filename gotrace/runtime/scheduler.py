@@ -16,7 +16,7 @@ import numpy as np
 from gotrace.analysis.scheduling import CPU_CLASSES, P, Sample, Totals
 from gotrace.binary.scheduler import SchedulerBooks, find_books
 from gotrace.errors import TargetError
-from gotrace.kernel.cpus import ThreadCpus, ThreadTurns
+from gotrace.kernel.cpus import ThreadCpus, ThreadTurns, last_cpu
 from gotrace.kernel.memory import Memory
 from gotrace.kernel.numa import threads_here
 from gotrace.made import bias_in, found_in
@@ -58,6 +58,16 @@ class _OfP(NamedTuple):
 _HEAD = {name: 8 if name == "goidgen" else 4 for name in _Head._fields}
 _WORDS = ("m", "goidcache", "goidcacheend", "runnext")
 _OF_P = {name: 8 if name in _WORDS else 4 for name in _OfP._fields}
+_BEFORE_PS = 2 + len(_HEAD)
+
+
+class Glance(NamedTuple):
+    """What `SchedulerReader.glance` sees: numbers as they were read, and of each P its thread (0: none) with its stat."""
+
+    at_ns: int
+    numbers: tuple[int, ...]
+    tids: list[int]
+    stats: list[bytes]
 
 
 class SchedulerReader:
@@ -73,23 +83,37 @@ class SchedulerReader:
         self._find_places(0, 0)
         self._cpus, self._turns = ThreadCpus(process.pid), ThreadTurns(process.pid)
         self._here: dict[int, int] = {}  # the number here of each thread by its own
+        self._threads = {0: 0}  # the thread of each M, by its number here
 
-    def sample(self) -> Sample:
-        """The scheduler now. Raises TargetError or HostError."""
-        for _ in range(_TRIES):
-            head, ps = self._look()
-            queued = [(p.runqtail - p.runqhead & 0xFFFFFFFF) + (p.runnext != 0) for p in ps]
-            if max(queued) <= _MOST_QUEUED:
-                break  # else a queue's two ends are not of one moment
-        else:
-            raise TargetError(f"the scheduler of process {self.pid} is inconsistent", "try again, or report it")
+    def glance(self) -> Glance:
+        """The scheduler now, for `sample`. Raises TargetError or HostError.
+
+        No more is done than has to be at once: who looks a hundred times a second at a busy machine finds neither its code
+        nor its data in the caches, and runs at a seventh of its speed.
+        """
+        numbers = self._numbers()
         at_ns = time.monotonic_ns()
-        tids = self._tids([p.m for p in ps])
-        cpus = self._cpus.of({tid for tid in tids if tid})
+        known = self._threads
+        ms = [numbers[place] for place in self._m_places]
+        try:
+            tids = [known[m] for m in ms]
+        except KeyError:
+            known |= zip(ms, self._tids(ms), strict=True)
+            tids = [known[m] for m in ms]
+        stat = self._cpus.stat
+        return Glance(at_ns, numbers, tids, [stat(tid) if tid else b"" for tid in tids])
+
+    def sample(self, glance: Glance) -> Sample | None:
+        """What was seen; None where a queue's two ends were not of one moment."""
+        head, ps = self._named(glance.numbers)
+        queued = [(p.runqtail - p.runqhead & 0xFFFFFFFF) + (p.runnext != 0) for p in ps]
+        if max(queued) > _MOST_QUEUED:
+            return None
         return Sample(
-            at_ns=at_ns,
+            at_ns=glance.at_ns,
             ps=tuple(
-                P(p.id, p.status, length, tid, cpus.get(tid, -1)) for p, length, tid in zip(ps, queued, tids, strict=True)
+                P(p.id, p.status, length, tid, last_cpu(stat) if stat else -1)
+                for p, length, tid, stat in zip(ps, queued, glance.tids, glance.stats, strict=True)
             ),
             global_queue=head.runqsize,
             idle_ps=head.npidle,
@@ -101,7 +125,8 @@ class SchedulerReader:
     def totals(self) -> Totals:
         """What was counted up to now. Raises TargetError or HostError."""
         at, memory = self._at, self._memory
-        head, ps = self._look()
+        self._threads = {0: 0}  # an M may be another thread's by now
+        head, ps = self._named(self._numbers())
         buckets = (at["timeHistogram.underflow"] - at["timeHistogram.counts"]) // 8
         begin = self._sched + at["schedt.timeToRun"]
         counts = memory.words(begin + at["timeHistogram.counts"], buckets).tolist()
@@ -129,20 +154,25 @@ class SchedulerReader:
         places = [(begin + offset, 8) for offset in CPU_CLASSES.values()]
         return [int.from_bytes(each, "little") for each in self._memory.read_many(places)]
 
-    def _look(self) -> tuple[_Head, list[_OfP]]:
-        """The head of sched, and each P."""
+    def _numbers(self) -> tuple[int, ...]:
+        """The array of Ps, the head of sched and each P, as `_named` names them."""
         for _ in range(_TRIES):
-            self._memory.read_into(self._places, self._room)
-            pointer, length, *numbers = self._form.unpack(self._room.data)
+            self._fill()
+            numbers = self._form.unpack(self._room.data)
+            pointer, length = numbers[:2]
             if (pointer, length) == self._list:
-                width = len(_OF_P)
-                rest = numbers[len(_HEAD) :]
-                ps = [_OfP(*rest[begin : begin + width]) for begin in range(0, len(rest), width)]
-                return _Head(*numbers[: len(_HEAD)]), ps
+                return numbers
             if not 0 < length <= _MOST_PS:
                 raise TargetError(f"process {self.pid} has no Ps", "its runtime has not begun yet: try again")
             self._find_places(pointer, length)
         raise TargetError(f"the Ps of process {self.pid} are inconsistent", "try again, or report it")
+
+    @staticmethod
+    def _named(numbers: tuple[int, ...]) -> tuple[_Head, list[_OfP]]:
+        """The head of sched, and each P."""
+        width = len(_OF_P)
+        ps = [_OfP(*numbers[begin : begin + width]) for begin in range(_BEFORE_PS, len(numbers), width)]
+        return _Head(*numbers[2:_BEFORE_PS]), ps
 
     def _find_places(self, pointer: int, length: int) -> None:
         """What is read of so many Ps, whose addresses are an array."""
@@ -151,10 +181,12 @@ class SchedulerReader:
         at = self._at
         places = [(self._allp, 16), *((self._sched + at[f"schedt.{self._name(n)}"], size) for n, size in _HEAD.items())]
         places += [(p + at[f"p.{name}"], size) for p in ps for name, size in _OF_P.items()]
-        self._places = np.array(places, np.uint64)
         letters = {4: "I", 8: "Q"}
         self._form = struct.Struct("<QQ" + "".join(letters[size] for _, size in places[1:]))
         self._room = np.zeros(self._form.size, np.uint8)
+        self._fill = self._memory.filling(np.array(places, np.uint64), self._room)
+        first = _BEFORE_PS + _OfP._fields.index("m")
+        self._m_places = range(first, first + len(ps) * len(_OF_P), len(_OF_P))
 
     def _name(self, name: str) -> str:
         """Since Go 1.25 the global queue knows its length itself."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from gotrace.analysis.pauses import Batch
     from gotrace.kernel.ring import Events
     from gotrace.runtime.books import Books
+    from gotrace.runtime.scheduler import Glance
 
 _SECOND = 1_000_000_000
 _SAMPLE_NS = 10_000_000
@@ -48,6 +50,7 @@ class Scheduler(View):
         self._first: Reading | None = None
         self._told: Reading | None = None  # up to which intervals tell
         self._last: Reading | None = None
+        self._seen: list[Glance] = []  # since the last portion
         self._waiting: list[Sample] = []  # since the last reading
         self._sample_ns = self._read_ns = self._line_ns = 0  # when the next is due
         self.result: Record | None = None
@@ -69,11 +72,7 @@ class Scheduler(View):
             self._all, self._some = Samples(nodes, begin_ns), Samples(nodes, begin_ns)
             self._read_ns = self._line_ns = source.begin_ns
             self._read_ns, self._line_ns = self.next_ns(self._period_ns), self.next_ns(self.interval_ns)
-        if source.now_ns >= self._sample_ns or source.last:
-            told = source.ask("scheduler sample", self._ask_sample)
-            if told is not None:
-                self._waiting.append(Sample.of(told["sample"]))
-                self._sample_ns = source.now_ns + max(_SAMPLE_NS // 2, _RARELY * told["took_ns"])
+        self._waiting += map(Sample.of, source.ask("scheduler samples", self._ask_samples) or ())
         if source.now_ns >= self._read_ns or source.last:
             self._read_ns = self.next_ns(self._period_ns)
             reading = self._read()
@@ -121,13 +120,19 @@ class Scheduler(View):
         nodes = {str(cpu): node for cpu, node in numa.topology().cpus.items()}
         return {"nodes": nodes, "zeros_are_calls": books.zeros_are_calls, "missing": missing}
 
-    def _ask_sample(self) -> Record | None:
+    def look(self) -> None:
+        if self._first is None or time.monotonic_ns() < self._sample_ns:
+            return
         began = time.thread_time_ns()
-        try:
-            sample = self.source.books.scheduler.sample()
-        except TargetError:  # it has ended, or its books were changed whenever they were read: there will be another
-            return None
-        return {"sample": sample, "took_ns": time.thread_time_ns() - began}
+        with contextlib.suppress(TargetError):  # it has ended, or its books were changed whenever they were read
+            self._seen.append(self.source.books.scheduler.glance())
+        took_ns = time.thread_time_ns() - began
+        self._sample_ns = time.monotonic_ns() + max(_SAMPLE_NS // 2, _RARELY * took_ns)
+
+    def _ask_samples(self) -> list[Sample]:
+        self.look()
+        seen, self._seen = self._seen, []
+        return [sample for each in seen if (sample := self.source.books.scheduler.sample(each)) is not None]
 
     def _read(self) -> Reading | None:
         told = self.source.ask("scheduler", self._ask_totals)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -11,7 +11,9 @@ import numpy as np
 from gotrace.analysis.columns import text_of
 from gotrace.analysis.histogram import Histogram
 from gotrace.export.hdr_log import tag
-from gotrace.probes.sched import PREEMPTED, THROTTLED
+from gotrace.kernel.ring import joined, no_events
+from gotrace.probe import FOREVER_NS
+from gotrace.probes.sched import LONG_NS, PREEMPTED, THROTTLED
 from gotrace.records.sched import events_record
 from gotrace.records.times import moment
 from gotrace.text import printable
@@ -22,21 +24,19 @@ if TYPE_CHECKING:
     from gotrace.analysis.pauses import Batch
     from gotrace.kernel.ring import Events
 
-IDLE, UNNAMED = "nobody", ("?", False)
+
+class _Name(NamedTuple):
+    """Of a task, and whether it is one of the target's."""
+
+    name: str
+    own: bool
 
 
-class _Wait(NamedTuple):
-    """A wait that has ended; ``last_ns`` is for how much of it the task holder had the CPU that came free."""
+IDLE = "nobody"
+UNNAMED = _Name("?", False)
 
-    time_ns: int
-    tid: int
-    cpu: int
-    runnable_ns: int
-    holder: int
-    wait_ns: int
-    last_ns: int
-    preempted: bool
-    throttled: bool
+_SECOND = 1_000_000_000
+_MANY = 1 << 16  # events
 
 
 class SchedulerEvents(View):
@@ -50,22 +50,35 @@ class SchedulerEvents(View):
         self.top = top
         self.woken, self.preempted = Histogram(), Histogram()
         self.throttled_ns = self.throttled = 0
-        self._holders: Counter[int] = Counter()  # for how much of the waits a task had the CPU
-        self._names: dict[int, tuple[str, bool]] = {0: (IDLE, False)}  # of a task, and whether it is one of the target's
+        self._holders: Counter[_Name] = Counter()  # for how much of the waits a task had the CPU
+        self._names: dict[int, list[tuple[int, _Name]]] = {0: [(0, _Name(IDLE, False))]}  # of a task, since when
         self._longest = Longest(top)
         self._steals: Counter[tuple[int, int]] = Counter()
         self.attempts = self.failed = 0
         self.result: Record = {}
+        self._waiting: list[Events] = []
 
     @property
     def options(self) -> Record:
         return {"top": self.top}
 
     def feed(self, events: Events, batch: Batch | None) -> Iterator[Record]:
+        # Not a few at a time: on a busy machine every call finds its code and its data out of the caches.
+        self._waiting.append(events)
+        if self.source.now_ns >= self._due_ns or sum(map(len, self._waiting)) >= _MANY:
+            self._due_ns = self.source.now_ns + _SECOND
+            self._add()
+        yield from ()
+
+    def _add(self) -> None:
+        events, self._waiting = joined([no_events(), *self._waiting]), []
         kinds = self.source.kinds("sched")
+        for known in self._names.values():
+            del known[:-1]
         told = kinds.of(events, "task")
-        for tid, low, high, tgid in told[["tid", "name_low", "name_high", "tgid"]].tolist():
-            self._names[tid] = printable(text_of(low, high)), tgid == self.source.header["target"]["pid"]
+        for time_ns, tid, low, high, tgid in told[["time_ns", "tid", "name_low", "name_high", "tgid"]].tolist():
+            name = _Name(printable(text_of(low, high)), tgid == self.source.header["target"]["pid"])
+            self._names.setdefault(tid, []).append((time_ns, name))
         self._add_waits(kinds.of(events, "got_cpu"), kinds.of(events, "held"))
         steals = kinds.of(events, "steal")
         self.attempts += len(steals)
@@ -73,7 +86,6 @@ class SchedulerEvents(View):
         for thief, victim, taken in steals[["thief", "victim", "taken"]].tolist():
             if taken:
                 self._steals[thief, victim] += taken
-        yield from ()
 
     def _add_waits(self, got: Events, held: Events) -> None:
         waits = (got["time_ns"] - got["runnable_ns"]).astype(np.int64)
@@ -84,46 +96,53 @@ class SchedulerEvents(View):
         self.throttled_ns += int(waits[throttled].sum())
         # Whoever had the CPU last, and of a long wait those before it.
         last = np.minimum((got["time_ns"] - got["holder_ns"]).astype(np.int64), waits)
-        before: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
+        last[throttled] = 0
+        holders, which = np.unique(got["holder"], return_inverse=True)
+        sums = Counter(dict(zip(holders.tolist(), np.bincount(which, last).astype(np.int64).tolist(), strict=True)))
+        long = np.flatnonzero((waits >= LONG_NS) & ~throttled)
+        ends, waiters = (got[name][long].tolist() for name in ("time_ns", "tid"))
+        places = dict(zip(zip(ends, waiters, strict=True), long.tolist(), strict=True))
+        before: dict[int, Counter[int]] = {}
         for time_ns, tid, waiter, begin_ns, end_ns in held[["time_ns", "tid", "waiter", "begin_ns", "end_ns"]].tolist():
-            before.setdefault((time_ns, waiter), []).append((tid, begin_ns, end_ns))
-        for wait in zip(
-            *(got[name].tolist() for name in ("time_ns", "tid", "cpu", "runnable_ns", "holder")),
-            *(each.tolist() for each in (waits, last, preempted, throttled)),
-            strict=True,
-        ):
-            self._add(_Wait(*wait), before)
+            place = places.get((time_ns, waiter))
+            if place is not None:
+                held_ns = max(0, end_ns - max(begin_ns, int(got["runnable_ns"][place])))
+                before.setdefault(place, Counter())[tid] += held_ns
+        for each in before.values():
+            sums.update(each)
+        for tid, held_ns in sums.items():
+            self._holders[self._name(tid, FOREVER_NS)] += held_ns
+        for place in np.argsort(-waits, kind="stable")[: self.top].tolist():
+            if self._longest.wants(int(waits[place])):
+                own = Counter({int(got["holder"][place]): int(last[place])})
+                self._longest.add(int(waits[place]), self._wait(got[place], own + before.get(place, Counter())))
 
-    def _add(self, wait: _Wait, before: Mapping[tuple[int, int], Sequence[tuple[int, int, int]]]) -> None:
-        held = Counter({wait.holder: wait.last_ns})
-        for tid, begin_ns, end_ns in before.get((wait.time_ns, wait.tid), ()):
-            held[tid] += max(0, end_ns - max(begin_ns, wait.runnable_ns))
-        if not wait.throttled:
-            self._holders.update(held)
-        if not self._longest.wants(wait.wait_ns):
-            return
-        told = {
-            **moment(wait.time_ns, self.source.wall_offset_ns),
-            "tid": wait.tid,
-            "cpu": wait.cpu,
-            "wait_ns": wait.wait_ns,
-            "preempted": wait.preempted,
-            "throttled": wait.throttled,
+    def _name(self, tid: int, at_ns: int) -> _Name:
+        return next((name for since_ns, name in reversed(self._names.get(tid, ())) if since_ns <= at_ns), UNNAMED)
+
+    def _wait(self, got: Events, held: Counter[int]) -> Record:
+        """A single wait, and for how much of it each task had the CPU."""
+        time_ns, flags = int(got["time_ns"]), int(got["flags"])
+        wait_ns = time_ns - int(got["runnable_ns"])
+        throttled = bool(flags & THROTTLED)
+        return {
+            **moment(time_ns, self.source.wall_offset_ns),
+            "tid": int(got["tid"]),
+            "cpu": int(got["cpu"]),
+            "wait_ns": wait_ns,
+            "preempted": bool(flags & PREEMPTED),
+            "throttled": throttled,
             "holders": [
                 {"name": name, "own": own, "tid": tid, "held_ns": ns}
                 for tid, ns in held.most_common()
-                for name, own in (self._names.get(tid, UNNAMED),)
-                if ns and not wait.throttled
+                for name, own in (self._name(tid, time_ns),)
             ],
-            "unknown_ns": 0 if wait.throttled else max(0, wait.wait_ns - sum(held.values())),
+            "unknown_ns": 0 if throttled else max(0, wait_ns - held.total()),
         }
-        self._longest.add(wait.wait_ns, told)
 
     def end(self) -> Iterator[Record]:
         source = self.source
-        holders: Counter[tuple[str, bool]] = Counter()
-        for tid, held_ns in self._holders.items():
-            holders[self._names.get(tid, UNNAMED)] += held_ns
+        self._add()
         self.result = {
             "type": "sched_events",
             **moment(source.now_ns, source.wall_offset_ns),
@@ -133,7 +152,7 @@ class SchedulerEvents(View):
             **events_record(
                 {"woken": self.woken, "preempted": self.preempted},
                 (self.throttled, self.throttled_ns),
-                holders,
+                self._holders,
                 self._longest.records(),
                 (self.attempts, self.failed),
                 self._steals,

@@ -108,7 +108,7 @@ class View:
     """One question about a process. ``stems`` are the probes whose events it is fed.
 
     ``complete``: it has yielded everything, and can be summed up. ``interval_ns`` is how often it yields records, 0: when
-    events say so; ``look_ns`` how often it looks at the process, where that is more often.
+    events say so; ``look_ns`` how often it looks at a process that is there between two portions (0: not at all).
     ``recorded``: a recording made while it is asked is to be read with the same question and options.
     ``drawn``: the types of its records that a page shows; None: all. ``drawn_by``: the module of `gotrace.export` that
     makes this page. ``tells_cost``: its records say what tracing cost the target, which has to be measured then.
@@ -141,6 +141,9 @@ class View:
     def feed(self, events: Events, batch: Batch | None) -> Iterator[Record]:
         """The records that are complete by now; ``batch`` is what the events of the probe gc come to."""
         yield from ()
+
+    def look(self) -> None:
+        """See something of the process; `feed` will ask what. Of what raises a GotraceError nothing was seen."""
 
     def end(self) -> Iterator[Record]:
         """The records that were waiting for the end; called once, when there are no more events."""

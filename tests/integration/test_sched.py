@@ -103,7 +103,7 @@ def test_counts_are_the_runtimes(version, flavour, start):
         for _ in range(5):
             with Process.open(program.pid) as process:
                 reader = SchedulerReader(process)
-                found, sample = reader.totals(), reader.sample()
+                found, sample = reader.totals(), reader.sample(reader.glance())
                 states = GoroutineReader(process).states()
             count = len(found.waits)
             # The metric begins with what was below 0, and ends with what was beyond.

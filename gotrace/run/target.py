@@ -259,7 +259,7 @@ class Loop:
         """Why no more is wanted, or ""."""
         return self.until()
 
-    def _wait(self, until_ns: int, looking: Looking) -> bool:
+    def _sleep(self, until_ns: int, looking: Looking) -> bool:
         """Sleep, and look in between; True as soon as what is watched has exited."""
         while (at_ns := time.monotonic_ns() + looking.every_ns) < until_ns:
             if self.wait(looking.every_ns / 1e9):
@@ -282,7 +282,7 @@ class Loop:
             now = time.monotonic_ns()
             until = min(now + POLL_NS, tick + interval, now + POLL_NS if self._deadline_ns is None else self._deadline_ns)
             try:
-                exited = not self.enough() and self._wait(until, looking)
+                exited = not self.enough() and self._sleep(until, looking)
             except GotraceError as error:  # raised when what came until then was read
                 failure = error
             now = time.monotonic_ns()

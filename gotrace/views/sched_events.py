@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,16 +24,10 @@ if TYPE_CHECKING:
     from gotrace.analysis.pauses import Batch
     from gotrace.kernel.ring import Events
 
-
-class _Name(NamedTuple):
-    """Of a task, and whether it is one of the target's."""
-
-    name: str
-    own: bool
-
+_Name = tuple[str, bool]  # of a task, and whether it is one of the target's
 
 IDLE = "nobody"
-UNNAMED = _Name("?", False)
+UNNAMED = ("?", False)
 
 _SECOND = 1_000_000_000
 _MANY = 1 << 16  # events
@@ -51,7 +45,7 @@ class SchedulerEvents(View):
         self.woken, self.preempted = Histogram(), Histogram()
         self.throttled_ns = self.throttled = 0
         self._holders: Counter[_Name] = Counter()  # for how much of the waits a task had the CPU
-        self._names: dict[int, list[tuple[int, _Name]]] = {0: [(0, _Name(IDLE, False))]}  # of a task, since when
+        self._names: dict[int, list[tuple[int, _Name]]] = {0: [(0, (IDLE, False))]}  # of a task, since when
         self._longest = Longest(top)
         self._steals: Counter[tuple[int, int]] = Counter()
         self.attempts = self.failed = 0
@@ -77,7 +71,7 @@ class SchedulerEvents(View):
             del known[:-1]
         told = kinds.of(events, "task")
         for time_ns, tid, low, high, tgid in told[["time_ns", "tid", "name_low", "name_high", "tgid"]].tolist():
-            name = _Name(printable(text_of(low, high)), tgid == self.source.header["target"]["pid"])
+            name = printable(text_of(low, high)), tgid == self.source.header["target"]["pid"]
             self._names.setdefault(tid, []).append((time_ns, name))
         self._add_waits(kinds.of(events, "got_cpu"), kinds.of(events, "held"))
         steals = kinds.of(events, "steal")

@@ -7,6 +7,17 @@ an exception. Imports nothing, so every other module may import it.
 from __future__ import annotations
 
 
+class Exit:
+    """Exit statuses: what they mean is the same in every command. FAIL is an error too: what broke a gate opens none."""
+
+    OK = 0
+    ERROR = FAIL = 1
+    USAGE = 2
+    INCONCLUSIVE = 3
+    NOT_COMPARABLE = 4
+    NOT_MEASURED = 5  # the service or its load failed
+
+
 class GotraceError(Exception):
     """Something a person can act on.
 
@@ -14,7 +25,7 @@ class GotraceError(Exception):
     ``detail`` is the long form (a verifier log, a compiler's output), shown on request.
     """
 
-    exit_code = 1
+    exit_code = Exit.ERROR
 
     def __init__(self, message: str, hint: str = "", *, detail: str = "") -> None:
         super().__init__(message)
@@ -34,7 +45,7 @@ def _rebuild(cls: type[GotraceError], message: str, hint: str, detail: str) -> G
 class UsageError(GotraceError):
     """The command line asks for something that cannot be meant."""
 
-    exit_code = 2
+    exit_code = Exit.USAGE
 
 
 class BinaryError(GotraceError):
@@ -64,4 +75,4 @@ class LoadError(GotraceError):
 class LoadToolError(GotraceError):
     """The tool that puts load on a service is missing, failed, or printed what cannot be read."""
 
-    exit_code = 5
+    exit_code = Exit.NOT_MEASURED

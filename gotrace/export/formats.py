@@ -26,6 +26,7 @@ PROFILES: Formats = {**_TABLE, **_LINES, **_ARRAY, **FLAMES, "folded": (".folded
 GOROUTINES: Formats = {**PROFILES, "text": (".goroutines",)}
 SCHEDULES: Formats = {**_TABLE, **_LINES, **_ARRAY, **_HISTOGRAMS, **_PAGES, **RECORDING}
 TABLES: Formats = {**_TABLE, **_ARRAY}
+GATES: Formats = {**_TABLE, **_ARRAY, "md": (".md",), "junit": (".xml",)}
 LINES: Formats = {**_LINES}
 WATCHED: Formats = {**_TABLE, **_LINES, **_PAGES, **RECORDING}
 REPORTS: Formats = {

@@ -18,7 +18,7 @@ from gotrace.analysis.stats.multiple import benjamini_hochberg, holm
 from gotrace.analysis.stats.power import least_change, runs_to_find
 from gotrace.analysis.stats.ranks import probability_of_greater
 from gotrace.analysis.stats.verdicts import Question, Verdict, verdicts
-from gotrace.errors import GotraceError, UsageError
+from gotrace.errors import Exit, GotraceError, UsageError
 from gotrace.lab.metrics import METRICS, PRIMARY, Metric
 from gotrace.lab.report import Baseline, Run, valid_runs
 from gotrace.text import printable
@@ -30,7 +30,7 @@ EXPLORATORY_ALPHA = 0.1
 class NotComparableError(GotraceError):
     """Two reports of different things: times of one say nothing about the other."""
 
-    exit_code = 4
+    exit_code = Exit.NOT_COMPARABLE
 
 
 @dataclass(frozen=True)
@@ -110,9 +110,22 @@ def require_comparable(a: Side, b: Side) -> None:
         ("pauses that are explained", "explained"),
     ):
         if one["plan"][of] != other["plan"][of]:
-            raise NotComparableError(
-                f"the reports differ in the {what}", "measure both in the same way; --anyway compares them all the same"
-            )
+            raise _measured_differently(what)
+    if a.report is not b.report:
+        if one.get("tool") != other.get("tool"):
+            raise _measured_differently("version of gotrace")
+        if a.runs and b.runs and _load_tools(a) != _load_tools(b):
+            raise _measured_differently("version of the load tool")
+
+
+def _measured_differently(what: str) -> NotComparableError:
+    return NotComparableError(
+        f"the reports differ in the {what}", "measure both in the same way; --anyway compares them all the same"
+    )
+
+
+def _load_tools(side: Side) -> set[tuple[object, object]]:
+    return {(run["load"].get("tool"), run["load"].get("version")) for run in side.runs}
 
 
 def compare(a: Side, b: Side, margin: float, everything: bool = False) -> list[Compared]:
@@ -124,7 +137,7 @@ def compare(a: Side, b: Side, margin: float, everything: bool = False) -> list[C
     found: list[Compared] = []
     names = [name for name in METRICS if everything or name in PRIMARY]
     for family in ([each for each in names if each in PRIMARY], [each for each in names if each not in PRIMARY]):
-        asked = [(name, *_question(a, b, METRICS[name], margin, paired)) for name in family]
+        asked = [(name, *question_of(a, b, METRICS[name], margin, paired)) for name in family]
         questions = [question for _, question, _ in asked if question is not None]
         primary = bool(family) and family[0] in PRIMARY
         alpha, adjusted = (0.05, holm) if primary else (EXPLORATORY_ALPHA, benjamini_hochberg)
@@ -135,23 +148,27 @@ def compare(a: Side, b: Side, margin: float, everything: bool = False) -> list[C
     return found
 
 
-def _values(side: Side, name: str) -> dict[int, float]:
-    """By round."""
-    return {run["round"]: value for run in side.runs if (value := run["metrics"].get(name)) is not None}
+def values_of(side: Side, name: str) -> dict[int, float]:
+    """A metric of the runs that have it, by round; what is not finite is unknown."""
+    return {
+        run["round"]: value for run in side.runs if (value := run["metrics"].get(name)) is not None and math.isfinite(value)
+    }
 
 
-def _question(a: Side, b: Side, metric: Metric, margin: float, paired: bool) -> tuple[Question | None, str]:
-    """What is asked of the runs, or why nothing can be."""
-    of_a, of_b = _values(a, metric.name), _values(b, metric.name)
+def question_of(a: Side, b: Side, metric: Metric, margin: float, paired: bool) -> tuple[Question | None, str]:
+    """What is asked of the runs, or why nothing can be; ``margin`` as in `compare`."""
+    of_a, of_b = values_of(a, metric.name), values_of(b, metric.name)
     if not of_a or not of_b:
         return None, "no values"
+    if metric.name.endswith(".max") and _differ_in_length(a, b):
+        return None, "runs of different lengths"
     rounds = sorted(of_a.keys() & of_b.keys())
     left = np.array([of_a[each] for each in rounds] if paired else list(of_a.values()))
     right = np.array([of_b[each] for each in rounds] if paired else list(of_b.values()))
     if not len(left) or not len(right):
         return None, "no values"
     if metric.dimension == "growth":
-        rss = list(_values(a, "rss.mean").values())
+        rss = list(values_of(a, "rss.mean").values())
         scale = margin * float(np.median(rss)) / 60 if rss else 0.0
         if scale <= 0:
             return None, "no values"
@@ -166,6 +183,12 @@ def _question(a: Side, b: Side, metric: Metric, margin: float, paired: bool) -> 
     return Question(change, scale, lower_is_better=metric.better == "less"), ""
 
 
+def _differ_in_length(a: Side, b: Side) -> bool:
+    """Whether the runs of one are longer by more than 1 %: the longer one looks, the longer the longest."""
+    of_a, of_b = (float(np.median([run["length_ns"] for run in side.runs])) for side in (a, b))
+    return max(of_a, of_b) > 1.01 * min(of_a, of_b)
+
+
 def _compared(
     a: Side,
     b: Side,
@@ -177,7 +200,7 @@ def _compared(
     primary: bool,
     family: int,
 ) -> Compared:
-    of_a, of_b = list(_values(a, metric.name).values()), list(_values(b, metric.name).values())
+    of_a, of_b = list(values_of(a, metric.name).values()), list(values_of(b, metric.name).values())
     middle_a, middle_b = (float(np.median(each)) if each else None for each in (of_a, of_b))
     runs = len(of_a), len(of_b)
     if question is None or answer is None:

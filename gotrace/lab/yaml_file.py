@@ -32,8 +32,6 @@ def read(path: str, kind: type[T], schema: str) -> T:
 
 def parse(data: bytes, name: str, kind: type[T], schema: str) -> T:
     """The text of the file ``name`` as a ``kind``. Raises UsageError with the line, or the path of the key."""
-    import msgspec
-
     name = printable(name)
     found = _loaded(data, name)
     if not isinstance(found, dict):
@@ -42,10 +40,19 @@ def parse(data: bytes, name: str, kind: type[T], schema: str) -> T:
     if said != schema:
         what = f"is of {printable(str(said))}" if said is not None else "has no key schema"
         raise UsageError(f"{name} {what}", f"this gotrace reads `schema: {schema}`")
+    return converted(found, kind, name)
+
+
+def converted(found: Any, kind: type[T], name: str, at: str = "") -> T:
+    """What was read of the file ``name`` as a ``kind``; ``at`` is the path of its key. Raises UsageError with the path."""
+    import msgspec
+
     try:
         return msgspec.convert(found, kind)
     except msgspec.ValidationError as error:
-        raise UsageError(f"{name}: {_told(str(error))}", _hint(str(error), kind, name)) from None
+        what, place, path = str(error).partition(" - at `$")
+        text = f"{what} - at `$.{at}{path or '`'}" if at else f"{what}{place}{path}"
+        raise UsageError(f"{name}: {_told(text)}", _hint(text, kind, name)) from None
 
 
 def _loaded(data: bytes, name: str) -> Any:
@@ -82,7 +89,7 @@ def _loaded(data: bytes, name: str) -> Any:
         raise UsageError(f"{name}: {printable(str(error))}", "put what is no date in quotes") from None
 
 
-_TOLD = re.compile(r"(?P<what>.*?)(?: - at `(?P<path>.*)`)?$", re.S)
+_TOLD = re.compile(r"(?P<what>.*?)(?: - at (?:`key` in )?`(?P<path>.*)`)?$", re.S)
 
 
 def _told(error: str) -> str:

@@ -26,7 +26,8 @@ def report(versions: dict[str, dict[str, float]], runs: int, spread: float, seed
         for name, factors in versions.items():
             noise = {metric: np.exp(drift + random.normal(0, spread)) for metric in VALUES}
             metrics = {metric: value * factors.get(metric, 1) * noise[metric] for metric, value in VALUES.items()}
-            found.append({"version": name, "round": round_, "order": len(found), "valid": True, "metrics": metrics})
+            run = {"version": name, "round": round_, "order": len(found), "valid": True, "metrics": metrics}
+            found.append({**run, "length_ns": 10**10, "load": {"tool": "wrk", "version": "4.1.0"}})
     plan = {"load": ["wrk"], "warmup_ns": 0, "cpus": [], "load_cpus": [], "explained": 0}
     named = [{"name": name, "go_version": "go1.27.3"} for name in versions]
     return {"schema": SCHEMA, "host": {"host_class": "x"}, "plan": plan, "versions": named, "runs": found}
@@ -123,4 +124,24 @@ def test_reports_of_different_loads_are_not_comparable() -> None:
     one, other = report({"s": {}}, 8, 0.02, 1), report({"s": {}}, 8, 0.02, 2)
     other["plan"]["load"] = ["hey"]
     with pytest.raises(NotComparableError, match="differ in the load"):
+        require_comparable(*sides_of([("a", one), ("b", other)]))  # type: ignore[list-item]
+
+
+def test_the_longest_pause_is_compared_between_runs_of_equal_length_only() -> None:
+    both = report({"A": {}, "B": {}}, 8, 0.01, 1)
+    for length_ns, reason in ((10_050_000_000, ""), (10_200_000_000, "runs of different lengths")):
+        for run in both["runs"]:
+            run["length_ns"] = length_ns if run["version"] == "B" else 10**10
+        found = {row.metric: row.reason for row in compare(*sides_of([("out", both)]), 0.05)}  # type: ignore[list-item]
+        assert found["stw.total.max"] == reason and not found["stw.total.p99"]
+
+
+@pytest.mark.parametrize(("of", "what"), [("version", "version of the load tool"), ("tool", "version of gotrace")])
+def test_reports_of_other_tools_are_not_comparable(of: str, what: str) -> None:
+    one, other = report({"s": {}}, 8, 0.02, 1), report({"s": {}}, 8, 0.02, 2)
+    if of == "tool":
+        other["tool"] = "0.1.0"
+    else:
+        other["runs"][3]["load"]["version"] = "4.2.0"
+    with pytest.raises(NotComparableError, match=f"differ in the {what}"):
         require_comparable(*sides_of([("a", one), ("b", other)]))  # type: ignore[list-item]

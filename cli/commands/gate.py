@@ -1,0 +1,144 @@
+"""`gotrace gate`: may this version be released? What cannot be shown is no pass."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gotrace.cli.options import Command, given, output_options, say, schema_option_of
+from gotrace.errors import UsageError
+from gotrace.export.formats import GATES
+from gotrace.text import printable
+
+if TYPE_CHECKING:
+    from gotrace.analysis.stats.verdicts import Outcome
+    from gotrace.lab.gate import Gated, Rules
+
+
+@click.command(
+    "gate",
+    cls=Command,
+    topic="lab",
+    short_help="Say whether a measured version may be released.",
+    examples=[
+        ("gotrace gate out-b --against out-a -f gate.yaml", "may it be released, compared with what was before"),
+        ("gotrace gate out --require 'latency.p99 <= 28ms'", "does it keep what is required of it"),
+    ],
+    epilog="Exit status: 0 pass, 1 fail, 3 inconclusive, 4 not comparable, 5 the service or its load had failed.",
+)
+@click.option("--against", type=click.Path(), metavar="FOLDER", help="The report of the version to compare with.")
+@click.option("--judge", "version", metavar="NAME", help="The version that is judged, of a report with several.")
+@click.option("-f", "--file", type=click.Path(), metavar="FILE", help="Rules: margins and requirements, in YAML.")
+@click.option(
+    "--margin",
+    type=click.FloatRange(0, 1000, min_open=True),
+    default=5,
+    show_default=True,
+    metavar="PERCENT",
+    help="By how much a metric may be worse.",
+)
+@click.option(
+    "--metric", "metrics", multiple=True, metavar="NAME", help="Compare this metric, not the primary ones; may be repeated."
+)
+@click.option(
+    "--require", multiple=True, metavar="TEXT", help="What is required: 'stw.total.p99 <= 350us'; may be repeated."
+)
+@click.option(
+    "--looks",
+    type=click.IntRange(1, 100),
+    default=1,
+    show_default=True,
+    help="How often these runs are looked at, as planned.",
+)
+@click.option("--inconclusive", type=click.Choice(["pass", "fail"]), help="What an inconclusive gate is to end as.")
+@click.option("--anyway", is_flag=True, help="Judge reports that are not comparable; then no change passes or fails.")
+@click.option("--listen", metavar="ADDRESS", help="Answer over HTTP at [HOST:]PORT instead, for rollouts.")
+@output_options(GATES, screen=("table", "json", "md", "junit"))
+@schema_option_of("rules in a file", lambda _: _schema())
+@click.argument("folder", type=click.Path(), metavar="FOLDER")
+def command(folder: str, against: str | None, version: str | None, anyway: bool, **options: Any) -> int:
+    """Say whether the version in FOLDER may be released: pass, fail, or inconclusive. A pass has to be earned.
+
+    FOLDER is what `gotrace baseline --out` wrote. Of a report with two versions the second is compared with the first.
+    """
+    from gotrace.cli.outputs import wanted
+    from gotrace.cli.text import gate as text
+    from gotrace.lab.gate import judge, report_of, sides
+
+    if against is not None and os.path.realpath(against) == os.path.realpath(folder):
+        raise UsageError("a report is given twice", "give --against another one")
+    rules = _rules(options["file"], options["margin"] / 100, options["metrics"], options["require"], options["looks"])
+
+    def gate() -> Gated:
+        before = report_of(against) if against is not None else None
+        return judge(*sides(report_of(folder), before, version), rules, anyway)
+
+    inconclusive: Outcome = options["inconclusive"] or "inconclusive"
+    if options["listen"] is not None:
+        return _listen(options["listen"], gate, inconclusive)
+    results = wanted(
+        options["outputs"], options["format_"], GATES, options["force"], "table", inputs=(folder, against, options["file"])
+    )
+    gated = gate()
+    with results.streams() as streams:
+        for stream, kind in streams:
+            text.write(stream, kind, gated, inconclusive)
+    _tell_github(gated)
+    if gated.problem is not None:
+        raise gated.problem
+    return gated.ended(inconclusive)
+
+
+def _schema() -> dict[str, Any]:
+    from gotrace.lab.gate_file import schema
+
+    return schema()
+
+
+def _rules(file: str | None, margin: float, metrics: tuple[str, ...], require: tuple[str, ...], looks: int) -> Rules:
+    from gotrace.lab.gate import Rules
+    from gotrace.lab.metrics import find
+    from gotrace.lab.requirements import parse_all
+
+    requirements = parse_all(require)
+    named = {find(name).name: margin for name in metrics} or None
+    if file is None:
+        return Rules(margin, named, requirements, looks)
+    if both := given("margin", "metrics", "looks"):
+        raise UsageError(f"{both[0]} and --file exclude each other", "write it into the file")
+    from gotrace.lab.gate_file import rules_of
+
+    rules = rules_of(file)
+    return Rules(rules.margin, rules.margins, (*rules.requirements, *requirements), rules.looks)
+
+
+def _listen(text: str, gate: Callable[[], Gated], inconclusive: Outcome) -> int:
+    from gotrace.lab.gate_server import address_of, serve
+
+    if idle := given("outputs", "format_", "force"):
+        raise UsageError(f"{idle[0]} and --listen exclude each other", "what listens answers in JSON, and writes nothing")
+    address = address_of(text)
+    if address[0] not in ("127.0.0.1", "::1", "localhost"):
+        say("Everybody who can reach that address is answered.")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    serve(address, gate, inconclusive, say)
+    return 0
+
+
+def _tell_github(gated: Gated) -> None:
+    """GitHub's runner takes annotations from standard error as well, and a summary from the end of a file."""
+    from gotrace.cli.text import gate as text
+
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        for line in text.annotated(gated):
+            say(line)
+    if path := os.environ.get("GITHUB_STEP_SUMMARY"):
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(text.summary(gated))
+        except OSError as error:
+            say(f"gotrace: cannot write the summary to {printable(path)}: {error.strerror}")

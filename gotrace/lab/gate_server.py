@@ -1,0 +1,167 @@
+"""A gate over HTTP, for what rolls out a version step by step: Argo Rollouts asks, Flagger posts.
+
+`GET /gate` answers ``{"verdict": ..., "result": ...}``, always with status 200 where there is a verdict, as Argo takes
+another status for an error of the measurement. `POST /` answers 200 for a pass and 409 for anything else, with the reason
+as the body, which Flagger writes into its events. Nothing is ever written; bodies and connections are bounded, and
+verdicts are made one after the other.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socket import AF_INET, AF_INET6, socket
+from typing import Any
+
+from gotrace.analysis.stats.verdicts import Outcome
+from gotrace.errors import GotraceError, UsageError
+from gotrace.lab.gate import Gated
+from gotrace.text import printable
+
+_MOST_BYTES = 64 << 10  # of a body
+_MOST_AT_ONCE = 16  # connections
+_PATIENCE_S = 10  # for a client that says nothing
+
+
+def address_of(text: str) -> tuple[str, int]:
+    """HOST:PORT, [IPV6]:PORT, or a port of 127.0.0.1. Raises UsageError."""
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        host = "127.0.0.1"
+    elif host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    if not host or not port.isascii() or not port.isdecimal() or int(port) > 65535:
+        raise UsageError(f"cannot read the address {printable(text)!r}", "write 127.0.0.1:8080 or [::1]:8080")
+    return host, int(port)
+
+
+def serve(address: tuple[str, int], gate: Callable[[], Gated], inconclusive: Outcome, say: Callable[[str], None]) -> None:
+    """Answer until KeyboardInterrupt. Raises GotraceError for an address where it cannot listen.
+
+    ``gate`` is asked anew for each request; ``inconclusive`` as in `Gated.counted`.
+    """
+    try:
+        server = _Server(address, gate, inconclusive, say)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        where = f"{address[0]}:{address[1]}"
+        raise GotraceError(f"cannot listen at {printable(where)}: {reason}", "choose another with --listen") from None
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    say(f"Listening at http://{printable(host)}:{server.server_address[1]}/gate; Ctrl-C ends it.")
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        gate: Callable[[], Gated],
+        inconclusive: Outcome,
+        say: Callable[[str], None],
+    ) -> None:
+        self.address_family = AF_INET6 if ":" in address[0] else AF_INET
+        self.gate, self.inconclusive, self.say = gate, inconclusive, say
+        self.one_at_a_time = threading.Lock()
+        self._free = threading.Semaphore(_MOST_AT_ONCE)
+        super().__init__(address, _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if not self._free.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: socket | Any, client_address: Any) -> None:
+        """A client that went away."""
+
+    def judged(self) -> Gated | str:
+        """A verdict, or why there is none."""
+        with self.one_at_a_time:
+            try:
+                return self.gate()
+            except GotraceError as error:
+                return error.message
+            except Exception as error:
+                return f"internal error: {type(error).__name__}: {error}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    timeout = _PATIENCE_S
+    server_version, sys_version = "gotrace", ""
+    error_message_format, error_content_type = "%(code)d %(message)s\n", "text/plain; charset=utf-8"
+
+    def do_GET(self) -> None:  # noqa: N802
+        if self.path.partition("?")[0] != "/gate":
+            self._answer(404, "there is nothing but GET /gate and POST /\n")
+            return
+        gated = self.server.judged()
+        if isinstance(gated, str):
+            self._answer(503, json.dumps({"error": printable(gated)}), "application/json")
+            return
+        verdict = gated.counted(self.server.inconclusive)
+        self._answer(200, json.dumps({"verdict": verdict, "result": gated.to_json()}), "application/json")
+
+    def do_POST(self) -> None:  # noqa: N802
+        if self.path.partition("?")[0] not in ("/", "/gate"):
+            self._answer(404, "there is nothing but GET /gate and POST /\n")
+            return
+        length = self.headers.get("Content-Length", "")
+        if not length.isascii() or not length.isdecimal():
+            self._answer(411, "a body needs a Content-Length\n")
+        elif len(length) > 9 or int(length) > _MOST_BYTES:
+            self._answer(413, f"a body has at most {_MOST_BYTES} bytes\n")
+        elif (canary := _canary(self.rfile.read(int(length)))) is None:
+            self._answer(400, "the body is no JSON of a canary: name, namespace, phase, metadata\n")
+        else:
+            gated = self.server.judged()
+            if isinstance(gated, str):
+                self._answer(503, f"{printable(gated)}\n")
+                return
+            self.server.say(f"{canary}: {printable(gated.sentence)}")
+            passes = gated.counted(self.server.inconclusive) == "pass"
+            self._answer(200 if passes else 409, f"{printable(gated.sentence)}\n")
+
+    def _answer(self, status: int, text: str, kind: str = "text/plain; charset=utf-8") -> None:
+        body = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        self.server.say(f"{self.client_address[0]}: {printable(format % args)}")
+
+
+def _canary(body: bytes) -> str | None:
+    """What Flagger's webhook is about, for the log: "namespace/name phase". None if it is none."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict):
+        return None
+    words = [found.get(name, "") for name in ("namespace", "name", "phase")]
+    metadata = found.get("metadata")
+    if not all(isinstance(each, str) for each in words) or not (metadata is None or isinstance(metadata, dict)):
+        return None
+    namespace, name, phase = (printable(each[:253]) for each in words)
+    return f"{namespace}/{name} {phase}".rstrip()

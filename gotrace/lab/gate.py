@@ -6,7 +6,7 @@ or for equality, every run that there is.
 
 Both are decided on one interval, each end of which is right in 95 % of cases: inside of the limit is a pass, beyond it a
 fail, else it is inconclusive. A pass of all needs a pass of each, and no correction for their number (an
-intersection-union test); fails are corrected by Holm's method, changes and requirements as a family each.
+intersection-union test). Fails of changes are corrected by Holm's method; a requirement is a question of its own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import numpy as np
 
 from gotrace.analysis.stats import limits
 from gotrace.analysis.stats.changes import LEAST_PAIRS, LEAST_RUNS
-from gotrace.analysis.stats.multiple import holm
 from gotrace.analysis.stats.power import runs_to_find, runs_to_pass
 from gotrace.analysis.stats.verdicts import Gate as Judged
 from gotrace.analysis.stats.verdicts import Outcome, Question, gate, look, together
@@ -436,9 +435,7 @@ def _more(asked: Question, alpha: float, family: int) -> int | None:
 
 
 def _requirements(b: Side, rules: Rules) -> list[Row]:
-    found = [_Met.of(b, each) for each in rules.requirements]
-    adjusted = holm([limits.more_than_half_p(each.broken, each.runs) if each.runs else 1.0 for each in found])
-    return [_requirement(b, each, float(p), rules.alpha) for each, p in zip(found, adjusted, strict=True)]
+    return [_requirement(b, _Met.of(b, each), rules.alpha) for each in rules.requirements]
 
 
 @dataclass(frozen=True)
@@ -467,16 +464,20 @@ class _Met:
         return cls(requirement, values, verdicts.count("met"), verdicts.count("broken"))
 
     @property
+    def broken_p(self) -> float:
+        return limits.more_than_half_p(self.broken, self.runs)
+
+    @property
     def of_every_run(self) -> bool:
         """Whether one run that breaks it is enough to keep it from passing."""
         return self.requirement.operator == "==" or self.requirement.metric.endswith(_HIGHEST)
 
 
-def _requirement(b: Side, met: _Met, p: float, alpha: float) -> Row:
+def _requirement(b: Side, met: _Met, alpha: float) -> Row:
     required = met.requirement
     metric = METRICS[required.metric]
     median = limits.median_of(met.values, alpha) if met.known else None
-    verdict, reason, more = _kept(met, p, alpha) if met.known else ("inconclusive", "no values", None)
+    verdict, reason, more = _kept(met, alpha) if met.known else ("inconclusive", "no values", None)
     lost = metric.name.startswith(_OF_EVENTS) and any(run["lost"] for run in b.runs)
     if verdict == "pass" and (unearned := _unearned(metric.name, (b,))):
         verdict, reason = "inconclusive", unearned
@@ -497,18 +498,18 @@ def _requirement(b: Side, met: _Met, p: float, alpha: float) -> Row:
         low=median.low if median else None,
         high=median.high if median else None,
         confidence=median.confidence if median else None,
-        p=p,
+        p=met.broken_p if median else None,
         more=more,
     )
 
 
-def _kept(met: _Met, p: float, alpha: float) -> tuple[Outcome, str, int | None]:
+def _kept(met: _Met, alpha: float) -> tuple[Outcome, str, int | None]:
     """(verdict, reason, how many more runs)."""
     runs = met.runs
     told = f"kept by {met.kept} of {count_text(runs, 'run')}"
-    if p <= alpha:
+    if met.broken_p <= alpha:
         return "fail", told, None
-    if met.of_every_run and met.broken:
+    if met.of_every_run and 0 < met.broken <= runs / 2:  # which no number of runs makes up for
         return "inconclusive", f"broken by {met.broken} of {count_text(runs, 'run')}", None
     if limits.more_than_half_p(met.kept, runs) <= alpha:
         return "pass", told if met.kept < runs else "", None

@@ -122,6 +122,8 @@ def test_two_versions_in_turns(tmp_path, gotrace):
     (pair,) = json.loads(compared.stdout)["comparisons"]
     (row,) = (row for row in pair["metrics"] if row["metric"] == "cpu.per_request")
     assert row["b"] > 2 * row["a"] and (row["verdict"], row["reason"]) == ("cannot tell", "2 runs: too few")
+    gated = gotrace("gate", str(folder), "--margin", "900")
+    assert gated.returncode == 3 and "2 runs: too few" in gated.stdout and "pass" not in gated.stdout, gated.stdout
 
 
 @pytest.mark.bpf

@@ -113,6 +113,12 @@ def manifest(name: str) -> dict[str, Any]:
     return next(each for each in MANIFESTS if each["metadata"]["name"] == name)
 
 
+def understood(arguments: list[str]) -> dict[str, Any]:
+    """The options of a command line, if `gotrace gate` takes it."""
+    parent = click.Context(command, help_option_names=["-h", "--help"])  # which click keeps for the command
+    return command.make_context("gate", arguments, parent=parent).params
+
+
 def test_the_manifests_of_the_page(listening: Callable[..., Gate]) -> None:
     (metric,) = manifest("gotrace-gate")["spec"]["metrics"]
     (hook,) = manifest("shop")["spec"]["analysis"]["webhooks"]
@@ -132,8 +138,8 @@ def test_the_job_of_the_page() -> None:
     (container,) = metric["provider"]["job"]["spec"]["template"]["spec"]["containers"]
     words = container["command"]
     assert words[:2] == ["gotrace", "gate"]
-    parsed = command.make_context("gate", words[2:], parent=click.Context(command))
-    assert parsed.params["folder"] == "/reports/out" and parsed.params["file"] == "/etc/gate/gate.yaml"
+    parsed = understood(words[2:])
+    assert parsed["folder"] == "/reports/out" and parsed["file"] == "/etc/gate/gate.yaml"
     mounted = {each["mountPath"] for each in container["volumeMounts"]}
     assert mounted == {"/reports", "/etc/gate"}
 
@@ -153,7 +159,7 @@ def test_the_workflow_of_the_page() -> None:
     (workflow,) = (found for block in blocks if "jobs" in (found := yaml.safe_load(block)))
     steps = [shlex.split(step["run"]) for step in workflow["jobs"]["gate"]["steps"]]
     assert [words[:2] for words in steps] == [["gotrace", "baseline"], ["gotrace", "gate"]]
-    command.make_context("gate", steps[1][2:], parent=click.Context(command))
+    assert understood(steps[1][2:])["outputs"] == ("gate.xml",)
 
 
 @pytest.mark.parametrize(("as_", "status", "verdict"), [("pass", 200, "pass"), ("fail", 409, "fail")])

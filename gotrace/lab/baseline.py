@@ -21,7 +21,7 @@ from gotrace.lab import load as loads
 from gotrace.lab import machine, measure, service
 from gotrace.lab.load_result import LoadResult
 from gotrace.lab.plan import Plan, Version
-from gotrace.lab.report import NAME, Baseline, Run, VersionOf, write
+from gotrace.lab.report import MOST_ERRORS, NAME, Baseline, Run, VersionOf, write
 from gotrace.records.times import wall_time
 from gotrace.text import count_text, duration_text, percent_text, printable
 
@@ -29,7 +29,6 @@ Say = Callable[[str], None]
 
 _MOST_REPEATED = 3  # runs that did not count, in all
 # Why a run does not count, written down before its values are looked at.
-MOST_ERRORS = 0.001  # of the requests
 MOST_STOLEN = 0.01  # of the CPUs' time, by the hypervisor
 LEAST_RATE = 0.99  # of the rate that an open-loop load was to have
 _LONGEST = 5

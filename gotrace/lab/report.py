@@ -15,6 +15,7 @@ from gotrace.text import printable
 
 SCHEMA = "gotrace.baseline/1"
 NAME = "report.json"
+MOST_ERRORS = 0.001  # of the requests of a run that counts
 
 
 class VersionOf(TypedDict):

@@ -71,6 +71,8 @@ def test_bad_input(gate: Gate, tmp_path: Path) -> None:
     damaged = json.loads((tmp_path / "out-a/report.json").read_text())
     damaged["runs"][2]["metrics"] = [NAME]
     keep(tmp_path / "damaged", damaged)
+    unplanned = json.loads((tmp_path / "both/report.json").read_text())
+    keep(tmp_path / "unplanned", {**unplanned, "plan": {}})
     keep(tmp_path / "other", {"schema": "gotrace.baseline/9"})
     (tmp_path / "bad.yaml").write_text("schema: gotrace.gate/1\nmetrics: {latency.p99: {margn: 5%}}\n")
     for arguments, status, text in (
@@ -89,6 +91,7 @@ def test_bad_input(gate: Gate, tmp_path: Path) -> None:
         (("both", "-f", "none.yaml"), 2, "cannot read none.yaml"),
         (("both", "-f", "gate.yaml", "--margin", "3"), 2, "--margin and --file exclude each other"),
         (("damaged", "--require", "cpu < 1 CPU"), 2, "is damaged: Expected object, got array - at $.runs[2].metrics"),
+        (("unplanned",), 2, "its plan has no key load"),
         (("other", "--require", "cpu < 1 CPU"), 2, "a report of another version"),
         (("both", "-o", "x.html"), 2, "cannot infer the format"),
         (("both", "-o", "gate.yaml", "--format", "md"), 1, "gate.yaml already exists"),

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from gate_reports import VALUES, report
 from gotrace.errors import UsageError
 from gotrace.lab.gate import Gated, Row, Rules, judge, sides
 from gotrace.lab.metrics import PRIMARY
 from gotrace.lab.requirements import parse_all
-from reports import VALUES, report
 
 
 def judged(of: dict[str, Any], against: dict[str, Any] | None = None, *, anyway: bool = False, **rules: Any) -> Gated:

@@ -13,8 +13,8 @@ import jsonschema
 import junitparser
 import pytest
 
+from gate_reports import report
 from gotrace.export import github, junit
-from reports import report
 
 Gate = Callable[..., "CompletedProcess[str]"]
 NAME = "<b>\x1b[31m|`x`\n::error::x"  # what somebody may call a version

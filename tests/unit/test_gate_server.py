@@ -22,9 +22,9 @@ import pytest
 import yaml
 
 from conftest import GOTRACE, PATIENCE_S
+from gate_reports import report
 from gotrace.cli.commands.gate import command
 from gotrace.lab.gate_file import SCHEMA, rules_of, schema
-from reports import report
 
 PAGE = Path(__file__).parents[2] / "docs" / "commands" / "gate.md"
 MANIFESTS = [

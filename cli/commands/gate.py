@@ -68,6 +68,7 @@ def command(folder: str, against: str | None, version: str | None, anyway: bool,
     from gotrace.cli.outputs import wanted
     from gotrace.cli.text import gate as text
     from gotrace.lab.gate import judge, report_of, sides
+    from gotrace.lab.report import file_of
 
     if against is not None and os.path.realpath(against) == os.path.realpath(folder):
         raise UsageError("a report is given twice", "give --against another one")
@@ -80,8 +81,9 @@ def command(folder: str, against: str | None, version: str | None, anyway: bool,
     inconclusive: Outcome = options["inconclusive"] or "inconclusive"
     if options["listen"] is not None:
         return _listen(options["listen"], gate, inconclusive)
+    read = [str(file_of(path)) for path in (folder, against) if path is not None]
     results = wanted(
-        options["outputs"], options["format_"], GATES, options["force"], "table", inputs=(folder, against, options["file"])
+        options["outputs"], options["format_"], GATES, options["force"], "table", inputs=[*read, options["file"]]
     )
     gated = gate()
     with results.streams() as streams:

@@ -104,8 +104,11 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
     timeout = _PATIENCE_S
-    server_version, sys_version = "gotrace", ""
     error_message_format, error_content_type = "%(code)d %(message)s\n", "text/plain; charset=utf-8"
+
+    def version_string(self) -> str:
+        """No version of Python's."""
+        return "gotrace"
 
     def do_GET(self) -> None:  # noqa: N802
         if self.path.partition("?")[0] != "/gate":

@@ -77,9 +77,14 @@ def write(report: Baseline, folder: Path) -> Path:
     return path
 
 
+def file_of(path: str) -> Path:
+    """The report's own file, of its folder or of itself."""
+    return Path(path, NAME) if os.path.isdir(path) else Path(path)
+
+
 def read(path: str) -> Baseline:
     """The report of a folder, or of a file. Raises UsageError where there is none, or it is none of ours."""
-    file = Path(path, NAME) if os.path.isdir(path) else Path(path)
+    file = file_of(path)
     name = printable(str(file))
     try:
         found = json.loads(file.read_bytes())

@@ -20,6 +20,7 @@ class Parsed(HTMLParser):
         self.scripts: list[str] = []
         self.tables: dict[str, list[list[str]]] = {}
         self._in = ""
+        self._in_cell = False
         self.feed(text)
         self.close()
 
@@ -34,9 +35,11 @@ class Parsed(HTMLParser):
             [*self.tables.values()][-1].append([])
         elif tag in ("th", "td"):
             [*self.tables.values()][-1][-1].append("")
+            self._in_cell = True
 
     def handle_endtag(self, tag: str) -> None:
         self._in = ""
+        self._in_cell = self._in_cell and tag not in ("th", "td")
 
     def handle_data(self, data: str) -> None:
         if self._in == "script":
@@ -45,7 +48,7 @@ class Parsed(HTMLParser):
             self.words.append(data)
             if self._in == "h2":
                 self.heads.append(data)
-            elif self._in in ("th", "td"):
+            elif self._in_cell and self._in != "title":
                 [*self.tables.values()][-1][-1][-1] += data
 
     @property

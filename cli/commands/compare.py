@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
-from gotrace.cli.options import Command, output_options
+from gotrace.cli.options import Command, given, output_options
 from gotrace.errors import UsageError
-from gotrace.export.formats import TABLES
+from gotrace.export.formats import COMPARED
+from gotrace.text import printable
+
+_BY = ("arch", "go", "host", "vendor")  # as gotrace.lab.groups has them
 
 
 @click.command(
@@ -16,7 +21,7 @@ from gotrace.export.formats import TABLES
     short_help="Say what differs between measured versions.",
     examples=[
         ("gotrace compare out", "compares the versions that were measured in turns (gotrace baseline --ab)"),
-        ("gotrace compare out-a out-b", "compares two reports of one machine"),
+        ("gotrace compare old=out-a new=out-b -o x.html", "compares two reports of one machine, on a page too"),
     ],
     epilog="Exit status: 0 if it could be compared, whatever differs; 4 if the reports are not comparable.",
 )
@@ -30,12 +35,19 @@ from gotrace.export.formats import TABLES
 )
 @click.option("--all", "everything", is_flag=True, help="Compare every metric, not the primary ones only.")
 @click.option("--anyway", is_flag=True, help="Compare reports that are not comparable; then nothing is better or worse.")
-@output_options(TABLES, screen=("table", "json"))
-@click.argument("folders", nargs=-1, required=True, type=click.Path(), metavar="FOLDER...")
+@click.option(
+    "--by",
+    type=click.Choice(_BY),
+    metavar="WHAT",
+    help=f"Describe reports side by side, without verdicts, by {', '.join(_BY[:-1])} or {_BY[-1]}.",
+)
+@output_options(COMPARED, screen=("table", "json", "html", "md", "benchfmt"))
+@click.argument("folders", nargs=-1, required=True, type=click.Path(), metavar="[LABEL=]FOLDER...")
 def command(
     margin: float,
     everything: bool,
     anyway: bool,
+    by: str | None,
     outputs: tuple[str, ...],
     format_: str | None,
     force: bool,
@@ -43,32 +55,46 @@ def command(
 ) -> int:
     """Compare versions of a service, metric by metric: better, worse, the same within --margin, or cannot tell.
 
-    A FOLDER is what `gotrace baseline --out` wrote. The first version is compared with each of the others.
+    A FOLDER is what `gotrace baseline --out` wrote; LABEL is what it goes by. The first version is compared with each of
+    the others.
     """
     from gotrace.cli.outputs import wanted
     from gotrace.cli.text import compare as text
-    from gotrace.lab.compare import CANNOT_TELL, NotComparableError, compare, require_comparable, sides_of
+    from gotrace.cli.text import groups as text_of_groups
+    from gotrace.lab.compare import sides_of
+    from gotrace.lab.groups import grouped
+    from gotrace.lab.pairs import compared
     from gotrace.lab.report import read
 
-    if len(set(folders)) < len(folders):
-        raise UsageError("a report is given twice", "give each once")
-    results = wanted(outputs, format_, TABLES, force, screen="table", inputs=folders)
-    sides = sides_of([(folder, read(folder)) for folder in folders])
-    found = []
-    for other in sides[1:]:
-        warning = ""
-        try:
-            require_comparable(sides[0], other)
-        except NotComparableError as error:
-            if not anyway:
-                raise
-            warning = error.message
-        rows = compare(sides[0], other, margin / 100, everything)
-        if warning:
-            for row in rows:
-                row.verdict = CANNOT_TELL
-        found.append(text.Pair(sides[0], other, rows, warning))
+    named = [_named(folder) for folder in folders]
+    paths = [os.path.realpath(path) for _, path in named]
+    if len(set(paths)) < len(paths) or len({label for label, _ in named}) < len(named):
+        raise UsageError("a report is given twice", "give each once, under a label of its own")
+    results = wanted(outputs, format_, COMPARED, force, screen="table", inputs=[path for _, path in named])
+    reports = [(label, read(path)) for label, path in named]
+    if by is not None:
+        if idle := given("margin", "anyway"):
+            raise UsageError(f"{idle[0]} and --by exclude each other", "--by describes, and judges nothing")
+        groups = grouped(reports, by)
+        with results.streams() as streams:
+            for stream, kind in streams:
+                text_of_groups.write(stream, kind, groups, by, everything)
+        return 0
+    for label, path in named:
+        if label != path and len(named) == 1:
+            raise UsageError(f"the label {printable(label)!r} is of no use with one report", "its versions have names")
+    pairs = compared(sides_of(reports), margin / 100, anyway)
     with results.streams() as streams:
         for stream, kind in streams:
-            text.write(stream, kind, found, margin)
+            text.write(stream, kind, pairs, everything)
     return 0
+
+
+def _named(folder: str) -> tuple[str, str]:
+    """The label and the path of an argument: LABEL=PATH, as benchstat has it, or a path that is its own label."""
+    label, equals, path = folder.partition("=")
+    if not equals or not label or "/" in label or os.path.lexists(folder):
+        return folder, folder
+    if not path:
+        raise UsageError(f"there is no folder in {printable(folder)!r}", "write LABEL=FOLDER")
+    return label, path

@@ -5,101 +5,128 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from gotrace.cli.text.layout import Column, Row, Rows
 from gotrace.cli.text.table import Table
-from gotrace.lab.compare import CANNOT_TELL, Compared, Side
+from gotrace.lab.compare import Compared, Side
 from gotrace.lab.metrics import METRICS
+from gotrace.lab.pairs import Pair, change_text
 from gotrace.run.files import Sink
 from gotrace.text import count_text, printable
 
+HEADS = ("metric", "A", "B", "change", "interval", "p", "could show", "more runs", "verdict")
 _COLUMNS = (
-    Column("metric", 22, left=True),
-    Column("A", 12),
-    Column("B", 12),
-    Column("change", 9),
-    Column("interval", 20, rank=1),
-    Column("p", 8, rank=3),
-    Column("could show", 10, rank=2),
-    Column("more runs", 9, rank=4),
-    Column("verdict", left=True, gap=2),
+    Column(HEADS[0], 22, left=True),
+    Column(HEADS[1], 12),
+    Column(HEADS[2], 12),
+    Column(HEADS[3], 9),
+    Column(HEADS[4], 20, rank=1),
+    Column(HEADS[5], 8, rank=3),
+    Column(HEADS[6], 10, rank=2),
+    Column(HEADS[7], 9, rank=4),
+    Column(HEADS[8], left=True, gap=2),
 )
-
+NOT_INTERLEAVED = "Not interleaved: what drifted between the two counts as a difference."
 
 _MANY = 10_000  # that nobody would wait for
 
 
-class Pair(NamedTuple):
-    """Two sides, and what came of them; ``warning`` says why they are not comparable, "" if they are."""
-
-    a: Side
-    b: Side
-    rows: list[Compared]
-    warning: str
-
-
-def write(stream: Sink, format_: str, pairs: Sequence[Pair], margin: float) -> None:
-    """As a table, or as JSON."""
+def write(stream: Sink, format_: str, pairs: Sequence[Pair], everything: bool) -> None:
+    """In any of `gotrace.export.formats.COMPARED`."""
     if format_ == "json":
-        told = [
+        stream.write(json.dumps(_json(pairs, everything), indent=1) + "\n")
+    elif format_ == "md":
+        stream.write("".join(f"{line}\n" for line in _markdown(pairs, everything)))
+    elif format_ == "html":
+        from gotrace.lab.compare_page import page
+
+        stream.write(page(pairs, everything))
+    elif format_ == "benchfmt":
+        from gotrace.lab.go_benchmarks import of_pairs
+
+        stream.write("".join(f"{line}\n" for line in of_pairs(pairs)))
+    else:
+        Table(stream).print(_lines(pairs, everything))
+
+
+def _json(pairs: Sequence[Pair], everything: bool) -> dict[str, object]:
+    told = []
+    for pair in pairs:
+        waited = pair.waited()
+        told.append(
             {
                 "a": _about(pair.a),
                 "b": _about(pair.b),
+                "interleaved": pair.interleaved,
                 "not_comparable": pair.warning or None,
-                "metrics": [row.to_json() for row in pair.rows],
+                "notes": list(pair.notes(everything)),
+                "longest_pauses": waited.to_json() if waited else None,
+                "metrics": [row.to_json() for row in (pair.rows if everything else pair.shown())],
             }
-            for pair in pairs
-        ]
-        stream.write(json.dumps({"margin_percent": margin, "comparisons": told}, indent=1) + "\n")
-    else:
-        Table(stream).print(_lines(pairs, margin))
+        )
+    return {"margin_percent": 100 * pairs[0].margin, "comparisons": told}
 
 
 def _about(side: Side) -> dict[str, object]:
     return {"name": side.name, "runs": len(side.runs), "go_version": side.report["versions"][0]["go_version"]}
 
 
-def _lines(pairs: Sequence[Pair], margin: float) -> Iterator[str | Rows]:
-    for number, (a, b, rows, warning) in enumerate(pairs):
+def _said(pair: Pair) -> Iterator[str]:
+    """Whose runs they are, and what keeps them from being compared."""
+    yield f"A: {printable(pair.a.name)}, {count_text(len(pair.a.runs), 'run')}"
+    yield f"B: {printable(pair.b.name)}, {count_text(len(pair.b.runs), 'run')}"
+    if pair.warning:
+        yield f"NOT COMPARABLE: {printable(pair.warning)}. Nothing is better or worse."
+    if not pair.interleaved:
+        yield NOT_INTERLEAVED
+
+
+def _lines(pairs: Sequence[Pair], everything: bool) -> Iterator[str | Rows]:
+    for number, pair in enumerate(pairs):
         if number:
             yield ""
-        yield f"A: {printable(a.name)}, {count_text(len(a.runs), 'run')}"
-        yield f"B: {printable(b.name)}, {count_text(len(b.runs), 'run')}"
-        if warning:
-            yield f"NOT COMPARABLE: {printable(warning)}. Nothing is better or worse."
-        if a.report is not b.report:
-            yield "Not interleaved: what drifted between the two counts as a difference."
+        yield from _said(pair)
         yield ""
-        for word in ("worse", "better", "same", CANNOT_TELL):
-            named = [row.metric for row in rows if row.verdict == word and (row.a is not None or row.b is not None)]
-            if named:
-                yield f"{_words(word, margin)}: {', '.join(named)}"
+        for word, names in pair.named(everything):
+            yield f"{word}: {', '.join(names)}"
         yield ""
-        yield Rows(_COLUMNS, [_row(row) for row in rows if row.a is not None or row.b is not None])
+        yield Rows(_COLUMNS, [row_of(pair, row) for row in pair.shown(everything)])
+        for number_, note in enumerate(pair.notes(everything)):
+            if not number_:
+                yield ""
+            yield note
 
 
-def _words(word: str, margin: float) -> str:
-    return f"same within {margin:g}%" if word == "same" else word
+def _markdown(pairs: Sequence[Pair], everything: bool) -> Iterator[str]:
+    from gotrace.export.markdown import escaped, table
+
+    for number, pair in enumerate(pairs):
+        if number:
+            yield ""
+        yield f"### {escaped(pair.a.name)} and {escaped(pair.b.name)}"
+        yield ""
+        for line in _said(pair):
+            yield f"- {escaped(line)}"
+        for word, names in pair.named(everything):
+            yield f"- **{escaped(word)}**: {escaped(', '.join(names))}"
+        yield ""
+        yield from table(HEADS, [list(map(str, row_of(pair, row))) for row in pair.shown(everything)], left=(0, 8))
+        for note in pair.notes(everything):
+            yield ""
+            yield escaped(note)
 
 
-def _row(row: Compared) -> Row:
+def row_of(pair: Pair, row: Compared) -> Row:
+    """The cells of `HEADS`."""
     metric = METRICS[row.metric]
     is_growth = metric.dimension == "growth"
     a, b = metric.text(row.a), metric.text(row.b)
     if row.change is None:
-        return row.metric, a, b, "-", "-", "-", "-", "-", f"{row.verdict} ({row.reason})"
-    value, low, high = (_change(each, is_growth) for each in row.change)
+        return row.metric, a, b, "-", "-", "-", "-", "-", pair.verdict(row)
+    value, low, high = (change_text(row, each) for each in row.change)
     least, more = "-", "-"
     if row.least is not None and math.isfinite(row.least):
-        least = _change(row.least if is_growth else 1 + row.least, is_growth)
+        least = change_text(row, row.least if is_growth else 1 + row.least)
     if row.more is not None:
         more = f"{row.more:,}" if row.more < _MANY else "many"
-    p = f"{row.adjusted_p:.4f}"
-    return row.metric, a, b, value, f"{low} to {high}", p, least, more, row.verdict
-
-
-def _change(value: float, is_growth: bool) -> str:
-    if not math.isfinite(value):
-        return "?"
-    return METRICS["rss.growth"].text(value) if is_growth else f"{value - 1:+.1%}"
+    return row.metric, a, b, value, f"{low} to {high}", f"{row.adjusted_p:.4f}", least, more, pair.verdict(row)

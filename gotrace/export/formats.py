@@ -27,6 +27,7 @@ GOROUTINES: Formats = {**PROFILES, "text": (".goroutines",)}
 SCHEDULES: Formats = {**_TABLE, **_LINES, **_ARRAY, **_HISTOGRAMS, **_PAGES, **RECORDING}
 TABLES: Formats = {**_TABLE, **_ARRAY}
 GATES: Formats = {**_TABLE, **_ARRAY, "md": (".md",), "junit": (".xml",)}
+COMPARED: Formats = {**_TABLE, **_ARRAY, **_PAGES, "md": (".md",), "benchfmt": (".bench",)}
 LINES: Formats = {**_LINES}
 WATCHED: Formats = {**_TABLE, **_LINES, **_PAGES, **RECORDING}
 REPORTS: Formats = {

@@ -17,8 +17,8 @@ from gotrace.analysis.stats.trend import growth
 from gotrace.binary.program import Program
 from gotrace.errors import GotraceError, UsageError
 from gotrace.kernel.host import online_cpus
+from gotrace.lab import baseline_page, machine, measure, service
 from gotrace.lab import load as loads
-from gotrace.lab import machine, measure, service
 from gotrace.lab.load_result import LoadResult
 from gotrace.lab.plan import Plan, Version
 from gotrace.lab.report import MOST_ERRORS, NAME, Baseline, Run, VersionOf, write
@@ -83,6 +83,7 @@ def run(plan: Plan, folder: Path, force: bool, say: Say = lambda _: None) -> Bas
     finally:
         if report["runs"]:
             write(report, folder)
+            say(baseline_page.written(report, folder, force))
     return report
 
 

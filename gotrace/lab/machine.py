@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any, TypedDict
@@ -17,18 +18,31 @@ from gotrace.kernel.host import online_cpus, text_of
 _YARDSTICK_S = 0.2
 _YARDSTICKS = 5
 _DMI = "/sys/class/dmi/id"
-# What stands in DMI on the machines of clouds; names as cloud.provider has them in OpenTelemetry's conventions.
-_PROVIDERS = {
-    "Amazon EC2": "aws",
-    "Google": "gcp",
-    "Microsoft Corporation": "azure",
+# What firmware says on machines of clouds, as cloud-init's ds-identify knows it; names as `cloud.provider` has them in
+# OpenTelemetry's conventions, where those have one.
+_BY_VENDOR = {
+    "Akamai": "akamai_cloud",
     "Alibaba Cloud": "alibaba_cloud",
-    "Tencent Cloud": "tencent_cloud",
-    "Hetzner": "hetzner",
+    "Amazon EC2": "aws",
     "DigitalOcean": "digitalocean",
+    "Google": "gcp",
+    "Hetzner": "hetzner",
+    "Linode": "akamai_cloud",
     "OVHcloud": "ovh",
-    "OracleCloud.com": "oracle_cloud",
+    "Scaleway": "scaleway",
+    "Tencent Cloud": "tencent_cloud",
+    "UpCloud": "upcloud",
+    "Vultr": "vultr",
 }
+_BY_ASSET_TAG = {
+    "7783-7084-3265-9085-8269-3286-77": "azure",  # "Microsoft Corporation" alone is any Hyper-V
+    "OracleCloud.com": "oracle_cloud",
+    "OpenTelekomCloud": "open_telekom_cloud",
+    "HUAWEICLOUD": "huawei_cloud",
+}
+_BY_PRODUCT = {"Google Compute Engine": "gcp", "Alibaba Cloud ECS": "alibaba_cloud", "CloudSigma": "cloudsigma"}
+# Whose product is the instance's type, and how that looks; with all others it is "Virtual Machine", "Droplet", "vServer".
+_TYPES = {"aws": r"[a-z][a-z0-9-]*\.[a-z0-9-]+", "scaleway": r"SCW-[A-Z0-9-]+"}
 
 
 class Host(TypedDict):
@@ -63,7 +77,7 @@ def host() -> Host:
         version, quota = group.version, group.quota_cpus
     except GotraceError:
         pass
-    vendor, product = text_of(_DMI, "sys_vendor"), text_of(_DMI, "product_name")
+    provider, instance = cloud(_DMI)
     found: dict[str, Any] = {
         "architecture": os.uname().machine,
         "cpu": cpuinfo,
@@ -77,14 +91,29 @@ def host() -> Host:
         "boost": text_of("/sys/devices/system/cpu/cpufreq/boost") or None,
         "huge_pages": _chosen(text_of("/sys/kernel/mm/transparent_hugepage/enabled")),
         "hypervisor": _hypervisor(),
-        "provider": next((name for text, name in _PROVIDERS.items() if text in (vendor, product)), None),
-        "instance": product or None,
+        "provider": provider,
+        "instance": instance,
         "cgroup_version": version,
         "quota_cpus": quota,
     }
-    compared = ("architecture", "cpu", "cpus", "cores", "page_bytes", "numa_nodes", "governor", "boost", "instance")
-    text = json.dumps([found[name] for name in compared])
+    compared = ("architecture", "cpu", "cpus", "cores", "page_bytes", "numa_nodes", "governor", "boost")
+    text = json.dumps([*(found[name] for name in compared), text_of(_DMI, "product_name") or None])
     return {"host_class": hashlib.sha256(text.encode()).hexdigest()[:12], **found}  # type: ignore[typeddict-item]
+
+
+def cloud(dmi: str) -> tuple[str | None, str | None]:
+    """Whose machine it is and of which type, by what its firmware says in the folder ``dmi``; None: unknown.
+
+    Google, Azure, Oracle, Hetzner and most others name no type there, only their metadata services do.
+    """
+    vendor, product, tag = (text_of(dmi, name) for name in ("sys_vendor", "product_name", "chassis_asset_tag"))
+    provider = _BY_ASSET_TAG.get(tag) or _BY_VENDOR.get(vendor) or _BY_PRODUCT.get(product)
+    if provider is None and "amazon" in text_of(dmi, "bios_version").lower():
+        provider = "aws"  # its older machines are Xen's, "HVM domU"
+    if provider is None and product.startswith("Exoscale"):
+        provider = "exoscale"
+    known = provider is not None and re.fullmatch(_TYPES.get(provider, ""), product)
+    return provider, product if known and product else None
 
 
 def _cpuinfo() -> str | None:

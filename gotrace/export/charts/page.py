@@ -36,6 +36,17 @@ _STYLE = f"{asset('charts/uPlot/uPlot.min.css')}\n{asset('charts/page.css')}"
 _ROOM = 24  # cells of a label
 
 
+class Markup(str):
+    """A piece of HTML of our own making, which is not escaped again."""
+
+    __slots__ = ()
+
+
+def cell_html(cell: str) -> str:
+    """What stands in a cell of a table."""
+    return str(cell) if isinstance(cell, Markup) else escaped(cell)
+
+
 class Page:
     """What the page consists of: pieces of HTML, and figures for the script."""
 
@@ -50,6 +61,10 @@ class Page:
     def head(self, head: str) -> None:
         self.heads.append(head)
         self.html.append(f"<h2>{escaped(head)}</h2>\n")
+
+    def put(self, markup: Markup) -> None:
+        """A picture that needs no script."""
+        self.html.append(f"{markup}\n")
 
     def draw(self, head: str, figure: Record) -> None:
         self.head(head)
@@ -72,13 +87,15 @@ class Page:
     ) -> None:
         """A table, if it has rows. The first cell of each row is its head; columns of words are on the left.
 
-        ``names`` are the heads of columns that hold words, whatever those are; ``folded``: it is there for who asks.
+        A cell may be `Markup`. ``names`` are the heads of columns that hold words, whatever those are; ``folded``: it is
+        there for who asks.
         """
         if not rows:
             return
         words = {at for row in rows for at, cell in enumerate(row) if at == 0 or cell[:1].isalpha()}
+        drawn = {at for row in rows for at, cell in enumerate(row) if isinstance(cell, Markup)}
         words |= {at for at, head in enumerate(heads) if head in names}
-        prose = {at for row in rows for at, cell in enumerate(row) if len(cell) > _ROOM}
+        prose = {at for row in rows for at, cell in enumerate(row) if len(cell) > _ROOM} - drawn
         opened = f"<details>\n<summary>{escaped(caption)}</summary>" if folded else f"<h3>{escaped(caption)}</h3>"
         self.html.append(f"{opened}\n")
         self.html.append(f'<div class="wide" role="region" aria-label="{escaped(caption)}" tabindex="0">\n<table>\n')
@@ -88,15 +105,16 @@ class Page:
                 tag, kind = "td" if number and at else "th", ""
                 if at in words:
                     kind = ' class="words"' if at in prose else ' class="words short"'
-                self.html.append(f"<{tag}{kind}>{escaped(cell)}</{tag}>")
+                self.html.append(f"<{tag}{kind}>{cell_html(cell)}</{tag}>")
             self.html.append("</tr>\n")
         self.html.append("</table>\n</div>\n" + "</details>\n" * folded)
 
     def made(self, title: str) -> str:
         """The whole page."""
         scripts = []
-        body = ["<noscript><p>The charts need JavaScript.</p></noscript>\n", *self.html]
+        body = [*self.html]
         if self.figures:
+            body.insert(0, "<noscript><p>The charts need JavaScript.</p></noscript>\n")
             figures = json.dumps(self.figures, separators=(",", ":")).replace("<", "\\u003c").replace("&", "\\u0026")
             body.append(f'<p class="note">{USE}</p>\n<script type="application/json" id="figures">{figures}</script>\n')
             scripts = [_LIBRARY, _SCRIPT]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import coldstart_overhead
+import compare_time
 import flame_svg
 import goroutines
 import histogram_record
@@ -44,6 +45,7 @@ REACH = {
     "sched_cost": None,
     "sched_events_cost": 0.3,
     "sched_server_cost": 0.3,
+    "compare_time": 0.8,
 }
 PARTS: tuple[Callable[[], dict[str, Any] | list[dict[str, Any]]], ...] = (
     ring_cpu_per_event.run,
@@ -61,6 +63,7 @@ PARTS: tuple[Callable[[], dict[str, Any] | list[dict[str, Any]]], ...] = (
     goroutines.run,
     scheduler.run,
     scheduler.of_server,
+    compare_time.run,
 )
 
 

@@ -64,6 +64,7 @@ def report(
     host: dict[str, Any] | None = None,
     waits: dict[str, dict[str, int]] | None = None,
     command: tuple[str, ...] = ("./shop",),
+    requests: int = 2_000,
 ) -> dict[str, Any]:
     """Of versions whose metrics are `VALUES` times factors, with noise; ``waits``: what their long pauses waited for."""
     random = np.random.default_rng(seed)
@@ -74,7 +75,7 @@ def report(
                 metric: value * factors.get(metric, 1) * float(np.exp(random.normal(0, spread)))
                 for metric, value in VALUES.items()
             }
-            found.append(_run(name, round_, len(found), metrics, (waits or {}).get(name), random))
+            found.append(_run(name, round_, len(found), metrics, (waits or {}).get(name), random, requests))
     plan = {
         "versions": [{"name": name, "command": list(command)} for name in versions],
         "load": ["wrk", "-d2s", "http://127.0.0.1:1/"],
@@ -108,9 +109,15 @@ def report(
 
 
 def _run(
-    name: str, round_: int, order: int, metrics: dict[str, float], waits: dict[str, int] | None, random: np.random.Generator
+    name: str,
+    round_: int,
+    order: int,
+    metrics: dict[str, float],
+    waits: dict[str, int] | None,
+    random: np.random.Generator,
+    requests: int,
 ) -> dict[str, Any]:
-    values, counts = np.unique(random.lognormal(13, 0.5, 2_000).astype(np.int64) // 1000 * 1000, return_counts=True)
+    values, counts = np.unique(random.lognormal(13, 0.5, requests).astype(np.int64) // 1000 * 1000, return_counts=True)
     longest = []
     if waits:
         assert set(waits) <= set(CLASSES)
@@ -139,8 +146,8 @@ def _run(
         "load": {
             "tool": "wrk",
             "version": "4.1.0",
-            "requests": 2_000,
-            "answered": 2_000,
+            "requests": requests,
+            "answered": requests,
             "errors": {},
             "histogram": {"value_ns": values.tolist(), "count": counts.tolist()},
             "percentiles_ns": {},

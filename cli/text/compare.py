@@ -10,7 +10,7 @@ from gotrace.cli.text.layout import Column, Row, Rows
 from gotrace.cli.text.table import Table
 from gotrace.lab.compare import Compared, Side
 from gotrace.lab.metrics import METRICS
-from gotrace.lab.pairs import Pair, change_text
+from gotrace.lab.pairs import Pair, change_text, version_of
 from gotrace.run.files import Sink
 from gotrace.text import count_text, printable
 
@@ -68,7 +68,7 @@ def _json(pairs: Sequence[Pair], everything: bool) -> dict[str, object]:
 
 
 def _about(side: Side) -> dict[str, object]:
-    return {"name": side.name, "runs": len(side.runs), "go_version": side.report["versions"][0]["go_version"]}
+    return {"name": side.name, "runs": len(side.runs), "go_version": version_of(side)["go_version"]}
 
 
 def _said(pair: Pair) -> Iterator[str]:

@@ -11,7 +11,7 @@ from gotrace.export.picture.frame import escaped
 from gotrace.lab.baseline_page import run_dots
 from gotrace.lab.compare import Compared, Side
 from gotrace.lab.metrics import METRICS
-from gotrace.lab.pairs import Pair, change_text
+from gotrace.lab.pairs import Pair, change_text, version_of
 from gotrace.lab.report import Run
 from gotrace.text import count_text, duration_text
 
@@ -70,9 +70,7 @@ def _pair(made: Page, pair: Pair, everything: bool) -> None:
 
 
 def _about(side: Side) -> str:
-    versions = side.report["versions"]
-    version = next((each for each in versions if each["name"] == side.name), versions[0])
-    return f"{side.name}, {count_text(len(side.runs), 'run')}, {version['go_version']}"
+    return f"{side.name}, {count_text(len(side.runs), 'run')}, {version_of(side)['go_version']}"
 
 
 def _row(pair: Pair, row: Compared, scale: Scale) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from gotrace.export import benchfmt
 from gotrace.lab.groups import Group, architecture
 from gotrace.lab.metrics import METRICS, Metric
-from gotrace.lab.pairs import Pair
+from gotrace.lab.pairs import Pair, version_of
 from gotrace.lab.report import Baseline, Run, VersionOf
 
 NAME = "Service"
@@ -43,12 +43,7 @@ def unit_of(metric: Metric) -> str:
 def of_pairs(pairs: Sequence[Pair]) -> Iterator[str]:
     """The lines of all versions that were compared; each goes by `version: NAME`."""
     sides = [pairs[0].a, *(pair.b for pair in pairs)]
-    sets = []
-    for side in sides:
-        versions = side.report["versions"]
-        version = next((each for each in versions if each["name"] == side.name), versions[0])
-        sets.append(Set(side.name, side.report, version, side.runs))
-    return _lines("version", sets)
+    return _lines("version", [Set(side.name, side.report, version_of(side), side.runs) for side in sides])
 
 
 def of_groups(groups: Sequence[Group], by: str) -> Iterator[str]:

@@ -99,13 +99,23 @@ BY: Mapping[str, Callable[[Baseline, VersionOf], str]] = {
 
 
 def grouped(reports: Sequence[tuple[str, Baseline]], by: str) -> list[Group]:
-    """Every version of every report, in the order in which groups first appear; ``by`` is one of `BY`."""
+    """Every version of every report, in the order in which groups first appear; ``by`` is one of `BY`.
+
+    Versions of one report were measured to be told apart, and are not put together: their names part such a group.
+    """
     found: dict[str, list[Member]] = {}
     for label, report in reports:
         for version in report["versions"]:
             member = Member(label, report, version, valid_runs(report, version["name"]))
             found.setdefault(BY[by](report, version), []).append(member)
-    return [Group(name, members) for name, members in found.items()]
+    groups = []
+    for name, members in found.items():
+        parts: dict[str, list[Member]] = {}
+        alone = len({id(each.report) for each in members}) == len(members)
+        for member in members:
+            parts.setdefault(name if alone else f"{name}, {member.version['name']}", []).append(member)
+        groups += [Group(part, of) for part, of in parts.items()]
+    return groups
 
 
 def described(groups: Sequence[Group], everything: bool = False) -> list[tuple[str, list[Cell]]]:

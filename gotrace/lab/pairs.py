@@ -15,12 +15,19 @@ from typing import Any
 from gotrace.analysis.causes import CLASSES
 from gotrace.lab.compare import CANNOT_TELL, Compared, NotComparableError, Side, compare, require_comparable
 from gotrace.lab.metrics import METRICS
+from gotrace.lab.report import VersionOf
 from gotrace.text import duration_text
 
 BESIDE_RSS = ("gc.cycles_per_s", "heap.live.mean", "heap.goal.mean", "mem.amplification")
 EXPLORATORY = "exploratory"
 _STOPS = "stw."
 _LEAST_SHARE = 0.02  # of the longest pauses' time, for a class to be named
+
+
+def version_of(side: Side) -> VersionOf:
+    """What was measured; a side that goes by its report's name has that report's only version."""
+    versions = side.report["versions"]
+    return next((each for each in versions if each["name"] == side.name), versions[0])
 
 
 @dataclass(frozen=True)

@@ -194,10 +194,14 @@ def test_groups() -> None:
     three["plan"]["load"] = ["hey"]
     reports: list[Any] = [("x", one), ("y", two), ("z", three)]
     names = {by: [(group.name, len(group.runs)) for group in grouped(reports, by)] for by in BY}
-    assert names["arch"] == [("amd64", 24), ("arm64", 8)]
-    assert names["go"] == [("go1.27.3", 24), ("go1.22.1", 8)]
-    assert names["vendor"] == [("unknown", 16), ("aws m7g.large", 8), ("gcp (type unknown)", 8)]
-    assert names["host"] == [("AMD EPYC, 8 CPUs (44b23c96db42)", 24), ("arm64, 8 CPUs (b)", 8)]
+    # Versions of one report are not put together, but those of several reports are.
+    assert names["arch"] == [("amd64, A", 16), ("amd64, B", 8), ("arm64", 8)]
+    assert names["go"] == [("go1.27.3, A", 16), ("go1.27.3, B", 8), ("go1.22.1", 8)]
+    assert names["vendor"] == [("unknown, A", 8), ("unknown, B", 8), ("aws m7g.large", 8), ("gcp (type unknown)", 8)]
+    host = "AMD EPYC, 8 CPUs (44b23c96db42)"
+    assert names["host"] == [(f"{host}, A", 16), (f"{host}, B", 8), ("arm64, 8 CPUs (b)", 8)]
+    one = report({"A": {}})
+    reports[0] = ("x", one)
     told = list(mixed(grouped(reports, "arch")))
     assert told == ["The reports have different loads.", "The reports are of different builds."]
     rows = dict(described(grouped(reports[:2], "arch")))
@@ -376,6 +380,7 @@ def test_on_the_command_line(tmp_path: Path, here: Here) -> None:
         ((a, b, "--format", "yaml"), "yaml"),
         ((a, str(tmp_path / "none")), "No such file"),
         ((a, b, "-o", str(tmp_path / "x.pdf")), "cannot infer the format"),
+        ((a, b, "-o", f"{a}/report.json", "--force"), "two outputs go to the same file"),
     ]
     for words, text in wrong:
         done = here("compare", *words)
@@ -406,6 +411,23 @@ def test_damaged_reports(tmp_path: Path, here: Here) -> None:
     for format_ in ("table", "json", "md", "html", "benchfmt"):
         done = here("compare", out, "--by", "go", "--format", format_, "--all")
         assert done.returncode == 0, done.stderr
+
+
+def test_of_no_runs(tmp_path: Path, here: Here) -> None:
+    nothing, one_side = report({"A": {}, "B": {}}, 6), report({"A": {}, "B": {}}, 6)
+    for run in nothing["runs"]:
+        run["valid"] = False
+    for run in one_side["runs"]:
+        run["valid"] = run["version"] == "A"
+    none, some, empty = folders(tmp_path, none=nothing, some=one_side, empty={**nothing, "versions": [], "runs": []})
+    for folder in (none, empty):
+        for more in ((), ("--by", "go")):
+            done = here("compare", folder, *more)
+            assert done.returncode == 2 and "no run of the reports counts" in done.stderr
+    for format_ in ("table", "json", "md", "html", "benchfmt"):
+        done = here("compare", some, "--format", format_)
+        assert done.returncode == 0, done.stderr
+    assert "cannot tell (no values)" in here("compare", some).stdout
 
 
 def test_many_reports_against_the_first(tmp_path: Path, here: Here) -> None:

@@ -51,13 +51,20 @@ def quantile(probability: float, freedom: float) -> float:
     low, high = 0.0, 1.0
     while _upper_tail(high, freedom) > 1 - probability:
         high *= 2
+    # Newton's steps, which are few, within a bracket that halves where one leads out of it.
+    scale = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - math.log(freedom * math.pi) / 2
+    at = (low + high) / 2
     while high - low > 1e-12 * max(high, 1):
-        middle = (low + high) / 2
-        if _upper_tail(middle, freedom) > 1 - probability:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2
+        over = _upper_tail(at, freedom) - (1 - probability)
+        low, high = (at, high) if over > 0 else (low, at)
+        density = math.exp(scale - (freedom + 1) / 2 * math.log1p(at * at / freedom))
+        following = at + over / density if density else low
+        if not low < following < high:
+            following = (low + high) / 2
+        elif abs(following - at) <= 1e-12 * max(at, 1):
+            return following
+        at = following
+    return at
 
 
 def _upper_tail(t: float, freedom: float) -> float:

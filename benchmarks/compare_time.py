@@ -1,4 +1,4 @@
-"""From the command to the table of two reports of 20 runs each, against a plain script that asks scipy the same questions."""
+"""From the command to the table of two reports of 20 runs, against a plain script that asks scipy the same questions."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from reports import report
 
+ROOT = Path(__file__).parent.parent
 RUNS, REQUESTS, ROUNDS = 20, 20_000, 9
 MOST_S = 1.0  # what a person does not wait for
 # The test, the estimate and the median of each metric; no equivalence, power, intervals or families, which ours does too.

@@ -45,7 +45,7 @@ REACH = {
     "sched_cost": None,
     "sched_events_cost": 0.3,
     "sched_server_cost": 0.3,
-    "compare_time": 0.8,
+    "compare_time": 0.5,
 }
 PARTS: tuple[Callable[[], dict[str, Any] | list[dict[str, Any]]], ...] = (
     ring_cpu_per_event.run,

@@ -133,18 +133,26 @@ def compare(a: Side, b: Side, margin: float, everything: bool = False) -> list[C
 
     ``margin`` is the change that matters, as a share (0.05); of growth, that share of A's RSS per minute.
     """
-    paired = a.report is b.report
-    found: list[Compared] = []
+    return compare_with_each(a, [b], margin, everything)[0]
+
+
+def compare_with_each(a: Side, others: Sequence[Side], margin: float, everything: bool = False) -> list[list[Compared]]:
+    """`compare`, of the first version with each of the others: a family is of all of them, as many as there are chances."""
+    found: list[list[Compared]] = [[] for _ in others]
     names = [name for name in METRICS if everything or name in PRIMARY]
     for family in ([each for each in names if each in PRIMARY], [each for each in names if each not in PRIMARY]):
-        asked = [(name, *question_of(a, b, METRICS[name], margin, paired)) for name in family]
-        questions = [question for _, question, _ in asked if question is not None]
+        asked = [
+            (rows, b, name, *question_of(a, b, METRICS[name], margin, paired=a.report is b.report))
+            for rows, b in zip(found, others, strict=True)
+            for name in family
+        ]
+        questions = [question for *_, question, _ in asked if question is not None]
         primary = bool(family) and family[0] in PRIMARY
         alpha, adjusted = (0.05, holm) if primary else (EXPLORATORY_ALPHA, benjamini_hochberg)
         answers = iter(verdicts(questions, alpha=alpha, adjusted=adjusted) if questions else [])
-        for name, question, reason in asked:
+        for rows, b, name, question, reason in asked:
             answer = next(answers) if question is not None else None
-            found.append(_compared(a, b, METRICS[name], margin, question, answer, reason, primary, len(questions)))
+            rows.append(_compared(a, b, METRICS[name], margin, question, answer, reason, primary, len(questions)))
     return found
 
 

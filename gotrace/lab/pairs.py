@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gotrace.analysis.causes import CLASSES
-from gotrace.lab.compare import CANNOT_TELL, Compared, NotComparableError, Side, compare, require_comparable
+from gotrace.lab.compare import CANNOT_TELL, Compared, NotComparableError, Side, compare_with_each, require_comparable
 from gotrace.lab.metrics import METRICS
 from gotrace.lab.report import VersionOf
 from gotrace.text import duration_text
@@ -119,16 +119,18 @@ class Pair:
 
 def compared(sides: Sequence[Side], margin: float, anyway: bool = False) -> list[Pair]:
     """The first side with each of the others. Raises NotComparableError, unless ``anyway``: then nothing is judged."""
-    found = []
+    warnings = []
     for other in sides[1:]:
-        warning = ""
+        warnings.append("")
         try:
             require_comparable(sides[0], other)
         except NotComparableError as error:
             if not anyway:
                 raise
-            warning = error.message
-        rows = compare(sides[0], other, margin, everything=True)
+            warnings[-1] = error.message
+    found = []
+    each_of = compare_with_each(sides[0], sides[1:], margin, everything=True)
+    for other, warning, rows in zip(sides[1:], warnings, each_of, strict=True):
         if warning:
             for row in rows:
                 row.verdict = CANNOT_TELL

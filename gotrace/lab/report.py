@@ -109,7 +109,7 @@ _NEEDED: dict[str, dict[str, type | tuple[type, ...]]] = {
     "plan": {"load": list},
     "host": {"host_class": str},
     "versions": {"name": str, "go_version": str},
-    "runs": {"version": str, "round": int, "order": int, "valid": bool, "metrics": dict},
+    "runs": {"version": str, "round": int, "order": int, "valid": bool, "metrics": dict, "load": dict, "length_ns": int},
 }
 
 

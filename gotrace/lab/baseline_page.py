@@ -301,12 +301,17 @@ def _cost(made: Page, report: Baseline) -> None:
 def _plan(made: Page, report: Baseline) -> None:
     made.head("Machine and plan")
     host: Mapping[str, Any] = report["host"]
-    rows = [(name.replace("_", " "), _fact(name, value)) for name, value in host.items()]
+    rows = [(_called(name), _fact(name, value)) for name, value in host.items()]
     made.table("The machine", ("Fact", "Value"), rows, names=("Value",))
     plan = dict(report["plan"])
     plan.pop("versions", None)
-    rows = [(name.replace("_", " "), _fact(name, value)) for name, value in plan.items()]
+    rows = [(_called(name), _fact(name, value)) for name, value in plan.items()]
     made.table("The plan", ("What", "Value"), rows, names=("Value",))
+
+
+def _called(name: str) -> str:
+    """A fact's name without its unit, which its value has."""
+    return name.removesuffix("_ns").removesuffix("_bytes").replace("_", " ")
 
 
 def _fact(name: str, value: Any) -> str:

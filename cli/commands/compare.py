@@ -64,14 +64,14 @@ def command(
     from gotrace.lab.compare import sides_of
     from gotrace.lab.groups import grouped
     from gotrace.lab.pairs import compared
-    from gotrace.lab.report import file_of, read
+    from gotrace.lab.report import file_of, whole
 
     named = [_named(folder) for folder in folders]
     paths = [os.path.realpath(path) for _, path in named]
     if len(set(paths)) < len(paths) or len({label for label, _ in named}) < len(named):
         raise UsageError("a report is given twice", "give each once, under a label of its own")
     results = wanted(outputs, format_, COMPARED, force, screen="table", inputs=[str(file_of(path)) for _, path in named])
-    reports = [(label, read(path)) for label, path in named]
+    reports = [(label, whole(path)) for label, path in named]
     if not any(run["valid"] for _, report in reports for run in report["runs"]):
         raise UsageError("no run of the reports counts", "`gotrace baseline` says why; report.html beside the report, too")
     if by is not None:

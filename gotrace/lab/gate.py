@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from gotrace.analysis.stats.verdicts import Outcome, Question, gate, look, toget
 from gotrace.errors import Exit, GotraceError, UsageError
 from gotrace.lab.compare import NotComparableError, Side, question_of, require_comparable, values_of
 from gotrace.lab.metrics import METRICS, PRIMARY, Metric
-from gotrace.lab.report import MOST_ERRORS, Baseline, read, valid_runs
+from gotrace.lab.report import MOST_ERRORS, Baseline, valid_runs, whole
 from gotrace.lab.requirements import Requirement
 from gotrace.text import count_text, printable
 
@@ -43,37 +43,6 @@ class NotMeasuredError(GotraceError):
     """A report that ends where the service, or its load, failed."""
 
     exit_code = Exit.NOT_MEASURED
-
-
-class _Host(TypedDict):
-    host_class: str
-
-
-class _Version(TypedDict):
-    name: str
-    go_version: str
-
-
-class _Run(TypedDict):
-    version: str
-    round: int
-    length_ns: int
-    valid: bool
-    reasons: list[str]
-    metrics: dict[str, float | None]
-    load: dict[str, Any]
-    lost: int
-
-
-class _Report(TypedDict):
-    """What of a `Baseline` a gate needs: it may come from anywhere, and from an older gotrace."""
-
-    complete: bool
-    cut_off: str | None
-    plan: dict[str, Any]
-    host: _Host
-    versions: list[_Version]
-    runs: list[_Run]
 
 
 @dataclass(frozen=True)
@@ -200,15 +169,7 @@ def _about(side: Side) -> dict[str, Any]:
 
 def report_of(path: str) -> tuple[str, Baseline]:
     """A report by its path, checked. Raises UsageError."""
-    import msgspec
-
-    report = read(path)
-    try:
-        msgspec.convert(report, _Report)
-    except msgspec.ValidationError as error:
-        what = printable(str(error)).replace("`", "")
-        raise UsageError(f"the report of {printable(path)} is damaged: {what}", "measure again") from None
-    return path, report
+    return path, whole(path)
 
 
 def sides(

@@ -91,7 +91,7 @@ def _facts(each: Set) -> dict[str, str]:
         "cpu": host.get("cpu") or "",
         "kernel": host.get("kernel") or "",
         "host-class": host["host_class"],
-        "load": shlex.join(each.report["plan"]["load"]),
+        "load": shlex.join(each.report["plan"].get("load") or ()),
         "go-version": each.version["go_version"],
         "build-id": each.version.get("build_id") or "",
     }

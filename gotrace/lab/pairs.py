@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gotrace.analysis.causes import CLASSES
+from gotrace.errors import UsageError
 from gotrace.lab.compare import CANNOT_TELL, Compared, NotComparableError, Side, compare_with_each, require_comparable
 from gotrace.lab.metrics import METRICS
 from gotrace.lab.report import VersionOf
@@ -128,6 +129,8 @@ def compared(sides: Sequence[Side], margin: float, anyway: bool = False) -> list
             if not anyway:
                 raise
             warnings[-1] = error.message
+        except KeyError as error:
+            raise UsageError(f"a report is damaged: its plan has no key {error.args[0]}", "measure again") from None
     found = []
     each_of = compare_with_each(sides[0], sides[1:], margin, everything=True)
     for other, warning, rows in zip(sides[1:], warnings, each_of, strict=True):

@@ -99,34 +99,52 @@ def read(path: str) -> Baseline:
         known = isinstance(kind, str) and kind.startswith("gotrace.baseline/")
         what = f"is a report of another version ({printable(str(kind))})" if known else "is no report of a baseline"
         raise UsageError(f"{name} {what}", f"this gotrace reads {SCHEMA}")
-    if damage := _damage(found):
-        raise UsageError(f"{name} is damaged: {damage}", "measure again, or take it from a backup")
     return cast(Baseline, found)
 
 
-_NEEDED: dict[str, dict[str, type | tuple[type, ...]]] = {
-    "": {"plan": dict, "host": dict, "versions": list, "runs": list},
-    "plan": {"load": list},
-    "host": {"host_class": str},
-    "versions": {"name": str, "go_version": str},
-    "runs": {"version": str, "round": int, "order": int, "valid": bool, "metrics": dict, "load": dict, "length_ns": int},
-}
+class _NeededHost(TypedDict):
+    host_class: str
 
 
-def _damage(report: dict[str, Any]) -> str:
-    """What a comparison needs and the report does not have; "" if it has all."""
-    for place, needed in _NEEDED.items():
-        within = report[place] if place else report
-        for number, each in enumerate(within if isinstance(within, list) else [within]):
-            for key, kind in needed.items():
-                if not isinstance(each, dict) or not isinstance(each.get(key), kind):
-                    of = f" of {place}" + (f"[{number}]" if isinstance(within, list) else "") if place else ""
-                    return f"{key}{of} is missing, or of another kind"
-    for number, run in enumerate(report["runs"]):
-        for name, value in run["metrics"].items():
-            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-                return f"{printable(name)} of runs[{number}] is no number"
-    return ""
+class _NeededVersion(TypedDict):
+    name: str
+    go_version: str
+
+
+class _NeededRun(TypedDict):
+    version: str
+    round: int
+    order: int
+    length_ns: int
+    valid: bool
+    reasons: list[str]
+    metrics: dict[str, float | None]
+    load: dict[str, Any]
+    lost: int
+
+
+class _Needed(TypedDict):
+    """What of a `Baseline` a comparison or a gate needs: it may come from anywhere, and from an older gotrace."""
+
+    complete: bool
+    cut_off: str | None
+    plan: dict[str, Any]
+    host: _NeededHost
+    versions: list[_NeededVersion]
+    runs: list[_NeededRun]
+
+
+def whole(path: str) -> Baseline:
+    """`read`, and checked: what is compared or judged may come from anywhere. Raises UsageError."""
+    import msgspec
+
+    report = read(path)
+    try:
+        msgspec.convert(report, _Needed)
+    except msgspec.ValidationError as error:
+        what = printable(str(error)).replace("`", "")
+        raise UsageError(f"the report of {printable(path)} is damaged: {what}", "measure again") from None
+    return report
 
 
 def valid_runs(report: Baseline, version: str) -> list[Run]:

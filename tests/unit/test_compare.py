@@ -27,10 +27,13 @@ def report(versions: dict[str, dict[str, float]], runs: int, spread: float, seed
             noise = {metric: np.exp(drift + random.normal(0, spread)) for metric in VALUES}
             metrics = {metric: value * factors.get(metric, 1) * noise[metric] for metric, value in VALUES.items()}
             run = {"version": name, "round": round_, "order": len(found), "valid": True, "metrics": metrics}
-            found.append({**run, "length_ns": 10**10, "load": {"tool": "wrk", "version": "4.1.0"}})
+            found.append(
+                {**run, "length_ns": 10**10, "load": {"tool": "wrk", "version": "4.1.0"}, "reasons": [], "lost": 0}
+            )
     plan = {"load": ["wrk"], "warmup_ns": 0, "cpus": [], "load_cpus": [], "explained": 0}
     named = [{"name": name, "go_version": "go1.27.3"} for name in versions]
-    return {"schema": SCHEMA, "host": {"host_class": "x"}, "plan": plan, "versions": named, "runs": found}
+    about = {"schema": SCHEMA, "host": {"host_class": "x"}, "plan": plan, "complete": True, "cut_off": None}
+    return {**about, "versions": named, "runs": found}
 
 
 def words(found: Any) -> dict[str, str]:

@@ -395,7 +395,7 @@ def test_damaged_reports(tmp_path: Path, here: Here) -> None:
         {"runs": None},
         {"host": []},
         {"versions": [{}]},
-        {"plan": {}},
+        {"plan": []},
         {"runs": [*whole["runs"], {"version": "A"}]},
         {"runs": [{**whole["runs"][0], "metrics": {"cpu": "much"}}]},
     ):
@@ -403,6 +403,8 @@ def test_damaged_reports(tmp_path: Path, here: Here) -> None:
         for more in ((), ("--by", "go")):
             done = here("compare", out, *more)
             assert done.returncode == 2 and "is damaged" in done.stderr and len(done.stderr.splitlines()) == 2, done.stderr
+    path.write_text(json.dumps({**whole, "plan": {}}))
+    assert "its plan has no key load" in here("compare", out).stderr
     text = json.dumps(whole)
     path.write_text(text[: len(text) // 2])
     assert "is not JSON" in here("compare", out).stderr

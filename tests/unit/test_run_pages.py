@@ -55,9 +55,7 @@ def test_numbers_of_a_baseline_are_those_of_its_runs() -> None:
     pauses = page.tables["All that were explained"]
     assert len(pauses) == 18 and pauses[1][0] == "1. 2.09 ms" and pauses[1][5] == "waiting for a CPU: it waited"
     assert ["load", "wrk -d2s http://127.0.0.1:1/"] in page.tables["The plan"]
-    assert ["provider", "unknown"] in page.tables["The machine"] and ["memory", "16.0 GiB"] in page.tables[
-        "The machine"
-    ]
+    assert ["provider", "unknown"] in page.tables["The machine"] and ["memory", "16.0 GiB"] in page.tables["The machine"]
     assert not page.scripts  # it needs none
 
 

@@ -84,7 +84,8 @@ def command(
 ) -> int:
     """Start a Go service, put it under load, measure it from outside, and end it: as often as --runs says.
 
-    FOLDER gets report.json, with every run and why it counts or does not, and the raw events of each run.
+    FOLDER gets report.json, with every run and why it counts or does not, report.html, which shows them, and the raw events
+    of each run.
     """
     from gotrace.cli.outputs import wanted
     from gotrace.cli.text import baseline as text

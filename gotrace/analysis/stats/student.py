@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
+from statistics import NormalDist
 
 import numpy.typing as npt
 
@@ -48,23 +49,22 @@ def quantile(probability: float, freedom: float) -> float:
         raise ValueError("a probability is above 0 and below 1, and degrees of freedom are above 0")
     if probability < 0.5:
         return -quantile(1 - probability, freedom)
-    low, high = 0.0, 1.0
-    while _upper_tail(high, freedom) > 1 - probability:
-        high *= 2
-    # Newton's steps, which are few, within a bracket that halves where one leads out of it.
-    scale = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - math.log(freedom * math.pi) / 2
-    at = (low + high) / 2
-    while high - low > 1e-12 * max(high, 1):
-        over = _upper_tail(at, freedom) - (1 - probability)
-        low, high = (at, high) if over > 0 else (low, at)
-        density = math.exp(scale - (freedom + 1) / 2 * math.log1p(at * at / freedom))
-        following = at + over / density if density else low
-        if not low < following < high:
-            following = (low + high) / 2
-        elif abs(following - at) <= 1e-12 * max(at, 1):
-            return following
-        at = following
-    return at
+    low, high = 0.0, math.inf
+    found = NormalDist().inv_cdf(probability)
+    while True:  # Newton's method, kept between what is known to be below and above
+        beyond = _upper_tail(found, freedom) - (1 - probability)
+        low, high = (found, high) if beyond > 0 else (low, found)
+        better = found + beyond / _density(found, freedom)
+        if not low < better < high:
+            better = (low + high) / 2 if high < math.inf else 2 * found + 1
+        if abs(better - found) <= 1e-12 * max(better, 1):
+            return better
+        found = better
+
+
+def _density(t: float, freedom: float) -> float:
+    log = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - (freedom + 1) / 2 * math.log1p(t * t / freedom)
+    return math.exp(log) / math.sqrt(freedom * math.pi)
 
 
 def _upper_tail(t: float, freedom: float) -> float:

@@ -72,7 +72,15 @@ class LoadError(GotraceError):
     """A BPF program did not compile, or the kernel refused it."""
 
 
-class LoadToolError(GotraceError):
-    """The tool that puts load on a service is missing, failed, or printed what cannot be read."""
+class MeasuringError(GotraceError):
+    """The service under test or what loads it failed, so that there is nothing to judge."""
 
     exit_code = Exit.NOT_MEASURED
+
+
+class ServiceError(MeasuringError):
+    """The service cannot be built or started, does not become ready, or ended under load."""
+
+
+class LoadToolError(MeasuringError):
+    """The tool that puts load on a service is missing, failed, or printed what cannot be read."""

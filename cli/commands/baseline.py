@@ -19,6 +19,18 @@ if TYPE_CHECKING:
     from gotrace.lab.plan import Version
     from gotrace.lab.service import Ready
 
+AUTO = "auto"
+
+
+class _Preload(Duration):
+    """A duration, or until it is warm."""
+
+    name = "duration|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return AUTO if value == AUTO else super().convert(value, param, ctx)
+
+
 _EXAMPLE = "gotrace baseline --load 'wrk -d10s http://127.0.0.1:8080/' --out out -- ./server"
 
 
@@ -45,7 +57,11 @@ _EXAMPLE = "gotrace baseline --load 'wrk -d10s http://127.0.0.1:8080/' --out out
     "-n", "--runs", type=click.IntRange(1, 1000), default=10, show_default=True, help="How often each is measured."
 )
 @click.option(
-    "--preload", type=Duration(), default="5s", show_default=True, help="Load that is not measured, before each run."
+    "--preload",
+    type=_Preload(),
+    default="5s",
+    show_default=True,
+    help="Load that is not measured, before each run; auto: until the service is steady, 3 min at most.",
 )
 @click.option("--ready", metavar="WHAT", help="tcp:PORT or http://HOST:PORT/PATH.  [default: the load's address accepts]")
 @click.option("--cpus", metavar="LIST", default="", help="CPUs that the service may use: 0-3,6.")
@@ -70,7 +86,7 @@ def command(
     load_format: str,
     versions: tuple[str, ...],
     runs: int,
-    preload: int,
+    preload: int | str,
     ready: str | None,
     cpus: str,
     load_cpus: str,
@@ -99,7 +115,7 @@ def command(
         versions=_versions(versions, command),
         load=parsed,
         runs=runs,
-        warmup_ns=preload,
+        warmup_ns=None if preload == AUTO else int(preload),
         ready=Ready.parse(ready) if ready is not None else _of_load(parsed.command),
         seed=seed,
         most_drift=most_drift / 100,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,8 +13,9 @@ from gotrace.cli.text.table import Table
 from gotrace.lab.metrics import METRICS
 from gotrace.lab.plan import Plan
 from gotrace.lab.report import Baseline, Run, valid_runs
+from gotrace.lab.seconds import LEAST_SECONDS
 from gotrace.run.files import Sink
-from gotrace.text import count_text, duration_text, printable
+from gotrace.text import bytes_text, count_text, duration_text, printable
 
 _COLUMNS = (
     Column("metric", 22, left=True),
@@ -23,6 +25,7 @@ _COLUMNS = (
     Column("spread", 8, rank=2),
 )
 _SHOWN_CAUSES = 3
+_SHOWN_FUNCTIONS = 3
 
 
 def plan(plan: Plan, folder: str) -> Iterator[str]:
@@ -32,11 +35,13 @@ def plan(plan: Plan, folder: str) -> Iterator[str]:
     yield f"ready when: {plan.ready}"
     length = plan.load.asked.duration_ns
     yield f"load: {printable(shlex.join(plan.load.command))} (for {duration_text(length) if length else 'an unknown time'})"
-    yield f"each: {count_text(plan.runs, 'run')} after {duration_text(plan.warmup_ns)} of warm-up"
+    warmup = "a warm-up until it is steady" if plan.warmup_ns is None else f"{duration_text(plan.warmup_ns)} of warm-up"
+    yield f"each: {count_text(plan.runs, 'run')} after {warmup}"
     yield f"order (seed {plan.seed}): " + " ".join(printable(version.name) for _, version in plan.order())
     if length:
-        whole = len(plan.versions) * plan.runs * (length + plan.warmup_ns + 3e9)
-        yield f"takes: about {whole / 60e9:.0f} min"
+        least = LEAST_SECONDS * 1e9 if plan.warmup_ns is None else plan.warmup_ns
+        whole = len(plan.versions) * plan.runs * (length + least + 3e9)
+        yield f"takes: {'at least' if plan.warmup_ns is None else 'about'} {whole / 60e9:.0f} min"
     yield f"writes: {printable(folder)}/report.json, {printable(folder)}/runs/"
 
 
@@ -60,10 +65,14 @@ def _lines(report: Baseline) -> Iterator[str | Rows]:
             yield f"run {run['order']} does not count: {'; '.join(map(printable, run['reasons']))}"
         for note in dict.fromkeys(note for run in runs for note in run["notes"]):
             yield f"note: {printable(note)}"
+        kinds = Counter(kind for run in runs if (kind := run["course"]["kind"]))
+        if kinds:
+            yield "second by second: " + ", ".join(f"{kind} in {count_text(count, 'run')}" for kind, count in kinds.items())
         if runs:
             yield ""
             yield Rows(_COLUMNS, [row for name in METRICS if (row := _row(name, [run["metrics"] for run in runs]))])
             yield from _longest(runs)
+            yield from _grown(runs)
 
 
 def _row(name: str, runs: list[dict[str, float | None]]) -> Row | None:
@@ -83,3 +92,18 @@ def _longest(runs: list[Run]) -> Iterator[str]:
         yield "The longest pauses:"
     for each in found:
         yield f"  {duration_text(each['total_ns'])} {printable(each['reason'])}: {printable(each['cause'])}"
+
+
+def _grown(runs: list[Run]) -> Iterator[str]:
+    """Of the run whose live heap grew most."""
+    most = max(runs, key=lambda run: run["heap_growth"]["end_bytes"] - run["heap_growth"]["begin_bytes"])
+    found = most["heap_growth"]
+    if found["unknown"] is not None:
+        yield ""
+        yield f"What the live heap grew by is not known: {found['unknown']}"
+    elif found["end_bytes"] > found["begin_bytes"]:
+        yield ""
+        begin, end = (bytes_text(found[name]) for name in ("begin_bytes", "end_bytes"))
+        yield f"The live heap grew most in run {most['order']}, by its profile from {begin} to {end}:"
+        for each in found["by"][:_SHOWN_CAUSES]:
+            yield f"  +{bytes_text(each['bytes'])} {' < '.join(map(printable, each['code'][:_SHOWN_FUNCTIONS]))}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -15,13 +16,14 @@ import numpy as np
 from gotrace import __version__
 from gotrace.analysis.stats.trend import growth
 from gotrace.binary.program import Program
-from gotrace.errors import GotraceError, UsageError
+from gotrace.errors import GotraceError, ServiceError, UsageError
 from gotrace.kernel.host import online_cpus
-from gotrace.lab import baseline_page, machine, measure, service
+from gotrace.kernel.process import Process
+from gotrace.lab import baseline_page, machine, measure, seconds, service
 from gotrace.lab import load as loads
 from gotrace.lab.load_result import LoadResult
 from gotrace.lab.plan import Plan, Version
-from gotrace.lab.report import MOST_ERRORS, NAME, Baseline, Run, VersionOf, write
+from gotrace.lab.report import MOST_ERRORS, NAME, Baseline, Preload, Run, VersionOf, write
 from gotrace.records.times import wall_time
 from gotrace.text import count_text, duration_text, percent_text, printable
 
@@ -32,6 +34,7 @@ _MOST_REPEATED = 3  # runs that did not count, in all
 MOST_STOLEN = 0.01  # of the CPUs' time, by the hypervisor
 LEAST_RATE = 0.99  # of the rate that an open-loop load was to have
 _LONGEST = 5
+_STEP_NS = 100_000_000
 
 
 def check(plan: Plan, folder: Path, force: bool) -> None:
@@ -114,8 +117,7 @@ def _run(plan: Plan, ready: loads.Ready, report: Baseline, folder: Path, round_:
             report["versions"].append(_version(version, running.pid))
         wall_ns = time.time_ns() - time.monotonic_ns()
         try:
-            if plan.warmup_ns:
-                _warm_up(ready, plan)
+            preload = warm_up(ready, plan, running)
             seen = measure.watch(running.pid, lambda: loads.start(ready, plan.load_cpus), recording, plan.explained)
         except GotraceError:
             _require_running(running, log)  # or what else went wrong comes of that
@@ -126,7 +128,8 @@ def _run(plan: Plan, ready: loads.Ready, report: Baseline, folder: Path, round_:
     values = {**measure.metrics(seen), **result.metrics(), "start.ready": float(running.ready_ns), **_growth(seen)}
     cpu = values.get("cpu")
     values["cpu.per_request"] = cpu / result.throughput * 1e9 if cpu is not None and result.throughput else None
-    reasons, notes = _judged(plan, seen, result, (before, after))
+    course = seconds.course(seen.seconds, result.model)
+    reasons, notes = _judged(plan, seen, result, (before, after), preload)
     return {
         "version": version.name,
         "round": round_,
@@ -135,7 +138,10 @@ def _run(plan: Plan, ready: loads.Ready, report: Baseline, folder: Path, round_:
         "length_ns": seen.end_ns - seen.begin_ns,
         "valid": not reasons,
         "reasons": reasons,
-        "notes": [*notes, *result.notes],
+        "notes": [*notes, *filter(None, [seconds.note(course)]), *result.notes],
+        "preload": preload,
+        "course": course,
+        "heap_growth": seen.grown,
         "metrics": values,
         "load": {**result.record()},
         "lost": int(seen.summary.get("lost", 0)),
@@ -148,24 +154,37 @@ def _run(plan: Plan, ready: loads.Ready, report: Baseline, folder: Path, round_:
 
 def _require_running(running: service.Running, log: Path) -> None:
     if died := running.ended():
-        raise GotraceError(f"the service ended under load: {died}", f"its output is in {log}")
+        raise ServiceError(f"the service ended under load: {died}", f"its output is in {log}")
 
 
-def _warm_up(ready: loads.Ready, plan: Plan) -> None:
-    """The same load, for as long as the plan says."""
-    end_ns = time.monotonic_ns() + plan.warmup_ns
-    while (left_s := (end_ns - time.monotonic_ns()) / 1e9) > 0:
-        process = loads.start(ready, plan.load_cpus)
+def warm_up(ready: loads.Ready, plan: Plan, running: service.Running) -> Preload:
+    """The same load, again and again: for as long as the plan says, or until the service does the same from second to
+    second.
+    """
+    begin_ns = time.monotonic_ns()
+    end_ns = begin_ns + (seconds.MOST_NS if plan.warmup_ns is None else plan.warmup_ns)
+    process: subprocess.Popen[bytes] | None = None
+    with contextlib.ExitStack() as stack:
+        looked = None
+        if plan.warmup_ns is None:
+            looked = seconds.Seconds(stack.enter_context(Process.open(running.pid)))
         try:
-            process.wait(left_s)
-        except subprocess.TimeoutExpired:
-            return
+            while (left_ns := end_ns - time.monotonic_ns()) > 0 and not running.ended():
+                if looked is not None and looked.look() and not looked.why_not_steady():
+                    break
+                process = process or loads.start(ready, plan.load_cpus)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    if process.wait(min(left_ns, _STEP_NS) / 1e9):
+                        loads.finish(ready, process.returncode)  # which says why
+                    process = None
         finally:
-            if process.poll() is None:
+            if process is not None and process.poll() is None:
                 process.kill()
                 process.wait()
-        if process.returncode:
-            loads.finish(ready, process.returncode)  # which says why
+        found, why = None, None
+        if looked is not None:
+            found, why = looked.course(plan.load.asked.model), looked.why_not_steady() or None
+        return {"length_ns": time.monotonic_ns() - begin_ns, "course": found, "unsteady": why}
 
 
 def _version(version: Version, pid: int) -> VersionOf:
@@ -192,7 +211,7 @@ def _growth(seen: measure.Seen) -> measure.Values:
 
 
 def _judged(
-    plan: Plan, seen: measure.Seen, result: LoadResult, yardsticks: tuple[float, float]
+    plan: Plan, seen: measure.Seen, result: LoadResult, yardsticks: tuple[float, float], preload: Preload
 ) -> tuple[list[str], list[str]]:
     """Why a run does not count, and what else is to be known of it."""
     reasons, notes = [], []
@@ -206,6 +225,8 @@ def _judged(
     drift = abs(yardsticks[1] / yardsticks[0] - 1)
     if drift > plan.most_drift:
         reasons.append(f"the machine's own speed changed by {percent_text(drift)} meanwhile")
+    if preload["unsteady"]:
+        reasons.append(f"no steady state after {duration_text(preload['length_ns'])} of warm-up: {preload['unsteady']}")
     throttled = seen.sched["limits"]["throttled_ns"] if seen.sched is not None else None
     if throttled:
         notes.append(f"a CPU quota held its threads for {duration_text(throttled)}, over all CPUs")

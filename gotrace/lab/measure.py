@@ -18,7 +18,9 @@ from gotrace.analysis.stats.percentiles import enough
 from gotrace.api import replaying
 from gotrace.kernel.cpus import CpuTimes, cpu_times
 from gotrace.kernel.host import online_cpus, text_of
+from gotrace.lab.grown import Grown, Growth, unknown
 from gotrace.lab.load_result import Histogram
+from gotrace.lab.seconds import SECOND, Seconds
 from gotrace.run.sources import programs
 from gotrace.run.target import watched
 from gotrace.views.gc import Gc
@@ -26,7 +28,6 @@ from gotrace.views.memory import Looks
 from gotrace.views.sched import Scheduler
 from gotrace.views.view import Record, View, records_of
 
-SECOND = 1_000_000_000
 _PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
 _PARTS = ("total", "stopping", "stopped")
 
@@ -49,6 +50,8 @@ class Seen:
     stolen_share: float = 0.0
     load_status: int = 0
     tool_cpu_s: float = 0.0  # of this process, while it watched
+    seconds: dict[str, list[float]] = field(default_factory=dict)  # as `Seconds.values` has them
+    grown: Grown = field(default_factory=lambda: unknown("it was not asked"))
 
     def add(self, record: Record) -> None:
         """Keep what metrics are made of."""
@@ -67,11 +70,17 @@ class Seen:
             self.explained.append(record)
 
 
-def watch(pid: int, load: Callable[[], subprocess.Popen[bytes]], recording: Path, explained: int = 0) -> Seen:
+def watch(
+    pid: int,
+    load: Callable[[], subprocess.Popen[bytes]],
+    recording: Path,
+    explained: int = 0,
+    touches: bool = True,
+) -> Seen:
     """Trace a process for as long as the load runs, which is started when the probes are in place. Raises GotraceError.
 
     ``recording`` keeps the raw events, which are decoded when the load is over; the ``explained`` longest pauses come with
-    their causes.
+    their causes. Without ``touches`` the kernel's high-water mark of its RSS stays, and is not used.
     """
     views: list[View] = [Looks(SECOND), Scheduler()]
     stems = ["gc", *(["tail"] if explained else [])]
@@ -85,14 +94,20 @@ def watch(pid: int, load: Callable[[], subprocess.Popen[bytes]], recording: Path
     def until() -> str:
         nonlocal process
         if process is None:
-            _forget_peak(pid)
+            if touches:
+                _forget_peak(pid)
             process = load()
+            seconds.begin()
             seen.begin_ns = time.monotonic_ns()
             threading.Thread(target=wait, args=(process,), daemon=True).start()
+        elif not ended_ns:
+            seconds.look()
         return "the load ended" if ended_ns else ""
 
     try:
         with watched(stems, pid) as target:
+            seconds = Seconds(target.process)  # now, for it may take long to find out how
+            growth = Growth(target.process)
             target.until = until
             before, tool = cpu_times(online_cpus()), time.process_time()
             for _, source, own in programs(target, views, str(recording)):
@@ -101,9 +116,11 @@ def watch(pid: int, load: Callable[[], subprocess.Popen[bytes]], recording: Path
                         seen.add(record)
             if target.stop.signal:
                 raise KeyboardInterrupt
-            seen.peak_rss_bytes = _peak(pid)
+            seen.peak_rss_bytes = _peak(pid) if touches else None
             seen.stolen_share = _stolen(before, cpu_times(online_cpus()))
             seen.tool_cpu_s = time.process_time() - tool
+            growth.end()
+            seen.grown, seen.seconds = growth.result(), seconds.values
     finally:
         if process is not None and process.poll() is None:
             process.kill()

@@ -28,13 +28,14 @@ class Plan:
 
     ``most_drift`` is by how much the machine's own speed may change during a run that counts, as a share. ``cpus`` and
     ``load_cpus`` are those that the service and the load may use; empty: all. Of each run the ``explained`` longest pauses
-    come with their causes, which costs the service more than the rest.
+    come with their causes, which costs the service more than the rest. ``warmup_ns`` is None where each process is under
+    load until it is steady.
     """
 
     versions: tuple[Version, ...]
     load: Load
     runs: int
-    warmup_ns: int
+    warmup_ns: int | None
     ready: Ready
     seed: int
     cpus: tuple[int, ...] = ()

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict, cast
 
 from gotrace.errors import UsageError
+from gotrace.lab.grown import Grown
 from gotrace.lab.machine import Host
+from gotrace.lab.seconds import Course
 from gotrace.records.schema import schema_of
 from gotrace.run.files import created
 from gotrace.text import printable
@@ -29,6 +31,14 @@ class VersionOf(TypedDict):
     exe_bytes: int
 
 
+class Preload(TypedDict):
+    """The load before the measured one."""
+
+    length_ns: int
+    course: Annotated[Course | None, "null: it was to last so long, whatever the service did"]
+    unsteady: Annotated[str | None, "why it was not steady at the end of it; null: it was, or that was not asked"]
+
+
 class Run(TypedDict):
     """One process, under load once. Times in nanoseconds, sizes in bytes, shares and rates as the metrics' names say."""
 
@@ -40,6 +50,9 @@ class Run(TypedDict):
     valid: bool
     reasons: Annotated[list[str], "why it does not count"]
     notes: Annotated[list[str], "what is to be known of it, and does not keep it from counting"]
+    preload: Preload
+    course: Annotated[Course, "while it was measured; metrics are of all of it"]
+    heap_growth: Grown
     metrics: Annotated[dict[str, float | None], "null: unknown, or too few values for that percentile"]
     load: Annotated[dict[str, Any], "what the load tool reported"]
     lost: Annotated[int, "events"]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gotrace.errors import GotraceError, UsageError
+from gotrace.errors import ServiceError, UsageError
 from gotrace.lab.children import preparation
 from gotrace.run.refusal import refusal
 from gotrace.runtime.children import family
@@ -93,11 +93,11 @@ def started(
     """The service, ended on the way out: by SIGTERM to it and all that it started, and by SIGKILL if that does not help.
 
     It ends with us, too, be we killed. What it writes goes to the file ``log``; ``cpus`` are those that it may use, all if
-    there are none. Raises GotraceError where it cannot be started, something is at its port already, or it does not become
+    there are none. Raises ServiceError where it cannot be started, something is at its port already, or it does not become
     ready in ``patience_s``.
     """
     if ready.met():
-        raise GotraceError(
+        raise ServiceError(
             f"something answers at {ready} before the service is started", "end it, or give the service another port"
         )
 
@@ -122,10 +122,10 @@ def started(
         try:
             while not ready.met():
                 if ended():
-                    raise GotraceError(f"the service ended before it was ready: {ended()}", f"its output is in {log}")
+                    raise ServiceError(f"the service ended before it was ready: {ended()}", f"its output is in {log}")
                 if time.monotonic_ns() - began_ns > patience_s * 1e9:
                     waited = duration_text(patience_s * 1e9)
-                    raise GotraceError(
+                    raise ServiceError(
                         f"the service was not ready after {waited}: nothing answers at {ready}",
                         f"say how it becomes ready with --ready; its output is in {log}",
                     )
@@ -165,5 +165,5 @@ def _go_program(pid: int) -> int:
         return pid
     if len(found) != 1:
         what = "no Go program" if not found else f"{len(found)} Go programs"
-        raise GotraceError(f"the command runs {what}", "give the command that starts one")
+        raise ServiceError(f"the command runs {what}", "give the command that starts one")
     return found[0]

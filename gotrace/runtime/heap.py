@@ -87,6 +87,7 @@ class Counters:
     returned_eager: int | None = None
     retained_goal: int | None = None
     mapped_goal: int | None = None
+    total_alloc: int | None = None
 
 
 class HeapReader:
@@ -177,6 +178,7 @@ class HeapReader:
             gc_percent=of("gcPercent", 4),
             memory_limit=of("memoryLimit"),
             num_gc=int.from_bytes(numgc, "little"),
+            total_alloc=of("totalAlloc"),
             **{name: None if value == _NO_GOAL else value for name, value in scavenger.items()},
         )
 

@@ -21,6 +21,9 @@ import targets
 from conftest import GOTRACE, PATIENCE_S, until
 from gotrace.api import replaying
 from gotrace.errors import GotraceError
+from gotrace.lab import baseline, seconds
+from gotrace.lab import load as loads
+from gotrace.lab.plan import Plan, Version
 from gotrace.lab.report import schema
 from gotrace.lab.service import Ready, started
 from gotrace.views.gc import Gc
@@ -132,9 +135,9 @@ def test_what_goes_wrong(tmp_path):
     cases = {
         "load": (dict(service=shop(), load="wrkk -d1s {url}"), 2, "'wrkk' is not a load tool"),
         "gone": (dict(service=["/nowhere/shop"]), 2, "there is no command '/nowhere/shop'"),
-        "dies": (dict(service=shop("-dies", "50"), load="wrk -t1 -c1 -d1s {url}"), 1, "out of stock"),
-        "exits": (dict(service=["false"]), 1, "the service ended before it was ready: status 1"),
-        "nongo": (dict(service=["python3", "-m", "http.server", "{port}"]), 1, "the command runs no Go program"),
+        "dies": (dict(service=shop("-dies", "50"), load="wrk -t1 -c1 -d1s {url}"), 5, "out of stock"),
+        "exits": (dict(service=["false"]), 5, "the service ended before it was ready: status 1"),
+        "nongo": (dict(service=["python3", "-m", "http.server", "{port}"]), 5, "the command runs no Go program"),
         "both": (dict(service=()), 2, "give either a command"),
     }
     for name, (how, status, text) in cases.items():
@@ -147,7 +150,7 @@ def test_what_goes_wrong(tmp_path):
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
         words = ["baseline", "--load", f"wrk -d1s {url}", "--out", str(tmp_path / "used"), "--", targets.build("shop")]
         done = subprocess.run([*GOTRACE, *words], capture_output=True, text=True)
-        assert done.returncode == 1 and "before the service is started" in done.stderr
+        assert done.returncode == 5 and "before the service is started" in done.stderr
     late = started(
         [str(targets.build("shop")), "-init", "1m"], Ready("127.0.0.1", free_port()), tmp_path / "log", patience_s=0.3
     )
@@ -155,6 +158,45 @@ def test_what_goes_wrong(tmp_path):
         pass
     dry, _ = measured(tmp_path / "dry", "--dry-run", service=shop())
     assert dry.returncode == 0 and "takes: about" in dry.stdout and not (tmp_path / "dry").exists()
+
+
+@needs_wrk
+@pytest.mark.bpf
+def test_a_warm_up_that_ends_by_itself(tmp_path, monkeypatch):
+    """With the last 15 of its seconds in one state; for the first five requests take ten times the work."""
+    monkeypatch.setattr(seconds, "MOST_NS", 60 * 10**9)
+    port = free_port()
+    load = loads.parse_load(f"wrk -t1 -c4 -d10s http://127.0.0.1:{port}/ping")
+    ready = Ready("127.0.0.1", port)
+    command = [str(word).format(port=port) for word in shop("-cold", "5s", "-work", "1ms")]
+    plan = Plan((Version("A", tuple(command)),), load, 1, None, ready, 1)
+    with started(command, ready, tmp_path / "log") as running:
+        done = baseline.warm_up(loads.prepare(load, tmp_path), plan, running)
+    assert not {"wrk", "shop"} & names_with(str(port))
+    length_s, found = done["length_ns"] / 1e9, done["course"]
+    assert length_s == pytest.approx(len(found["cpu"]["values"]), abs=1.5) and 20 <= length_s < 61
+    # as many allocations as requests, of 64 KiB and some
+    slow, fast = (np.median(found["allocated"]["values"][part]) for part in (slice(0, 4), slice(-10, None)))
+    assert slow < 0.5 * fast
+    # A busy machine may hide that, or keep it from being steady.
+    if done["unsteady"] is None:
+        assert found["steady_from"] <= length_s - 14 and found["kind"] in ("flat", "warmed up", "slowing down")
+    else:
+        assert length_s >= 60 and found["kind"] == "no steady state"
+
+
+@needs_wrk
+@pytest.mark.bpf
+def test_what_the_heap_grew_by(tmp_path):
+    """As much as the service keeps, by the code that does."""
+    done, report = measured(tmp_path / "out", "-n", "1", service=shop("-leak", "8"), load="wrk -t1 -c2 -d3s {url}")
+    assert done.returncode == 0, done.stderr
+    run = report["runs"][-1]
+    grown = run["heap_growth"]
+    assert grown["unknown"] is None and grown["by"][0]["code"][0] == "main.leaks", grown
+    assert grown["by"][0]["bytes"] == pytest.approx(8 * (1 << 20) * run["length_ns"] / 1e9, rel=0.25)
+    assert grown["end_bytes"] - grown["begin_bytes"] == pytest.approx(grown["by"][0]["bytes"], rel=0.25)
+    assert "The live heap grew most in run" in done.stdout and "main.leaks" in done.stdout
 
 
 @needs_wrk

@@ -75,6 +75,7 @@ def test_counters_are_memstats(start, version):
         "gc_sys": "GCSys",
         "other_sys": "OtherSys",
         "num_gc": "NumGC",
+        "total_alloc": "TotalAlloc",
     }
     assert {ours: counters[ours] for ours in names} == {ours: truth[theirs] for ours, theirs in names.items()}
     assert counters["mapped_ready"] == truth["Sys"] - truth["HeapReleased"]

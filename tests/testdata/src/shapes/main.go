@@ -194,6 +194,7 @@ func tell(classes []metrics.Sample) {
 		{"NextGC", stats.NextGC},
 		{"NumGC", uint64(stats.NumGC)},
 		{"Sys", stats.Sys},
+		{"TotalAlloc", stats.TotalAlloc},
 	} {
 		if i > 0 {
 			line = append(line, ',')

@@ -1,8 +1,9 @@
 // shop is an HTTP service with a regression to plant: shop -port 8080 [-allocate KiB] [-straggle 2ms] [-leak MiB] [-init 0s]
-// [-work 20us].
+// [-work 20us] [-cold 0s].
 //
 // /ping allocates so much, works for so long and answers. With -straggle a goroutine keeps the world from being stopped for
-// so long, each second once; with -leak so much is kept alive each second; -init is how long its start takes longer.
+// so long, each second once; with -leak so much is kept alive each second; -init is how long its start takes longer, and
+// for so long as -cold says requests take ten times the work. /debug/pprof is net/http/pprof's.
 // It ends at SIGTERM, or with -dies after so many requests.
 package main
 
@@ -11,6 +12,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	_ "net/http/pprof"
 	"os"
 	"runtime"
 	"sync/atomic"
@@ -24,8 +26,10 @@ var (
 	leak     = flag.Int("leak", 0, "MiB per second")
 	initial  = flag.Duration("init", 0, "")
 	work     = flag.Duration("work", 20*time.Microsecond, "for each request")
+	cold     = flag.Duration("cold", 0, "")
 	dies     = flag.Int64("dies", 0, "")
 
+	begun  = time.Now()
 	served atomic.Int64
 	kept   [][]byte
 	sink   atomic.Pointer[[]byte]
@@ -36,7 +40,11 @@ func ping(w http.ResponseWriter, r *http.Request) {
 		block := make([]byte, 1024)
 		sink.Store(&block)
 	}
-	for begin := time.Now(); time.Since(begin) < *work; {
+	long := *work
+	if time.Since(begun) < *cold {
+		long *= 10
+	}
+	for begin := time.Now(); time.Since(begin) < long; {
 	}
 	fmt.Fprintln(w, "pong")
 	if count := served.Add(1); count == *dies {

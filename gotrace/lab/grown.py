@@ -1,0 +1,83 @@
+"""What the live heap grew by while a service was measured, by code: its own heap profile, read before and afterwards."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, TypedDict
+
+from gotrace.errors import GotraceError
+from gotrace.records.heap import by_functions, functions_of, heap_record
+from gotrace.text import printable
+
+if TYPE_CHECKING:
+    from gotrace.analysis.heap_profile import HeapProfile
+    from gotrace.kernel.process import Process
+
+_MOST = 5
+
+
+class GrownBy(TypedDict):
+    """What is in use more than before, of what one stack of functions has allocated."""
+
+    bytes: int
+    code: Annotated[list[str], "innermost first, without the runtime's own that allocate for it"]
+
+
+class Grown(TypedDict):
+    """Bytes in use, as far as the program's heap profile tells: published, so as of the GC cycle before the last."""
+
+    unknown: Annotated[str | None, "why nothing is known of it"]
+    rate_bytes: Annotated[int, "how many bytes are allocated from one sample to the next (runtime.MemProfileRate)"]
+    begin_bytes: int
+    end_bytes: int
+    by: Annotated[list[GrownBy], "the 5 stacks that grew most"]
+
+
+class Growth:
+    """Takes a profile when it is made and one at `end`: a look each, that the process does not notice. Never raises."""
+
+    def __init__(self, process: Process) -> None:
+        self._unknown, self._begin_ns = "", time.monotonic_ns()
+        try:
+            from gotrace.runtime.profiles import ProfileReader
+
+            self._reader = ProfileReader(process)
+            self._begin: HeapProfile = self._reader.heap()
+        except (GotraceError, OSError) as error:
+            self._unknown = str(error)
+
+    def end(self) -> None:
+        """The second look, at once; names are sought in `result`."""
+        try:
+            if not self._unknown:
+                self._end = self._reader.heap()
+        except (GotraceError, OSError) as error:
+            self._unknown = str(error)
+
+    def result(self) -> Grown:
+        """What grew, most first."""
+        from gotrace.views.heap import changes
+
+        try:
+            if not self._unknown:
+                first, last = (heap_record(each, self._reader, self._begin_ns) for each in (self._begin, self._end))
+                before, after = (by_functions(each["stacks"]) for each in (first, last))
+                rows = changes(before, after, "inuse_bytes", functions_of)
+                return {
+                    "unknown": None,
+                    "rate_bytes": self._begin.rate,
+                    "begin_bytes": first["inuse_bytes"],
+                    "end_bytes": last["inuse_bytes"],
+                    "by": [
+                        {"bytes": row.last - row.first, "code": [each["function"] for each in row.stack]}
+                        for row in rows[:_MOST]
+                    ],
+                }
+        except (GotraceError, OSError) as error:
+            self._unknown = str(error)
+        return unknown(self._unknown)
+
+
+def unknown(why: str) -> Grown:
+    """`Grown` of a program that takes no profile, or none that we can read."""
+    return {"unknown": printable(why), "rate_bytes": 0, "begin_bytes": 0, "end_bytes": 0, "by": []}

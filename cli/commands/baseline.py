@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import signal
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from gotrace.cli.options import Command, Duration, command_argument, option, say, schema_option_of
+from gotrace.cli.options import Command, Duration, command_argument, exclude, need, option, say, schema_option_of
 from gotrace.errors import UsageError
 from gotrace.export.formats import TABLES
 from gotrace.run import files
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from gotrace.lab.service import Ready
 
 AUTO = "auto"
+_Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 
 
 class _Preload(Duration):
@@ -29,6 +32,46 @@ class _Preload(Duration):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return AUTO if value == AUTO else super().convert(value, param, ctx)
+
+
+def _versions_options(command: _Decorated) -> _Decorated:
+    """What is measured, other than a command."""
+    for each in (
+        click.option("--container-tool", metavar="COMMAND", default="", help="What runs it.  [default: podman, or docker]"),
+        click.option(
+            "--container-option",
+            "container_options",
+            multiple=True,
+            metavar="OPTION",
+            help="Another option of podman run: --env=GOGC=50. May be repeated.",
+        ),
+        click.option(
+            "--quota",
+            type=click.FloatRange(0, min_open=True),
+            metavar="CPUS",
+            help="How many CPUs a container may use on average: --cpus of podman.",
+        ),
+        click.option("--memory", metavar="SIZE", help="The memory limit of a container: 512m, 7g."),
+        click.option(
+            "--container",
+            "images",
+            multiple=True,
+            metavar="[NAME=]IMAGE",
+            help="A version to measure: this image's entry point, with the arguments after `--`.",
+        ),
+        click.option("--go", metavar="PATH", default="go", show_default=True, help="The `go` that builds."),
+        click.option(
+            "--build",
+            "builds",
+            multiple=True,
+            metavar="FLAGS",
+            help="A version to measure: what `go build FLAGS` makes of the PACKAGE after `--`.",
+        ),
+        click.option("--ab", "versions", multiple=True, metavar="NAME=COMMAND", help="A version to measure."),
+        option("pid", help="A Go process that runs, to be put under load and not ended."),
+    ):
+        command = each(command)
+    return command
 
 
 _EXAMPLE = "gotrace baseline --load 'wrk -d10s http://127.0.0.1:8080/' --out out -- ./server"
@@ -42,17 +85,16 @@ _EXAMPLE = "gotrace baseline --load 'wrk -d10s http://127.0.0.1:8080/' --out out
     examples=[
         (_EXAMPLE, "starts it ten times under that load, and reports what it did"),
         (
-            "gotrace baseline --load 'hey http://127.0.0.1:80/' --ab A=./a --ab B=./b --out out",
-            "measures two builds in turns, for `gotrace compare out`",
+            "gotrace baseline --load 'hey http://127.0.0.1:80/' --build '' --build=-gcflags=-l --out out -- ./cmd/server",
+            "builds it twice and measures both in turns, for `gotrace compare out`",
         ),
     ],
-    epilog="Afterwards: `gotrace compare`. Exit status: 0 if it was measured as planned, 5 if the load failed, 1 if not.",
+    epilog="Afterwards: `gotrace compare`. Exit status: 0 if it was measured as planned; 5 if the service or its load "
+    "failed; 1 if too few runs count, or it could not be measured; 2 for wrong usage.",
 )
 @click.option("--load", "load", required=True, metavar="COMMAND", help="What puts the service under load: wrk, hey, ab, …")
 @click.option("--load-format", metavar="TOOL", default="", help="The tool whose output that command prints.")
-@click.option(
-    "--ab", "versions", multiple=True, metavar="NAME=COMMAND", help="A version to measure; for each of them once."
-)
+@_versions_options
 @click.option(
     "-n", "--runs", type=click.IntRange(1, 1000), default=10, show_default=True, help="How often each is measured."
 )
@@ -84,7 +126,6 @@ _EXAMPLE = "gotrace baseline --load 'wrk -d10s http://127.0.0.1:8080/' --out out
 def command(
     load: str,
     load_format: str,
-    versions: tuple[str, ...],
     runs: int,
     preload: int | str,
     ready: str | None,
@@ -96,10 +137,13 @@ def command(
     dry_run: bool,
     folder: str,
     force: bool,
+    pid: int | None,
     command: tuple[str, ...],
+    **versions: Any,
 ) -> int:
     """Start a Go service, put it under load, measure it from outside, and end it: as often as --runs says.
 
+    It is the command after `--`. Several versions, each a new process in every run, are measured in turns, in random order.
     FOLDER gets report.json, with every run and why it counts or does not, report.html, which shows them, and the raw events
     of each run.
     """
@@ -112,7 +156,8 @@ def command(
 
     parsed = parse_load(load, load_format)
     plan = Plan(
-        versions=_versions(versions, command),
+        versions=_versions(pid, command, **versions),
+        pid=pid,
         load=parsed,
         runs=runs,
         warmup_ns=None if preload == AUTO else int(preload),
@@ -134,7 +179,7 @@ def command(
     with wanted((), None, TABLES, False, screen="table").streams() as streams:
         for stream, _ in streams:
             text.write(stream, report)
-    say(f"Wrote {printable(folder)}/report.json.")
+    say(f"Wrote {printable(folder)}/report.json." if report["runs"] else "Nothing was measured.")
     if report["cut_off"]:
         return 130
     return 0 if report["complete"] else 1
@@ -146,27 +191,103 @@ def _schema() -> dict[str, Any]:
     return schema()
 
 
-def _versions(named: tuple[str, ...], command: tuple[str, ...]) -> tuple[Version, ...]:
+def _versions(
+    pid: int | None,
+    command: tuple[str, ...],
+    versions: tuple[str, ...],
+    builds: tuple[str, ...],
+    go: str,
+    images: tuple[str, ...],
+    **limits: Any,
+) -> tuple[Version, ...]:
+    """What is measured, by whichever options say it. Raises UsageError."""
     from gotrace.lab.plan import Version
 
-    if bool(named) == bool(command):
-        raise UsageError("give either a command after `--` or versions with --ab", _EXAMPLE)
-    if command:
-        return (Version(Path(command[0]).name, command),)
+    exclude("pid", "versions", "builds", "images")
+    exclude("pid", "cpus")
+    need("--container", bool(images), "memory", "quota", "container_options", "container_tool")
+    need("--build", bool(builds), "go")
+    if pid is not None or versions:
+        if command:
+            raise UsageError("there is a command after `--`, too", "leave it out: --ab and --pid say what is measured")
+        found = _named(versions) if versions else [Version(f"pid {pid}", ())]
+    elif images:
+        found = _contained(images, command, **limits)
+    elif not command:
+        raise UsageError("give what is measured: a command after `--`, or versions with --ab", _EXAMPLE)
+    elif builds:
+        found = _built(builds, command, go)
+    else:
+        found = [Version(Path(command[0]).name, command)]
+    names = [each.name for each in found]
+    if len(set(names)) < len(names):
+        raise UsageError("two versions have the same name", "give each its own")
+    return tuple(found)
+
+
+def _named(versions: tuple[str, ...]) -> list[Version]:
+    from gotrace.lab.plan import Version
+
     found = []
-    for text in named:
+    for text in versions:
         name, equals, words = text.partition("=")
-        try:
-            argv = tuple(shlex.split(words))
-        except ValueError:
-            argv = ()
+        argv = _words(words)
         if not name or not equals or not argv:
             raise UsageError(f"cannot read --ab {text!r}", "write --ab NAME='./server --port 8080'")
         found.append(Version(name, argv))
-    names = [each.name for each in found]
-    if len(set(names)) < len(names):
-        raise UsageError("two versions have the same name", "give each --ab its own")
-    return tuple(found)
+    return found
+
+
+def _built(builds: tuple[str, ...], command: tuple[str, ...], go: str) -> list[Version]:
+    from gotrace.lab.build import Build
+    from gotrace.lab.plan import Version
+
+    found = []
+    for text in builds:
+        flags = _words(text)
+        if flags is None:
+            raise UsageError(f"cannot read --build {text!r}", "write --build='-gcflags=-l -trimpath'")
+        build = Build(command[0], flags, go)
+        found.append(Version(build.name, command, build))
+    return found
+
+
+def _contained(
+    images: tuple[str, ...],
+    command: tuple[str, ...],
+    memory: str | None,
+    quota: float | None,
+    container_options: tuple[str, ...],
+    container_tool: str,
+) -> list[Version]:
+    from gotrace.lab.container import Container, tool_of
+    from gotrace.lab.plan import Version
+
+    if memory is not None and not re.fullmatch(r"[1-9][0-9]*[bkmg]?", memory):
+        raise UsageError(f"cannot read --memory {memory!r}", "write 512m or 7g")
+    words = _words(container_tool)
+    if words is None:
+        raise UsageError(f"cannot read --container-tool {container_tool!r}", "write --container-tool='podman --remote'")
+    for each in container_options:
+        if not each.startswith("-") or each.startswith(("--name", "--rm", "-d", "--detach", "--cidfile")):
+            raise UsageError(f"cannot use --container-option {each!r}", "write --container-option=--env=GOGC=50")
+    tool, found = tool_of(words), []
+    for text in images:
+        name, equals, image = text.partition("=")
+        image = image if equals else text
+        name = name if equals else image.rpartition("/")[2].partition("@")[0]
+        if not name or not image or image.startswith("-"):
+            raise UsageError(f"cannot read --container {text!r}", "write --container shop:1, or new=registry/shop:2")
+        found.append(Version(name, command, container=Container(image, tool, memory, quota, container_options)))
+    return found
+
+
+def _words(text: str) -> tuple[str, ...] | None:
+    """As a shell divides them; None for an odd quote."""
+    try:
+        return tuple(shlex.split(text))
+    except ValueError:
+        return None
 
 
 def _of_load(words: tuple[str, ...]) -> Ready:

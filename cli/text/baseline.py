@@ -5,14 +5,16 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
 from gotrace.cli.text.layout import Column, Row, Rows
 from gotrace.cli.text.table import Table
+from gotrace.lab.baseline import executable
 from gotrace.lab.metrics import METRICS
 from gotrace.lab.plan import Plan
-from gotrace.lab.report import Baseline, Run, valid_runs
+from gotrace.lab.report import Baseline, Run, VersionOf, valid_runs
 from gotrace.lab.seconds import LEAST_SECONDS
 from gotrace.run.files import Sink
 from gotrace.text import bytes_text, count_text, duration_text, printable
@@ -26,12 +28,22 @@ _COLUMNS = (
 )
 _SHOWN_CAUSES = 3
 _SHOWN_FUNCTIONS = 3
+_LEAST_SAMPLES = 4  # of the heap profile: what is less is chance
 
 
 def plan(plan: Plan, folder: str) -> Iterator[str]:
     """What would be done."""
-    for version in plan.versions:
-        yield f"version {printable(version.name)}: {printable(shlex.join(version.command))}"
+    if plan.pid is not None:
+        yield f"process {plan.pid}, which is neither started nor ended: every run is of it"
+    for number, version in enumerate(plan.versions if plan.pid is None else ()):
+        command = version.command
+        if version.container is not None:
+            command = tuple(version.container.command("NAME", command, plan.cpus))
+        if version.build is not None:
+            path = executable(Path(folder), number, version.build)
+            yield f"built: {printable(shlex.join(version.build.command(path)))}"
+            command = (str(path), *command[1:])
+        yield f"version {printable(version.name)}: {printable(shlex.join(command))}"
     yield f"ready when: {plan.ready}"
     length = plan.load.asked.duration_ns
     yield f"load: {printable(shlex.join(plan.load.command))} (for {duration_text(length) if length else 'an unknown time'})"
@@ -59,8 +71,9 @@ def _lines(report: Baseline) -> Iterator[str | Rows]:
         runs = valid_runs(report, version["name"])
         others = [run for run in report["runs"] if run["version"] == version["name"] and not run["valid"]]
         yield ""
-        what = f"{printable(version['exe'])}, {version['go_version']}"
+        what = f"{printable(version['exe'])} ({bytes_text(version['exe_bytes'])}), {version['go_version']}"
         yield f"{printable(version['name'])}: {what}; {count_text(len(runs), 'run')}"
+        yield from _where(version)
         for run in others:
             yield f"run {run['order']} does not count: {'; '.join(map(printable, run['reasons']))}"
         for note in dict.fromkeys(note for run in runs for note in run["notes"]):
@@ -73,6 +86,23 @@ def _lines(report: Baseline) -> Iterator[str | Rows]:
             yield Rows(_COLUMNS, [row for name in METRICS if (row := _row(name, [run["metrics"] for run in runs]))])
             yield from _longest(runs)
             yield from _grown(runs)
+
+
+def _where(version: VersionOf) -> Iterator[str]:
+    """What else is to be known of what was measured."""
+    if version["pid"] is not None:
+        yield f"all runs are of process {version['pid']}: one sample, by which `gotrace compare` tells no difference"
+    found = version["container"]
+    if found is not None:
+        limits = [
+            f"{found['quota_cpus']:g} CPUs" if found["quota_cpus"] is not None else "no CPU quota",
+            f"{bytes_text(found['memory_bytes'])} of memory" if found["memory_bytes"] is not None else "no memory limit",
+        ]
+        digest = found["digest"] or found["id"]
+        yield (
+            f"in a container of {printable(found['image'])} ({printable(digest[:19])}), cgroup v{found['cgroup_version']}: "
+            + (", ".join(limits))
+        )
 
 
 def _row(name: str, runs: list[dict[str, float | None]]) -> Row | None:
@@ -101,7 +131,7 @@ def _grown(runs: list[Run]) -> Iterator[str]:
     if found["unknown"] is not None:
         yield ""
         yield f"What the live heap grew by is not known: {found['unknown']}"
-    elif found["end_bytes"] > found["begin_bytes"]:
+    elif found["end_bytes"] - found["begin_bytes"] >= _LEAST_SAMPLES * found["rate_bytes"]:
         yield ""
         begin, end = (bytes_text(found[name]) for name in ("begin_bytes", "end_bytes"))
         yield f"The live heap grew most in run {most['order']}, by its profile from {begin} to {end}:"

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,9 @@ from gotrace.binary.program import Program
 from gotrace.errors import GotraceError, ServiceError, UsageError
 from gotrace.kernel.host import online_cpus
 from gotrace.kernel.process import Process
-from gotrace.lab import baseline_page, machine, measure, seconds, service
+from gotrace.lab import baseline_page, container, machine, measure, seconds, service
 from gotrace.lab import load as loads
+from gotrace.lab.build import Build
 from gotrace.lab.load_result import LoadResult
 from gotrace.lab.plan import Plan, Version
 from gotrace.lab.report import MOST_ERRORS, NAME, Baseline, Preload, Run, VersionOf, write
@@ -43,7 +45,15 @@ def check(plan: Plan, folder: Path, force: bool) -> None:
     if unusable:
         raise UsageError(f"there is no CPU {unusable[0]} here", "`lscpu` lists them")
     for version in plan.versions:
-        if shutil.which(version.command[0]) is None:
+        for made in (version.build, version.container):
+            if made is not None:
+                made.check()
+        if (
+            version.build is None
+            and version.container is None
+            and plan.pid is None
+            and not shutil.which(version.command[0])
+        ):
             raise UsageError(f"there is no command {printable(version.command[0])!r}", "check its path and its permissions")
     with tempfile.TemporaryDirectory() as scratch:
         loads.prepare(plan.load, Path(scratch))
@@ -60,22 +70,14 @@ def run(plan: Plan, folder: Path, force: bool, say: Say = lambda _: None) -> Bas
     """
     check(plan, folder, force)
     (folder / "runs").mkdir(parents=True, exist_ok=True)
-    report: Baseline = {
-        "schema": "gotrace.baseline/1",
-        "tool": __version__,
-        "time": wall_time(time.time_ns(), 0),
-        "complete": False,
-        "cut_off": None,
-        "plan": plan.to_json(),
-        "host": machine.host(),
-        "versions": [],
-        "runs": [],
-    }
+    report = _begun(plan)
     try:
+        plan = _built(plan, folder, say)
+        report["plan"] = plan.to_json()
         with tempfile.TemporaryDirectory(prefix="gotrace-load-") as scratch:
             ready = loads.prepare(plan.load, Path(scratch))
             for number, (round_, version) in enumerate(plan.order(), 1):
-                say(f"run {number} of {len(plan.versions) * plan.runs}: {version.name}")
+                say(f"run {number} of {len(plan.versions) * plan.runs}: {printable(version.name)}")
                 _counted(plan, ready, report, folder, round_, version, say)
         report["complete"] = True
     except KeyboardInterrupt:
@@ -88,6 +90,38 @@ def run(plan: Plan, folder: Path, force: bool, say: Say = lambda _: None) -> Bas
             write(report, folder)
             say(baseline_page.written(report, folder, force))
     return report
+
+
+def _begun(plan: Plan) -> Baseline:
+    return {
+        "schema": "gotrace.baseline/1",
+        "tool": __version__,
+        "time": wall_time(time.time_ns(), 0),
+        "complete": False,
+        "cut_off": None,
+        "plan": plan.to_json(),
+        "host": machine.host(),
+        "versions": [],
+        "runs": [],
+    }
+
+
+def executable(folder: Path, number: int, build: Build) -> Path:
+    """Where that of a plan's version is built."""
+    return (folder / "builds" / str(number) / build.file_name).absolute()
+
+
+def _built(plan: Plan, folder: Path, say: Say) -> Plan:
+    """The same with commands of executables, which are built now, into the folder."""
+    versions = []
+    for number, version in enumerate(plan.versions):
+        if version.build is not None:
+            say(f"building {printable(version.name)}")
+            path = executable(folder, number, version.build)
+            version.build.make(path, folder / f"build-{number}.log")
+            version = replace(version, command=(str(path), *version.command[1:]))
+        versions.append(version)
+    return replace(plan, versions=tuple(versions))
 
 
 def _counted(
@@ -112,24 +146,30 @@ def _run(plan: Plan, ready: loads.Ready, report: Baseline, folder: Path, round_:
     log, recording = base.with_suffix(".log"), base.with_suffix(".gotrace")
     recording.unlink(missing_ok=True)
     before = machine.yardstick()
-    with service.started(version.command, plan.ready, log, plan.cpus) as running:
+    with _started(plan, version, log) as running:
         if version.name not in (known["name"] for known in report["versions"]):
-            report["versions"].append(_version(version, running.pid))
+            report["versions"].append(_version(plan, version, running.pid))
         wall_ns = time.time_ns() - time.monotonic_ns()
         try:
             preload = warm_up(ready, plan, running)
-            seen = measure.watch(running.pid, lambda: loads.start(ready, plan.load_cpus), recording, plan.explained)
+            seen = measure.watch(
+                running.pid,
+                lambda: loads.start(ready, plan.load_cpus),
+                recording,
+                plan.explained,
+                touches=plan.pid is None,
+            )
         except GotraceError:
             _require_running(running, log)  # or what else went wrong comes of that
             raise
         _require_running(running, log)
     result = loads.finish(ready, seen.load_status)
     after = machine.yardstick()
-    values = {**measure.metrics(seen), **result.metrics(), "start.ready": float(running.ready_ns), **_growth(seen)}
+    values = {**measure.metrics(seen), **result.metrics(), "start.ready": _float(running.ready_ns), **_growth(seen)}
     cpu = values.get("cpu")
     values["cpu.per_request"] = cpu / result.throughput * 1e9 if cpu is not None and result.throughput else None
     course = seconds.course(seen.seconds, result.model)
-    reasons, notes = _judged(plan, seen, result, (before, after), preload)
+    reasons, notes = _judged(plan, seen, result, (before, after), preload, _has_quota(plan, version, report))
     return {
         "version": version.name,
         "round": round_,
@@ -152,9 +192,23 @@ def _run(plan: Plan, ready: loads.Ready, report: Baseline, folder: Path, round_:
     }
 
 
+def _float(value: int | None) -> float | None:
+    return None if value is None else float(value)
+
+
+def _started(plan: Plan, version: Version, log: Path) -> contextlib.AbstractContextManager[service.Running]:
+    """A service for one run."""
+    if plan.pid is not None:
+        return service.found(plan.pid, plan.ready)
+    if version.container is not None:
+        return container.started(version.container, version.command, plan.ready, log, plan.cpus)
+    return service.started(version.command, plan.ready, log, plan.cpus)
+
+
 def _require_running(running: service.Running, log: Path) -> None:
     if died := running.ended():
-        raise ServiceError(f"the service ended under load: {died}", f"its output is in {log}")
+        hint = f"its output is in {log}" if log.exists() else "what it wrote last may say why"
+        raise ServiceError(f"the service ended under load: {died}", hint)
 
 
 def warm_up(ready: loads.Ready, plan: Plan, running: service.Running) -> Preload:
@@ -187,7 +241,7 @@ def warm_up(ready: loads.Ready, plan: Plan, running: service.Running) -> Preload
         return {"length_ns": time.monotonic_ns() - begin_ns, "course": found, "unsteady": why}
 
 
-def _version(version: Version, pid: int) -> VersionOf:
+def _version(plan: Plan, version: Version, pid: int) -> VersionOf:
     path = os.readlink(f"/proc/{pid}/exe")
     with Program.open(f"/proc/{pid}/exe") as program:
         return {
@@ -197,6 +251,9 @@ def _version(version: Version, pid: int) -> VersionOf:
             "go_version": program.go_version,
             "build_id": program.build_id,
             "exe_bytes": os.stat(f"/proc/{pid}/exe").st_size,
+            "pid": plan.pid,
+            "build": list(version.build.flags) if version.build is not None else None,
+            "container": version.container.record(pid) if version.container is not None else None,
         }
 
 
@@ -210,11 +267,24 @@ def _growth(seen: measure.Seen) -> measure.Values:
     return {"rss.growth": slope, "rss.growth.share": slope * (seen.end_ns - seen.begin_ns) / 1e9 / rss[0]}
 
 
+def _has_quota(plan: Plan, version: Version, report: Baseline) -> bool:
+    """Whether it is meant to be held back from CPUs: by the plan, or as everything that is started here."""
+    if plan.pid is not None or report["host"]["quota_cpus"] is not None:
+        return True
+    return version.container is not None and version.container.has_quota
+
+
 def _judged(
-    plan: Plan, seen: measure.Seen, result: LoadResult, yardsticks: tuple[float, float], preload: Preload
+    plan: Plan,
+    seen: measure.Seen,
+    result: LoadResult,
+    yardsticks: tuple[float, float],
+    preload: Preload,
+    quota_planned: bool,
 ) -> tuple[list[str], list[str]]:
     """Why a run does not count, and what else is to be known of it."""
-    reasons, notes = [], []
+    reasons: list[str] = []
+    notes: list[str] = []
     errors = result.failed / result.requests if result.requests else 0.0
     if errors > MOST_ERRORS:
         reasons.append(f"{percent_text(errors)} of the requests failed")
@@ -229,7 +299,8 @@ def _judged(
         reasons.append(f"no steady state after {duration_text(preload['length_ns'])} of warm-up: {preload['unsteady']}")
     throttled = seen.sched["limits"]["throttled_ns"] if seen.sched is not None else None
     if throttled:
-        notes.append(f"a CPU quota held its threads for {duration_text(throttled)}, over all CPUs")
+        text = f"a CPU quota held its threads for {duration_text(throttled)}, over all CPUs"
+        (notes if quota_planned else reasons).append(text if quota_planned else f"{text}, and none was planned")
     lost = int(seen.summary.get("lost", 0))
     if lost:
         notes.append(f"{count_text(lost, 'event')} lost: pauses are at least what is told")

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import random
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gotrace.lab.build import Build
+from gotrace.lab.container import Container
 from gotrace.lab.load import Load
 from gotrace.lab.service import Ready
 
 
 @dataclass(frozen=True)
 class Version:
-    """A build, or a setting, of the service; ``command`` starts it."""
+    """A build, or a setting, of the service: ``command`` starts it.
+
+    With a ``build`` its first word is the executable, the package's until that is built; with a ``container`` it is the
+    arguments of the image's entry point.
+    """
 
     name: str
     command: tuple[str, ...]
+    build: Build | None = None
+    container: Container | None = None
 
-    def __str__(self) -> str:
-        return f"{self.name}: {shlex.join(self.command)}"
+    def to_json(self) -> dict[str, object]:
+        return {
+            "name": self.name,
+            "command": list(self.command),
+            "build": vars(self.build) if self.build is not None else None,
+            "container": self.container.to_json() if self.container is not None else None,
+        }
 
 
 @dataclass(frozen=True)
@@ -29,7 +41,7 @@ class Plan:
     ``most_drift`` is by how much the machine's own speed may change during a run that counts, as a share. ``cpus`` and
     ``load_cpus`` are those that the service and the load may use; empty: all. Of each run the ``explained`` longest pauses
     come with their causes, which costs the service more than the rest. ``warmup_ns`` is None where each process is under
-    load until it is steady.
+    load until it is steady. ``pid`` is of a process that runs already, and is put under load in every run.
     """
 
     versions: tuple[Version, ...]
@@ -42,6 +54,7 @@ class Plan:
     load_cpus: tuple[int, ...] = ()
     most_drift: float = 0.03
     explained: int = 0
+    pid: int | None = None
 
     def order(self) -> list[tuple[int, Version]]:
         """(round, version): each round has every version once, in an order of its own."""
@@ -49,7 +62,8 @@ class Plan:
 
     def to_json(self) -> dict[str, object]:
         return {
-            "versions": [{"name": each.name, "command": list(each.command)} for each in self.versions],
+            "versions": [each.to_json() for each in self.versions],
+            "pid": self.pid,
             "load": list(self.load.command),
             "runs": self.runs,
             "warmup_ns": self.warmup_ns,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict, cast
 
 from gotrace.errors import UsageError
+from gotrace.lab.container import ContainerOf
 from gotrace.lab.grown import Grown
 from gotrace.lab.machine import Host
 from gotrace.lab.seconds import Course
@@ -29,6 +30,11 @@ class VersionOf(TypedDict):
     go_version: str
     build_id: str
     exe_bytes: int
+    pid: Annotated[
+        int | None, "of a process that ran before: every run is of it, so they share its luck; null: each has its own"
+    ]
+    build: Annotated[list[str] | None, "the flags of `go build` that made it; null: it was there"]
+    container: Annotated[ContainerOf | None, "null: none"]
 
 
 class Preload(TypedDict):
@@ -163,3 +169,8 @@ def whole(path: str) -> Baseline:
 def valid_runs(report: Baseline, version: str) -> list[Run]:
     """Those that count, in order."""
     return [run for run in report["runs"] if run["version"] == version and run["valid"]]
+
+
+def of_one_process(report: Baseline) -> bool:
+    """Whether all runs are of a process that ran before: one sample, however often it was put under load."""
+    return any(version.get("pid") is not None for version in report["versions"])

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gotrace.errors import ServiceError, UsageError
+from gotrace.kernel.process import Process
 from gotrace.lab.children import preparation
 from gotrace.run.refusal import refusal
 from gotrace.runtime.children import family
@@ -78,23 +79,31 @@ def _port(text: str) -> int:
 
 @dataclass(frozen=True)
 class Running:
-    """A service that is ready: ``pid`` is its Go program's, ``ready_ns`` how long that took from its start."""
+    """A service that is ready: ``pid`` is its Go program's, ``ready_ns`` how long that took from its start, None of one
+    that ran before.
+    """
 
     pid: int
-    ready_ns: int
+    ready_ns: int | None
     ended: Callable[[], str]
     """How it ended, with what it wrote last; "" while it runs."""
 
 
 @contextlib.contextmanager
 def started(
-    command: Sequence[str], ready: Ready, log: Path, cpus: Collection[int] = (), patience_s: float = _PATIENCE_S
+    command: Sequence[str],
+    ready: Ready,
+    log: Path,
+    cpus: Collection[int] = (),
+    patience_s: float = _PATIENCE_S,
+    root: Callable[[int], int] = lambda pid: pid,
 ) -> Iterator[Running]:
     """The service, ended on the way out: by SIGTERM to it and all that it started, and by SIGKILL if that does not help.
 
     It ends with us, too, be we killed. What it writes goes to the file ``log``; ``cpus`` are those that it may use, all if
-    there are none. Raises ServiceError where it cannot be started, something is at its port already, or it does not become
-    ready in ``patience_s``.
+    there are none. ``root`` tells, of the command's process, the one that is the Go program or has started it. Raises
+    ServiceError where it cannot be started, something is at its port already, or it does not become ready in
+    ``patience_s``.
     """
     if ready.met():
         raise ServiceError(
@@ -131,9 +140,18 @@ def started(
                     )
                 time.sleep(_POLL_S)
             ready_ns = time.monotonic_ns() - began_ns
-            yield Running(_go_program(child.pid), ready_ns, ended)
+            yield Running(_go_program(root(child.pid)), ready_ns, ended)
         finally:
             _end(child)
+
+
+@contextlib.contextmanager
+def found(pid: int, ready: Ready) -> Iterator[Running]:
+    """A service that runs already, and goes on. Raises ServiceError if it is not ready, TargetError if there is none."""
+    with Process.open(pid) as process:
+        if not ready.met():
+            raise ServiceError(f"nothing answers at {ready}", f"say where process {pid} listens with --ready")
+        yield Running(pid, None, lambda: f"process {pid} has exited" if process.wait(0) else "")
 
 
 def _ended(child: subprocess.Popen[bytes], log: Path) -> str:

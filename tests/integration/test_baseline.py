@@ -138,12 +138,18 @@ def test_what_goes_wrong(tmp_path):
         "dies": (dict(service=shop("-dies", "50"), load="wrk -t1 -c1 -d1s {url}"), 5, "out of stock"),
         "exits": (dict(service=["false"]), 5, "the service ended before it was ready: status 1"),
         "nongo": (dict(service=["python3", "-m", "http.server", "{port}"]), 5, "the command runs no Go program"),
-        "both": (dict(service=()), 2, "give either a command"),
+        "both": (dict(service=()), 2, "give what is measured"),
+        "fails": (dict(service=shop(), load="wrk -t1 -c1 -d1s --nope {url}"), 5, "wrk failed"),
+        "garbage": (dict(service=shop(), load="echo wrk -d1s {url}"), 2, "'echo' is not a load tool"),
     }
     for name, (how, status, text) in cases.items():
         done, _ = measured(tmp_path / name, **how)
         assert (done.returncode, text in done.stderr) == (status, True), (name, done.stderr)
         assert "Traceback" not in done.stderr and "hint:" in done.stderr
+    missing, _ = measured(tmp_path / "m", "--load-format", "hey", service=shop(), load="/nowhere/hey {url}")
+    assert missing.returncode == 5 and "/nowhere/hey is not installed" in missing.stderr, missing.stderr
+    garbage, _ = measured(tmp_path / "g", "--load-format", "wrk", service=shop(), load="echo {url}")
+    assert garbage.returncode == 5 and "the output of wrk cannot be read" in garbage.stderr
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -197,6 +203,161 @@ def test_what_the_heap_grew_by(tmp_path):
     assert grown["by"][0]["bytes"] == pytest.approx(8 * (1 << 20) * run["length_ns"] / 1e9, rel=0.25)
     assert grown["end_bytes"] - grown["begin_bytes"] == pytest.approx(grown["by"][0]["bytes"], rel=0.25)
     assert "The live heap grew most in run" in done.stdout and "main.leaks" in done.stdout
+
+
+@needs_wrk
+@pytest.mark.bpf
+def test_builds(tmp_path, gotrace):
+    """What `go build` makes with these flags, as it says itself."""
+    how = dict(cwd=targets.SOURCES / "shop", env=targets.environment(targets.NEWEST), load="wrk -t1 -c2 -d1s {url}")
+    go, stripped = str(targets.go(targets.NEWEST)), "-trimpath '-ldflags=-s -w'"
+    words = ["-n", "1", "--go", go, "--build", "", "--build", stripped]
+    folder = tmp_path / "out"
+    done, report = measured(folder, *words, service=[".", "-port", "{port}"], **how)
+    assert done.returncode == 0, done.stderr
+    first, second = report["versions"]
+    assert [(each["name"], each["build"]) for each in (first, second)] == [
+        ("default", []),
+        (stripped, ["-trimpath", "-ldflags=-s -w"]),
+    ]
+    for each in (first, second):
+        assert each["exe_bytes"] == os.stat(each["exe"]).st_size and Path(each["exe"]).name == "shop"
+        settings = subprocess.run([go, "version", "-m", each["exe"]], capture_output=True, text=True).stdout
+        assert ("-trimpath=true" in settings) == (each is second), settings
+    assert second["exe_bytes"] < 0.8 * first["exe_bytes"]
+    assert {run["version"] for run in report["runs"] if run["valid"]} == {"default", stripped}
+    assert gotrace("compare", str(folder)).returncode == 0
+
+    done, report = measured(tmp_path / "no", *words, "--build=-gcflags=-zz", service=["."], **how)
+    assert (done.returncode, report) == (5, None) and "Traceback" not in done.stderr
+    assert "go build failed for -gcflags=-zz" in done.stderr and f"{tmp_path}/no/build-2.log" in done.stderr
+    assert "-zz" in (tmp_path / "no" / "build-2.log").read_text()
+    done, _ = measured(tmp_path / "none", "--build", "", "--go", go, service=["./nothing"], **how)
+    assert done.returncode == 5 and "go build failed for default" in done.stderr
+    done, _ = measured(tmp_path / "dry", *words, "--dry-run", service=[".", "-port", "1"], **how)
+    assert f"{go} build -trimpath '-ldflags=-s -w' -o {tmp_path}/dry/builds/1/shop ." in done.stdout
+    assert done.returncode == 0 and not (tmp_path / "dry").exists()
+
+
+@needs_wrk
+@pytest.mark.bpf
+def test_a_process_that_runs(tmp_path, gotrace):
+    """It is put under load, and nothing else is done to it; its runs are no sample of others."""
+    port = free_port()
+    process = subprocess.Popen([targets.build("shop"), "-port", str(port)], stderr=subprocess.DEVNULL)
+    try:
+        until(Ready("127.0.0.1", port).met)
+        peak = peak_of(process.pid)
+        words = ["--load", f"wrk -t1 -c2 -d1s http://127.0.0.1:{port}/ping", "--most-drift", "1000", "--preload", "200ms"]
+        folder = tmp_path / "out"
+        done = gotrace("baseline", "--pid", str(process.pid), "-n", "2", "--out", str(folder), *words)
+        assert done.returncode == 0, done.stderr
+        assert f"all runs are of process {process.pid}" in done.stdout and process.poll() is None
+        assert peak_of(process.pid) >= peak
+        report = json.loads((folder / "report.json").read_text())
+        jsonschema.validate(report, schema())
+        assert report["versions"][0]["pid"] == process.pid
+        counted = [run["metrics"] for run in report["runs"] if run["valid"]]
+        assert len(counted) == 2 and all(each["start.ready"] is None and each["throughput"] > 0 for each in counted)
+        words[1] = f"wrk -t1 -c2 -d1s http://127.0.0.1:{free_port()}/ping"
+        done = gotrace("baseline", "--pid", str(process.pid), "--out", str(tmp_path / "c"), *words)
+        assert done.returncode == 5 and "nothing answers at tcp:127.0.0.1" in done.stderr and process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
+
+
+def peak_of(pid):
+    return int(re.search(r"VmHWM:\s*(\d+)", Path(f"/proc/{pid}/status").read_text())[1])
+
+
+RUNC = Path("/usr/sbin/runc")
+PODMAN = ["podman", *(["--runtime", str(RUNC)] if RUNC.exists() else [])]
+CONTAINER = ["--container-tool", " ".join(PODMAN)]
+# Its defaults may be more than is allowed here.
+CONTAINER += [f"--container-option=--ulimit={each}" for each in ("nofile=1024:1024", "nproc=1024:1024")]
+needs_podman = pytest.mark.skipif(
+    shutil.which("podman") is None and not os.environ.get("GOTRACE_REQUIRE_BPF"), reason="no podman"
+)
+
+
+@pytest.fixture
+def image(tmp_path):
+    """Of the shop alone."""
+    name = f"gotrace-test-{os.getpid()}:1"
+    shutil.copy(targets.build("shop"), tmp_path / "shop")
+    subprocess.run(["tar", "-C", tmp_path, "-cf", tmp_path / "image.tar", "shop"], check=True)
+    words = [*PODMAN, "import", "--change", 'ENTRYPOINT ["/shop"]', tmp_path / "image.tar", name]
+    subprocess.run(words, check=True, capture_output=True)
+    yield name
+    subprocess.run([*PODMAN, "rmi", "-f", name], check=True, capture_output=True)
+
+
+def containers_of(image):
+    words = [*PODMAN, "ps", "-a", "--format", "{{.Image}} {{.Names}}"]
+    lines = subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
+    return [line.split()[1] for line in lines if line.split()[0].endswith(image)]
+
+
+@needs_wrk
+@needs_podman
+@pytest.mark.bpf
+def test_a_container(tmp_path, image):
+    """Found from outside, with the limits that were asked for; what its quota takes is counted."""
+    words = ["-n", "1", "--container", f"small={image}", "--memory", "64m", "--quota", "0.25", *CONTAINER]
+    done, report = measured(tmp_path / "out", *words, service=["-port", "{port}"], load="wrk -t1 -c4 -d2s {url}")
+    assert done.returncode == 0, done.stderr
+    jsonschema.validate(report, schema())
+    (version,) = report["versions"]
+    assert (version["name"], version["exe"], version["pid"]) == ("small", "/shop", None)
+    found = version["container"]
+    told = subprocess.run([*PODMAN, "image", "inspect", image], capture_output=True, text=True, check=True).stdout
+    assert (found["id"], found["digest"]) == tuple(json.loads(told)[0][name] for name in ("Id", "Digest"))
+    assert (found["quota_cpus"], found["memory_bytes"]) == (0.25, 64 << 20)
+    (run,) = (run for run in report["runs"] if run["valid"])
+    assert run["metrics"]["cpu"] < 0.5 and run["metrics"]["throttled.share"] > 0
+    assert any("a CPU quota held its threads for" in note for note in run["notes"])
+    assert "in a container of" in done.stdout and "0.25 CPUs, 64.0 MiB of memory" in done.stdout
+    assert containers_of(image) == []
+    done, _ = measured(tmp_path / "bad", "-n", "1", "--container", image, *CONTAINER, service=["-nope"])
+    assert done.returncode == 5 and "the service ended before it was ready" in done.stderr and containers_of(image) == []
+    done, _ = measured(tmp_path / "no", "-n", "1", "--container", f"{image}2", *CONTAINER)
+    assert done.returncode == 2 and "image not known" in done.stderr, done.stderr
+
+
+@needs_wrk
+@needs_podman
+@pytest.mark.bpf
+@pytest.mark.parametrize("number", (signal.SIGINT, signal.SIGKILL))
+def test_a_container_is_removed(number, tmp_path, image):
+    port = free_port()
+    words = ["--load", f"wrk -t1 -c2 -d30s http://127.0.0.1:{port}/ping", "--out", str(tmp_path / "out"), "--preload", "0"]
+    command = [*GOTRACE, "baseline", *words, "--container", image, *CONTAINER, "--", "-port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        until(lambda: (tmp_path / "out" / "runs" / "0000.gotrace").exists(), PATIENCE_S)
+        there = containers_of(image)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=PATIENCE_S)
+    assert len(there) == 1
+    until(lambda: not containers_of(image), 30)
+    until(lambda: not {"wrk", "shop"} & names_with(str(port)))
+    if number == signal.SIGINT:
+        assert process.returncode == 130 and "Traceback" not in err and "Nothing was measured." in err, err
+
+
+@needs_wrk
+@pytest.mark.bpf
+def test_a_full_disk(tmp_path):
+    """What was written before it was full stays a report."""
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160k", "none", small], check=True)
+    try:
+        done, report = measured(small / "out", "-n", "20", service=shop(), load="wrk -t1 -c2 -d1s {url}")
+        assert done.returncode == 1 and "No space left on device" in done.stderr and "Traceback" not in done.stderr
+        assert report is None or 1 <= len(report["runs"]) < 20 and not report["complete"]
+    finally:
+        subprocess.run(["umount", small], check=True)
 
 
 @needs_wrk

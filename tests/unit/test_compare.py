@@ -148,3 +148,12 @@ def test_reports_of_other_tools_are_not_comparable(of: str, what: str) -> None:
         other["runs"][3]["load"]["version"] = "4.2.0"
     with pytest.raises(NotComparableError, match=f"differ in the {what}"):
         require_comparable(*sides_of([("a", one), ("b", other)]))  # type: ignore[list-item]
+
+
+def test_runs_of_one_process_are_one_sample() -> None:
+    one, other = report({"s": {}}, 10, 0.01, 1), report({"s": {"latency.p50": 1.5}}, 10, 0.01, 2)
+    other["versions"][0]["pid"] = 1234
+    for sides in (("a", one), ("b", other)), (("b", other), ("a", one)):
+        rows = compare(*sides_of(sides), 0.05)  # type: ignore[arg-type]
+        assert {(row.verdict, row.reason) for row in rows} == {(CANNOT_TELL, "all runs of one process: one sample")}
+        assert all(row.a is not None and row.b is not None for row in rows)

@@ -134,6 +134,7 @@ def _grown(runs: list[Run]) -> Iterator[str]:
     elif found["end_bytes"] - found["begin_bytes"] >= _LEAST_SAMPLES * found["rate_bytes"]:
         yield ""
         begin, end = (bytes_text(found[name]) for name in ("begin_bytes", "end_bytes"))
-        yield f"The live heap grew most in run {most['order']}, by its profile from {begin} to {end}:"
+        passed = duration_text(found["length_ns"])
+        yield f"The live heap grew most in run {most['order']}, by its profile from {begin} to {end} in {passed}:"
         for each in found["by"][:_SHOWN_CAUSES]:
             yield f"  +{bytes_text(each['bytes'])} {' < '.join(map(printable, each['code'][:_SHOWN_FUNCTIONS]))}"

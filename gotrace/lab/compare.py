@@ -20,7 +20,7 @@ from gotrace.analysis.stats.ranks import probability_of_greater
 from gotrace.analysis.stats.verdicts import Question, Verdict, verdicts
 from gotrace.errors import Exit, GotraceError, UsageError
 from gotrace.lab.metrics import METRICS, PRIMARY, Metric
-from gotrace.lab.report import Baseline, Run, of_one_process, valid_runs
+from gotrace.lab.report import ONE_SAMPLE, Baseline, Run, of_one_process, valid_runs
 from gotrace.text import printable
 
 CANNOT_TELL = "cannot tell"
@@ -166,7 +166,7 @@ def values_of(side: Side, name: str) -> dict[int, float]:
 def question_of(a: Side, b: Side, metric: Metric, margin: float, paired: bool) -> tuple[Question | None, str]:
     """What is asked of the runs, or why nothing can be; ``margin`` as in `compare`."""
     if of_one_process(a.report) or of_one_process(b.report):
-        return None, "all runs of one process: one sample"
+        return None, ONE_SAMPLE
     of_a, of_b = values_of(a, metric.name), values_of(b, metric.name)
     if not of_a or not of_b:
         return None, "no values"

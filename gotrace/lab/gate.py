@@ -26,7 +26,7 @@ from gotrace.analysis.stats.verdicts import Outcome, Question, gate, look, toget
 from gotrace.errors import Exit, GotraceError, UsageError
 from gotrace.lab.compare import NotComparableError, Side, question_of, require_comparable, values_of
 from gotrace.lab.metrics import METRICS, PRIMARY, Metric
-from gotrace.lab.report import MOST_ERRORS, Baseline, valid_runs, whole
+from gotrace.lab.report import MOST_ERRORS, ONE_SAMPLE, Baseline, of_one_process, valid_runs, whole
 from gotrace.lab.requirements import Requirement
 from gotrace.text import count_text, printable
 
@@ -308,6 +308,8 @@ def _unearned(name: str, sides: Sequence[Side]) -> str:
     judged = sides[-1]
     if not all(side.report["complete"] for side in sides):
         return "the baseline was cut off"
+    if any(of_one_process(side.report) for side in sides):
+        return ONE_SAMPLE
     for run in judged.report["runs"]:
         errors = run["metrics"].get("errors.share")
         if not run["valid"] and errors is not None and errors > MOST_ERRORS and _is_of(run["version"], judged):

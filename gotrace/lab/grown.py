@@ -27,6 +27,7 @@ class Grown(TypedDict):
     """Bytes in use, as far as the program's heap profile tells: published, so as of the GC cycle before the last."""
 
     unknown: Annotated[str | None, "why nothing is known of it"]
+    length_ns: Annotated[int, "from the first look to the second: a little longer than the load"]
     rate_bytes: Annotated[int, "how many bytes are allocated from one sample to the next (runtime.MemProfileRate)"]
     begin_bytes: int
     end_bytes: int
@@ -51,6 +52,7 @@ class Growth:
         try:
             if not self._unknown:
                 self._end = self._reader.heap()
+                self._length_ns = time.monotonic_ns() - self._begin_ns
         except (GotraceError, OSError) as error:
             self._unknown = str(error)
 
@@ -65,6 +67,7 @@ class Growth:
                 rows = changes(before, after, "inuse_bytes", functions_of)
                 return {
                     "unknown": None,
+                    "length_ns": self._length_ns,
                     "rate_bytes": self._begin.rate,
                     "begin_bytes": first["inuse_bytes"],
                     "end_bytes": last["inuse_bytes"],
@@ -80,4 +83,4 @@ class Growth:
 
 def unknown(why: str) -> Grown:
     """`Grown` of a program that takes no profile, or none that we can read."""
-    return {"unknown": printable(why), "rate_bytes": 0, "begin_bytes": 0, "end_bytes": 0, "by": []}
+    return {"unknown": printable(why), "length_ns": 0, "rate_bytes": 0, "begin_bytes": 0, "end_bytes": 0, "by": []}

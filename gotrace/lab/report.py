@@ -171,6 +171,9 @@ def valid_runs(report: Baseline, version: str) -> list[Run]:
     return [run for run in report["runs"] if run["version"] == version and run["valid"]]
 
 
+ONE_SAMPLE = "all runs of one process: one sample"
+
+
 def of_one_process(report: Baseline) -> bool:
     """Whether all runs are of a process that ran before: one sample, however often it was put under load."""
     return any(version.get("pid") is not None for version in report["versions"])

@@ -14,6 +14,7 @@ from gate_reports import VALUES, report
 from gotrace.errors import UsageError
 from gotrace.lab.gate import Gated, Row, Rules, judge, sides
 from gotrace.lab.metrics import PRIMARY
+from gotrace.lab.report import ONE_SAMPLE
 from gotrace.lab.requirements import parse_all
 
 
@@ -269,3 +270,10 @@ def test_a_metric_of_zero_has_no_ratio() -> None:
     found = row(judged(report({"A": {}, "B": {}}), margins={"errors.share": 0.05}), "errors.share")
     assert (found.verdict, found.reason, found.more) == ("inconclusive", "0 in all runs", None)
     assert set(VALUES) >= set(PRIMARY)
+
+
+def test_runs_of_one_process_pass_nothing() -> None:
+    of = report({"A": {}, "B": {}}, 10, 0.01)
+    of["versions"][0]["pid"] = 1234
+    gated = judged(of, margins=THREE)
+    assert gated.verdict == "inconclusive" and {each.reason for each in gated.rows} == {ONE_SAMPLE}

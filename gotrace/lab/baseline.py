@@ -169,7 +169,7 @@ def _run(plan: Plan, ready: loads.Ready, report: Baseline, folder: Path, round_:
     cpu = values.get("cpu")
     values["cpu.per_request"] = cpu / result.throughput * 1e9 if cpu is not None and result.throughput else None
     course = seconds.course(seen.seconds, result.model)
-    reasons, notes = _judged(plan, seen, result, (before, after), preload, _has_quota(plan, version, report))
+    reasons, notes = judged(plan, seen, result, (before, after), preload, _has_quota(plan, version, report))
     return {
         "version": version.name,
         "round": round_,
@@ -274,7 +274,7 @@ def _has_quota(plan: Plan, version: Version, report: Baseline) -> bool:
     return version.container is not None and version.container.has_quota
 
 
-def _judged(
+def judged(
     plan: Plan,
     seen: measure.Seen,
     result: LoadResult,

@@ -73,7 +73,7 @@ def run(plan: Plan, folder: Path, force: bool, say: Say = lambda _: None) -> Bas
     report = _begun(plan)
     try:
         plan = _built(plan, folder, say)
-        report["plan"] = plan.to_json()
+        report["plan"] = {**plan.to_json()}
         with tempfile.TemporaryDirectory(prefix="gotrace-load-") as scratch:
             ready = loads.prepare(plan.load, Path(scratch))
             for number, (round_, version) in enumerate(plan.order(), 1):
@@ -99,7 +99,7 @@ def _begun(plan: Plan) -> Baseline:
         "time": wall_time(time.time_ns(), 0),
         "complete": False,
         "cut_off": None,
-        "plan": plan.to_json(),
+        "plan": {**plan.to_json()},
         "host": machine.host(),
         "versions": [],
         "runs": [],

@@ -2,14 +2,54 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NoReturn, TypedDict, TypeVar
 
+from gotrace.errors import UsageError
 from gotrace.lab.build import Build
 from gotrace.lab.container import Container
-from gotrace.lab.load import Load
+from gotrace.lab.load import Load, parse_load
+from gotrace.lab.seconds import LEAST_SECONDS
 from gotrace.lab.service import Ready
+from gotrace.text import printable
+
+_T = TypeVar("_T")
+
+
+class VersionJson(TypedDict):
+    """A version, as a report has it."""
+
+    name: str
+    command: list[str]
+    build: dict[str, Any] | None
+    container: dict[str, Any] | None
+
+
+class PlanJson(TypedDict):
+    """A plan, as a report has it: what `Plan` says, and ``load_format``, "" if the load's command is of a known tool."""
+
+    versions: list[VersionJson]
+    pid: int | None
+    load: list[str]
+    load_format: str
+    runs: int
+    warmup_ns: int | None
+    ready: str
+    seed: int
+    most_drift: float
+    cpus: list[int]
+    load_cpus: list[int]
+    explained: int
+    emulated: bool
+
+
+_AROUND_NS = 3_000_000_000  # start, probes, yardstick and end of a run
+# What reports of earlier releases do not have, and what they meant.
+_EARLIER = {"load_format": "", "emulated": False, "pid": None}
+_EARLIER_VERSION = {"build": None, "container": None}
 
 
 @dataclass(frozen=True)
@@ -25,11 +65,12 @@ class Version:
     build: Build | None = None
     container: Container | None = None
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> VersionJson:
+        build = self.build
         return {
             "name": self.name,
             "command": list(self.command),
-            "build": vars(self.build) if self.build is not None else None,
+            "build": {**vars(build), "flags": list(build.flags)} if build is not None else None,
             "container": self.container.to_json() if self.container is not None else None,
         }
 
@@ -41,7 +82,8 @@ class Plan:
     ``most_drift`` is by how much the machine's own speed may change during a run that counts, as a share. ``cpus`` and
     ``load_cpus`` are those that the service and the load may use; empty: all. Of each run the ``explained`` longest pauses
     come with their causes, which costs the service more than the rest. ``warmup_ns`` is None where each process is under
-    load until it is steady. ``pid`` is of a process that runs already, and is put under load in every run.
+    load until it is steady. ``pid`` is of a process that runs already, and is put under load in every run. ``emulated``:
+    the machine is, as its user says; its times are compared with nothing.
     """
 
     versions: tuple[Version, ...]
@@ -55,16 +97,25 @@ class Plan:
     most_drift: float = 0.03
     explained: int = 0
     pid: int | None = None
+    emulated: bool = False
+
+    @property
+    def estimated_ns(self) -> int | None:
+        """About how long it takes, or at least; None if the load does not say how long it lasts."""
+        length = self.load.asked.duration_ns
+        warmup = LEAST_SECONDS * 1_000_000_000 if self.warmup_ns is None else self.warmup_ns
+        return len(self.versions) * self.runs * (length + warmup + _AROUND_NS) if length else None
 
     def order(self) -> list[tuple[int, Version]]:
         """(round, version): each round has every version once, in an order of its own."""
         return ordered(self.versions, self.runs, self.seed)
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> PlanJson:
         return {
             "versions": [each.to_json() for each in self.versions],
             "pid": self.pid,
             "load": list(self.load.command),
+            "load_format": "" if self.load.at is not None else self.load.tool,
             "runs": self.runs,
             "warmup_ns": self.warmup_ns,
             "ready": str(self.ready),
@@ -73,7 +124,71 @@ class Plan:
             "cpus": list(self.cpus),
             "load_cpus": list(self.load_cpus),
             "explained": self.explained,
+            "emulated": self.emulated,
         }
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Plan:
+        """What `to_json` gave. Raises UsageError for all that it does not know: a part of a plan is another plan."""
+        _refuse_unknown("the plan", found, PlanJson)
+        versions = found.get("versions")
+        named = tuple(_version(number, each) for number, each in enumerate(versions if isinstance(versions, list) else []))
+        told = _converted({**_EARLIER, **found, "versions": []}, PlanJson, "the plan")
+        if not named or len({each.name for each in named}) < len(named):
+            _refuse("the plan has no versions, or two of one name")
+        if not all(each.command or each.container or told["pid"] is not None for each in named):
+            _refuse("the plan has a version without a command")
+        times = (told["warmup_ns"] or 0, told["explained"], told["most_drift"])
+        if told["runs"] < 1 or not all(0 <= each < math.inf for each in times):
+            _refuse("the plan has a number that is out of range")
+        return cls(
+            versions=named,
+            load=parse_load(told["load"], told["load_format"]),
+            runs=told["runs"],
+            warmup_ns=told["warmup_ns"],
+            ready=Ready.parse(told["ready"]),
+            seed=told["seed"],
+            cpus=tuple(told["cpus"]),
+            load_cpus=tuple(told["load_cpus"]),
+            most_drift=told["most_drift"],
+            explained=told["explained"],
+            pid=told["pid"],
+            emulated=told["emulated"],
+        )
+
+
+def _version(number: int, found: Any) -> Version:
+    what = f"version {number} of the plan"
+    _refuse_unknown(what, found, VersionJson)
+    told = _converted({**_EARLIER_VERSION, **found}, VersionJson, what)
+    made: dict[str, Any] = {}
+    for name, kind in (("build", Build), ("container", Container)):
+        each = found.get(name)
+        if each is not None:
+            _refuse_unknown(f"{what}, {name},", each, kind)
+            made[name] = _converted(each, kind, f"{what}, {name},")
+    return Version(told["name"], tuple(told["command"]), **made)
+
+
+def _converted(found: Any, kind: type[_T], what: str) -> _T:
+    import msgspec
+
+    try:
+        return msgspec.convert(found, kind)
+    except msgspec.ValidationError as error:
+        _refuse(f"{what} cannot be read: {printable(str(error)).replace('`', '')}")
+
+
+def _refuse_unknown(what: str, found: object, known: type) -> None:
+    """What is null is not there."""
+    if not isinstance(found, Mapping):
+        _refuse(f"{what} is no object")
+    for key in sorted(key for key, value in found.items() if value is not None and key not in known.__annotations__):
+        _refuse(f"{what} has a key that is not known here: {printable(str(key)[:80])!r}")
+
+
+def _refuse(message: str) -> NoReturn:
+    raise UsageError(message, "another version of gotrace wrote it: use that one, or measure anew")
 
 
 def ordered(versions: Sequence[Version], runs: int, seed: int) -> list[tuple[int, Version]]:

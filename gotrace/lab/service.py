@@ -54,7 +54,10 @@ class Ready:
         return cls(found.hostname or "127.0.0.1", found.port or (443 if found.scheme == "https" else 80))
 
     def __str__(self) -> str:
-        return f"http://{self.host}:{self.port}{self.path}" if self.path is not None else f"tcp:{self.host}:{self.port}"
+        if self.path is None:
+            return f"tcp:{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}{self.path}"
 
     def met(self) -> bool:
         """Whether it is ready now."""

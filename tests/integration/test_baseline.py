@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import time
-from pathlib import Path
 
 import jsonschema
 import numpy as np
 import pytest
+from services import free_port, names_with, needs_wrk
 
 import targets
 from conftest import GOTRACE, PATIENCE_S, until
@@ -27,25 +24,6 @@ from gotrace.lab.plan import Plan, Version
 from gotrace.lab.report import schema
 from gotrace.lab.service import Ready, started
 from gotrace.views.gc import Gc
-
-needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None and not os.environ.get("GOTRACE_REQUIRE_BPF"), reason="no wrk")
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def names_with(argument):
-    """Programs that run with such an argument."""
-    found = set()
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            words = path.read_bytes().decode(errors="replace").split("\0")
-            if any(argument in word for word in words):
-                found.add(Path(words[0]).name)
-    return found
 
 
 def measured(folder, *options, service=(), load="wrk -t1 -c4 -d2s {url}", **more):

@@ -1,7 +1,7 @@
 // shop is an HTTP service with a regression to plant: shop -port 8080 [-allocate KiB] [-straggle 2ms] [-leak MiB] [-init 0s]
-// [-work 20us] [-cold 0s].
+// [-work 20us] [-cold 0s] [-wait 0s].
 //
-// /ping allocates so much, works for so long and answers. With -straggle a goroutine keeps the world from being stopped for
+// /ping allocates so much, works for so long, waits for so long and answers. With -straggle a goroutine keeps the world from being stopped for
 // so long, each second once; with -leak so much is kept alive each second; -init is how long its start takes longer, and
 // for so long as -cold says requests take ten times the work. /debug/pprof is net/http/pprof's.
 // It ends at SIGTERM, or with -dies after so many requests.
@@ -27,6 +27,7 @@ var (
 	initial  = flag.Duration("init", 0, "")
 	work     = flag.Duration("work", 20*time.Microsecond, "for each request")
 	cold     = flag.Duration("cold", 0, "")
+	wait     = flag.Duration("wait", 0, "for each request")
 	dies     = flag.Int64("dies", 0, "")
 
 	begun  = time.Now()
@@ -46,6 +47,7 @@ func ping(w http.ResponseWriter, r *http.Request) {
 	}
 	for begin := time.Now(); time.Since(begin) < long; {
 	}
+	time.Sleep(*wait)
 	fmt.Fprintln(w, "pong")
 	if count := served.Add(1); count == *dies {
 		fmt.Fprintln(os.Stderr, "shop: out of stock")

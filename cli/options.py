@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,24 +17,21 @@ if TYPE_CHECKING:
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
-_NUMBER = r"[0-9]+\.?[0-9]*|\.[0-9]+"
-
 
 class Duration(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic since click 8.2
     """A duration as Go writes it (10s, 250ms, 1m30s, 1.5h); a bare number is seconds. Converted to nanoseconds."""
 
     name = "duration"
-    UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
-    _PART = re.compile(rf"({_NUMBER})(ns|us|µs|ms|s|m|h)")
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        from gotrace.text import duration_ns
+
         if isinstance(value, int):
             return value
-        text = f"{value}s" if re.fullmatch(_NUMBER, value) else value
-        parts = self._PART.findall(text)
-        if not parts or "".join(number + unit for number, unit in parts) != text:
+        try:
+            return duration_ns(value)
+        except ValueError:
             self.fail(f"invalid duration {value!r}; write 10s, 250ms or 1m30s", param, ctx)
-        return round(sum(float(number) * self.UNITS[unit] for number, unit in parts))
 
 
 class _Length(Duration):

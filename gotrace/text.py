@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 _DURATIONS = ((60_000_000_000, "min"), (1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us"))
+# As Go writes durations.
+_GO_UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_GO_NUMBER = r"[0-9]+\.?[0-9]*|\.[0-9]+"
 _BYTES = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 # Characters that change the direction of the text around them.
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -48,6 +52,15 @@ def _escaped(char: str) -> str:
 def duration_text(ns: float) -> str:
     """Nanoseconds with three significant digits: 812 ns, 1.24 us, 15.3 ms, 2.00 s."""
     return _scaled(ns, _DURATIONS, "ns")
+
+
+def duration_ns(text: str) -> int:
+    """A duration as Go writes it (10s, 250ms, 1m30s, 1.5h); a bare number is seconds. Raises ValueError."""
+    whole = f"{text}s" if re.fullmatch(_GO_NUMBER, text) else text
+    parts = re.findall(rf"({_GO_NUMBER})(ns|us|µs|ms|s|m|h)", whole)
+    if not parts or "".join(number + unit for number, unit in parts) != whole:
+        raise ValueError(text)
+    return round(sum(float(number) * _GO_UNITS[unit] for number, unit in parts))
 
 
 def bytes_text(size: float) -> str:

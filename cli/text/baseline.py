@@ -50,10 +50,8 @@ def plan(plan: Plan, folder: str) -> Iterator[str]:
     warmup = "a warm-up until it is steady" if plan.warmup_ns is None else f"{duration_text(plan.warmup_ns)} of warm-up"
     yield f"each: {count_text(plan.runs, 'run')} after {warmup}"
     yield f"order (seed {plan.seed}): " + " ".join(printable(version.name) for _, version in plan.order())
-    if length:
-        least = LEAST_SECONDS * 1e9 if plan.warmup_ns is None else plan.warmup_ns
-        whole = len(plan.versions) * plan.runs * (length + least + 3e9)
-        yield f"takes: {'at least' if plan.warmup_ns is None else 'about'} {whole / 60e9:.0f} min"
+    if plan.estimated_ns is not None:
+        yield f"takes: {'at least' if plan.warmup_ns is None else 'about'} {plan.estimated_ns / 60e9:.0f} min"
     yield f"writes: {printable(folder)}/report.json, {printable(folder)}/runs/"
 
 

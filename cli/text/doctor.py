@@ -20,10 +20,11 @@ def write(stream: Sink, format_: str, checks: Checks) -> None:
         parts = {name: [asdict(check) for check in part] for name, part in checks.items()}
         stream.write(json.dumps(parts, indent=2) + "\n")
     else:
-        Table(stream).print(_lines(checks))
+        Table(stream).print(lines(checks))
 
 
-def _lines(checks: Checks) -> Iterator[str]:
+def lines(checks: Checks) -> Iterator[str]:
+    """Every check, and what to do about a "no"."""
     for name, part in checks.items():
         yield f"{name}:"
         for check in part:

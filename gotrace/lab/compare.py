@@ -97,6 +97,11 @@ def sides_of(reports: Sequence[tuple[str, Baseline]]) -> list[Side]:
 def require_comparable(a: Side, b: Side) -> None:
     """Raises NotComparableError with the first difference that makes times of one say nothing about the other."""
     one, other = a.report, b.report
+    if one["plan"].get("emulated") or other["plan"].get("emulated"):
+        raise NotComparableError(
+            "a report was measured on an emulated machine, whose times are not those of any other",
+            "measure on a real one; --anyway compares them all the same",
+        )
     if one["host"]["host_class"] != other["host"]["host_class"]:
         raise NotComparableError(
             "the reports are of different kinds of machines",

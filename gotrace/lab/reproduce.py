@@ -89,7 +89,7 @@ class Binary:
     def same(self) -> bool:
         if self.then["build_id"] and self.now["build_id"]:
             return self.then["build_id"] == self.now["build_id"]
-        return all(self.then[key] == self.now[key] for key in ("go_version", "exe_bytes"))  # type: ignore[literal-required]
+        return all(self.then[key] == self.now[key] for key in ("go_version", "exe_bytes"))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,122 @@
+"""A plan in a file, ``gotrace.plan/1``, which is also what a pipeline's step `baseline` says: read into a `Plan`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from gotrace.errors import UsageError
+from gotrace.kernel.host import cpus_of
+from gotrace.lab import yaml_file
+from gotrace.lab.load import parse_load
+from gotrace.lab.plan import Plan, Version
+from gotrace.lab.service import Ready
+from gotrace.text import duration_ns, printable
+
+SCHEMA = "gotrace.plan/1"
+
+
+class VersionFile(msgspec.Struct, forbid_unknown_fields=True):
+    """A version: the command that starts it, as a list of words."""
+
+    command: list[str]
+
+
+class LoadFile(msgspec.Struct, forbid_unknown_fields=True):
+    """A load: the tool and its arguments; ``prints`` names the tool whose output it prints, if it is not a known one."""
+
+    tool: str
+    args: list[str] = []
+    prints: str = ""
+
+
+class PlanBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What is measured and how; ``emulated``: on a machine that is emulated, whose times say nothing about any other."""
+
+    versions: dict[str, VersionFile]
+    load: LoadFile
+    runs: int = 10
+    preload: str = "5s"
+    ready: str = ""
+    cpus: str = ""
+    load_cpus: str = ""
+    most_drift: str = "3%"
+    explain: bool = False
+    seed: int = 1
+    emulated: bool = False
+
+
+class PlanFile(PlanBody, forbid_unknown_fields=True, kw_only=True):
+    """A file of its own."""
+
+    schema: Literal["gotrace.plan/1"]
+
+
+def read(path: str) -> Plan:
+    """The plan in a file. Raises UsageError."""
+    return plan_of(yaml_file.read(path, PlanFile, SCHEMA))
+
+
+def plan_of(body: PlanBody) -> Plan:
+    """What it says, resolved. Raises UsageError."""
+    if not body.versions:
+        raise UsageError("a plan has at least one version", "versions: {server: {command: [./server]}}")
+    for name, version in body.versions.items():
+        if not name or not version.command or not version.command[0]:
+            raise UsageError(f"the version {printable(name)!r} has no name, or no command", "command: [./server, -v]")
+    if not 1 <= body.runs <= 1000:
+        raise UsageError(f"runs: {body.runs} is out of range", "from 1 to 1000")
+    load = parse_load([body.load.tool, *body.load.args], body.load.prints)
+    return Plan(
+        versions=tuple(Version(name, tuple(version.command)) for name, version in body.versions.items()),
+        load=load,
+        runs=body.runs,
+        warmup_ns=duration("preload", body.preload),
+        ready=Ready.parse(body.ready) if body.ready else ready_of(load.command),
+        seed=body.seed,
+        cpus=cpus("cpus", body.cpus),
+        load_cpus=cpus("load_cpus", body.load_cpus),
+        most_drift=share("most_drift", body.most_drift),
+        explained=5 if body.explain else 0,
+        emulated=body.emulated,
+    )
+
+
+def ready_of(load: Sequence[str]) -> Ready:
+    """That the address which a load's command goes to accepts. Raises UsageError if it has none."""
+    urls = [word for word in load if word.startswith(("http://", "https://"))]
+    if not urls:
+        raise UsageError(
+            "the load's command has no address from which to know when the service is ready", "give --ready tcp:PORT"
+        )
+    return Ready.of_url(urls[-1])
+
+
+def cpus(name: str, text: str) -> tuple[int, ...]:
+    """A list of CPUs, 0-3,6; none for "". Raises UsageError, with the name of the option."""
+    try:
+        return tuple(cpus_of(text)) if text else ()
+    except ValueError:
+        raise UsageError(f"cannot read {name} {text!r}", "write 0-3,6") from None
+
+
+def duration(name: str, text: str) -> int:
+    """Nanoseconds. Raises UsageError."""
+    try:
+        return duration_ns(text)
+    except ValueError:
+        raise UsageError(f"cannot read {name}: {printable(text)!r} is no duration", "write 10s, 250ms or 1m30s") from None
+
+
+def share(name: str, text: str) -> float:
+    """Of a percentage, "5%": 0.05. Raises UsageError."""
+    try:
+        number, percent, rest = text.partition("%")
+        found = float(number) / 100
+        if not percent or rest or not 0 <= found <= 10:
+            raise ValueError
+        return found
+    except ValueError:
+        raise UsageError(f"cannot read {name}: {printable(text)!r} is no percentage", "write 5%") from None

@@ -1,0 +1,411 @@
+"""The kinds of a pipeline's steps: what each reads, writes and does. A kind is a class in `KINDS`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import shlex
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gotrace.errors import GotraceError, UsageError
+from gotrace.lab import baseline
+from gotrace.lab.children import preparation
+from gotrace.lab.compare import compare, require_comparable, sides_of
+from gotrace.lab.pipeline_file import Build, Compare, Reproduce, Step
+from gotrace.lab.plan import Plan
+from gotrace.lab.plan_file import PlanBody, plan_of, share
+from gotrace.lab.report import NAME, read
+from gotrace.lab.reproduce import check, repeat
+from gotrace.run.files import created
+from gotrace.text import count_text, percent_text, printable
+
+_PATIENCE_S = 5.0
+HOST_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+# Of every package that is built but Go's own: all its files, those of embed too, and go.mod.
+_SOURCES = "".join(
+    ["{{if not .Standard}}{{$dir := .Dir}}"]
+    + [
+        f'{{{{range .{kind}}}}}{{{{$dir}}}}/{{{{.}}}}{{{{"\\n"}}}}{{{{end}}}}'
+        for kind in ("GoFiles", "CgoFiles", "CFiles", "CXXFiles", "HFiles", "SFiles", "SysoFiles", "EmbedFiles")
+    ]
+    + ['{{with .Module}}{{.GoMod}}{{"\\n"}}{{end}}{{end}}']
+)
+
+
+class StepFailedError(GotraceError):
+    """A command of a step ended badly."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a pipeline's step works: its folder, its log; the folders of the steps that it needs, and what they make."""
+
+    folder: Path
+    log: Path
+    reports: Mapping[str, Path] = field(default_factory=dict)
+    made: frozenset[str] = frozenset()  # by steps that it needs: paths
+    foreign: Mapping[str, str] = field(default_factory=dict)  # path -> the step that makes it, which is not needed
+    steps: frozenset[str] = frozenset()
+
+    def report(self, name: str) -> str:
+        """The folder of a report by the name of its step, or its path. Raises UsageError for a step that is not needed."""
+        if name in self.reports:
+            return str(self.reports[name])
+        if name in self.steps:
+            raise UsageError(f"it uses the report of {name}, which it does not need", f"needs: [{name}]")
+        return name
+
+    def require_need(self, path: str) -> bool:
+        """Whether a step that is needed makes this file. Raises UsageError if only another one does."""
+        real = os.path.abspath(path)
+        if real in self.foreign:
+            raise UsageError(
+                f"it uses {printable(path)}, which the step {self.foreign[real]} makes", f"needs: [{self.foreign[real]}]"
+            )
+        return real in self.made
+
+
+@dataclass
+class Result:
+    """How a step ended: an exit status, and for people what came of it. ``data`` is kept in the state of the pipeline."""
+
+    exit_code: int = 0
+    lines: list[str] = field(default_factory=list)
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+class Work:
+    """What a step of some kind does. Nothing but `run` starts or writes anything."""
+
+    def __init__(self, step: Step, place: Place) -> None:
+        self.step = step
+        self.place = place
+
+    def check(self, force: bool) -> None:
+        """Raises GotraceError for what can be known before anything is started."""
+
+    def files(self) -> list[str]:
+        """That it reads, of those that are there now."""
+        return []
+
+    def outputs(self) -> list[Path]:
+        """That it writes."""
+        return []
+
+    def describe(self) -> Iterator[str]:
+        """What it does, for people."""
+        yield from ()
+
+    def estimated_ns(self) -> int | None:
+        """About how long it takes; None: nobody knows."""
+        return None
+
+    def run(self, force: bool, say: baseline.Say) -> Result:
+        """Do it. Raises GotraceError, or KeyboardInterrupt when nothing of it runs any more."""
+        raise NotImplementedError
+
+
+class Building(Work):
+    """`go build`, for each architecture."""
+
+    def __init__(self, step: Step, place: Place) -> None:
+        super().__init__(step, place)
+        assert step.build is not None
+        self.build: Build = step.build
+        self.arches: Sequence[str] = self.build.arch or [HOST_ARCH]
+
+    def check(self, force: bool) -> None:
+        if shutil.which("go") is None:
+            raise UsageError("there is no command 'go'", "install Go, or put it into PATH")
+        if not os.path.isdir(self.build.dir):
+            raise UsageError(f"there is no folder {printable(self.build.dir)!r}", "dir is where the package is built")
+        if len(set(self.arches)) > 1 and "{arch}" not in self.build.out:
+            raise UsageError("it builds for several architectures into one file", "write {arch} into out")
+        if unknown := sorted(set(self.build.smoke) - set(self.arches)):
+            raise UsageError(f"smoke is for {printable(unknown[0])}, which it does not build for", "add it to arch")
+        for words in self.build.smoke.values():
+            if not words or shutil.which(words[0].replace("{out}", "/bin/true")) is None:
+                raise UsageError(f"there is no command {printable((words or [''])[0])!r}", "smoke is a list of words")
+
+    def files(self) -> list[str]:
+        found: set[str] = set()
+        for arch in self.arches:
+            words = ["go", "list", "-deps", "-f", _SOURCES, *self.build.flags, self.build.package]
+            done = subprocess.run(
+                words,
+                cwd=self.build.dir,
+                env=self._environment(arch),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="surrogateescape",
+            )
+            if done.returncode:  # which `go build` will explain
+                return []
+            found.update(line for line in done.stdout.splitlines() if line)
+        found |= {path.removesuffix(".mod") + ".sum" for path in found if path.endswith("/go.mod")}
+        return sorted(path for path in found if os.path.isfile(path))
+
+    def outputs(self) -> list[Path]:
+        return [self._out(arch) for arch in self.arches]
+
+    def _out(self, arch: str) -> Path:
+        return Path(self.build.out.replace("{arch}", arch))
+
+    def _command(self, arch: str) -> list[str]:
+        return ["go", "build", "-o", os.path.abspath(self._out(arch)), *self.build.flags, self.build.package]
+
+    def _smoke(self, arch: str) -> list[str]:
+        return [word.replace("{out}", os.path.abspath(self._out(arch))) for word in self.build.smoke[arch]]
+
+    def _environment(self, arch: str) -> dict[str, str]:
+        return {**os.environ, "GOARCH": arch, **self.build.env}
+
+    def describe(self) -> Iterator[str]:
+        for arch in self.arches:
+            yield f"GOARCH={arch} {printable(shlex.join(self._command(arch)))} (in {printable(self.build.dir)})"
+            if arch in self.build.smoke:
+                emulated = "" if arch == HOST_ARCH else " (emulated: its times are kept nowhere)"
+                yield f"smoke {arch}: {printable(shlex.join(self._smoke(arch)))}{emulated}"
+
+    def run(self, force: bool, say: baseline.Say) -> Result:
+        result = Result()
+        for arch in self.arches:
+            self._out(arch).parent.mkdir(parents=True, exist_ok=True)
+            execute(self._command(arch), self.place.log, cwd=self.build.dir, env=self._environment(arch))
+            result.lines.append(f"built {printable(str(self._out(arch)))}")
+        smokes = []
+        for arch in self.build.smoke:
+            say(f"smoke test of {arch}")
+            execute(self._smoke(arch), self.place.log)
+            smokes.append({"arch": arch, "emulated": arch != HOST_ARCH, "ended": 0})
+            result.lines.append(f"smoke test of {arch}: ok{'' if arch == HOST_ARCH else ' (emulated)'}")
+        result.data = {"smoke": smokes}
+        return result
+
+
+class Measuring(Work):
+    """`gotrace.lab.baseline`."""
+
+    def __init__(self, step: Step, place: Place) -> None:
+        super().__init__(step, place)
+        assert step.baseline is not None
+        body: PlanBody = step.baseline
+        self.plan: Plan = plan_of(body)
+
+    def check(self, force: bool) -> None:
+        there = [version for version in self.plan.versions if not self.place.require_need(version.command[0])]
+        baseline.check(replace(self.plan, versions=tuple(there)), self.place.folder, force)
+
+    def files(self) -> list[str]:
+        words = [word for version in self.plan.versions for word in version.command[1:]] + list(self.plan.load.command)
+        programs = [shutil.which(version.command[0]) for version in self.plan.versions]
+        return [*(path for path in programs if path), *(word for word in words if os.path.isfile(word))]
+
+    def outputs(self) -> list[Path]:
+        return [self.place.folder / NAME]
+
+    def describe(self) -> Iterator[str]:
+        for version in self.plan.versions:
+            yield f"version {printable(str(version))}"
+        yield f"load: {printable(shlex.join(self.plan.load.command))}"
+        yield f"order (seed {self.plan.seed}): " + " ".join(printable(each.name) for _, each in self.plan.order())
+
+    def estimated_ns(self) -> int | None:
+        return self.plan.estimated_ns
+
+    def run(self, force: bool, say: baseline.Say) -> Result:
+        report = baseline.run(self.plan, self.place.folder, force, say)
+        if report["cut_off"]:
+            raise KeyboardInterrupt
+        valid = sum(run["valid"] for run in report["runs"])
+        lines = [f"{count_text(valid, 'run')} of {len(self.plan.order())} count"]
+        return Result(0 if report["complete"] else 1, lines, {"runs": valid, "emulated": self.plan.emulated})
+
+
+class Comparing(Work):
+    """`gotrace.lab.compare`."""
+
+    def __init__(self, step: Step, place: Place) -> None:
+        super().__init__(step, place)
+        assert step.compare is not None
+        self.compare: Compare = step.compare
+        self.margin = share("margin", self.compare.margin)
+        self.reports = [place.report(name) for name in self.compare.reports]
+
+    def check(self, force: bool) -> None:
+        if not self.margin > 0:
+            raise UsageError("a margin is above 0: nothing can be proved to be equal to 0 %", "margin: 5%")
+        if not self.reports or len(set(self.reports)) < len(self.reports):
+            raise UsageError("it has no reports, or one twice", "reports: [measure]")
+        for name, path in zip(self.compare.reports, self.reports, strict=True):
+            if name not in self.place.reports:
+                read(path)
+
+    def files(self) -> list[str]:
+        return [_report_file(path) for path in self.reports]
+
+    def outputs(self) -> list[Path]:
+        return [self.place.folder / "compare.json"]
+
+    def describe(self) -> Iterator[str]:
+        yield f"compares {', '.join(map(printable, self.reports))} within {percent_text(self.margin)}"
+
+    def estimated_ns(self) -> int | None:
+        return 1_000_000_000
+
+    def run(self, force: bool, say: baseline.Say) -> Result:
+        sides = sides_of([(path, read(path)) for path in self.reports])
+        result, comparisons = Result(), []
+        for other in sides[1:]:
+            require_comparable(sides[0], other)
+            rows = compare(sides[0], other, self.margin, self.compare.all)
+            comparisons.append({"a": sides[0].name, "b": other.name, "metrics": [row.to_json() for row in rows]})
+            result.lines.append(f"{printable(other.name)} against {printable(sides[0].name)}:")
+            for word in ("worse", "better", "same", "cannot tell"):
+                if named := [row.metric for row in rows if row.verdict == word and row.a is not None]:
+                    result.lines.append(f"  {word}: {', '.join(named)}")
+        write_json(self.place.folder / "compare.json", {"margin": self.margin, "comparisons": comparisons}, force)
+        return result
+
+
+class Reproducing(Work):
+    """`gotrace.lab.reproduce`."""
+
+    def __init__(self, step: Step, place: Place) -> None:
+        super().__init__(step, place)
+        assert step.reproduce is not None
+        self.reproduce: Reproduce = step.reproduce
+        self.within = share("within", self.reproduce.within)
+        self.report = place.report(self.reproduce.report)
+
+    def check(self, force: bool) -> None:
+        if not self.within > 0:
+            raise UsageError("a margin is above 0: nothing can be proved to be equal to 0 %", "within: 3%")
+        if self.reproduce.report not in self.place.reports:
+            report = read(self.report)
+            check(report, Plan.from_json(report["plan"]), self.place.folder, force, False)
+
+    def files(self) -> list[str]:
+        path = _report_file(self.report)
+        found = [path]
+        with contextlib.suppress(GotraceError):
+            programs = [shutil.which(each.command[0]) for each in Plan.from_json(read(path)["plan"]).versions]
+            found += [each for each in programs if each]
+        return found
+
+    def outputs(self) -> list[Path]:
+        return [self.place.folder / NAME, self.place.folder / "reproduce.json"]
+
+    def describe(self) -> Iterator[str]:
+        yield f"repeats {printable(self.report)}, the same within {percent_text(self.within)}"
+
+    def estimated_ns(self) -> int | None:
+        with contextlib.suppress(GotraceError):
+            return Plan.from_json(read(self.report)["plan"]).estimated_ns
+        return None
+
+    def run(self, force: bool, say: baseline.Say) -> Result:
+        now, found = repeat(read(self.report), self.place.folder, self.within, force, False, say)
+        if now["cut_off"]:
+            raise KeyboardInterrupt
+        write_json(self.place.folder / "reproduce.json", found.to_json(), force)
+        lines = [found.answer, *(f"  {reason}" for reason in found.reasons)]
+        lines += [f"  NOT THE SAME BINARY: {printable(each.version)}" for each in found.binaries if not each.same]
+        return Result(found.exit_code, lines, {"answer": found.answer})
+
+
+class Shell(Work):
+    """A line for /bin/sh: the one kind of step that has a shell."""
+
+    def files(self) -> list[str]:
+        return []
+
+    def outputs(self) -> list[Path]:
+        return [Path(path) for path in self.step.makes]
+
+    def describe(self) -> Iterator[str]:
+        yield f"/bin/sh -ec {printable(shlex.quote(self.step.shell or ''))}"
+
+    def run(self, force: bool, say: baseline.Say) -> Result:
+        execute(["/bin/sh", "-ec", self.step.shell or ""], self.place.log)
+        if missing := [path for path in self.step.makes if not os.path.exists(path)]:
+            raise StepFailedError(f"it has not made {printable(missing[0])}", "correct makes, or the command")
+        return Result()
+
+
+KINDS: Mapping[str, type[Work]] = {
+    "build": Building,
+    "baseline": Measuring,
+    "compare": Comparing,
+    "reproduce": Reproducing,
+    "shell": Shell,
+}
+
+
+def execute(words: Sequence[str], log: Path, cwd: str = ".", env: Mapping[str, str] | None = None) -> None:
+    """Run a command to its end, its output into ``log``. Raises StepFailedError; on Ctrl-C all that it started is ended."""
+    with open(log, "ab") as output:
+        output.write(f"$ {shlex.join(words)}\n".encode(errors="surrogateescape"))
+        output.flush()
+        try:
+            child = subprocess.Popen(
+                words,
+                cwd=cwd,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                preexec_fn=preparation(),
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise UsageError(f"cannot run {printable(words[0])}: {error.strerror}", "check its path") from None
+        try:
+            status = child.wait()
+        except BaseException:
+            _end(child)
+            raise
+    if status:
+        how = f"status {status}" if status > 0 else signal.Signals(-status).name
+        last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-1:]
+        said = f": {printable(last[0][:200])}" if last and not last[0].startswith("$ ") else ""
+        raise StepFailedError(f"{printable(Path(words[0]).name)} ended with {how}{said}", f"its output is in {log}")
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_PATIENCE_S)
+            break
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+
+
+def write_json(path: Path, value: Any, force: bool) -> None:
+    """A new file. Raises GotraceError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with created(str(path), force) as file:
+        file.write(json.dumps(value, indent=1).encode() + b"\n")
+
+
+def text_of(step: Step) -> Any:
+    """A step as it is hashed: all that it says, defaults too, but its name and what it needs."""
+    found = msgspec.to_builtins(step)
+    return {key: value for key, value in found.items() if key not in ("name", "needs") and value is not None}
+
+
+def _report_file(path: str) -> str:
+    return str(Path(path, NAME)) if os.path.isdir(path) else path

@@ -111,7 +111,7 @@ def _works(pipeline: Pipeline, out: Path) -> dict[str, Work]:
         work = _named(step, lambda step=step, place=place: KINDS[step.kind](step, place))  # type: ignore[misc]
         works[step.name] = work
         for path in map(os.path.abspath, work.outputs()):
-            if path in makers:
+            if makers.get(path, step.name) != step.name:
                 raise UsageError(
                     f"the steps {makers[path]} and {step.name} write the same file: {printable(path)}", "give each its own"
                 )
@@ -135,6 +135,7 @@ def _named(step: Step, do: Callable[[], Any]) -> Any:
         return do()
     except GotraceError as error:
         error.message = f"the step {step.name}: {error.message}"
+        error.args = (error.message,)
         raise
 
 

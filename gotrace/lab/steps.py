@@ -54,7 +54,7 @@ class Place:
     log: Path
     reports: Mapping[str, Path] = field(default_factory=dict)
     made: frozenset[str] = frozenset()  # by steps that it needs: paths
-    foreign: Mapping[str, str] = field(default_factory=dict)  # path -> the step that makes it, which is not needed
+    foreign: Mapping[str, str] = field(default_factory=dict)  # path -> the step that makes it, of all
     steps: frozenset[str] = frozenset()
 
     def report(self, name: str) -> str:
@@ -68,11 +68,13 @@ class Place:
     def require_need(self, path: str) -> bool:
         """Whether a step that is needed makes this file. Raises UsageError if only another one does."""
         real = os.path.abspath(path)
+        if real in self.made:
+            return True
         if real in self.foreign:
             raise UsageError(
                 f"it uses {printable(path)}, which the step {self.foreign[real]} makes", f"needs: [{self.foreign[real]}]"
             )
-        return real in self.made
+        return False
 
 
 @dataclass

@@ -12,7 +12,6 @@ import time
 import jsonschema
 import numpy as np
 import pytest
-from services import free_port, names_with, needs_wrk
 
 import targets
 from conftest import GOTRACE, PATIENCE_S, until
@@ -24,6 +23,7 @@ from gotrace.lab.plan import Plan, Version
 from gotrace.lab.report import schema
 from gotrace.lab.service import Ready, started
 from gotrace.views.gc import Gc
+from services import free_port, names_with, needs_wrk
 
 
 def measured(folder, *options, service=(), load="wrk -t1 -c4 -d2s {url}", **more):

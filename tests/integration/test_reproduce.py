@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from services import free_port, names_with, needs_wrk
 
 import targets
 from gotrace.lab import baseline, machine, reproduce
@@ -15,6 +14,7 @@ from gotrace.lab.load import parse_load
 from gotrace.lab.plan import Plan, Version
 from gotrace.lab.report import read
 from gotrace.lab.service import Ready
+from services import free_port, names_with, needs_wrk
 
 RUNS = 6
 

@@ -20,6 +20,7 @@ from gotrace.lab.plan import Plan, Version
 from gotrace.lab.report import SCHEMA
 from gotrace.lab.reproduce import Reproduction, check, expected, judge
 from gotrace.lab.service import Ready
+from services import needs_wrk
 
 VALUES = {"throughput": 12_000, "latency.p50": 400_000, "latency.p99": 5e6, "stw.total.p99": 3e5, "stw.total.max": 2e6}
 VALUES |= {"gc.cpu_share": 0.08, "rss.peak": 5e7, "rss.mean": 4e7, "rss.growth": 1e5}
@@ -263,6 +264,7 @@ def test_another_kind_of_machine(tmp_path: Path) -> None:
 # --- The command
 
 
+@needs_wrk
 def test_on_the_command_line(gotrace: Any, tmp_path: Path) -> None:
     then, out = tmp_path / "then", tmp_path / "now"
     then.mkdir()

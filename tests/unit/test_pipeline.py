@@ -1,0 +1,370 @@
+"""`gotrace run`: what a pipeline may say, in which order its steps run, and what is not done again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import targets
+from conftest import GOTRACE, until
+from gotrace.errors import UsageError
+from gotrace.lab import pipeline, pipeline_file, plan_file
+from gotrace.lab.compare import NotComparableError, require_comparable, sides_of
+from gotrace.lab.load import parse_load
+from gotrace.lab.plan import Plan, Version
+from gotrace.lab.service import Ready
+from services import needs_wrk
+
+HEAD = "schema: gotrace.pipeline/1\n"
+PLAN = """
+versions: {server: {command: ["true", --port, "8080"]}}
+load: {tool: wrk, args: [-c2, -d30s, "http://127.0.0.1:8080/ping"]}
+"""
+MEASURED = "{" + ", ".join(PLAN.strip().splitlines()) + "}"
+GO_MOD = "module demo\n\ngo 1.20\n"
+MAIN = 'package main\n\nfunc main() { println("%s") }\n'
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def written(*steps: str, out: str = "") -> str:
+    """A pipeline of such steps, in YAML."""
+    text = HEAD + (f"out: {out}\n" if out else "") + "steps:\n" + "".join(f"  - {{{step}}}\n" for step in steps)
+    Path("p.yaml").write_text(text)
+    return "p.yaml"
+
+
+def resolved(*steps: str, **options: Any) -> pipeline.Resolved:
+    return pipeline.resolve(pipeline_file.read(written(*steps)), **options)
+
+
+def ran(*steps: str, **options: Any) -> tuple[int, list[str]]:
+    """The exit status, and the steps that were run, not skipped."""
+    done: list[str] = []
+    return pipeline.run(resolved(*steps, **options), ended=lambda name, _: done.append(name)), done
+
+
+def states() -> dict[str, Any]:
+    return dict(json.loads(Path("out/pipeline.json").read_text())["steps"])
+
+
+# --- What a file may say
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ([], "p.yaml: steps: expected array, got null"),
+        (["name: a, shell: x", "name: a, shell: x"], "two steps are called a"),
+        (["name: ../a, shell: x"], "'../a' is no name of a step"),
+        (["name: a"], "the step a is of no kind"),
+        (["name: a, shell: x, compare: {reports: [b]}"], "the step a is of 2 kinds: compare, shell"),
+        (["name: a, shell: x, needs: [b]"], "the step a needs 'b', which is no step"),
+        (["name: a, shell: x, needs: [a]"], "steps need each other in a circle: a needs a"),
+        (
+            ["name: z, shell: x", "name: a, shell: x, needs: [b]", "name: b, shell: x, needs: [z, a]"],
+            "steps need each other in a circle: a needs b needs a",
+        ),
+        (["name: a, shel: x"], "p.yaml: steps[0]: there is no key 'shel'"),
+        (["name: a, shell: [ls, -l]"], "p.yaml: steps[0].shell: expected str | null, got array"),
+        (["name: a, build: {package: ., out: x, arch: [mips]}"], "p.yaml: steps[0].build.arch[0]: invalid enum value"),
+        (["name: a, compare: {reports: [b]}, makes: [x]"], "the step a has makes"),
+    ],
+)
+def test_what_a_pipeline_may_not_say(steps: list[str], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        pipeline_file.read(written(*steps))
+    assert caught.value.message.startswith(message) and caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        (["name: a, compare: {reports: [none]}"], "the step a: cannot read none: "),
+        (["name: a, compare: {reports: []}"], "the step a: it has no reports, or one twice"),
+        (["name: a, compare: {reports: [x], margin: 0%}"], "the step a: a margin is above 0"),
+        (["name: a, compare: {reports: [x], margin: '5'}"], "the step a: cannot read margin: '5' is no percentage"),
+        (["name: a, reproduce: {report: none}"], "the step a: cannot read none: "),
+        (
+            [f"name: m, baseline: {MEASURED}", "name: a, compare: {reports: [m]}"],
+            "the step a: it uses the report of m, which it does not need",
+        ),
+        ([f"name: a, baseline: {MEASURED.replace('true', './none')}"], "the step a: there is no command './none'"),
+        ([f"name: a, baseline: {MEASURED.replace('wrk', 'wrkk')}"], "the step a: 'wrkk' is not a load tool"),
+        (
+            ["name: b, shell: x, makes: [true]", f"name: a, baseline: {MEASURED}"],
+            "the step a: it uses true, which the step b makes",
+        ),
+        (["name: a, shell: x, makes: [f]", "name: b, shell: x, makes: [./f]"], "the steps a and b write the same file"),
+        (["name: a, shell: x, makes: [p.yaml]"], "the step a: p.yaml already exists"),
+        (["name: a, shell: x, files: [none]"], "the step a: there is no file 'none'"),
+        (["name: a, build: {package: ., out: x, dir: none}"], "the step a: there is no folder 'none'"),
+        (["name: a, build: {package: ., out: x, arch: [amd64, arm64]}"], "the step a: it builds for several"),
+        (["name: a, build: {package: ., out: x, arch: [amd64], smoke: {arm64: [x]}}"], "the step a: smoke is for arm64"),
+    ],
+)
+def test_what_is_known_before_anything_is_started(steps: list[str], message: str, monkeypatch: Any) -> None:
+    monkeypatch.setenv("PATH", f"{targets.go(targets.NEWEST).parent}:{os.environ['PATH']}")
+    if "write the same" not in message and "makes: [true]" in steps[0]:
+        steps = [steps[0].replace("makes: [true]", 'makes: ["true"]'), *steps[1:]]
+    with pytest.raises(UsageError) as caught:
+        resolved(*steps)
+    assert caught.value.message.startswith(message) and caught.value.hint
+    assert not Path("out").exists()
+
+
+def test_no_go(monkeypatch: Any) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UsageError, match="there is no command 'go'"):
+        resolved("name: a, build: {package: ., out: x}")
+
+
+# --- Steps
+
+
+def test_each_step_comes_after_what_it_needs() -> None:
+    steps = [
+        "name: c, needs: [b, a], shell: echo c >> log",
+        "name: a, shell: echo a >> log",
+        "name: b, needs: [a], shell: echo b >> log",
+    ]
+    assert ran(*steps) == (0, ["a", "b", "c"])
+    assert Path("log").read_text().split() == ["a", "b", "c"]
+    assert {name: state["status"] for name, state in states().items()} == dict.fromkeys("abc", "done")
+
+
+def test_a_step_that_fails_is_the_last_one() -> None:
+    steps = ["name: a, shell: echo out; echo wrong >&2; exit 7", "name: b, shell: touch b"]
+    with pytest.raises(Exception, match="the step a: sh ended with status 7: wrong") as caught:
+        ran(*steps)
+    assert getattr(caught.value, "exit_code", 0) == 1 and not Path("b").exists()
+    assert Path("out/a.log").read_text().splitlines()[:3] == [
+        "$ /bin/sh -ec 'echo out; echo wrong >&2; exit 7'",
+        "out",
+        "wrong",
+    ]
+    assert (states()["a"]["status"], states()["a"]["exit_code"]) == ("failed", 1)
+
+
+def test_what_a_shell_step_promises_has_to_be_there() -> None:
+    with pytest.raises(Exception, match="the step a: it has not made x"):
+        ran("name: a, shell: echo, makes: [x]")
+
+
+def test_what_is_done_is_not_done_again() -> None:
+    Path("in").write_text("1")
+    steps = [
+        "name: a, shell: cat in > one, files: [in], makes: [one]",
+        "name: b, needs: [a], shell: cat one > two, makes: [two]",
+        "name: c, shell: date > three, makes: [three]",
+    ]
+    assert ran(*steps) == (0, ["a", "b", "c"])
+    with pytest.raises(UsageError, match="is of a run before this one"):
+        resolved(*steps)
+    assert ran(*steps, resume=True) == (0, [])
+    Path("in").write_text("2")  # what a reads
+    assert ran(*steps, resume=True) == (0, ["a", "b"]) and Path("two").read_text() == "2"
+    Path("two").unlink()  # what b has made
+    assert ran(*steps, resume=True) == (0, ["b"])
+    Path("one").write_text("touched")
+    assert ran(*steps, resume=True) == (0, ["a"])  # and it is what it was for b
+    steps[2] = steps[2].replace("date", "date -u")
+    assert ran(*steps, resume=True) == (0, ["c"])
+    assert ran(*steps, force=True) == (0, ["a", "b", "c"])
+
+
+def test_a_step_that_failed_is_tried_again() -> None:
+    steps = ["name: a, shell: echo >> tries, makes: [tries]", "name: b, needs: [a], shell: test -e good"]
+    with pytest.raises(Exception, match="the step b: sh ended with status 1"):
+        ran(*steps)
+    Path("good").touch()
+    assert ran(*steps, resume=True) == (0, ["b"])
+    assert Path("tries").read_text() == "\n"
+
+
+def test_only_some_steps() -> None:
+    steps = ["name: a, shell: echo a", "name: b, needs: [a], shell: echo b", "name: c, shell: echo c"]
+    with pytest.raises(UsageError, match="the step b needs a, which is not done"):
+        resolved(*steps, only=["b"])
+    with pytest.raises(UsageError, match="there is no step 'd'"):
+        resolved(*steps, only=["d"])
+    assert ran(*steps, only=["c"]) == (0, ["c"])
+    assert ran(*steps, only=["a"]) == (0, ["a"])
+    assert ran(*steps, only=["b"]) == (0, ["b"])
+    assert ran(*steps, resume=True) == (0, [])
+
+
+def test_a_state_that_is_none_of_ours() -> None:
+    Path("out").mkdir()
+    for text in (
+        "{",
+        "[]",
+        '{"schema": "gotrace.pipeline-state/9", "steps": {}}',
+        '{"schema": "gotrace.pipeline-state/1"}',
+    ):
+        Path("out/pipeline.json").write_text(text)
+        with pytest.raises(UsageError, match="is not what this gotrace writes"):
+            resolved("name: a, shell: echo", resume=True)
+
+
+def test_builds(monkeypatch: Any) -> None:
+    for name, value in targets.environment(targets.NEWEST).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PATH", f"{targets.go(targets.NEWEST).parent}:{os.environ['PATH']}")
+    Path("cmd").mkdir()
+    Path("cmd/main.go").write_text(MAIN % "one")
+    Path("go.mod").write_text(GO_MOD)
+    about = 'package: ./cmd, flags: [-ldflags=-s], arch: [amd64, arm64], out: "bin/{arch}/x"'
+    steps = [
+        f'name: a, build: {{{about}, smoke: {{amd64: ["{{out}}"], arm64: [test, -e, "{{out}}"]}}}}',
+        "name: b, needs: [a], shell: date > x, files: [bin/amd64/x], makes: [x]",
+    ]
+    assert ran(*steps) == (0, ["a", "b"])
+    machines = [Path(f"bin/{arch}/x").read_bytes()[18] for arch in ("amd64", "arm64")]
+    assert machines == [62, 183]  # e_machine: EM_X86_64, EM_AARCH64
+    host = targets.HOST_ARCH
+    told = [{"arch": arch, "emulated": arch != host, "ended": 0} for arch in ("amd64", "arm64")]
+    assert states()["a"]["data"] == {"smoke": told}
+    assert ran(*steps, resume=True) == (0, [])
+    Path("cmd/main.go").write_text("// A comment.\n" + MAIN % "one")
+    assert ran(*steps, resume=True)[1][0] == "a"
+    Path("cmd/main.go").write_text(MAIN % "two")
+    assert ran(*steps, resume=True) == (0, ["a", "b"])
+    Path("cmd/main.go").write_text("package main\n\nfunc main() { x }\n")
+    with pytest.raises(Exception, match="the step a: go ended with status 1"):
+        ran(*steps, resume=True)
+    assert "undefined: x" in Path("out/a.log").read_text()
+
+
+# --- Plans
+
+
+def test_a_plan_in_a_file() -> None:
+    Path("plan.yaml").write_text(
+        "schema: gotrace.plan/1\n"
+        + PLAN
+        + "runs: 3\npreload: 1m30s\ncpus: 0-1\nload_cpus: '1'\nmost_drift: 4.5%\nexplain: true\nseed: 7\nready: tcp:99\n"
+    )
+    load = parse_load(["wrk", "-c2", "-d30s", "http://127.0.0.1:8080/ping"])
+    versions = (Version("server", ("true", "--port", "8080")),)
+    expected = Plan(versions, load, 3, 90 * 10**9, Ready("127.0.0.1", 99), 7, (0, 1), (1,), 0.045, 5)
+    assert plan_file.read("plan.yaml") == expected
+    Path("plan.yaml").write_text("schema: gotrace.plan/1\n" + PLAN)
+    found = plan_file.read("plan.yaml")
+    assert (found.runs, found.warmup_ns, found.most_drift, str(found.ready)) == (10, 5 * 10**9, 0.03, "tcp:127.0.0.1:8080")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("runs: 0", "runs: 0 is out of range"),
+        ("preload: soon", "cannot read preload: 'soon' is no duration"),
+        ("most_drift: '3'", "cannot read most_drift: '3' is no percentage"),
+        ("cpus: x", "cannot read cpus 'x'"),
+        ("ready: x", "cannot read --ready 'x'"),
+        ("run: 3", "plan.yaml: there is no key 'run'"),
+    ],
+)
+def test_plans_that_cannot_be_meant(more: str, message: str) -> None:
+    Path("plan.yaml").write_text(f"schema: gotrace.plan/1\n{PLAN}{more}\n")
+    with pytest.raises(UsageError) as caught:
+        plan_file.read("plan.yaml")
+    assert caught.value.message.startswith(message)
+
+
+def test_times_of_an_emulated_machine_are_compared_with_nothing() -> None:
+    plan = {"load": ["wrk"], "warmup_ns": 0, "cpus": [], "load_cpus": [], "explained": 0, "emulated": True}
+    report: Any = {"host": {"host_class": "x"}, "plan": plan, "versions": [{"name": "s"}], "runs": []}
+    with pytest.raises(NotComparableError, match="emulated machine"):
+        require_comparable(*sides_of([("a", report), ("b", report)]))
+
+
+# --- The command
+
+
+@needs_wrk
+def test_a_dry_run_starts_nothing(gotrace: Callable[..., Any]) -> None:
+    path = written(
+        f"name: measure, baseline: {MEASURED}",
+        "name: compare, needs: [measure], compare: {reports: [measure], margin: 3%}",
+        "name: again, needs: [measure], reproduce: {report: measure}",
+        "name: tell, needs: [compare], shell: touch told",
+    )
+    done = gotrace("run", path, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    for line in (
+        "1. measure: baseline",
+        "   version server: true --port 8080",
+        "   load: wrk -c2 -d30s http://127.0.0.1:8080/ping",
+        "   writes: out/measure/report.json",
+        "2. compare: compare, after measure",
+        "   compares out/measure within 3%",
+        "   repeats out/measure, the same within 3%",
+        "   /bin/sh -ec 'touch told'",
+        "takes: about 6 min, and 2 steps of which nobody knows",
+        "gotrace doctor:",
+        "host:",
+    ):
+        assert f"{line}\n" in done.stdout, line
+    assert sorted(os.listdir()) == ["p.yaml"]
+
+
+def test_names_that_would_act_on_a_terminal(gotrace: Callable[..., Any]) -> None:
+    path = written('name: a, shell: "echo \\e[31mred"')
+    done = gotrace("run", path, "--dry-run")
+    assert done.returncode == 0 and "\x1b" not in done.stdout and "\\x1b[31mred" in done.stdout
+
+
+def test_on_the_command_line(gotrace: Callable[..., Any]) -> None:
+    path = written("name: a, shell: echo", "name: b, shell: exit 3")
+    done = gotrace("run", path)
+    assert done.returncode == 1 and done.stderr.splitlines()[-2].startswith("gotrace: the step b: sh ended with status 3")
+    assert gotrace("run", path).returncode == 2
+    for arguments in (("none.yaml",), (path, "--only", "x"), (path, "--force", "--resume", "--nope"), ()):
+        done = gotrace("run", *arguments)
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 2), done.stderr
+    Path(path).write_text(HEAD + "steps: [")
+    done = gotrace("run", path)
+    assert done.returncode == 2 and "p.yaml, line 2: " in done.stderr
+
+
+@pytest.mark.parametrize("number", (signal.SIGINT, signal.SIGTERM))
+def test_an_interrupted_step_is_ended_and_begins_anew(number: int, tmp_path: Path) -> None:
+    path = written(
+        "name: a, shell: echo > a, makes: [a]", "name: b, needs: [a], shell: echo $$ > pid; sleep 1000 & sleep 1000"
+    )
+    with subprocess.Popen([*GOTRACE, "run", path], stderr=subprocess.PIPE, text=True) as process:
+        until(lambda: Path("pid").exists() and Path("pid").read_text().strip(), 60)
+        shell = int(Path("pid").read_text())
+        time.sleep(0.1)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in said
+    until(lambda: not _group(shell))
+    assert states()["b"]["status"] == "interrupted" and states()["a"]["status"] == "done"
+    steps = ("name: a, shell: echo > a, makes: [a]", "name: b, needs: [a], shell: echo")
+    assert ran(*steps, resume=True) == (0, ["b"])
+
+
+def _group(leader: int) -> list[int]:
+    """The processes of a group that have not ended."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[2]) == leader and fields[0] != "Z":
+            found.append(int(path.parent.name))
+    return found

@@ -17,7 +17,7 @@ from gotrace.text import printable
     "reproduce",
     cls=Command,
     topic="lab",
-    short_help="Repeat a report's plan: does it hold?",
+    short_help="Repeat a report's plan, and say whether it holds.",
     examples=[
         ("gotrace reproduce out --out again", "measures as the report in out was, and compares the two"),
         ("gotrace reproduce out --out again --dry-run", "says what would be started, and what will be judged"),

@@ -37,9 +37,14 @@ def expected(report: Baseline, plan: Plan, found: Sequence[Expected], within: fl
         own = [each for each in found if each.version == version.name]
         judged = ", ".join(each.metric for each in own if each.judged) or "nothing"
         yield f"judged within {within:g}% ({printable(version.name)}): {judged}"
-        for each in own:
-            if not each.judged:
-                yield f"  not judged: {each.metric} ({_why(each)})"
+        yield from (f"  {line}" for line in _beyond(own))
+
+
+def _beyond(found: Sequence[Expected]) -> Iterator[str]:
+    """What so many runs do not show."""
+    for each in found:
+        if not each.shows:
+            yield f"{'needed all the same' if each.judged else 'not judged'}: {each.metric} ({_why(each)})"
 
 
 def _why(each: Expected) -> str:
@@ -78,9 +83,7 @@ def _lines(found: Reproduction, expected: Sequence[Expected]) -> Iterator[str | 
         yield f"{printable(version)}: {counted[0]} runs then, {counted[1]} now"
         yield ""
         yield Rows(_COLUMNS, [_row(row) for row in rows if row.then is not None or row.now is not None])
-        for each in expected:
-            if each.version == version and not each.judged and each.runs is not None:
-                yield f"not judged: {each.metric} ({_why(each)})"
+        yield from _beyond([each for each in expected if each.version == version and each.runs is not None])
 
 
 def _binary(binary: Binary) -> Iterator[str]:

@@ -1,9 +1,9 @@
 """The plan of a report, carried out again: whether what the report says holds here and now.
 
 "Reproduced" has to be earned: of every metric that was to be judged it has to be shown that it is the same within the
-margin. Which those are is settled by the report alone, before anything is measured anew: the primary metrics whose runs
-were close enough together to show it. So a machine that is noisy now can reproduce nothing, and one that was noisy then
-left nothing that could be. A difference by more than the margin is looked for in all primary metrics.
+margin. Which those are is settled by the report alone, before anything is measured anew: throughput and the median latency,
+and those of the primary metrics whose runs were close enough together to show it. So a machine that is noisy, now or then,
+reproduces nothing. A difference by more than the margin is looked for in all primary metrics.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Found = Literal["same", "differs", "cannot tell"]
 
 SCHEMA = "gotrace.reproduction/1"
 EXIT_CODES: dict[Answer, int] = {"reproduced": 0, "not reproduced": 1, "cannot tell": 3}
-# Without these nothing is reproduced, however still the rest is.
+# Without these nothing is reproduced, however much they vary.
 NEEDED = ("throughput", "latency.p50")
 _ALPHA = 0.05
 
@@ -45,15 +45,20 @@ _ALPHA = 0.05
 class Expected:
     """What a report alone says of a metric; ``spread`` is its standard deviation between runs, as a share (of growth: B/s).
 
-    ``judged``: so many runs, as far apart as these, show in four cases of five that it is the same, if it is. ``runs`` are
+    ``shows``: so many runs, as far apart as these, show in four cases of five that it is the same, if it is. ``runs`` are
     how many that takes, None if that is not known.
     """
 
     version: str
     metric: str
-    judged: bool
+    shows: bool
     spread: float | None
     runs: int | None
+
+    @property
+    def judged(self) -> bool:
+        """Whether it has to be the same."""
+        return self.shows or self.metric in NEEDED
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ class Repeated:
     same_p: float | None
     differs_p: float | None
     judged: bool
+    shows: bool
     found: Found
     reason: str
 
@@ -248,7 +254,18 @@ def _repeated(
         zeros = reason == "0 in all runs" and min(runs) >= LEAST_RUNS
         found: Found = "same" if zeros else "cannot tell"
         return Repeated(
-            expected.version, expected.metric, then, now, runs, None, None, None, expected.judged, found, reason
+            expected.version,
+            expected.metric,
+            then,
+            now,
+            runs,
+            None,
+            None,
+            None,
+            expected.judged,
+            expected.shows,
+            found,
+            reason,
         )
     estimate = question.change.estimate(0.9)
     numbers = (estimate.value, estimate.low, estimate.high)
@@ -266,6 +283,7 @@ def _repeated(
         same_p(question.change, question.margin),
         differs_p,
         expected.judged,
+        expected.shows,
         found,
         "",
     )
@@ -297,10 +315,11 @@ def _answer(rows: Sequence[Repeated], unlike: Sequence[str]) -> tuple[Answer, li
     if different := [each for each in rows if each.found == "differs"]:
         return "not reproduced", [f"more than the margin away: {named(different)}"]
     reasons = []
-    if varied := [each for each in rows if each.metric in NEEDED and not each.judged]:
-        reasons.append(f"the report itself has too few runs, or they vary too much, to be held to that: {named(varied)}")
-    if open_ := [each for each in rows if each.judged and each.found != "same"]:
-        reasons.append(f"not shown to be the same: {named(open_)}")
+    open_ = [each for each in rows if each.judged and each.found != "same"]
+    if varied := [each for each in open_ if not each.shows]:
+        reasons.append(f"the report itself has too few runs, or they vary too much, to be held to it: {named(varied)}")
+    if others := [each for each in open_ if each.shows]:
+        reasons.append(f"not shown to be the same: {named(others)}")
     return ("cannot tell", reasons) if reasons or not rows else ("reproduced", [])
 
 

@@ -146,7 +146,7 @@ def test_a_noisy_machine_reproduces_nothing() -> None:
             found = judge(report(seed, then), report(1000 + seed, now), 0.03)
             assert found.answer != "reproduced" and found.reasons
     noisy = judge(report(1, 0.06), report(2, 0.06), 0.03)
-    assert noisy.exit_code == 3 and "vary too much" in noisy.reasons[0]
+    assert noisy.exit_code == 3 and "vary too much" in noisy.reasons[0] and "throughput" in noisy.reasons[0]
     noisy = judge(report(1, 0.005), report(2, 0.06), 0.03)
     assert noisy.exit_code == 3 and noisy.reasons[0].startswith("not shown to be the same: throughput")
 
@@ -188,6 +188,7 @@ def test_the_numbers_are_scipys() -> None:
 def test_too_few_runs_cannot_tell() -> None:
     found = judge(report(1, 0.001, runs=4), report(2, 0.001, runs=4), 0.03)
     assert found.answer == "cannot tell" and {row.reason for row in found.metrics} == {"4 runs: too few"}
+    assert [row.metric for row in found.metrics if row.judged] == ["throughput", "latency.p50"]
     cut = report(2, 0.001)
     cut["runs"] = cut["runs"][:3]
     cut["complete"] = False

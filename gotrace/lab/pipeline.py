@@ -107,6 +107,7 @@ def _works(pipeline: Pipeline, out: Path) -> dict[str, Work]:
             frozenset(path for path, name in makers.items() if name in before),
             makers,
             names,
+            {name: works[name].estimated_ns() for name in before},
         )
         work = _named(step, lambda step=step, place=place: KINDS[step.kind](step, place))  # type: ignore[misc]
         works[step.name] = work

@@ -56,6 +56,7 @@ class Place:
     made: frozenset[str] = frozenset()  # by steps that it needs: paths
     foreign: Mapping[str, str] = field(default_factory=dict)  # path -> the step that makes it, of all
     steps: frozenset[str] = frozenset()
+    lengths: Mapping[str, int | None] = field(default_factory=dict)  # of the steps that it needs, ns
 
     def report(self, name: str) -> str:
         """The folder of a report by the name of its step, or its path. Raises UsageError for a step that is not needed."""
@@ -313,6 +314,8 @@ class Reproducing(Work):
         yield f"repeats {printable(self.report)}, the same within {percent_text(self.within)}"
 
     def estimated_ns(self) -> int | None:
+        if self.reproduce.report in self.place.lengths:
+            return self.place.lengths[self.reproduce.report]
         with contextlib.suppress(GotraceError):
             return Plan.from_json(read(self.report)["plan"]).estimated_ns
         return None

@@ -312,7 +312,7 @@ def test_a_dry_run_starts_nothing(gotrace: Callable[..., Any]) -> None:
         "   compares out/measure within 3%",
         "   repeats out/measure, the same within 3%",
         "   /bin/sh -ec 'touch told'",
-        "takes: about 6 min, and 2 steps of which nobody knows",
+        "takes: about 13 min, and 1 step of which nobody knows",
         "gotrace doctor:",
         "host:",
     ):

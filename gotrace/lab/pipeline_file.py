@@ -40,6 +40,18 @@ class Compare(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     all: bool = False
 
 
+class Gate(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A report judged, against another one or by itself, by ``margin`` and ``require`` or the rules in a ``file``."""
+
+    report: str
+    against: str = ""
+    judge: str = ""
+    file: str = ""
+    margin: str = ""
+    require: list[str] = []
+    inconclusive: Literal["pass", "fail", ""] = ""
+
+
 class Reproduce(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The plan of a report again."""
 
@@ -60,6 +72,7 @@ class Step(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     build: Build | None = None
     baseline: PlanBody | None = None
     compare: Compare | None = None
+    gate: Gate | None = None
     reproduce: Reproduce | None = None
     shell: str | None = None
 

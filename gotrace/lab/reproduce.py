@@ -17,13 +17,14 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
+from gotrace import __version__
 from gotrace.analysis.stats.changes import LEAST_RUNS
 from gotrace.analysis.stats.multiple import holm
 from gotrace.analysis.stats.power import runs_to_pass
 from gotrace.analysis.stats.values import spread
 from gotrace.analysis.stats.verdicts import Question, same_p
 from gotrace.binary.program import Program
-from gotrace.errors import BinaryError, UsageError
+from gotrace.errors import BinaryError, Exit, UsageError
 from gotrace.lab import baseline, machine
 from gotrace.lab.compare import NotComparableError, Side, question_of, require_comparable, values_of
 from gotrace.lab.metrics import METRICS, PRIMARY
@@ -35,7 +36,7 @@ Answer = Literal["reproduced", "not reproduced", "cannot tell"]
 Found = Literal["same", "differs", "cannot tell"]
 
 SCHEMA = "gotrace.reproduction/1"
-EXIT_CODES: dict[Answer, int] = {"reproduced": 0, "not reproduced": 1, "cannot tell": 3}
+EXIT_CODES: dict[Answer, int] = {"reproduced": Exit.OK, "not reproduced": Exit.FAIL, "cannot tell": Exit.INCONCLUSIVE}
 # Without these nothing is reproduced, however much they vary.
 NEEDED = ("throughput", "latency.p50")
 _ALPHA = 0.05
@@ -140,16 +141,16 @@ def check(report: Baseline, plan: Plan, folder: Path, force: bool, anyway: bool)
     Raises NotComparableError for another one without ``anyway``, UsageError or GotraceError as `baseline.check`.
     """
     found = ""
-    here = cast(Baseline, {**report, "host": machine.host()})
+    here = cast(Baseline, {**report, "host": machine.host(), "tool": __version__})
     try:
         require_comparable(Side("then", report, []), Side("now", here, []))
     except NotComparableError as error:
-        if not anyway:
-            raise NotComparableError(
-                "the report is of another kind of machine than this one",
-                "repeat it on one of that kind; --anyway measures all the same, and then cannot tell",
-            ) from None
         found = error.message
+        if report["host"]["host_class"] != here["host"]["host_class"]:
+            found = "the report is of another kind of machine than this one"
+        if not anyway:
+            hint = "repeat it as it was measured; --anyway measures all the same, and then cannot tell"
+            raise NotComparableError(found, hint) from None
     baseline.check(plan, folder, force)
     return found
 
@@ -234,7 +235,8 @@ def judge(then: Baseline, now: Baseline, margin: float, not_comparable: str = ""
         _repeated(each, a, b, question, reason, float(next(adjusted)) if question is not None else None)
         for each, a, b, question, reason in asked
     )
-    answer, reasons = _answer(rows, [*([not_comparable] if not_comparable else []), *_unlike(then, now, plan, margin)])
+    unlike = [not_comparable] if not_comparable else list(_unlike(then, now, plan, margin))
+    answer, reasons = _answer(rows, unlike)
     return Reproduction(answer, margin, tuple(reasons), tuple(_notes(then, now)), tuple(_binaries(then, now)), rows)
 
 
@@ -299,9 +301,12 @@ def _unlike(then: Baseline, now: Baseline, plan: Plan, margin: float) -> Iterato
     if len(speeds) == 2 and abs(speeds[1] / speeds[0] - 1) > max(margin, plan.most_drift):
         change = speeds[1] / speeds[0] - 1
         yield f"the machine itself is {percent_text(abs(change))} {'faster' if change > 0 else 'slower'} than it was then"
-    tools = [{str(run["load"].get("version")) for run in each["runs"] if run.get("load")} for each in (then, now)]
-    if all(tools) and tools[0] != tools[1]:
-        yield "the load tool is of another version than it was then"
+    for version in plan.versions:
+        try:
+            require_comparable(*(Side(version.name, each, valid_runs(each, version.name)) for each in (then, now)))
+        except NotComparableError as error:
+            yield error.message
+            return
 
 
 def _answer(rows: Sequence[Repeated], unlike: Sequence[str]) -> tuple[Answer, list[str]]:
@@ -328,8 +333,6 @@ def _notes(then: Baseline, now: Baseline) -> Iterator[str]:
         before, after = then["host"].get(key), now["host"].get(key)
         if before != after:
             yield f"{what}: {before} then, {after} now"
-    if then["tool"] != now["tool"]:
-        yield f"gotrace: {then['tool']} then, {now['tool']} now"
     for report, when in ((then, "then"), (now, "now")):
         if not report["complete"]:
             yield f"not all that was planned was measured {when}"

@@ -21,11 +21,14 @@ from gotrace.errors import GotraceError, UsageError
 from gotrace.lab import baseline
 from gotrace.lab.children import preparation
 from gotrace.lab.compare import compare, require_comparable, sides_of
-from gotrace.lab.pipeline_file import Build, Compare, Reproduce, Step
+from gotrace.lab.gate import MARGIN, Rules, judge, report_of, sides
+from gotrace.lab.gate_file import rules_of
+from gotrace.lab.pipeline_file import Build, Compare, Gate, Reproduce, Step
 from gotrace.lab.plan import Plan
 from gotrace.lab.plan_file import PlanBody, plan_of, share
 from gotrace.lab.report import NAME, read
 from gotrace.lab.reproduce import check, repeat
+from gotrace.lab.requirements import parse_all
 from gotrace.run.files import created
 from gotrace.text import count_text, percent_text, printable
 
@@ -282,6 +285,61 @@ class Comparing(Work):
         return result
 
 
+class Gating(Work):
+    """`gotrace.lab.gate`."""
+
+    def __init__(self, step: Step, place: Place) -> None:
+        super().__init__(step, place)
+        assert step.gate is not None
+        self.gate: Gate = step.gate
+        self.report = place.report(self.gate.report)
+        self.against = place.report(self.gate.against) if self.gate.against else None
+
+    def _rules(self) -> Rules:
+        requirements = parse_all(self.gate.require)
+        if not self.gate.file:
+            return Rules(share("margin", self.gate.margin) if self.gate.margin else MARGIN, None, requirements)
+        if self.gate.margin:
+            raise UsageError("margin and file exclude each other", "write the margin into the file")
+        rules = rules_of(self.gate.file)
+        return replace(rules, requirements=(*rules.requirements, *requirements))
+
+    def check(self, force: bool) -> None:
+        if not self._rules().margin > 0:
+            raise UsageError("a margin is above 0: nothing can be proved to be equal to 0 %", "margin: 5%")
+        if self.against == self.report:
+            raise UsageError("a report is given twice", "give against another one")
+        for name, path in ((self.gate.report, self.report), (self.gate.against, self.against)):
+            if path is not None and name not in self.place.reports:
+                read(path)
+
+    def files(self) -> list[str]:
+        reports = [_report_file(path) for path in (self.report, self.against) if path is not None]
+        return [*reports, *([self.gate.file] if self.gate.file else [])]
+
+    def outputs(self) -> list[Path]:
+        return [self.place.folder / "gate.json"]
+
+    def describe(self) -> Iterator[str]:
+        against = f" against {printable(self.against)}" if self.against is not None else ""
+        yield f"judges {printable(self.report)}{against}"
+        if self.gate.file:
+            yield f"by {printable(self.gate.file)}"
+        yield from (f"requires {each}" for each in self._rules().requirements)
+
+    def estimated_ns(self) -> int | None:
+        return 1_000_000_000
+
+    def run(self, force: bool, say: baseline.Say) -> Result:
+        before = report_of(self.against) if self.against is not None else None
+        found = judge(*sides(report_of(self.report), before, self.gate.judge or None), self._rules())
+        write_json(self.place.folder / "gate.json", found.to_json(), force)
+        if found.problem is not None:
+            raise found.problem
+        status = found.ended(self.gate.inconclusive or "inconclusive")
+        return Result(status, [found.sentence, *(f"  {note}" for note in found.notes)], {"verdict": found.verdict})
+
+
 class Reproducing(Work):
     """`gotrace.lab.reproduce`."""
 
@@ -353,6 +411,7 @@ KINDS: Mapping[str, type[Work]] = {
     "build": Building,
     "baseline": Measuring,
     "compare": Comparing,
+    "gate": Gating,
     "reproduce": Reproducing,
     "shell": Shell,
 }

@@ -15,6 +15,7 @@ import pytest
 
 import targets
 from conftest import GOTRACE, until
+from gate_reports import report
 from gotrace.errors import UsageError
 from gotrace.lab import pipeline, pipeline_file, plan_file
 from gotrace.lab.compare import NotComparableError, require_comparable, sides_of
@@ -245,6 +246,71 @@ def test_builds(monkeypatch: Any) -> None:
     with pytest.raises(Exception, match="the step a: go ended with status 1"):
         ran(*steps, resume=True)
     assert "undefined: x" in Path("out/a.log").read_text()
+
+
+def reported(name: str, versions: dict[str, dict[str, float]], spread: float = 0.005) -> None:
+    Path(name).mkdir()
+    Path(name, "report.json").write_text(json.dumps(report(versions, 12, spread)))
+
+
+def test_comparisons_and_gates() -> None:
+    reported("both", {"old": {}, "new": {"latency.p50": 1.2}})
+    reported("same", {"old": {}, "new": {}})
+    reported("noisy", {"old": {}, "new": {}}, 0.5)
+    compared = "name: c, compare: {reports: [both]}"
+    assert ran(compared) == (0, ["c"])
+    assert "  worse: latency.p50" in states()["c"]["lines"]
+    (told,) = json.loads(Path("out/c/compare.json").read_text())["comparisons"]
+    assert {row["metric"]: row["verdict"] for row in told["metrics"]}["latency.p50"] == "worse"
+    after = "name: z, needs: [g], shell: touch z"
+    for rule, status, verdict in (
+        ("report: same", 0, "pass"),
+        ("report: same, margin: 0.1%", 3, "inconclusive"),
+        ("report: same, margin: 0.1%, inconclusive: pass", 0, "inconclusive"),
+        ("report: both", 1, "fail"),
+        ("report: both, margin: 40%", 0, "pass"),
+        ("report: noisy", 3, "inconclusive"),
+        ("report: same, require: [latency.p50 <= 1ms]", 0, "pass"),
+        ("report: same, require: [latency.p50 <= 100us]", 1, "fail"),
+    ):
+        Path("z").unlink(missing_ok=True)
+        found, done = ran(f"name: g, gate: {{{rule}}}", after, force=True)
+        assert (found, json.loads(Path("out/g/gate.json").read_text())["verdict"]) == (status, verdict), rule
+        assert done == ["g", "z"][: 1 if status else 2] and Path("z").exists() == (status == 0)
+        assert (states()["g"]["status"], states()["g"]["exit_code"]) == ("failed" if status else "done", status)
+
+
+def test_a_gate_by_rules_in_a_file() -> None:
+    reported("same", {"old": {}, "new": {}})
+    reported("other", {"s": {}})
+    Path("gate.yaml").write_text("schema: gotrace.gate/1\nmetrics: {latency.p50: {margin: 5%}}\n")
+    step = "name: g, gate: {report: same, file: gate.yaml}"
+    assert ran(step) == (0, ["g"]) and ran(step, resume=True) == (0, [])
+    Path("gate.yaml").write_text("schema: gotrace.gate/1\nmetrics: {latency.p50: {margin: 0.1%}}\n")
+    assert ran(step, resume=True)[1] == ["g"]
+    for gate, message in (
+        ("report: same, file: none", "the step g: cannot read none"),
+        ("report: same, file: gate.yaml, margin: 5%", "the step g: margin and file exclude each other"),
+        ("report: same, require: [x]", "the step g: "),
+        ("report: same, margin: 0%", "the step g: a margin is above 0"),
+        ("report: other, against: other", "the step g: a report is given twice"),
+        ("report: none", "the step g: cannot read none"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            resolved(f"name: g, gate: {{{gate}}}", force=True)
+        assert caught.value.message.startswith(message)
+
+
+def test_reports_that_are_not_comparable_end_with_4() -> None:
+    for name, host in (("a", "x"), ("b", "y")):
+        reported(name, {"s": {}})
+        told = json.loads(Path(name, "report.json").read_text())
+        told["host"]["host_class"] = host
+        Path(name, "report.json").write_text(json.dumps(told))
+    for step in ("compare: {reports: [a, b]}", "gate: {report: a, against: b}"):
+        with pytest.raises(NotComparableError) as caught:
+            ran(f"name: s, {step}", force=True)
+        assert caught.value.exit_code == states()["s"]["exit_code"] == 4
 
 
 # --- Plans

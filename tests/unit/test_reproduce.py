@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+import gotrace
 from gotrace.errors import UsageError
 from gotrace.lab import machine
 from gotrace.lab.compare import NotComparableError
@@ -47,12 +48,19 @@ def report(
                 * np.exp(random.normal(0, 0.4 if metric in noisy else spread))
                 for metric, value in VALUES.items()
             }
-            of_run = {"version": name, "round": round_, "order": len(found), "valid": True, "metrics": metrics}
-            found.append({**of_run, "yardstick": [1e5, 1e5], "load": {"version": "4.1.0"}})
+            of_run = {
+                "version": name,
+                "round": round_,
+                "order": len(found),
+                "valid": True,
+                "metrics": metrics,
+                "length_ns": 10**10,
+            }
+            found.append({**of_run, "yardstick": [1e5, 1e5], "load": {"tool": "wrk", "version": "4.1.0"}})
     about = {"go_version": "go1.27.3", "build_id": "a/b/c/d", "exe": "/s", "exe_bytes": 7, "command": ["true"]}
     return {
         "schema": SCHEMA,
-        "tool": "0.2.0",
+        "tool": gotrace.__version__,
         "complete": True,
         "host": {**machine.host()},
         "plan": {**plan(*names).to_json(), "runs": runs},
@@ -227,8 +235,8 @@ def test_a_slower_machine_is_not_a_slower_service() -> None:
 def test_another_load_tool_is_another_measurement() -> None:
     one, other = report(1, 0.002), report(2, 0.002)
     for run in other["runs"]:
-        run["load"] = {"version": "5.0"}
-    assert judge(one, other, 0.03).reasons == ("the load tool is of another version than it was then",)
+        run["load"] = {"tool": "wrk", "version": "5.0"}
+    assert judge(one, other, 0.03).reasons == ("the reports differ in the version of the load tool",)
 
 
 def test_versions_are_one_family() -> None:
@@ -259,6 +267,11 @@ def test_another_kind_of_machine(tmp_path: Path) -> None:
         check(then, plan("s"), tmp_path, False, False)
     assert caught.value.exit_code == 4
     assert check(then, plan("s"), tmp_path, False, True)
+    then = report(1, 0.002)
+    then["tool"] = "0.1.0"
+    with pytest.raises(NotComparableError, match="version of gotrace"):
+        check(then, plan("s"), tmp_path, False, False)
+    assert judge(then, report(2, 0.002), 0.03).reasons == ("the reports differ in the version of gotrace",)
     assert judge(then, report(2, 0.002), 0.03, "of different kinds of machines").answer == "cannot tell"
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from gotrace.cli.options import Command, Duration, command_argument, exclude, need, option, say, schema_option_of
+from gotrace.cli.options import Command, Duration, command_argument, exclude, given, need, option, say, schema_option_of
 from gotrace.errors import UsageError
 from gotrace.export.formats import TABLES
 from gotrace.run import files
@@ -19,7 +19,6 @@ from gotrace.text import printable
 
 if TYPE_CHECKING:
     from gotrace.lab.plan import Version
-    from gotrace.lab.service import Ready
 
 AUTO = "auto"
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
@@ -74,6 +73,11 @@ def _versions_options(command: _Decorated) -> _Decorated:
     return command
 
 
+# What a plan has, by the names of parameters.
+_IN_THE_FILE = (
+    *("load", "load_format", "versions", "runs", "preload", "ready", "cpus", "load_cpus", "most_drift", "explain", "seed"),
+    *("pid", "builds", "go", "images", "memory", "quota", "container_options", "container_tool"),
+)
 _EXAMPLE = "gotrace baseline --load 'wrk -d10s http://127.0.0.1:8080/' --out out -- ./server"
 
 
@@ -92,7 +96,8 @@ _EXAMPLE = "gotrace baseline --load 'wrk -d10s http://127.0.0.1:8080/' --out out
     epilog="Afterwards: `gotrace compare`. Exit status: 0 if it was measured as planned; 5 if the service or its load "
     "failed; 1 if too few runs count, or it could not be measured; 2 for wrong usage.",
 )
-@click.option("--load", "load", required=True, metavar="COMMAND", help="What puts the service under load: wrk, hey, ab, …")
+@click.option("-f", "--file", type=click.Path(), metavar="FILE", help="The plan, in YAML, instead of options.")
+@click.option("--load", "load", metavar="COMMAND", help="What puts the service under load: wrk, hey, ab, …")
 @click.option("--load-format", metavar="TOOL", default="", help="The tool whose output that command prints.")
 @_versions_options
 @click.option(
@@ -124,7 +129,8 @@ _EXAMPLE = "gotrace baseline --load 'wrk -d10s http://127.0.0.1:8080/' --out out
 @schema_option_of("report", lambda _: _schema())
 @command_argument
 def command(
-    load: str,
+    file: str | None,
+    load: str | None,
     load_format: str,
     runs: int,
     preload: int | str,
@@ -149,25 +155,32 @@ def command(
     """
     from gotrace.cli.outputs import wanted
     from gotrace.cli.text import baseline as text
-    from gotrace.lab import baseline
+    from gotrace.lab import baseline, plan_file
     from gotrace.lab.load import parse_load
     from gotrace.lab.plan import Plan
     from gotrace.lab.service import Ready
 
-    parsed = parse_load(load, load_format)
-    plan = Plan(
-        versions=_versions(pid, command, **versions),
-        pid=pid,
-        load=parsed,
-        runs=runs,
-        warmup_ns=None if preload == AUTO else int(preload),
-        ready=Ready.parse(ready) if ready is not None else _of_load(parsed.command),
-        seed=seed,
-        most_drift=most_drift / 100,
-        explained=5 if explain else 0,
-        cpus=_cpus(cpus, "--cpus"),
-        load_cpus=_cpus(load_cpus, "--load-cpus"),
-    )
+    if file is not None:
+        if idle := [*given(*_IN_THE_FILE), *(["a command"] if command else [])]:
+            raise UsageError(f"{idle[0]} and --file exclude each other", "write it into the file")
+        plan = plan_file.read(file)
+    elif load is None:
+        raise UsageError("give the load with --load, or a plan with --file", _EXAMPLE)
+    else:
+        parsed = parse_load(load, load_format)
+        plan = Plan(
+            versions=_versions(pid, command, **versions),
+            pid=pid,
+            load=parsed,
+            runs=runs,
+            warmup_ns=None if preload == AUTO else int(preload),
+            ready=Ready.parse(ready) if ready is not None else plan_file.ready_of(parsed.command),
+            seed=seed,
+            most_drift=most_drift / 100,
+            explained=5 if explain else 0,
+            cpus=plan_file.cpus("--cpus", cpus),
+            load_cpus=plan_file.cpus("--load-cpus", load_cpus),
+        )
     if dry_run:
         baseline.check(plan, Path(folder), force)
         for line in text.plan(plan, folder):
@@ -288,23 +301,3 @@ def _words(text: str) -> tuple[str, ...] | None:
         return tuple(shlex.split(text))
     except ValueError:
         return None
-
-
-def _of_load(words: tuple[str, ...]) -> Ready:
-    from gotrace.lab.service import Ready
-
-    urls = [word for word in words if word.startswith(("http://", "https://"))]
-    if not urls:
-        raise UsageError(
-            "the load's command has no address from which to know when the service is ready", "give --ready tcp:PORT"
-        )
-    return Ready.of_url(urls[-1])
-
-
-def _cpus(text: str, name: str) -> tuple[int, ...]:
-    from gotrace.kernel.host import cpus_of
-
-    try:
-        return tuple(cpus_of(text)) if text else ()
-    except ValueError:
-        raise UsageError(f"cannot read {name} {text!r}", "write 0-3,6") from None

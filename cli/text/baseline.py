@@ -15,7 +15,6 @@ from gotrace.lab.baseline import executable
 from gotrace.lab.metrics import METRICS
 from gotrace.lab.plan import Plan
 from gotrace.lab.report import Baseline, Run, VersionOf, valid_runs
-from gotrace.lab.seconds import LEAST_SECONDS
 from gotrace.run.files import Sink
 from gotrace.text import bytes_text, count_text, duration_text, printable
 

@@ -73,7 +73,7 @@ def plan_of(body: PlanBody) -> Plan:
         versions=tuple(Version(name, tuple(version.command)) for name, version in body.versions.items()),
         load=load,
         runs=body.runs,
-        warmup_ns=duration("preload", body.preload),
+        warmup_ns=None if body.preload == "auto" else duration("preload", body.preload),
         ready=Ready.parse(body.ready) if body.ready else ready_of(load.command),
         seed=body.seed,
         cpus=cpus("cpus", body.cpus),

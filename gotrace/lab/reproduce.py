@@ -176,6 +176,8 @@ def binaries_differ(report: Baseline, plan: Plan) -> Iterator[str]:
     """Of each version whose executable is another one than the report's, as far as that is known before it is started."""
     then = {each["name"]: each for each in report["versions"]}
     for version in plan.versions:
+        if version.build is not None or version.container is not None or not version.command:
+            continue
         path = shutil.which(version.command[0])
         known = then.get(version.name)
         if path is None or known is None or not known["build_id"]:

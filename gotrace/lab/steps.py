@@ -361,7 +361,9 @@ class Reproducing(Work):
         path = _report_file(self.report)
         found = [path]
         with contextlib.suppress(GotraceError):
-            programs = [shutil.which(each.command[0]) for each in Plan.from_json(read(path)["plan"]).versions]
+            programs = [
+                shutil.which(each.command[0]) for each in Plan.from_json(read(path)["plan"]).versions if each.command
+            ]
             found += [each for each in programs if each]
         return found
 

@@ -349,6 +349,23 @@ def test_plans_that_cannot_be_meant(more: str, message: str) -> None:
     assert caught.value.message.startswith(message)
 
 
+@needs_wrk
+def test_a_baseline_by_a_plan_in_a_file(gotrace: Callable[..., Any]) -> None:
+    Path("plan.yaml").write_text("schema: gotrace.plan/1\n" + PLAN + "runs: 3\n")
+    load = "wrk -c2 -d30s http://127.0.0.1:8080/ping"
+    options = ["--load", load, "-n", "3", "--ab", "server=true --port 8080"]
+    by_file = gotrace("baseline", "-f", "plan.yaml", "--out", "x", "--dry-run")
+    assert by_file.returncode == 0 and by_file.stdout == gotrace("baseline", *options, "--out", "x", "--dry-run").stdout
+    for more, message in (
+        (["-n", "3"], "--runs and --file exclude each other"),
+        (["--", "true"], "a command and --file exclude each other"),
+    ):
+        done = gotrace("baseline", "-f", "plan.yaml", "--out", "x", "--dry-run", *more)
+        assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+    done = gotrace("baseline", "--out", "x", "--", "true")
+    assert done.returncode == 2 and "give the load with --load" in done.stderr
+
+
 def test_times_of_an_emulated_machine_are_compared_with_nothing() -> None:
     plan = {"load": ["wrk"], "warmup_ns": 0, "cpus": [], "load_cpus": [], "explained": 0, "emulated": True}
     report: Any = {"host": {"host_class": "x"}, "plan": plan, "versions": [{"name": "s"}], "runs": []}

@@ -99,6 +99,12 @@ def test_a_plan_of_an_earlier_release() -> None:
     assert Plan.from_json(told) == plan("a")
 
 
+def test_what_is_not_there_is_no_part_of_a_plan() -> None:
+    told: dict[str, Any] = {**plan("a").to_json(), "pid": None}
+    told["versions"] = [{**told["versions"][0], "container": None}]
+    assert Plan.from_json(told) == plan("a")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -223,7 +223,7 @@ class Measuring(Work):
 
     def describe(self) -> Iterator[str]:
         for version in self.plan.versions:
-            yield f"version {printable(str(version))}"
+            yield f"version {printable(version.name)}: {printable(shlex.join(version.command))}"
         yield f"load: {printable(shlex.join(self.plan.load.command))}"
         yield f"order (seed {self.plan.seed}): " + " ".join(printable(each.name) for _, each in self.plan.order())
 

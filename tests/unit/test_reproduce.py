@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from scipy import stats
 import gotrace
 from gotrace.errors import UsageError
 from gotrace.lab import machine
+from gotrace.lab.build import Build
 from gotrace.lab.compare import NotComparableError
+from gotrace.lab.container import Container
 from gotrace.lab.load import parse_load
 from gotrace.lab.metrics import PRIMARY
 from gotrace.lab.plan import Plan, Version
@@ -85,6 +88,12 @@ def test_a_plan_is_what_its_report_says() -> None:
         plan("a", "b", cpus=(0, 2), load_cpus=(1,), most_drift=0.5, explained=5, seed=-1),
         plan("a", ready=Ready("::1", 80, "/healthz")),
         plan("a", ready=Ready("::1", 80)),
+        plan("a", warmup_ns=None),
+        plan("a", pid=7),
+        replace(plan("a"), versions=(Version("x", ("./x", "-y"), Build("./cmd/x", ("-gcflags=-l",), "/go/bin/go")),)),
+        replace(
+            plan("a"), versions=(Version("x", (), container=Container("i:1", ("podman",), "1g", 1.5, ("--env=A=1",))),)
+        ),
         Plan((Version("x", ("./x", "-y", "ü \x1b")),), parse_load(["./load", "8080"], "wrk"), 3, 0, Ready("h", 1), 1),
     ]
     for each in plans:
@@ -95,23 +104,27 @@ def test_a_plan_is_what_its_report_says() -> None:
 
 def test_a_plan_of_an_earlier_release() -> None:
     told: dict[str, Any] = {**plan("a").to_json()}
-    del told["load_format"], told["emulated"]
+    del told["load_format"], told["emulated"], told["pid"]
+    told["versions"] = [{"name": "a", "command": ["true", "a"]}]
     assert Plan.from_json(told) == plan("a")
 
 
 def test_what_is_not_there_is_no_part_of_a_plan() -> None:
-    told: dict[str, Any] = {**plan("a").to_json(), "pid": None}
-    told["versions"] = [{**told["versions"][0], "container": None}]
+    told: dict[str, Any] = {**plan("a").to_json(), "place": None}
+    told["versions"] = [{**told["versions"][0], "place": None}]
     assert Plan.from_json(told) == plan("a")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"containers": {}}, "the plan has a key that is not known here: 'containers'"),
+        ({"place": {}}, "the plan has a key that is not known here: 'place'"),
         ({"versions": [{"name": "a", "command": ["x"], "pid": 7}]}, "version 0 of the plan has a key .* 'pid'"),
+        ({"versions": [{"name": "a", "command": ["x"], "build": {"pkg": "."}}]}, "version 0 of the plan, build, has a key"),
+        ({"versions": [{"name": "a", "command": ["x"], "build": {}}]}, "version 0 of the plan, build, cannot be read"),
+        ({"versions": [{"name": 7, "command": ["x"]}]}, "version 0 of the plan cannot be read"),
         ({"versions": []}, "the plan has no versions"),
-        ({"versions": [{"name": "a", "command": []}]}, "one without a command"),
+        ({"versions": [{"name": "a", "command": []}]}, "a version without a command"),
         ({"versions": [{"name": "a", "command": ["x"]}] * 2}, "two of one name"),
         ({"versions": ["a"]}, "version 0 of the plan is no object"),
         ({"runs": "ten"}, "the plan cannot be read: Expected int, got str - at \\$.runs"),
@@ -126,7 +139,7 @@ def test_what_is_not_there_is_no_part_of_a_plan() -> None:
 def test_what_it_does_not_know_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Plan.from_json({**plan("a").to_json(), **change})
-    for key in set(plan("a").to_json()) - {"load_format", "emulated"}:
+    for key in set(plan("a").to_json()) - {"load_format", "emulated", "pid", "versions"}:
         told: dict[str, Any] = {**plan("a").to_json()}
         del told[key]
         with pytest.raises(UsageError, match="missing required field"):
@@ -304,7 +317,7 @@ def test_on_the_command_line(gotrace: Any, tmp_path: Path) -> None:
     other["host"]["host_class"] = "another"
     for told, options, status, message in (
         (other, (), 4, "another kind of machine"),
-        ({**whole, "plan": {**whole["plan"], "pid": 7}}, (), 2, "not known here: 'pid'"),
+        ({**whole, "plan": {**whole["plan"], "place": 7}}, (), 2, "not known here: 'place'"),
         ({**whole, "schema": "gotrace.baseline/9"}, (), 2, "of another version"),
         (whole, ("--within", "0"), 2, "--within"),
         ({**whole, "plan": {**whole["plan"], "versions": [{"name": "s", "command": ["/none"]}]}}, (), 2, "no command"),

@@ -1,9 +1,9 @@
 // shop is an HTTP service with a regression to plant: shop -port 8080 [-allocate KiB] [-straggle 2ms] [-leak MiB] [-init 0s]
 // [-work 20us] [-cold 0s] [-wait 0s].
 //
-// /ping allocates so much, works for so long, waits for so long and answers. With -straggle a goroutine keeps the world from being stopped for
-// so long, each second once; with -leak so much is kept alive each second; -init is how long its start takes longer, and
-// for so long as -cold says requests take ten times the work. /debug/pprof is net/http/pprof's.
+// /ping allocates so much, works for so long, waits for so long and answers. With -straggle a goroutine keeps the world from
+// being stopped for so long, each second once; with -leak so much is kept alive each second; -init is how long its start
+// takes longer, and for so long as -cold says requests take ten times the work. /debug/pprof is net/http/pprof's.
 // It ends at SIGTERM, or with -dies after so many requests.
 package main
 

@@ -13,10 +13,12 @@ from gotrace.lab import baseline, machine, reproduce
 from gotrace.lab.load import parse_load
 from gotrace.lab.plan import Plan, Version
 from gotrace.lab.report import read
+from gotrace.lab.reproduce import NEEDED
 from gotrace.lab.service import Ready
 from services import free_port, names_with, needs_wrk
 
 RUNS = 6
+MARGIN = 0.5  # of which the load of other tests leaves something
 
 
 def made(script: Path, program: Path, wait: str, port: int) -> None:
@@ -48,21 +50,19 @@ def test_the_same_and_a_slower_service(tmp_path, monkeypatch):
     throughput = [run["metrics"]["throughput"] for run in then["runs"] if run["valid"]]
     assert all(value <= 12 / 0.02 for value in throughput)  # what sleeping allows
 
-    now, same = reproduce.repeat(then, tmp_path / "same", 0.10)
+    now, same = reproduce.repeat(then, tmp_path / "same", MARGIN)
     assert now["complete"] and same.binaries[0].same
     rows = {row.metric: row for row in same.metrics}
-    # Of the rest, a machine that is busy with other tests may not be able to tell.
-    assert same.answer != "not reproduced" or "throughput" not in same.reasons[0], same
-    assert rows["throughput"].found in ("same", "cannot tell") and rows["throughput"].runs == (RUNS, RUNS)
+    # A machine that is busy with other tests may not be able to tell.
+    assert rows["throughput"].runs == (RUNS, RUNS) and {rows[name].found for name in NEEDED} <= {"same", "cannot tell"}
 
-    # Half as fast, and built by another Go.
-    made(script, targets.build("shop", targets.RELEASES[-2]), "40ms", port)
-    said: list[str] = []
-    _, slower = reproduce.repeat(then, tmp_path / "slower", 0.10, say=said.append)
+    # Five times as slow, and built by another Go.
+    made(script, targets.build("shop", targets.RELEASES[-2]), "100ms", port)
+    _, slower = reproduce.repeat(then, tmp_path / "slower", MARGIN)
     rows = {row.metric: row for row in slower.metrics}
     assert (slower.answer, slower.exit_code) == ("not reproduced", 1)
-    assert rows["throughput"].found == rows["latency.p50"].found == "differs"
-    assert rows["throughput"].change is not None and rows["throughput"].change[0] == pytest.approx(0.5, abs=0.1)
+    assert rows["throughput"].found == rows["latency.p50"].found == "differs", slower
+    assert rows["throughput"].change is not None and rows["throughput"].change[0] < 0.5
     assert not slower.binaries[0].same and slower.binaries[0].now["go_version"].startswith("go1.26")
     assert not names_with(str(port)) & {"wrk", "server"}
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
 import click
 
 from gotrace.cli.options import Command, output_options, say
+from gotrace.errors import UsageError
 from gotrace.export.formats import TABLES
 from gotrace.run import files
 from gotrace.text import printable
@@ -59,6 +61,8 @@ def command(
     from gotrace.lab.plan import Plan
     from gotrace.lab.report import read
 
+    if os.path.realpath(folder) == os.path.realpath(report if os.path.isdir(report) else os.path.dirname(report)):
+        raise UsageError("the new report would go over the old one", "give --out another folder")
     results = wanted(outputs, format_, TABLES, force, screen="table", inputs=(report,))
     then = read(report)
     plan = Plan.from_json(then["plan"])

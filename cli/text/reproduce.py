@@ -13,7 +13,7 @@ from gotrace.lab.plan import Plan
 from gotrace.lab.report import Baseline
 from gotrace.lab.reproduce import Binary, Expected, Repeated, Reproduction, binaries_differ
 from gotrace.run.files import Sink
-from gotrace.text import printable
+from gotrace.text import count_text, printable
 
 _COLUMNS = (
     Column("metric", 22, left=True),
@@ -80,7 +80,7 @@ def _lines(found: Reproduction, expected: Sequence[Expected]) -> Iterator[str | 
         rows = [row for row in found.metrics if row.version == version]
         counted = max((row.runs for row in rows), default=(0, 0))
         yield ""
-        yield f"{printable(version)}: {counted[0]} runs then, {counted[1]} now"
+        yield f"{printable(version)}: {count_text(counted[0], 'run')} then, {counted[1]:,} now"
         yield ""
         yield Rows(_COLUMNS, [_row(row) for row in rows if row.then is not None or row.now is not None])
         yield from _beyond([each for each in expected if each.version == version and each.runs is not None])

@@ -139,7 +139,7 @@ class Plan:
         if not all(each.command or each.container or told["pid"] is not None for each in named):
             _refuse("the plan has a version without a command")
         times = (told["warmup_ns"] or 0, told["explained"], told["most_drift"])
-        if told["runs"] < 1 or not all(0 <= each < math.inf for each in times):
+        if not 1 <= told["runs"] <= 1000 or not all(0 <= each < math.inf for each in times):
             _refuse("the plan has a number that is out of range")
         return cls(
             versions=named,

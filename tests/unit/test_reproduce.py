@@ -129,6 +129,7 @@ def test_what_is_not_there_is_no_part_of_a_plan() -> None:
         ({"versions": ["a"]}, "version 0 of the plan is no object"),
         ({"runs": "ten"}, "the plan cannot be read: Expected int, got str - at \\$.runs"),
         ({"runs": 0}, "out of range"),
+        ({"runs": 10**9}, "out of range"),
         ({"most_drift": float("nan")}, "out of range"),
         ({"load": ["wrkk"]}, "'wrkk' is not a load tool"),
         ({"ready": "\x1b[31m"}, "cannot read --ready"),
@@ -325,6 +326,8 @@ def test_on_the_command_line(gotrace: Any, tmp_path: Path) -> None:
         done = said(told, *options)
         assert (done.returncode, message in done.stderr, len(done.stderr.splitlines())) == (status, True, 2), done.stderr
     assert "NOT COMPARABLE" in said(other, "--dry-run", "--anyway").stdout
+    over = gotrace("reproduce", str(then), "--out", str(then), "--force")
+    assert over.returncode == 2 and "over the old one" in over.stderr
     assert gotrace("reproduce", str(tmp_path / "none"), "--out", str(out)).returncode == 2
     # What ends at once is no service.
     done = said(whole)

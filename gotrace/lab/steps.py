@@ -20,7 +20,7 @@ import msgspec
 from gotrace.errors import GotraceError, UsageError
 from gotrace.lab import baseline
 from gotrace.lab.children import preparation
-from gotrace.lab.compare import compare, require_comparable, sides_of
+from gotrace.lab.compare import compare_with_each, require_comparable, sides_of
 from gotrace.lab.gate import MARGIN, Rules, judge, report_of, sides
 from gotrace.lab.gate_file import rules_of
 from gotrace.lab.pipeline_file import Build, Compare, Gate, Reproduce, Step
@@ -271,13 +271,13 @@ class Comparing(Work):
         return 1_000_000_000
 
     def run(self, force: bool, say: baseline.Say) -> Result:
-        sides = sides_of([(path, read(path)) for path in self.reports])
+        first, *others = sides_of([(path, read(path)) for path in self.reports])
         result, comparisons = Result(), []
-        for other in sides[1:]:
-            require_comparable(sides[0], other)
-            rows = compare(sides[0], other, self.margin, self.compare.all)
-            comparisons.append({"a": sides[0].name, "b": other.name, "metrics": [row.to_json() for row in rows]})
-            result.lines.append(f"{printable(other.name)} against {printable(sides[0].name)}:")
+        for other in others:
+            require_comparable(first, other)
+        for other, rows in zip(others, compare_with_each(first, others, self.margin, self.compare.all), strict=True):
+            comparisons.append({"a": first.name, "b": other.name, "metrics": [row.to_json() for row in rows]})
+            result.lines.append(f"{printable(other.name)} against {printable(first.name)}:")
             for word in ("worse", "better", "same", "cannot tell"):
                 if named := [row.metric for row in rows if row.verdict == word and row.a is not None]:
                     result.lines.append(f"  {word}: {', '.join(named)}")

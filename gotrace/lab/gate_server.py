@@ -8,11 +8,12 @@ verdicts are made one after the other.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socket import AF_INET, AF_INET6, socket
+from socket import AF_INET, AF_INET6, SHUT_WR, socket
 from typing import Any
 
 from gotrace.analysis.stats.verdicts import Outcome
@@ -23,6 +24,7 @@ from gotrace.text import printable
 _MOST_BYTES = 64 << 10  # of a body
 _MOST_AT_ONCE = 16  # connections
 _PATIENCE_S = 10  # for a client that says nothing
+_MOST_LAST_BYTES, _LAST_BYTES_S = 1 << 20, 1  # that a client still sends when it has its answer
 
 
 def address_of(text: str) -> tuple[str, int]:
@@ -109,6 +111,17 @@ class _Handler(BaseHTTPRequestHandler):
     def version_string(self) -> str:
         """No version of Python's."""
         return "gotrace"
+
+    def finish(self) -> None:
+        """Take what the client still sends, up to a point: closed on unread bytes, it would be reset before it has read."""
+        with contextlib.suppress(OSError):
+            self.wfile.flush()
+            self.connection.shutdown(SHUT_WR)
+            self.connection.settimeout(_LAST_BYTES_S)
+            left = _MOST_LAST_BYTES
+            while left > 0 and (taken := len(self.connection.recv(1 << 16))):
+                left -= taken
+        super().finish()
 
     def do_GET(self) -> None:  # noqa: N802
         if self.path.partition("?")[0] != "/gate":

@@ -1,4 +1,5 @@
-// service is a small HTTP service that allocates under its own load: service [-duration 60s] [-clients 4] [-count].
+// service is a small HTTP service that allocates under its own load: service [-duration 60s] [-clients 4] [-count]
+// [-port 8080]. It answers an order that is sent to it with the same one in capitals; who sends none gets one that it made.
 package main
 
 import (
@@ -31,7 +32,12 @@ var (
 
 func handle(w http.ResponseWriter, r *http.Request) {
 	var in order
-	if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
+	body := io.Reader(r.Body)
+	if r.Method == http.MethodGet {
+		made, _ := json.Marshal(some(int(served.Load())))
+		body = strings.NewReader(string(made))
+	}
+	if err := json.NewDecoder(body).Decode(&in); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
@@ -45,13 +51,17 @@ func handle(w http.ResponseWriter, r *http.Request) {
 	served.Add(1)
 }
 
+func some(n int) order {
+	items := make([]string, 20+n%30)
+	for i := range items {
+		items[i] = fmt.Sprintf("item-%d-%d", n, i)
+	}
+	return order{ID: n, Items: items, Total: float64(n)}
+}
+
 func client(url string, seed int) {
 	for n := seed; ; n += 7 {
-		items := make([]string, 20+n%30)
-		for i := range items {
-			items[i] = fmt.Sprintf("item-%d-%d", n, i)
-		}
-		body, _ := json.Marshal(order{ID: n, Items: items, Total: float64(n)})
+		body, _ := json.Marshal(some(n))
 		answer, err := http.Post(url, "application/json", strings.NewReader(string(body)))
 		if err != nil {
 			continue
@@ -64,9 +74,10 @@ func client(url string, seed int) {
 func main() {
 	duration := flag.Duration("duration", time.Minute, "how long to run")
 	clients := flag.Int("clients", 4, "goroutines that send requests")
+	port := flag.Int("port", 0, "where it listens; 0: somewhere")
 	count := flag.Bool("count", false, "for each line of input print how many requests were served")
 	flag.Parse()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", *port))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

@@ -1,0 +1,48 @@
+"""Regressions planted in a service: each is named where it is, and nowhere else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+
+import pytest
+
+import targets
+from gotrace.lab import baseline, machine
+from gotrace.lab.compare import compare, sides_of
+from gotrace.lab.load import parse_load
+from gotrace.lab.metrics import PRIMARY
+from gotrace.lab.plan import Plan, Version
+from gotrace.lab.service import Ready
+
+needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None and not os.environ.get("GOTRACE_REQUIRE_BPF"), reason="no wrk")
+
+
+@needs_wrk
+@pytest.mark.bpf
+@pytest.mark.alone
+def test_a_straggler_and_a_slow_start(tmp_path, monkeypatch):
+    """Ten pairs, as eight metrics need nine; effects that are larger than what a busy machine does by itself."""
+    monkeypatch.setattr(machine, "yardstick", lambda: 1.0)  # takes a second, twice a run
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    same = (str(targets.build("shop")), "-port", str(port))
+    plan = Plan(
+        versions=(Version("old", same), Version("new", (*same, "-straggle", "40ms", "-init", "300ms"))),
+        load=parse_load(f"wrk -t1 -c4 -d1s http://127.0.0.1:{port}/ping"),
+        runs=10,
+        warmup_ns=200_000_000,
+        ready=Ready("127.0.0.1", port),
+        seed=1,
+        most_drift=10,
+    )
+    report = baseline.run(plan, tmp_path / "out", False)
+    assert report["complete"]
+    told = {row.metric: row for row in compare(*sides_of([("out", report)]), 0.05, everything=True)}
+    worst, start = told["stw.total.max"], told["start.ready"]
+    assert worst.verdict == start.verdict == "worse", (worst, start)
+    assert worst.b >= 40e6 and start.b - start.a > 250e6
+    wrong = {name for name in PRIMARY if told[name].verdict == "worse"} - {"stw.total.max"}
+    assert len(wrong) <= 1, {name: told[name] for name in wrong}  # Holm allows one in a twentieth of comparisons

@@ -149,6 +149,8 @@ def _run(plan: Plan, ready: loads.Ready, report: Baseline, folder: Path, round_:
     with _started(plan, version, log) as running:
         if version.name not in (known["name"] for known in report["versions"]):
             report["versions"].append(_version(plan, version, running.pid))
+            planned = [each.name for each in plan.versions]  # whichever ran first: the first one is what is compared with
+            report["versions"].sort(key=lambda known: planned.index(known["name"]))
         wall_ns = time.time_ns() - time.monotonic_ns()
         try:
             preload = warm_up(ready, plan, running)

@@ -96,9 +96,11 @@ def test_two_versions_in_turns(tmp_path, gotrace):
         word for name, us in (("A", 20), ("B", 400)) for word in ("--ab", f"{name}={program} -port {port} -work {us}us")
     ]
     words = ["--load", f"wrk -t1 -c4 -d1s http://127.0.0.1:{port}/ping", "--out", str(folder), "-n", "2"]
-    done = gotrace("baseline", *words, "--most-drift", "1000", "--preload", "0", *versions)
+    done = gotrace("baseline", *words, "--most-drift", "1000", "--preload", "0", "--seed", "5", *versions)
     assert done.returncode == 0, done.stderr
-    runs = [run for run in json.loads((folder / "report.json").read_text())["runs"] if run["valid"]]
+    report = json.loads((folder / "report.json").read_text())
+    assert [each["name"] for each in report["versions"]] == ["A", "B"] and report["runs"][0]["version"] == "B"
+    runs = [run for run in report["runs"] if run["valid"]]
     assert sorted((run["round"], run["version"]) for run in runs) == [
         (number, name) for number in range(2) for name in "AB"
     ]

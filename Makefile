@@ -1,15 +1,18 @@
 # gotrace: `make demo` and `make test` do all of their own set-up. `make help` lists the rest.
-.PHONY: help setup demo test test-arm64 test-fresh bench lint format docs clean
+.PHONY: help setup demo baseline-report test test-arm64 test-fresh bench lint format docs clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup: ## install what is missing: BCC, a virtual environment
 	@scripts/setup run
 
 demo: ## trace a small Go service for ten seconds
 	@scripts/demo
+
+baseline-report: ## that service under load, six times: how it behaves here (RUNS=10 LOAD_S=10)
+	@scripts/baseline-report
 
 test: ## set up and run every test (ARGS=tests/unit runs some)
 	@scripts/setup test

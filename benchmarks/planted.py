@@ -10,7 +10,6 @@ import shlex
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ PLANTED: dict[str, tuple[str, tuple[str, ...]]] = {
     "before": ("", ("-allocate", "60")),
     "nothing": ("nothing", ("-allocate", "60")),
     "allocation10": ("10 % more allocation", ("-allocate", "66")),
-    "allocation50": ("50 % more allocation", ("-allocate", "90")),
+    "allocation100": ("twice the allocation", ("-allocate", "120")),
     "straggler2": ("a straggler of 2 ms, once a second", ("-allocate", "60", "-straggle", "2ms")),
     "straggler20": ("a straggler of 20 ms, once a second", ("-allocate", "60", "-straggle", "20ms")),
     "init": ("100 ms more until it listens", ("-allocate", "60", "-init", "100ms")),
@@ -40,10 +39,9 @@ PLANTED: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        versions = {name: (*SAME, *flags) for name, (_, flags) in PLANTED.items()}
-        baseline(Path(folder), versions, ROUNDS, SECONDS)
-        report = read(folder)
+    folder = Path(__file__).parent.parent / "build" / "planted"
+    baseline(folder, {name: (*SAME, *flags) for name, (_, flags) in PLANTED.items()}, ROUNDS, SECONDS)
+    report = read(str(folder))
     before, *others = sides_of([("", report)])
     rows = []
     for side in others:
@@ -71,8 +69,8 @@ def baseline(folder: Path, versions: Mapping[str, tuple[str, ...]], rounds: int,
     for name, flags in versions.items():
         words += ["--ab", shlex.join([f"{name}={program}", "-port", str(port), *flags])]
     load = f"wrk -t1 -c4 -d{seconds}s http://127.0.0.1:{port}/ping"
-    command = [GOTRACE, "baseline", "--load", load, "--out", str(folder), "-n", str(rounds), "--preload", "500ms"]
-    subprocess.run([*command, "--most-drift", "1000", *words], check=True, stdout=subprocess.DEVNULL)
+    words += ["--load", load, "--preload", "500ms", "-n", str(rounds), "--most-drift", "1000"]
+    subprocess.run([GOTRACE, "baseline", *words, "--out", folder, "--force"], check=True, stdout=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":

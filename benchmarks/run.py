@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import baseline_cost
 import coldstart_overhead
 import compare_time
+import false_alarms
 import flame_svg
 import goroutines
 import histogram_record
@@ -46,6 +48,11 @@ REACH = {
     "sched_events_cost": 0.3,
     "sched_server_cost": 0.3,
     "compare_time": 0.5,
+    "baseline_cost": None,
+    "false_alarms_metrics": 0.25,
+    "false_alarms_requests": 0.1,
+    "false_alarms_p99": 0.2,
+    "false_alarms_drift": 0.25,
 }
 PARTS: tuple[Callable[[], dict[str, Any] | list[dict[str, Any]]], ...] = (
     ring_cpu_per_event.run,
@@ -64,6 +71,8 @@ PARTS: tuple[Callable[[], dict[str, Any] | list[dict[str, Any]]], ...] = (
     scheduler.run,
     scheduler.of_server,
     compare_time.run,
+    baseline_cost.run,
+    false_alarms.run,
 )
 
 

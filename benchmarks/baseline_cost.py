@@ -20,10 +20,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import targets
 from gotrace.analysis.stats.ranks import shift_of_pairs
 from gotrace.lab import load, measure, service
-from gotrace.run.target import POLL_NS
+from gotrace.views.sched import Scheduler
 
 ROUNDS, SECONDS = 15, 2
-CONTROL = f"import time\nwhile True: time.sleep({POLL_NS / 1e9})"
+CONTROL = f"import time\nwhile True: time.sleep({Scheduler().look_ns / 1e9})"
 
 
 def run() -> dict[str, Any]:
@@ -38,25 +38,24 @@ def run() -> dict[str, Any]:
         with service.started(command, service.Ready("127.0.0.1", port), folder / "log") as running:
             rates = _rates(ready, running.pid, folder / "run.gotrace")
     plain = sorted(rates["plain"])[ROUNDS // 2]
-    lost = {
-        name: shift_of_pairs([_lost(*pair) for pair in zip(rates["plain"], of, strict=True)]) for name, of in rates.items()
-    }
-    ours, control = lost["ours"], lost["control"]
-    ends = [f"{each.low:.1f} to {each.high:.1f}" for each in (ours, control)]
-    unit = f"% of {plain:,.0f} requests/s lost (95 % intervals: {ends[0]} and {ends[1]})"
-    ratio = max(0.0, ours.value) / max(control.value, 0.1)
+    ours, control = _lost(rates["plain"], rates["ours"]), _lost(rates["plain"], rates["control"])
+    ends = [f"{low:.1f} to {high:.1f}" for _, low, high in (ours, control)]
     return {
         "name": "baseline_cost",
-        "ratio": ratio,
-        "ours": ours.value,
-        "theirs": control.value,
-        "unit": unit,
-        "detail": rates,
+        "ratio": max(0.0, ours[0]) / max(control[0], 0.1),
+        "ours": ours[0],
+        "theirs": control[0],
+        "unit": f"% of {plain:,.0f} requests/s lost (95 % intervals: {ends[0]} and {ends[1]})",
+        "detail": {name: [round(rate) for rate in each] for name, each in rates.items()},
     }
 
 
-def _lost(plain: float, other: float) -> float:
-    return -100 * math.log(other / plain)
+def _lost(plain: list[float], other: list[float]) -> tuple[float, float, float]:
+    """In percent, with its exact 95 % interval: of neighbours."""
+    ratios = [math.log(after / before) for before, after in zip(plain, other, strict=True)]
+    found = shift_of_pairs(ratios)
+    value, high, low = (-100 * math.expm1(each) for each in (found.value, found.low, found.high))
+    return value, low, high
 
 
 def _rates(ready: load.Ready, pid: int, recording: Path) -> dict[str, list[float]]:

@@ -72,6 +72,7 @@ def _rates(ready: load.Ready, pid: int, recording: Path) -> dict[str, list[float
                 process.kill()
 
     def ours() -> float:
+        recording.unlink(missing_ok=True)
         return load.finish(ready, measure.watch(pid, lambda: load.start(ready), recording).load_status).throughput
 
     ways = {"plain": plain, "control": control, "ours": ours}

@@ -20,10 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gotrace.analysis.stats import ranks
-from gotrace.analysis.stats.changes import Paired
-from gotrace.analysis.stats.verdicts import Question, gate, together
 from gotrace.lab.compare import Side, compare
-from gotrace.lab.metrics import METRICS, PRIMARY
+from gotrace.lab.gate import Rules, judge
+from gotrace.lab.metrics import METRICS
 from gotrace.lab.report import Baseline, Run
 
 DATA = Path(__file__).parent / "testdata" / "baselines" / "unchanged.json"
@@ -49,7 +48,7 @@ def trimmed(whole: Baseline) -> dict[str, Any]:
     runs = []
     for run in whole["runs"]:
         if run["valid"]:
-            kept = {name: run[name] for name in ("version", "round", "order", "valid", "length_ns")}  # type: ignore[literal-required]
+            kept = {name: run[name] for name in ("version", "round", "order", "valid", "length_ns", "lost")}  # type: ignore[literal-required]
             known = {name: value for name, value in run["metrics"].items() if value is not None}
             kept["metrics"] = {name: float(f"{value:.6g}") for name, value in known.items()}
             kept["requests"] = _buckets(run["load"]["histogram"])
@@ -85,30 +84,15 @@ def versions_that_do_not_differ(whole: Baseline, rng: Rng, count: int = PAIRS) -
     return Side("A", whole, a), Side("B", whole, b)
 
 
-def questions(a: Side, b: Side, planted: str = "", factor: float = 1.0) -> list[Question]:
-    """What a gate asks: of each primary metric whether B is worse by more than the margin.
-
-    The metric ``planted`` is made worse in B by ``factor``.
-    """
-    found = []
-    for name in PRIMARY:
-        metric = METRICS[name]
-        values = np.array([[run["metrics"].get(name) or math.nan for run in side.runs] for side in (a, b)])
-        if not np.isfinite(values).all():
-            continue  # too few pauses for a p99 of all runs
-        if metric.dimension == "growth":  # in a minute by so much of the RSS
-            margin = MARGIN * float(np.median([run["metrics"]["rss.mean"] for run in a.runs])) / 60
-        else:
-            values, margin = np.log(values), math.log1p(MARGIN)
-            if name == planted:
-                values[1] += math.log(factor) * (1 if metric.better == "less" else -1)
-        found.append(Question(Paired(values[1] - values[0]), margin, metric.better == "less"))
-    return found
-
-
-def outcome(a: Side, b: Side, planted: str = "", factor: float = 1.0) -> str:
-    """Of the whole gate."""
-    return together([each.outcome for each in gate(questions(a, b, planted, factor))])
+def worse(side: Side, planted: str, factor: float) -> Side:
+    """A version with a metric that is so much worse in all of its runs."""
+    by = factor if METRICS[planted].better == "less" else 1 / factor
+    runs: list[Run] = []
+    for run in side.runs:
+        value = run["metrics"][planted]
+        assert value is not None
+        runs.append({**run, "metrics": {**run["metrics"], planted: value * by}})
+    return Side(side.name, side.report, runs)
 
 
 @dataclass(frozen=True)
@@ -140,7 +124,11 @@ def alarms(comparisons: int, seed: int = 1, everything: bool = False) -> Alarms:
 def outcomes(comparisons: int, planted: str = "", factor: float = 1.0, seed: int = 1) -> Counter[str]:
     """What gates say of versions that do not differ, but in the metric ``planted``, which is worse by ``factor``."""
     whole, rng = report(), np.random.default_rng(seed)
-    return Counter(outcome(*versions_that_do_not_differ(whole, rng), planted, factor) for _ in range(comparisons))
+    found = Counter[str]()
+    for _ in range(comparisons):
+        a, b = versions_that_do_not_differ(whole, rng)
+        found[judge(a, worse(b, planted, factor) if planted else b, Rules(MARGIN)).verdict] += 1
+    return found
 
 
 # --- How others judge

@@ -46,11 +46,12 @@ def main() -> None:
     rows = []
     for side in others:
         found = compare(before, side, MARGIN, everything=True)
-        told = {row.metric: [row.verdict, row.primary, row.change and row.change[0]] for row in found}
+        told = {row.metric: [row.verdict, row.primary, row.change and float(f"{row.change[0]:.4g}")] for row in found}
         rows.append({"what": PLANTED[side.name][0], "flags": list(PLANTED[side.name][1]), "told": told})
     host = report["host"]
     about = {"cpu": host["cpu"], "cpus": host["cpus"], "kernel": host["kernel"], "rounds": ROUNDS, "seconds": SECONDS}
-    OUT.write_text(json.dumps({**about, "planted": rows}, indent=1) + "\n")
+    text = json.dumps({**about, "planted": rows}).replace('{"what"', '\n{"what"')  # a line for each
+    OUT.write_text(text + "\n")
     for row in rows:
         print(f"{row['what']}:", *_words(row["told"]), sep="\n  ")
 

@@ -42,7 +42,9 @@ def test_a_straggler_and_a_slow_start(tmp_path, monkeypatch):
     assert report["complete"]
     told = {row.metric: row for row in compare(*sides_of([("out", report)]), 0.05, everything=True)}
     worst, start = told["stw.total.max"], told["start.ready"]
-    assert worst.verdict == start.verdict == "worse", (worst, start)
-    assert worst.b >= 40e6 and start.b - start.a > 250e6
+    assert start.verdict == "worse" and start.b - start.a > 250e6, start
+    assert worst.b >= 40e6 and worst.b > 2 * worst.a, worst
+    # Runs of a second may be more than 1 % apart where wrk gets no CPU; then the longest pauses are not compared.
+    assert worst.verdict == "worse" or worst.reason == "runs of different lengths", worst
     wrong = {name for name in PRIMARY if told[name].verdict == "worse"} - {"stw.total.max"}
     assert len(wrong) <= 1, {name: told[name] for name in wrong}  # Holm allows one in a twentieth of comparisons

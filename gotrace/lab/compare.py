@@ -203,11 +203,12 @@ def _differ_in_length(a: Side, b: Side) -> bool:
 
     By the load tool's own word, where it gives one: that its process starts and ends late is not a longer load.
     """
-    of_a, of_b = (
-        float(np.median([run.get("load", {}).get("duration_ns") or run["length_ns"] for run in side.runs]))
-        for side in (a, b)
-    )
+    of_a, of_b = (float(np.median([_length_ns(run) for run in side.runs])) for side in (a, b))
     return max(of_a, of_b) > 1.01 * min(of_a, of_b)
+
+
+def _length_ns(run: Run) -> int:
+    return int(run.get("load", {}).get("duration_ns") or run["length_ns"])
 
 
 def _compared(

@@ -34,7 +34,7 @@ PLANTED: dict[str, tuple[str, tuple[str, ...]]] = {
     "straggler2": ("a straggler of 2 ms, once a second", ("-allocate", "60", "-straggle", "2ms")),
     "straggler20": ("a straggler of 20 ms, once a second", ("-allocate", "60", "-straggle", "20ms")),
     "init": ("100 ms more until it listens", ("-allocate", "60", "-init", "100ms")),
-    "leak": ("a leak of 1 MiB/s outside of the heap", ("-allocate", "60", "-leak", "1")),
+    "leak": ("a leak of 1 MiB/s outside of the heap", ("-allocate", "60", "-spill", "1")),
 }
 
 

@@ -20,10 +20,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import targets
 from gotrace.analysis.stats.ranks import shift_of_pairs
 from gotrace.lab import load, measure, service
-from gotrace.views.sched import Scheduler
+from gotrace.run.target import POLL_NS
 
 ROUNDS, SECONDS = 15, 2
-CONTROL = f"import time\nwhile True: time.sleep({Scheduler().look_ns / 1e9})"
+CONTROL = f"import time\nwhile True: time.sleep({POLL_NS / 1e9})"
 
 
 def run() -> dict[str, Any]:

@@ -82,7 +82,7 @@ def watch(
     ``recording`` keeps the raw events, which are decoded when the load is over; the ``explained`` longest pauses come with
     their causes. Without ``touches`` the kernel's high-water mark of its RSS stays, and is not used.
     """
-    views: list[View] = [Looks(SECOND), Scheduler()]
+    views: list[View] = [Looks(SECOND), Scheduler(thrifty=True)]
     stems = ["gc", *(["tail"] if explained else [])]
     seen, ended_ns = Seen(), list[int]()
     process: subprocess.Popen[bytes] | None = None

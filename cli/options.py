@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -43,6 +44,25 @@ class _Length(Duration):
             name = param.opts[-1] if param is not None else "the duration"
             raise UsageError(f"{name} must be greater than 0", "write 10s or 500ms")
         return length
+
+
+class Number(click.FloatRange):
+    """A number of a range; "nan" and "inf" are none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
+
+class Folder(click.Path):
+    """The path of a folder, which is not that of the current one by being empty."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("it is empty.", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class Until(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic since click 8.2

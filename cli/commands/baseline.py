@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from gotrace.cli.options import Command, Duration, command_argument, exclude, given, need, option, say, schema_option_of
+from gotrace.cli.options import (
+    Command,
+    Duration,
+    Folder,
+    Number,
+    command_argument,
+    exclude,
+    given,
+    need,
+    option,
+    say,
+    schema_option_of,
+)
 from gotrace.errors import UsageError
 from gotrace.export.formats import TABLES
 from gotrace.run import files
@@ -46,7 +58,7 @@ def _versions_options(command: _Decorated) -> _Decorated:
         ),
         click.option(
             "--quota",
-            type=click.FloatRange(0, min_open=True),
+            type=Number(0, min_open=True),
             metavar="CPUS",
             help="How many CPUs a container may use on average: --cpus of podman.",
         ),
@@ -115,7 +127,7 @@ _EXAMPLE = "gotrace baseline --load 'wrk -d10s http://127.0.0.1:8080/' --out out
 @click.option("--load-cpus", metavar="LIST", default="", help="CPUs that the load may use.")
 @click.option(
     "--most-drift",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=3,
     show_default=True,
     metavar="PERCENT",
@@ -124,7 +136,7 @@ _EXAMPLE = "gotrace baseline --load 'wrk -d10s http://127.0.0.1:8080/' --out out
 @option("explain", help="Say what the longest pauses of each run waited for; it costs the service more.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the order of the runs.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-@click.option("--out", "folder", type=click.Path(), required=True, metavar="FOLDER", help="Write the report here.")
+@click.option("--out", "folder", type=Folder(), required=True, metavar="FOLDER", help="Write the report here.")
 @option("force", help="Overwrite the report that is there.")
 @schema_option_of("report", lambda _: _schema())
 @command_argument
@@ -158,6 +170,7 @@ def command(
     from gotrace.lab import baseline, plan_file
     from gotrace.lab.load import parse_load
     from gotrace.lab.plan import Plan
+    from gotrace.lab.report import enough
     from gotrace.lab.service import Ready
 
     if file is not None:
@@ -195,7 +208,7 @@ def command(
     say(f"Wrote {printable(folder)}/report.json." if report["runs"] else "Nothing was measured.")
     if report["cut_off"]:
         return 130
-    return 0 if report["complete"] else 1
+    return 0 if report["complete"] and enough(report) else 1
 
 
 def _schema() -> dict[str, Any]:

@@ -6,7 +6,7 @@ import os
 
 import click
 
-from gotrace.cli.options import Command, given, output_options
+from gotrace.cli.options import Command, Number, given, output_options
 from gotrace.errors import UsageError
 from gotrace.export.formats import COMPARED
 from gotrace.text import printable
@@ -27,7 +27,7 @@ _BY = ("arch", "go", "host", "vendor")  # as gotrace.lab.groups has them
 )
 @click.option(
     "--margin",
-    type=click.FloatRange(0, 1000, min_open=True),
+    type=Number(0, 1000, min_open=True),
     default=5,
     show_default=True,
     metavar="PERCENT",

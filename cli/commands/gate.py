@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gotrace.cli.options import Command, given, output_options, say, schema_option_of
+from gotrace.cli.options import Command, Number, given, output_options, say, schema_option_of
 from gotrace.errors import UsageError
 from gotrace.export.formats import GATES
 from gotrace.text import printable
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @click.option("-f", "--file", type=click.Path(), metavar="FILE", help="Rules: margins and requirements, in YAML.")
 @click.option(
     "--margin",
-    type=click.FloatRange(0, 1000, min_open=True),
+    type=Number(0, 1000, min_open=True),
     default=5,
     show_default=True,
     metavar="PERCENT",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from gotrace.cli.options import Command, output_options, say
+from gotrace.cli.options import Command, Folder, Number, output_options, say
 from gotrace.errors import UsageError
 from gotrace.export.formats import TABLES
 from gotrace.run import files
@@ -29,7 +29,7 @@ from gotrace.text import printable
 )
 @click.option(
     "--within",
-    type=click.FloatRange(0, 1000, min_open=True),
+    type=Number(0, 1000, min_open=True),
     default=3,
     show_default=True,
     metavar="PERCENT",
@@ -37,7 +37,7 @@ from gotrace.text import printable
 )
 @click.option("--anyway", is_flag=True, help="Measure on another kind of machine too; then the answer is: cannot tell.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-@click.option("--out", "folder", type=click.Path(), required=True, metavar="FOLDER", help="Write the new report here.")
+@click.option("--out", "folder", type=Folder(), required=True, metavar="FOLDER", help="Write the new report here.")
 @output_options(TABLES, screen=("table", "json"))
 @click.argument("report", type=click.Path(), metavar="FOLDER")
 def command(
@@ -59,12 +59,12 @@ def command(
     from gotrace.cli.text import reproduce as text
     from gotrace.lab import reproduce
     from gotrace.lab.plan import Plan
-    from gotrace.lab.report import read
+    from gotrace.lab.report import whole
 
     if os.path.realpath(folder) == os.path.realpath(report if os.path.isdir(report) else os.path.dirname(report)):
         raise UsageError("the new report would go over the old one", "give --out another folder")
     results = wanted(outputs, format_, TABLES, force, screen="table", inputs=(report,))
-    then = read(report)
+    then = whole(report)
     plan = Plan.from_json(then["plan"])
     expected = reproduce.expected(then, within / 100)
     if dry_run:

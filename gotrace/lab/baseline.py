@@ -23,10 +23,12 @@ from gotrace.kernel.process import Process
 from gotrace.lab import baseline_page, container, machine, measure, seconds, service
 from gotrace.lab import load as loads
 from gotrace.lab.build import Build
+from gotrace.lab.children import Group
 from gotrace.lab.load_result import LoadResult
 from gotrace.lab.plan import Plan, Version
 from gotrace.lab.report import MOST_ERRORS, NAME, Baseline, Preload, Run, VersionOf, write
 from gotrace.records.times import wall_time
+from gotrace.run.files import held
 from gotrace.text import count_text, duration_text, percent_text, printable
 
 Say = Callable[[str], None]
@@ -69,7 +71,12 @@ def run(plan: Plan, folder: Path, force: bool, say: Say = lambda _: None) -> Bas
     Raises GotraceError where the service or the load cannot be started, ends early, or nothing was measured.
     """
     check(plan, folder, force)
-    (folder / "runs").mkdir(parents=True, exist_ok=True)
+    with held(folder):
+        return _runs(plan, folder, force, say)
+
+
+def _runs(plan: Plan, folder: Path, force: bool, say: Say) -> Baseline:
+    (folder / "runs").mkdir(exist_ok=True)
     report = _begun(plan)
     try:
         plan = _built(plan, folder, say)
@@ -135,6 +142,8 @@ def _counted(
         if found["valid"]:
             return
         say(f"it does not count: {'; '.join(found['reasons'])}")
+        for note in found["load"].get("notes", ()):
+            say(f"note: {note}")
         if sum(not run["valid"] for run in report["runs"]) > _MOST_REPEATED:
             return
         say("it is repeated")
@@ -219,7 +228,7 @@ def warm_up(ready: loads.Ready, plan: Plan, running: service.Running) -> Preload
     """
     begin_ns = time.monotonic_ns()
     end_ns = begin_ns + (seconds.MOST_NS if plan.warmup_ns is None else plan.warmup_ns)
-    process: subprocess.Popen[bytes] | None = None
+    process: Group | None = None
     with contextlib.ExitStack() as stack:
         looked = None
         if plan.warmup_ns is None:
@@ -232,11 +241,11 @@ def warm_up(ready: loads.Ready, plan: Plan, running: service.Running) -> Preload
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     if process.wait(min(left_ns, _STEP_NS) / 1e9):
                         loads.finish(ready, process.returncode)  # which says why
+                    process.end()
                     process = None
         finally:
-            if process is not None and process.poll() is None:
-                process.kill()
-                process.wait()
+            if process is not None:
+                process.end()
         found, why = None, None
         if looked is not None:
             found, why = looked.course(plan.load.asked.model), looked.why_not_steady() or None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
-from collections.abc import Callable, Collection
+import subprocess
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 # prctl(2): a process gets this signal when the thread that started it ends in any way, kill -9 included.
 _PRCTL, _SET_PDEATHSIG = ctypes.CDLL(None).prctl, 1
@@ -20,3 +23,45 @@ def preparation(cpus: Collection[int] = ()) -> Callable[[], None]:
             os.sched_setaffinity(0, cpus)
 
     return prepare
+
+
+class Group(subprocess.Popen[bytes]):
+    """A command in a process group of its own, whose standard input is empty; ``cpus`` as in `preparation`.
+
+    What it has started ends with it, at `end` or when we are no more, but for what has made itself a session. Raises
+    OSError.
+    """
+
+    def __init__(self, command: Sequence[str], cpus: Collection[int] = (), **options: Any) -> None:
+        super().__init__(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            preexec_fn=preparation(cpus),
+            start_new_session=True,
+            **options,
+        )
+        # Waits until its standard input is closed, by us or because we are no more.
+        self._guard = subprocess.Popen(
+            ["sh", "-c", 'read -r _; kill -s KILL -- "-$1"', "sh", str(self.pid)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def end(self, patience_s: float = 0.0) -> None:
+        """End all of it: by SIGTERM, if there is patience for that, and what is left by SIGKILL."""
+        if patience_s:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.wait(patience_s)
+        assert self._guard.stdin is not None
+        self._guard.stdin.close()
+        self._guard.wait()
+        self.wait()
+
+    def leave(self) -> None:
+        """What it has left running may go on."""
+        self._guard.kill()
+        self._guard.communicate()

@@ -143,7 +143,9 @@ def about(group: Group) -> str:
     """Which runs of which reports, and on what."""
     members = group.members
     labels = list(dict.fromkeys(printable(f"{each.label}: {each.version['name']}") for each in members))
-    kinds = dict.fromkeys(f"{architecture(each.report)}, {printable(each.version['go_version'])}" for each in members)
+    kinds = dict.fromkeys(
+        f"{printable(architecture(each.report))}, {printable(each.version['go_version'])}" for each in members
+    )
     hosts = len({each.report["host"]["host_class"] for each in members})
     where = f" on {count_text(hosts, 'kind')} of machines" if hosts > 1 else ""
     return f"{count_text(len(group.runs), 'run')} ({', '.join(labels)}; {'; '.join(kinds)}{where})"

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from gotrace.errors import LoadToolError, UsageError
 from gotrace.lab import load_tools
-from gotrace.lab.children import preparation
+from gotrace.lab.children import Group
 from gotrace.lab.load_result import LoadResult
 from gotrace.lab.load_tools.tool import Asked, Output, Tool
 from gotrace.lab.load_tools.vegeta import STDOUT
@@ -185,15 +185,13 @@ def _said(program: str, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
-def start(ready: Ready, cpus: Collection[int] = ()) -> subprocess.Popen[bytes]:
+def start(ready: Ready, cpus: Collection[int] = ()) -> Group:
     """Start it, on those CPUs; what it prints goes into files of its folder, and its standard input is empty."""
     if ready.results is not None and ready.results.parent == ready.folder:
         ready.results.unlink(missing_ok=True)  # of an earlier run, which must not be taken for this one's
     with open(ready.stdout, "wb") as stdout, open(ready.stderr, "wb") as stderr:
         try:
-            return subprocess.Popen(
-                ready.command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, preexec_fn=preparation(cpus)
-            )
+            return Group(ready.command, cpus, stdout=stdout, stderr=stderr)
         except OSError as error:
             message = f"cannot run {printable(ready.command[0])}: {os.strerror(error.errno or 0)}"
             raise LoadToolError(message, "--load takes a program and its arguments") from None

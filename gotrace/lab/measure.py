@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from gotrace.analysis.stats.percentiles import enough
 from gotrace.api import replaying
 from gotrace.kernel.cpus import CpuTimes, cpu_times
 from gotrace.kernel.host import online_cpus, text_of
+from gotrace.lab.children import Group
 from gotrace.lab.grown import Grown, Growth, unknown
 from gotrace.lab.load_result import Histogram
 from gotrace.lab.seconds import SECOND, Seconds
@@ -72,7 +72,7 @@ class Seen:
 
 def watch(
     pid: int,
-    load: Callable[[], subprocess.Popen[bytes]],
+    load: Callable[[], Group],
     recording: Path,
     explained: int = 0,
     touches: bool = True,
@@ -85,9 +85,9 @@ def watch(
     views: list[View] = [Looks(SECOND), Scheduler(thrifty=True)]
     stems = ["gc", *(["tail"] if explained else [])]
     seen, ended_ns = Seen(), list[int]()
-    process: subprocess.Popen[bytes] | None = None
+    process: Group | None = None
 
-    def wait(child: subprocess.Popen[bytes]) -> None:
+    def wait(child: Group) -> None:
         child.wait()
         ended_ns.append(time.monotonic_ns())
 
@@ -122,9 +122,8 @@ def watch(
             growth.end()
             seen.grown, seen.seconds = growth.result(), seconds.values
     finally:
-        if process is not None and process.poll() is None:
-            process.kill()
-            process.wait()
+        if process is not None:
+            process.end()
     for record in replaying(str(recording), Gc(SECOND, explained=explained)):  # now that nobody has to wait for it
         seen.add(record)
     seen.end_ns = ended_ns[0] if ended_ns else target.end_ns

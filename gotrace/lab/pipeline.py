@@ -20,7 +20,7 @@ from gotrace.errors import GotraceError, UsageError
 from gotrace.lab.pipeline_file import Pipeline, Step, needed
 from gotrace.lab.report import NAME
 from gotrace.lab.steps import KINDS, Place, Result, Work, text_of
-from gotrace.run.files import created
+from gotrace.run.files import created, held
 from gotrace.text import count_text, printable
 
 SCHEMA = "gotrace.pipeline-state/1"
@@ -146,7 +146,11 @@ def run(resolved: Resolved, say: Say = lambda _: None, ended: Callable[[str, Res
     ``ended`` is called with what came of each step. Raises GotraceError of the step that raised it, and KeyboardInterrupt
     when nothing runs any more.
     """
-    resolved.out.mkdir(parents=True, exist_ok=True)
+    with held(resolved.out):
+        return _steps(resolved, say, ended)
+
+
+def _steps(resolved: Resolved, say: Say, ended: Callable[[str, Result], None]) -> int:
     for number, name in enumerate(resolved.chosen, 1):
         work = resolved.works[name]
         inputs = _inputs(resolved, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -94,12 +95,15 @@ def ready_of(load: Sequence[str]) -> Ready:
     return Ready.of_url(urls[-1])
 
 
+_CPUS = re.compile(r"\d{1,5}(-\d{1,5})?(,\d{1,5}(-\d{1,5})?)*", re.ASCII)
+
+
 def cpus(name: str, text: str) -> tuple[int, ...]:
     """A list of CPUs, 0-3,6; none for "". Raises UsageError, with the name of the option."""
-    try:
-        return tuple(cpus_of(text)) if text else ()
-    except ValueError:
-        raise UsageError(f"cannot read {name} {text!r}", "write 0-3,6") from None
+    ranges = [[int(end) for end in part.split("-")] for part in text.split(",")] if _CPUS.fullmatch(text) else [[]]
+    if text and not all(ends and ends == sorted(ends) for ends in ranges):
+        raise UsageError(f"cannot read {name} {printable(text)!r}", "write 0-3,6")
+    return tuple(cpus_of(text))
 
 
 def duration(name: str, text: str) -> int:

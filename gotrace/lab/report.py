@@ -106,12 +106,14 @@ def read(path: str) -> Baseline:
     file = file_of(path)
     name = printable(str(file))
     try:
+        if file.exists() and not file.is_file():
+            raise UsageError(f"{name} is no file", "give the folder that `gotrace baseline --out` wrote")
         found = json.loads(file.read_bytes())
     except OSError as error:
         raise UsageError(
             f"cannot read {name}: {error.strerror}", "give the folder that `gotrace baseline --out` wrote"
         ) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UsageError(f"{name} is not JSON", "give the folder that `gotrace baseline --out` wrote") from None
     kind = found.get("schema") if isinstance(found, dict) else None
     if kind != SCHEMA:
@@ -164,6 +166,11 @@ def whole(path: str) -> Baseline:
         what = printable(str(error)).replace("`", "")
         raise UsageError(f"the report of {printable(path)} is damaged: {what}", "measure again") from None
     return report
+
+
+def enough(report: Baseline) -> bool:
+    """Whether as many runs of each version count as were planned."""
+    return all(len(valid_runs(report, each["name"])) >= report["plan"]["runs"] for each in report["versions"])
 
 
 def valid_runs(report: Baseline, version: str) -> list[Run]:

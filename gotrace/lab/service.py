@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import select
 import signal
 import socket
-import subprocess
 import time
 import urllib.parse
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gotrace.errors import ServiceError, UsageError
 from gotrace.kernel.process import Process
-from gotrace.lab.children import preparation
+from gotrace.lab.children import Group
 from gotrace.run.refusal import refusal
 from gotrace.runtime.children import family
 from gotrace.text import duration_text, printable
@@ -116,14 +116,7 @@ def started(
     with open(log, "wb") as output:
         began_ns = time.monotonic_ns()
         try:
-            child = subprocess.Popen(
-                list(command),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                preexec_fn=preparation(cpus),
-                start_new_session=True,
-            )
+            child = Group(command, cpus, stdout=output, stderr=output)
         except OSError as error:
             hint = "check the command after `--`: its spelling, its permissions, your PATH"
             raise UsageError(f"cannot run {printable(command[0])}: {error.strerror}", hint) from None
@@ -131,6 +124,7 @@ def started(
         def ended() -> str:
             return _ended(child, log)
 
+        program = None
         try:
             while not ready.met():
                 if ended():
@@ -143,9 +137,12 @@ def started(
                     )
                 time.sleep(_POLL_S)
             ready_ns = time.monotonic_ns() - began_ns
-            yield Running(_go_program(root(child.pid)), ready_ns, ended)
+            pid = _go_program(root(child.pid))
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                program = os.pidfd_open(pid)
+            yield Running(pid, ready_ns, ended)
         finally:
-            _end(child)
+            _end(child, program)
 
 
 @contextlib.contextmanager
@@ -157,7 +154,7 @@ def found(pid: int, ready: Ready) -> Iterator[Running]:
         yield Running(pid, None, lambda: f"process {pid} has exited" if process.wait(0) else "")
 
 
-def _ended(child: subprocess.Popen[bytes], log: Path) -> str:
+def _ended(child: Group, log: Path) -> str:
     status = child.poll()
     if status is None:
         return ""
@@ -166,17 +163,16 @@ def _ended(child: subprocess.Popen[bytes], log: Path) -> str:
     return ": ".join([how, *([" / ".join(map(printable, last))] if last else [])])
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, number)
-        try:
-            child.wait(_PATIENCE_S)
-            break
-        except subprocess.TimeoutExpired:
-            continue
-    with contextlib.suppress(ProcessLookupError):  # what it started and left behind
-        os.killpg(child.pid, signal.SIGKILL)
+def _end(child: Group, program: int | None) -> None:
+    """``program`` is a pidfd of the Go program, which may have a session of its own."""
+    child.end(_PATIENCE_S)
+    if program is None:
+        return
+    with contextlib.closing(os.fdopen(program)), contextlib.suppress(ProcessLookupError):
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            signal.pidfd_send_signal(program, number)
+            if select.select([program], [], [], _PATIENCE_S)[0]:
+                return
 
 
 def _go_program(pid: int) -> int:

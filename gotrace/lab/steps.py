@@ -19,14 +19,14 @@ import msgspec
 
 from gotrace.errors import GotraceError, UsageError
 from gotrace.lab import baseline
-from gotrace.lab.children import preparation
+from gotrace.lab.children import Group
 from gotrace.lab.compare import compare_with_each, require_comparable, sides_of
 from gotrace.lab.gate import MARGIN, Rules, judge, report_of, sides
 from gotrace.lab.gate_file import rules_of
 from gotrace.lab.pipeline_file import Build, Compare, Gate, Reproduce, Step
 from gotrace.lab.plan import Plan
 from gotrace.lab.plan_file import PlanBody, plan_of, share
-from gotrace.lab.report import NAME, read
+from gotrace.lab.report import NAME, enough, whole
 from gotrace.lab.reproduce import check, repeat
 from gotrace.lab.requirements import parse_all
 from gotrace.run.files import created
@@ -236,7 +236,9 @@ class Measuring(Work):
             raise KeyboardInterrupt
         valid = sum(run["valid"] for run in report["runs"])
         lines = [f"{count_text(valid, 'run')} of {len(self.plan.order())} count"]
-        return Result(0 if report["complete"] else 1, lines, {"runs": valid, "emulated": self.plan.emulated})
+        return Result(
+            0 if report["complete"] and enough(report) else 1, lines, {"runs": valid, "emulated": self.plan.emulated}
+        )
 
 
 class Comparing(Work):
@@ -256,7 +258,7 @@ class Comparing(Work):
             raise UsageError("it has no reports, or one twice", "reports: [measure]")
         for name, path in zip(self.compare.reports, self.reports, strict=True):
             if name not in self.place.reports:
-                read(path)
+                whole(path)
 
     def files(self) -> list[str]:
         return [_report_file(path) for path in self.reports]
@@ -271,7 +273,7 @@ class Comparing(Work):
         return 1_000_000_000
 
     def run(self, force: bool, say: baseline.Say) -> Result:
-        first, *others = sides_of([(path, read(path)) for path in self.reports])
+        first, *others = sides_of([(path, whole(path)) for path in self.reports])
         result, comparisons = Result(), []
         for other in others:
             require_comparable(first, other)
@@ -311,7 +313,7 @@ class Gating(Work):
             raise UsageError("a report is given twice", "give against another one")
         for name, path in ((self.gate.report, self.report), (self.gate.against, self.against)):
             if path is not None and name not in self.place.reports:
-                read(path)
+                whole(path)
 
     def files(self) -> list[str]:
         reports = [_report_file(path) for path in (self.report, self.against) if path is not None]
@@ -354,7 +356,7 @@ class Reproducing(Work):
         if not self.within > 0:
             raise UsageError("a margin is above 0: nothing can be proved to be equal to 0 %", "within: 3%")
         if self.reproduce.report not in self.place.reports:
-            report = read(self.report)
+            report = whole(self.report)
             check(report, Plan.from_json(report["plan"]), self.place.folder, force, False)
 
     def files(self) -> list[str]:
@@ -362,7 +364,7 @@ class Reproducing(Work):
         found = [path]
         with contextlib.suppress(GotraceError):
             programs = [
-                shutil.which(each.command[0]) for each in Plan.from_json(read(path)["plan"]).versions if each.command
+                shutil.which(each.command[0]) for each in Plan.from_json(whole(path)["plan"]).versions if each.command
             ]
             found += [each for each in programs if each]
         return found
@@ -377,11 +379,11 @@ class Reproducing(Work):
         if self.reproduce.report in self.place.lengths:
             return self.place.lengths[self.reproduce.report]
         with contextlib.suppress(GotraceError):
-            return Plan.from_json(read(self.report)["plan"]).estimated_ns
+            return Plan.from_json(whole(self.report)["plan"]).estimated_ns
         return None
 
     def run(self, force: bool, say: baseline.Say) -> Result:
-        now, found = repeat(read(self.report), self.place.folder, self.within, force, False, say)
+        now, found = repeat(whole(self.report), self.place.folder, self.within, force, False, say)
         if now["cut_off"]:
             raise KeyboardInterrupt
         write_json(self.place.folder / "reproduce.json", found.to_json(), force)
@@ -425,39 +427,20 @@ def execute(words: Sequence[str], log: Path, cwd: str = ".", env: Mapping[str, s
         output.write(f"$ {shlex.join(words)}\n".encode(errors="surrogateescape"))
         output.flush()
         try:
-            child = subprocess.Popen(
-                words,
-                cwd=cwd,
-                env=env,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                preexec_fn=preparation(),
-                start_new_session=True,
-            )
+            child = Group(words, cwd=cwd, env=env, stdout=output, stderr=output)
         except OSError as error:
             raise UsageError(f"cannot run {printable(words[0])}: {error.strerror}", "check its path") from None
         try:
             status = child.wait()
         except BaseException:
-            _end(child)
+            child.end(_PATIENCE_S)
             raise
+        child.leave()
     if status:
         how = f"status {status}" if status > 0 else signal.Signals(-status).name
         last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-1:]
         said = f": {printable(last[0][:200])}" if last and not last[0].startswith("$ ") else ""
         raise StepFailedError(f"{printable(Path(words[0]).name)} ended with {how}{said}", f"its output is in {log}")
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(_PATIENCE_S)
-            break
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
 
 
 def write_json(path: Path, value: Any, force: bool) -> None:

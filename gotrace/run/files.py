@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import itertools
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from io import BufferedReader
+from pathlib import Path
 from typing import BinaryIO, Protocol, TextIO
 
 from gotrace.errors import GotraceError, UsageError
@@ -183,3 +185,24 @@ def complain_of(failed: Failing | None) -> None:
     if failed is not None and failed.failure is not None and not isinstance(failed.failure, BrokenPipeError):
         reason = f"cannot write {printable(failed.name)}: {failed.failure.strerror}"
         raise GotraceError(reason, f"{_ROOM}; what was written before is intact")
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """No other gotrace writes into this folder, which is made, for as long as this lasts. Raises GotraceError."""
+    name = printable(str(folder))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise GotraceError(f"cannot write to {name}: {error.strerror}", "give another folder") from None
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"another gotrace is writing to {name}", "wait until it ends, or give another folder"
+            ) from None
+        yield
+    finally:
+        os.close(file)

@@ -56,6 +56,8 @@ def report(
                 "round": round_,
                 "order": len(found),
                 "valid": True,
+                "reasons": [],
+                "lost": 0,
                 "metrics": metrics,
                 "length_ns": 10**10,
             }
@@ -65,6 +67,7 @@ def report(
         "schema": SCHEMA,
         "tool": gotrace.__version__,
         "complete": True,
+        "cut_off": None,
         "host": {**machine.host()},
         "plan": {**plan(*names).to_json(), "runs": runs},
         "versions": [{"name": name, **about} for name in names],

@@ -1,0 +1,90 @@
+"""What `gotrace baseline` has started ends with it, however it was started and however gotrace ends."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+
+import pytest
+
+import targets
+from conftest import GOTRACE, PATIENCE_S, until
+from gotrace.lab.service import Ready
+from services import free_port, needs_wrk
+
+OPTIONS = ("-n", "1", "--most-drift", "1000")
+
+
+def script(path, text):
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@needs_wrk
+@pytest.mark.bpf
+def test_a_load_in_a_script(tmp_path):
+    """What it has started does not go on beside the measured one."""
+    port, log = free_port(), tmp_path / "log"
+    load = script(
+        tmp_path / "load",
+        f"echo begin >> {log}\nwrk -t1 -c2 -d2s http://127.0.0.1:{port}/ping\necho end >> {log}",
+    )
+    words = [
+        "--load",
+        load,
+        "--load-format",
+        "wrk",
+        "--ready",
+        f"tcp:{port}",
+        "--preload",
+        "1s",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    command = [*GOTRACE, "baseline", *OPTIONS, *words, "--", str(targets.build("shop")), "-port", str(port)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+    told = log.read_text().split()
+    assert done.returncode == 0, done.stderr
+    assert told[:2] == ["begin", "begin"] and told.count("end") == told.count("begin") / 2, told
+
+
+@needs_wrk
+@pytest.mark.bpf
+@pytest.mark.parametrize("setsid", [False, True])
+@pytest.mark.parametrize("number", [None, signal.SIGKILL])
+def test_a_service_in_a_script(setsid, number, tmp_path):
+    """One that has made itself a session ends, too, but not by the death of gotrace."""
+    if setsid and number is not None:
+        pytest.skip("nobody is left who would know of it")
+    port = free_port()
+    prefix = f"{shutil.which('setsid')} " if setsid else ""
+    service = script(tmp_path / "service", f"{prefix}{targets.build('shop')} -port {port} &\nsleep 600")
+    load = f"wrk -t1 -c2 -d{1 if number is None else 60}s http://127.0.0.1:{port}/ping"
+    words = ["--load", load, "--preload", "0", "--out", str(tmp_path / "out")]
+    process = subprocess.Popen([*GOTRACE, "baseline", *OPTIONS, *words, "--", service], stderr=subprocess.PIPE)
+    ready = Ready("127.0.0.1", port)
+    if number is not None:
+        until(ready.met)
+        process.send_signal(number)
+    _, err = process.communicate(timeout=PATIENCE_S)
+    assert number is not None or process.returncode == 0, err
+    until(lambda: not ready.met())
+
+
+@needs_wrk
+@pytest.mark.bpf
+def test_no_run_counts(tmp_path):
+    port = free_port()
+    words = [
+        "--load",
+        f"wrk -t1 -c2 -d1s http://127.0.0.1:{port}/nothing",
+        "--preload",
+        "0",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    command = [*GOTRACE, "baseline", *OPTIONS, *words, "--", str(targets.build("shop")), "-port", str(port)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert done.returncode == 1 and "100% of the requests failed" in done.stderr

@@ -88,6 +88,7 @@ def _versions_options(command: _Decorated) -> _Decorated:
 # What a plan has, by the names of parameters.
 _IN_THE_FILE = (
     *("load", "load_format", "versions", "runs", "preload", "ready", "cpus", "load_cpus", "most_drift", "explain", "seed"),
+    *("events", "wakeups", "coldstart"),
     *("pid", "builds", "go", "images", "memory", "quota", "container_options", "container_tool"),
 )
 _EXAMPLE = "gotrace baseline --load 'wrk -d10s http://127.0.0.1:8080/' --out out -- ./server"
@@ -134,6 +135,9 @@ _EXAMPLE = "gotrace baseline --load 'wrk -d10s http://127.0.0.1:8080/' --out out
     help="By how much the machine's own speed may change during a run that counts.",
 )
 @option("explain", help="Say what the longest pauses of each run waited for; it costs the service more.")
+@click.option("--events", is_flag=True, help="Probe waits of threads for a CPU too, and steals of Ps.")
+@click.option("--wakeups", is_flag=True, help="Probe each goroutine that runs: single waits, and how long it stays on a P.")
+@click.option("--coldstart", is_flag=True, help="Trace each run's start from execve until it is ready, by stage.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the order of the runs.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--out", "folder", type=Folder(), required=True, metavar="FOLDER", help="Write the report here.")
@@ -151,6 +155,9 @@ def command(
     load_cpus: str,
     most_drift: float,
     explain: bool,
+    events: bool,
+    wakeups: bool,
+    coldstart: bool,
     seed: int,
     dry_run: bool,
     folder: str,
@@ -191,6 +198,9 @@ def command(
             seed=seed,
             most_drift=most_drift / 100,
             explained=5 if explain else 0,
+            events=events,
+            wakeups=wakeups,
+            coldstart=coldstart,
             cpus=plan_file.cpus("--cpus", cpus),
             load_cpus=plan_file.cpus("--load-cpus", load_cpus),
         )

@@ -48,6 +48,9 @@ def plan(plan: Plan, folder: str) -> Iterator[str]:
     yield f"load: {printable(shlex.join(plan.load.command))} (for {duration_text(length) if length else 'an unknown time'})"
     warmup = "a warm-up until it is steady" if plan.warmup_ns is None else f"{duration_text(plan.warmup_ns)} of warm-up"
     yield f"each: {count_text(plan.runs, 'run')} after {warmup}"
+    more = {"events of threads and Ps": plan.events, "wake-ups": plan.wakeups, "starts": plan.coldstart}
+    if traced := [name for name, wanted in more.items() if wanted]:
+        yield f"traced, too: {', '.join(traced)}"
     yield f"order (seed {plan.seed}): " + " ".join(printable(version.name) for _, version in plan.order())
     if plan.estimated_ns is not None:
         yield f"takes: {'at least' if plan.warmup_ns is None else 'about'} {plan.estimated_ns / 60e9:.0f} min"

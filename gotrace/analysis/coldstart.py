@@ -31,7 +31,7 @@ _OF_EXEC = ("exec", "exec_wait", "starter", "cgroup")  # reported by a thread at
 _IN_PROGRAM = ("linker_entry", "linker_state", "entry", "step", "init", "gc_begin", "gc_end")
 
 # What ended a start: the program was replaced by another, or by itself, which begins the next start.
-REPLACED, ITSELF = "another execve", "executed itself"
+REPLACED, ITSELF, STARTING = "another execve", "executed itself", "still starting"
 
 
 class Sums(NamedTuple):
@@ -212,7 +212,7 @@ class _Walk:
         self._entry = timeline.C_START if with_c else "entry"
         self._has_steps = any(symbol == "runtime.schedinit" for _, symbol in points.values())
         self.enter_ns = self.exec_ns = self.end_ns = 0
-        self.ended = "still starting"
+        self.ended = STARTING
         self.marks: list[Mark] = []
         self.sums = self._before_sums = Sums()
         self._waited = Wait(0, 0, None)

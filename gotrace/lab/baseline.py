@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from gotrace.kernel.host import online_cpus
 from gotrace.kernel.process import Process
 from gotrace.lab import baseline_page, container, machine, measure, seconds, service
 from gotrace.lab import load as loads
+from gotrace.lab import start as starts
 from gotrace.lab.build import Build
 from gotrace.lab.children import Group
 from gotrace.lab.load_result import LoadResult
@@ -29,6 +30,7 @@ from gotrace.lab.plan import Plan, Version
 from gotrace.lab.report import MOST_ERRORS, NAME, Baseline, Preload, Run, VersionOf, write
 from gotrace.records.times import wall_time
 from gotrace.run.files import held
+from gotrace.run.refusal import refusal
 from gotrace.text import count_text, duration_text, percent_text, printable
 
 Say = Callable[[str], None]
@@ -39,6 +41,8 @@ MOST_STOLEN = 0.01  # of the CPUs' time, by the hypervisor
 LEAST_RATE = 0.99  # of the rate that an open-loop load was to have
 _LONGEST = 5
 _STEP_NS = 100_000_000
+# Whoever calls execve has its address space taken down within it, and ours is large.
+_SMALL = ("/bin/sh", "-c", 'exec "$@"', "sh")
 
 
 def check(plan: Plan, folder: Path, force: bool) -> None:
@@ -46,6 +50,11 @@ def check(plan: Plan, folder: Path, force: bool) -> None:
     unusable = sorted({*plan.cpus, *plan.load_cpus} - set(online_cpus()))
     if unusable:
         raise UsageError(f"there is no CPU {unusable[0]} here", "`lscpu` lists them")
+    if plan.coldstart and (plan.pid is not None or any(version.container for version in plan.versions)):
+        what = "a process that runs already" if plan.pid is not None else "a container"
+        raise UsageError(
+            f"the start of {what} cannot be traced", "leave --coldstart out, or give the command that starts it"
+        )
     for version in plan.versions:
         for made in (version.build, version.container):
             if made is not None:
@@ -155,7 +164,7 @@ def _run(plan: Plan, ready: loads.Ready, report: Baseline, folder: Path, round_:
     log, recording = base.with_suffix(".log"), base.with_suffix(".gotrace")
     recording.unlink(missing_ok=True)
     before = machine.yardstick()
-    with _started(plan, version, log) as running:
+    with _started(plan, version, log, report) as (running, start):
         if version.name not in (known["name"] for known in report["versions"]):
             report["versions"].append(_version(plan, version, running.pid))
             planned = [each.name for each in plan.versions]  # whichever ran first: the first one is what is compared with
@@ -169,6 +178,8 @@ def _run(plan: Plan, ready: loads.Ready, report: Baseline, folder: Path, round_:
                 recording,
                 plan.explained,
                 touches=plan.pid is None,
+                events=plan.events,
+                wakeups=plan.wakeups,
             )
         except GotraceError:
             _require_running(running, log)  # or what else went wrong comes of that
@@ -177,10 +188,14 @@ def _run(plan: Plan, ready: loads.Ready, report: Baseline, folder: Path, round_:
     result = loads.finish(ready, seen.load_status)
     after = machine.yardstick()
     values = {**measure.metrics(seen), **result.metrics(), "start.ready": _float(running.ready_ns), **_growth(seen)}
+    if start is not None:
+        values |= starts.metrics(start)
     cpu = values.get("cpu")
     values["cpu.per_request"] = cpu / result.throughput * 1e9 if cpu is not None and result.throughput else None
     course = seconds.course(seen.seconds, result.model)
     reasons, notes = judged(plan, seen, result, (before, after), preload, _has_quota(plan, version, report))
+    if start is not None and start["lost"]:
+        notes.append(f"{count_text(start['lost'], 'event')} of its start lost: its stages are unknown")
     return {
         "version": version.name,
         "round": round_,
@@ -190,12 +205,13 @@ def _run(plan: Plan, ready: loads.Ready, report: Baseline, folder: Path, round_:
         "valid": not reasons,
         "reasons": reasons,
         "notes": [*notes, *filter(None, [seconds.note(course)]), *result.notes],
+        "start": start,
         "preload": preload,
         "course": course,
         "heap_growth": seen.grown,
         "metrics": values,
         "load": {**result.record()},
-        "lost": int(seen.summary.get("lost", 0)),
+        "lost": seen.lost,
         "cost": {**seen.summary.get("cost", {}), "tool_cpu_s": round(seen.tool_cpu_s, 3)},
         "yardstick": [before, after],
         "longest": seen.explained[:_LONGEST],
@@ -207,8 +223,38 @@ def _float(value: int | None) -> float | None:
     return None if value is None else float(value)
 
 
-def _started(plan: Plan, version: Version, log: Path) -> contextlib.AbstractContextManager[service.Running]:
-    """A service for one run."""
+@contextlib.contextmanager
+def _started(
+    plan: Plan, version: Version, log: Path, report: Baseline
+) -> Iterator[tuple[service.Running, starts.StartOf | None]]:
+    """A service for one run, and how it started where the plan wants that: nothing of that is traced any more."""
+    if plan.coldstart:
+        from gotrace.run import one_start
+
+        known = next((each["exe"] for each in report["versions"] if each["name"] == version.name), None)
+        exe = known or _program(plan, version, log)
+        recording = log.with_name(f"{log.stem}-start.gotrace")
+        with one_start.tracing(version.command, exe, str(recording)) as traced:
+            command = (*_SMALL, *version.command)
+            with service.started(command, plan.ready, log, plan.cpus, meanwhile=traced.read) as running:
+                assert running.ready_at_ns is not None
+                result = traced.end(running.pid, running.ready_at_ns)
+                yield running, starts.record(result, str(Path(log.parent.name, recording.name)))
+    else:
+        with _plainly_started(plan, version, log) as running:
+            yield running, None
+
+
+def _program(plan: Plan, version: Version, log: Path) -> str:
+    """The file that the command executes in the end: of a launcher it is found by starting it once."""
+    path = shutil.which(version.command[0])
+    if path is not None and refusal(path) is None:
+        return path
+    with service.started(version.command, plan.ready, log, plan.cpus) as running:
+        return os.readlink(f"/proc/{running.pid}/exe")
+
+
+def _plainly_started(plan: Plan, version: Version, log: Path) -> contextlib.AbstractContextManager[service.Running]:
     if plan.pid is not None:
         return service.found(plan.pid, plan.ready)
     if version.container is not None:
@@ -312,7 +358,7 @@ def judged(
     if throttled:
         text = f"a CPU quota held its threads for {duration_text(throttled)}, over all CPUs"
         (notes if quota_planned else reasons).append(text if quota_planned else f"{text}, and none was planned")
-    lost = int(seen.summary.get("lost", 0))
+    lost = seen.lost
     if lost:
         notes.append(f"{count_text(lost, 'event')} lost: pauses are at least what is told")
     return reasons, notes

@@ -25,6 +25,8 @@ from gotrace.text import printable
 
 CANNOT_TELL = "cannot tell"
 EXPLORATORY_ALPHA = 0.1
+# What plans of earlier releases do not have.
+_NOT_TRACED = {"events": False, "wakeups": False, "coldstart": False}
 
 
 class NotComparableError(GotraceError):
@@ -107,14 +109,18 @@ def require_comparable(a: Side, b: Side) -> None:
             "the reports are of different kinds of machines",
             "measure both on one, in turns: --ab; --anyway compares them all the same",
         )
+    plans = [{**_NOT_TRACED, **report["plan"]} for report in (one, other)]
     for what, of in (
         ("load", "load"),
         ("warm-up", "warmup_ns"),
         ("CPUs of the service", "cpus"),
         ("CPUs of the load", "load_cpus"),
         ("pauses that are explained", "explained"),
+        ("events that are traced", "events"),
+        ("wake-ups that are traced", "wakeups"),
+        ("starts that are traced", "coldstart"),
     ):
-        if one["plan"][of] != other["plan"][of]:
+        if plans[0][of] != plans[1][of]:
             raise _measured_differently(what)
     if a.report is not b.report:
         if one.get("tool") != other.get("tool"):

@@ -33,7 +33,10 @@ from gotrace.text import count_text, printable
 ALPHA = 0.05
 MARGIN = 0.05
 # What is made of events: where some were lost it is not known, or at least what it is.
-_OF_EVENTS = ("stw.", "gc.mark.", "gc.assist.", "gc.cycles_per_s", "heap.live.", "heap.goal.")
+_OF_EVENTS = (
+    *("stw.", "gc.mark.", "gc.assist.", "gc.cycles_per_s", "heap.live.", "heap.goal."),
+    *("sched.wait.", "sched.cpu_wait.", "sched.binding.", "steal."),
+)
 # What one run is enough to break: it has been that high.
 _HIGHEST = (".max", ".peak")
 _INTERRUPTED = "Ctrl-C"  # a report that was cut off by its user

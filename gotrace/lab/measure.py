@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gotrace.analysis.histogram import Histogram as Distribution
 from gotrace.analysis.stats.percentiles import enough
 from gotrace.api import replaying
 from gotrace.kernel.cpus import CpuTimes, cpu_times
@@ -26,6 +27,8 @@ from gotrace.run.target import watched
 from gotrace.views.gc import Gc
 from gotrace.views.memory import Looks
 from gotrace.views.sched import Scheduler
+from gotrace.views.sched_events import SchedulerEvents
+from gotrace.views.sched_wakeups import SchedulerWakeups
 from gotrace.views.view import Record, View, records_of
 
 _PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
@@ -44,6 +47,8 @@ class Seen:
     cycles: list[Record] = field(default_factory=list)
     memory: list[Record] = field(default_factory=list)
     sched: Record | None = None
+    events: SchedulerEvents | None = None  # these two have seen everything
+    wakeups: SchedulerWakeups | None = None
     summary: Record = field(default_factory=dict)
     explained: list[Record] = field(default_factory=list)
     peak_rss_bytes: int | None = None
@@ -52,6 +57,11 @@ class Seen:
     tool_cpu_s: float = 0.0  # of this process, while it watched
     seconds: dict[str, list[float]] = field(default_factory=dict)  # as `Seconds.values` has them
     grown: Grown = field(default_factory=lambda: unknown("it was not asked"))
+
+    @property
+    def lost(self) -> int:
+        """Events."""
+        return int(self.summary["events"]["lost"]) if self.summary else 0
 
     def add(self, record: Record) -> None:
         """Keep what metrics are made of."""
@@ -76,15 +86,21 @@ def watch(
     recording: Path,
     explained: int = 0,
     touches: bool = True,
+    events: bool = False,
+    wakeups: bool = False,
 ) -> Seen:
     """Trace a process for as long as the load runs, which is started when the probes are in place. Raises GotraceError.
 
     ``recording`` keeps the raw events, which are decoded when the load is over; the ``explained`` longest pauses come with
-    their causes. Without ``touches`` the kernel's high-water mark of its RSS stays, and is not used.
+    their causes. Without ``touches`` the kernel's high-water mark of its RSS stays, and is not used. ``events`` are those
+    of its threads and of Ps that steal, ``wakeups`` of single goroutines, as of `gotrace sched`.
     """
     views: list[View] = [Looks(SECOND), Scheduler(thrifty=True)]
-    stems = ["gc", *(["tail"] if explained else [])]
     seen, ended_ns = Seen(), list[int]()
+    seen.events = SchedulerEvents() if events else None
+    seen.wakeups = SchedulerWakeups() if wakeups else None
+    later: list[View] = [each for each in (seen.events, seen.wakeups) if each is not None]
+    stems = ["gc", *(["tail"] if explained else []), *(stem for view in later for stem in view.stems)]
     process: Group | None = None
 
     def wait(child: Group) -> None:
@@ -110,7 +126,7 @@ def watch(
             growth = Growth(target.process)
             target.until = until
             before, tool = cpu_times(online_cpus()), time.process_time()
-            for _, source, own in programs(target, views, str(recording)):
+            for _, source, own in programs(target, views, str(recording), later=later):
                 for _, records in records_of(source, own):
                     for record in records:
                         seen.add(record)
@@ -124,7 +140,8 @@ def watch(
     finally:
         if process is not None:
             process.end()
-    for record in replaying(str(recording), Gc(SECOND, explained=explained)):  # now that nobody has to wait for it
+    # Now that nobody has to wait for it.
+    for record in replaying(str(recording), Gc(SECOND, explained=explained), *later):
         seen.add(record)
     seen.end_ns = ended_ns[0] if ended_ns else target.end_ns
     seen.load_status = process.returncode if process is not None else 0
@@ -163,6 +180,11 @@ def metrics(seen: Seen) -> Values:
     found |= _of_memory(seen)
     if seen.sched is not None:
         found |= _of_sched(seen.sched)
+    if seen.events is not None:
+        found |= _of_events(seen.events)
+    if seen.wakeups is not None:
+        found["sched.binding.p95"] = _p95(seen.wakeups.stays)
+        found["sched.wait.p95"] = _p95(seen.wakeups.waited)
     return found
 
 
@@ -221,3 +243,17 @@ def _of_sched(sched: Mapping[str, Any]) -> Values:
     for each in (50.0, 95.0, 99.0):
         found[f"sched.latency.p{each:g}"] = latency[f"p{each:g}_ns"] if enough(samples, each) else None
     return found
+
+
+def _of_events(view: SchedulerEvents) -> Values:
+    waits = Distribution()
+    waits.add(view.woken)
+    waits.add(view.preempted)
+    return {
+        "sched.cpu_wait.p95": _p95(waits),
+        "steal.failure_rate": view.failed / view.attempts if view.attempts else None,
+    }
+
+
+def _p95(found: Distribution) -> float | None:
+    return float(found.percentile(95)) if enough(found.count, 95) else None

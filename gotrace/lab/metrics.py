@@ -109,12 +109,25 @@ def _all() -> Iterator[Metric]:
     yield Metric("cpu", "cpus", "less", "CPUs that the process used")
     yield Metric("cpu.per_request", "time", "less", "CPU time of the process for each answer")
     yield from _percentiles("sched.latency", "how long goroutines that could run waited for a P", "mean p50 p95 p99")
+    yield Metric("sched.wait.p95", "time", "less", "how long single goroutines waited for a P, exactly: p95")
+    yield Metric("sched.cpu_wait.p95", "time", "less", "how long threads that could run waited for a CPU: p95")
     yield Metric("sched.p_moves.nodes", "rate", "less", "moves of Ps to another memory node")
     yield Metric("sched.binding.p95", "time", "more", "how long a goroutine stays on one P before it gets another: p95")
     yield Metric("steal.failure_rate", "share", "less", "tries to steal goroutines that found none, of all")
     yield Metric("throttled.share", "share", "less", "time in which a CPU quota kept the process off its CPUs")
     yield Metric("start.ready", "time", "less", "from execve until the service is ready")
-    yield Metric("start.first_gc", "time", "less", "from execve until the first GC cycle begins")
+    for name, meaning in (
+        ("exec", "execve: the old program is taken down, the new one mapped"),
+        ("linker", "the dynamic linker"),
+        ("bootstrap", "the runtime's bootstrap"),
+        ("inits", "runtime.main, which runs the packages' inits"),
+        ("main", "main.main until the service is ready"),
+    ):
+        yield Metric(f"start.{name}", "time", "less", f"a stage of the start: {meaning}")
+    yield Metric("start.listen", "time", "less", "from execve until the service listens")
+    yield Metric(
+        "start.first_gc", "time", "less", "from execve until the first GC cycle begins, if it is before it is ready"
+    )
 
 
 METRICS: Mapping[str, Metric] = {metric.name: metric for metric in _all()}

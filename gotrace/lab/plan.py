@@ -43,12 +43,15 @@ class PlanJson(TypedDict):
     cpus: list[int]
     load_cpus: list[int]
     explained: int
+    events: bool
+    wakeups: bool
+    coldstart: bool
     emulated: bool
 
 
 _AROUND_NS = 3_000_000_000  # start, probes, yardstick and end of a run
 # What reports of earlier releases do not have, and what they meant.
-_EARLIER = {"load_format": "", "emulated": False, "pid": None}
+_EARLIER = {"load_format": "", "emulated": False, "pid": None, "events": False, "wakeups": False, "coldstart": False}
 _EARLIER_VERSION = {"build": None, "container": None}
 
 
@@ -81,9 +84,10 @@ class Plan:
 
     ``most_drift`` is by how much the machine's own speed may change during a run that counts, as a share. ``cpus`` and
     ``load_cpus`` are those that the service and the load may use; empty: all. Of each run the ``explained`` longest pauses
-    come with their causes, which costs the service more than the rest. ``warmup_ns`` is None where each process is under
-    load until it is steady. ``pid`` is of a process that runs already, and is put under load in every run. ``emulated``:
-    the machine is, as its user says; its times are compared with nothing.
+    come with their causes, which costs the service more than the rest, as do ``events`` of threads and of Ps that steal,
+    ``wakeups`` of single goroutines, and ``coldstart``, which traces the start of each run. ``warmup_ns`` is None where
+    each process is under load until it is steady. ``pid`` is of a process that runs already, and is put under load in every
+    run. ``emulated``: the machine is, as its user says; its times are compared with nothing.
     """
 
     versions: tuple[Version, ...]
@@ -98,6 +102,9 @@ class Plan:
     explained: int = 0
     pid: int | None = None
     emulated: bool = False
+    events: bool = False
+    wakeups: bool = False
+    coldstart: bool = False
 
     @property
     def estimated_ns(self) -> int | None:
@@ -124,6 +131,9 @@ class Plan:
             "cpus": list(self.cpus),
             "load_cpus": list(self.load_cpus),
             "explained": self.explained,
+            "events": self.events,
+            "wakeups": self.wakeups,
+            "coldstart": self.coldstart,
             "emulated": self.emulated,
         }
 
@@ -154,6 +164,9 @@ class Plan:
             explained=told["explained"],
             pid=told["pid"],
             emulated=told["emulated"],
+            events=told["events"],
+            wakeups=told["wakeups"],
+            coldstart=told["coldstart"],
         )
 
 

@@ -45,6 +45,9 @@ class PlanBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     load_cpus: str = ""
     most_drift: str = "3%"
     explain: bool = False
+    events: bool = False
+    wakeups: bool = False
+    coldstart: bool = False
     seed: int = 1
     emulated: bool = False
 
@@ -82,6 +85,9 @@ def plan_of(body: PlanBody) -> Plan:
         most_drift=share("most_drift", body.most_drift),
         explained=5 if body.explain else 0,
         emulated=body.emulated,
+        events=body.events,
+        wakeups=body.wakeups,
+        coldstart=body.coldstart,
     )
 
 

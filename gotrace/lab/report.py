@@ -12,6 +12,7 @@ from gotrace.lab.container import ContainerOf
 from gotrace.lab.grown import Grown
 from gotrace.lab.machine import Host
 from gotrace.lab.seconds import Course
+from gotrace.lab.start import StartOf
 from gotrace.records.schema import schema_of
 from gotrace.run.files import created
 from gotrace.text import printable
@@ -56,6 +57,7 @@ class Run(TypedDict):
     valid: bool
     reasons: Annotated[list[str], "why it does not count"]
     notes: Annotated[list[str], "what is to be known of it, and does not keep it from counting"]
+    start: Annotated[StartOf | None, "null: it was not traced"]
     preload: Preload
     course: Annotated[Course, "while it was measured; metrics are of all of it"]
     heap_growth: Grown

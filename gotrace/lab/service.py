@@ -88,6 +88,7 @@ class Running:
 
     pid: int
     ready_ns: int | None
+    ready_at_ns: int | None  # in CLOCK_MONOTONIC
     ended: Callable[[], str]
     """How it ended, with what it wrote last; "" while it runs."""
 
@@ -100,13 +101,14 @@ def started(
     cpus: Collection[int] = (),
     patience_s: float = _PATIENCE_S,
     root: Callable[[int], int] = lambda pid: pid,
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> Iterator[Running]:
     """The service, ended on the way out: by SIGTERM to it and all that it started, and by SIGKILL if that does not help.
 
     It ends with us, too, be we killed. What it writes goes to the file ``log``; ``cpus`` are those that it may use, all if
-    there are none. ``root`` tells, of the command's process, the one that is the Go program or has started it. Raises
-    ServiceError where it cannot be started, something is at its port already, or it does not become ready in
-    ``patience_s``.
+    there are none. ``root`` tells, of the command's process, the one that is the Go program or has started it;
+    ``meanwhile`` is called again and again until it is ready. Raises ServiceError where it cannot be started, something is
+    at its port already, or it does not become ready in ``patience_s``.
     """
     if ready.met():
         raise ServiceError(
@@ -135,12 +137,13 @@ def started(
                         f"the service was not ready after {waited}: nothing answers at {ready}",
                         f"say how it becomes ready with --ready; its output is in {log}",
                     )
+                meanwhile()
                 time.sleep(_POLL_S)
-            ready_ns = time.monotonic_ns() - began_ns
+            ready_at_ns = time.monotonic_ns()
             pid = _go_program(root(child.pid))
             with contextlib.suppress(ProcessLookupError):  # it has just ended
                 program = os.pidfd_open(pid)
-            yield Running(pid, ready_ns, ended)
+            yield Running(pid, ready_at_ns - began_ns, ready_at_ns, ended)
         finally:
             _end(child, program)
 
@@ -151,7 +154,7 @@ def found(pid: int, ready: Ready) -> Iterator[Running]:
     with Process.open(pid) as process:
         if not ready.met():
             raise ServiceError(f"nothing answers at {ready}", f"say where process {pid} listens with --ready")
-        yield Running(pid, None, lambda: f"process {pid} has exited" if process.wait(0) else "")
+        yield Running(pid, None, None, lambda: f"process {pid} has exited" if process.wait(0) else "")
 
 
 def _ended(child: Group, log: Path) -> str:

@@ -344,12 +344,12 @@ class Replayed(Source):
 
 
 def programs(
-    target: Target, views: Sequence[View], record: str | None = None, force: bool = False
+    target: Target, views: Sequence[View], record: str | None = None, force: bool = False, later: Sequence[View] = ()
 ) -> Iterator[tuple[int, Live, Sequence[View]]]:
     """Each program that a target executes, from 1 on; it is released first.
 
     With each come views of its own, made as ``views`` are, for `view.records_of`. With ``record`` each is kept in a file
-    (`files.numbered`). Raises GotraceError.
+    (`files.numbered`), which is to be read with the views ``later``, too. Raises GotraceError.
     """
     poll_ns = min([POLL_NS, *(view.interval_ns for view in views if view.interval_ns)])
     books = Books(target.process)
@@ -359,7 +359,7 @@ def programs(
     target.release()
     for number in itertools.count(1):
         live = Live(target, poll_ns, books if number == 1 else None)
-        if recorded := {view.name: view.options for view in views if view.recorded}:
+        if recorded := {view.name: view.options for view in (*views, *later) if view.recorded}:
             live.header["views"] = recorded
         live.looking = next((Looking(view.look_ns, view.look) for view in views if view.look_ns), NOT_LOOKING)
         with contextlib.ExitStack() as recording:

@@ -7,10 +7,10 @@ import math
 import os
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
-from gotrace.analysis.coldstart import ITSELF
+from gotrace.analysis.coldstart import ITSELF, STARTING
 from gotrace.analysis.start_summary import median, summaries
 from gotrace.analysis.timeline import BEFORE, PROGRAM, Row, Start, places
 from gotrace.errors import GotraceError
@@ -21,6 +21,9 @@ from gotrace.text import duration_text, printable
 
 if TYPE_CHECKING:
     from gotrace.recording.reader import Recording
+
+
+READY = "ready"  # tracing ended when whoever had started the program found it to be that
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,8 @@ def result_of(header: dict[str, Any], starts: Sequence[Start], end: dict[str, An
     Raises GotraceError, with ``lacking`` as its hint, if there are none.
     """
     begun = sorted(starts, key=lambda start: start.exec_ns)
+    if end["ended"] == READY:
+        begun = [replace(start, ended=READY) if start.ended == STARTING else start for start in begun]
     asked = header["coldstart"]
     begun = begun if asked["command"] else begun[: first_ones(begun, asked["runs"])]
     if not begun:

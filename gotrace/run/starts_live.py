@@ -59,23 +59,15 @@ def trace(
     """
     stop = StopRequest()
     with contextlib.ExitStack() as stack:
-        target = _target(wanted, say)
-        tracing = stack.enter_context(_attached(wanted, target, say))
+        target = target_of(wanted, say)
+        tracing = stack.enter_context(attached(wanted, target, say))
         tracing.calibrate()
-        header_more = {
-            "until": {"what": wanted.until[0], "ns": wanted.until[1]},
-            "command": list(wanted.command),
-            "runs": wanted.runs,
-            "cache": wanted.cache,
-            "hit_ns": tracing.ns_per_hit[0],
-            "install_ns": install_cost_ns(),
-        }
         stack.enter_context(stop.installed())
         live = _Live(wanted, target, tracing, stop, say, progress)
         if recording is not None:
             traced = Traced(tracing, None, stop, say)
             live.recorder = stack.enter_context(Recorder.opened(recording, force, traced))
-        header = {**tracing.header(time.monotonic_ns()), "coldstart": header_more}
+        header = header_of(wanted, tracing)
         live.begin(header)
         ended = "error"
         try:
@@ -93,7 +85,21 @@ def trace(
         return result_of(header, live.starts, end, lacking), live.status
 
 
-def _target(wanted: Wanted, say: Say) -> Executable:
+def header_of(wanted: Wanted, tracing: session.Session) -> dict[str, Any]:
+    """What gives the events their meaning, from now on; the session is calibrated."""
+    about = {
+        "until": {"what": wanted.until[0], "ns": wanted.until[1]},
+        "command": list(wanted.command),
+        "runs": wanted.runs,
+        "cache": wanted.cache,
+        "hit_ns": tracing.ns_per_hit[0],
+        "install_ns": install_cost_ns(),
+    }
+    return {**tracing.header(time.monotonic_ns()), "coldstart": about}
+
+
+def target_of(wanted: Wanted, say: Say) -> Executable:
+    """The file that is waited for: a command that is a launcher is started, up to the program. Raises GotraceError."""
     path = wanted.exe
     if path is None:
         path = shutil.which(wanted.command[0])
@@ -119,7 +125,8 @@ def _target(wanted: Wanted, say: Say) -> Executable:
 
 
 @contextlib.contextmanager
-def _attached(wanted: Wanted, target: Executable, say: Say) -> Iterator[session.Session]:
+def attached(wanted: Wanted, target: Executable, say: Say) -> Iterator[session.Session]:
+    """The probes of a start, in a file; said what cannot be traced. Raises GotraceError."""
     from gotrace.probes import coldstart
 
     without = coldstart.DETAILS if wanted.low_detail else ()

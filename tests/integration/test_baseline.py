@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -18,6 +20,7 @@ import pytest
 
 import targets
 from conftest import GOTRACE, PATIENCE_S, until
+from gotrace.analysis.timeline import STAGES
 from gotrace.api import replaying
 from gotrace.errors import GotraceError
 from gotrace.lab import baseline, seconds
@@ -25,6 +28,7 @@ from gotrace.lab import load as loads
 from gotrace.lab.plan import Plan, Version
 from gotrace.lab.report import schema
 from gotrace.lab.service import Ready, started
+from gotrace.run import one_start
 from gotrace.views.gc import Gc
 from services import free_port, names_with, needs_wrk
 
@@ -87,6 +91,110 @@ def test_a_baseline(tmp_path, gotrace):
     assert again.returncode == 2 and "has a report already" in again.stderr
 
 
+class Begun(threading.Thread):
+    """When processes of a name were forked, by their PIDs: CLOCK_MONOTONIC ns, as /proc says to 10 ms."""
+
+    def __init__(self, name):
+        super().__init__()
+        self._which, self._over, self.begun_ns = name, threading.Event(), {}
+
+    def run(self):
+        tick = 10**9 // os.sysconf("SC_CLK_TCK")
+        asleep_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
+        while not self._over.wait(0.02):
+            for path in Path("/proc").glob("[0-9]*/stat"):
+                with contextlib.suppress(OSError):
+                    name, _, fields = path.read_text().partition("(")[2].rpartition(")")
+                    if name == self._which:
+                        self.begun_ns[int(path.parent.name)] = int(fields.split()[19]) * tick - asleep_ns, tick
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self._over.set()
+        self.join()
+
+
+@needs_wrk
+@pytest.mark.bpf
+def test_starts_by_stage(tmp_path, gotrace):
+    """They add up to the time until it was ready; against what the kernel and the runtime print of the same starts."""
+    program, port, folder = targets.build("shop"), free_port(), tmp_path / "out"
+    collects = f"env GODEBUG=inittrace=1,gctrace=1 {program} -port {port} -init 300ms -collect 2"
+    words = ["--load", f"wrk -t1 -c2 -d1s http://127.0.0.1:{port}/ping", "--out", str(folder), "-n", "1", "--preload", "0"]
+    versions = ["--ab", f"collects={collects}", "--ab", f"plain={program} -port {port}"]
+    with Begun("shop") as begun:
+        done = gotrace("baseline", *words, "--most-drift", "1000", "--coldstart", *versions)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((folder / "report.json").read_text())
+    jsonschema.validate(report, schema())
+    assert report["plan"]["coldstart"] and re.search(r"^start\.inits +\S+ .s ", done.stdout, re.M)
+    for run in report["runs"]:
+        start, values = run["start"], run["metrics"]
+        stages = {row["stage"]: row["duration_ns"] for row in start["stages"]}
+        assert list(stages) == [each for each in STAGES[1:] if each in stages] and len(stages) == 4  # it is static
+        assert sum(stages.values()) + start["unattributed_ns"] == start["total_ns"] == values["start.ready"]
+        names = ("start.exec", "start.bootstrap", "start.inits", "start.main")
+        assert [values[name] for name in names] == list(stages.values()) and values["start.linker"] is None
+        assert start["lost"] == 0 and start["cost"]["hits"] > 100
+        assert stages["exec"] + stages["runtime bootstrap"] + stages["runtime.main"] < values["start.listen"]
+        assert values["start.listen"] <= values["start.ready"]
+        told = json.loads(gotrace("report", str(folder / start["recording"]), "--format", "json").stdout)[0]
+        assert told["ended"] == "ready" and told["rows"][0]["stage"] == "before exec"
+        assert [row for row in told["rows"] if row["depth"] == 0][1:] == start["stages"]
+        forked_ns, tick = begun.begun_ns[told["pid"]]
+        assert forked_ns <= told["monotonic_ns"] - told["rows"][0]["duration_ns"] <= forked_ns + tick + 10**6
+        if run["version"] == "plain":
+            assert start["gc"] is None and values["start.first_gc"] is None
+            continue
+        log = (folder / run["recording"]).with_suffix(".log").read_text()
+        inits = [float(text) * 1e6 for text in re.findall(r"^init \S+ @\S+ ms, (\S+) ms clock", log, re.M)]
+        assert len(inits) > 15 and sum(inits) <= values["start.inits"] + 1e6
+        assert values["start.main"] >= 300e6
+        # The runtime's clock begins within runtime.main; it prints milliseconds.
+        at_ns = float(re.search(r"^gc 1 @([0-9.]+)s", log, re.M)[1]) * 1e9
+        inits_ns = stages["exec"] + stages["runtime bootstrap"]
+        assert -2e6 <= values["start.first_gc"] - at_ns - inits_ns <= values["start.inits"] + 2e6
+        assert 300e6 <= values["start.first_gc"] < values["start.listen"]
+
+
+def probes():
+    """How many descriptors of ours are of probes."""
+    found = 0
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found += os.readlink(path).startswith(("anon_inode:[perf_event]", "anon_inode:bpf_link", "anon_inode:bpf-prog"))
+    return found
+
+
+@pytest.mark.bpf
+def test_a_start_leaves_no_probes(tmp_path):
+    """Not while the service goes on, nor when it does not become ready."""
+    before, recording = probes(), str(tmp_path / "start.gotrace")
+    port = free_port()
+    command = [str(word).format(port=port) for word in shop()]
+    with (
+        one_start.tracing(command, str(targets.build("shop")), recording) as traced,
+        started(command, Ready("127.0.0.1", port), tmp_path / "log", meanwhile=traced.read) as running,
+    ):
+        assert probes() > before + 40
+        found = traced.end(running.pid, running.ready_at_ns)
+        assert probes() == before and [start.pid for start in found.starts] == [running.pid]
+    with (
+        pytest.raises(GotraceError, match="ended before it was ready"),
+        one_start.tracing([*command, "-nope"], str(targets.build("shop")), recording) as traced,
+        started([*command, "-nope"], Ready("127.0.0.1", port), tmp_path / "log", meanwhile=traced.read),
+    ):
+        pass
+    assert probes() == before
+    with one_start.tracing(["sleep", "1"], str(targets.build("shop")), recording) as traced:
+        with pytest.raises(GotraceError, match="no start was observed"):
+            traced.end(1, time.monotonic_ns())
+    assert probes() == before
+
+
 @needs_wrk
 @pytest.mark.bpf
 def test_two_versions_in_turns(tmp_path, gotrace):
@@ -145,6 +253,10 @@ def test_what_goes_wrong(tmp_path):
     )
     with pytest.raises(GotraceError, match="was not ready after 300 ms"), late:
         pass
+    for name, (how, status, text) in cases.items():  # and where it is traced, which is begun earlier
+        if name in ("dies", "exits", "nongo"):
+            done, _ = measured(tmp_path / f"traced {name}", "--coldstart", **how)
+            assert (done.returncode, text in done.stderr) == (status, True), (name, done.stderr)
     dry, _ = measured(tmp_path / "dry", "--dry-run", service=shop())
     assert dry.returncode == 0 and "takes: about" in dry.stdout and not (tmp_path / "dry").exists()
 

@@ -27,6 +27,7 @@ from gotrace.analysis.scheduling import CPU_CLASSES, bounds
 from gotrace.binary.program import GoProgram
 from gotrace.binary.scheduler import find_books
 from gotrace.kernel.process import Process
+from gotrace.lab import measure
 from gotrace.recording.reader import Recording
 from gotrace.records.all import schema_of_command
 from gotrace.runtime.goroutines import GoroutineReader
@@ -503,6 +504,55 @@ def test_steals(version, start):
     assert from_it >= 0.95 * rounds * each
     assert steals["failure_rate"] == pytest.approx(steals["failed"] / steals["attempts"])
     assert 0 < steals["failed"] < steals["attempts"]
+
+
+@pytest.mark.alone
+def test_a_run_of_a_baseline(start, tmp_path, gotrace):
+    """While its load lasts: what the program, its runtime, perf and the kernel count, and percentiles as numpy has them."""
+    program, recorded = Scheduled(start, 2, targets.NEWEST, "default"), tmp_path / "x.gotrace"
+    before = program.ask("wait")
+
+    def load():
+        program.begin("follow 20 4000")
+        return subprocess.Popen(["sleep", "2"])
+
+    hits = Hits(targets.build("scheduled", targets.NEWEST, "default"), "runtime.runqsteal", program.pid)
+    with hits, Kernel(lambda: turns_of(program.pid)) as kernel:
+        seen = measure.watch(program.pid, load, recorded, events=True, wakeups=True)
+    after, values = program.answer(), measure.metrics(seen)
+    assert seen.summary["events"] == {"received": seen.summary["events"]["received"], "lost": seen.lost} and seen.lost == 0
+    assert seen.load_status == 0
+    moves = seen.wakeups.result["moves"]["count"]
+    assert after["Moved"] > 100 and moves == pytest.approx(after["Moved"], rel=0.02, abs=20)
+    assert abs(seen.events.attempts - hits.count) <= 3
+    assert values["steal.failure_rate"] == pytest.approx(
+        1 - np.count_nonzero(columns(recorded, "steal", "taken")) / hits.count
+    )
+    _, _, times = kernel.during(seen.events.result)
+    got, since = columns(recorded, "got_cpu", "time_ns"), columns(recorded, "got_cpu", "runnable_ns")
+    assert len(got) == pytest.approx(times, rel=0.03, abs=5)
+    moved, began = columns(recorded, "moved", "time_ns"), columns(recorded, "moved", "since_ns")
+    waits = columns(recorded, "ran", "waited_ns")
+    for name, each in (
+        ("sched.cpu_wait.p95", got - since),
+        ("sched.binding.p95", moved - began),
+        ("sched.wait.p95", waits[waits > 0]),
+    ):
+        assert values[name] == pytest.approx(np.percentile(each.astype(float), 95), rel=0.05), name
+    # In the bucket in which the runtime has it, or one beside it: one of its own goroutines may have run after.
+    grown, edges = np.diff([before["Counts"], after["Counts"]], axis=0)[0][1:], np.array(after["Buckets"][1:]) * 1e9
+    place = np.searchsorted(np.cumsum(grown), 0.95 * grown.sum())
+    assert edges[place - 1] <= values["sched.wait.p95"] <= edges[place + 2]
+    told = gotrace("report", str(recorded)).stdout
+    assert "runnable without a CPU" in told and "Single goroutines, in" in told
+    assert f"{moves / seen.wakeups.result['length_ns'] * 1e9:,.1f} times in each second" in told
+
+
+def columns(path, kind, name):
+    """A column of all events of a kind in a recording."""
+    with Recording.open(str(path)) as recording:
+        kinds = Kinds.of_probe(recording.header, "sched" if kind in ("steal", "got_cpu") else "wakeup")
+        return np.concatenate([kinds.of(chunk.events, kind)[name] for chunk in recording.chunks()])
 
 
 @pytest.mark.everywhere

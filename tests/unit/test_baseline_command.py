@@ -86,6 +86,19 @@ def test_a_network_of_its_own(options: tuple[str, ...]) -> None:
     assert "--network=host" not in Container("a", ("podman",), options=options).command("n", ())
 
 
+@pytest.mark.parametrize(
+    ("words", "what"), [(("--pid", "1"), "a process that runs already"), (("--container", "a"), "a container")]
+)
+def test_starts_that_cannot_be_traced(words: tuple[str, ...], what: str, dry: Run) -> None:
+    status, _, errors = dry(*words, "--coldstart")
+    assert status == 2 and f"the start of {what} cannot be traced" in errors and "leave --coldstart out" in errors
+
+
+def test_what_is_traced_too(dry: Run) -> None:
+    status, text, _ = dry("--events", "--coldstart", "--", "true")
+    assert status == 0 and "traced, too: events of threads and Ps, starts" in text.splitlines()
+
+
 def test_a_planned_quota() -> None:
     found = [Container("a", ("podman",), quota=quota, options=options).has_quota for quota, options in CASES]
     assert found == [True, False, True, True]

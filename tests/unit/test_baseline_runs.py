@@ -35,7 +35,7 @@ def verdict(
         percentiles_are="exact",
         **{**GOOD, **(load or {})},
     )
-    seen = Seen(stolen_share=stolen, sched={"limits": {"throttled_ns": throttled_ns}}, summary={"lost": lost})
+    seen = Seen(stolen_share=stolen, sched={"limits": {"throttled_ns": throttled_ns}}, summary={"events": {"lost": lost}})
     preload: Any = {"length_ns": 180 * 10**9, "course": None, "unsteady": unsteady}
     return judged(PLAN, seen, result, yardsticks, preload, planned)
 

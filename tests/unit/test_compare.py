@@ -143,6 +143,17 @@ def test_the_longest_pause_is_compared_between_runs_of_equal_length_only() -> No
     assert not row.reason
 
 
+@pytest.mark.parametrize("of", ["events", "wakeups", "coldstart"])
+def test_reports_that_trace_more_are_not_comparable(of: str) -> None:
+    """Those of an earlier release did not."""
+    one, other = report({"s": {}}, 8, 0.02, 1), report({"s": {}}, 8, 0.02, 2)
+    other["plan"][of] = False
+    require_comparable(*sides_of([("a", one), ("b", other)]))  # type: ignore[list-item]
+    other["plan"][of] = True
+    with pytest.raises(NotComparableError, match="that are traced"):
+        require_comparable(*sides_of([("a", one), ("b", other)]))  # type: ignore[list-item]
+
+
 @pytest.mark.parametrize(("of", "what"), [("version", "version of the load tool"), ("tool", "version of gotrace")])
 def test_reports_of_other_tools_are_not_comparable(of: str, what: str) -> None:
     one, other = report({"s": {}}, 8, 0.02, 1), report({"s": {}}, 8, 0.02, 2)

@@ -321,10 +321,12 @@ def test_a_plan_in_a_file() -> None:
         "schema: gotrace.plan/1\n"
         + PLAN
         + "runs: 3\npreload: 1m30s\ncpus: 0-1\nload_cpus: '1'\nmost_drift: 4.5%\nexplain: true\nseed: 7\nready: tcp:99\n"
+        + "events: true\nwakeups: true\ncoldstart: true\n"
     )
     load = parse_load(["wrk", "-c2", "-d30s", "http://127.0.0.1:8080/ping"])
     versions = (Version("server", ("true", "--port", "8080")),)
-    expected = Plan(versions, load, 3, 90 * 10**9, Ready("127.0.0.1", 99), 7, (0, 1), (1,), 0.045, 5)
+    more = dict.fromkeys(("events", "wakeups", "coldstart"), True)
+    expected = Plan(versions, load, 3, 90 * 10**9, Ready("127.0.0.1", 99), 7, (0, 1), (1,), 0.045, 5, **more)  # type: ignore[arg-type]
     assert plan_file.read("plan.yaml") == expected
     Path("plan.yaml").write_text("schema: gotrace.plan/1\n" + PLAN)
     found = plan_file.read("plan.yaml")

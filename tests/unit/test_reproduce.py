@@ -75,6 +75,7 @@ def report(
     }
 
 
+TRACED = ("events", "wakeups", "coldstart")
 NOISY = ("stw.total.max", "rss.growth", "stw.total.p99", "gc.cpu_share")
 
 
@@ -93,6 +94,7 @@ def test_a_plan_is_what_its_report_says() -> None:
         plan("a", ready=Ready("::1", 80)),
         plan("a", warmup_ns=None),
         plan("a", pid=7),
+        *(plan("a", **{name: True}) for name in TRACED),
         replace(plan("a"), versions=(Version("x", ("./x", "-y"), Build("./cmd/x", ("-gcflags=-l",), "/go/bin/go")),)),
         replace(
             plan("a"), versions=(Version("x", (), container=Container("i:1", ("podman",), "1g", 1.5, ("--env=A=1",))),)
@@ -107,7 +109,8 @@ def test_a_plan_is_what_its_report_says() -> None:
 
 def test_a_plan_of_an_earlier_release() -> None:
     told: dict[str, Any] = {**plan("a").to_json()}
-    del told["load_format"], told["emulated"], told["pid"]
+    for key in ("load_format", "emulated", "pid", *TRACED):
+        del told[key]
     told["versions"] = [{"name": "a", "command": ["true", "a"]}]
     assert Plan.from_json(told) == plan("a")
 
@@ -143,7 +146,7 @@ def test_what_is_not_there_is_no_part_of_a_plan() -> None:
 def test_what_it_does_not_know_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Plan.from_json({**plan("a").to_json(), **change})
-    for key in set(plan("a").to_json()) - {"load_format", "emulated", "pid", "versions"}:
+    for key in set(plan("a").to_json()) - {"load_format", "emulated", "pid", "versions", *TRACED}:
         told: dict[str, Any] = {**plan("a").to_json()}
         del told[key]
         with pytest.raises(UsageError, match="missing required field"):

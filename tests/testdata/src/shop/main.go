@@ -1,5 +1,5 @@
 // shop is an HTTP service with a regression to plant: shop -port 8080 [-allocate KiB] [-straggle 2ms] [-leak MiB] [-init 0s]
-// [-work 20us] [-cold 0s] [-wait 0s] [-hold MiB] [-spill MiB] [-every 1s].
+// [-collect 0] [-work 20us] [-cold 0s] [-wait 0s] [-hold MiB] [-spill MiB] [-every 1s].
 //
 // /ping allocates so much, works for so long, waits for so long and answers. With -straggle a goroutine keeps the world from
 // being stopped for so long, each second once or as -every says; with -leak so much is kept alive each second, and with
@@ -31,6 +31,7 @@ var (
 	hold     = flag.Int("hold", 0, "MiB")
 	spill    = flag.Int("spill", 0, "MiB per second")
 	every    = flag.Duration("every", time.Second, "")
+	collect  = flag.Int("collect", 0, "times, before it listens")
 	work     = flag.Duration("work", 20*time.Microsecond, "for each request")
 	cold     = flag.Duration("cold", 0, "")
 	wait     = flag.Duration("wait", 0, "for each request")
@@ -124,6 +125,9 @@ func main() {
 	}
 	if *spill > 0 {
 		go spills()
+	}
+	for i := 0; i < *collect; i++ {
+		runtime.GC()
 	}
 	if *straggle > 0 {
 		go straggler()

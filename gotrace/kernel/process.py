@@ -48,6 +48,7 @@ class Process:
         self.deleted = exe_name.endswith(_DELETED) and not self._has_name(exe_name)
         self.exe_name = exe_name.removesuffix(_DELETED) if self.deleted else exe_name
         self._pidfd = pidfd
+        self._polls: dict[tuple[int, ...], select.poll] = {}  # by the other descriptors that end a wait
         # The address space: it is another one behind an execve. -1 where it could not be opened.
         self.memory_fd = memory
         self._maps_fd = -1  # read again and again, when root has been given up too
@@ -103,16 +104,17 @@ class Process:
 
     def wait(self, seconds: float, *others: int) -> bool:
         """Sleep up to ``seconds``; True as soon as the process has exited. ``others`` are descriptors that end it too."""
-        poll = select.poll()
-        for fd in others:
-            poll.register(fd, select.POLLIN)
+        poll = self._polls.get(others)
+        if poll is None:
+            poll = self._polls[others] = select.poll()
+            for fd in (*others, *([self._pidfd] if self._pidfd is not None else [])):
+                poll.register(fd, select.POLLIN)
         if self._pidfd is None:
             poll.poll(max(0.0, seconds) * 1000)
             try:
                 return _status(self.pid).get("State", "").startswith(("Z", "X"))
             except GotraceError as error:
                 return isinstance(error, TargetError)
-        poll.register(self._pidfd, select.POLLIN)
         return any(fd == self._pidfd for fd, _ in poll.poll(max(0.0, seconds) * 1000))
 
     def exec_changed(self) -> bool:

@@ -264,10 +264,9 @@ class Loop:
         while (at_ns := time.monotonic_ns() + looking.every_ns) < until_ns:
             if self.wait(looking.every_ns / 1e9):
                 return True
-            if self.stop.signal or self.executed_ns():
+            if self.stop.signal or time.monotonic_ns() < at_ns:  # something has ended the wait
                 return False
-            if time.monotonic_ns() >= at_ns:
-                looking.look()
+            looking.look()
         return self.wait(max(0, until_ns - time.monotonic_ns()) / 1e9)
 
     def polls(self, interval: int, failed: Callable[[], bool], looking: Looking = NOT_LOOKING) -> Iterator[tuple[int, str]]:

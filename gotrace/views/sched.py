@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _SECOND = 1_000_000_000
 _SAMPLE_NS = 10_000_000
 _RARELY = 20  # a sample is taken after this many times its own length at the earliest
+_TIMED = 4  # every so many samples that length is taken
 
 
 class Scheduler(View):
@@ -53,6 +54,7 @@ class Scheduler(View):
         self._last: Reading | None = None
         self._seen: list[Glance] = []  # since the last portion
         self._waiting: list[Sample] = []  # since the last reading
+        self._pause_ns = _SAMPLE_NS // 2
         self._sample_ns = self._read_ns = self._line_ns = 0  # when the next is due
         self.result: Record | None = None
 
@@ -127,11 +129,12 @@ class Scheduler(View):
     def look(self) -> None:
         if self._first is None or time.monotonic_ns() < self._sample_ns:
             return
-        began = time.thread_time_ns()
+        began = time.thread_time_ns() if not len(self._seen) % _TIMED else 0
         with contextlib.suppress(TargetError):  # it has ended, or its books were changed whenever they were read
             self._seen.append(self.source.books.scheduler.glance())
-        took_ns = time.thread_time_ns() - began
-        self._sample_ns = time.monotonic_ns() + max(_SAMPLE_NS // 2, _RARELY * took_ns)
+        if began:
+            self._pause_ns = max(_SAMPLE_NS // 2, _RARELY * (time.thread_time_ns() - began))
+        self._sample_ns = time.monotonic_ns() + self._pause_ns
 
     def _ask_samples(self) -> list[Sample]:
         self.look()

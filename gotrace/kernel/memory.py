@@ -308,12 +308,15 @@ class KeptMemory(Memory):
         super().__init__(pid)
         self._fd = fd
 
-    def _fill(self, places: npt.NDArray[np.uint64], room: npt.NDArray[np.uint8]) -> None:
-        at = 0
-        try:
-            for address, size in places.tolist():
-                if os.preadv(self._fd, [room.data[at : at + size]], address) != size:
-                    raise self._failed(errno.ESRCH)
-                at += size
-        except (OSError, OverflowError) as error:
-            raise self._failed(getattr(error, "errno", errno.EFAULT)) from None
+    def _filling(self, places: npt.NDArray[np.uint64], room: npt.NDArray[np.uint8]) -> Callable[[], None]:
+        def fill() -> None:
+            at = 0
+            try:
+                for address, size in places.tolist():
+                    if os.preadv(self._fd, [room.data[at : at + size]], address) != size:
+                        raise self._failed(errno.ESRCH)
+                    at += size
+            except (OSError, OverflowError) as error:
+                raise self._failed(getattr(error, "errno", errno.EFAULT)) from None
+
+        return fill

@@ -49,6 +49,11 @@ def _escaped(char: str) -> str:
     return ascii(char)[1:-1]  # no codec: it would have to be loaded, and by now that may be forbidden
 
 
+def minutes_text(ns: float) -> str:
+    """How long something will take, for who waits for it: 12 min, 40 s."""
+    return f"{ns / 60e9:.0f} min" if ns >= 60e9 else f"{ns / 1e9:.0f} s"
+
+
 def duration_text(ns: float) -> str:
     """Nanoseconds with three significant digits: 812 ns, 1.24 us, 15.3 ms, 2.00 s."""
     return _scaled(ns, _DURATIONS, "ns")

@@ -205,8 +205,10 @@ def command(
             load_cpus=plan_file.cpus("--load-cpus", load_cpus),
         )
     if dry_run:
+        from gotrace.cli.text.doctor import of_the_host
+
         baseline.check(plan, Path(folder), force)
-        for line in text.plan(plan, folder):
+        for line in (*text.plan(plan, folder), *of_the_host()):
             click.echo(line)
         return 0
     files.on_created = lambda _: None  # there is one for each run

@@ -68,8 +68,11 @@ def command(
     plan = Plan.from_json(then["plan"])
     expected = reproduce.expected(then, within / 100)
     if dry_run:
+        from gotrace.cli.text.doctor import of_the_host
+
         other = reproduce.check(then, plan, Path(folder), force, anyway)
-        for line in (*plan_text.plan(plan, folder), *text.expected(then, plan, expected, within, other)):
+        expects = text.expected(then, plan, expected, within, other)
+        for line in (*plan_text.plan(plan, folder), *expects, *of_the_host()):
             click.echo(line)
         return 0
     files.on_created = lambda _: None  # there is one for each run

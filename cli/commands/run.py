@@ -36,10 +36,9 @@ def command(only: tuple[str, ...], resume: bool, dry_run: bool, force: bool, pip
 
     resolved = lab.resolve(pipeline_file.read(pipeline), only, resume, force)
     if dry_run:
-        from gotrace.cli.text.doctor import lines
-        from gotrace.run.checks import checks
+        from gotrace.cli.text.doctor import of_the_host
 
-        for line in (*lab.describe(resolved), "", "gotrace doctor:", *lines(checks())):
+        for line in (*lab.describe(resolved), *of_the_host()):
             click.echo(line)
         return 0
     files.on_created = lambda _: None  # there are many

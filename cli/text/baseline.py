@@ -16,7 +16,7 @@ from gotrace.lab.metrics import METRICS
 from gotrace.lab.plan import Plan
 from gotrace.lab.report import Baseline, Run, VersionOf, valid_runs
 from gotrace.run.files import Sink
-from gotrace.text import bytes_text, count_text, duration_text, printable
+from gotrace.text import bytes_text, count_text, duration_text, minutes_text, printable
 
 _COLUMNS = (
     Column("metric", 22, left=True),
@@ -53,7 +53,7 @@ def plan(plan: Plan, folder: str) -> Iterator[str]:
         yield f"traced, too: {', '.join(traced)}"
     yield f"order (seed {plan.seed}): " + " ".join(printable(version.name) for _, version in plan.order())
     if plan.estimated_ns is not None:
-        yield f"takes: {'at least' if plan.warmup_ns is None else 'about'} {plan.estimated_ns / 60e9:.0f} min"
+        yield f"takes: {'at least' if plan.warmup_ns is None else 'about'} {minutes_text(plan.estimated_ns)}"
     yield f"writes: {printable(folder)}/report.json, {printable(folder)}/runs/"
 
 

@@ -23,6 +23,13 @@ def write(stream: Sink, format_: str, checks: Checks) -> None:
         Table(stream).print(lines(checks))
 
 
+def of_the_host() -> Iterator[str]:
+    """What a dry run ends with."""
+    from gotrace.run.checks import checks
+
+    yield from ("", "gotrace doctor:", *lines(checks()))
+
+
 def lines(checks: Checks) -> Iterator[str]:
     """Every check, and what to do about a "no"."""
     for name, part in checks.items():

@@ -21,7 +21,7 @@ from gotrace.analysis.stats.verdicts import Question, Verdict, verdicts
 from gotrace.errors import Exit, GotraceError, UsageError
 from gotrace.lab.metrics import METRICS, PRIMARY, Metric
 from gotrace.lab.report import ONE_SAMPLE, Baseline, Run, of_one_process, valid_runs
-from gotrace.text import printable
+from gotrace.text import count_text, printable
 
 CANNOT_TELL = "cannot tell"
 EXPLORATORY_ALPHA = 0.1
@@ -200,7 +200,7 @@ def question_of(a: Side, b: Side, metric: Metric, margin: float, paired: bool) -
         left, right, scale = np.log(left), np.log(right), math.log1p(margin)
     change: Change = Paired(right - left) if paired else Separate(left, right)
     if not change.enough:
-        return None, f"{min(len(left), len(right))} runs: too few"
+        return None, f"{count_text(min(len(left), len(right)), 'run')}: too few"
     return Question(change, scale, lower_is_better=metric.better == "less"), ""
 
 

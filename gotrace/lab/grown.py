@@ -63,6 +63,8 @@ class Growth:
         try:
             if not self._unknown:
                 first, last = (heap_record(each, self._reader, self._begin_ns) for each in (self._begin, self._end))
+                if not first["stacks"]:
+                    return unknown("there was no profile to begin with: it had not collected twice yet")
                 before, after = (by_functions(each["stacks"]) for each in (first, last))
                 rows = changes(before, after, "inuse_bytes", functions_of)
                 return {

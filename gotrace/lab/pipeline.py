@@ -21,7 +21,7 @@ from gotrace.lab.pipeline_file import Pipeline, Step, needed
 from gotrace.lab.report import NAME
 from gotrace.lab.steps import KINDS, Place, Result, Work, text_of
 from gotrace.run.files import created, held
-from gotrace.text import count_text, printable
+from gotrace.text import count_text, minutes_text, printable
 
 SCHEMA = "gotrace.pipeline-state/1"
 STATE = "pipeline.json"
@@ -290,5 +290,5 @@ def describe(resolved: Resolved) -> list[str]:
         whole += length or 0
     lines.append(f"writes: {printable(str(resolved.out / STATE))}")
     beside = f", and {count_text(unknown, 'step')} of which nobody knows" if unknown else ""
-    lines.append(f"takes: about {whole / 60e9:.0f} min{beside}")
+    lines.append(f"takes: about {minutes_text(whole)}{beside}")
     return lines

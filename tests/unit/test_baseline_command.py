@@ -40,15 +40,21 @@ def dry(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 
 def test_what_would_be_done(dry: Run, tmp_path: Path) -> None:
     status, text, _ = dry("-n", "2", "--", "shop", "-port", "1")
-    assert status == 0 and text.splitlines() == [
-        "version shop: shop -port 1",
-        "ready when: tcp:127.0.0.1:1",
-        f"load: wrk -d10s {URL} (for 10.0 s)",
-        "each: 2 runs after 5.00 s of warm-up",
-        "order (seed 1): shop shop",
-        "takes: about 1 min",
-        f"writes: {tmp_path}/out/report.json, {tmp_path}/out/runs/",
-    ]
+    plan, _, of_the_host = text.partition("\n\ngotrace doctor:\n")
+    assert (
+        status == 0
+        and "privileges" in of_the_host
+        and plan.splitlines()
+        == [
+            "version shop: shop -port 1",
+            "ready when: tcp:127.0.0.1:1",
+            f"load: wrk -d10s {URL} (for 10.0 s)",
+            "each: 2 runs after 5.00 s of warm-up",
+            "order (seed 1): shop shop",
+            "takes: about 36 s",
+            f"writes: {tmp_path}/out/report.json, {tmp_path}/out/runs/",
+        ]
+    )
     assert "each: 10 runs after a warm-up until it is steady" in dry("--preload", "auto", "--", "shop")[1]
 
 

@@ -30,7 +30,7 @@ from gotrace.lab.report import schema
 from gotrace.lab.service import Ready, started
 from gotrace.run import one_start
 from gotrace.views.gc import Gc
-from services import free_port, names_with, needs_wrk
+from services import free_port, names_with, needs_wrk, remove_podmans_groups
 
 
 def measured(folder, *options, service=(), load="wrk -t1 -c4 -d2s {url}", **more):
@@ -387,6 +387,7 @@ def image(tmp_path):
     subprocess.run(words, check=True, capture_output=True)
     yield name
     subprocess.run([*PODMAN, "rmi", "-f", name], check=True, capture_output=True)
+    remove_podmans_groups()
 
 
 def containers_of(image):

@@ -22,6 +22,7 @@ from gotrace.errors import HostError
 from gotrace.kernel import bpf, numa
 from gotrace.kernel.process import Process
 from gotrace.probes import faults
+from services import remove_podmans_groups
 
 pytestmark = pytest.mark.bpf
 
@@ -128,6 +129,7 @@ def balance():
         with open(setting, "w") as file:
             file.write(str(int(to)))
 
+    remove_podmans_groups()
     before = numa.balancing()
     yield switch
     switch(before)

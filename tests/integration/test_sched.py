@@ -28,6 +28,7 @@ from gotrace.binary.program import GoProgram
 from gotrace.binary.scheduler import find_books
 from gotrace.kernel.process import Process
 from gotrace.lab import measure
+from gotrace.lab.children import Group
 from gotrace.recording.reader import Recording
 from gotrace.records.all import schema_of_command
 from gotrace.runtime.goroutines import GoroutineReader
@@ -421,7 +422,7 @@ def test_a_report_is_what_was_printed(start, gotrace, tmp_path):
     counts = [histogram.get_total_count() for histogram in iter(reader.get_next_interval_histogram, None)]
     assert counts == [each["latency"]["samples"] for each in records[:-1]]
     with Recording.open(files["gotrace"]) as recording:
-        assert recording.header["views"] == {"sched": {"interval_ns": 200_000_000}}
+        assert recording.header["views"] == {"sched": {"interval_ns": 200_000_000, "thrifty": False}}
 
 
 def test_a_program_that_ends(start, gotrace):
@@ -514,7 +515,7 @@ def test_a_run_of_a_baseline(start, tmp_path, gotrace):
 
     def load():
         program.begin("follow 20 4000")
-        return subprocess.Popen(["sleep", "2"])
+        return Group(["sleep", "2"])
 
     hits = Hits(targets.build("scheduled", targets.NEWEST, "default"), "runtime.runqsteal", program.pid)
     with hits, Kernel(lambda: turns_of(program.pid)) as kernel:

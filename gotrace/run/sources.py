@@ -311,7 +311,7 @@ class Replayed(Source):
                 if note.kind == form.ANSWERS:
                     told = json.loads(note.data)
                     in_progress += told["in_progress"]
-                    answers |= told["answers"]
+                    answers |= {what: found[-1:] for what, found in told["answers"].items()}
             if self._recording.lost != lost or held >= self._rows:
                 self.in_progress, in_progress = in_progress, []
                 self._answers, answers = answers, {}

@@ -153,6 +153,12 @@ def option(name: str, **changed: Any) -> Callable[[Decorated], Decorated]:
     return click.option(*flags, name, **{**attributes, **changed})
 
 
+def percent(flag: str, default: float, help: str) -> Callable[[Decorated], Decorated]:
+    """A margin: nothing can be shown to be equal to 0 %."""
+    kind = Number(0, 1000, min_open=True)
+    return click.option(flag, type=kind, default=default, show_default=True, metavar="PERCENT", help=help)
+
+
 def two_recordings(command: Decorated) -> Decorated:
     """Two files to compare: parameters before and after."""
     command = click.argument("after", type=click.Path(), metavar="B")(command)

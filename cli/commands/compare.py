@@ -6,7 +6,7 @@ import os
 
 import click
 
-from gotrace.cli.options import Command, Number, given, output_options
+from gotrace.cli.options import Command, given, output_options, percent
 from gotrace.errors import UsageError
 from gotrace.export.formats import COMPARED
 from gotrace.text import printable
@@ -25,14 +25,7 @@ _BY = ("arch", "go", "host", "vendor")  # as gotrace.lab.groups has them
     ],
     epilog="Exit status: 0 if it could be compared, whatever differs; 4 if the reports are not comparable.",
 )
-@click.option(
-    "--margin",
-    type=Number(0, 1000, min_open=True),
-    default=5,
-    show_default=True,
-    metavar="PERCENT",
-    help="The change that matters: what is within it is the same.",
-)
+@percent("--margin", 5, "The change that matters: what is within it is the same.")
 @click.option("--all", "everything", is_flag=True, help="Compare every metric, not the primary ones only.")
 @click.option("--anyway", is_flag=True, help="Compare reports that are not comparable; then nothing is better or worse.")
 @click.option(

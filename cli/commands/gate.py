@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gotrace.cli.options import Command, Number, given, output_options, say, schema_option_of
+from gotrace.cli.options import Command, given, output_options, percent, say, schema_option_of
 from gotrace.errors import UsageError
 from gotrace.export.formats import GATES
 from gotrace.text import printable
@@ -33,14 +33,7 @@ if TYPE_CHECKING:
 @click.option("--against", type=click.Path(), metavar="FOLDER", help="The report of the version to compare with.")
 @click.option("--judge", "version", metavar="NAME", help="The version that is judged, of a report with several.")
 @click.option("-f", "--file", type=click.Path(), metavar="FILE", help="Rules: margins and requirements, in YAML.")
-@click.option(
-    "--margin",
-    type=Number(0, 1000, min_open=True),
-    default=5,
-    show_default=True,
-    metavar="PERCENT",
-    help="By how much a metric may be worse.",
-)
+@percent("--margin", 5, "By how much a metric may be worse.")
 @click.option(
     "--metric", "metrics", multiple=True, metavar="NAME", help="Compare this metric, not the primary ones; may be repeated."
 )

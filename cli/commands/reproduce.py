@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from gotrace.cli.options import Command, Folder, Number, output_options, say
+from gotrace.cli.options import Command, Folder, output_options, percent, say
 from gotrace.errors import UsageError
 from gotrace.export.formats import TABLES
 from gotrace.run import files
@@ -27,14 +27,7 @@ from gotrace.text import printable
     epilog="Exit status: 0 reproduced, 1 not reproduced (or an error), 2 wrong usage, 3 cannot tell, 4 another kind of"
     " machine, 5 the service or the load failed.",
 )
-@click.option(
-    "--within",
-    type=Number(0, 1000, min_open=True),
-    default=3,
-    show_default=True,
-    metavar="PERCENT",
-    help="What counts as the same.",
-)
+@percent("--within", 3, "What counts as the same.")
 @click.option("--anyway", is_flag=True, help="Measure on another kind of machine too; then the answer is: cannot tell.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--out", "folder", type=Folder(), required=True, metavar="FOLDER", help="Write the new report here.")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -134,14 +134,6 @@ class ThreadCpus:
     def __init__(self, pid: int) -> None:
         self._pid = pid
         self._files: dict[int, int] = {}
-
-    def of(self, tids: Collection[int]) -> Mapping[int, int]:
-        """The CPU of each thread; without those that are gone."""
-        found = {}
-        for tid in tids:
-            with contextlib.suppress(ValueError, IndexError):
-                found[tid] = last_cpu(self.stat(tid))
-        return found
 
     def stat(self, tid: int) -> bytes:
         """What `last_cpu` is told by; empty if the thread is gone."""

@@ -187,7 +187,12 @@ def _run(plan: Plan, ready: loads.Ready, report: Baseline, folder: Path, round_:
         _require_running(running, log)
     result = loads.finish(ready, seen.load_status)
     after = machine.yardstick()
-    values = {**measure.metrics(seen), **result.metrics(), "start.ready": _float(running.ready_ns), **_growth(seen)}
+    values = {
+        **measure.metrics(seen),
+        **result.metrics(),
+        "start.ready": starts.as_metric(running.ready_ns),
+        **_growth(seen),
+    }
     if start is not None:
         values |= starts.metrics(start)
     cpu = values.get("cpu")
@@ -217,10 +222,6 @@ def _run(plan: Plan, ready: loads.Ready, report: Baseline, folder: Path, round_:
         "longest": seen.explained[:_LONGEST],
         "recording": str(recording.relative_to(folder)),
     }
-
-
-def _float(value: int | None) -> float | None:
-    return None if value is None else float(value)
 
 
 @contextlib.contextmanager

@@ -25,6 +25,17 @@ def preparation(cpus: Collection[int] = ()) -> Callable[[], None]:
     return prepare
 
 
+def guard(script: str, *arguments: str) -> subprocess.Popen[bytes]:
+    """A shell that does this as soon as its standard input is closed: by us, or because we are no more."""
+    return subprocess.Popen(
+        ["sh", "-c", f"read -r _; {script}", "sh", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
 class Group(subprocess.Popen[bytes]):
     """A command in a process group of its own, whose standard input is empty; ``cpus`` as in `preparation`.
 
@@ -40,14 +51,7 @@ class Group(subprocess.Popen[bytes]):
             start_new_session=True,
             **options,
         )
-        # Waits until its standard input is closed, by us or because we are no more.
-        self._guard = subprocess.Popen(
-            ["sh", "-c", 'read -r _; kill -s KILL -- "-$1"', "sh", str(self.pid)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        self._guard = guard('kill -s KILL -- "-$1"', str(self.pid))
 
     def end(self, patience_s: float = 0.0) -> None:
         """End all of it: by SIGTERM, if there is patience for that, and what is left by SIGKILL."""

@@ -20,12 +20,11 @@ from typing import Annotated, Any, TypedDict
 from gotrace.errors import GotraceError, ServiceError, UsageError
 from gotrace.kernel.cgroup import cpu_group, memory_group
 from gotrace.lab import service
+from gotrace.lab.children import guard
 from gotrace.text import printable
 
 TOOLS = ("podman", "docker")
 _PATIENCE_S = 60.0
-# Waits until its standard input is closed, by us or because we are no more, and then does what its arguments say.
-_REMOVER = ("sh", "-c", 'read -r _; exec "$@" >/dev/null 2>&1', "sh")
 
 
 class ContainerOf(TypedDict):
@@ -171,9 +170,7 @@ def started(
 
 @contextlib.contextmanager
 def _removed(container: Container, name: str) -> Iterator[None]:
-    remover = subprocess.Popen(
-        [*_REMOVER, *container.tool, "rm", "-f", name], stdin=subprocess.PIPE, start_new_session=True
-    )
+    remover = guard('exec "$@"', *container.tool, "rm", "-f", name)
     assert remover.stdin is not None
     try:
         yield

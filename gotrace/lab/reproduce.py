@@ -254,42 +254,31 @@ def _repeated(
     values = [list(values_of(side, expected.metric).values()) for side in (a, b)]
     then, now = (float(np.median(each)) if each else None for each in values)
     runs = len(values[0]), len(values[1])
+    change, same = None, None
     if question is None or differs_p is None:
-        zeros = reason == "0 in all runs" and min(runs) >= LEAST_RUNS
-        found: Found = "same" if zeros else "cannot tell"
-        return Repeated(
-            expected.version,
-            expected.metric,
-            then,
-            now,
-            runs,
-            None,
-            None,
-            None,
-            expected.judged,
-            expected.shows,
-            found,
-            reason,
-        )
-    estimate = question.change.estimate(0.9)
-    numbers = (estimate.value, estimate.low, estimate.high)
-    if METRICS[expected.metric].dimension != "growth":
-        numbers = (math.exp(numbers[0]), math.exp(numbers[1]), math.exp(numbers[2]))
-    inside = -question.margin < estimate.low and estimate.high < question.margin
-    found = "same" if inside else "differs" if differs_p <= _ALPHA else "cannot tell"
+        differs_p = None
+        found: Found = "same" if reason == "0 in all runs" and min(runs) >= LEAST_RUNS else "cannot tell"
+    else:
+        estimate = question.change.estimate(0.9)
+        change = (estimate.value, estimate.low, estimate.high)
+        if METRICS[expected.metric].dimension != "growth":
+            change = (math.exp(change[0]), math.exp(change[1]), math.exp(change[2]))
+        inside = -question.margin < estimate.low and estimate.high < question.margin
+        found = "same" if inside else "differs" if differs_p <= _ALPHA else "cannot tell"
+        same, reason = same_p(question.change, question.margin), ""
     return Repeated(
         expected.version,
         expected.metric,
         then,
         now,
         runs,
-        numbers,
-        same_p(question.change, question.margin),
+        change,
+        same,
         differs_p,
         expected.judged,
         expected.shows,
         found,
-        "",
+        reason,
     )
 
 

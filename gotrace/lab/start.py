@@ -64,10 +64,11 @@ def metrics(start: StartOf) -> dict[str, float | None]:
     return {
         **{name: lasted.get(stage) for name, stage in STAGES.items()},
         **ready,
-        "start.listen": _float(start["listen_ns"]),
-        "start.first_gc": _float(begun),
+        "start.listen": as_metric(start["listen_ns"]),
+        "start.first_gc": as_metric(begun),
     }
 
 
-def _float(value: int | None) -> float | None:
+def as_metric(value: int | None) -> float | None:
+    """Nanoseconds; None: unknown, or there was no such thing."""
     return None if value is None else float(value)

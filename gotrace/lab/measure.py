@@ -23,7 +23,7 @@ from gotrace.lab.grown import Grown, Growth, unknown
 from gotrace.lab.load_result import Histogram
 from gotrace.lab.seconds import SECOND, Seconds
 from gotrace.run.sources import programs
-from gotrace.run.target import watched
+from gotrace.run.target import Target, watched
 from gotrace.views.gc import Gc
 from gotrace.views.memory import Looks
 from gotrace.views.sched import Scheduler
@@ -130,13 +130,13 @@ def watch(
                 for _, records in records_of(source, own):
                     for record in records:
                         seen.add(record)
-            if target.stop.signal:
-                raise KeyboardInterrupt
+            _check(target)
             seen.peak_rss_bytes = _peak(pid) if touches else None
             seen.stolen_share = _stolen(before, cpu_times(online_cpus()))
             seen.tool_cpu_s = time.process_time() - tool
             growth.end()
             seen.grown, seen.seconds = growth.result(), seconds.values
+        _check(target)  # probes take a while to remove
     finally:
         if process is not None:
             process.end()
@@ -146,6 +146,11 @@ def watch(
     seen.end_ns = ended_ns[0] if ended_ns else target.end_ns
     seen.load_status = process.returncode if process is not None else 0
     return seen
+
+
+def _check(target: Target) -> None:
+    if target.stop.signal:
+        raise KeyboardInterrupt
 
 
 def _forget_peak(pid: int) -> None:

@@ -29,6 +29,11 @@ def bias_of(process, path):
     return bias, entries
 
 
+def within(place):
+    """Below the checkout: the two programs may have been built, and kept, from different ones."""
+    return place[place.rfind("/tests/testdata/") :] if "/tests/testdata/" in place else place
+
+
 @pytest.mark.parametrize(
     ("version", "flavour", "twin"), [("1.22.10", "stripped", "default"), (targets.NEWEST, "pie", "pie")]
 )
@@ -51,7 +56,7 @@ def test_go_functions(start, version, flavour, twin):
     for symbol, function, place in zip(named, told[::2], told[1::2], strict=True):
         assert symbol.function == function.replace("·", ".")
         if symbol.line:
-            assert f"{symbol.file}:{symbol.line}" == place
+            assert within(f"{symbol.file}:{symbol.line}") == within(place)
 
 
 def test_functions_of_c_libraries(start):

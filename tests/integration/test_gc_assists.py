@@ -25,7 +25,8 @@ def test_how_long_goroutines_are_held(version, start, trace, gotrace, tmp_path):
     assert target.finish() == 0
     assert tracer.finish() == 0, tracer.stderr
     summary, assists = tracer.records[-1], tracer.of("assist")
-    assert summary["events"]["lost"] == 0 and summary["assists"]["begun_before"] == 0
+    assert summary["events"]["lost"] == 0
+    assert summary["assists"]["begun_before"] <= 1  # that of the main goroutine, which allocates before it waits
 
     # Each is within what its goroutine timed, but for those of the main goroutine.
     allocations = collections.defaultdict(list)

@@ -208,11 +208,18 @@ def test_turns_and_waits(version, start):
     if found["mutex_wait_ns"] is not None:
         wait = after["MutexWait"] - before["MutexWait"]
         assert found["mutex_wait_ns"] == pytest.approx(wait * 1e9, abs=1)
-    # Little's law: how often something waits, by how long, is what waits on average. Beside those in queues there are those
-    # that a P has in its hands: in no queue yet, or in none any more and not running yet.
-    if not targets.EMULATED:
-        queued = (found["queue"]["local"] + found["queue"]["global"]) * found["length_ns"]
-        assert 0.85 * queued <= found["waiting_ns"] <= 1.12 * 20 * after["Elapsed"]
+
+
+@pytest.mark.alone  # when it looks at the queues depends on when it has a CPU
+@pytest.mark.parametrize("version", ("1.19.8", "1.22.10", targets.NEWEST))
+def test_littles_law(version, start):
+    """How often something waits, by how long, is what waits on average."""
+    program = Scheduled(start, 2, version)
+    after = {}
+    *_, found = told(program.pid, while_=lambda: after.update(program.ask("yield 20 60000")))
+    queued = (found["queue"]["local"] + found["queue"]["global"]) * found["length_ns"]
+    # Beside those in queues there are those that a P has in its hands: in no queue yet, or in none any more and not running yet.
+    assert 0.85 * queued <= found["waiting_ns"] <= 1.12 * 20 * after["Elapsed"]
 
 
 @pytest.mark.everywhere
@@ -627,7 +634,7 @@ def test_who_had_the_p(version, start):
     answer, waits = explained(program, "hog 3 3000")
     hogs = {goid for goid, *_ in answer["Ran"]}
     waits = [each for each in waits if each["goid"] in hogs]
-    assert len(hogs) == 3 and len(waits) >= 3, waits
+    assert len(hogs) == 3 and len(waits) >= 2, waits  # one of them may have run at once
     wrong = []
     for each in waits:
         span = each["monotonic_ns"] - each["wait_ns"], each["monotonic_ns"]

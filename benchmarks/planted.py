@@ -22,9 +22,10 @@ from gotrace.lab.report import read
 
 GOTRACE = str(Path(__file__).parent.parent / "scripts" / "gotrace")
 OUT = Path(__file__).parent / "planted.json"
-ROUNDS, SECONDS, MARGIN = 10, 3, 0.05
-# So much memory in all of them that what is planted elsewhere does not show in it.
-SAME = ("-hold", "128")
+ROUNDS, SECONDS, MARGIN = 10, 5, 0.05
+# So much memory in all of them that what is planted elsewhere does not show in it; and requests that wait, as for a
+# database, so that the CPUs have time left: where they have none, the longest pause is somebody else's time slice.
+SAME = ("-hold", "128", "-wait", "3ms")
 # name -> (what it is, flags of the service)
 PLANTED: dict[str, tuple[str, tuple[str, ...]]] = {
     "before": ("", ("-allocate", "60")),

@@ -10,6 +10,7 @@ from gotrace.lab.report import SCHEMA
 
 VALUES = {"throughput": 12_000, "latency.p50": 400_000, "latency.p99": 5e6, "stw.total.p99": 3e5, "stw.total.max": 2e6}
 VALUES |= {"gc.cpu_share": 0.08, "rss.peak": 5e7, "rss.mean": 4e7, "rss.growth": 100.0, "errors.share": 0.0}
+EXACT = {"alloc.per_request": 6e4}  # in every run
 
 _HOST = {
     "host_class": "x",
@@ -36,6 +37,7 @@ def report(versions: dict[str, dict[str, float]], runs: int = 10, spread: float 
         for name, factors in versions.items():
             noise = {metric: np.exp(drift + random.normal(0, spread)) for metric in VALUES}
             metrics = {metric: float(value * factors.get(metric, 1) * noise[metric]) for metric, value in VALUES.items()}
+            metrics |= {metric: value * factors.get(metric, 1) for metric, value in EXACT.items()}
             found.append(run(name, round_, len(found), metrics))
     named = [
         {"name": name, "command": ["./s"], "exe": "/srv/s", "go_version": "go1.27.3", "build_id": "b", "exe_bytes": 9}

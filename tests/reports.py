@@ -22,6 +22,7 @@ VALUES: dict[str, float] = {
     "gc.cycles_per_s": 50.0,
     "gc.mark.mean": 8e5,
     "gc.cpu_share": 0.08,
+    "alloc.per_request": 6e4,
     "rss.peak": 5e7,
     "rss.mean": 4e7,
     "rss.growth": 100.0,

@@ -197,6 +197,8 @@ def _run(plan: Plan, ready: loads.Ready, report: Baseline, folder: Path, round_:
         values |= starts.metrics(start)
     cpu = values.get("cpu")
     values["cpu.per_request"] = cpu / result.throughput * 1e9 if cpu is not None and result.throughput else None
+    allocated = seen.allocated_bytes
+    values["alloc.per_request"] = allocated / result.answered if allocated is not None and result.answered else None
     course = seconds.course(seen.seconds, result.model)
     reasons, notes = judged(plan, seen, result, (before, after), preload, _has_quota(plan, version, report))
     if start is not None and start["lost"]:

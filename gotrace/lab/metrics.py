@@ -99,6 +99,7 @@ def _all() -> Iterator[Metric]:
     yield Metric("gc.mark.mean", "time", "less", "concurrent marking: the mean")
     yield Metric("gc.mark.p95", "time", "less", "concurrent marking: p95")
     yield Metric("gc.assist.share", "share", "less", "CPU time of assists, of all that the process used")
+    yield Metric("alloc.per_request", "bytes", "less", "bytes that the program allocates for each answer", primary=True)
     yield Metric("rss.peak", "bytes", "less", "RSS: the most", primary=True)
     yield Metric("rss.mean", "bytes", "less", "RSS: the mean over time")
     yield Metric("rss.growth", "growth", "less", "how fast RSS grows", primary=True, as_share="rss.growth.share")

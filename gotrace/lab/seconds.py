@@ -6,6 +6,7 @@ hundred bytes are read each second. RSS is not among them: its growth is a resul
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, TypedDict
@@ -69,7 +70,7 @@ class Seconds:
 
     def begin(self) -> None:
         """Now the first second begins."""
-        self._last = self._read()
+        self._first = self._last = self._read()
         self._due_ns = self._last[0] + SECOND
         self.cycles = 0
         self.values: dict[str, list[float]] = {name: [] for name in NAMES}
@@ -93,6 +94,13 @@ class Seconds:
         self.cycles += new[3] - old[3]
         self._last = new
         return True
+
+    def allocated(self) -> int | None:
+        """Bytes since it began; None: the process is gone, or its runtime's count is not known."""
+        total = None
+        with contextlib.suppress(TargetError):
+            total = self._counters().total_alloc
+        return None if total is None else total - self._first[2]
 
     def _read(self) -> tuple[int, int, int, int, int]:
         counters = self._counters()

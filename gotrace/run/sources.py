@@ -351,7 +351,7 @@ def programs(
     With each come views of its own, made as ``views`` are, for `view.records_of`. With ``record`` each is kept in a file
     (`files.numbered`), which is to be read with the views ``later``, too. Raises GotraceError.
     """
-    poll_ns = min([POLL_NS, *(view.interval_ns for view in views if view.interval_ns)])
+    poll_ns = min([target.poll_ns, *(view.interval_ns for view in views if view.interval_ns)])
     books = Books(target.process)
     for view in views:
         with contextlib.suppress(GotraceError, OSError):  # that a book cannot be opened is told when it is to be read

@@ -225,6 +225,7 @@ class Loop:
         self.stop = stop
         self.say = say
         self.until: Callable[[], str] = lambda: ""  # why no more is wanted, or ""; asked at every poll
+        self.poll_ns = POLL_NS  # how often the ring is read, at least
         self.begin_ns = self.end_ns = 0
         self.ended = ""
         self._duration = duration
@@ -279,7 +280,7 @@ class Loop:
         tick = self.begin_ns
         while not ended:
             now = time.monotonic_ns()
-            until = min(now + POLL_NS, tick + interval, now + POLL_NS if self._deadline_ns is None else self._deadline_ns)
+            until = min(now + self.poll_ns, tick + interval, *([self._deadline_ns] if self._deadline_ns is not None else []))
             try:
                 exited = not self.enough() and self._sleep(until, looking)
             except GotraceError as error:  # raised when what came until then was read

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import threading
 import time
+import urllib.request
 from pathlib import Path
 
 import jsonschema
@@ -344,10 +345,12 @@ def test_a_process_that_runs(tmp_path, gotrace):
     try:
         until(Ready("127.0.0.1", port).met)
         peak = peak_of(process.pid)
-        words = ["--load", f"wrk -t1 -c2 -d1s http://127.0.0.1:{port}/ping", "--most-drift", "1000", "--preload", "200ms"]
+        words = ["--load", f"wrk -t1 -c2 -d1s http://127.0.0.1:{port}/ping", "--most-drift", "1000", "--preload", "0s"]
         folder = tmp_path / "out"
+        before = allocated_by(port)
         done = gotrace("baseline", "--pid", str(process.pid), "-n", "2", "--out", str(folder), *words)
         assert done.returncode == 0, done.stderr
+        allocated = allocated_by(port) - before
         assert f"all runs are of process {process.pid}" in done.stdout and process.poll() is None
         assert peak_of(process.pid) >= peak
         report = json.loads((folder / "report.json").read_text())
@@ -355,12 +358,20 @@ def test_a_process_that_runs(tmp_path, gotrace):
         assert report["versions"][0]["pid"] == process.pid
         counted = [run["metrics"] for run in report["runs"] if run["valid"]]
         assert len(counted) == 2 and all(each["start.ready"] is None and each["throughput"] > 0 for each in counted)
+        ours = [run["metrics"]["alloc.per_request"] * run["load"]["answered"] for run in report["runs"]]
+        assert sum(ours) == pytest.approx(allocated, rel=0.01)
         words[1] = f"wrk -t1 -c2 -d1s http://127.0.0.1:{free_port()}/ping"
         done = gotrace("baseline", "--pid", str(process.pid), "--out", str(tmp_path / "c"), *words)
         assert done.returncode == 5 and "nothing answers at tcp:127.0.0.1" in done.stderr and process.poll() is None
     finally:
         process.kill()
         process.wait()
+
+
+def allocated_by(port):
+    """Bytes, as its MemStats has them."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/debug/pprof/heap?debug=1") as answer:
+        return int(re.search(rb"^# TotalAlloc = (\d+)", answer.read(), re.M)[1])
 
 
 def peak_of(pid):

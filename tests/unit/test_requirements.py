@@ -90,7 +90,7 @@ def test_garbage_is_refused_by_an_error_for_people(text: str) -> None:
         ("", "an empty requirement", "for example"),
         ("latncy.p99 <= 1ms", "no metric 'latncy.p99'", "did you mean latency.p99"),
         ("p99 <= 1ms", "no metric 'p99'", "latency.p99"),
-        ("qwertyuiop <= 1ms", "no metric", "they begin with throughput, latency, errors, stw, gc, rss"),
+        ("qwertyuiop <= 1ms", "no metric", "they begin with throughput, latency, errors, stw, gc, alloc, rss"),
         ("latency <= 1ms", "'latency' is several metrics", "latency.p50, latency.p90"),
         ("latency.p99 <= 1MiB", "latency.p99 is not measured in MiB", "measured in time (ns, us, ms, s, min)"),
         ("latency.p99 <= 28", "latency.p99 needs a unit", "measured in time"),
@@ -216,7 +216,7 @@ def test_percent_text() -> None:
 
 def test_the_metrics() -> None:
     load, pauses = ("throughput", "latency.p50", "latency.p99"), ("stw.total.p99", "stw.total.max")
-    assert (*load, *pauses, "gc.cpu_share", "rss.peak", "rss.growth") == PRIMARY
+    assert (*load, *pauses, "gc.cpu_share", "alloc.per_request", "rss.peak", "rss.growth") == PRIMARY
     assert [name for name, metric in METRICS.items() if metric.better == "more"] == ["throughput", "sched.binding.p95"]
     for name, metric in METRICS.items():
         assert name == metric.name

@@ -280,7 +280,9 @@ class Loop:
         tick = self.begin_ns
         while not ended:
             now = time.monotonic_ns()
-            until = min(now + self.poll_ns, tick + interval, *([self._deadline_ns] if self._deadline_ns is not None else []))
+            until = min(now + self.poll_ns, tick + interval)
+            if self._deadline_ns is not None:
+                until = min(until, self._deadline_ns)
             try:
                 exited = not self.enough() and self._sleep(until, looking)
             except GotraceError as error:  # raised when what came until then was read

@@ -218,7 +218,7 @@ def test_littles_law(version, start):
     after = {}
     *_, found = told(program.pid, while_=lambda: after.update(program.ask("yield 20 60000")))
     queued = (found["queue"]["local"] + found["queue"]["global"]) * found["length_ns"]
-    # Beside those in queues there are those that a P has in its hands: in no queue yet, or in none any more and not running yet.
+    # Beside those in queues there are those that a P has in its hands: in no queue yet, or in none any more.
     assert 0.85 * queued <= found["waiting_ns"] <= 1.12 * 20 * after["Elapsed"]
 
 

@@ -1,5 +1,5 @@
 # gotrace: `make demo` and `make test` do all of their own set-up. `make help` lists the rest.
-.PHONY: help setup demo baseline-report test test-arm64 test-fresh bench lint format docs clean
+.PHONY: help setup demo baseline-report test test-arm64 test-fresh bench lint format docs sbom clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -44,6 +44,10 @@ docs: ## write its generated parts, and build it into build/docs; a warning or a
 	@.venv/bin/python scripts/make-docs
 	@.venv/bin/sphinx-build -EqnW --keep-going -d build/doctrees docs build/docs
 	@echo "docs: build/docs/index.html"
+
+sbom: ## what a release brings along, as CycloneDX: build/gotrace.cdx.json
+	@scripts/setup sbom
+	@.venv/bin/python scripts/sbom build/gotrace.cdx.json
 
 clean: ## remove what was built in this checkout
 	rm -rf .venv demo-output build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

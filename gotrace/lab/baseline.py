@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -24,7 +23,7 @@ from gotrace.lab import baseline_page, container, machine, measure, seconds, ser
 from gotrace.lab import load as loads
 from gotrace.lab import start as starts
 from gotrace.lab.build import Build
-from gotrace.lab.children import Group
+from gotrace.lab.children import Group, scratch
 from gotrace.lab.load_result import LoadResult
 from gotrace.lab.plan import Plan, Version
 from gotrace.lab.report import MOST_ERRORS, NAME, Baseline, Preload, Run, VersionOf, write
@@ -66,8 +65,7 @@ def check(plan: Plan, folder: Path, force: bool) -> None:
             and not shutil.which(version.command[0])
         ):
             raise UsageError(f"there is no command {printable(version.command[0])!r}", "check its path and its permissions")
-    with tempfile.TemporaryDirectory() as scratch:
-        loads.prepare(plan.load, Path(scratch))
+    loads.prepare(plan.load, folder)
     if (folder / NAME).exists() and not force:
         raise UsageError(
             f"{printable(str(folder))} has a report already", "choose another folder, or overwrite it with --force"
@@ -90,8 +88,8 @@ def _runs(plan: Plan, folder: Path, force: bool, say: Say) -> Baseline:
     try:
         plan = _built(plan, folder, say)
         report["plan"] = {**plan.to_json()}
-        with tempfile.TemporaryDirectory(prefix="gotrace-load-") as scratch:
-            ready = loads.prepare(plan.load, Path(scratch))
+        with scratch() as place:
+            ready = loads.prepare(plan.load, place)
             for number, (round_, version) in enumerate(plan.order(), 1):
                 say(f"run {number} of {len(plan.versions) * plan.runs}: {printable(version.name)}")
                 _counted(plan, ready, report, folder, round_, version, say)

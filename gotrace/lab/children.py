@@ -1,4 +1,4 @@
-"""What the processes have in common that an experiment starts: they end with it, however it ends."""
+"""What an experiment starts and leaves behind: it ends with the experiment, however that ends."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import ctypes
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Collection, Sequence
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 # prctl(2): a process gets this signal when the thread that started it ends in any way, kill -9 included.
@@ -34,6 +36,18 @@ def guard(script: str, *arguments: str) -> subprocess.Popen[bytes]:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for as long as this lasts. It goes with us, too, be we killed."""
+    with tempfile.TemporaryDirectory(prefix="gotrace-load-") as name:
+        remover = guard('rm -rf -- "$1"', name)
+        try:
+            yield Path(name)
+        finally:
+            remover.kill()
+            remover.communicate()
 
 
 class Group(subprocess.Popen[bytes]):

@@ -21,7 +21,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gotrace.errors import LoadToolError, UsageError
@@ -59,7 +59,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Ready:
-    """A load that can be started. Files of ``folder`` hold what it prints."""
+    """A load that can be started. Files of ``folder`` hold what it prints, ``files`` are those that it reads."""
 
     load: Load
     command: tuple[str, ...]
@@ -68,6 +68,7 @@ class Ready:
     results: Path | None = None
     after: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def stdout(self) -> Path:
@@ -137,7 +138,7 @@ def _place(words: Sequence[str]) -> int | None:
 
 
 def prepare(load: Load, folder: Path) -> Ready:
-    """Find the tool and what makes it tell everything; ``folder``, which exists, gets its files.
+    """Find the tool and what makes it tell everything; ``folder`` is where `start` will put its files.
 
     LoadToolError if it is missing.
     """
@@ -154,8 +155,6 @@ def prepare(load: Load, folder: Path) -> Ready:
         raise LoadToolError(f"{printable(program)} is not installed", install if tool.package else f"see {tool.page}")
     help_text = _said(found, "--help") if tool.needs_help else ""
     made = tool.prepare(load.command[load.at + 1 :], ready.folder, help_text)
-    for path, text in made.files.items():
-        Path(path).write_text(text, errors="surrogateescape")
     told = _said(found, *tool.version_arguments) if tool.version_pattern else ""
     version = re.search(tool.version_pattern, told, re.M) if told else None
     output = {STDOUT: str(ready.stdout)}
@@ -166,6 +165,7 @@ def prepare(load: Load, folder: Path) -> Ready:
         results=Path(output.get(made.results, made.results)) if made.results else None,
         after=(found, *(output.get(each, each) for each in made.after)) if made.after else (),
         notes=(*load.asked.notes, *made.notes),
+        files=made.files,
     )
 
 
@@ -187,6 +187,8 @@ def _said(program: str, *arguments: str) -> str:
 
 def start(ready: Ready, cpus: Collection[int] = ()) -> Group:
     """Start it, on those CPUs; what it prints goes into files of its folder, and its standard input is empty."""
+    for path, text in ready.files.items():
+        Path(path).write_text(text, errors="surrogateescape")
     if ready.results is not None and ready.results.parent == ready.folder:
         ready.results.unlink(missing_ok=True)  # of an earlier run, which must not be taken for this one's
     with open(ready.stdout, "wb") as stdout, open(ready.stderr, "wb") as stderr:

@@ -472,20 +472,24 @@ def test_a_full_disk(tmp_path):
 @pytest.mark.bpf
 @pytest.mark.parametrize("number", (signal.SIGINT, signal.SIGTERM, signal.SIGKILL))
 def test_cut_off(number, tmp_path):
-    """What was measured is a report, which says so if it can, and nothing is left behind."""
+    """What was measured is a report, which says so if it can, and nothing is left behind, nor in the temporary folder."""
     port = free_port()
-    folder = tmp_path / "out"
+    folder, temporary = tmp_path / "out", tmp_path / "tmp"
+    temporary.mkdir()
     words = ["--load", f"wrk -t1 -c2 -d2s http://127.0.0.1:{port}/ping", "--out", str(folder), "-n", "50", "--preload", "0"]
     command = [*GOTRACE, "baseline", *words, "--most-drift", "1000", "--", targets.build("shop"), "-port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    how = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(temporary)})
+    with subprocess.Popen(command, **how) as process:
         until(lambda: (folder / "report.json").exists(), PATIENCE_S)
         time.sleep(2)
+        assert any(temporary.iterdir())
         process.send_signal(number)
         out, err = process.communicate(timeout=PATIENCE_S)
     report = json.loads((folder / "report.json").read_text())
     jsonschema.validate(report, schema())
     assert not report["complete"] and 1 <= len(report["runs"]) < 50
     until(lambda: not {"wrk", "shop"} & names_with(str(port)))
+    until(lambda: not any(temporary.iterdir()))
     if number != signal.SIGKILL:
         assert process.returncode == 130 and "Traceback" not in err, err
         assert report["cut_off"] == "Ctrl-C" and "CUT OFF: Ctrl-C" in out

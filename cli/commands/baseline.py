@@ -88,7 +88,7 @@ def _versions_options(command: _Decorated) -> _Decorated:
 # What a plan has, by the names of parameters.
 _IN_THE_FILE = (
     *("load", "load_format", "versions", "runs", "preload", "ready", "cpus", "load_cpus", "most_drift", "explain", "seed"),
-    *("events", "wakeups", "coldstart"),
+    *("events", "wakeups", "coldstart", "flame"),
     *("pid", "builds", "go", "images", "memory", "quota", "container_options", "container_tool"),
 )
 _EXAMPLE = "gotrace baseline --load 'wrk -d10s http://127.0.0.1:8080/' --out out -- ./server"
@@ -138,6 +138,11 @@ _EXAMPLE = "gotrace baseline --load 'wrk -d10s http://127.0.0.1:8080/' --out out
 @click.option("--events", is_flag=True, help="Probe waits of threads for a CPU too, and steals of Ps.")
 @click.option("--wakeups", is_flag=True, help="Probe each goroutine that runs: single waits, and how long it stays on a P.")
 @click.option("--coldstart", is_flag=True, help="Trace each run's start from execve until it is ready, by stage.")
+@click.option(
+    "--flame/--no-flame",
+    default=None,
+    help="Afterwards one more run of each version, not counted: where CPU time goes.  [default: with --build]",
+)
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the order of the runs.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--out", "folder", type=Folder(), required=True, metavar="FOLDER", help="Write the report here.")
@@ -158,6 +163,7 @@ def command(
     events: bool,
     wakeups: bool,
     coldstart: bool,
+    flame: bool | None,
     seed: int,
     dry_run: bool,
     folder: str,
@@ -201,6 +207,7 @@ def command(
             events=events,
             wakeups=wakeups,
             coldstart=coldstart,
+            flame=bool(versions["builds"]) if flame is None else flame,
             cpus=plan_file.cpus("--cpus", cpus),
             load_cpus=plan_file.cpus("--load-cpus", load_cpus),
         )

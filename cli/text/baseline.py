@@ -54,6 +54,8 @@ def plan(plan: Plan, folder: str) -> Iterator[str]:
     yield f"order (seed {plan.seed}): " + " ".join(printable(version.name) for _, version in plan.order())
     if plan.estimated_ns is not None:
         yield f"takes: {'at least' if plan.warmup_ns is None else 'about'} {minutes_text(plan.estimated_ns)}"
+    if plan.flame:
+        yield "afterwards: one more run of each version, which is not counted, for flame graphs"
     yield f"writes: {printable(folder)}/report.json, {printable(folder)}/runs/"
 
 
@@ -86,6 +88,20 @@ def _lines(report: Baseline) -> Iterator[str | Rows]:
             yield Rows(_COLUMNS, [row for name in METRICS if (row := _row(name, [run["metrics"] for run in runs]))])
             yield from _longest(runs)
             yield from _grown(runs)
+    yield from _flames(report)
+
+
+def _flames(report: Baseline) -> Iterator[str]:
+    found = report.get("flames")
+    if found is None:
+        return
+    yield ""
+    if found["unknown"] is not None:
+        yield f"Where CPU time goes is not known: {printable(found['unknown'])}"
+    for picture in found["pictures"]:
+        first, last = (printable(picture["versions"][at]) for at in (0, -1))
+        compared = f", and what differs from {first}" if len(picture["versions"]) > 1 else ""
+        yield f"Where the CPU time of {last} goes{compared}: {picture['file']}"
 
 
 def _where(version: VersionOf) -> Iterator[str]:

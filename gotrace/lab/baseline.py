@@ -19,7 +19,7 @@ from gotrace.binary.program import Program
 from gotrace.errors import GotraceError, ServiceError, UsageError
 from gotrace.kernel.host import online_cpus
 from gotrace.kernel.process import Process
-from gotrace.lab import baseline_page, container, machine, measure, seconds, service
+from gotrace.lab import baseline_page, container, flames, machine, measure, seconds, service
 from gotrace.lab import load as loads
 from gotrace.lab import start as starts
 from gotrace.lab.build import Build
@@ -93,7 +93,9 @@ def _runs(plan: Plan, folder: Path, force: bool, say: Say) -> Baseline:
             for number, (round_, version) in enumerate(plan.order(), 1):
                 say(f"run {number} of {len(plan.versions) * plan.runs}: {printable(version.name)}")
                 _counted(plan, ready, report, folder, round_, version, say)
-        report["complete"] = True
+            report["complete"] = True
+            if plan.flame:
+                report["flames"] = _flames(plan, ready, folder, say)
     except KeyboardInterrupt:
         report["cut_off"] = "Ctrl-C"
     except GotraceError as error:
@@ -117,6 +119,7 @@ def _begun(plan: Plan) -> Baseline:
         "host": machine.host(),
         "versions": [],
         "runs": [],
+        "flames": None,
     }
 
 
@@ -297,6 +300,25 @@ def warm_up(ready: loads.Ready, plan: Plan, running: service.Running) -> Preload
         if looked is not None:
             found, why = looked.course(plan.load.asked.model), looked.why_not_steady() or None
         return {"length_ns": time.monotonic_ns() - begin_ns, "course": found, "unsteady": why}
+
+
+def _flames(plan: Plan, ready: loads.Ready, folder: Path, say: Say) -> flames.Flames:
+    """Of one more run of each version. What was measured is not worth less if that fails."""
+    (folder / flames.FOLDER).mkdir(exist_ok=True)
+    try:
+        for number, version in enumerate(plan.versions):
+            say(f"one more run, sampled: {printable(version.name)}")
+            recording = flames.recording_of(folder, number)
+            log = recording.with_suffix(".log")
+            with _plainly_started(plan, version, log) as running:
+                warm_up(ready, plan, running)
+                status = flames.sample(running.pid, lambda: loads.start(ready, plan.load_cpus), recording)
+                _require_running(running, log)
+            loads.finish(ready, status)
+        return flames.draw([version.name for version in plan.versions], folder)
+    except GotraceError as error:
+        say(f"No flame graph: {error.message}.")
+        return flames.none(error.message)
 
 
 def _version(plan: Plan, version: Version, pid: int) -> VersionOf:

@@ -19,6 +19,7 @@ from gotrace.analysis.stats.percentiles import enough
 from gotrace.errors import GotraceError
 from gotrace.export.charts.page import Markup, Page
 from gotrace.export.charts.runs import Curve, Dot, curves, dots, key
+from gotrace.export.picture.frame import escaped
 from gotrace.lab.groups import DESCRIBED, architecture
 from gotrace.lab.load_result import Histogram
 from gotrace.lab.metrics import METRICS, Metric
@@ -66,6 +67,7 @@ def page(report: Baseline, title: str) -> str:
             " run has a percentile if it has enough values for it (368 for p99)."
         )
     _longest(made, report)
+    _flames(made, report)
     _runs(made, report)
     _cost(made, report)
     _plan(made, report)
@@ -251,6 +253,30 @@ def _longest(made: Page, report: Baseline) -> None:
     heads = ("", "Version", "Run", "UTC", "Stop reason", "What the world waited for")
     many = f"The first {len(rows)} of {len(pauses)}" if len(pauses) > len(rows) else "All that were explained"
     made.table(many, heads, rows, names=("Version", *heads[4:]))
+
+
+def _flames(made: Page, report: Baseline) -> None:
+    found = report.get("flames")
+    if found is None:
+        return
+    made.head("Where CPU time goes")
+    if found["unknown"] is not None:
+        made.say(f"Not known: {found['unknown']}", "lost")
+        return
+    for picture in found["pictures"]:
+        names = picture["versions"]
+        what = f"{names[-1]}, and what differs from {names[0]}" if len(names) > 1 else names[0]
+        made.put(Markup(f'<p class="note"><a href="{escaped(picture["file"])}">A flame graph of {escaped(what)}</a></p>'))
+    rows = [
+        (each["version"], duration_text(each["cpu_ns"]), f"{each['samples']:,}", "; ".join(each["notes"]) or "-")
+        for each in found["sampled"]
+    ]
+    made.table(
+        "Of one more run of each, which is not counted",
+        ("Version", "CPU time", "Samples", "Notes"),
+        rows,
+        names=("Version", "Notes"),
+    )
 
 
 def _runs(made: Page, report: Baseline) -> None:

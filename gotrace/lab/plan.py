@@ -46,12 +46,13 @@ class PlanJson(TypedDict):
     events: bool
     wakeups: bool
     coldstart: bool
+    flame: bool
     emulated: bool
 
 
 _AROUND_NS = 3_000_000_000  # start, probes, yardstick and end of a run
 # What reports of earlier releases do not have, and what they meant.
-_EARLIER = {"load_format": "", "emulated": False, "pid": None, "events": False, "wakeups": False, "coldstart": False}
+_EARLIER = {"load_format": "", "pid": None} | dict.fromkeys(("emulated", "events", "wakeups", "coldstart", "flame"), False)
 _EARLIER_VERSION = {"build": None, "container": None}
 
 
@@ -87,7 +88,8 @@ class Plan:
     come with their causes, which costs the service more than the rest, as do ``events`` of threads and of Ps that steal,
     ``wakeups`` of single goroutines, and ``coldstart``, which traces the start of each run. ``warmup_ns`` is None where
     each process is under load until it is steady. ``pid`` is of a process that runs already, and is put under load in every
-    run. ``emulated``: the machine is, as its user says; its times are compared with nothing.
+    run. ``emulated``: the machine is, as its user says; its times are compared with nothing. With ``flame`` one more run of
+    each version, which is not counted, says where CPU time goes.
     """
 
     versions: tuple[Version, ...]
@@ -105,13 +107,15 @@ class Plan:
     events: bool = False
     wakeups: bool = False
     coldstart: bool = False
+    flame: bool = False
 
     @property
     def estimated_ns(self) -> int | None:
         """About how long it takes, or at least; None if the load does not say how long it lasts."""
         length = self.load.asked.duration_ns
         warmup = LEAST_SECONDS * 1_000_000_000 if self.warmup_ns is None else self.warmup_ns
-        return len(self.versions) * self.runs * (length + warmup + _AROUND_NS) if length else None
+        runs = len(self.versions) * (self.runs + self.flame)
+        return runs * (length + warmup + _AROUND_NS) if length else None
 
     def order(self) -> list[tuple[int, Version]]:
         """(round, version): each round has every version once, in an order of its own."""
@@ -134,6 +138,7 @@ class Plan:
             "events": self.events,
             "wakeups": self.wakeups,
             "coldstart": self.coldstart,
+            "flame": self.flame,
             "emulated": self.emulated,
         }
 
@@ -167,6 +172,7 @@ class Plan:
             events=told["events"],
             wakeups=told["wakeups"],
             coldstart=told["coldstart"],
+            flame=told["flame"],
         )
 
 

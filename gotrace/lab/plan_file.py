@@ -48,6 +48,7 @@ class PlanBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     events: bool = False
     wakeups: bool = False
     coldstart: bool = False
+    flame: bool = False
     seed: int = 1
     emulated: bool = False
 
@@ -88,6 +89,7 @@ def plan_of(body: PlanBody) -> Plan:
         events=body.events,
         wakeups=body.wakeups,
         coldstart=body.coldstart,
+        flame=body.flame,
     )
 
 

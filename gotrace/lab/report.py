@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypedDict, cast
 
 from gotrace.errors import UsageError
 from gotrace.lab.container import ContainerOf
+from gotrace.lab.flames import Flames
 from gotrace.lab.grown import Grown
 from gotrace.lab.machine import Host
 from gotrace.lab.seconds import Course
@@ -82,6 +83,7 @@ class Baseline(TypedDict):
     host: Host
     versions: list[VersionOf]
     runs: list[Run]
+    flames: Annotated[Flames | None, "null: not wanted, or not yet"]
 
 
 def schema() -> dict[str, Any]:

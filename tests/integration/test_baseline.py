@@ -307,23 +307,38 @@ def test_what_the_heap_grew_by(tmp_path):
 def test_builds(tmp_path, gotrace):
     """What `go build` makes with these flags, as it says itself."""
     how = dict(cwd=targets.SOURCES / "shop", env=targets.environment(targets.NEWEST), load="wrk -t1 -c2 -d1s {url}")
-    go, stripped = str(targets.go(targets.NEWEST)), "-trimpath '-ldflags=-s -w'"
-    words = ["-n", "1", "--go", go, "--build", "", "--build", stripped]
+    go, uninlined = str(targets.go(targets.NEWEST)), "-gcflags=-l -trimpath '-ldflags=-s -w'"
+    words = ["-n", "1", "--go", go, "--build", "", "--build", uninlined]
     folder = tmp_path / "out"
     done, report = measured(folder, *words, service=[".", "-port", "{port}"], **how)
     assert done.returncode == 0, done.stderr
     first, second = report["versions"]
     assert [(each["name"], each["build"]) for each in (first, second)] == [
         ("default", []),
-        (stripped, ["-trimpath", "-ldflags=-s -w"]),
+        (uninlined, ["-gcflags=-l", "-trimpath", "-ldflags=-s -w"]),
     ]
     for each in (first, second):
         assert each["exe_bytes"] == os.stat(each["exe"]).st_size and Path(each["exe"]).name == "shop"
         settings = subprocess.run([go, "version", "-m", each["exe"]], capture_output=True, text=True).stdout
         assert ("-trimpath=true" in settings) == (each is second), settings
     assert second["exe_bytes"] < 0.8 * first["exe_bytes"]
-    assert {run["version"] for run in report["runs"] if run["valid"]} == {"default", stripped}
+    assert {run["version"] for run in report["runs"] if run["valid"]} == {"default", uninlined}
     assert gotrace("compare", str(folder)).returncode == 0
+
+    # One more run of each was sampled: as much CPU time as the measured ones took, and what is inlined in one of them only.
+    jsonschema.validate(report, schema())
+    (picture,) = report["flames"]["pictures"]
+    assert picture == {"file": "flames/0-1.html", "versions": ["default", uninlined]}
+    assert "main.ping" in (folder / picture["file"]).read_text()
+    assert f'href="{picture["file"]}"' in (folder / "report.html").read_text() and picture["file"] in done.stdout
+    cpu = {run["version"]: run["metrics"]["cpu"] * run["length_ns"] for run in report["runs"] if run["valid"]}
+    for each in report["flames"]["sampled"]:
+        assert each["cpu_ns"] == pytest.approx(cpu[each["version"]], rel=0.4) and each["samples"] > 100
+    recordings = [str(folder / each["recording"]) for each in report["flames"]["sampled"]]
+    differing = gotrace("flame", "--diff", *recordings, "-o", "-", "--format", "folded").stdout
+    for name, before in (("Store_[i]", True), ("Store", False)):
+        inner = re.findall(rf";main\.ping;sync/atomic\.\S+{re.escape(name)}(?:;\S+)? (\d+) (\d+)$", differing, re.M)
+        assert inner and all((old != "0", new != "0") == (before, not before) for old, new in inner), differing
 
     done, report = measured(tmp_path / "no", *words, "--build=-gcflags=-zz", service=["."], **how)
     assert (done.returncode, report) == (5, None) and "Traceback" not in done.stderr
@@ -332,7 +347,7 @@ def test_builds(tmp_path, gotrace):
     done, _ = measured(tmp_path / "none", "--build", "", "--go", go, service=["./nothing"], **how)
     assert done.returncode == 5 and "go build failed for default" in done.stderr
     done, _ = measured(tmp_path / "dry", *words, "--dry-run", service=[".", "-port", "1"], **how)
-    assert f"{go} build -trimpath '-ldflags=-s -w' -o {tmp_path}/dry/builds/1/shop ." in done.stdout
+    assert f"{go} build -gcflags=-l -trimpath '-ldflags=-s -w' -o {tmp_path}/dry/builds/1/shop ." in done.stdout
     assert done.returncode == 0 and not (tmp_path / "dry").exists()
 
 

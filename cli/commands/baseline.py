@@ -88,7 +88,7 @@ def _versions_options(command: _Decorated) -> _Decorated:
 # What a plan has, by the names of parameters.
 _IN_THE_FILE = (
     *("load", "load_format", "versions", "runs", "preload", "ready", "cpus", "load_cpus", "most_drift", "explain", "seed"),
-    *("events", "wakeups", "coldstart", "flame"),
+    *("events", "wakeups", "coldstart", "flame", "pprof"),
     *("pid", "builds", "go", "images", "memory", "quota", "container_options", "container_tool"),
 )
 _EXAMPLE = "gotrace baseline --load 'wrk -d10s http://127.0.0.1:8080/' --out out -- ./server"
@@ -143,6 +143,11 @@ _EXAMPLE = "gotrace baseline --load 'wrk -d10s http://127.0.0.1:8080/' --out out
     default=None,
     help="Afterwards one more run of each version, not counted: where CPU time goes.  [default: with --build]",
 )
+@click.option(
+    "--pprof",
+    metavar="URL",
+    help="What the live heap grew by is what the service's own /debug/pprof/heap says at this address.",
+)
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the order of the runs.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--out", "folder", type=Folder(), required=True, metavar="FOLDER", help="Write the report here.")
@@ -164,6 +169,7 @@ def command(
     wakeups: bool,
     coldstart: bool,
     flame: bool | None,
+    pprof: str | None,
     seed: int,
     dry_run: bool,
     folder: str,
@@ -183,6 +189,7 @@ def command(
     from gotrace.lab import baseline, plan_file
     from gotrace.lab.load import parse_load
     from gotrace.lab.plan import Plan
+    from gotrace.lab.pprof import url_of
     from gotrace.lab.report import enough
     from gotrace.lab.service import Ready
 
@@ -208,6 +215,7 @@ def command(
             wakeups=wakeups,
             coldstart=coldstart,
             flame=bool(versions["builds"]) if flame is None else flame,
+            pprof=url_of(pprof) if pprof is not None else None,
             cpus=plan_file.cpus("--cpus", cpus),
             load_cpus=plan_file.cpus("--load-cpus", load_cpus),
         )

@@ -12,6 +12,7 @@ import numpy as np
 from gotrace.cli.text.layout import Column, Row, Rows
 from gotrace.cli.text.table import Table
 from gotrace.lab.baseline import executable
+from gotrace.lab.grown import MEMORY
 from gotrace.lab.metrics import METRICS
 from gotrace.lab.plan import Plan
 from gotrace.lab.report import Baseline, Run, VersionOf, valid_runs
@@ -151,6 +152,7 @@ def _grown(runs: list[Run]) -> Iterator[str]:
         yield ""
         begin, end = (bytes_text(found[name]) for name in ("begin_bytes", "end_bytes"))
         passed = duration_text(found["length_ns"])
-        yield f"The live heap grew most in run {most['order']}, by its profile from {begin} to {end} in {passed}:"
+        source = f" ({found['source']})" if found.get("source", MEMORY) != MEMORY else ""
+        yield f"The live heap grew most in run {most['order']}, by its profile{source} from {begin} to {end} in {passed}:"
         for each in found["by"][:_SHOWN_CAUSES]:
             yield f"  +{bytes_text(each['bytes'])} {' < '.join(map(printable, each['code'][:_SHOWN_FUNCTIONS]))}"

@@ -19,7 +19,7 @@ from gotrace.binary.program import Program
 from gotrace.errors import GotraceError, ServiceError, UsageError
 from gotrace.kernel.host import online_cpus
 from gotrace.kernel.process import Process
-from gotrace.lab import baseline_page, container, flames, machine, measure, seconds, service
+from gotrace.lab import baseline_page, container, flames, machine, measure, pprof, seconds, service
 from gotrace.lab import load as loads
 from gotrace.lab import start as starts
 from gotrace.lab.build import Build
@@ -173,6 +173,8 @@ def _run(plan: Plan, ready: loads.Ready, report: Baseline, folder: Path, round_:
         wall_ns = time.time_ns() - time.monotonic_ns()
         try:
             preload = warm_up(ready, plan, running)
+            begin, end = (base.with_name(f"{base.name}-heap-{when}.pb.gz") for when in ("begin", "end"))
+            asked = pprof.Asked(plan.pprof, begin, end) if plan.pprof is not None else None
             seen = measure.watch(
                 running.pid,
                 lambda: loads.start(ready, plan.load_cpus),
@@ -182,6 +184,7 @@ def _run(plan: Plan, ready: loads.Ready, report: Baseline, folder: Path, round_:
                 events=plan.events,
                 wakeups=plan.wakeups,
             )
+            grown = asked.end() if asked is not None else seen.grown
         except GotraceError:
             _require_running(running, log)  # or what else went wrong comes of that
             raise
@@ -216,7 +219,7 @@ def _run(plan: Plan, ready: loads.Ready, report: Baseline, folder: Path, round_:
         "start": start,
         "preload": preload,
         "course": course,
-        "heap_growth": seen.grown,
+        "heap_growth": grown,
         "metrics": values,
         "load": {**result.record()},
         "lost": seen.lost,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
 from gotrace.errors import GotraceError
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from gotrace.kernel.process import Process
 
 _MOST = 5
+MEMORY = "its memory"
+
+Code = tuple[str, ...]  # functions, innermost first
 
 
 class GrownBy(TypedDict):
@@ -26,6 +30,7 @@ class GrownBy(TypedDict):
 class Grown(TypedDict):
     """Bytes in use, as far as the program's heap profile tells: published, so as of the GC cycle before the last."""
 
+    source: Annotated[str, "where the profile was read: in 'its memory', or the address that was asked for it"]
     unknown: Annotated[str | None, "why nothing is known of it"]
     length_ns: Annotated[int, "from the first look to the second: a little longer than the load"]
     rate_bytes: Annotated[int, "how many bytes are allocated from one sample to the next (runtime.MemProfileRate)"]
@@ -58,31 +63,38 @@ class Growth:
 
     def result(self) -> Grown:
         """What grew, most first."""
-        from gotrace.views.heap import changes
-
         try:
             if not self._unknown:
                 first, last = (heap_record(each, self._reader, self._begin_ns) for each in (self._begin, self._end))
                 if not first["stacks"]:
                     return unknown("there was no profile to begin with: it had not collected twice yet")
-                before, after = (by_functions(each["stacks"]) for each in (first, last))
-                rows = changes(before, after, "inuse_bytes", functions_of)
-                return {
-                    "unknown": None,
-                    "length_ns": self._length_ns,
-                    "rate_bytes": self._begin.rate,
-                    "begin_bytes": first["inuse_bytes"],
-                    "end_bytes": last["inuse_bytes"],
-                    "by": [
-                        {"bytes": row.last - row.first, "code": [each["function"] for each in row.stack]}
-                        for row in rows[:_MOST]
-                    ],
-                }
+                before, after = (
+                    {functions_of(stack): stack["inuse_bytes"] for stack in by_functions(each["stacks"])}
+                    for each in (first, last)
+                )
+                return grown_between(before, after, self._begin.rate, self._length_ns)
         except (GotraceError, OSError) as error:
             self._unknown = str(error)
         return unknown(self._unknown)
 
 
-def unknown(why: str) -> Grown:
+def grown_between(
+    before: Mapping[Code, int], after: Mapping[Code, int], rate: int, length_ns: int, source: str = MEMORY
+) -> Grown:
+    """Of bytes in use by code."""
+    grown = {code: now - before.get(code, 0) for code, now in after.items() if now > before.get(code, 0)}
+    return {
+        "source": printable(source),
+        "unknown": None,
+        "length_ns": length_ns,
+        "rate_bytes": rate,
+        "begin_bytes": sum(before.values()),
+        "end_bytes": sum(after.values()),
+        "by": [{"bytes": grown[code], "code": list(code)} for code in sorted(grown, key=lambda code: -grown[code])[:_MOST]],
+    }
+
+
+def unknown(why: str, source: str = MEMORY) -> Grown:
     """`Grown` of a program that takes no profile, or none that we can read."""
-    return {"unknown": printable(why), "length_ns": 0, "rate_bytes": 0, "begin_bytes": 0, "end_bytes": 0, "by": []}
+    numbers = {"length_ns": 0, "rate_bytes": 0, "begin_bytes": 0, "end_bytes": 0}
+    return {"source": printable(source), "unknown": printable(why), **numbers, "by": []}  # type: ignore[typeddict-item]

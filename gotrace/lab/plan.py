@@ -12,6 +12,7 @@ from gotrace.errors import UsageError
 from gotrace.lab.build import Build
 from gotrace.lab.container import Container
 from gotrace.lab.load import Load, parse_load
+from gotrace.lab.pprof import url_of
 from gotrace.lab.seconds import LEAST_SECONDS
 from gotrace.lab.service import Ready
 from gotrace.text import printable
@@ -47,12 +48,15 @@ class PlanJson(TypedDict):
     wakeups: bool
     coldstart: bool
     flame: bool
+    pprof: str | None
     emulated: bool
 
 
 _AROUND_NS = 3_000_000_000  # start, probes, yardstick and end of a run
 # What reports of earlier releases do not have, and what they meant.
-_EARLIER = {"load_format": "", "pid": None} | dict.fromkeys(("emulated", "events", "wakeups", "coldstart", "flame"), False)
+_EARLIER = {"load_format": "", "pid": None, "pprof": None} | dict.fromkeys(
+    ("emulated", "events", "wakeups", "coldstart", "flame"), False
+)
 _EARLIER_VERSION = {"build": None, "container": None}
 
 
@@ -89,7 +93,8 @@ class Plan:
     ``wakeups`` of single goroutines, and ``coldstart``, which traces the start of each run. ``warmup_ns`` is None where
     each process is under load until it is steady. ``pid`` is of a process that runs already, and is put under load in every
     run. ``emulated``: the machine is, as its user says; its times are compared with nothing. With ``flame`` one more run of
-    each version, which is not counted, says where CPU time goes.
+    each version, which is not counted, says where CPU time goes. ``pprof`` is the address of the service's own heap
+    profile, which is asked before and after each run.
     """
 
     versions: tuple[Version, ...]
@@ -108,6 +113,7 @@ class Plan:
     wakeups: bool = False
     coldstart: bool = False
     flame: bool = False
+    pprof: str | None = None
 
     @property
     def estimated_ns(self) -> int | None:
@@ -139,6 +145,7 @@ class Plan:
             "wakeups": self.wakeups,
             "coldstart": self.coldstart,
             "flame": self.flame,
+            "pprof": self.pprof,
             "emulated": self.emulated,
         }
 
@@ -173,6 +180,7 @@ class Plan:
             wakeups=told["wakeups"],
             coldstart=told["coldstart"],
             flame=told["flame"],
+            pprof=url_of(told["pprof"]) if told["pprof"] is not None else None,
         )
 
 

@@ -13,6 +13,7 @@ from gotrace.kernel.host import cpus_of
 from gotrace.lab import yaml_file
 from gotrace.lab.load import parse_load
 from gotrace.lab.plan import Plan, Version
+from gotrace.lab.pprof import url_of
 from gotrace.lab.service import Ready
 from gotrace.text import duration_ns, printable
 
@@ -49,6 +50,7 @@ class PlanBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     wakeups: bool = False
     coldstart: bool = False
     flame: bool = False
+    pprof: str = ""
     seed: int = 1
     emulated: bool = False
 
@@ -90,6 +92,7 @@ def plan_of(body: PlanBody) -> Plan:
         wakeups=body.wakeups,
         coldstart=body.coldstart,
         flame=body.flame,
+        pprof=url_of(body.pprof) if body.pprof else None,
     )
 
 

@@ -304,6 +304,34 @@ def test_what_the_heap_grew_by(tmp_path):
 
 @needs_wrk
 @pytest.mark.bpf
+def test_what_the_heap_grew_by_in_its_own_words(tmp_path):
+    """Of /debug/pprof/heap, stack by stack as `go tool pprof -base` has it; and why not, where it does not answer."""
+    port = free_port()
+    how = dict(service=["env", *shop("-leak", "8")[1:]], load=f"wrk -t1 -c2 -d2s http://127.0.0.1:{port}/ping")
+    how["service"] = [str(word).format(port=port) for word in how["service"]]
+    words = ["-n", "1", "--ready", f"tcp:{port}", "--pprof", f"http://127.0.0.1:{port}"]
+    folder = tmp_path / "out"
+    done, report = measured(folder, *words, **how)
+    assert done.returncode == 0, done.stderr
+    jsonschema.validate(report, schema())
+    run = report["runs"][-1]
+    grown = run["heap_growth"]
+    assert (grown["source"], grown["unknown"]) == (f"http://127.0.0.1:{port}/debug/pprof/heap", None)
+    assert grown["by"][0]["code"][0] == "main.leaks" and f"by its profile ({grown['source']}) from" in done.stdout
+    assert grown["by"][0]["bytes"] == pytest.approx(8 * (1 << 20) * grown["length_ns"] / 1e9, rel=0.25)
+    begin, end = (folder / run["recording"].replace(".gotrace", f"-heap-{when}.pb.gz") for when in ("begin", "end"))
+    theirs = targets.pprof_traces(end, "inuse_space", "B", "-base", begin)
+    assert all(theirs[tuple(each["code"])] == each["bytes"] for each in grown["by"]), (grown, theirs)
+    assert sum(theirs.values()) == grown["end_bytes"] - grown["begin_bytes"]
+
+    words[-1] += "/nothing"
+    done, report = measured(tmp_path / "no", *words, **how)
+    assert done.returncode == 0, done.stderr
+    assert "is not known: " in done.stdout and "/nothing/debug/pprof/heap does not answer: 404 Not Found" in done.stdout
+
+
+@needs_wrk
+@pytest.mark.bpf
 def test_builds(tmp_path, gotrace):
     """What `go build` makes with these flags, as it says itself."""
     how = dict(cwd=targets.SOURCES / "shop", env=targets.environment(targets.NEWEST), load="wrk -t1 -c2 -d1s {url}")

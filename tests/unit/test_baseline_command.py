@@ -156,6 +156,7 @@ def test_the_executable_is_called_as_go_calls_it(monkeypatch: pytest.MonkeyPatch
         (("--container", "--privileged"), "cannot read --container"),
         (("--container", "a", "--container-option", "--rm"), "cannot use --container-option"),
         (("--container", "a", "--container-tool", "docker"), "docker image failed: status 1"),
+        (("--pprof", "localhost:6060", "--", "shop"), "cannot read --pprof"),
         (("--preload", "soon", "--", "shop"), "invalid duration 'soon'"),
     ],
 )

@@ -109,7 +109,7 @@ def test_a_plan_is_what_its_report_says() -> None:
 
 def test_a_plan_of_an_earlier_release() -> None:
     told: dict[str, Any] = {**plan("a").to_json()}
-    for key in ("load_format", "emulated", "pid", "flame", *TRACED):
+    for key in ("load_format", "emulated", "pid", "flame", "pprof", *TRACED):
         del told[key]
     told["versions"] = [{"name": "a", "command": ["true", "a"]}]
     assert Plan.from_json(told) == plan("a")
@@ -146,7 +146,7 @@ def test_what_is_not_there_is_no_part_of_a_plan() -> None:
 def test_what_it_does_not_know_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Plan.from_json({**plan("a").to_json(), **change})
-    for key in set(plan("a").to_json()) - {"load_format", "emulated", "pid", "flame", "versions", *TRACED}:
+    for key in set(plan("a").to_json()) - {"load_format", "emulated", "pid", "flame", "pprof", "versions", *TRACED}:
         told: dict[str, Any] = {**plan("a").to_json()}
         del told[key]
         with pytest.raises(UsageError, match="missing required field"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import signal
 from collections.abc import Callable
@@ -316,20 +315,15 @@ def _contained(
     from gotrace.lab.container import Container, tool_of
     from gotrace.lab.plan import Version
 
-    if memory is not None and not re.fullmatch(r"[1-9][0-9]*[bkmg]?", memory):
-        raise UsageError(f"cannot read --memory {memory!r}", "write 512m or 7g")
     words = _words(container_tool)
     if words is None:
         raise UsageError(f"cannot read --container-tool {container_tool!r}", "write --container-tool='podman --remote'")
-    for each in container_options:
-        if not each.startswith("-") or each.startswith(("--name", "--rm", "-d", "--detach", "--cidfile")):
-            raise UsageError(f"cannot use --container-option {each!r}", "write --container-option=--env=GOGC=50")
     tool, found = tool_of(words), []
     for text in images:
         name, equals, image = text.partition("=")
         image = image if equals else text
         name = name if equals else image.rpartition("/")[2].partition("@")[0]
-        if not name or not image or image.startswith("-"):
+        if not name or not image:
             raise UsageError(f"cannot read --container {text!r}", "write --container shop:1, or new=registry/shop:2")
         found.append(Version(name, command, container=Container(image, tool, memory, quota, container_options)))
     return found

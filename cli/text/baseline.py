@@ -11,7 +11,7 @@ import numpy as np
 
 from gotrace.cli.text.layout import Column, Row, Rows
 from gotrace.cli.text.table import Table
-from gotrace.lab.baseline import executable
+from gotrace.lab.baseline import commands
 from gotrace.lab.grown import MEMORY
 from gotrace.lab.metrics import METRICS
 from gotrace.lab.plan import Plan
@@ -35,15 +35,8 @@ def plan(plan: Plan, folder: str) -> Iterator[str]:
     """What would be done."""
     if plan.pid is not None:
         yield f"process {plan.pid}, which is neither started nor ended: every run is of it"
-    for number, version in enumerate(plan.versions if plan.pid is None else ()):
-        command = version.command
-        if version.container is not None:
-            command = tuple(version.container.command("NAME", command, plan.cpus))
-        if version.build is not None:
-            path = executable(Path(folder), number, version.build)
-            yield f"built: {printable(shlex.join(version.build.command(path)))}"
-            command = (str(path), *command[1:])
-        yield f"version {printable(version.name)}: {printable(shlex.join(command))}"
+    else:
+        yield from commands(plan, Path(folder))
     yield f"ready when: {plan.ready}"
     length = plan.load.asked.duration_ns
     yield f"load: {printable(shlex.join(plan.load.command))} (for {duration_text(length) if length else 'an unknown time'})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import subprocess
 import time
@@ -126,6 +127,19 @@ def _begun(plan: Plan) -> Baseline:
 def executable(folder: Path, number: int, build: Build) -> Path:
     """Where that of a plan's version is built."""
     return (folder / "builds" / str(number) / build.file_name).absolute()
+
+
+def commands(plan: Plan, folder: Path) -> Iterator[str]:
+    """What builds the plan's versions and what starts them, for people."""
+    for number, version in enumerate(plan.versions):
+        command = version.command
+        if version.container is not None:
+            command = tuple(version.container.command("NAME", command, plan.cpus))
+        if version.build is not None:
+            path = executable(folder, number, version.build)
+            yield f"built: {printable(shlex.join(version.build.command(path)))}"
+            command = (str(path), *command[1:])
+        yield f"version {printable(version.name)}: {printable(shlex.join(command))}"
 
 
 def _built(plan: Plan, folder: Path, say: Say) -> Plan:

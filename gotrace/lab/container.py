@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -25,6 +27,7 @@ from gotrace.text import printable
 
 TOOLS = ("podman", "docker")
 _PATIENCE_S = 60.0
+_OURS = ("--name", "--rm", "-d", "--detach", "--cidfile")
 
 
 class ContainerOf(TypedDict):
@@ -68,7 +71,16 @@ class Container:
         return [*words, *self.options, self.image, *arguments]
 
     def check(self) -> None:
-        """Raises UsageError where there is no such image here: none is fetched."""
+        """Raises UsageError for what cannot be meant, and where there is no such image here: none is fetched."""
+        if not self.image or self.image.startswith("-"):
+            raise UsageError(f"{printable(self.image)!r} is no image", "give one as podman does: shop:1, registry/shop:2")
+        if self.memory is not None and not re.fullmatch(r"[1-9][0-9]*[bkmg]?", self.memory):
+            raise UsageError(f"cannot read the memory limit {printable(self.memory)!r}", "write 512m or 7g")
+        if self.quota is not None and not 0 < self.quota < math.inf:
+            raise UsageError(f"{self.quota} is no number of CPUs", "write 3.5")
+        for each in self.options:
+            if not each.startswith("-") or each.startswith(_OURS):
+                raise UsageError(f"{printable(each)!r} is no option for a container here", "write --env=GOGC=50")
         if shutil.which(self.tool[0]) is None:
             raise UsageError(f"there is no command {printable(self.tool[0])!r}", "name another with --container-tool")
         self._image()
@@ -79,6 +91,12 @@ class Container:
             return dict(json.loads(text)[0])
         except (ValueError, LookupError, TypeError):
             raise UsageError(f"{self.tool[0]} says nothing of {printable(self.image)}", "give an image") from None
+
+    def image_id(self) -> str:
+        """What the image is now; "" if there is none."""
+        with contextlib.suppress(UsageError):
+            return str(self._image().get("Id", ""))
+        return ""
 
     def _said(self, *arguments: str) -> str:
         """Raises UsageError with the last line that it complains in."""

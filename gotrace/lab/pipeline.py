@@ -228,7 +228,7 @@ def _inputs(resolved: Resolved, name: str) -> str:
     # Those that it does not run because of --only are what they were.
     before = {need: states[need]["made"] if need in states else "" for need in sorted(resolved.needs[name])}
     files = sorted({os.path.abspath(path) for path in (*work.files(), *work.step.files)})
-    told = [text_of(work.step), before, [[path, _hash_of([path])] for path in files]]
+    told = [text_of(work.step), before, [[path, _hash_of([path])] for path in files], *work.others()]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 

@@ -11,6 +11,8 @@ import msgspec
 from gotrace.errors import UsageError
 from gotrace.kernel.host import cpus_of
 from gotrace.lab import yaml_file
+from gotrace.lab.build import Build
+from gotrace.lab.container import Container, tool_of
 from gotrace.lab.load import parse_load
 from gotrace.lab.plan import Plan, Version
 from gotrace.lab.pprof import url_of
@@ -20,10 +22,31 @@ from gotrace.text import duration_ns, printable
 SCHEMA = "gotrace.plan/1"
 
 
-class VersionFile(msgspec.Struct, forbid_unknown_fields=True):
-    """A version: the command that starts it, as a list of words."""
+class BuildFile(msgspec.Struct, forbid_unknown_fields=True):
+    """What `go build` makes of a package; ``go`` is the command."""
 
-    command: list[str]
+    package: str
+    flags: list[str] = []
+    go: str = "go"
+
+
+class ContainerFile(msgspec.Struct, forbid_unknown_fields=True):
+    """An image and its limits: ``cpus`` and ``memory`` as podman has them, ``options`` others of `podman run`."""
+
+    image: str
+    cpus: float | None = None
+    memory: str | None = None
+    options: list[str] = []
+    tool: list[str] = []
+
+
+class VersionFile(msgspec.Struct, forbid_unknown_fields=True):
+    """A version: the ``command`` that starts it, as a list of words, or a build or a container and its arguments."""
+
+    command: list[str] = []
+    build: BuildFile | None = None
+    container: ContainerFile | None = None
+    args: list[str] = []
 
 
 class LoadFile(msgspec.Struct, forbid_unknown_fields=True):
@@ -49,7 +72,7 @@ class PlanBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     events: bool = False
     wakeups: bool = False
     coldstart: bool = False
-    flame: bool = False
+    flame: bool | None = None
     pprof: str = ""
     seed: int = 1
     emulated: bool = False
@@ -70,14 +93,12 @@ def plan_of(body: PlanBody) -> Plan:
     """What it says, resolved. Raises UsageError."""
     if not body.versions:
         raise UsageError("a plan has at least one version", "versions: {server: {command: [./server]}}")
-    for name, version in body.versions.items():
-        if not name or not version.command or not version.command[0]:
-            raise UsageError(f"the version {printable(name)!r} has no name, or no command", "command: [./server, -v]")
+    versions = tuple(_version(name, version) for name, version in body.versions.items())
     if not 1 <= body.runs <= 1000:
         raise UsageError(f"runs: {body.runs} is out of range", "from 1 to 1000")
     load = parse_load([body.load.tool, *body.load.args], body.load.prints)
     return Plan(
-        versions=tuple(Version(name, tuple(version.command)) for name, version in body.versions.items()),
+        versions=versions,
         load=load,
         runs=body.runs,
         warmup_ns=None if body.preload == "auto" else duration("preload", body.preload),
@@ -91,9 +112,26 @@ def plan_of(body: PlanBody) -> Plan:
         events=body.events,
         wakeups=body.wakeups,
         coldstart=body.coldstart,
-        flame=body.flame,
+        flame=any(version.build for version in versions) if body.flame is None else body.flame,
         pprof=url_of(body.pprof) if body.pprof else None,
     )
+
+
+def _version(name: str, found: VersionFile) -> Version:
+    build, container, args = found.build, found.container, tuple(found.args)
+    what = f"the version {printable(name)!r}"
+    if sum(map(bool, (found.command, build, container))) != 1 or not name:
+        raise UsageError(f"{what} is to have a name, and one of command, build and container", "command: [./server, -v]")
+    if build is not None:
+        if not build.package or not build.go:
+            raise UsageError(f"{what} has a build without a package, or without go", "build: {package: ./cmd/server}")
+        return Version(name, (build.package, *args), Build(build.package, tuple(build.flags), build.go))
+    if container is not None:
+        tool, options = tool_of(container.tool), tuple(container.options)
+        return Version(name, args, container=Container(container.image, tool, container.memory, container.cpus, options))
+    if args or not found.command[0]:
+        raise UsageError(f"{what} has args beside its command, or an empty one", "command: [./server, -v]")
+    return Version(name, tuple(found.command))
 
 
 def ready_of(load: Sequence[str]) -> Ready:

@@ -24,7 +24,7 @@ from gotrace.lab.compare import compare_with_each, require_comparable, sides_of
 from gotrace.lab.gate import MARGIN, Rules, judge, report_of, sides
 from gotrace.lab.gate_file import rules_of
 from gotrace.lab.pipeline_file import Build, Compare, Gate, Reproduce, Step
-from gotrace.lab.plan import Plan
+from gotrace.lab.plan import Plan, Version
 from gotrace.lab.plan_file import PlanBody, plan_of, share
 from gotrace.lab.report import NAME, enough, whole
 from gotrace.lab.reproduce import check, repeat
@@ -104,6 +104,10 @@ class Work:
         """That it reads, of those that are there now."""
         return []
 
+    def others(self) -> list[str]:
+        """What else it reads, in words that change with it."""
+        return []
+
     def outputs(self) -> list[Path]:
         """That it writes."""
         return []
@@ -144,23 +148,9 @@ class Building(Work):
                 raise UsageError(f"there is no command {printable((words or [''])[0])!r}", "smoke is a list of words")
 
     def files(self) -> list[str]:
-        found: set[str] = set()
-        for arch in self.arches:
-            words = ["go", "list", "-deps", "-f", _SOURCES, *self.build.flags, self.build.package]
-            done = subprocess.run(
-                words,
-                cwd=self.build.dir,
-                env=self._environment(arch),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="surrogateescape",
-            )
-            if done.returncode:  # which `go build` will explain
-                return []
-            found.update(line for line in done.stdout.splitlines() if line)
-        found |= {path.removesuffix(".mod") + ".sum" for path in found if path.endswith("/go.mod")}
-        return sorted(path for path in found if os.path.isfile(path))
+        build = self.build
+        each = [sources("go", build.flags, build.package, build.dir, self._environment(arch)) for arch in self.arches]
+        return sorted(set().union(*each))
 
     def outputs(self) -> list[Path]:
         return [self._out(arch) for arch in self.arches]
@@ -210,20 +200,34 @@ class Measuring(Work):
         self.plan: Plan = plan_of(body)
 
     def check(self, force: bool) -> None:
-        there = [version for version in self.plan.versions if not self.place.require_need(version.command[0])]
+        there = [version for version in self.plan.versions if not self._made_before(version)]
         baseline.check(replace(self.plan, versions=tuple(there)), self.place.folder, force)
 
+    def _made_before(self, version: Version) -> bool:
+        """Whether it may not be there yet, but is by the time."""
+        if version.container is not None:
+            return bool(self.step.needs)
+        return version.build is None and self.place.require_need(version.command[0])
+
     def files(self) -> list[str]:
-        words = [word for version in self.plan.versions for word in version.command[1:]] + list(self.plan.load.command)
-        programs = [shutil.which(version.command[0]) for version in self.plan.versions]
-        return [*(path for path in programs if path), *(word for word in words if os.path.isfile(word))]
+        words = [*self.plan.load.command, *(word for version in self.plan.versions for word in version.command)]
+        found = [word for word in words if os.path.isfile(word)]
+        for version in self.plan.versions:
+            if version.build is not None:
+                build = version.build
+                found += sources(build.go, build.flags, build.package, ".", os.environ)
+            elif version.container is None and (program := shutil.which(version.command[0])):
+                found.append(program)
+        return found
+
+    def others(self) -> list[str]:
+        return [version.container.image_id() for version in self.plan.versions if version.container is not None]
 
     def outputs(self) -> list[Path]:
         return [self.place.folder / NAME]
 
     def describe(self) -> Iterator[str]:
-        for version in self.plan.versions:
-            yield f"version {printable(version.name)}: {printable(shlex.join(version.command))}"
+        yield from baseline.commands(self.plan, self.place.folder)
         yield f"load: {printable(shlex.join(self.plan.load.command))}"
         yield f"order (seed {self.plan.seed}): " + " ".join(printable(each.name) for _, each in self.plan.order())
 
@@ -441,6 +445,24 @@ def execute(words: Sequence[str], log: Path, cwd: str = ".", env: Mapping[str, s
         last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-1:]
         said = f": {printable(last[0][:200])}" if last and not last[0].startswith("$ ") else ""
         raise StepFailedError(f"{printable(Path(words[0]).name)} ended with {how}{said}", f"its output is in {log}")
+
+
+def sources(go: str, flags: Sequence[str], package: str, folder: str, environment: Mapping[str, str]) -> set[str]:
+    """The files of a package and of all that it imports, but Go's own; none if they are not known."""
+    done = subprocess.run(
+        [go, "list", "-deps", "-f", _SOURCES, *flags, package],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="surrogateescape",
+    )
+    if done.returncode:  # which `go build` will explain
+        return set()
+    found = {line for line in done.stdout.splitlines() if line}
+    found |= {path.removesuffix(".mod") + ".sum" for path in found if path.endswith("/go.mod")}
+    return {path for path in found if os.path.isfile(path)}
 
 
 def write_json(path: Path, value: Any, force: bool) -> None:

@@ -479,6 +479,40 @@ def test_a_container(tmp_path, image):
 @needs_wrk
 @needs_podman
 @pytest.mark.bpf
+def test_a_plan_of_builds_and_containers(tmp_path, image, monkeypatch):
+    """In a file: what is built is built and what has limits has them."""
+    monkeypatch.chdir(targets.SOURCES / "shop")
+    port, folder = free_port(), tmp_path / "out"
+    options = [word.removeprefix("--container-option=") for word in CONTAINER[2:]]
+    limited = {"image": image, "cpus": 0.25, "memory": "64m", "options": options, "tool": PODMAN}
+    built = {"package": ".", "flags": ["-trimpath"], "go": str(targets.go(targets.NEWEST))}
+    arguments = {"args": ["-port", str(port)]}
+    plan = {
+        "schema": "gotrace.plan/1",
+        "versions": {"built": {"build": built, **arguments}, "boxed": {"container": limited, **arguments}},
+        "load": {"tool": "wrk", "args": ["-t1", "-c2", "-d1s", f"http://127.0.0.1:{port}/ping"]},
+        "runs": 1,
+        "preload": "0",
+        "most_drift": "1000%",
+        "flame": False,
+    }
+    (tmp_path / "plan.yaml").write_text(json.dumps(plan))  # which is YAML, too
+    words = ["baseline", "-f", str(tmp_path / "plan.yaml"), "--out", str(folder)]
+    environment = targets.environment(targets.NEWEST)
+    done = subprocess.run([*GOTRACE, *words], capture_output=True, text=True, timeout=PATIENCE_S, env=environment)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((folder / "report.json").read_text())
+    jsonschema.validate(report, schema())
+    first, second = report["versions"]
+    assert (first["exe"], first["build"]) == (str(folder / "builds/0/shop"), ["-trimpath"])
+    assert (second["container"]["quota_cpus"], second["container"]["memory_bytes"]) == (0.25, 64 << 20)
+    assert {run["version"] for run in report["runs"] if run["valid"]} == {"built", "boxed"} and report["flames"] is None
+    assert Plan.from_json(report["plan"]).versions[1].container.quota == 0.25
+
+
+@needs_wrk
+@needs_podman
+@pytest.mark.bpf
 @pytest.mark.parametrize("number", (signal.SIGINT, signal.SIGKILL))
 def test_a_container_is_removed(number, tmp_path, image):
     port = free_port()

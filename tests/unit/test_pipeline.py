@@ -18,7 +18,9 @@ from conftest import GOTRACE, until
 from gate_reports import report
 from gotrace.errors import UsageError
 from gotrace.lab import pipeline, pipeline_file, plan_file
+from gotrace.lab.build import Build
 from gotrace.lab.compare import NotComparableError, require_comparable, sides_of
+from gotrace.lab.container import Container
 from gotrace.lab.load import parse_load
 from gotrace.lab.plan import Plan, Version
 from gotrace.lab.service import Ready
@@ -331,6 +333,58 @@ def test_a_plan_in_a_file() -> None:
     Path("plan.yaml").write_text("schema: gotrace.plan/1\n" + PLAN)
     found = plan_file.read("plan.yaml")
     assert (found.runs, found.warmup_ns, found.most_drift, str(found.ready)) == (10, 5 * 10**9, 0.03, "tcp:127.0.0.1:8080")
+    assert not found.flame
+
+
+def test_builds_and_containers_in_a_file() -> None:
+    Path("plan.yaml").write_text(
+        "schema: gotrace.plan/1\nload: {tool: wrk, args: ['http://127.0.0.1:8080/']}\npprof: http://127.0.0.1:8080/\n"
+        "versions:\n"
+        "  a: {build: {package: ./cmd/s, flags: [-trimpath]}, args: [-v]}\n"
+        "  b: {container: {image: 's:1', cpus: 3.5, memory: 7g, options: [--env=A=1], tool: [nerdctl]}, args: [-v]}\n"
+    )
+    found = plan_file.read("plan.yaml")
+    assert found.versions == (
+        Version("a", ("./cmd/s", "-v"), Build("./cmd/s", ("-trimpath",))),
+        Version("b", ("-v",), container=Container("s:1", ("nerdctl",), "7g", 3.5, ("--env=A=1",))),
+    )
+    assert found.flame and found.pprof == "http://127.0.0.1:8080/debug/pprof/heap"
+    for wrong, message in (
+        ("{}", "'a' is to have a name, and one of command, build and container"),
+        ("{command: [a], build: {package: .}}", "one of command, build and container"),
+        ("{command: [a], args: [-v]}", "has args beside its command"),
+        ("{build: {package: ''}}", "a build without a package"),
+        ("{container: {image: a, cpu: 1}}", "container: there is no key 'cpu'"),
+        ("{container: {image: a, cpus: many}}", "container.cpus: expected"),
+    ):
+        Path("plan.yaml").write_text(
+            f"schema: gotrace.plan/1\nload: {{tool: wrk, args: ['http://h:1/']}}\nversions: {{a: {wrong}}}\n"
+        )
+        with pytest.raises(UsageError) as caught:
+            plan_file.read("plan.yaml")
+        assert message in caught.value.message, caught.value.message
+
+
+def test_sources_of_a_build_that_is_measured_and_an_image_that_a_step_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step is done again where these have changed."""
+    Path("podman").write_text("#!/bin/sh\ntest -e image && echo '[{\"Id\": \"'$(cat image)'\"}]'\n")
+    Path("podman").chmod(0o755)
+    tool = str(Path("podman").absolute())
+    for name, text in (("go.mod", GO_MOD), ("main.go", MAIN % 1)):
+        Path(name).write_text(text)
+    monkeypatch.setenv("PATH", f"{targets.go(targets.NEWEST).parent}:{os.environ['PATH']}")
+    load = 'load: {tool: wrk, args: ["http://127.0.0.1:1/"]}'
+    versions = f"{{a: {{build: {{package: .}}}}, b: {{container: {{image: s, tool: ['{tool}']}}}}}}"
+    steps = ["name: make, shell: echo 7 > image", f"name: m, needs: [make], baseline: {{versions: {versions}, {load}}}"]
+    work = resolved(*steps).works["m"]
+    assert {Path(path).name for path in work.files()} == {"go.mod", "main.go"}
+    assert work.others() == [""]
+    Path("image").write_text("7")
+    assert work.others() == ["7"]
+    assert any("built: go build -o" in line for line in work.describe())
+    Path("image").unlink()
+    with pytest.raises(UsageError, match="podman image failed"):
+        resolved(steps[1].replace("needs: [make], ", ""))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shlex
 import shutil
@@ -20,7 +21,7 @@ from gotrace.binary.program import Program
 from gotrace.errors import GotraceError, ServiceError, UsageError
 from gotrace.kernel.host import online_cpus
 from gotrace.kernel.process import Process
-from gotrace.lab import baseline_page, container, flames, machine, measure, pprof, seconds, service
+from gotrace.lab import baseline_page, container, flames, load_cpu, machine, measure, pprof, seconds, service
 from gotrace.lab import load as loads
 from gotrace.lab import start as starts
 from gotrace.lab.build import Build
@@ -178,6 +179,7 @@ def _run(plan: Plan, ready: loads.Ready, report: Baseline, folder: Path, round_:
     base = folder / "runs" / f"{order:04d}"
     log, recording = base.with_suffix(".log"), base.with_suffix(".gotrace")
     recording.unlink(missing_ok=True)
+    load = functools.cache(lambda: loads.start(ready, plan.load_cpus))  # started by whoever asks first
     before = machine.yardstick()
     with _started(plan, version, log, report) as (running, start):
         if version.name not in (known["name"] for known in report["versions"]):
@@ -191,7 +193,7 @@ def _run(plan: Plan, ready: loads.Ready, report: Baseline, folder: Path, round_:
             asked = pprof.Asked(plan.pprof, begin, end) if plan.pprof is not None else None
             seen = measure.watch(
                 running.pid,
-                lambda: loads.start(ready, plan.load_cpus),
+                load,
                 recording,
                 plan.explained,
                 touches=plan.pid is None,
@@ -218,7 +220,7 @@ def _run(plan: Plan, ready: loads.Ready, report: Baseline, folder: Path, round_:
     allocated = seen.allocated_bytes
     values["alloc.per_request"] = allocated / result.answered if allocated is not None and result.answered else None
     course = seconds.course(seen.seconds, result.model)
-    reasons, notes = judged(plan, seen, result, (before, after), preload, _has_quota(plan, version, report))
+    reasons, notes = judged(plan, seen, result, (before, after), preload, _has_quota(plan, version, report), load().used)
     if start is not None and start["lost"]:
         notes.append(f"{count_text(start['lost'], 'event')} of its start lost: its stages are unknown")
     return {
@@ -236,6 +238,7 @@ def _run(plan: Plan, ready: loads.Ready, report: Baseline, folder: Path, round_:
         "heap_growth": grown,
         "metrics": values,
         "load": {**result.record()},
+        "load_cpu": load().used,
         "lost": seen.lost,
         "cost": {**seen.summary.get("cost", {}), "tool_cpu_s": round(seen.tool_cpu_s, 3)},
         "yardstick": [before, after],
@@ -378,10 +381,10 @@ def judged(
     yardsticks: tuple[float, float],
     preload: Preload,
     quota_planned: bool,
+    used: load_cpu.LoadCpu | None = None,
 ) -> tuple[list[str], list[str]]:
     """Why a run does not count, and what else is to be known of it."""
-    reasons: list[str] = []
-    notes: list[str] = []
+    reasons, notes = load_cpu.judged(used)
     errors = result.failed / result.requests if result.requests else 0.0
     if errors > MOST_ERRORS:
         reasons.append(f"{percent_text(errors)} of the requests failed")

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from gotrace.errors import LoadToolError, UsageError
 from gotrace.lab import load_tools
-from gotrace.lab.children import Group
+from gotrace.lab.load_cpu import Loading
 from gotrace.lab.load_result import LoadResult
 from gotrace.lab.load_tools.tool import Asked, Output, Tool
 from gotrace.lab.load_tools.vegeta import STDOUT
@@ -185,7 +185,7 @@ def _said(program: str, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
-def start(ready: Ready, cpus: Collection[int] = ()) -> Group:
+def start(ready: Ready, cpus: Collection[int] = ()) -> Loading:
     """Start it, on those CPUs; what it prints goes into files of its folder, and its standard input is empty."""
     for path, text in ready.files.items():
         Path(path).write_text(text, errors="surrogateescape")
@@ -193,7 +193,8 @@ def start(ready: Ready, cpus: Collection[int] = ()) -> Group:
         ready.results.unlink(missing_ok=True)  # of an earlier run, which must not be taken for this one's
     with open(ready.stdout, "wb") as stdout, open(ready.stderr, "wb") as stderr:
         try:
-            return Group(ready.command, cpus, stdout=stdout, stderr=stderr)
+            threads = ready.load.asked.threads
+            return Loading(ready.command, cpus, threads, stdout=stdout, stderr=stderr)
         except OSError as error:
             message = f"cannot run {printable(ready.command[0])}: {os.strerror(error.errno or 0)}"
             raise LoadToolError(message, "--load takes a program and its arguments") from None

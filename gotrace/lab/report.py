@@ -11,6 +11,7 @@ from gotrace.errors import UsageError
 from gotrace.lab.container import ContainerOf
 from gotrace.lab.flames import Flames
 from gotrace.lab.grown import Grown
+from gotrace.lab.load_cpu import LoadCpu
 from gotrace.lab.machine import Host
 from gotrace.lab.seconds import Course
 from gotrace.lab.start import StartOf
@@ -64,6 +65,7 @@ class Run(TypedDict):
     heap_growth: Grown
     metrics: Annotated[dict[str, float | None], "null: unknown, or too few values for that percentile"]
     load: Annotated[dict[str, Any], "what the load tool reported"]
+    load_cpu: Annotated[LoadCpu | None, "null: not known"]
     lost: Annotated[int, "events"]
     cost: Annotated[dict[str, Any], "what measuring took"]
     yardstick: Annotated[list[float], "loops per second of a fixed piece of work, before and after"]

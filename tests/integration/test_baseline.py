@@ -84,6 +84,9 @@ def test_a_baseline(tmp_path, gotrace):
         stops = [each for each in records if each["type"] == "stw"]
         assert values["stw.total.max"] == max(each["total_ns"] for each in stops)
         assert values["stw.total.p50"] == pytest.approx(np.percentile([each["total_ns"] for each in stops], 50), rel=0.1)
+        # On one thread, which is not busy: the service is.
+        took = run["load_cpu"]
+        assert took["threads"] == 1 and 0 < took["cpu_ns"] < 0.9 * took["length_ns"] >= of_load["duration_ns"] * 0.9
         assert values["errors.share"] == 0 and 0 < values["start.ready"] < 5e9
     paused = gotrace("report", str(folder / report["runs"][0]["recording"]), "--pauses", "--explain")
     assert paused.returncode == 0 and "GC mark termination" in paused.stdout, paused.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import targets
 from conftest import Target
 from gotrace.errors import LoadToolError
 from gotrace.lab.load import finish, parse_load, prepare, start
+from gotrace.lab.load_cpu import judged
 from gotrace.lab.load_result import LoadResult
 
 MS = 10**6
@@ -115,6 +117,37 @@ def us(text: str) -> float:
     """wrk's and h2load's times."""
     number, unit = re.fullmatch(r"([\d.]+)(us|ms|s)", text).groups()  # type: ignore[union-attr]
     return float(number) * {"us": 1, "ms": 1000, "s": 1_000_000}[unit]
+
+
+SLOW = """
+function request()
+  local x = 0
+  for i = 1, 500000 do x = (x + i) % 7 end
+  return wrk.format("GET", "/ping?" .. x)
+end
+"""
+
+
+def test_a_tool_that_has_no_time_left(served: Served, tmp_path: Path) -> None:
+    """Its CPU time is the kernel's; and its latencies are its own: many times what the service took."""
+    (tmp_path / "slow.lua").write_text(SLOW)
+    for script, saturated in ((f"-s {tmp_path}/slow.lua", True), ("", False)):
+        command = f"wrk -t1 -c{CONNECTIONS} -d1s {script} {served.url}" + ("" if saturated else "?delay=20ms")
+        ready = prepare(parse_load(command), tmp_path)
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        with start(ready) as process:
+            status = process.wait()
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        result, used = finish(ready, status), process.used
+        assert used is not None and used["threads"] == 1
+        took = sum(getattr(after, name) - getattr(before, name) for name in ("ru_utime", "ru_stime"))
+        assert used["cpu_ns"] / 1e9 == pytest.approx(took, abs=0.03)
+        assert used["length_ns"] == pytest.approx(result.duration_ns, rel=0.3)
+        reasons, _ = judged(used)
+        assert [reason.startswith("the load tool had no time left") for reason in reasons] == [True] * saturated, used
+        p50 = result.percentiles_ns["p50"]
+        assert p50 is not None
+        assert not saturated or p50 > 10 * served.counts()["p50_ns"]
 
 
 def test_wrk_with_a_script_of_the_users_own(served: Served, tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from gotrace.lab.service import Ready
 from gotrace.records.load import PERCENTILES
 
 PLAN = Plan((), parse_load("wrk -d1s http://127.0.0.1:1/"), 1, 0, Ready("127.0.0.1", 1), 1)
+SATURATED = "the load tool had no time left (its threads ran for {} of the time and waited for CPUs for {}): latency and"
+SATURATED += " throughput are its own"
 GOOD: dict[str, Any] = {"requests": 10_000, "answered": 10_000, "errors": {}, "wanted_rate": None}
 
 
@@ -26,6 +28,7 @@ def verdict(
     unsteady: str | None = None,
     planned: bool = False,
     lost: int = 0,
+    used: tuple[float, float, int | None, int] | None = None,
 ) -> tuple[list[str], list[str]]:
     """Of a run of ten seconds in which nothing is wrong but that."""
     result = LoadResult(
@@ -37,7 +40,11 @@ def verdict(
     )
     seen = Seen(stolen_share=stolen, sched={"limits": {"throttled_ns": throttled_ns}}, summary={"events": {"lost": lost}})
     preload: Any = {"length_ns": 180 * 10**9, "course": None, "unsteady": unsteady}
-    return judged(PLAN, seen, result, yardsticks, preload, planned)
+    took: Any = None
+    if used is not None:
+        ran, waited, threads, cpus = used
+        took = {"length_ns": 10**10, "cpu_ns": ran * 1e10, "waited_ns": waited * 1e10, "threads": threads, "cpus": cpus}
+    return judged(PLAN, seen, result, yardsticks, preload, planned, took)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +58,16 @@ def verdict(
             {"throttled_ns": 5_000_000},
             "a CPU quota held its threads for 5.00 ms, over all CPUs, and none was planned",
         ),
+        ({"used": (0.96, 0, 1, 8)}, SATURATED.format("96%", "0%")),
+        (
+            {"used": (0.5, 0.46, 1, 2)},
+            SATURATED.format("50%", "46%"),
+        ),
+        (
+            {"used": (1.96, 0, None, 2)},
+            SATURATED.format("98%", "0%"),
+        ),
+        ({"used": (1.96, 0, 8, 2)}, SATURATED.format("24.5%", "0%")),
         (
             {"unsteady": "GC cycles changed in the last 15 s"},
             "no steady state after 3.00 min of warm-up: GC cycles changed in the last 15 s",
@@ -70,6 +87,9 @@ def test_a_run_that_does_not_count(wrong: dict[str, Any], reason: str) -> None:
         {"stolen": 0.01},
         {"yardsticks": (100.0, 97.1)},
         {"throttled_ns": None},
+        {"used": (0.94, 0, 1, 8)},
+        {"used": (1.8, 0.09, 2, 8)},  # its two threads
+        {"used": (1.8, 0.19, None, 2)},
     ],
 )
 def test_a_run_that_counts(fine: dict[str, Any]) -> None:
@@ -79,4 +99,6 @@ def test_a_run_that_counts(fine: dict[str, Any]) -> None:
 def test_what_is_noted() -> None:
     planned = "a CPU quota held its threads for 5.00 ms, over all CPUs"
     assert verdict(throttled_ns=5_000_000, planned=True) == ([], [planned])
+    _, (note,) = verdict(used=(0.3, 0.1, 1, 2))
+    assert note.startswith("the load tool waited for CPUs for more than a tenth of the time")
     assert verdict(lost=2) == ([], ["2 events lost: pauses are at least what is told"])

@@ -30,7 +30,7 @@ def asked(arguments: Sequence[str]) -> Asked:
         if name == "n":
             requests = count(value)
     notes = ("ab's -t ends after 50,000 requests as well, unless -n follows it",) if duration and requests == _LIMIT else ()
-    return Asked(duration, requests, notes=notes)
+    return Asked(duration, requests, notes=notes, threads=1)
 
 
 def prepare(arguments: Sequence[str], folder: Path, help_text: str) -> Prepared:

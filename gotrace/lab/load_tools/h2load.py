@@ -38,9 +38,11 @@ def asked(arguments: Sequence[str]) -> Asked:
     each, clients = number(options.last("rps")), number(options.last("c", "clients") or "1")
     rate = each * clients if each and clients else None
     duration = duration_ns(options.last("D", "duration") or "0")
+    threads = count(options.last("t", "threads") or "1")
     if not duration:
-        return Asked(None, count(options.last("n", "requests") or "1"), rate)
-    return Asked(duration + (duration_ns(options.last("warm-up-time") or "0") or 0), None, rate)
+        return Asked(None, count(options.last("n", "requests") or "1"), rate, threads=threads)
+    warmup = duration_ns(options.last("warm-up-time") or "0") or 0
+    return Asked(duration + warmup, None, rate, threads=threads)
 
 
 def prepare(arguments: Sequence[str], folder: Path, help_text: str) -> Prepared:

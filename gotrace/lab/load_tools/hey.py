@@ -23,9 +23,10 @@ def asked(arguments: Sequence[str]) -> Asked:
         raise UsageError("hey's -o csv leaves out the requests that failed", "leave -o out of the load's command")
     limit, workers = number(options.last("q")), number(options.last("c") or "50")
     rate = limit * workers if limit and workers else None
+    cpus = count(options.last("cpus"))
     if options.has("z"):
-        return Asked(duration_ns(options.last("z") or ""), None, rate)
-    return Asked(None, None if options.unread else count(options.last("n") or "200"), rate)
+        return Asked(duration_ns(options.last("z") or ""), None, rate, threads=cpus)
+    return Asked(None, None if options.unread else count(options.last("n") or "200"), rate, threads=cpus)
 
 
 def read(output: Output) -> LoadResult:

@@ -32,6 +32,7 @@ class Asked:
     rate: float | None = None  # requests per second
     model: Model = "closed"
     notes: tuple[str, ...] = ()
+    threads: int | None = None  # that make the load; None: as many as it has CPUs, or it is not known
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from gotrace.errors import UsageError
 from gotrace.lab.load_result import Histogram, LoadResult, errors, from_histogram, percentiles
-from gotrace.lab.load_tools.tool import Asked, Options, Output, Prepared, Tool, duration_ns, getopt_options, number
+from gotrace.lab.load_tools.tool import Asked, Options, Output, Prepared, Tool, count, duration_ns, getopt_options, number
 
 _US = {"us": 1, "ms": 10**3, "s": 10**6, "m": 60 * 10**6, "h": 3600 * 10**6}
 _TIME = r"([\d.]+)(us|ms|s|m|h)"
@@ -37,7 +37,9 @@ def _options(arguments: Sequence[str]) -> Options:
 
 def asked(arguments: Sequence[str]) -> Asked:
     options = _options(arguments)
-    return Asked(None if options.unread else duration_ns(options.last("d", "duration") or "10s"))
+    if options.unread:
+        return Asked()
+    return Asked(duration_ns(options.last("d", "duration") or "10s"), threads=count(options.last("t", "threads") or "2"))
 
 
 def prepare(arguments: Sequence[str], folder: Path, help_text: str) -> Prepared:

@@ -162,7 +162,9 @@ class Building(Work):
         return ["go", "build", "-o", os.path.abspath(self._out(arch)), *self.build.flags, self.build.package]
 
     def _smoke(self, arch: str) -> list[str]:
-        return [word.replace("{out}", os.path.abspath(self._out(arch))) for word in self.build.smoke[arch]]
+        # Where it is relative, it is in a machine that has the current folder, too.
+        path = os.path.join(".", self._out(arch))
+        return [word.replace("{out}", path) for word in self.build.smoke[arch]]
 
     def _environment(self, arch: str) -> dict[str, str]:
         return {**os.environ, "GOARCH": arch, **self.build.env}

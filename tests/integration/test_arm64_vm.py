@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -65,6 +66,38 @@ def test_one_that_never_ends(launch):
     _, aside = process.communicate(timeout=60)
     assert process.returncode == 1 and "stopped after 8 s" in aside
     assert processes() == []
+
+
+PIPELINE = """
+schema: gotrace.pipeline/1
+steps:
+  - name: build
+    build:
+      package: .
+      dir: {sources}
+      out: bin/shop-{{arch}}
+      arch: [amd64, arm64]
+      smoke: {{amd64: [sh, -c, "uname -m && {{out}} -h"], arm64: [{vm}, run, --, sh, -c, "uname -m && {{out}} -h"]}}
+"""
+
+
+def test_the_smoke_step_of_a_pipeline(gotrace, tmp_path, monkeypatch):
+    """What was built for the other architecture runs in the machine, and is marked."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in targets.environment(targets.NEWEST).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PATH", f"{targets.go(targets.NEWEST).parent}:{os.environ['PATH']}")
+    Path("p.yaml").write_text(PIPELINE.format(sources=targets.SOURCES / "shop", vm=VM))
+    done = gotrace("run", "p.yaml")
+    assert done.returncode == 0 and "smoke test of arm64: ok (emulated)\n" in done.stdout, done.stderr
+    log = Path("out/build.log").read_text()
+    assert "\nx86_64\n" in log and "\naarch64\n" in log and log.count("Usage of ./bin/shop-") == 2, log
+    (step,) = json.loads(Path("out/pipeline.json").read_text())["steps"].values()
+    told = [{"arch": arch, "emulated": arch == "arm64", "ended": 0} for arch in ("amd64", "arm64")]
+    assert step["data"] == {"smoke": told}
+    Path("bin/shop-arm64").write_bytes(Path("bin/shop-amd64").read_bytes())  # another's does not run there
+    shown = subprocess.run([VM, "run", "--", "./bin/shop-arm64", "-h"], capture_output=True, timeout=120)
+    assert shown.returncode != 0
 
 
 @SIGNALS

@@ -90,8 +90,11 @@ class Wanted:
         return {"table": Table, "hlog": IntervalLog, "hgrm": Percentiles, "text": Tracebacks}[format_](stream)
 
     @contextlib.contextmanager
-    def streams(self) -> Iterator[Sequence[tuple[Sink, str]]]:
-        """The screen and every file, created, each with its format: for text. They are closed as in `opened`."""
+    def streams(self, whole: bool = True) -> Iterator[Sequence[tuple[Sink, str]]]:
+        """The screen and every file, created, each with its format: for text.
+
+        They are closed as in `opened`. What is written at once is to be ``whole``: a file that is not does not stay.
+        """
         streams: list[tuple[Sink, str]] = []
         try:
             for path, format_ in (*([("-", self.screen)] if self.screen else []), *self.files):
@@ -99,9 +102,9 @@ class Wanted:
             yield streams
         finally:
             for sink, _ in streams:
-                sink.close()
+                sink.close(whole)
         for sink, _ in streams:
-            complain_of(sink)
+            complain_of(sink, intact=not whole)
 
 
 def wanted(

@@ -37,7 +37,7 @@ def command_for(stem: str) -> click.Command:
 
         results = wanted(outputs, format_, LINES, force, screen="ndjson")
         tracing_it = attached([stem], pid, (), duration, say, gives_root_back=True, unused=results.unused)
-        with tracing_it as traced, results.streams() as streams:
+        with tracing_it as traced, results.streams(whole=False) as streams:
 
             def put(text: str) -> None:
                 for stream, _ in streams:

@@ -92,9 +92,9 @@ def _runs(plan: Plan, folder: Path, force: bool, say: Say) -> Baseline:
         report["plan"] = {**plan.to_json()}
         with scratch() as place:
             ready = loads.prepare(plan.load, place)
-            for number, (round_, version) in enumerate(plan.order(), 1):
-                say(f"run {number} of {len(plan.versions) * plan.runs}: {printable(version.name)}")
-                _counted(plan, ready, report, folder, round_, version, say)
+            order = plan.order()
+            for number, (round_, version) in enumerate(order, 1):
+                _counted(plan, ready, report, folder, round_, version, f"{number} of {len(order)}", say)
             report["complete"] = True
             if plan.flame:
                 report["flames"] = _flames(plan, ready, folder, say)
@@ -157,10 +157,11 @@ def _built(plan: Plan, folder: Path, say: Say) -> Plan:
 
 
 def _counted(
-    plan: Plan, ready: loads.Ready, report: Baseline, folder: Path, round_: int, version: Version, say: Say
+    plan: Plan, ready: loads.Ready, report: Baseline, folder: Path, round_: int, version: Version, which: str, say: Say
 ) -> None:
     """Run a version until a run counts, as long as runs may be repeated."""
     while True:
+        say(f"run {len(report['runs'])}: {printable(version.name)} ({which})")
         found = _run(plan, ready, report, folder, round_, version)
         report["runs"].append(found)
         write(report, folder)
@@ -171,7 +172,7 @@ def _counted(
             say(f"note: {note}")
         if sum(not run["valid"] for run in report["runs"]) > _MOST_REPEATED:
             return
-        say("it is repeated")
+        which = f"{which.removesuffix(', again')}, again"
 
 
 def _run(plan: Plan, ready: loads.Ready, report: Baseline, folder: Path, round_: int, version: Version) -> Run:

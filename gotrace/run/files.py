@@ -99,6 +99,7 @@ def created(path: str, force: bool) -> Iterator[BinaryIO]:
         with open(1, "wb", closefd=False) if path == "-" else open(path, "wb" if force else "xb") as file:
             try:
                 yield file
+                file.flush()  # now, for what is still to be written may not find room either
             except Exception:
                 with contextlib.suppress(OSError):
                     file.close()  # if whoever wrote to it has not done so
@@ -120,7 +121,7 @@ def created(path: str, force: bool) -> Iterator[BinaryIO]:
 class Sink:
     """A text stream that remembers its failure instead of raising it: what was measured must not go with a full disk.
 
-    `close` closes the file only if it is ``owned``.
+    `close` closes the file only if it is ``owned``; one that is to be ``whole`` does not stay if it is not.
     """
 
     def __init__(self, file: TextIO, name: str, owned: bool = False) -> None:
@@ -165,12 +166,14 @@ class Sink:
     def isatty(self) -> bool:
         return self.file.isatty()
 
-    def close(self) -> None:
+    def close(self, whole: bool = False) -> None:
         if not self.file.closed:
             self.flush()
         if self._owned:
             with contextlib.suppress(OSError):
                 self.file.close()
+            if whole and self.failure is not None and os.path.isfile(self.name):
+                os.unlink(self.name)
 
 
 class Failing(Protocol):
@@ -180,11 +183,14 @@ class Failing(Protocol):
     failure: OSError | None
 
 
-def complain_of(failed: Failing | None) -> None:
-    """Raise what kept an output from being written; a reader that went away is not an error."""
+def complain_of(failed: Failing | None, intact: bool = True) -> None:
+    """Raise what kept an output from being written; a reader that went away is not an error.
+
+    ``intact``: what was written before is of use.
+    """
     if failed is not None and failed.failure is not None and not isinstance(failed.failure, BrokenPipeError):
         reason = f"cannot write {printable(failed.name)}: {failed.failure.strerror}"
-        raise GotraceError(reason, f"{_ROOM}; what was written before is intact")
+        raise GotraceError(reason, f"{_ROOM}; what was written before is intact" if intact else _ROOM)
 
 
 @contextlib.contextmanager

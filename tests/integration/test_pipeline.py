@@ -75,7 +75,7 @@ def test_a_pipeline(gotrace):
     (row,) = (row for row in pair["metrics"] if row["metric"] == "throughput")
     assert (row["a"], row["b"]) == (values["old"], values["new"])
     assert json.loads(Path("out/again/reproduce.json").read_text())["answer"] == "cannot tell"
-    assert "run 1 of 2: " in Path("out/measure.log").read_text()
+    assert "run 0: old (1 of 2)" in Path("out/measure.log").read_text()
     # What was done stays done; a report that is not there any more is measured anew, and so is all that it leads to.
     done = gotrace("run", "p.yaml", "--resume", "--only", "build", "--only", "measure", "--only", "compare")
     assert done.returncode == 0 and done.stderr.count("done before") == 3 and done.stdout == ""

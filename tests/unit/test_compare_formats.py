@@ -7,8 +7,10 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,7 +22,7 @@ from markdown_it import MarkdownIt
 from reports import report
 from scipy import stats
 
-from conftest import HOSTILE
+from conftest import GOTRACE, HOSTILE
 from gotrace.cli.main import main
 from gotrace.export import markdown
 from gotrace.lab.compare import CANNOT_TELL, sides_of
@@ -92,6 +94,21 @@ def folders(tmp_path: Path, **reports: Any) -> list[str]:
         (tmp_path / name).mkdir()
         (tmp_path / name / "report.json").write_text(json.dumps(found))
     return [str(tmp_path / name) for name in reports]
+
+
+def test_a_file_that_is_not_whole_does_not_stay(tmp_path: Path) -> None:
+    """Of any format, be it small enough for a buffer."""
+    (tmp_path / "report.json").write_text(json.dumps(report({"A": {}, "B": {}}, 6)))
+    for ending in ("html", "txt", "json", "md", "bench"):
+        path = tmp_path / f"x.{ending}"
+        command = f"ulimit -f 0; exec {shlex.join([*GOTRACE, 'compare', str(tmp_path), '-o', str(path)])}"
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+        assert done.returncode == 1 and f"cannot write {path}: File too large" in done.stderr, done.stderr
+        assert "intact" not in done.stderr and not path.exists()
+    path = tmp_path / "x.bin"
+    code = f"from gotrace.run.files import created\nwith created({str(path)!r}, False) as file:\n    file.write(b'x')"
+    done = subprocess.run(["sh", "-c", f"ulimit -f 0; exec {sys.executable} -c {shlex.quote(code)}"], capture_output=True)
+    assert b"GotraceError: cannot write" in done.stderr and not path.exists()
 
 
 def test_the_formats_own_example() -> None:

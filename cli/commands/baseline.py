@@ -30,6 +30,7 @@ from gotrace.text import printable
 
 if TYPE_CHECKING:
     from gotrace.lab.plan import Version
+    from gotrace.lab.report import Baseline
 
 AUTO = "auto"
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
@@ -148,6 +149,9 @@ _EXAMPLE = "gotrace baseline --load 'wrk -d10s http://127.0.0.1:8080/' --out out
     help="What the live heap grew by is what the service's own /debug/pprof/heap says at this address.",
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the order of the runs.")
+@click.option(
+    "--extend", type=click.IntRange(1), metavar="N", help="Measure N more runs of each version into the report in --out."
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--out", "folder", type=Folder(), required=True, metavar="FOLDER", help="Write the report here.")
 @option("force", help="Overwrite the report that is there.")
@@ -170,6 +174,7 @@ def command(
     flame: bool | None,
     pprof: str | None,
     seed: int,
+    extend: int | None,
     dry_run: bool,
     folder: str,
     force: bool,
@@ -183,15 +188,21 @@ def command(
     FOLDER gets report.json, with every run and why it counts or does not, report.html, which shows them, and the raw events
     of each run.
     """
-    from gotrace.cli.outputs import wanted
     from gotrace.cli.text import baseline as text
     from gotrace.lab import baseline, plan_file
     from gotrace.lab.load import parse_load
     from gotrace.lab.plan import Plan
     from gotrace.lab.pprof import url_of
-    from gotrace.lab.report import enough
     from gotrace.lab.service import Ready
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is ended
+    if extend is not None:
+        if idle := [*given(*_IN_THE_FILE, "file", "force", "dry_run"), *(["a command"] if command else [])]:
+            raise UsageError(f"{idle[0]} and --extend exclude each other", "what is measured is in the report")
+        from gotrace.lab.extend import extend as more_runs
+
+        files.on_created = lambda _: None
+        return _told(more_runs(Path(folder), extend, say), folder)
     if file is not None:
         if idle := [*given(*_IN_THE_FILE), *(["a command"] if command else [])]:
             raise UsageError(f"{idle[0]} and --file exclude each other", "write it into the file")
@@ -226,8 +237,15 @@ def command(
             click.echo(line)
         return 0
     files.on_created = lambda _: None  # there is one for each run
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is ended
-    report = baseline.run(plan, Path(folder), force, say)
+    return _told(baseline.run(plan, Path(folder), force, say), folder)
+
+
+def _told(report: Baseline, folder: str) -> int:
+    """Print it; the exit status."""
+    from gotrace.cli.outputs import wanted
+    from gotrace.cli.text import baseline as text
+    from gotrace.lab.report import enough
+
     with wanted((), None, TABLES, False, screen="table").streams() as streams:
         for stream, _ in streams:
             text.write(stream, report)

@@ -15,7 +15,7 @@ from gotrace.lab.baseline import commands
 from gotrace.lab.grown import MEMORY
 from gotrace.lab.metrics import METRICS
 from gotrace.lab.plan import Plan
-from gotrace.lab.report import Baseline, Run, VersionOf, valid_runs
+from gotrace.lab.report import Baseline, Run, VersionOf, extended_text, valid_runs
 from gotrace.run.files import Sink
 from gotrace.text import bytes_text, count_text, duration_text, minutes_text, printable
 
@@ -61,6 +61,8 @@ def write(stream: Sink, report: Baseline) -> None:
 def _lines(report: Baseline) -> Iterator[str | Rows]:
     host = report["host"]
     yield f"{host['cpu'] or host['architecture']}, {count_text(host['cpus'], 'CPU')}, Linux {host['kernel']}"
+    if extended := extended_text(report):
+        yield f"{extended}."
     if report["cut_off"]:
         yield f"CUT OFF: {printable(report['cut_off'])}"
     for version in report["versions"]:

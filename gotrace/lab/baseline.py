@@ -9,7 +9,7 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,33 +81,41 @@ def run(plan: Plan, folder: Path, force: bool, say: Say = lambda _: None) -> Bas
     """
     check(plan, folder, force)
     with held(folder):
-        return _runs(plan, folder, force, say)
+        report = _begun(plan)
+        with kept(report, folder, force, say):
+            plan = _built(plan, folder, say)
+            report["plan"] = {**plan.to_json()}
+            measure_all(plan, report, plan.order(), folder, say)
+    return report
 
 
-def _runs(plan: Plan, folder: Path, force: bool, say: Say) -> Baseline:
-    (folder / "runs").mkdir(exist_ok=True)
-    report = _begun(plan)
+@contextlib.contextmanager
+def kept(report: Baseline, folder: Path, force: bool, say: Say) -> Iterator[None]:
+    """What is added to the report meanwhile is written, however that ends; Ctrl-C ends it."""
+    before = len(report["runs"])
     try:
-        plan = _built(plan, folder, say)
-        report["plan"] = {**plan.to_json()}
-        with scratch() as place:
-            ready = loads.prepare(plan.load, place)
-            order = plan.order()
-            for number, (round_, version) in enumerate(order, 1):
-                _counted(plan, ready, report, folder, round_, version, f"{number} of {len(order)}", say)
-            report["complete"] = True
-            if plan.flame:
-                report["flames"] = _flames(plan, ready, folder, say)
+        yield
     except KeyboardInterrupt:
         report["cut_off"] = "Ctrl-C"
     except GotraceError as error:
         report["cut_off"] = error.message
         raise
     finally:
-        if report["runs"]:
+        if len(report["runs"]) > before:
             write(report, folder)
             say(baseline_page.written(report, folder, force))
-    return report
+
+
+def measure_all(plan: Plan, report: Baseline, order: Sequence[tuple[int, Version]], folder: Path, say: Say) -> None:
+    """Add these runs to the report, and what is to follow all of them."""
+    (folder / "runs").mkdir(exist_ok=True)
+    with scratch() as place:
+        ready = loads.prepare(plan.load, place)
+        for number, (round_, version) in enumerate(order, 1):
+            _counted(plan, ready, report, folder, round_, version, f"{number} of {len(order)}", say)
+        report["complete"] = True
+        if plan.flame and report["flames"] is None:
+            report["flames"] = _flames(plan, ready, folder, say)
 
 
 def _begun(plan: Plan) -> Baseline:
@@ -122,6 +130,7 @@ def _begun(plan: Plan) -> Baseline:
         "versions": [],
         "runs": [],
         "flames": None,
+        "extended": [],
     }
 
 
@@ -170,7 +179,8 @@ def _counted(
         say(f"it does not count: {'; '.join(found['reasons'])}")
         for note in found["load"].get("notes", ()):
             say(f"note: {note}")
-        if sum(not run["valid"] for run in report["runs"]) > _MOST_REPEATED:
+        since = report["extended"][-1]["first"] if report["extended"] else 0
+        if sum(not run["valid"] for run in report["runs"][since:]) > _MOST_REPEATED:
             return
         which = f"{which.removesuffix(', again')}, again"
 
@@ -183,10 +193,15 @@ def _run(plan: Plan, ready: loads.Ready, report: Baseline, folder: Path, round_:
     load = functools.cache(lambda: loads.start(ready, plan.load_cpus))  # started by whoever asks first
     before = machine.yardstick()
     with _started(plan, version, log, report) as (running, start):
-        if version.name not in (known["name"] for known in report["versions"]):
-            report["versions"].append(_version(plan, version, running.pid))
+        known = next((each for each in report["versions"] if each["name"] == version.name), None)
+        if known is None or report["extended"]:
+            found = _version(plan, version, running.pid)
+        if known is not None and report["extended"]:
+            _require_same(known, found)
+        elif known is None:
+            report["versions"].append(found)
             planned = [each.name for each in plan.versions]  # whichever ran first: the first one is what is compared with
-            report["versions"].sort(key=lambda known: planned.index(known["name"]))
+            report["versions"].sort(key=lambda each: planned.index(each["name"]))
         wall_ns = time.time_ns() - time.monotonic_ns()
         try:
             preload = warm_up(ready, plan, running)
@@ -356,6 +371,17 @@ def _version(plan: Plan, version: Version, pid: int) -> VersionOf:
             "build": list(version.build.flags) if version.build is not None else None,
             "container": version.container.record(pid) if version.container is not None else None,
         }
+
+
+def _require_same(then: VersionOf, now: VersionOf) -> None:
+    """Raises UsageError where what runs now is not what was measured."""
+    for name, value in now.items():
+        if then.get(name) != value:
+            what = {"exe_bytes": "size", "exe": "path", "go_version": "Go"}.get(name, name.replace("_", " "))
+            raise UsageError(
+                f"{printable(then['name'])} is not what was measured: its {what} has changed",
+                "measure anew, into another folder",
+            )
 
 
 def _growth(seen: measure.Seen) -> measure.Values:

@@ -23,7 +23,7 @@ from gotrace.export.picture.frame import escaped
 from gotrace.lab.groups import DESCRIBED, architecture
 from gotrace.lab.load_result import Histogram
 from gotrace.lab.metrics import METRICS, Metric
-from gotrace.lab.report import Baseline, Run, valid_runs
+from gotrace.lab.report import Baseline, Run, extended_text, valid_runs
 from gotrace.run.files import created
 from gotrace.text import bytes_text, count_text, duration_text, percent_text, printable
 
@@ -81,6 +81,8 @@ def _head(made: Page, report: Baseline) -> None:
         f"{report['time']}, gotrace {report['tool']}. {host['cpu'] or architecture(report)}, {architecture(report)},"
         f" {count_text(host['cpus'], 'CPU')}, Linux {host['kernel']}. Load: {shlex.join(report['plan']['load'])}"
     )
+    if extended := extended_text(report):
+        made.say(f"{extended}.")
     if report["cut_off"]:
         made.say(f"Cut off: {report['cut_off']}. What was measured before is here.", "lost")
     elif not report["complete"]:

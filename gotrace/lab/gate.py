@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -26,7 +26,7 @@ from gotrace.analysis.stats.verdicts import Outcome, Question, gate, look, toget
 from gotrace.errors import Exit, GotraceError, UsageError
 from gotrace.lab.compare import NotComparableError, Side, question_of, require_comparable, values_of
 from gotrace.lab.metrics import METRICS, PRIMARY, Metric
-from gotrace.lab.report import MOST_ERRORS, ONE_SAMPLE, Baseline, of_one_process, valid_runs, whole
+from gotrace.lab.report import MOST_ERRORS, ONE_SAMPLE, Baseline, extended_text, of_one_process, valid_runs, whole
 from gotrace.lab.requirements import Requirement
 from gotrace.text import count_text, printable
 
@@ -216,6 +216,9 @@ def judge(a: Side | None, b: Side, rules: Rules, anyway: bool = False) -> Gated:
     With ``anyway`` reports that are not comparable are judged, but no change passes or fails. Raises UsageError for rules
     that these reports have no metrics for, or that ask for nothing.
     """
+    sides = [side for side in (a, b) if side is not None]
+    extensions = max(len(side.report.get("extended") or ()) for side in sides)
+    rules = replace(rules, looks=max(rules.looks, 1 + extensions))
     margins = _margins(a, b, rules)
     if not margins and not rules.requirements:
         raise UsageError("there is nothing to judge by", "give a report with --against, or --require 'latency.p99 <= 28ms'")
@@ -238,6 +241,9 @@ def judge(a: Side | None, b: Side, rules: Rules, anyway: bool = False) -> Gated:
         return found
     distinct = bool(found.notes)
     found.notes += _notes(a, b, bool(margins))
+    if extensions:
+        told = dict.fromkeys(text for side in sides if (text := extended_text(side.report)))
+        found.notes.append(f"{'; '.join(told)}: judged as one of {count_text(rules.looks, 'look')}.")
     if a is not None:
         found.rows += _changes(a, b, margins, rules.alpha, distinct)
     found.rows += _requirements(b, rules)

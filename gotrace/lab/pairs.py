@@ -16,11 +16,14 @@ from gotrace.analysis.causes import CLASSES
 from gotrace.errors import UsageError
 from gotrace.lab.compare import CANNOT_TELL, Compared, NotComparableError, Side, compare_with_each, require_comparable
 from gotrace.lab.metrics import METRICS
-from gotrace.lab.report import VersionOf
+from gotrace.lab.report import VersionOf, extended_text
 from gotrace.text import duration_text
 
 BESIDE_RSS = ("gc.cycles_per_s", "heap.live.mean", "heap.goal.mean", "mem.amplification")
 EXPLORATORY = "exploratory"
+PEEKED = (
+    "Whoever looks and measures on until something differs is wrong more often than p says; `gotrace gate` allows for that."
+)
 _STOPS = "stw."
 _LEAST_SHARE = 0.02  # of the longest pauses' time, for a class to be named
 
@@ -84,7 +87,10 @@ class Pair:
         return told if row.primary else f"{told}, {EXPLORATORY}"
 
     def notes(self, everything: bool = False) -> Iterator[str]:
-        """What else has to be said of what is `shown`, in sentences: of RSS, and of what stops waited for."""
+        """What else has to be said of what is `shown`, in sentences: of more runs, RSS, and what stops waited for."""
+        for text in dict.fromkeys(extended_text(side.report) for side in (self.a, self.b)):
+            if text:
+                yield f"{text}. {PEEKED}"
         if about := self.rss():
             yield about
         names = [row.metric for row in self.shown(everything) if row.metric.startswith(_STOPS) and row.verdict == "worse"]

@@ -52,6 +52,7 @@ class PlanJson(TypedDict):
     emulated: bool
 
 
+MOST_RUNS = 1000  # of each version
 _AROUND_NS = 3_000_000_000  # start, probes, yardstick and end of a run
 # What reports of earlier releases do not have, and what they meant.
 _EARLIER = {"load_format": "", "pid": None, "pprof": None} | dict.fromkeys(
@@ -161,7 +162,7 @@ class Plan:
         if not all(each.command or each.container or told["pid"] is not None for each in named):
             _refuse("the plan has a version without a command")
         times = (told["warmup_ns"] or 0, told["explained"], told["most_drift"])
-        if not 1 <= told["runs"] <= 1000 or not all(0 <= each < math.inf for each in times):
+        if not 1 <= told["runs"] <= MOST_RUNS or not all(0 <= each < math.inf for each in times):
             _refuse("the plan has a number that is out of range")
         return cls(
             versions=named,

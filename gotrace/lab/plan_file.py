@@ -14,7 +14,7 @@ from gotrace.lab import yaml_file
 from gotrace.lab.build import Build
 from gotrace.lab.container import Container, tool_of
 from gotrace.lab.load import parse_load
-from gotrace.lab.plan import Plan, Version
+from gotrace.lab.plan import MOST_RUNS, Plan, Version
 from gotrace.lab.pprof import url_of
 from gotrace.lab.service import Ready
 from gotrace.text import duration_ns, printable
@@ -94,8 +94,8 @@ def plan_of(body: PlanBody) -> Plan:
     if not body.versions:
         raise UsageError("a plan has at least one version", "versions: {server: {command: [./server]}}")
     versions = tuple(_version(name, version) for name, version in body.versions.items())
-    if not 1 <= body.runs <= 1000:
-        raise UsageError(f"runs: {body.runs} is out of range", "from 1 to 1000")
+    if not 1 <= body.runs <= MOST_RUNS:
+        raise UsageError(f"runs: {body.runs} is out of range", f"from 1 to {MOST_RUNS}")
     load = parse_load([body.load.tool, *body.load.args], body.load.prints)
     return Plan(
         versions=versions,

@@ -17,7 +17,7 @@ from gotrace.lab.seconds import Course
 from gotrace.lab.start import StartOf
 from gotrace.records.schema import schema_of
 from gotrace.run.files import created
-from gotrace.text import printable
+from gotrace.text import count_text, printable
 
 SCHEMA = "gotrace.baseline/1"
 NAME = "report.json"
@@ -73,6 +73,15 @@ class Run(TypedDict):
     recording: Annotated[str, "the raw events; relative to the report"]
 
 
+class Extended(TypedDict):
+    """Runs that were added to a report that was complete."""
+
+    time: str
+    first: Annotated[int, "the order of the first of them"]
+    after: Annotated[int, "how many runs of each version were planned before"]
+    runs: Annotated[int, "how many more of each"]
+
+
 class Baseline(TypedDict):
     """A report."""
 
@@ -86,6 +95,7 @@ class Baseline(TypedDict):
     versions: list[VersionOf]
     runs: list[Run]
     flames: Annotated[Flames | None, "null: not wanted, or not yet"]
+    extended: list[Extended]
 
 
 def schema() -> dict[str, Any]:
@@ -150,7 +160,11 @@ class _NeededRun(TypedDict):
     lost: int
 
 
-class _Needed(TypedDict):
+class _NeededIfThere(TypedDict, total=False):
+    extended: list[Extended]
+
+
+class _Needed(_NeededIfThere):
     """What of a `Baseline` a comparison or a gate needs: it may come from anywhere, and from an older gotrace."""
 
     complete: bool
@@ -182,6 +196,13 @@ def enough(report: Baseline) -> bool:
 def valid_runs(report: Baseline, version: str) -> list[Run]:
     """Those that count, in order."""
     return [run for run in report["runs"] if run["version"] == version and run["valid"]]
+
+
+def extended_text(report: Baseline) -> str:
+    """That and when it was extended, in a sentence; "" if it was not."""
+    found = report.get("extended") or []
+    times = ", then ".join(f"by {count_text(each['runs'], 'run')} after {each['after']}" for each in found)
+    return f"Extended {times} of each version" if found else ""
 
 
 ONE_SAMPLE = "all runs of one process: one sample"

@@ -99,7 +99,8 @@ def created(path: str, force: bool) -> Iterator[BinaryIO]:
         with open(1, "wb", closefd=False) if path == "-" else open(path, "wb" if force else "xb") as file:
             try:
                 yield file
-                file.flush()  # now, for what is still to be written may not find room either
+                if not file.closed:  # by whoever wrote to it
+                    file.flush()  # now, for what is still to be written may not find room either
             except Exception:
                 with contextlib.suppress(OSError):
                     file.close()  # if whoever wrote to it has not done so

@@ -26,6 +26,7 @@ from gotrace.api import replaying
 from gotrace.errors import GotraceError
 from gotrace.lab import baseline, seconds
 from gotrace.lab import load as loads
+from gotrace.lab.extend import planned
 from gotrace.lab.plan import Plan, Version
 from gotrace.lab.report import schema
 from gotrace.lab.service import Ready, started
@@ -222,6 +223,52 @@ def test_two_versions_in_turns(tmp_path, gotrace):
     assert row["b"] > 2 * row["a"] and (row["verdict"], row["reason"]) == ("cannot tell", "2 runs: too few")
     gated = gotrace("gate", str(folder), "--margin", "900")
     assert gated.returncode == 3 and "2 runs: too few" in gated.stdout and "pass" not in gated.stdout, gated.stdout
+
+
+@needs_wrk
+@pytest.mark.bpf
+def test_more_runs_into_a_report(tmp_path, gotrace):
+    """As if they had been planned, and said; refused, and nothing changed, where anything else is measured."""
+    port, folder, own = free_port(), tmp_path / "out", tmp_path / "own"
+    shutil.copy(targets.build("shop"), own)
+    versions = [word for name in "AB" for word in ("--ab", f"{name}={own} -port {port}")]
+    words = ["--load", f"wrk -t1 -c4 -d1s http://127.0.0.1:{port}/ping", "--preload", "0", "--most-drift", "1000"]
+    assert gotrace("baseline", *words, *versions, "-n", "1", "--out", str(folder)).returncode == 0
+    path = folder / "report.json"
+    first = json.loads(path.read_text())
+    done = gotrace("baseline", "--extend", "1", "--out", str(folder))
+    assert done.returncode == 0, done.stderr
+    report = json.loads(path.read_text())
+    jsonschema.validate(report, schema())
+    count = len(first["runs"])
+    assert report["runs"][:count] == first["runs"] and report["complete"] and report["plan"]["runs"] == 2
+    assert [{**each, "time": ""} for each in report["extended"]] == [{"time": "", "first": count, "after": 1, "runs": 1}]
+    counted = [(run["round"], run["version"]) for run in report["runs"] if run["valid"]]
+    assert counted == [(round_, version.name) for round_, version in Plan.from_json(report["plan"]).order()]
+    told = "Extended by 1 run after 1 of each version"
+    assert told in done.stdout and told in (folder / "report.html").read_text()
+    assert f"{told}. Whoever looks and measures on" in gotrace("compare", str(folder)).stdout
+    assert f"{told}: judged as one of 2 looks." in gotrace("gate", str(folder)).stdout
+
+    def refused(*more):
+        before = path.read_bytes()
+        done = gotrace("baseline", "--extend", "1", "--out", str(folder), *more)
+        assert done.returncode == 2 and path.read_bytes() == before, done.stderr
+        return done.stderr
+
+    assert "--load and --extend exclude each other" in refused("--load", "wrk http://h/")
+    assert "a command and --extend exclude each other" in refused("--", "shop")
+    shutil.copy(targets.build("shop", flavour="pie"), own)
+    assert "is not what was measured: its build id has changed" in refused()
+    for change, message in (
+        ({"host": {**report["host"], "kernel": "5.4"}}, "the machine's kernel was 5.4, and is"),
+        ({"tool": "0.1.0"}, "it was measured by gotrace 0.1.0"),
+        ({"complete": False}, "it is not complete"),
+        ({"plan": {**report["plan"], "pid": 1}}, "its runs are of a process that ran already"),
+        ({"plan": {**report["plan"], "runs": 1000}}, "it is not complete: too few of its runs count"),
+    ):
+        with pytest.raises(GotraceError, match=f"the report cannot be extended: {message}"):
+            planned({**report, **change}, 1)
 
 
 @pytest.mark.bpf

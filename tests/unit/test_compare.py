@@ -10,6 +10,8 @@ import pytest
 from scipy import stats
 
 from gate_reports import VALUES, report
+from gotrace.analysis.stats.ranks import signed_rank
+from gotrace.analysis.stats.verdicts import look
 from gotrace.lab.compare import CANNOT_TELL, NotComparableError, compare, require_comparable, sides_of
 from gotrace.lab.metrics import METRICS, PRIMARY
 
@@ -57,6 +59,18 @@ def test_two_reports_are_two_sets() -> None:
     assert rows["latency.p50"].verdict == "worse"
     values = [[run["metrics"]["latency.p50"] for run in each["runs"]] for each in (one, other)]
     assert rows["latency.p50"].p == pytest.approx(stats.mannwhitneyu(*values, method="exact").pvalue)
+
+
+def test_looking_twice_is_wrong_more_often() -> None:
+    """And not with half of the risk for each look, as the gate has it."""
+    random = np.random.default_rng(1)
+    runs = random.normal(size=(1500, 20))
+    early, late = (np.array([signed_rank(each[:count]).two_sided for each in runs]) for count in (10, 20))
+    either = np.minimum(early, late)
+    once, twice, halved = (
+        float(np.mean(p <= level)) for p, level in ((late, 0.05), (either, 0.05), (either, look(0.05, 2)))
+    )
+    assert once == pytest.approx(0.05, abs=0.015) and twice == pytest.approx(0.08, abs=0.015) and halved <= 0.055
 
 
 def test_too_few_runs_tell_nothing() -> None:

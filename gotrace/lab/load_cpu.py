@@ -15,7 +15,7 @@ from gotrace.kernel.host import online_cpus, text_of
 from gotrace.lab.children import Group
 from gotrace.text import percent_text
 
-_EVERY_S = 0.25
+_EVERY_S = 0.5
 _TICK_NS = 10**9 // os.sysconf("SC_CLK_TCK")
 # Of the time of its threads. One that is never idle is not waiting for answers: they wait for it.
 MOST_BUSY = 0.95

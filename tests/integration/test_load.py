@@ -128,11 +128,12 @@ end
 """
 
 
+@pytest.mark.alone
 def test_a_tool_that_has_no_time_left(served: Served, tmp_path: Path) -> None:
     """Its CPU time is the kernel's; and its latencies are its own: many times what the service took."""
     (tmp_path / "slow.lua").write_text(SLOW)
     for script, saturated in ((f"-s {tmp_path}/slow.lua", True), ("", False)):
-        command = f"wrk -t1 -c{CONNECTIONS} -d1s {script} {served.url}" + ("" if saturated else "?delay=20ms")
+        command = f"wrk -t1 -c{CONNECTIONS} -d2s {script} {served.url}" + ("" if saturated else "?delay=20ms")
         ready = prepare(parse_load(command), tmp_path)
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         with start(ready) as process:

@@ -24,7 +24,7 @@ from conftest import GOTRACE, PATIENCE_S, until
 from gotrace.analysis.timeline import STAGES
 from gotrace.api import replaying
 from gotrace.errors import GotraceError
-from gotrace.lab import baseline, seconds
+from gotrace.lab import baseline, flames, seconds
 from gotrace.lab import load as loads
 from gotrace.lab.extend import planned
 from gotrace.lab.plan import Plan, Version
@@ -382,6 +382,31 @@ def test_what_the_heap_grew_by_in_its_own_words(tmp_path):
 
 @needs_wrk
 @pytest.mark.bpf
+def test_a_load_that_is_sampled(tmp_path):
+    """As much CPU time as the kernel counts."""
+    port = free_port()
+    ready = loads.prepare(loads.parse_load(f"wrk -t1 -c4 -d2s http://127.0.0.1:{port}/ping"), tmp_path)
+    (tmp_path / flames.FOLDER).mkdir()
+    with started([targets.build("shop"), "-port", str(port)], Ready("127.0.0.1", port), tmp_path / "log") as running:
+        before = cpu_of(running.pid)
+        status = flames.sample(running.pid, lambda: loads.start(ready), flames.recording_of(tmp_path, 0))
+        took = cpu_of(running.pid) - before
+    assert loads.finish(ready, status).answered > 100
+    found = flames.draw(["shop"], tmp_path)
+    (sampled,) = found["sampled"]
+    assert sampled["cpu_ns"] == pytest.approx(took, rel=0.1, abs=5e7)
+    assert found["pictures"] == [{"file": "flames/0.html", "versions": ["shop"]}]
+    assert "main.ping" in (tmp_path / "flames" / "0.html").read_text()
+
+
+def cpu_of(pid):
+    """Nanoseconds, from utime and stime of proc_pid_stat(5)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) * 10**9 // os.sysconf("SC_CLK_TCK")
+
+
+@needs_wrk
+@pytest.mark.bpf
 def test_builds(tmp_path, gotrace):
     """What `go build` makes with these flags, as it says itself."""
     how = dict(cwd=targets.SOURCES / "shop", env=targets.environment(targets.NEWEST), load="wrk -t1 -c2 -d1s {url}")
@@ -403,15 +428,13 @@ def test_builds(tmp_path, gotrace):
     assert {run["version"] for run in report["runs"] if run["valid"]} == {"default", uninlined}
     assert gotrace("compare", str(folder)).returncode == 0
 
-    # One more run of each was sampled: as much CPU time as the measured ones took, and what is inlined in one of them only.
+    # One more run of each was sampled: what is inlined in one of them only.
     jsonschema.validate(report, schema())
     (picture,) = report["flames"]["pictures"]
     assert picture == {"file": "flames/0-1.html", "versions": ["default", uninlined]}
     assert "main.ping" in (folder / picture["file"]).read_text()
     assert f'href="{picture["file"]}"' in (folder / "report.html").read_text() and picture["file"] in done.stdout
-    cpu = {run["version"]: run["metrics"]["cpu"] * run["length_ns"] for run in report["runs"] if run["valid"]}
-    for each in report["flames"]["sampled"]:
-        assert each["cpu_ns"] == pytest.approx(cpu[each["version"]], rel=0.4) and each["samples"] > 100
+    assert all(each["samples"] > 100 for each in report["flames"]["sampled"])
     recordings = [str(folder / each["recording"]) for each in report["flames"]["sampled"]]
     differing = gotrace("flame", "--diff", *recordings, "-o", "-", "--format", "folded").stdout
     for name, before in (("Store_[i]", True), ("Store", False)):
@@ -597,6 +620,7 @@ def test_a_full_disk(tmp_path):
 
 @needs_wrk
 @pytest.mark.bpf
+@pytest.mark.started  # with a temporary folder of its own
 @pytest.mark.parametrize("number", (signal.SIGINT, signal.SIGTERM, signal.SIGKILL))
 def test_cut_off(number, tmp_path):
     """What was measured is a report, which says so if it can, and nothing is left behind, nor in the temporary folder."""
@@ -609,9 +633,10 @@ def test_cut_off(number, tmp_path):
     with subprocess.Popen(command, **how) as process:
         until(lambda: (folder / "report.json").exists(), PATIENCE_S)
         time.sleep(2)
-        assert any(temporary.iterdir())
+        held = list(temporary.iterdir())
         process.send_signal(number)
         out, err = process.communicate(timeout=PATIENCE_S)
+    assert held
     report = json.loads((folder / "report.json").read_text())
     jsonschema.validate(report, schema())
     assert not report["complete"] and 1 <= len(report["runs"]) < 50

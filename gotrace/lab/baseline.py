@@ -114,7 +114,7 @@ def measure_all(plan: Plan, report: Baseline, order: Sequence[tuple[int, Version
         for number, (round_, version) in enumerate(order, 1):
             _counted(plan, ready, report, folder, round_, version, f"{number} of {len(order)}", say)
         report["complete"] = True
-        if plan.flame and report["flames"] is None:
+        if plan.flame and report.get("flames") is None:
             report["flames"] = _flames(plan, ready, folder, say)
 
 
@@ -194,12 +194,10 @@ def _run(plan: Plan, ready: loads.Ready, report: Baseline, folder: Path, round_:
     before = machine.yardstick()
     with _started(plan, version, log, report) as (running, start):
         known = next((each for each in report["versions"] if each["name"] == version.name), None)
-        if known is None or report["extended"]:
-            found = _version(plan, version, running.pid)
         if known is not None and report["extended"]:
-            _require_same(known, found)
+            _require_same(known, _version(plan, version, running.pid))
         elif known is None:
-            report["versions"].append(found)
+            report["versions"].append(_version(plan, version, running.pid))
             planned = [each.name for each in plan.versions]  # whichever ran first: the first one is what is compared with
             report["versions"].sort(key=lambda each: planned.index(each["name"]))
         wall_ns = time.time_ns() - time.monotonic_ns()

@@ -284,12 +284,15 @@ class Session:
         except GotraceError:
             return ""
 
-    def wait(self, seconds: float) -> bool:
-        """Sleep up to ``seconds``; True as soon as the target has exited. Ends too when ``executed_ns`` is set."""
+    def wait(self, seconds: float, *others: int) -> bool:
+        """Sleep up to ``seconds``; True as soon as the target has exited. Ends too when ``executed_ns`` is set.
+
+        ``others`` are descriptors that end it.
+        """
         if self._keeper is None or self.executed_ns:
-            return self.process.wait(seconds)
+            return self.process.wait(seconds, *others)
         assert isinstance(self.process, Process)
-        exited = self.process.wait(seconds, self._keeper.fd)
+        exited = self.process.wait(seconds, self._keeper.fd, *others)
         told = self._keeper.receive(0)
         if told is not None:
             self.executed_ns, self._until = told[1]["time_ns"], told[1]["counts"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -106,20 +107,26 @@ def watch(
     later: list[View] = [each for each in (seen.events, seen.wakeups) if each is not None]
     stems = ["gc", *(["tail"] if explained else []), *(stem for view in later for stem in view.stems)]
     process: Group | None = None
+    waiting: threading.Thread | None = None
+    told = os.eventfd(0)
 
     def wait(child: Group) -> None:
         child.wait()
         ended_ns.append(time.monotonic_ns())
+        os.eventfd_write(told, 1)
 
     def until() -> str:
-        nonlocal process
+        nonlocal process, waiting
         if process is None:
             if touches:
                 _forget_peak(pid)
             process = load()
             seconds.begin()
             seen.begin_ns = time.monotonic_ns()
-            threading.Thread(target=wait, args=(process,), daemon=True).start()
+            waiting = threading.Thread(target=wait, args=(process,), daemon=True)
+            waiting.start()
+            if stems == ["gc"]:
+                target.poll_ns = _POLL_NS
         elif not ended_ns:
             seconds.look()
         return "the load ended" if ended_ns else ""
@@ -128,9 +135,7 @@ def watch(
         with watched(stems, pid) as target:
             seconds = Seconds(target.process)  # now, for it may take long to find out how
             growth = Growth(target.process)
-            target.until = until
-            if stems == ["gc"]:
-                target.poll_ns = _POLL_NS
+            target.until, target.wakes = until, (told,)
             before, tool = cpu_times(online_cpus()), time.process_time()
             for _, source, own in programs(target, views, str(recording), later=later):
                 for _, records in records_of(source, own):
@@ -147,6 +152,9 @@ def watch(
     finally:
         if process is not None:
             process.end()
+        if waiting is not None:
+            waiting.join()
+        os.close(told)
     # Now that nobody has to wait for it.
     for record in replaying(str(recording), Gc(SECOND, explained=explained), *later):
         seen.add(record)

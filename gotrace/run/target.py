@@ -226,6 +226,7 @@ class Loop:
         self.say = say
         self.until: Callable[[], str] = lambda: ""  # why no more is wanted, or ""; asked at every poll
         self.poll_ns = POLL_NS  # how often the ring is read, at least
+        self.wakes: tuple[int, ...] = ()  # descriptors that end a wait, because ``until`` may have something to say
         self.begin_ns = self.end_ns = 0
         self.ended = ""
         self._duration = duration
@@ -325,7 +326,7 @@ class Target(Loop):
 
     def wait(self, seconds: float) -> bool:
         """As `Loop.wait`; ends too when it executes a program."""
-        return self.process.wait(seconds)
+        return self.process.wait(seconds, *self.wakes)
 
     def executed_ns(self) -> int:
         return time.monotonic_ns() if self.process.exec_changed() else 0
@@ -388,7 +389,7 @@ class Traced(Target):
                 self.command.release(self.begin_ns)
 
     def wait(self, seconds: float) -> bool:
-        return self.session.wait(seconds)
+        return self.session.wait(seconds, *self.wakes)
 
     def executed_ns(self) -> int:
         return self.session.executed_ns

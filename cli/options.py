@@ -232,6 +232,7 @@ TOPICS = {
     "memory": "Memory",
     "record": "Record and report",
     "lab": "Measure and compare",
+    "cluster": "AI clusters",
     "setup": "Setup",
     "raw": "Raw probes (every event as a line of JSON)",
 }

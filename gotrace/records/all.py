@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gotrace.records import contention, faults, gc, goroutines, heap, heap_spans, memory, numa, sched, starts, tlb
+from gotrace.records import contention, faults, gc, goroutines, heap, heap_spans, memory, numa, sched, starts, tlb, topo
 from gotrace.records.schema import Schema, json_schema
 
 _WATCHED = (memory.Memory, memory.Cycle, faults.Faults, numa.Numa, numa.NumaInterval, tlb.Tlb, tlb.TlbInterval)
@@ -14,6 +14,7 @@ RECORDS: dict[str, tuple[type, ...]] = {
     "heap": (heap.Heap, heap_spans.HeapSpans),
     "contention": (contention.Contention,),
     "sched": (sched.SchedInterval, sched.Sched, sched.SchedEvents, sched.SchedWakeups),
+    "topo": (topo.Topology, topo.TopologyNodes, topo.TopologyDiff, topo.TopologySettings),
     **dict.fromkeys(("mem", "tlb", "numa"), _WATCHED),
 }
 

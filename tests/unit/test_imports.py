@@ -38,7 +38,9 @@ TABLE: dict[str, set[str]] = {
     | {"binary", "kernel", "recording", "analysis", "records", "export", "probe", "probes", "made"}
     | {"session", "runtime", "views"},
     "api": BASE | {"kernel", "recording", "run", "views"},
-    "lab": BASE | {"binary", "kernel", "recording", "analysis", "records", "export", "runtime", "views", "run", "api"},
+    "lab": BASE
+    | {"binary", "kernel", "recording", "analysis", "records", "export", "runtime", "views", "run", "api", "cluster"},
+    "cluster": BASE | {"kernel", "analysis", "records", "export", "run"},
     "ebpf": set(),
 }
 TABLE["cli"] = set(TABLE)

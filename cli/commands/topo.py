@@ -1,0 +1,253 @@
+"""`gotrace topo`: what is connected to what in a GPU machine, what NCCL will make of it, and what to change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from gotrace.cli.options import Command, output_options, say, schema_option, schema_option_of, two_recordings
+from gotrace.errors import UsageError
+from gotrace.export.formats import SETTINGS, TABLES, TOPOLOGIES
+
+if TYPE_CHECKING:
+    from gotrace.cluster.topo.model import Facts
+    from gotrace.records.topo import Topology
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+def _schema(_: str) -> dict[str, Any]:
+    from gotrace.records.all import schema_of_command
+
+    return schema_of_command("topo")
+
+
+_inner_schema = schema_option_of("records", _schema)
+_files = click.argument("files", nargs=-1, type=click.Path(), metavar="[FILE]...")
+_root = click.option("--root", type=click.Path(), default="/", hidden=True)  # stands in for / in tests
+_nodes = click.option("--nodes", is_flag=True, help="Each FILE is a node of its own: the odd one is the finding.")
+_limit = click.option(
+    "--max-crossings",
+    type=click.IntRange(0, 1000),
+    default=2,
+    show_default=True,
+    metavar="N",
+    help="How often a ring may cross NUMA nodes.",
+)
+
+
+def _name_of(path: str) -> str:
+    import os
+
+    return "standard input" if path == "-" else os.path.splitext(os.path.basename(path))[0]
+
+
+def _read(files: Sequence[str], nodes: bool, root: str) -> list[Facts]:
+    """The machines of the files, or this one. Raises GotraceError."""
+    from gotrace.cluster.topo.merge import machines
+    from gotrace.cluster.topo.sources import read_file, read_live
+
+    if not files:
+        if nodes:
+            raise UsageError("--nodes has no effect without files", "gotrace topo check --nodes a.txt b.txt c.txt")
+        found, lacking = read_live(root)
+        for text in lacking:
+            say(f"not asked: {text}")
+        return machines(found, "this machine")
+    if len(set(files)) < len(files):
+        raise UsageError("a file is given twice", "give each once")
+    parts = [(_name_of(path), read_file(path)) for path in files]
+    if nodes:
+        found_machines = [machine for name, each in parts for machine in machines(each, name)]
+        for each, name in zip(found_machines, _distinct(files, found_machines), strict=False):
+            each.host = name
+        return found_machines
+    return machines([each for _, part in parts for each in part], parts[0][0])
+
+
+def _distinct(files: Sequence[str], found: Sequence[Facts]) -> list[str]:
+    """Names of nodes that differ: those of the files' paths where their own do not."""
+    names = [each.host for each in found]
+    if len(set(names)) == len(names):
+        return names
+    return [*files] if len(files) == len(names) else [f"{name} ({number})" for number, name in enumerate(names, 1)]
+
+
+def _records(files: Sequence[str], nodes: bool, root: str, limit: int) -> list[Topology]:
+    from gotrace.cluster.topo.report import topology
+
+    return [topology(each, limit) for each in _read(files, nodes, root)]
+
+
+def _write(found: list[Topology], nodes: bool, checked: bool, results: Any) -> int:
+    from gotrace.cli.text import topo as text
+    from gotrace.cluster.topo.differences import odd_nodes
+    from gotrace.cluster.topo.report import wrong
+
+    compared = odd_nodes(found) if nodes else None
+    with results.streams() as streams:
+        for stream, kind in streams:
+            text.write(stream, kind, found, compared, checked)
+    if not checked:
+        return 0
+    return int(any(map(wrong, found)) or bool(compared and (compared["odd"] or compared["undecided"])))
+
+
+@click.command(
+    "show",
+    cls=Command,
+    topic="cluster",
+    examples=[
+        ("gotrace topo show topo.txt", "shows what `nvidia-smi topo -m` printed, with what NCCL makes of it"),
+        ("gotrace topo show topo.txt ibstat.txt -o node.html", "writes a page to paste into a ticket"),
+    ],
+)
+@_nodes
+@_limit
+@_root
+@output_options(TOPOLOGIES, screen=("table", "json"))
+@_inner_schema
+@_files
+def show(
+    files: tuple[str, ...],
+    nodes: bool,
+    max_crossings: int,
+    root: str,
+    outputs: tuple[str, ...],
+    format_: str | None,
+    force: bool,
+) -> int:
+    """Show what is connected to what: levels, NUMA nodes, NICs, rings, and where NCCL goes directly.
+
+    FILEs hold what tools print, in any order: nvidia-smi topo -m, ibstat, NCCL's log or XML, and more; - is standard input.
+    Without FILE this machine is asked.
+    """
+    from gotrace.cli.outputs import wanted
+
+    results = wanted(outputs, format_, TOPOLOGIES, force, screen="table", inputs=files)
+    return _write(_records(files, nodes, root, max_crossings), nodes, False, results)
+
+
+@click.command(
+    "check",
+    cls=Command,
+    topic="cluster",
+    examples=[
+        ("gotrace topo check topo.txt ibstat.txt nccl.log", "says what is wrong, what to change, and who says so"),
+        ("gotrace topo check --nodes a.txt b.txt c.txt", "says which node is not as the others"),
+    ],
+    epilog="Exit status: 0 if nothing is wrong, 1 if something is (warnings and notes are not).",
+)
+@_nodes
+@_limit
+@_root
+@output_options(TOPOLOGIES, screen=("table", "json"))
+@_inner_schema
+@_files
+def check(
+    files: tuple[str, ...],
+    nodes: bool,
+    max_crossings: int,
+    root: str,
+    outputs: tuple[str, ...],
+    format_: str | None,
+    force: bool,
+) -> int:
+    """Say what is wrong with a machine for NCCL, the worst first: what to change, the evidence, and who gave it.
+
+    FILEs are as for `gotrace topo show`; several are of one machine, with --nodes of one each.
+    """
+    from gotrace.cli.outputs import wanted
+
+    results = wanted(outputs, format_, TOPOLOGIES, force, screen="table", inputs=files)
+    return _write(_records(files, nodes, root, max_crossings), nodes, True, results)
+
+
+@click.command(
+    "recommend",
+    cls=Command,
+    topic="cluster",
+    examples=[
+        ("gotrace topo recommend topo.txt ibstat.txt", "prints `export` lines, each with its reason"),
+        ("gotrace topo recommend topo.txt ibstat.txt -o env.yaml", "writes the env of a pod's container"),
+    ],
+)
+@_root
+@output_options(SETTINGS, screen=("env", "json", "yaml"))
+@_inner_schema
+@_files
+def recommend(
+    files: tuple[str, ...], root: str, outputs: tuple[str, ...], format_: str | None, force: bool
+) -> int:
+    """Recommend NCCL's environment: each line with its reason and what it changes.
+
+    What may help and may harm is a comment: measure it first. FILEs are as for `gotrace topo show`.
+    """
+    from gotrace.cli.outputs import wanted
+    from gotrace.cli.text import topo as text
+    from gotrace.cluster.topo.recommend import settings
+
+    results = wanted(outputs, format_, SETTINGS, force, screen="env", inputs=files)
+    found = [settings(each) for each in _read(files, False, root)]
+    with results.streams() as streams:
+        for stream, kind in streams:
+            text.write_settings(stream, kind, found)
+    return 0
+
+
+@click.command(
+    "diff",
+    cls=Command,
+    topic="cluster",
+    examples=[
+        ("gotrace topo diff good.txt bad.txt", "shows in what two machines differ"),
+        ("gotrace topo diff before.txt after.txt --format json", "the same as JSON"),
+    ],
+    epilog="Exit status: 0 if they do not differ, 1 if they do.",
+)
+@output_options(TABLES, screen=("table", "json"))
+@_inner_schema
+@two_recordings
+def diff(before: str, after: str, outputs: tuple[str, ...], format_: str | None, force: bool) -> int:
+    """Compare two machines, or one before and after: levels, NUMA nodes, ports, and what is wrong with each."""
+    from gotrace.cli.outputs import wanted
+    from gotrace.cli.text import topo as text
+    from gotrace.cluster.topo.differences import differences
+
+    results = wanted(outputs, format_, TABLES, force, screen="table", inputs=(before, after))
+    sides = []
+    for path in (before, after):
+        found = _records([path], False, "/", 2)
+        if len(found) > 1:
+            raise UsageError(f"{_name_of(path)} is of {len(found)} nodes", "compare them with: gotrace topo check --nodes")
+        sides.append({**found[0], "name": _name_of(path)})
+    compared = differences(*sides)  # type: ignore[arg-type]
+    with results.streams() as streams:
+        for stream, kind in streams:
+            text.write_diff(stream, kind, compared)
+    return int(bool(compared["differences"]))
+
+
+@click.command(
+    "topo",
+    cls=Command,
+    topic="cluster",
+    short_help="Say what NCCL makes of a machine's topology.",
+    examples=[
+        ("gotrace topo check topo.txt ibstat.txt", "says what is wrong for NCCL, and what to change"),
+        ("gotrace topo show topo.txt -o node.html", "draws GPUs, NICs and NUMA nodes"),
+    ],
+    inner=[show, check, recommend, diff],
+    epilog="`gotrace topo check --help` explains a part of it; the others are show, recommend and diff.",
+)
+@schema_option
+@click.argument("words", nargs=-1, metavar="show|check|recommend|diff ...")
+def command(words: tuple[str, ...]) -> int:
+    """Read what nvidia-smi, ibstat, NCCL and others say of a machine, and say what NCCL will do with it.
+
+    `show` has the matrix, `check` the verdicts, `recommend` the environment to set, `diff` what differs.
+    """
+    what = f"there is no gotrace topo {words[0]}" if words else "say which part of it"
+    raise UsageError(what, "gotrace topo show, check, recommend or diff")

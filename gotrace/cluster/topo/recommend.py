@@ -1,0 +1,142 @@
+"""Which of NCCL's variables to set on this machine, each with why and what it changes; and which to leave alone.
+
+NCCL_IB_DISABLE=1 is in nobody's interest and never recommended: it does not switch to RoCE, it switches RoCE off, too.
+What may help and may harm is marked to be measured.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from gotrace.cluster.topo.model import Facts, Nodes, listed, natural
+from gotrace.cluster.topo.rings import compute_nics, counted
+from gotrace.cluster.topo.rules import best_gdr, p2p, usable
+from gotrace.cluster.topo.verdicts import findings
+from gotrace.records.topo import TopologySettings, TopoSetting
+
+
+def settings(facts: Facts) -> TopologySettings:
+    """All of them. Names are as they are: who writes them for a shell or a file has to quote them."""
+    return TopologySettings(
+        type="topology_settings",
+        name=facts.host,
+        settings=[*_unset(facts), *_hca(facts), *_gdr(facts), *_p2p(facts), *_files(facts), *_socket(facts)],
+        left_alone=list(_left(facts)),
+    )
+
+
+def _setting(variable: str, value: str | None, why: str, changes: str, source: str, measure: bool = False) -> TopoSetting:
+    return TopoSetting(variable=variable, value=value, measure=measure, why=why, changes=changes, source=source)
+
+
+def _unset(facts: Facts) -> Iterator[TopoSetting]:
+    """What is set and harms: the findings say it."""
+    nodes = Nodes(facts)
+    for finding in findings(facts, nodes, counted(facts, nodes), 1 << 30):
+        match = re.fullmatch(r"unset (NCCL_\w+)", finding.do)
+        if match and finding.code.startswith("env-"):
+            yield _setting(match[1], None, finding.what, "NCCL chooses for itself again", finding.source)
+
+
+def _hca(facts: Facts) -> Iterator[TopoSetting]:
+    """The ports of the GPUs' NICs that are up, at the rate that most of them have, by exact names."""
+    labelled = {nic.label for nic in facts.nics} | {nic.bus for nic in facts.nics}
+    names = {nic.name for nic in compute_nics(facts) if nic.name not in labelled}
+    live = [port for port in facts.ports if port.usable and (port.device in names or not names)]
+    if facts.ports and not live:
+        return
+    if live:
+        layers = {port.layer for port in live if port.layer}
+        best = max(port.rate or 0 for port in live)
+        chosen = sorted({port.device for port in live if (port.rate or 0) == best}, key=natural)
+        dropped = sorted({port.device for port in facts.ports} - set(chosen), key=natural)
+        why = f"up at {best:g} Gb/s" if best else "up"
+        why += " and nearest to the GPUs" if names else "; which NICs are near GPUs is not known here"
+        if len(layers) > 1:
+            why += f"; of different link layers ({', '.join(sorted(layers))}): keep those of one fabric"
+        changes = f"leaves out {listed(dropped)}" if dropped else "keeps NCCL from taking devices that are added later"
+        yield _setting("NCCL_IB_HCA", "=" + ",".join(chosen), why, changes, str(live[0].source))
+    elif names:
+        near = sorted(names, key=natural)
+        why = "nearest to the GPUs; whether their ports are up is not known here: see ibstat"
+        others = sorted({nic.name for nic in facts.nics} - names, key=natural)
+        changes = f"leaves out {listed(others)}" if others else "keeps NCCL from taking devices that are added later"
+        source = str(facts.sources[0]) if facts.sources else ""
+        yield _setting("NCCL_IB_HCA", "=" + ",".join(near), why, changes, source, measure=bool(facts.ports))
+
+
+def _gdr(facts: Facts) -> Iterator[TopoSetting]:
+    """PHB only where every GPU's NIC is no nearer than the processor, and to be measured."""
+    if not facts.nics or "NCCL_NET_GDR_LEVEL" in facts.environment:
+        return
+    off = [gpu for gpu in facts.gpus if best_gdr(facts, gpu)[0].answer == "no"]
+    reach = [
+        gpu for gpu in off if any(facts.level(gpu.name, nic.name) in ("PHB", "NODE") and nic.gdr is not False for nic in facts.nics)
+    ]  # fmt: skip
+    if reach and all(gpu.gdr is not False for gpu in reach):
+        verdict = best_gdr(facts, reach[0])[0]
+        yield _setting(
+            "NCCL_NET_GDR_LEVEL",
+            "PHB",
+            f"{listed([gpu.name for gpu in reach])}: {verdict.why}",
+            "NICs write to GPU memory through the processor, which some pass on fast and others do not",
+            verdict.source,
+            measure=True,
+        )
+
+
+def _p2p(facts: Facts) -> Iterator[TopoSetting]:
+    """Farther P2P only where the driver says that it works."""
+    if "NCCL_P2P_LEVEL" in facts.environment:
+        return
+    able = []
+    for one, other in facts.gpu_pairs:
+        status, source = facts.p2p.get((min(one.name, other.name), max(one.name, other.name)), ("", None))
+        if status == "OK" and p2p(facts, one.name, other.name).answer == "no":
+            able.append((facts.level(one.name, other.name), source))
+    if able:
+        level = "SYS" if any(each == "SYS" for each, _ in able) else "PHB"
+        yield _setting(
+            "NCCL_P2P_LEVEL",
+            level,
+            f"the driver allows P2P on {len(able)} pairs that are farther than NCCL goes by default",
+            "GPUs write to each other through the processor instead of host memory",
+            str(able[0][1]),
+            measure=True,
+        )
+
+
+def _files(facts: Facts) -> Iterator[TopoSetting]:
+    remark = next((each for each in facts.remarks if each.code == "pcie-slow"), None)
+    if remark is not None and "NCCL_TOPO_FILE" not in facts.environment:
+        yield _setting(
+            "NCCL_TOPO_FILE",
+            "/path/to/topology.xml",
+            remark.text,
+            "in a VM: the cloud's file for this instance type replaces what the VM hides",
+            str(remark.source),
+            measure=True,
+        )
+
+
+def _socket(facts: Facts) -> Iterator[TopoSetting]:
+    if facts.default_route and "NCCL_SOCKET_IFNAME" not in facts.environment:
+        yield _setting(
+            "NCCL_SOCKET_IFNAME",
+            f"={facts.default_route}",
+            f"{facts.default_route} has the default route",
+            "NCCL's start-up goes there, and not over a bridge of containers",
+            "sysfs, /proc/net/route",
+        )
+
+
+def _left(facts: Facts) -> Iterator[str]:
+    best = [best_gdr(facts, gpu)[0].answer for gpu in facts.gpus]
+    if facts.nics and best and all(each in ("yes", "possible", "pxn") for each in best):
+        yield "NCCL_NET_GDR_LEVEL: every GPU reaches a NIC within PXB, or through another GPU; the default is right."
+    if facts.nics:
+        yield "NCCL_CROSS_NIC: whether rails are connected cannot be seen from one node."
+        yield "NCCL_IB_GID_INDEX: NCCL 2.21 and later choose for themselves; before, show_gids has the index of RoCE v2."
+    if any(usable(facts, nic) for nic in facts.nics) or any(port.usable for port in facts.ports):
+        yield "NCCL_IB_DISABLE: leave it unset. 1 does not switch to RoCE, it switches RoCE off as well."

@@ -1,0 +1,607 @@
+"""What is wrong with a machine for NCCL, with the evidence, who gave it, and what to change.
+
+``wrong`` costs speed or a job and can be changed; a ``warning`` may; a ``note`` is a trap for who configures by hand. No
+finding claims more than its source shows: an interface without an address is no port that is down, SYS is no crossing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from gotrace.cluster.topo.model import (
+    NCCL_LOG,
+    NCCL_XML,
+    NEAR,
+    SMI,
+    Facts,
+    Gpu,
+    Nodes,
+    Port,
+    cpu_set,
+    is_nvlink,
+    links_of,
+    list_text,
+    listed,
+    natural,
+    rank,
+)
+from gotrace.cluster.topo.rings import Counted, compute_nics
+from gotrace.cluster.topo.rules import best_gdr, near_nics, p2p
+
+Severity = Literal["wrong", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = ("wrong", "warning", "note")
+CROSSINGS = 2  # the least that a ring over two NUMA nodes without NVLink can have
+
+
+@dataclass(frozen=True)
+class Finding:
+    """``what`` is wrong, in one sentence; ``do`` what to change; ``why`` the evidence; ``source`` who gave it."""
+
+    code: str
+    severity: Severity
+    what: str
+    do: str
+    why: str
+    source: str
+    devices: tuple[str, ...] = ()
+
+
+# Of remarks that a source made: how bad it is, and what to do.
+_REMARKS: dict[str, tuple[Severity, str, str]] = {
+    "acs": (
+        "wrong",
+        "turn ACS off on these bridges (in the BIOS, or setpci -s BRIDGE ECAP_ACS+0x6.w=0000), unless this is a VM's host",
+        "with SrcValid+ and ReqRedir+ traffic between PCIe devices goes up to the root and back",
+    ),
+    "iommu": (
+        "warning",
+        "boot with iommu=pt, unless devices are passed to VMs",
+        "with a translating IOMMU peer-to-peer traffic goes through the root, or fails",
+    ),
+    "pcie-slow": (
+        "warning",
+        "in a VM give NCCL the cloud's topology (NCCL_TOPO_FILE); on bare metal compare LnkCap with LnkSta in lspci -vv",
+        "NCCL counts the bandwidth of every path by its slowest link, and chooses rings by it",
+    ),
+    "mask-odd": ("warning", "correct the affinity in the file", "NCCL binds its threads to these CPUs"),
+    "nvlink-self": (
+        "warning",
+        "correct the targets of nvlink in the file, or leave these elements out: NCCL then asks the driver",
+        "an nvlink element names the GPU or switch at its other end",
+    ),
+    "contradiction": (
+        "warning",
+        "find out which of the two is old or of another machine",
+        "two sources exclude each other",
+    ),
+    "log-no-ib": (
+        "wrong",
+        "make the RDMA devices visible to the job (in containers /dev/infiniband, and the driver's user-space library)",
+        "NCCL uses TCP sockets then",
+    ),
+}
+_ORDER = (
+    "odd-node",
+    "env-ib-disable",
+    "env-socket",
+    "log-socket",
+    "log-no-ib",
+    "port-down",
+    "port-initializing",
+    "nvlink-dead",
+    "nvlink-uneven",
+    "p2p-status",
+    "acs",
+    "log-no-gdr",
+    "crossings",
+)
+
+
+def findings(facts: Facts, nodes: Nodes, rings: Sequence[Counted], most_crossings: int) -> list[Finding]:
+    """Everything, the worst first."""
+    found = [
+        *_environment(facts),
+        *_log(facts),
+        *_ports(facts),
+        *_nvlinks(facts),
+        *_p2p(facts, rings),
+        *_crossings(rings, most_crossings),
+        *_gdr(facts),
+        *_nics(facts),
+        *_distances(facts, nodes),
+        *_affinity(facts),
+        *_whole(facts),
+    ]
+    for remark in facts.remarks:
+        severity, do, why = _REMARKS[remark.code]
+        found.append(Finding(remark.code, severity, remark.text, do, why, str(remark.source), remark.devices))
+    places = {code: at for at, code in enumerate(_ORDER)}
+    return sorted(found, key=lambda each: (SEVERITIES.index(each.severity), places.get(each.code, len(_ORDER))))
+
+
+def _live(facts: Facts) -> list[Port]:
+    return [port for port in facts.ports if port.usable]
+
+
+def _environment(facts: Facts) -> Iterator[Finding]:
+    """Settings that do harm here."""
+    settings = {name: (value.strip(), str(source)) for name, (value, source) in facts.environment.items()}
+
+    def value(name: str) -> str:
+        return settings.get(name, ("", ""))[0]
+
+    live = _live(facts)
+    ports = f"{len(live)} RDMA ports are up ({listed([port.device for port in live], 4)})"
+    if value("NCCL_IB_DISABLE") not in ("", "0"):
+        yield Finding(
+            "env-ib-disable",
+            "wrong" if live else "warning",
+            f"NCCL_IB_DISABLE={value('NCCL_IB_DISABLE')} switches InfiniBand and RoCE off: NCCL uses TCP sockets",
+            "unset NCCL_IB_DISABLE",
+            ports if live else "whether this node has RDMA ports that are up is not known",
+            settings["NCCL_IB_DISABLE"][1],
+        )
+    if value("NCCL_NET").lower() == "socket" and live:
+        source = settings["NCCL_NET"][1]
+        yield Finding("env-socket", "wrong", "NCCL_NET=Socket leaves the RDMA ports idle", "unset NCCL_NET", ports, source)
+    if value("NCCL_P2P_DISABLE") == "1" and len(facts.gpus) != 1:
+        yield Finding(
+            "env-p2p",
+            "wrong",
+            "NCCL_P2P_DISABLE=1: GPUs exchange everything through host memory",
+            "unset NCCL_P2P_DISABLE",
+            "it switches NVLink off, too",
+            settings["NCCL_P2P_DISABLE"][1],
+        )
+    if value("NCCL_SHM_DISABLE") == "1":
+        yield Finding(
+            "env-shm",
+            "warning",
+            "NCCL_SHM_DISABLE=1: GPUs without peer-to-peer exchange data over the network",
+            "unset NCCL_SHM_DISABLE",
+            "shared memory is what NCCL takes within a node where P2P is not possible",
+            settings["NCCL_SHM_DISABLE"][1],
+        )
+    if value("NCCL_NET_GDR_LEVEL").upper() in ("LOC", "0"):
+        yield Finding(
+            "env-gdr",
+            "wrong",
+            f"NCCL_NET_GDR_LEVEL={value('NCCL_NET_GDR_LEVEL')} switches GPUDirect RDMA off",
+            "unset NCCL_NET_GDR_LEVEL",
+            "no NIC is as near as that",
+            settings["NCCL_NET_GDR_LEVEL"][1],
+        )
+    if value("NCCL_PXN_DISABLE") == "1":
+        plain = replace(facts, environment={k: v for k, v in facts.environment.items() if k != "NCCL_PXN_DISABLE"})
+        lost = [
+            gpu.name for gpu in facts.gpus if best_gdr(facts, gpu)[0].answer == "no" and best_gdr(plain, gpu)[1] is not None
+            and best_gdr(plain, gpu)[0].answer == "pxn"
+        ]  # fmt: skip
+        if lost:
+            yield Finding(
+                "env-pxn",
+                "warning",
+                f"NCCL_PXN_DISABLE=1: {listed(lost)} cannot use the NIC of another GPU over NVLink",
+                "unset NCCL_PXN_DISABLE",
+                "they have no NIC within PXB of their own",
+                settings["NCCL_PXN_DISABLE"][1],
+                tuple(lost),
+            )
+    yield from _hca(facts, *settings.get("NCCL_IB_HCA", ("", "")))
+
+
+def _hca(facts: Facts, value: str, source: str) -> Iterator[Finding]:
+    """NCCL_IB_HCA: `^` excludes, `=` is exact, and else a name is the beginning of names."""
+    text = value.lstrip("^=")
+    devices = _devices(facts)
+    if not text or not devices:
+        return
+    exact, excludes = "=" in value[:2], value.startswith("^")
+    names = [part.split(":")[0] for part in text.split(",") if part]
+    taken = [each for each in devices if any(each == name if exact else each.startswith(name) for name in names)]
+    more = [
+        each for each in taken if each not in names and any(name in devices and each.startswith(name) for name in names)
+    ]
+    if more and not exact:
+        yield Finding(
+            "env-hca",
+            "wrong",
+            f"NCCL_IB_HCA={value} {'leaves out' if excludes else 'takes'} {listed(more)} too",
+            f"export NCCL_IB_HCA={'^' if excludes else ''}={text}",
+            "a name is the beginning of names: without = in front mlx5_1 means mlx5_10 too",
+            source,
+            tuple(more),
+        )
+    used = [each for each in devices if (each in taken) != excludes]
+    states = {name: [port for port in facts.ports if port.device == name] for name in used}
+    down = [name for name, ports in states.items() if ports and not any(port.usable for port in ports)]
+    if facts.ports and not any(port.usable for ports in states.values() for port in ports) and _live(facts):
+        yield Finding(
+            "env-hca",
+            "wrong",
+            f"NCCL_IB_HCA={value} leaves no port that is up",
+            "correct the names",
+            f"up are {listed([port.device for port in _live(facts)])}",
+            source,
+        )
+    elif down:
+        do = f"take out {listed(down)}" if not excludes else f"add {listed(down)}"
+        what = f"NCCL_IB_HCA={value} takes {listed(down)}, which cannot pass data"
+        yield Finding("env-hca", "warning", what, do, "no port of it is Active", source, tuple(down))
+
+
+def _log(facts: Facts) -> Iterator[Finding]:
+    """What NCCL's log says it does."""
+    sockets = [each for each in facts.transports if each[1].startswith("NET/Socket") or each[1].lower() == "socket"]
+    if sockets:
+        live = _live(facts)
+        yield Finding(
+            "log-socket",
+            "wrong" if live else "warning",
+            "NCCL uses TCP sockets between nodes",
+            "see what NET/IB says further up in the log; unset NCCL_IB_DISABLE and NCCL_NET",
+            f"{len(live)} RDMA ports are up" if live else "whether this node has RDMA ports that are up is not known",
+            str(sockets[0][2]),
+        )
+    over_ib = [each for each in facts.transports if each[1].startswith("NET/IB/")]
+    without = [each for each in over_ib if "GDRDMA" not in each[1]]
+    if without:
+        yield Finding(
+            "log-no-gdr",
+            "wrong",
+            f"GPUDirect RDMA is not used on {len(without)} of {len(over_ib)} connections over the network",
+            "load nvidia-peermem (or a driver with DMA-BUF) and see which NIC is near which GPU: gotrace topo show",
+            f"{without[0][0]} goes via {without[0][1]}, without /GDRDMA",
+            str(without[0][2]),
+        )
+    nvlinked = facts.gpus and all(is_nvlink(facts.level(a.name, b.name)) for a, b in facts.gpu_pairs)
+    shared = [each for each in facts.transports if each[1].startswith("SHM")]
+    if shared and nvlinked and len(facts.gpus) > 1:
+        yield Finding(
+            "log-shm",
+            "wrong",
+            f"{len(shared)} connections within the node go through host memory, though all GPUs have NVLink",
+            "unset NCCL_P2P_DISABLE and NCCL_P2P_LEVEL; in containers give all GPUs to every process",
+            f"{shared[0][0]} goes via {shared[0][1]}",
+            str(shared[0][2]),
+        )
+
+
+def _ports(facts: Facts) -> Iterator[Finding]:
+    """Ports that cannot pass data, and those that are slower than their like."""
+    near = {nic.name for gpu in facts.gpus for nic in near_nics(facts, gpu)}
+    groups: dict[tuple[str, str | None], list[Port]] = {}
+    for port in facts.ports:
+        name = f"{port.device} port {port.port}"
+        mine = f"{port.device} is the nearest NIC of a GPU" if port.device in near else "no GPU is known to be near it"
+        if port.usable and port.rate is not None:
+            groups.setdefault((port.type, port.layer), []).append(port)
+        if port.usable is not False:
+            continue
+        source = str(port.source)
+        if port.state in ("Initializing", "Armed"):
+            yield Finding(
+                "port-initializing",
+                "wrong",
+                f"{name} is {port.state}: its link is up, but no data can pass",
+                "start a subnet manager, or look at the one of the fabric: sminfo, systemctl status opensm",
+                f"physical state {port.physical or 'unknown'}, SM lid {'unknown' if port.sm_lid is None else port.sm_lid}",
+                source,
+                (port.device,),
+            )
+            continue
+        off = port.physical == "Disabled"
+        do = (
+            "enable it if the job needs it, or leave it out of NCCL_IB_HCA"
+            if off
+            else "check cable, transceiver, switch port"
+        )
+        physical = f" ({port.physical})" if port.physical else ""
+        severity: Severity = "warning" if off and port.device not in near else "wrong"
+        yield Finding("port-down", severity, f"{name} is {port.state}{physical}", do, mine, source, (port.device,))
+    for alike in groups.values():
+        usual, count = Counter(port.rate for port in alike).most_common(1)[0]
+        for port in alike:
+            if usual is not None and port.rate is not None and port.rate < usual and count > 1:
+                yield Finding(
+                    "port-slow",
+                    "wrong" if port.device in near else "warning",
+                    f"{port.device} port {port.port} runs at {port.rate:g} Gb/s",
+                    "check cable and switch port: a lane may be missing; else leave it out of NCCL_IB_HCA",
+                    f"{count} ports of its kind run at {usual:g} Gb/s",
+                    str(port.source),
+                    (port.device,),
+                )
+
+
+def _nvlinks(facts: Facts) -> Iterator[Finding]:
+    for name, (up, every, source) in sorted(facts.links.items(), key=lambda each: natural(each[0])):
+        if up < every:
+            yield Finding(
+                "nvlink-dead",
+                "wrong" if up else "warning",
+                f"{name} has {every - up} of {every} NVLinks down" if up else f"no NVLink of {name} is up",
+                "look for Xid 74 in dmesg; reset or replace the GPU or its bridge; on HGX see nvidia-fabricmanager",
+                "nvidia-smi nvlink -s shows them without a speed",
+                str(source),
+                (name,),
+            )
+    levels = {(one.name, other.name): facts.level(one.name, other.name) for one, other in facts.gpu_pairs}
+    counts = {pair: links_of(level) for pair, level in levels.items()}
+    known = [count for count in counts.values() if count is not None]
+    if len(facts.gpus) < 3 or not known:
+        return
+    usual = Counter(known).most_common(1)[0][0]
+    full = sum(count == usual for count in known)
+    for gpu in facts.gpus:
+        mine = {pair: count for pair, count in counts.items() if gpu.name in pair}
+        rest = [count for pair, count in counts.items() if gpu.name not in pair]
+        if full <= len(counts) / 2 or any(count != usual for count in rest) or not rest:
+            continue
+        fewer = [pair for pair, count in mine.items() if count is None or count < usual]
+        if len(fewer) == len(mine) and all(levels[pair] != "?" for pair in fewer):
+            level = levels[fewer[0]]
+            told = facts.told(*fewer[0])
+            yield Finding(
+                "nvlink-uneven",
+                "wrong",
+                f"{gpu.name} reaches the others by {level} only, the others have NV{usual}",
+                "see nvidia-smi nvlink -s, look for Xid 74 in dmesg; reset or replace the GPU",
+                f"all pairs without {gpu.name} are NV{usual}",
+                str(told.source) if told else "",
+                (gpu.name,),
+            )
+
+
+def _p2p(facts: Facts, rings: Sequence[Counted]) -> Iterator[Finding]:
+    """Pairs that could have P2P and have not, and rings that go through host memory."""
+    bad = []
+    for one, other in facts.gpu_pairs:
+        status = facts.p2p.get((min(one.name, other.name), max(one.name, other.name)), ("", None))[0]
+        level = facts.level(one.name, other.name)
+        if status and status != "OK" and (is_nvlink(level) or level in NEAR):
+            bad.append((one.name, other.name, level, status))
+    if bad:
+        one_name, other_name, level, status = bad[0]
+        verdict = p2p(facts, one_name, other_name)
+        yield Finding(
+            "p2p-status",
+            "wrong",
+            f"{one_name} and {other_name} are {level} apart, and have no peer-to-peer access"
+            + (f" (as {len(bad) - 1} more pairs)" if len(bad) > 1 else ""),
+            "turn ACS and the IOMMU off, update the driver; over NVLink NCCL stops with an error",
+            verdict.why,
+            verdict.source,
+            (one_name, other_name),
+        )
+    edges = {tuple(sorted(edge)) for each in rings for edge in each.ring.edges}
+    off = []
+    for one_name, other_name in sorted(edges):
+        if facts.gpu(one_name) and facts.gpu(other_name):
+            verdict = p2p(facts, one_name, other_name)
+            if verdict.answer == "no":
+                off.append((one_name, other_name, verdict))
+    if off and not bad:
+        one_name, other_name, verdict = off[0]
+        known = facts.p2p.get((min(one_name, other_name), max(one_name, other_name)), ("", None))[0]
+        do = "nothing can be set: it is the hardware or its driver" if known not in ("", "OK") else ""
+        do = do or "if nvidia-smi topo -p2p r says OK for them, measure with NCCL_P2P_LEVEL=SYS; else NVLink bridges help"
+        count = sum(p2p(facts, a.name, b.name).answer == "no" for a, b in facts.gpu_pairs)
+        yield Finding(
+            "p2p-off",
+            "warning",
+            f"a ring has to go through host memory: {count} of {len(list(facts.gpu_pairs))} pairs of GPUs have no P2P",
+            do,
+            f"{one_name} to {other_name}: {verdict.why}",
+            verdict.source,
+            (one_name, other_name),
+        )
+
+
+def _crossings(rings: Sequence[Counted], most: int) -> Iterator[Finding]:
+    over = [each for each in rings if each.low > most]
+    if over:
+        worst = max(over, key=lambda each: each.low)
+        ours = worst.ring.source is None
+        yield Finding(
+            "crossings",
+            "wrong",
+            f"{len(over)} of {len(rings)} rings cross NUMA nodes more than {most} times:"
+            f" ring {worst.ring.channel} {worst.low} times",
+            "give the job GPUs and NICs of fewer NUMA nodes; with NPS4 or SNC see whether one node per socket is faster",
+            ("our best ring: " if ours else "") + " ".join(worst.ring.stops),
+            "found by us" if ours else str(worst.ring.source),
+            worst.ring.stops,
+        )
+
+
+def _gdr(facts: Facts) -> Iterator[Finding]:
+    if not facts.nics:
+        return
+    off = [gpu for gpu in facts.gpus if best_gdr(facts, gpu)[0].answer == "no"]
+    if not off:
+        return
+    verdict, nic = best_gdr(facts, off[0])
+    nearest = min((facts.level(gpu.name, each.name) for gpu in off for each in facts.nics), key=rank)
+    do = "put a NIC below the same PCIe switch, or take GPUs that have one"
+    if any(device is not None and device.gdr is False for device in (off[0], nic)):
+        do = "load nvidia-peermem, or take a driver with DMA-BUF: without it no NIC can reach GPU memory"
+    elif nearest in ("PHB", "NODE"):
+        do = "measure with NCCL_NET_GDR_LEVEL=PHB: whether the processor passes it on fast is not to be seen from here"
+    yield Finding(
+        "gdr-off",
+        "warning",
+        f"{_all_or(facts, off)} no GPUDirect RDMA: data to and from the network is copied through host memory",
+        do,
+        f"{off[0].name}, nearest NIC {nic.name if nic else '?'}: {verdict.why}",
+        verdict.source,
+        tuple(gpu.name for gpu in off),
+    )
+
+
+def _all_or(facts: Facts, gpus: Sequence[Gpu]) -> str:
+    if len(gpus) == len(facts.gpus) > 1:
+        return f"all {len(gpus)} GPUs have"
+    return listed([gpu.name for gpu in gpus]) + (" has" if len(gpus) == 1 else " have")
+
+
+def _devices(facts: Facts) -> list[str]:
+    """Every RDMA device that some source names by its own name."""
+    labels = {nic.label for nic in facts.nics} | {nic.bus for nic in facts.nics}
+    names = {nic.name for nic in facts.nics if nic.name not in labels}
+    return sorted(names | {port.device for port in facts.ports} | set(facts.netdevs), key=natural)
+
+
+def _nics(facts: Facts) -> Iterator[Finding]:
+    """NICs that GPUs share, and numbers and names that mislead."""
+    nics = compute_nics(facts)
+    own = {gpu.name: near_nics(facts, gpu) for gpu in facts.gpus}
+    relayed = {gpu.name: best_gdr(facts, gpu)[0].via for gpu in facts.gpus if not own[gpu.name]}
+    relayed = {name: via for name, via in relayed.items() if via}
+    smi = next((str(source) for source in facts.sources if source.kind in (NCCL_LOG, NCCL_XML, SMI)), "")
+    whole = all(facts.told(gpu.name, nic.name) for gpu in facts.gpus for nic in facts.nics)
+    if whole and nics and len(nics) < len(facts.gpus):
+        yield Finding(
+            "nic-shared",
+            "note",
+            f"{len(facts.gpus)} GPUs share {len(nics)} NIC{'s' * (len(nics) > 1)}: {listed([nic.name for nic in nics], 4)}",
+            "nothing, if it was built so; else see whether a NIC is missing: lspci, ibstat",
+            "per GPU there is that much less of the network",
+            smi,
+        )
+    elif relayed:
+        pairs = [f"{name} through {via}" for name, via in relayed.items()]
+        yield Finding(
+            "nic-shared",
+            "note",
+            f"{listed(list(relayed))} {'have' if len(relayed) > 1 else 'has'} no NIC within PXB",
+            "leave PXN on (NCCL_PXN_DISABLE unset)",
+            f"over NVLink NCCL uses another GPU's NIC (PXN): {listed(pairs, 4)}",
+            smi,
+            tuple(relayed),
+        )
+    yield from _numbers(facts, own, smi)
+    devices = _devices(facts)
+    for name in devices:
+        longer = [other for other in devices if other != name and other.startswith(name) and other[len(name) :].isdigit()]
+        if longer:
+            yield Finding(
+                "prefix-trap",
+                "note",
+                f"NCCL_IB_HCA={name} would take {listed(longer, 4)} too",
+                f"write it with =: NCCL_IB_HCA=={name}",
+                "NCCL takes a name as the beginning of names",
+                str(facts.sources[0]) if facts.sources else "",
+                (name, *longer),
+            )
+            break
+
+
+def _numbers(facts: Facts, own: dict[str, list], source: str) -> Iterator[Finding]:  # type: ignore[type-arg]
+    """GPU i without NIC i among its nearest, and NIC i that is not device i."""
+    if len(facts.nics) < 2:
+        return
+    off = [
+        gpu
+        for gpu in facts.gpus
+        if gpu.index is not None and own[gpu.name] and all(nic.number != gpu.index for nic in own[gpu.name])
+    ]
+    if off:
+        gpu = off[0]
+        yield Finding(
+            "index-trap",
+            "note",
+            f"the nearest NIC of GPU i is not NIC i: {gpu.name} has {listed([nic.name for nic in own[gpu.name]], 4)}",
+            "choose NICs by name and not by number",
+            f"{len(off)} of {len(facts.gpus)} GPUs",
+            source,
+            tuple(each.name for each in off),
+        )
+        return
+    named = [nic for nic in facts.nics if nic.label.startswith("NIC") and nic.name != nic.label]
+    wrong = [nic for nic in named if _digits(nic.name) not in (None, _digits(nic.label))]
+    if wrong:
+        nic = wrong[0]
+        yield Finding(
+            "index-trap",
+            "note",
+            f"NIC numbers are not device numbers: {nic.label} is {nic.name}",
+            "write the names of the legend into NCCL_IB_HCA, not the numbers of the matrix",
+            f"{len(wrong)} of {len(named)} NICs",
+            source,
+            tuple(each.name for each in wrong),
+        )
+
+
+def _digits(name: str) -> str | None:
+    parts = natural(name)
+    last = parts[-1] if parts else None
+    return str(last[0]) if isinstance(last, tuple) and last[0] != -1 else None
+
+
+def _distances(facts: Facts, nodes: Nodes) -> Iterator[Finding]:
+    """SYS between GPUs of one NUMA node."""
+    odd = [
+        (one, other)
+        for one, other in facts.gpu_pairs
+        if (told := facts.told(one.name, other.name))
+        and told.level == "SYS"
+        and not told.source.nccl
+        and nodes.differ(one.name, other.name) is False
+    ]
+    if odd:
+        one, other = odd[0]
+        told = facts.told(one.name, other.name)
+        yield Finding(
+            "sys-same-node",
+            "warning",
+            f"{len(odd)} pairs of GPUs within one NUMA node are SYS: no NVLink is seen, and no near path by PCIe",
+            "if they have NVLink: nvidia-smi nvlink -s, systemctl status nvidia-fabricmanager; a VM may hide them",
+            f"{one.name} and {other.name} are both on NUMA node {nodes.of(one.name)}: SYS proves no crossing",
+            str(told.source) if told else "",
+            (one.name, other.name),
+        )
+
+
+def _affinity(facts: Facts) -> Iterator[Finding]:
+    """CPUs of a process that are not near its GPU."""
+    for number, (cpus, source) in sorted(facts.affinity.items()):
+        gpu = next((each for each in facts.gpus if each.index is not None and str(each.index) == number), None)
+        if gpu is None:
+            continue
+        near = cpu_set(gpu.cpus) if gpu.cpus else facts.node_cpus.get(gpu.numa if gpu.numa is not None else -1)
+        if near and not cpus <= near:
+            yield Finding(
+                "affinity",
+                "warning",
+                f"the process of {gpu.name} may run on CPUs that are not near it: {list_text(cpus - near)[:60]}",
+                "bind it to the GPU's NUMA node (numactl, or the launcher's binding), or set NCCL_IGNORE_CPU_AFFINITY=1",
+                f"near are {list_text(near)[:60]}",
+                str(source),
+                (gpu.name,),
+            )
+
+
+def _whole(facts: Facts) -> Iterator[Finding]:
+    """Whether all there is to see was seen."""
+    if facts.cut is not None:
+        yield Finding(
+            "cut",
+            "warning",
+            f"the matrix is cut off in line {facts.cut.line}: what is missing there is unknown",
+            "save it to a file: nvidia-smi topo -m > topo.txt",
+            "its last row, or rows, are not whole",
+            str(facts.cut),
+        )
+    if not facts.gpus and facts.others:
+        yield Finding(
+            "no-gpu",
+            "warning",
+            f"no device is known to be a GPU: {len(facts.others)} PCI devices have no class",
+            "read NCCL's own dump instead: NCCL_TOPO_DUMP_FILE=topo.xml",
+            "this file only says on which NUMA node they are",
+            next((str(source) for source in facts.sources if source.kind == NCCL_XML), ""),
+        )

@@ -1,0 +1,169 @@
+"""The records of `gotrace topo`: a machine's topology with its verdicts, nodes against each other, and NCCL's settings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypedDict
+
+_Answer = Literal["yes", "possible", "pxn", "unknown", "no"]
+_Numa = Literal["same", "other", "unknown"]
+
+
+class Judged(TypedDict):
+    """Whether NCCL does it by default. ``possible``: the distance allows it, what else it takes is not known."""
+
+    answer: _Answer
+    why: str
+    source: Annotated[str, "who says how far they are"]
+
+
+class TopoGpu(TypedDict):
+    """A GPU."""
+
+    name: str
+    bus: Annotated[str, "empty: unknown"]
+    node: Annotated[str | None, "its NUMA node, or the CPUs that stand for one without a number; null: unknown"]
+    cpus: str
+    rank: int | None
+    near_nics: Annotated[list[str], "the nearest, within PXB"]
+    gdr: Annotated[Judged | None, "with the NIC that is best for it; null: no NIC is known"]
+    gdr_nic: str | None
+
+
+class TopoPort(TypedDict):
+    """A port of a NIC."""
+
+    device: str
+    port: int
+    state: str | None
+    physical: str | None
+    gbps: float | None
+    layer: str | None
+    usable: Annotated[bool | None, "null: nobody says"]
+    source: str
+
+
+class TopoNic(TypedDict):
+    """A NIC, or a port of one where NCCL counts it as such."""
+
+    name: str
+    label: Annotated[str, "what the matrix or the log calls it"]
+    bus: str
+    node: str | None
+    gbps: float | None
+    usable: bool | None
+
+
+class TopoPair(TypedDict):
+    """A cell of the compatibility matrix."""
+
+    a: str
+    b: str
+    level: Annotated[str, "?: unknown"]
+    numa: Annotated[_Numa, "whether both are in one NUMA node"]
+    p2p: Annotated[Judged | None, "of two GPUs"]
+    gdr: Annotated[Judged | None, "of a GPU and a NIC"]
+
+
+class TopoRing(TypedDict):
+    """A ring of AllReduce."""
+
+    channel: int
+    stops: list[str]
+    closes: Annotated[bool, "whether the last sends to the first"]
+    crossings: Annotated[int, "of NUMA nodes, that are known"]
+    crossings_at_most: Annotated[int, "if every edge of which it is not known crosses too"]
+    farthest: str
+    over_limit: bool
+    source: Annotated[str | None, "null: found by us, no log has one"]
+
+
+class TopoFinding(TypedDict):
+    """Something to know about."""
+
+    code: str
+    severity: Literal["wrong", "warning", "note"]
+    what: str
+    do: str
+    why: str
+    source: str
+    devices: list[str]
+
+
+class TopoFabric(TypedDict):
+    """The switches between nodes."""
+
+    switches: int
+    nodes: list[str]
+    hops: Annotated[dict[str, int], "switches between two nodes, and how many pairs are that far apart"]
+    pairs: Annotated[dict[str, int | None], "by 'node node'; null: no way"]
+
+
+class Topology(TypedDict):
+    """One machine."""
+
+    type: Literal["topology"]
+    name: str
+    sources: list[str]
+    gpus: list[TopoGpu]
+    nics: list[TopoNic]
+    ports: list[TopoPort]
+    pairs: list[TopoPair]
+    rings: list[TopoRing]
+    max_crossings: int
+    others: Annotated[dict[str, int | None], "PCI devices of which it is not known what they are, and their NUMA node"]
+    fabric: TopoFabric | None
+    findings: list[TopoFinding]
+    notes: list[str]
+
+
+class TopoDifference(TypedDict):
+    """Something that two machines do not have in common; null: there is none, or it is unknown."""
+
+    what: str
+    a: str | None
+    b: str | None
+
+
+class TopologyDiff(TypedDict):
+    """Two machines."""
+
+    type: Literal["topology_diff"]
+    a: str
+    b: str
+    differences: list[TopoDifference]
+
+
+class OddNode(TypedDict):
+    """A node that is not as most are; ``a`` is what most have, ``b`` what it has."""
+
+    node: str
+    differences: list[TopoDifference]
+
+
+class TopologyNodes(TypedDict):
+    """Many nodes at once."""
+
+    type: Literal["topology_nodes"]
+    nodes: list[str]
+    odd: list[OddNode]
+    undecided: Annotated[list[str], "of which no majority has the same"]
+
+
+class TopoSetting(TypedDict):
+    """A variable of NCCL. ``value`` null: unset it."""
+
+    variable: str
+    value: str | None
+    measure: Annotated[bool, "whether it may help, and has to be measured first: it is not to be set unasked"]
+    why: str
+    changes: str
+    source: str
+
+
+class TopologySettings(TypedDict):
+    """What to set."""
+
+    type: Literal["topology_settings"]
+    name: str
+    settings: list[TopoSetting]
+    left_alone: Annotated[list[str], "variables that are right as they are, each with why"]

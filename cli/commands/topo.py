@@ -178,9 +178,7 @@ def check(
 @output_options(SETTINGS, screen=("env", "json", "yaml"))
 @_inner_schema
 @_files
-def recommend(
-    files: tuple[str, ...], root: str, outputs: tuple[str, ...], format_: str | None, force: bool
-) -> int:
+def recommend(files: tuple[str, ...], root: str, outputs: tuple[str, ...], format_: str | None, force: bool) -> int:
     """Recommend NCCL's environment: each line with its reason and what it changes.
 
     What may help and may harm is a comment: measure it first. FILEs are as for `gotrace topo show`.

@@ -59,8 +59,14 @@ def _odd(nodes: TopologyNodes) -> Iterator[str | Rows]:
         yield f"{count} are alike."
     for odd in nodes["odd"]:
         yield ""
-        heads = (Column("what", left=True), Column(printable(odd["node"]), left=True, gap=2), Column("most", left=True, gap=2))
-        yield Rows(heads, [(printable(row["what"]), _or_none(row["b"]), _or_none(row["a"])) for row in odd["differences"][:20]])
+        heads = (
+            Column("what", left=True),
+            Column(printable(odd["node"]), left=True, gap=2),
+            Column("most", left=True, gap=2),
+        )
+        yield Rows(
+            heads, [(printable(row["what"]), _or_none(row["b"]), _or_none(row["a"])) for row in odd["differences"][:20]]
+        )
         if len(odd["differences"]) > 20:
             yield f"and {len(odd['differences']) - 20} more"
 
@@ -132,8 +138,8 @@ def _short(names: Sequence[str]) -> dict[str, str]:
     from os.path import commonprefix
 
     start = commonprefix(list(names)) if len(names) > 2 else ""
-    start = start.rstrip("0123456789")
-    return {name: printable(name[len(start) :] or name) for name in names} if len(start) > 3 else {n: printable(n) for n in names}
+    cut = len(start.rstrip("0123456789")) if len(start) > 3 else 0
+    return {name: printable(name[cut:] or name) for name in names}
 
 
 def _matrix(found: Topology) -> Iterator[str | Rows]:
@@ -154,7 +160,11 @@ def _matrix(found: Topology) -> Iterator[str | Rows]:
     for nic in found["nics"]:
         name = nic["name"] if nic["label"] in ("", nic["name"]) else f"{nic['name']} ({nic['label']})"
         rows.append((printable(name), _node(nic["node"]), *(cells[nic["name"], gpu] for gpu in gpus)))
-    columns = [Column("", left=True), Column("node", left=True, gap=2), *(Column(heads[name], left=True, gap=2) for name in gpus)]
+    columns = [
+        Column("", left=True),
+        Column("node", left=True, gap=2),
+        *(Column(heads[name], left=True, gap=2) for name in gpus),
+    ]
     yield Rows(columns, rows, parts=True)
     yield f"{_KEY}."
 
@@ -202,7 +212,11 @@ def _rings(found: Topology, every: bool = False) -> Iterator[str | Rows]:
     over = sum(ring["over_limit"] for ring in rings)
     by = "the best that we find: no NCCL log was given" if ours else "of the log"
     counts = sorted({_crossings(ring) for ring in rings})
-    sure = "" if all(ring["crossings"] == ring["crossings_at_most"] for ring in rings) else "; more than one number: not all known"
+    sure = (
+        ""
+        if all(ring["crossings"] == ring["crossings_at_most"] for ring in rings)
+        else "; more than one number: not all known"
+    )
     limit = f"{over} above" if over else "none above"
     said = f"Rings ({by}): {len(rings)}, NUMA crossings per ring {', '.join(counts)}{sure}; {limit} the limit of"
     yield f"{said} {found['max_crossings']}."
@@ -310,7 +324,7 @@ def _exports(found: Sequence[TopologySettings]) -> Iterator[str]:
         for setting in each["settings"]:
             line = f"unset {setting['variable']}"
             if setting["value"] is not None:
-                line = f"export {setting['variable']}={shlex.quote(printable(setting['value']))}"
+                line = f"export {setting['variable']}={_quoted(setting['value'])}"
             yield _comment(setting["why"] + (f" ({setting['source']})" if setting["source"] else ""))
             yield _comment(f"changes: {setting['changes']}")
             yield f"# measure first: {line}" if setting["measure"] else line
@@ -319,6 +333,12 @@ def _exports(found: Sequence[TopologySettings]) -> Iterator[str]:
             yield "# Nothing to set."
         for text in each["left_alone"]:
             yield _comment(f"left alone: {text}")
+
+
+def _quoted(value: str) -> str:
+    """For a shell; zsh takes = at the beginning for the name of a command."""
+    text = shlex.quote(printable(value))
+    return f"'{text}'" if text.startswith("=") else text
 
 
 def _pod(found: Sequence[TopologySettings]) -> str:

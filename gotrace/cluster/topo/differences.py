@@ -38,7 +38,9 @@ def differences(one: Topology, other: Topology) -> TopologyDiff:
         a=one["name"],
         b=other["name"],
         differences=[
-            TopoDifference(what=key, a=a.get(key), b=b.get(key)) for key in dict.fromkeys([*a, *b]) if a.get(key) != b.get(key)
+            TopoDifference(what=key, a=a.get(key), b=b.get(key))
+            for key in dict.fromkeys([*a, *b])
+            if a.get(key) != b.get(key)
         ],
     )
 

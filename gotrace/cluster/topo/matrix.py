@@ -121,7 +121,8 @@ def _header(lines: Sequence[str], joiner: str) -> tuple[list[str], int]:
     for match in re.finditer(r"\S+", re.sub("%+", lambda match: f" {match[0]} ", _bare(text))):
         word = match[0]
         if set(word) == {"%"}:
-            names.append(next(heading for heading in HEADINGS if len(heading) == len(word) and heading not in names))
+            left = [heading for heading in HEADINGS if len(heading) == len(word) and heading not in names]
+            names.append(left[0] if left else "\0a column that stands twice")
         elif _GLUED_NAMES.fullmatch(word):
             names += re.findall(r"(?:GPU|NIC)\d{1,3}", word)
         elif _DEVICE.fullmatch(word):

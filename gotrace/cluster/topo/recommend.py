@@ -71,9 +71,8 @@ def _gdr(facts: Facts) -> Iterator[TopoSetting]:
     if not facts.nics or "NCCL_NET_GDR_LEVEL" in facts.environment:
         return
     off = [gpu for gpu in facts.gpus if best_gdr(facts, gpu)[0].answer == "no"]
-    reach = [
-        gpu for gpu in off if any(facts.level(gpu.name, nic.name) in ("PHB", "NODE") and nic.gdr is not False for nic in facts.nics)
-    ]  # fmt: skip
+    able = [nic for nic in facts.nics if nic.gdr is not False]
+    reach = [gpu for gpu in off if any(facts.level(gpu.name, nic.name) in ("PHB", "NODE") for nic in able)]
     if reach and all(gpu.gdr is not False for gpu in reach):
         verdict = best_gdr(facts, reach[0])[0]
         yield _setting(

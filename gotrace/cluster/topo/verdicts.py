@@ -409,7 +409,7 @@ def _crossings(rings: Sequence[Counted], most: int) -> Iterator[Finding]:
         yield Finding(
             "crossings",
             "wrong",
-            f"{len(over)} of {len(rings)} rings cross NUMA nodes more than {most} times:"
+            f"{len(over)} of {len(rings)} rings cross NUMA nodes above the limit of {most}:"
             f" ring {worst.ring.channel} {worst.low} times",
             "give the job GPUs and NICs of fewer NUMA nodes; with NPS4 or SNC see whether one node per socket is faster",
             ("our best ring: " if ours else "") + " ".join(worst.ring.stops),

@@ -153,10 +153,11 @@ def _matrix(found: Topology) -> Iterator[str | Rows]:
         cells[pair["a"], pair["b"]] = cells[pair["b"], pair["a"]] = f"{pair['level']}{mark}"
     gpus = [gpu["name"] for gpu in found["gpus"]]
     heads = _short(gpus) if not all(name.startswith("GPU") for name in gpus) else {name: name for name in gpus}
+    cells |= {(name, name): "X" for name in gpus}
     rows = [
-        (printable(gpu["name"]), _node(gpu["node"]), *("X" if gpu["name"] == other else cells[gpu["name"], other] for other in gpus))
+        (printable(gpu["name"]), _node(gpu["node"]), *(cells[gpu["name"], other] for other in gpus))
         for gpu in found["gpus"]
-    ]  # fmt: skip
+    ]
     for nic in found["nics"]:
         name = nic["name"] if nic["label"] in ("", nic["name"]) else f"{nic['name']} ({nic['label']})"
         rows.append((printable(name), _node(nic["node"]), *(cells[nic["name"], gpu] for gpu in gpus)))

@@ -7,9 +7,9 @@ What may help and may harm is marked to be measured.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from gotrace.cluster.topo.model import Facts, Nodes, listed, natural
+from gotrace.cluster.topo.model import Facts, Nodes, Port, listed, natural
 from gotrace.cluster.topo.rings import compute_nics, counted
 from gotrace.cluster.topo.rules import best_gdr, p2p, usable
 from gotrace.cluster.topo.verdicts import findings
@@ -56,6 +56,9 @@ def _hca(facts: Facts) -> Iterator[TopoSetting]:
         if len(layers) > 1:
             why += f"; of different link layers ({', '.join(sorted(layers))}): keep those of one fabric"
         changes = f"leaves out {listed(dropped)}" if dropped else "keeps NCCL from taking devices that are added later"
+        if silent := sorted(names - {port.device for port in facts.ports}, key=natural):
+            changes += f"; add {listed(silent)} if up: of their ports nothing was given"
+        changes += _merged(live)
         yield _setting("NCCL_IB_HCA", "=" + ",".join(chosen), why, changes, str(live[0].source))
     elif names:
         near = sorted(names, key=natural)
@@ -64,6 +67,16 @@ def _hca(facts: Facts) -> Iterator[TopoSetting]:
         changes = f"leaves out {listed(others)}" if others else "keeps NCCL from taking devices that are added later"
         source = str(facts.sources[0]) if facts.sources else ""
         yield _setting("NCCL_IB_HCA", "=" + ",".join(near), why, changes, source, measure=bool(facts.ports))
+
+
+def _merged(ports: Sequence[Port]) -> str:
+    """Which ports NCCL makes one device of (NCCL_IB_MERGE_NICS is on by default)."""
+    cards: dict[str, list[str]] = {}
+    for port in ports:
+        if port.card:
+            cards.setdefault(port.card, []).append(port.device)
+    both = [" and ".join(devices) for devices in cards.values() if len(set(devices)) > 1]
+    return f"; ports of one card become one device: {listed(both, 4)}" if both else ""
 
 
 def _gdr(facts: Facts) -> Iterator[TopoSetting]:

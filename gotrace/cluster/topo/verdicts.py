@@ -30,6 +30,7 @@ from gotrace.cluster.topo.model import (
 )
 from gotrace.cluster.topo.rings import Counted, compute_nics
 from gotrace.cluster.topo.rules import best_gdr, near_nics, p2p
+from gotrace.text import count_text
 
 Severity = Literal["wrong", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("wrong", "warning", "note")
@@ -134,7 +135,7 @@ def _environment(facts: Facts) -> Iterator[Finding]:
         return settings.get(name, ("", ""))[0]
 
     live = _live(facts)
-    ports = f"{len(live)} RDMA ports are up ({listed([port.device for port in live], 4)})"
+    ports = f"{count_text(len(live), 'RDMA port')} up: {listed([port.device for port in live], 4)}"
     if value("NCCL_IB_DISABLE") not in ("", "0"):
         yield Finding(
             "env-ib-disable",
@@ -243,7 +244,9 @@ def _log(facts: Facts) -> Iterator[Finding]:
             "wrong" if live else "warning",
             "NCCL uses TCP sockets between nodes",
             "see what NET/IB says further up in the log; unset NCCL_IB_DISABLE and NCCL_NET",
-            f"{len(live)} RDMA ports are up" if live else "whether this node has RDMA ports that are up is not known",
+            f"{count_text(len(live), 'RDMA port')} up"
+            if live
+            else "whether this node has RDMA ports that are up is not known",
             str(sockets[0][2]),
         )
     over_ib = [each for each in facts.transports if each[1].startswith("NET/IB/")]

@@ -72,11 +72,11 @@ def _page_of(made: Page, found: Topology) -> None:
         + [("NICs", str(len(found["nics"]))), ("most crossings of a ring", _most(found))]
     )
     for each in found["findings"]:
-        what, do, why = (escaped(each[key]) for key in ("what", "do", "why"))  # type: ignore[literal-required]
+        what, do, why, severity = map(escaped, (each["what"], each["do"], each["why"], each["severity"]))
         source = escaped(f" ({each['source']})" if each["source"] else "")
         made.put(
             Markup(
-                f'<div class="finding is-{escaped(each["severity"])}"><p class="what">{escaped(each["severity"])}: {what}.</p>'
+                f'<div class="finding is-{severity}"><p class="what">{severity}: {what}.</p>'
                 f'<p>{do}</p><p class="note">{why}{source}</p></div>'
             )
         )

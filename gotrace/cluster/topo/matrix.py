@@ -18,7 +18,7 @@ from gotrace.text import printable
 HEADINGS = ("CPU Affinity", "NUMA Affinity", "GPU NUMA ID")
 _LEVEL = r"PIX|PXB|PHB|NODE|SYS|NV\d{1,2}"
 _STATUS = r"OK|CNS|GNS|TNS|NS|DR|U"
-_DEVICE = re.compile(r"(?:GPU|NIC)\d{1,3}|[A-Za-z][\w.:-]{0,63}")
+_DEVICE = re.compile(r"(?:GPU|NIC)\d{1,3}|[A-Za-z][\w.:-]{0,62}\d")  # those of RDMA devices end in a number
 _GLUED_NAMES = re.compile(r"(?:(?:GPU|NIC)\d{1,3}){2,}")
 _REST = re.compile(r"N/A|\d[\d,-]*")
 _HEADER = re.compile(r"\s*GPU\d+(?=\s|GPU\d|NIC\d|$)")
@@ -177,9 +177,7 @@ def _rows(
     for at, (name, words) in enumerate(joined):
         room = headings if name.startswith("GPU") else 0
         last = at + 1 == len(joined) and not ended
-        found = list(itertools.islice(_splits(words[1:], len(names), room, pattern, last), _MOST))
-        found = [row for row in found if len(row.cells) <= at or (row.cells[at].text == "X")]
-        found = [row for row in found if all((cell.text == "X") == (i == at) for i, cell in enumerate(row.cells))]
+        found = list(itertools.islice(_splits(words[1:], at, len(names), room, pattern, last), _MOST))
         if not found:
             raise _refused(file, _trouble(words, len(names), room, pattern, at), _why(words, len(names), pattern, name))
         if max(len(row.cells) for row in found) < len(names):
@@ -192,7 +190,8 @@ def _rows(
 
 def _continues(stripped: str) -> bool:
     """Whether a line is the rest of the one before: pieces of cells and affinities, and nothing else."""
-    return all(re.fullmatch(r"[A-Z0-9/,-]{1,64}", word) for word in stripped.split())
+    words = stripped.split()
+    return not _DEVICE.fullmatch(words[0]) and all(re.fullmatch(r"[A-Z0-9/,-]{1,64}", word) for word in words)
 
 
 def _joined(chunks: Sequence[tuple[int, str]], joiner: str) -> list[_Word]:
@@ -207,14 +206,16 @@ def _joined(chunks: Sequence[tuple[int, str]], joiner: str) -> list[_Word]:
     return words
 
 
-def _splits(words: Sequence[_Word], count: int, room: int, pattern: re.Pattern[str], last: bool) -> Iterator[_Row]:
+def _splits(
+    words: Sequence[_Word], own: int, count: int, room: int, pattern: re.Pattern[str], last: bool
+) -> Iterator[_Row]:
     """Every way to read ``words`` as ``count`` cells and at most ``room`` affinities; fewer cells only in the ``last`` row.
 
-    A walk without recursion; it gives up after a fixed number of steps, for glued words can be split in very many ways.
+    X is the cell ``own`` and no other. A word that is a cell is never split; the walk gives up after a number of steps.
     """
     stack: list[tuple[int, int, tuple[_Word, ...], tuple[_Word, ...]]] = [(0, 0, (), ())]
     steps = 0
-    while stack and steps < 20_000:
+    while stack and steps < 2000:
         steps += 1
         at, offset, cells, rest = stack.pop()
         if at == len(words):
@@ -228,9 +229,10 @@ def _splits(words: Sequence[_Word], count: int, room: int, pattern: re.Pattern[s
             if len(rest) < room and _REST.fullmatch(text):
                 stack.append((at + 1, 0, cells, (*rest, place)))
             continue
-        for length in sorted({len(text), *range(1, min(len(text), 5))}):
+        lengths = [len(text)] if pattern.fullmatch(text) else range(1, min(len(text), 5))
+        for length in lengths:
             piece = text[:length]
-            if pattern.fullmatch(piece):
+            if pattern.fullmatch(piece) and (piece == "X") == (len(cells) == own):
                 taken = (*cells, _Word(piece, word.line, word.column + offset))
                 stack.append((at + 1, 0, taken, rest) if length == len(text) else (at, offset + length, taken, rest))
 
@@ -247,7 +249,9 @@ def _trouble(words: Sequence[_Word], count: int, room: int, pattern: re.Pattern[
 
 
 def _why(words: Sequence[_Word], count: int, pattern: re.Pattern[str], name: str) -> str:
-    for word in words[1 : count + 1]:
+    for number, word in enumerate(words[1 : count + 1]):
+        if number and _REST.fullmatch(word.text):
+            return f"the row of {name} has {number} cells, and the heading {count} devices"
         if not pattern.fullmatch(word.text):
             return f"{printable(word.text[:40])!r} is no cell of a matrix, and cannot be split into some"
     if len(words) - 1 < count:
@@ -316,7 +320,7 @@ def _gpu(name: str, row: _Row | None, headings: Sequence[str]) -> Gpu:
             gpu.numa, gpu.numa_text = min(cpu_set(nodes)), nodes
     except ValueError:
         pass  # N/A as good as
-    gpu.memory_node = int(memory) if memory.isdigit() else None
+    gpu.memory_node = int(memory) if memory.isdecimal() else None
     return gpu
 
 

@@ -276,7 +276,7 @@ class Nodes:
     def differ(self, one: str, other: str) -> bool | None:
         """Whether the way from one to the other leaves the NUMA node; None: nobody says so."""
         a, b = self._of.get(one), self._of.get(other)
-        if a is not None and b is not None and a.isdigit() == b.isdigit():
+        if a is not None and b is not None and a.isdecimal() == b.isdecimal():
             return a != b
         found = self.facts.told(one, other)
         if found and within_node(found.level):
@@ -330,7 +330,7 @@ def bus_of(number: int) -> str:
 
 def natural(name: str) -> tuple[object, ...]:
     """To sort by: mlx5_2 before mlx5_10."""
-    return tuple((int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name) if part)
+    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name) if part)
 
 
 def listed(names: Sequence[str], most: int = 8) -> str:

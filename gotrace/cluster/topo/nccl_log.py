@@ -162,7 +162,7 @@ def _tree(host: _Host, thread: _Thread, match: re.Match[str], source: Source) ->
         host.slow.setdefault(f"{kind}/{bus_of(number)}", source)
     if kind in ("GPU", "NET") and link != "NVL":
         gpu = _known(host, kind, number)
-        if kind == "GPU" and match[7] and match[7].isdigit():
+        if kind == "GPU" and match[7] and match[7].isdecimal():
             gpu.rank = int(match[7][:9])
         host.ways[name] = thread.cpu, above
     thread.way.append((indent, name))
@@ -273,7 +273,7 @@ def _rings(host: _Host) -> None:
                 number = int(text.rpartition("-")[2][:12], 16)
                 names.append(_known(host, "GPU", number).name)
             else:
-                names.append(ranks.get(int(text[:9], 10) if text.isdigit() else -1, f"rank {text}"))
+                names.append(ranks.get(int(text[:9], 10) if text.isdecimal() else -1, f"rank {text}"))
         closes = not stops[0].startswith("NET")
         facts.rings.append(Ring(channel, tuple(names), closes, source))
         if intra == "NVL":
@@ -283,4 +283,4 @@ def _rings(host: _Host) -> None:
 
 
 def _ranks(stops: Sequence[str]) -> list[str]:
-    return [stop[4:13] for stop in stops if stop.startswith("GPU/") and stop[4:].isdigit()]
+    return [stop[4:13] for stop in stops if stop.startswith("GPU/") and stop[4:].isdecimal()]

@@ -122,7 +122,7 @@ def _read_ports(facts: Facts, root: str) -> None:
     for device in _infiniband(root):
         base = os.path.join("sys/class/infiniband", device)
         card = _text(root, base, "sys_image_guid").replace(":", "").lstrip("0")
-        for port in sorted(name for name in _listdir(os.path.join(root, base, "ports")) if name.isdigit()):
+        for port in sorted(name for name in _listdir(os.path.join(root, base, "ports")) if name.isdecimal()):
             folder = os.path.join(base, "ports", port)
             rate = re.match(r"[\d.]+", _text(root, folder, "rate"))
             facts.ports.append(

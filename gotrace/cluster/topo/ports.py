@@ -126,7 +126,7 @@ def parse_devinfo(lines: Sequence[str], first: int, file: str) -> Facts:
         key, text = match[1], match[2]
         if key == "hca_id":
             device, kind, card, port = text, "", "", None
-        elif key == "port" and text.isdigit():
+        elif key == "port" and text.isdecimal():
             port = Port(device, int(text), Source(IBV_DEVINFO, file, number), card=card, type=kind)
             facts.ports.append(port)
         elif key == "vendor_part_id":

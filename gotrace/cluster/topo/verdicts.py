@@ -489,7 +489,7 @@ def _nics(facts: Facts) -> Iterator[Finding]:
     yield from _numbers(facts, own, smi)
     devices = _devices(facts)
     for name in devices:
-        longer = [other for other in devices if other != name and other.startswith(name) and other[len(name) :].isdigit()]
+        longer = [other for other in devices if other != name and other.startswith(name) and other[len(name) :].isdecimal()]
         if longer:
             yield Finding(
                 "prefix-trap",

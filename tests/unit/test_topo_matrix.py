@@ -78,10 +78,10 @@ def test_glued_cells_are_split_where_the_matrix_is_symmetric_then() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "place", "what"),
     [
-        ("GPU1    NV18     X      NV18", "GPU1    NV18     X      SYS ", "4:17", "GPU2 to GPU1 is NV18, and GPU1 to GPU2 in line 3 is SYS"),
-        ("GPU1    NV18     X      NV18", "GPU1    NV18     X      XYZ ", "3:25", "'XYZ' is no cell"),
-        ("GPU2    NV18    NV18", "GPU2    NV18        ", "4:26", "the row of GPU2 has 15 cells, and the heading 16 devices"),
-        ("GPU2    NV18", "GPU3    NV18", "4:1", "the row of GPU2 is missing, GPU3 stands here"),
+        ("NV18     X      NV18", "NV18     X      SYS ", "4:17", "GPU2 to GPU1 is NV18, and GPU1 to GPU2 in line 3 is SYS"),
+        ("NV18     X      NV18", "NV18     X      XYZ ", "3:25", "'XYZ' is no cell"),
+        ("\nGPU2    NV18    NV18", "\nGPU2    NV18        ", "4:26", "the row of GPU2 has 15 cells, and the heading 16"),
+        ("\nGPU2    NV18", "\nGPU3    NV18", "4:1", "the row of GPU2 is missing, GPU3 stands here"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_with_line_and_column(old: str, new: str, place: str, what: str) -> None:

@@ -66,6 +66,7 @@ class _Host:
     nets: dict[int, int | None] = field(default_factory=dict)  # number -> CPU
     cpus: set[int] = field(default_factory=set)
     ways: dict[str, tuple[int | None, tuple[str, ...]]] = field(default_factory=dict)  # in the tree
+    nvlinked: set[str] = field(default_factory=set)  # GPUs of the tree with NVLinks
     devices: dict[int, str] = field(default_factory=dict)  # number of NET -> name
     offers: dict[str, bool] = field(default_factory=dict)  # NIC -> GPUDirect RDMA
     rings: dict[int, tuple[list[str], str, Source]] = field(default_factory=dict)
@@ -160,6 +161,8 @@ def _tree(host: _Host, thread: _Thread, match: re.Match[str], source: Source) ->
     name = f"{kind}/{number:x}"
     if link == "PCI" and 0 < bandwidth < 1:
         host.slow.setdefault(f"{kind}/{bus_of(number)}", source)
+    if link == "NVL" and thread.way:
+        host.nvlinked.add(thread.way[-1][1])
     if kind in ("GPU", "NET") and link != "NVL":
         gpu = _known(host, kind, number)
         if kind == "GPU" and match[7] and match[7].isdecimal():
@@ -246,7 +249,7 @@ def _see(host: _Host) -> None:
         elif common and cpu == cpu_:
             level = "PIX" if way.index(common[0]) == way_.index(common[0]) == 0 else "PXB"
         first, second = (_name(host, each[:3], int(each[4:], 16)) for each in (one, other))
-        facts.see(first, second, level, pcie=one[:3] == other[:3] == "GPU")
+        facts.see(first, second, level, pcie={one, other} <= host.nvlinked)
 
 
 def _rings(host: _Host) -> None:

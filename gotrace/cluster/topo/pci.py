@@ -18,7 +18,7 @@ from gotrace.cluster.topo.ports import physical_of, state_of
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-DEVICE = re.compile(r"((?:[0-9a-f]{4}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]) (?:\"?[A-Za-z][^:]*)(?: \[[0-9a-f]{4}\])?: ")
+DEVICE = re.compile(r"((?:[0-9a-f]{4}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]) (?:\"?[A-Za-z0-9][^:]*)(?: \[[0-9a-f]{4}\])?: ")
 _ACS = re.compile(r"\s*ACSCtl:\s.*\bSrcValid\+.*\bReqRedir\+")
 _BUS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 

@@ -1,0 +1,495 @@
+"""`gotrace topo` as people use it: verdicts for what is planted, nodes, settings, outputs, pages, and live machines."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import jsonschema
+import pytest
+import yaml
+
+from conftest import HOSTILE
+from gotrace.cli.main import main
+from gotrace.cluster.topo.merge import machines
+from gotrace.cluster.topo.recommend import settings
+from gotrace.cluster.topo.report import topology
+from gotrace.cluster.topo.sources import parse_text
+from gotrace.export.topology import draw
+from gotrace.records.all import schema_of_command
+from gotrace.records.topo import TopoFinding, Topology
+from gotrace.text import printable
+from pages import MOST, Parsed
+
+SAMPLES = Path(__file__).parents[1] / "testdata" / "topo"
+FILES = sorted(path.name for path in SAMPLES.iterdir() if path.suffix in (".txt", ".log", ".xml"))
+H100 = (SAMPLES / "h100-8gpu-8nic-paired-shifted.txt").read_text()
+H800 = (SAMPLES / "h800-8gpu-9nic-bond.txt").read_text()
+P2P = "\n{0}\tGPU0\tGPU1\t\nGPU0\tX\t{1}\t\nGPU1\t{1}\tX\t\n"
+LOG = "node1:1:2 [0] NCCL INFO "
+Here = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Here:
+    """Runs a command line in this process: its status, standard output and standard error."""
+    monkeypatch.chdir(SAMPLES)
+
+    def run_here(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(["topo", *arguments])
+        return (int(ended.value.code or 0), *capsys.readouterr())
+
+    return run_here
+
+
+def record(*texts: str, limit: int = 2) -> Topology:
+    parts = [facts for number, text in enumerate(texts) for facts in parse_text(text, f"f{number}")]
+    (found,) = machines(parts, "node")
+    return topology(found, limit)
+
+
+def finding(found: Topology, code: str) -> TopoFinding:
+    (one,) = [each for each in found["findings"] if each["code"] == code]
+    return one
+
+
+def codes(found: Topology) -> set[str]:
+    return {each["code"] for each in found["findings"]}
+
+
+def ibstat(*ports: tuple[str, str, str, int]) -> str:
+    return "".join(
+        f"CA '{name}'\n\tCA type: MT4129\n\tSystem image GUID: 0x{at // 2 + 1:016x}\n\tPort 1:\n\t\tState: {state}\n"
+        f"\t\tPhysical state: {physical}\n\t\tRate: {rate}\n\t\tSM lid: 1\n\t\tLink layer: InfiniBand\n"
+        for at, (name, state, physical, rate) in enumerate(ports)
+    )
+
+
+UP = ("Active", "LinkUp", 400)
+EIGHT = ibstat(*((f"mlx5_{at}", *UP) for at in range(8)))
+
+
+# --- Verdicts: each is planted, and has to be named
+
+
+def test_a_healthy_machine_has_nothing_wrong() -> None:
+    found = record(H100, EIGHT)
+    assert {each["severity"] for each in found["findings"]} == {"note"}
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "severity", "do"),
+    [
+        ("NCCL_IB_DISABLE=1", "env-ib-disable", "wrong", "unset NCCL_IB_DISABLE"),
+        ("export NCCL_NET=Socket", "env-socket", "wrong", "unset NCCL_NET"),
+        ("NCCL_P2P_DISABLE=1", "env-p2p", "wrong", "unset NCCL_P2P_DISABLE"),
+        ("NCCL_SHM_DISABLE=1", "env-shm", "warning", "unset NCCL_SHM_DISABLE"),
+        ("NCCL_NET_GDR_LEVEL=LOC", "env-gdr", "wrong", "unset NCCL_NET_GDR_LEVEL"),
+        ("NCCL_PXN_DISABLE=1", "env-pxn", "warning", "unset NCCL_PXN_DISABLE"),
+        ("NCCL_IB_HCA==eth9", "env-hca", "wrong", "correct the names"),
+        (f"{LOG}Channel 00/0 : 0[0] -> 8[0] [send] via NET/IB/3", "log-no-gdr", "wrong", "nvidia-peermem"),
+        (f"{LOG}Channel 00/0 : 0[0] -> 8[0] [send] via NET/Socket/0", "log-socket", "wrong", "NET/IB"),
+        (f"{LOG}Channel 00/0 : 0[0] -> 1[1] via SHM/direct/direct", "log-shm", "wrong", "NCCL_P2P_DISABLE"),
+        (f"{LOG}NET/IB : No device found.", "log-no-ib", "wrong", "/dev/infiniband"),
+        ("GPU 3: NVIDIA H100\n\t Link 0: 26.562 GB/s\n\t Link 1: <inactive>\n", "nvlink-dead", "wrong", "Xid"),
+        (
+            "0000:08:00.0 PCI bridge: Broadcom\n\tACSCtl:\tSrcValid+ TransBlk- ReqRedir+ CmpltRedir+\n",
+            "acs",
+            "wrong",
+            "turn ACS off",
+        ),
+        (P2P.format("", "CNS"), "p2p-status", "wrong", "ACS"),
+        (f"{LOG}NCCL_IB_DISABLE set by environment to 1.", "env-ib-disable", "wrong", "unset NCCL_IB_DISABLE"),
+    ],
+)  # fmt: skip
+def test_what_is_planted_is_found_and_what_to_do(text: str, code: str, severity: str, do: str) -> None:
+    found = finding(record(H100, EIGHT, text), code)
+    assert found["severity"] == severity and do in found["do"]
+    assert "f2" in found["source"] or code in ("env-hca", "p2p-status")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "NCCL_IB_DISABLE=0",
+        "NCCL_IB_HCA==mlx5_0,mlx5_1",
+        f"{LOG}Channel 00/0 : 0[0] -> 8[0] [send] via NET/IB/3/GDRDMA",
+        f"{LOG}Channel 00/0 : 0[0] -> 1[1] via P2P/CUMEM",
+        "GPU 3: NVIDIA H100\n\t Link 0: 26.562 GB/s\n",
+        "0000:08:00.0 PCI bridge: Broadcom\n\tACSCtl:\tSrcValid- TransBlk- ReqRedir- CmpltRedir-\n",
+        "0000:0f:00.0 3D controller: NVIDIA\n\tACSCtl:\tSrcValid+ TransBlk- ReqRedir+ CmpltRedir+\n",
+        P2P.format("", "OK"),
+    ],
+)
+def test_what_is_right_is_not_found(text: str) -> None:
+    parts = [H100, EIGHT, text]
+    found = topology(machines([facts for part in parts for facts in parse_text(part, "f")], "node")[0])
+    assert {each["severity"] for each in found["findings"]} <= {"note"}, found["findings"]
+
+
+def test_ports_that_are_down_slow_or_without_a_subnet_manager() -> None:
+    ports = [(f"mlx5_{at}", *UP) for at in range(8)]
+    ports[1] = ("mlx5_1", "Down", "Polling", 10)
+    ports[2] = ("mlx5_2", "Initializing", "LinkUp", 400)
+    ports[3] = ("mlx5_3", "Active", "LinkUp", 200)
+    found = record(H100, ibstat(*ports))
+    assert finding(found, "port-down")["devices"] == ["mlx5_1"]
+    assert finding(found, "port-initializing")["devices"] == ["mlx5_2"]
+    assert finding(found, "port-slow")["devices"] == ["mlx5_3"]
+    assert {each["severity"] for each in found["findings"] if each["code"].startswith("port")} == {"wrong"}
+    assert not {"mlx5_1", "mlx5_2"} & {stop for ring in found["rings"] for stop in ring["stops"]}
+    # Near no GPU, and switched off by somebody: that may be meant.
+    apart = ibstat(*((f"mlx5_{at}", *UP) for at in range(8)), ("mlx5_8", "Down", "Disabled", 10))
+    assert finding(record(H100, apart), "port-down")["severity"] == "warning"
+
+
+def test_an_interface_without_an_address_is_no_port_that_is_down() -> None:
+    text = (SAMPLES / "ibdev2netdev-h100-12nic.txt").read_text()
+    assert text.count("(Down)") == 10 and codes(record(text)) == {"prefix-trap"}
+
+
+def test_a_gpu_that_has_fallen_off_nvlink() -> None:
+    lines = H100.splitlines()
+    row = lines[4].split()
+    assert row[0] == "GPU3"
+    lines[4] = lines[4].replace("NV18", "SYS ")
+    for at in (1, 2, 3, 5, 6, 7, 8):
+        cells = [match.start() for match in re.finditer(r"\S+", lines[at])]
+        lines[at] = f"{lines[at][: cells[4]]}SYS {lines[at][cells[4] + 4 :]}"
+    found = finding(record("\n".join(lines)), "nvlink-uneven")
+    assert (found["severity"], found["devices"]) == ("wrong", ["GPU3"])
+    assert "nvlink-uneven" not in codes(record((SAMPLES / "v100-sxm2-8gpu-1ib.txt").read_text()))
+    fewer = H100.replace("NV18", "NV17", 7)
+    with pytest.raises(Exception, match="GPU1 to GPU0 is NV18"):
+        record(fewer)
+
+
+def test_rings_above_the_limit() -> None:
+    text = (SAMPLES / "rtx6000ada-4gpu-4nic.txt").read_text()
+    assert "crossings" not in codes(record(text))
+    found = record(text, limit=1)
+    assert finding(found, "crossings")["severity"] == "wrong" and all(ring["over_limit"] for ring in found["rings"])
+
+
+def test_sources_that_contradict_each_other_are_both_named() -> None:
+    xml = (SAMPLES / "oci-bm-h100-dump.xml").read_text()
+    matrix = (SAMPLES / "h100-8gpu-narrow-columns.txt").read_text()
+    assert "contradiction" not in codes(record(xml, matrix))
+    other = record(xml, (SAMPLES / "a100-8gpu-narrow-columns.txt").read_text())
+    text = finding(other, "contradiction")["what"]
+    assert "NV18 for NCCL XML, f0" in text and "NV12 for nvidia-smi, f1" in text and "27 more pairs" in text
+    assert other["pairs"][0]["level"] == "NV18"  # NCCL's own word counts more
+    port = (SAMPLES / "ibstatus-roce.txt").read_text()
+    both = record(port, (SAMPLES / "ibv_devinfo-cx7-down.txt").read_text())
+    assert "Active for ibstatus, f0" in finding(both, "contradiction")["what"]
+
+
+def test_what_nccl_and_nvidia_call_differently_is_no_contradiction() -> None:
+    """PXB is PIX where NCCL flattens a switch, NODE is PHB, and NVL has no number."""
+    xml = (SAMPLES / "oci-bm-h100-dump.xml").read_text()
+    nics = re.findall(r'<net name="(\w+)"', xml)[::2]
+    rows = ["\t" + "\t".join([*(f"GPU{at}" for at in range(8)), *nics])]
+    levels = [["NODE" if a // 4 == b // 4 else "SYS" for b in range(8)] for a in range(8)]
+    for at in range(8):
+        to_nics = ["PXB" if at == b else levels[at][b] for b in range(8)]
+        rows.append("\t".join([f"GPU{at}", *("X" if at == b else "NV18" for b in range(8)), *to_nics]))
+    for at, nic in enumerate(nics):
+        to_gpus = ["PXB" if at == b else levels[at][b] for b in range(8)]
+        rows.append("\t".join([nic, *to_gpus, *("X" if at == b else levels[at][b] for b in range(8))]))
+    found = record(xml, "\n".join(rows) + "\n\nLegend:\n")
+    assert "contradiction" not in codes(found)
+    assert found["gpus"][0]["near_nics"] == ["mlx5_0", "mlx5_1"]
+
+
+def test_a_process_that_is_bound_far_from_its_gpu() -> None:
+    log = f"{LOG}comm 0x1 rank 0 nranks 8 cudaDev 4 nvmlDev 4 busId 89000\n{LOG}Setting affinity for GPU 4 to ff\n"
+    found = finding(record((SAMPLES / "oci-bm-h100-dump.xml").read_text(), log), "affinity")
+    assert found["devices"] == ["GPU4"] and "0-7" in found["what"]
+    near = log.replace("to ff\n", "to ff,00000000,00000000\n")
+    (facts,) = parse_text((SAMPLES / "oci-bm-h100-dump.xml").read_text(), "x")
+    assert set(range(64, 72)) <= facts.node_cpus[1]
+    assert "affinity" not in codes(record((SAMPLES / "oci-bm-h100-dump.xml").read_text(), near))
+
+
+def test_a_log_of_a_later_version_has_bus_addresses_in_its_rings() -> None:
+    lines = [
+        "comm 0x5 rank 0 nranks 2 cudaDev 0 nvmlDev 0 busId 2a000",
+        "comm 0x6 rank 1 nranks 2 cudaDev 1 nvmlDev 1 busId ab000",
+        "NET/IB : Using [0]mlx5_0:1/IB [1]mlx5_2:1/RoCE [RO]; OOB eth0:10.0.0.1<0>",
+        "=== System : maxBw 48.0 totalBw 48.0 ===",
+        "CPU/0-0 (1/1/2)",
+        "+ PCI[48.0] - PCI/0-16000 (1000c0301000100b)",
+        "              + PCI[48.0] - GPU/0-2a000 (0)",
+        "              + PCI[48.0] - NIC/0-19000",
+        "                            + NET[50.0] - NET/0-0 (1/1/50.000000)",
+        "+ SYS[10.0] - CPU/0-1",
+        "CPU/0-1 (1/1/2)",
+        "+ PCI[48.0] - GPU/0-ab000 (1)",
+        "Pattern 4, crossNic 0, nChannels 1, bw 10.000000/10.000000, type SYS/PIX, sameChannels 1",
+        " 0 : NET/0-0 GPU/0-2a000 GPU/0-ab000 NET/0-0",
+        "some line that no version has had so far",
+    ]
+    found = record("".join(f"[2026-01-01 00:00:00] node1:1:2 [0] NCCL INFO {line}\n" for line in lines))
+    (ring,) = found["rings"]
+    assert ring["stops"] == ["mlx5_0", "0000:2a:00.0", "0000:ab:00.0", "mlx5_0"]
+    assert (ring["crossings"], ring["crossings_at_most"]) == (2, 2)  # to the second GPU, and back to the NIC
+    levels = {(pair["a"], pair["b"]): pair["level"] for pair in found["pairs"]}
+    assert levels["0000:2a:00.0", "mlx5_0"] == "PIX" and levels["0000:ab:00.0", "mlx5_0"] == "SYS"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<!DOCTYPE x [<!ENTITY a "b"><!ENTITY c "&a;&a;">]><system version="1"><cpu numaid="&c;"/></system>',
+        '<!DOCTYPE x SYSTEM "file:///etc/passwd"><system version="1"></system>',
+        '<system version="1"><cpu numaid="&undefined;"/></system>',
+        '<system version="1"><cpu numaid="0">' + '<pci busid="1">' * 200 + "</pci>" * 200 + "</cpu></system>",
+        '<system><cpu numaid="0">' + '<pci busid="0000:00:00.0" class="0x030200"/>' * 600 + "</cpu></system>",
+        '<system version="1"><cpu numaid="0"',
+    ],
+)
+def test_hostile_xml_is_refused(text: str, tmp_path: Path, here: Here) -> None:
+    (tmp_path / "x.xml").write_text(text)
+    status, printed, said = here("check", str(tmp_path / "x.xml"))
+    assert (status, printed) == (1, "") and len(said.splitlines()) == 2 and "hint" in said and "root:" not in said
+
+
+# --- Many nodes, and two
+
+
+def test_the_odd_node_is_the_finding(tmp_path: Path, here: Here) -> None:
+    for name in "abcd":
+        text = H800 if name != "c" else H800.replace("mlx5_5", "mlx5_17")
+        (tmp_path / f"{name}.txt").write_text(text)
+    files = [str(tmp_path / f"{name}.txt") for name in "abcd"]
+    status, printed, _ = here("check", "--nodes", *files)
+    assert status == 1 and printed.startswith("ODD: c of 4 nodes. The others are alike.\n")
+    assert "mlx5_17" in printed.split("c:\n")[0]
+    status, printed, _ = here("check", "--nodes", *files[:2], files[3])
+    assert status == 0 and printed.startswith("3 nodes are alike.\n")
+    status, printed, _ = here("check", "--nodes", *files, "--format", "json")
+    (nodes,) = [each for each in json.loads(printed) if each["type"] == "topology_nodes"]
+    assert [each["node"] for each in nodes["odd"]] == ["c"]
+    status, printed, _ = here("check", "--nodes", files[0], files[2])
+    assert status == 1 and "none of them are a majority" in printed
+
+
+def test_differences_of_two_machines(here: Here) -> None:
+    a, b = "a100-8gpu-narrow-columns.txt", "h100-8gpu-narrow-columns.txt"
+    status, printed, _ = here("diff", a, b)
+    assert status == 1 and printed.count("NV12") == printed.count("NV18") == 28 and "28 differences" in printed
+    assert here("diff", a, str(SAMPLES / a))[:2] == (0, f"{a[:-4]} and {a[:-4]} do not differ.\n")
+    (found,) = json.loads(here("diff", a, b, "--format", "json")[1])
+    assert len(found["differences"]) == 28 and found["differences"][0] == {"what": "GPU0 to GPU1", "a": "NV12", "b": "NV18"}
+
+
+# --- What to set
+
+
+def test_ib_disable_is_never_recommended(here: Here) -> None:
+    for name in FILES:
+        status, printed, _ = here("recommend", name)
+        assert status == 0 and not re.search(r"^(?:# measure first: )?export NCCL_IB_DISABLE", printed, re.MULTILINE)
+
+
+def test_settings_are_what_a_shell_takes(tmp_path: Path, here: Here) -> None:
+    ports = [(f"mlx5_{at}", *UP) for at in range(8)]
+    ports[7] = ("mlx5_7", "Active", "LinkUp", 200)
+    (tmp_path / "node.txt").write_text(f"{H100}\n{ibstat(*ports)}\nNCCL_IB_DISABLE=1\n")
+    status, printed, _ = here("recommend", str(tmp_path / "node.txt"), "-o", str(tmp_path / "env.sh"))
+    assert status == 0
+    script = f'NCCL_IB_DISABLE=1; . {tmp_path}/env.sh; echo "$NCCL_IB_HCA|${{NCCL_IB_DISABLE-unset}}"'
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "=mlx5_0,mlx5_1,mlx5_2,mlx5_3,mlx5_4,mlx5_5,mlx5_6|unset\n"
+    assert "leaves out mlx5_7" in printed and "mlx5_0 and mlx5_1" in printed
+    pod = yaml.safe_load(here("recommend", str(tmp_path / "node.txt"), "--format", "yaml")[1])
+    assert pod == {"env": [{"name": "NCCL_IB_HCA", "value": "=mlx5_0,mlx5_1,mlx5_2,mlx5_3,mlx5_4,mlx5_5,mlx5_6"}]}
+    (found,) = json.loads(here("recommend", str(tmp_path / "node.txt"), "--format", "json")[1])
+    assert [each["variable"] for each in found["settings"]] == ["NCCL_IB_DISABLE", "NCCL_IB_HCA"]
+
+
+def test_what_has_to_be_measured_is_a_comment(here: Here) -> None:
+    printed = here("recommend", "vm-1gpu-1nic.txt")[1]
+    assert "\n# measure first: export NCCL_NET_GDR_LEVEL=PHB\n" in printed
+    assert yaml.safe_load(here("recommend", "pair-nv2-numa-na.txt", "--format", "yaml")[1]) == {"env": []}
+
+
+def test_names_of_devices_cannot_leave_their_quotes() -> None:
+    for name in ["a';touch /tmp/x;'1", "$(id)1", "`id`1", "a\nb1"]:
+        text = ibstat((name.replace("'", ""), *UP))
+        for facts in parse_text(text, "f"):
+            for each in settings(machines([facts], "n")[0])["settings"]:
+                from gotrace.cli.text.topo import _quoted
+
+                done = subprocess.run(
+                    ["sh", "-c", f"printf %s {_quoted(each['value'] or '')}"], capture_output=True, text=True
+                )
+                assert done.stdout == printable(each["value"] or "")
+
+
+# --- Outputs
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_records_fit_the_schema_and_pages_stand_alone(name: str, tmp_path: Path, here: Here) -> None:
+    names = [str(tmp_path / f"x.{ending}") for ending in ("json", "html", "svg")]
+    status, _, said = here("show", name, *(part for each in names for part in ("-o", each)))
+    assert status == 0 and said.count("wrote") == 3
+    check = jsonschema.Draft202012Validator(schema_of_command("topo"))
+    for each in json.loads(Path(names[0]).read_text()):
+        check.validate(each)
+    page = Path(names[1]).read_text()
+    parsed = Parsed(page)
+    assert len(page) < MOST and "script-src 'none'" in page and not parsed.scripts
+    assert not [value for _, attributes in parsed.tags for key, value in attributes.items() if key in ("src", "href")]
+    ElementTree.fromstring(Path(names[2]).read_text())
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_stay_names(name: str) -> None:
+    found = record(H100, EIGHT)
+    text = json.dumps(found).replace("mlx5_0", json.dumps(name)[1:-1])
+    hostile: Topology = json.loads(text)
+    page = draw.page([hostile])
+    assert "<script>" not in page and "onerror=alert" not in page.replace("onerror=alert(1)&gt;", "")
+    ElementTree.fromstring(draw.svg([hostile]))
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("name", [name for name in FILES if not name.endswith(".xml")])
+def test_tables_fit(name: str, columns: int, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gotrace.cli.text import layout
+
+    monkeypatch.setattr("gotrace.cli.text.table.room_of", lambda _: columns)
+    for part in ("show", "check"):
+        lines = here(part, name)[1].splitlines()
+        assert lines and [line for line in lines if len(line) > columns and " " in line.strip()] == []
+    assert layout.wrapped("a b", 1) == "a\nb"
+
+
+def test_the_first_line_says_what_to_change(tmp_path: Path, here: Here) -> None:
+    (tmp_path / "x.txt").write_text(f"{H100}\n{EIGHT}\nNCCL_IB_DISABLE=1\n")
+    status, printed, _ = here("check", str(tmp_path / "x.txt"))
+    first, second, third = printed.splitlines()[:3]
+    assert status == 1 and first.startswith("WRONG: NCCL_IB_DISABLE=1 switches InfiniBand and RoCE off")
+    assert second.strip() == "do: unset NCCL_IB_DISABLE" and "8 RDMA ports up" in third and "x.txt:" in third
+
+
+def test_a_pipe_and_several_kinds_in_one_file(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "gotrace.cli", "topo", "show", "-", "--format", "json"]
+    done = subprocess.run(words, input=H100 + EIGHT, capture_output=True, text=True, check=True)
+    (found,) = json.loads(done.stdout)
+    assert len(found["gpus"]) == len(found["ports"]) == 8 and found["name"] == "standard input"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["check", "none.txt"], 1, "none.txt: No such file"),
+        (["check", "README.md"], 1, "nothing known is in it"),
+        (["check", "vm-1gpu-1nic.txt", "vm-1gpu-1nic.txt"], 2, "a file is given twice"),
+        (["check", "--nodes"], 2, "--nodes has no effect without files"),
+        ([], 2, "say which part of it"),
+        (["chekc"], 2, "there is no gotrace topo chekc"),
+        (["show", "vm-1gpu-1nic.txt", "-o", "x.png"], 2, "cannot infer the format"),
+        (["diff", "nccl-graph-2x4gpu-4net-rings.log", "vm-1gpu-1nic.txt"], 2, "is of 2 nodes"),
+    ],
+)
+def test_mistakes_are_said_in_two_lines(arguments: list[str], status: int, said: str, here: Here) -> None:
+    ended, printed, complaint = here(*arguments)
+    assert (ended, printed) == (status, "") and said in complaint and len(complaint.splitlines()) == 2
+
+
+# --- This machine
+
+
+def executable(path: Path, text: str) -> None:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+def fake_machine(root: Path) -> None:
+    """Two NUMA nodes; on each a switch with a GPU and a NIC behind it."""
+    for node, bus in enumerate(("10", "90")):
+        switch = root / f"sys/devices/pci0000:{bus}/0000:{bus}:00.0"
+        for name, code, vendor in ((f"0000:{bus}:01.0", "0x030200", "0x10de"), (f"0000:{bus}:02.0", "0x020700", "0x15b3")):
+            device = switch / name
+            device.mkdir(parents=True)
+            for key, value in {
+                "class": code,
+                "vendor": vendor,
+                "numa_node": node,
+                "current_link_speed": "32.0 GT/s PCIe",
+                "current_link_width": 16,
+            }.items():
+                (device / key).write_text(f"{value}\n")
+        (switch / "class").write_text("0x060400\n")
+        (root / "sys/bus/pci/devices").mkdir(parents=True, exist_ok=True)
+        for path in (switch, *switch.glob("0000:*")):
+            (root / "sys/bus/pci/devices" / path.name).symlink_to(path)
+        infiniband = root / f"sys/class/infiniband/mlx5_{node}"
+        port = infiniband / "ports/1"
+        port.mkdir(parents=True)
+        (infiniband / "device").symlink_to(switch / f"0000:{bus}:02.0")
+        for key, text in {
+            "state": "4: ACTIVE" if node == 0 else "1: DOWN",
+            "phys_state": "5: LinkUp" if node == 0 else "2: Polling",
+            "rate": "400 Gb/sec (4X NDR)",
+            "link_layer": "InfiniBand",
+        }.items():
+            (port / key).write_text(f"{text}\n")
+    (root / "sys/kernel/iommu_groups/7").mkdir(parents=True)
+    (root / "proc/net").mkdir(parents=True)
+    (root / "proc/cmdline").write_text("BOOT_IMAGE=/vmlinuz quiet\n")
+    heads = "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT"
+    (root / "proc/net/route").write_text(f"{heads}\nens3 00000000 0100000A 0003 0 0 100 00000000 0 0 0\n")
+    (root / "etc").mkdir()
+    (root / "etc/nccl.conf").write_text("# ours\nNCCL_IB_DISABLE=1\n")
+
+
+def test_a_live_machine(tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    """sysfs below a folder, and commands that are found by PATH; what is not there is said."""
+    fake_machine(tmp_path / "root")
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    rows = ("GPU0\\t X \\tSYS\\t0-9\\t0", "GPU1\\tSYS\\t X \\t10-19\\t1", "", "Legend:", "")
+    matrix = "\\n".join(["\\tGPU0\\tGPU1\\tCPU Affinity\\tNUMA Affinity", *rows])
+    executable(bin_ / "nvidia-smi", f'[ "$1 $2" = "topo -m" ] && printf "{matrix}" && exit; echo no such thing >&2; exit 2')
+    executable(bin_ / "ibstat", "cat <<'X'\n" + ibstat(("mlx5_0", *UP)) + "X\necho ibpanic: something >&2; exit 255")
+    monkeypatch.setenv("PATH", f"{bin_}:/usr/bin:/bin")
+    for name in [name for name in os.environ if name.startswith("NCCL_")]:
+        monkeypatch.delenv(name)
+    status, printed, said = here("check", "--root", str(tmp_path / "root"), "--format", "json")
+    (found,) = json.loads(printed)
+    assert status == 1
+    assert [(gpu["name"], gpu["bus"], gpu["node"], gpu["near_nics"]) for gpu in found["gpus"]] == [
+        ("GPU0", "0000:10:01.0", "0", ["mlx5_0"]),
+        ("GPU1", "0000:90:01.0", "1", ["mlx5_1"]),
+    ]
+    assert [(port["device"], port["state"], port["usable"]) for port in found["ports"]] == [
+        ("mlx5_0", "Active", True),
+        ("mlx5_1", "Down", False),
+    ]
+    assert {"env-ib-disable", "port-down", "iommu"} <= codes(found)
+    assert "nvlink -s: no such thing" in said and "ibdev2netdev: not found" in said
+    printed = here("recommend", "--root", str(tmp_path / "root"))[1]
+    assert "unset NCCL_IB_DISABLE" in printed and "export NCCL_SOCKET_IFNAME='=ens3'" in printed
+
+
+def test_a_machine_without_gpus_and_rdma(tmp_path: Path, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    status, printed, said = here("check", "--root", str(tmp_path))
+    assert (status, printed) == (1, "") and "neither a GPU nor an RDMA device" in said and "topo.txt" in said
+
+
+def test_the_schema_is_the_same_for_every_part(here: Here) -> None:
+    texts: set[Any] = {here(*words, "--json-schema")[1] for words in ([], ["show"], ["check"], ["recommend"], ["diff"])}
+    assert len(texts) == 1

@@ -45,7 +45,8 @@ def _lines(found: Sequence[Topology], nodes: TopologyNodes | None, checked: bool
     for number, each in enumerate(found):
         if number or nodes is not None:
             yield ""
-        yield from _verdicts(each, named=len(found) > 1) if checked else _shown(each, named=len(found) > 1)
+        named = len(found) > 1
+        yield from _verdicts(each, named, nodes is not None) if checked else _shown(each, named)
 
 
 def _odd(nodes: TopologyNodes) -> Iterator[str | Rows]:
@@ -65,7 +66,8 @@ def _odd(nodes: TopologyNodes) -> Iterator[str | Rows]:
             Column("most", left=True, gap=2),
         )
         yield Rows(
-            heads, [(printable(row["what"]), _or_none(row["b"]), _or_none(row["a"])) for row in odd["differences"][:20]]
+            heads,
+            [(printable(row["what"]), _or_none(row["other"]), _or_none(row["one"])) for row in odd["differences"][:20]],
         )
         if len(odd["differences"]) > 20:
             yield f"and {len(odd['differences']) - 20} more"
@@ -75,17 +77,20 @@ def _or_none(value: str | None) -> str:
     return "-" if value is None else printable(value)
 
 
-def _verdicts(found: Topology, named: bool) -> Iterator[str | Rows]:
-    """The worst first, each with what to change."""
+def _verdicts(found: Topology, named: bool, many: bool) -> Iterator[str | Rows]:
+    """The worst first, each with what to change; of ``many`` nodes without notes."""
     if named:
         yield f"{printable(found['name'])}:"
     counts = {word: sum(each["severity"] == word for each in found["findings"]) for word in _WORDS}
-    for each in found["findings"]:
+    shown = [each for each in found["findings"] if not many or each["severity"] != "note"]
+    for each in shown:
         yield from _finding(each)
-    if found["findings"]:
+    if shown:
         yield ""
     parts = [f"{counts['wrong']} wrong", count_text(counts["warning"], "warning"), count_text(counts["note"], "note")]
     yield f"{_size(found)}: {', '.join(parts)}."
+    if many:
+        return
     yield from _rings(found)
     yield from _fabric(found)
     for note in found["notes"]:
@@ -150,7 +155,7 @@ def _matrix(found: Topology) -> Iterator[str | Rows]:
     for pair in found["pairs"]:
         judged = pair["p2p"] or pair["gdr"]
         mark = _MARKS[judged["answer"]] if judged else ""
-        cells[pair["a"], pair["b"]] = cells[pair["b"], pair["a"]] = f"{pair['level']}{mark}"
+        cells[pair["one"], pair["other"]] = cells[pair["other"], pair["one"]] = f"{pair['level']}{mark}"
     gpus = [gpu["name"] for gpu in found["gpus"]]
     heads = _short(gpus) if not all(name.startswith("GPU") for name in gpus) else {name: name for name in gpus}
     cells |= {(name, name): "X" for name in gpus}
@@ -282,8 +287,8 @@ def _fabric(found: Topology) -> Iterator[str]:
     if fabric is None:
         return
     hops = ", ".join(f"{hops} for {count_text(count, 'pair')}" for hops, count in fabric["hops"].items())
-    yield f"Fabric: {count_text(len(fabric['nodes']), 'node')}, {count_text(fabric['switches'], 'switch', 'switches')};"
-    yield f"switches between two nodes: {hops or 'no pairs'}."
+    size = f"{count_text(len(fabric['nodes']), 'node')}, {count_text(fabric['switches'], 'switch', 'switches')}"
+    yield f"Fabric: {size}; switches between two nodes: {hops or 'no pairs'}."
 
 
 def write_diff(stream: Sink, format_: str, found: TopologyDiff) -> None:
@@ -291,14 +296,14 @@ def write_diff(stream: Sink, format_: str, found: TopologyDiff) -> None:
     if format_ == "json":
         _json(stream, [found])
         return
-    rows = [(printable(row["what"]), _or_none(row["a"]), _or_none(row["b"])) for row in found["differences"]]
+    rows = [(printable(row["what"]), _or_none(row["one"]), _or_none(row["other"])) for row in found["differences"]]
     if not rows:
-        Table(stream).print([f"{printable(found['a'])} and {printable(found['b'])} do not differ."])
+        Table(stream).print([f"{printable(found['one'])} and {printable(found['other'])} do not differ."])
         return
     heads = (
         Column("what", left=True),
-        Column(printable(found["a"]), left=True, gap=2, elastic=12),
-        Column(printable(found["b"]), left=True, gap=2, elastic=12),
+        Column(printable(found["one"]), left=True, gap=2, elastic=12),
+        Column(printable(found["other"]), left=True, gap=2, elastic=12),
     )
     Table(stream).print([Rows(heads, rows), f"{count_text(len(rows), 'difference')}; -: not there, or unknown."])
 

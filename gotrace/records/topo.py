@@ -56,8 +56,8 @@ class TopoNic(TypedDict):
 class TopoPair(TypedDict):
     """A cell of the compatibility matrix."""
 
-    a: str
-    b: str
+    one: str
+    other: str
     level: Annotated[str, "?: unknown"]
     numa: Annotated[_Numa, "whether both are in one NUMA node"]
     p2p: Annotated[Judged | None, "of two GPUs"]
@@ -120,21 +120,21 @@ class TopoDifference(TypedDict):
     """Something that two machines do not have in common; null: there is none, or it is unknown."""
 
     what: str
-    a: str | None
-    b: str | None
+    one: str | None
+    other: str | None
 
 
 class TopologyDiff(TypedDict):
     """Two machines."""
 
     type: Literal["topology_diff"]
-    a: str
-    b: str
+    one: str
+    other: str
     differences: list[TopoDifference]
 
 
 class OddNode(TypedDict):
-    """A node that is not as most are; ``a`` is what most have, ``b`` what it has."""
+    """A node that is not as most are; ``one`` is what most have, ``other`` what it has."""
 
     node: str
     differences: list[TopoDifference]

@@ -109,7 +109,7 @@ def test_nvlink_crosses_nothing_and_sys_of_nvidia_smi_proves_nothing() -> None:
             assert ring["crossings"] <= ring["crossings_at_most"] <= len(ring["stops"])
     facts = facts_of("h20-8gpu-10nic-all-sys-truncated.txt")
     assert not any(is_nvlink(facts.level(a.name, b.name)) for a, b in facts.gpu_pairs)
-    found = {(pair["a"], pair["b"]): pair for pair in topology(facts)["pairs"]}
+    found = {(pair["one"], pair["other"]): pair for pair in topology(facts)["pairs"]}
     assert found["GPU0", "GPU1"]["level"] == "SYS" and found["GPU0", "GPU1"]["numa"] == "same"
     assert found["GPU0", "GPU4"]["numa"] == "other" and found["GPU0", "GPU6"]["numa"] == "unknown"
     assert found["GPU0", "NIC8"]["level"] == "SYS" and found["GPU0", "NIC8"]["numa"] == "unknown"

@@ -241,7 +241,7 @@ def test_a_log_of_a_later_version_has_bus_addresses_in_its_rings() -> None:
     (ring,) = found["rings"]
     assert ring["stops"] == ["mlx5_0", "0000:2a:00.0", "0000:ab:00.0", "mlx5_0"]
     assert (ring["crossings"], ring["crossings_at_most"]) == (2, 2)  # to the second GPU, and back to the NIC
-    levels = {(pair["a"], pair["b"]): pair["level"] for pair in found["pairs"]}
+    levels = {(pair["one"], pair["other"]): pair["level"] for pair in found["pairs"]}
     assert levels["0000:2a:00.0", "mlx5_0"] == "PIX" and levels["0000:ab:00.0", "mlx5_0"] == "SYS"
 
 
@@ -288,7 +288,11 @@ def test_differences_of_two_machines(here: Here) -> None:
     assert status == 1 and printed.count("NV12") == printed.count("NV18") == 28 and "28 differences" in printed
     assert here("diff", a, str(SAMPLES / a))[:2] == (0, f"{a[:-4]} and {a[:-4]} do not differ.\n")
     (found,) = json.loads(here("diff", a, b, "--format", "json")[1])
-    assert len(found["differences"]) == 28 and found["differences"][0] == {"what": "GPU0 to GPU1", "a": "NV12", "b": "NV18"}
+    assert len(found["differences"]) == 28 and found["differences"][0] == {
+        "what": "GPU0 to GPU1",
+        "one": "NV12",
+        "other": "NV18",
+    }
 
 
 # --- What to set

@@ -16,7 +16,7 @@ def _signature(found: Topology) -> dict[str, str]:
             said[f"{gpu['name']} NUMA node"] = gpu["node"]
     for pair in found["pairs"]:
         if pair["level"] != "?":
-            said[f"{pair['a']} to {pair['b']}"] = pair["level"]
+            said[f"{pair['one']} to {pair['other']}"] = pair["level"]
     for port in found["ports"]:
         name = f"{port['device']} port {port['port']}"
         said[f"{name} state"] = port["state"] or "unknown"
@@ -35,10 +35,10 @@ def differences(one: Topology, other: Topology) -> TopologyDiff:
     a, b = _signature(one), _signature(other)
     return TopologyDiff(
         type="topology_diff",
-        a=one["name"],
-        b=other["name"],
+        one=one["name"],
+        other=other["name"],
         differences=[
-            TopoDifference(what=key, a=a.get(key), b=b.get(key))
+            TopoDifference(what=key, one=a.get(key), other=b.get(key))
             for key in dict.fromkeys([*a, *b])
             if a.get(key) != b.get(key)
         ],
@@ -60,7 +60,7 @@ def odd_nodes(found: Sequence[Topology]) -> TopologyNodes:
             continue
         for each, mine in zip(found, said, strict=True):
             if mine.get(key) != usual:
-                odd.setdefault(each["name"], []).append(TopoDifference(what=key, a=usual, b=mine.get(key)))
+                odd.setdefault(each["name"], []).append(TopoDifference(what=key, one=usual, other=mine.get(key)))
     return TopologyNodes(
         type="topology_nodes",
         nodes=[each["name"] for each in found],

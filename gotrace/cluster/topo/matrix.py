@@ -16,12 +16,15 @@ from gotrace.cluster.topo.model import SMI, UNKNOWN, Facts, Gpu, Nic, Source, To
 from gotrace.text import printable
 
 HEADINGS = ("CPU Affinity", "NUMA Affinity", "GPU NUMA ID")
-_LEVEL = r"PIX|PXB|PHB|NODE|SYS|NV\d{1,2}"
+_LEVEL = r"PIX|PXB|PHB|NODE|SYS|NV[1-9][0-9]?"
 _STATUS = r"OK|CNS|GNS|TNS|NS|DR|U"
-_DEVICE = re.compile(r"(?:GPU|NIC)\d{1,3}|[A-Za-z][\w.:-]{0,62}\d")  # those of RDMA devices end in a number
-_GLUED_NAMES = re.compile(r"(?:(?:GPU|NIC)\d{1,3}){2,}")
-_REST = re.compile(r"N/A|\d[\d,-]*")
-_HEADER = re.compile(r"\s*GPU\d+(?=\s|GPU\d|NIC\d|$)")
+_NUMBER = r"(?:0|[1-9]\d{0,2})"
+_DEVICE = re.compile(
+    rf"(?:GPU|NIC){_NUMBER}|(?!GPU|NIC)[A-Za-z][\w.:-]{{0,62}}\d", re.ASCII
+)  # those of RDMA devices end in a number
+_GLUED_NAMES = re.compile(rf"(?:(?:GPU|NIC){_NUMBER}){{2,}}", re.ASCII)
+_REST = re.compile(r"N/A|\d[\d,-]*", re.ASCII)
+_HEADER = re.compile(rf"\s*GPU{_NUMBER}(?=\s|GPU\d|NIC\d|$)", re.ASCII)
 _LEGEND = re.compile(r"\s*(NIC\d+):\s+(\S+)\s*$")
 _MOST = 64  # ways to split the words of a line
 
@@ -82,7 +85,7 @@ def _parse(lines: Sequence[str], first: int, file: str, joiner: str) -> Facts:
     rows, legend, cut, body_kind = _rows(lines, first, body, names, len(headings), file, joiner)
     facts = Facts(source)
     facts.cut = Source(SMI, file, cut) if cut else None
-    gpus = [name for name in names if re.fullmatch(r"GPU\d+", name)]
+    gpus = [name for name in names if name.startswith("GPU")]
     if body_kind == "p2p":
         for one, other in itertools.permutations(gpus, 2):
             if one in rows and len(rows[one].cells) > names.index(other):
@@ -124,7 +127,7 @@ def _header(lines: Sequence[str], joiner: str) -> tuple[list[str], int]:
             left = [heading for heading in HEADINGS if len(heading) == len(word) and heading not in names]
             names.append(left[0] if left else "\0a column that stands twice")
         elif _GLUED_NAMES.fullmatch(word):
-            names += re.findall(r"(?:GPU|NIC)\d{1,3}", word)
+            names += re.findall(rf"(?:GPU|NIC){_NUMBER}", word)
         elif _DEVICE.fullmatch(word):
             names.append(word)
         else:

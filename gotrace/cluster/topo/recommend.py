@@ -58,7 +58,7 @@ def _hca(facts: Facts) -> Iterator[TopoSetting]:
         changes = f"leaves out {listed(dropped)}" if dropped else "keeps NCCL from taking devices that are added later"
         if silent := sorted(names - {port.device for port in facts.ports}, key=natural):
             changes += f"; add {listed(silent)} if up: of their ports nothing was given"
-        changes += _merged(live)
+        changes += _merged([port for port in live if port.device in chosen])
         yield _setting("NCCL_IB_HCA", "=" + ",".join(chosen), why, changes, str(live[0].source))
     elif names:
         near = sorted(names, key=natural)

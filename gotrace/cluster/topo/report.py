@@ -103,8 +103,8 @@ def _numa(nodes: Nodes, one: str, other: str) -> Literal["same", "other", "unkno
 def _pairs(facts: Facts, nodes: Nodes) -> list[TopoPair]:
     pairs = [
         TopoPair(
-            a=one.name,
-            b=other.name,
+            one=one.name,
+            other=other.name,
             level=facts.level(one.name, other.name),
             numa=_numa(nodes, one.name, other.name),
             p2p=_judged(p2p(facts, one.name, other.name)),
@@ -116,8 +116,8 @@ def _pairs(facts: Facts, nodes: Nodes) -> list[TopoPair]:
         for nic in facts.nics:
             pairs.append(
                 TopoPair(
-                    a=gpu.name,
-                    b=nic.name,
+                    one=gpu.name,
+                    other=nic.name,
                     level=facts.level(gpu.name, nic.name),
                     numa=_numa(nodes, gpu.name, nic.name),
                     p2p=None,

@@ -27,6 +27,7 @@ from gotrace.cluster.topo.model import (
     listed,
     natural,
     rank,
+    within_node,
 )
 from gotrace.cluster.topo.rings import Counted, compute_nics
 from gotrace.cluster.topo.rules import best_gdr, near_nics, p2p
@@ -113,6 +114,7 @@ def findings(facts: Facts, nodes: Nodes, rings: Sequence[Counted], most_crossing
         *_gdr(facts),
         *_nics(facts),
         *_distances(facts, nodes),
+        *_columns(facts, nodes),
         *_affinity(facts),
         *_whole(facts),
     ]
@@ -566,6 +568,28 @@ def _distances(facts: Facts, nodes: Nodes) -> Iterator[Finding]:
             f"{one.name} and {other.name} are both on NUMA node {nodes.of(one.name)}: SYS proves no crossing",
             str(told.source) if told else "",
             (one.name, other.name),
+        )
+
+
+def _columns(facts: Facts, nodes: Nodes) -> Iterator[Finding]:
+    """Levels within a NUMA node between devices that are told to be on two."""
+    odd = [
+        (one.name, other.name)
+        for one, other in facts.gpu_pairs
+        if within_node(facts.level(one.name, other.name)) and one.numa is not None and other.numa not in (None, one.numa)
+    ]
+    if odd:
+        one_name, other_name = odd[0]
+        told = facts.told(one_name, other_name)
+        yield Finding(
+            "contradiction",
+            "warning",
+            f"{one_name} and {other_name} are {facts.level(one_name, other_name)}, which is within a NUMA node, and on"
+            f" nodes {nodes.of(one_name)} and {nodes.of(other_name)}",
+            "find out which of the two is wrong: /sys/bus/pci/devices/*/numa_node",
+            f"{len(odd)} pairs of GPUs",
+            str(told.source) if told else "",
+            (one_name, other_name),
         )
 
 

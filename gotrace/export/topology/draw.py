@@ -58,7 +58,7 @@ def _odd(made: Page, nodes: TopologyNodes) -> None:
         "lost" if nodes["odd"] else "note",
     )
     rows = [
-        (each["node"], row["what"], row["b"] or "-", row["a"] or "-")
+        (each["node"], row["what"], row["other"] or "-", row["one"] or "-")
         for each in nodes["odd"]
         for row in each["differences"]
     ]
@@ -104,7 +104,7 @@ def _tables(made: Page, found: Topology) -> None:
     for pair in found["pairs"]:
         judged = pair["p2p"] or pair["gdr"]
         near = judged is not None and judged["answer"] in ("yes", "possible")
-        levels[pair["a"], pair["b"]] = levels[pair["b"], pair["a"]] = f"{pair['level']}{'+' if near else ''}"
+        levels[pair["one"], pair["other"]] = levels[pair["other"], pair["one"]] = f"{pair['level']}{'+' if near else ''}"
     gpus = [gpu["name"] for gpu in found["gpus"]]
     rows = [(name, *("X" if name == other else levels[name, other] for other in gpus)) for name in gpus]
     rows += [(nic["name"], *(levels[nic["name"], gpu] for gpu in gpus)) for nic in found["nics"]]

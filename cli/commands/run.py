@@ -28,7 +28,7 @@ from gotrace.run import files
 @option("force")
 @click.argument("pipeline", type=click.Path(), metavar="FILE")
 def command(only: tuple[str, ...], resume: bool, dry_run: bool, force: bool, pipeline: str) -> int:
-    """Run the steps of a pipeline, which is a FILE in YAML: build, baseline, compare, gate, reproduce, shell."""
+    """Run the steps of a pipeline, which is a FILE in YAML: build, baseline, compare, gate, reproduce, topo, shell."""
     from gotrace.lab import pipeline as lab
     from gotrace.lab import pipeline_file
     from gotrace.lab.steps import Result

@@ -38,41 +38,20 @@ _limit = click.option(
 )
 
 
-def _name_of(path: str) -> str:
-    import os
-
-    return "standard input" if path == "-" else os.path.splitext(os.path.basename(path))[0]
-
-
 def _read(files: Sequence[str], nodes: bool, root: str) -> list[Facts]:
     """The machines of the files, or this one. Raises GotraceError."""
+    from gotrace.cluster.topo.files import read_machines
     from gotrace.cluster.topo.merge import machines
-    from gotrace.cluster.topo.sources import read_file, read_live
+    from gotrace.cluster.topo.sources import read_live
 
-    if not files:
-        if nodes:
-            raise UsageError("--nodes has no effect without files", "gotrace topo check --nodes a.txt b.txt c.txt")
-        found, lacking = read_live(root)
-        for text in lacking:
-            say(f"not asked: {text}")
-        return machines(found, "this machine")
-    if len(set(files)) < len(files):
-        raise UsageError("a file is given twice", "give each once")
-    parts = [(_name_of(path), read_file(path)) for path in files]
+    if files:
+        return read_machines(files, nodes)
     if nodes:
-        found_machines = [machine for name, each in parts for machine in machines(each, name)]
-        for each, name in zip(found_machines, _distinct(files, found_machines), strict=False):
-            each.host = name
-        return found_machines
-    return machines([each for _, part in parts for each in part], parts[0][0])
-
-
-def _distinct(files: Sequence[str], found: Sequence[Facts]) -> list[str]:
-    """Names of nodes that differ: those of the files' paths where their own do not."""
-    names = [each.host for each in found]
-    if len(set(names)) == len(names):
-        return names
-    return [*files] if len(files) == len(names) else [f"{name} ({number})" for number, name in enumerate(names, 1)]
+        raise UsageError("--nodes has no effect without files", "gotrace topo check --nodes a.txt b.txt c.txt")
+    found, lacking = read_live(root)
+    for text in lacking:
+        say(f"not asked: {text}")
+    return machines(found, "this machine")
 
 
 def _records(files: Sequence[str], nodes: bool, root: str, limit: int) -> list[Topology]:
@@ -213,14 +192,15 @@ def diff(before: str, after: str, outputs: tuple[str, ...], format_: str | None,
     from gotrace.cli.outputs import wanted
     from gotrace.cli.text import topo as text
     from gotrace.cluster.topo.differences import differences
+    from gotrace.cluster.topo.files import name_of
 
     results = wanted(outputs, format_, TABLES, force, screen="table", inputs=(before, after))
     sides = []
     for path in (before, after):
         found = _records([path], False, "/", 2)
         if len(found) > 1:
-            raise UsageError(f"{_name_of(path)} is of {len(found)} nodes", "compare them with: gotrace topo check --nodes")
-        sides.append({**found[0], "name": _name_of(path)})
+            raise UsageError(f"{name_of(path)} is of {len(found)} nodes", "compare them with: gotrace topo check --nodes")
+        sides.append({**found[0], "name": name_of(path)})
     compared = differences(*sides)  # type: ignore[arg-type]
     with results.streams() as streams:
         for stream, kind in streams:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -59,6 +59,14 @@ class Reproduce(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     within: str = "3%"
 
 
+class Topo(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The topology of a machine from the files that it ``read``s, or with ``nodes`` of one in each."""
+
+    read: list[str]
+    nodes: bool = False
+    max_crossings: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 2
+
+
 class Step(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """A step: its name, what it needs, and of its kinds exactly one.
 
@@ -74,6 +82,7 @@ class Step(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     compare: Compare | None = None
     gate: Gate | None = None
     reproduce: Reproduce | None = None
+    topo: Topo | None = None
     shell: str | None = None
 
     @property

@@ -17,13 +17,16 @@ from typing import Any
 
 import msgspec
 
+from gotrace.cluster.topo.differences import odd_nodes
+from gotrace.cluster.topo.files import read_machines
+from gotrace.cluster.topo.report import topology, wrong
 from gotrace.errors import GotraceError, UsageError
 from gotrace.lab import baseline
 from gotrace.lab.children import Group
 from gotrace.lab.compare import compare_with_each, require_comparable, sides_of
 from gotrace.lab.gate import MARGIN, Rules, judge, report_of, sides
 from gotrace.lab.gate_file import rules_of
-from gotrace.lab.pipeline_file import Build, Compare, Gate, Reproduce, Step
+from gotrace.lab.pipeline_file import Build, Compare, Gate, Reproduce, Step, Topo
 from gotrace.lab.plan import Plan, Version
 from gotrace.lab.plan_file import PlanBody, plan_of, share
 from gotrace.lab.report import NAME, enough, whole
@@ -398,6 +401,48 @@ class Reproducing(Work):
         return Result(found.exit_code, lines, {"answer": found.answer})
 
 
+class Checking(Work):
+    """`gotrace.cluster.topo`."""
+
+    def __init__(self, step: Step, place: Place) -> None:
+        super().__init__(step, place)
+        assert step.topo is not None
+        self.topo: Topo = step.topo
+
+    def check(self, force: bool) -> None:
+        if not self.topo.read:
+            raise UsageError("it reads nothing", "read: [topo.txt, ibstat.txt]")
+        for path in self.topo.read:
+            if not self.place.require_need(path) and not os.path.isfile(path):
+                raise UsageError(f"there is no file {printable(path)!r}", "nvidia-smi topo -m > topo.txt")
+
+    def files(self) -> list[str]:
+        return [*self.topo.read]
+
+    def outputs(self) -> list[Path]:
+        return [self.place.folder / "topo.json"]
+
+    def describe(self) -> Iterator[str]:
+        yield f"checks the topology of {', '.join(map(printable, self.topo.read))}"
+
+    def estimated_ns(self) -> int | None:
+        return 1_000_000_000
+
+    def run(self, force: bool, say: baseline.Say) -> Result:
+        found = [topology(each, self.topo.max_crossings) for each in read_machines(self.topo.read, self.topo.nodes)]
+        compared = [odd_nodes(found)] if self.topo.nodes else []
+        write_json(self.place.folder / "topo.json", [*found, *compared], force)
+        lines = [f"odd: {printable(odd['node'])}" for nodes in compared for odd in nodes["odd"]]
+        lines += [
+            printable(f"{each['name']}: {finding['severity']}: {finding['what']}; {finding['do']}")
+            for each in found
+            for finding in each["findings"]
+            if finding["severity"] != "note"
+        ]
+        failed = any(map(wrong, found)) or any(nodes["odd"] or nodes["undecided"] for nodes in compared)
+        return Result(int(failed), lines or ["nothing is wrong"], {"wrong": failed})
+
+
 class Shell(Work):
     """A line for /bin/sh: the one kind of step that has a shell."""
 
@@ -423,6 +468,7 @@ KINDS: Mapping[str, type[Work]] = {
     "compare": Comparing,
     "gate": Gating,
     "reproduce": Reproducing,
+    "topo": Checking,
     "shell": Shell,
 }
 

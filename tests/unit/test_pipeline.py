@@ -507,3 +507,22 @@ def _group(leader: int) -> list[int]:
         if int(fields[2]) == leader and fields[0] != "Z":
             found.append(int(path.parent.name))
     return found
+
+
+def test_topologies() -> None:
+    samples = Path(__file__).parents[1] / "testdata" / "topo"
+
+    def checked(files: str, more: str = "") -> tuple[int, list[str]]:
+        lines: list[str] = []
+        step = resolved(f"name: it, topo: {{read: [{files}]{more}}}", force=True)
+        return pipeline.run(step, ended=lambda _, result: lines.extend(result.lines)), lines
+
+    assert checked(f"{samples}/a100-8gpu-narrow-columns.txt") == (0, ["nothing is wrong"])
+    (found,) = json.loads(Path("out/it/topo.json").read_text())
+    assert found["type"] == "topology" and len(found["gpus"]) == 8
+    status, lines = checked(f"{samples}/ibstat-sriov-initializing.txt")
+    assert status == 1 and "mlx5_5 port 1 is Initializing" in lines[0] and "subnet manager" in lines[0]
+    files = f"{samples}/a100-8gpu-narrow-columns.txt, {samples}/h100-8gpu-narrow-columns.txt"
+    assert checked(files, ", nodes: true")[0] == 1
+    with pytest.raises(UsageError, match="there is no file 'none.txt'"):
+        checked("none.txt")

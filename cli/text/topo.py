@@ -115,11 +115,8 @@ def _size(found: Topology) -> str:
 def _shown(found: Topology, named: bool) -> Iterator[str | Rows]:
     if named:
         yield f"{printable(found['name'])}:"
-    yield from _matrix(found)
-    yield from _gpus(found)
-    yield from _rings(found, every=True)
-    yield from _ports(found)
-    yield from _fabric(found)
+    tables = [*_matrix(found), *_gpus(found), *_rings(found, every=True), *_ports(found), *_fabric(found)]
+    yield from tables[1:] if tables[:1] == [""] else tables
     if found["others"]:
         yield ""
         yield Rows(

@@ -167,6 +167,11 @@ def test_a_gpu_that_has_fallen_off_nvlink() -> None:
     found = finding(record("\n".join(lines)), "nvlink-uneven")
     assert (found["severity"], found["devices"]) == ("wrong", ["GPU3"])
     assert "nvlink-uneven" not in codes(record((SAMPLES / "v100-sxm2-8gpu-1ib.txt").read_text()))
+    four = "\tGPU0\tGPU1\tGPU2\tGPU3\n" + "".join(
+        f"GPU{a}\t" + "\t".join("X" if a == b else "NV17" if 3 in (a, b) else "NV18" for b in range(4)) + "\n"
+        for a in range(4)
+    )
+    assert finding(record(f"{four}\nLegend:\n"), "nvlink-uneven")["devices"] == ["GPU3"]
     fewer = H100.replace("NV18", "NV17", 7)
     with pytest.raises(Exception, match="GPU1 to GPU0 is NV18"):
         record(fewer)
@@ -239,10 +244,41 @@ def test_a_log_of_a_later_version_has_bus_addresses_in_its_rings() -> None:
     ]
     found = record("".join(f"[2026-01-01 00:00:00] node1:1:2 [0] NCCL INFO {line}\n" for line in lines))
     (ring,) = found["rings"]
-    assert ring["stops"] == ["mlx5_0", "0000:2a:00.0", "0000:ab:00.0", "mlx5_0"]
+    assert ring["stops"] == ["mlx5_0", "GPU0", "GPU1", "mlx5_0"]
     assert (ring["crossings"], ring["crossings_at_most"]) == (2, 2)  # to the second GPU, and back to the NIC
     levels = {(pair["one"], pair["other"]): pair["level"] for pair in found["pairs"]}
-    assert levels["0000:2a:00.0", "mlx5_0"] == "PIX" and levels["0000:ab:00.0", "mlx5_0"] == "SYS"
+    assert levels["GPU0", "mlx5_0"] == "PIX" and levels["GPU1", "mlx5_0"] == "SYS"
+
+
+def test_without_the_graph_a_log_has_the_order_of_ranks() -> None:
+    """What NCCL_DEBUG=INFO alone prints; a later communicator has other ranks."""
+    lines = [
+        *(
+            f"comm 0x1 rank {3 - at} nranks 4 cudaDev {at} nvmlDev {at} busId {at + 1:x}0000 - Init START"
+            for at in range(4)
+        ),
+        "Channel 00/02 :    0   1   2   3",
+        "Channel 01/02 :    0   2   1   3",
+        "comm 0x2 rank 0 nranks 2 cudaDev 3 nvmlDev 3 busId 40000 - Init START",
+    ]
+    log = "".join(f"{LOG}{line}\n" for line in lines)
+    found = record(log, (SAMPLES / "rtx6000ada-4gpu-4nic.txt").read_text())
+    assert [ring["stops"] for ring in found["rings"]] == [
+        ["GPU3", "GPU2", "GPU1", "GPU0"],
+        ["GPU3", "GPU1", "GPU2", "GPU0"],
+    ]
+    # 3 2 | 1 0 |, and 3 | 1 | 2 | 0 |
+    assert [ring["crossings"] for ring in found["rings"]] == [2, 4]
+    assert finding(found, "crossings")["source"].startswith("NCCL log, f0:")
+
+
+def test_lspci_may_have_gpus_that_nvidia_smi_has_not() -> None:
+    cards = "".join(f"0000:{at:02x}:00.0 3D controller: NVIDIA\n\tNUMA node: {at}\n" for at in range(1, 4))
+    found = record((SAMPLES / "pair-nv2-numa-na.txt").read_text(), cards)
+    assert [(gpu["name"], gpu["node"]) for gpu in found["gpus"]] == [("GPU0", None), ("GPU1", None)]
+    assert "could not be matched" in found["notes"][0]
+    two = record((SAMPLES / "pair-nv2-numa-na.txt").read_text(), cards.partition("0000:03")[0])
+    assert [gpu["node"] for gpu in two["gpus"]] == ["1", "2"] and two["gpus"][1]["bus"] == "0000:02:00.0"
 
 
 @pytest.mark.parametrize(
@@ -368,7 +404,7 @@ def test_hostile_names_stay_names(name: str) -> None:
 
 
 @pytest.mark.parametrize("columns", [80, 120])
-@pytest.mark.parametrize("name", [name for name in FILES if not name.endswith(".xml")])
+@pytest.mark.parametrize("name", FILES)
 def test_tables_fit(name: str, columns: int, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     from gotrace.cli.text import layout
 

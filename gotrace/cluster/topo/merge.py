@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gotrace.cluster.topo.model import (
+    LSPCI,
     NCCL_LOG,
     SYSFS,
     TRUST,
@@ -20,6 +21,8 @@ from gotrace.cluster.topo.model import (
     natural,
     pair_of,
 )
+
+_UNNUMBERED = (LSPCI, SYSFS)
 
 
 def machines(parts: Sequence[Facts], name: str) -> list[Facts]:
@@ -37,7 +40,15 @@ def joined(parts: Sequence[Facts], name: str) -> Facts:
     parts = sorted(parts, key=lambda part: TRUST.index(part.source.kind))
     whole = Facts(parts[0].source if parts else Source(""), name)
     # Names are those of the source that numbers the most GPUs: a log has bus addresses alone.
-    base = max(parts, key=lambda part: (len([gpu for gpu in part.gpus if gpu.index is not None]), bool(part.gpus)))
+    # lspci and sysfs have none either, but for the order of addresses, in which there may be GPUs that are not used.
+    base = max(
+        parts,
+        key=lambda part: (
+            part.source.kind not in _UNNUMBERED and any(gpu.index is not None for gpu in part.gpus),
+            len([gpu for gpu in part.gpus if gpu.index is not None]),
+            bool(part.gpus),
+        ),
+    )
     whole.gpus = [replace(gpu) for gpu in sorted(base.gpus, key=lambda gpu: (gpu.index is None, gpu.index, gpu.bus))]
     for part in parts:
         called = _gpu_names(whole, part)
@@ -64,7 +75,12 @@ def _gpu_names(whole: Facts, part: Facts) -> dict[str, str] | None:
     known = {gpu.name: by_bus[gpu.bus] for gpu in part.gpus if gpu.bus in by_bus}
     if len(known) == len(part.gpus):
         return known
-    if all(gpu.index is not None for gpu in part.gpus) and not (known or (by_bus and all(gpu.bus for gpu in part.gpus))):
+    sure = part.source.kind not in _UNNUMBERED or len(part.gpus) == len(whole.gpus)
+    if (
+        sure
+        and all(gpu.index is not None for gpu in part.gpus)
+        and not (known or (by_bus and all(gpu.bus for gpu in part.gpus)))
+    ):
         return {gpu.name: f"GPU{gpu.index}" for gpu in part.gpus}
     if len(part.gpus) == len(whole.gpus) and not by_bus:
         ordered = sorted(part.gpus, key=lambda gpu: gpu.bus)

@@ -42,6 +42,7 @@ _CHANNEL = re.compile(r"\s*(\d+) :((?: (?:GPU|NET)/\d+(?:-[0-9A-Fa-f]+)?)+)\s*$"
 _AFFINITY = re.compile(r"Setting affinity for GPU (\d+) to (?:mask )?([0-9a-fA-F,-]+)\s*$")
 _ENVIRONMENT = re.compile(r"(NCCL_\w+) set by environment to (.*?)\.?\s*$")
 _TRANSPORT = re.compile(r"Channel \d+(?:/\d+)? : (\d+)\[\w+\] -> (\d+)\[\w+\] (?:\[\w+\] )?via (\S+)")
+_ORDERED = re.compile(r"Channel (\d+)/\d+ :((?:\s+\d+)+)\s*$")
 _RANK = re.compile(r"rank (\d+) nranks \d+ cudaDev (\d+)(?: nvmlDev (\d+))? busId ([0-9a-fA-F]+)")
 _DEVICES = re.compile(r"\[(\d+)\]([\w.-]+):(\d+)/(\w+)")
 _GDR = re.compile(r"GPU Direct RDMA (Enabled|Disabled) for HCA \d+ '([\w.-]+)(?::\d+)?'")
@@ -70,6 +71,7 @@ class _Host:
     devices: dict[int, str] = field(default_factory=dict)  # number of NET -> name
     offers: dict[str, bool] = field(default_factory=dict)  # NIC -> GPUDirect RDMA
     rings: dict[int, tuple[list[str], str, Source]] = field(default_factory=dict)
+    orders: dict[int, tuple[list[int], Source]] = field(default_factory=dict)  # channel -> ranks, of all hosts
     rows: list[tuple[str, int, list[tuple[str, int, str]], Source]] = field(default_factory=list)
     slow: dict[str, Source] = field(default_factory=dict)
     threads: dict[tuple[str, str], _Thread] = field(default_factory=dict)
@@ -129,10 +131,12 @@ def _line(host: _Host, thread: _Thread, text: str, source: Source) -> None:
         facts.environment[match[1]] = match[2], source
     elif match := _TRANSPORT.search(text):
         facts.transports.append((f"{match[1]} -> {match[2]}", match[3], source))
+    elif match := _ORDERED.match(text):
+        host.orders.setdefault(int(match[1][:6]), ([int(rank[:9]) for rank in match[2].split()], source))
     elif match := _RANK.search(text):
         gpu = _known(host, "GPU", int(match[4][:12], 16))
-        gpu.rank = int(match[1])
-        gpu.index = int(match[3] or match[2])
+        gpu.rank = int(match[1]) if gpu.rank is None else gpu.rank  # of the first communicator, as the rings
+        gpu.index = int(match[3][:4]) if match[3] else None  # cudaDev counts what CUDA_VISIBLE_DEVICES has left
     elif text.startswith("NET/IB : Using"):
         host.devices.update({int(at): name for at, name, _, _ in _DEVICES.findall(text)})
     elif text.startswith("NET/IB : No device found"):
@@ -202,8 +206,13 @@ def _finished(host: _Host) -> Facts:
     facts = host.facts
     _homes(host)
     facts.gpus = [gpu for _, gpu in sorted(host.gpus.items())]
+    numbers = [gpu.index for gpu in facts.gpus]
     for gpu in facts.gpus:
         gpu.linked = False
+        if gpu.index is not None and numbers.count(gpu.index) == 1:
+            gpu.name = f"GPU{gpu.index}"
+        else:
+            gpu.index = None
     for number, cpu in sorted(host.nets.items()):
         name = host.devices.get(number, f"NET/{number}")
         if facts.nic(name):
@@ -283,6 +292,11 @@ def _rings(host: _Host) -> None:
             for one, other in zip(names, names[1:], strict=False):
                 if facts.gpu(one) and facts.gpu(other):
                     facts.see(one, other, "NVL", source)
+
+    if not facts.rings:  # without GRAPH there is the order of ranks: a ring, if all of them are here
+        for channel, (order, source) in sorted(host.orders.items()):
+            if len(order) > 1 and all(rank in ranks for rank in order):
+                facts.rings.append(Ring(channel, tuple(ranks[rank] for rank in order), True, source))
 
 
 def _ranks(stops: Sequence[str]) -> list[str]:

@@ -16,6 +16,7 @@ from gotrace.cluster.topo.model import (
     NCCL_XML,
     NEAR,
     SMI,
+    UNKNOWN,
     Facts,
     Gpu,
     Nodes,
@@ -323,39 +324,34 @@ def _ports(facts: Facts) -> Iterator[Finding]:
 
 
 def _nvlinks(facts: Facts) -> Iterator[Finding]:
+    """Links that are down, and a GPU that has fewer than all the others have among each other."""
+    dark = [name for name, (up, _, _) in facts.links.items() if not up]
     for name, (up, every, source) in sorted(facts.links.items(), key=lambda each: natural(each[0])):
-        if up < every:
-            yield Finding(
-                "nvlink-dead",
-                "wrong" if up else "warning",
-                f"{name} has {every - up} of {every} NVLinks down" if up else f"no NVLink of {name} is up",
-                "look for Xid 74 in dmesg; reset or replace the GPU or its bridge; on HGX see nvidia-fabricmanager",
-                "nvidia-smi nvlink -s shows them without a speed",
-                str(source),
-                (name,),
-            )
-    levels = {(one.name, other.name): facts.level(one.name, other.name) for one, other in facts.gpu_pairs}
-    counts = {pair: links_of(level) for pair, level in levels.items()}
-    known = [count for count in counts.values() if count is not None]
-    if len(facts.gpus) < 3 or not known:
-        return
-    usual = Counter(known).most_common(1)[0][0]
-    full = sum(count == usual for count in known)
-    for gpu in facts.gpus:
-        mine = {pair: count for pair, count in counts.items() if gpu.name in pair}
-        rest = [count for pair, count in counts.items() if gpu.name not in pair]
-        if full <= len(counts) / 2 or any(count != usual for count in rest) or not rest:
+        if up == every or (not up and name != dark[0]):
             continue
-        fewer = [pair for pair, count in mine.items() if count is None or count < usual]
-        if len(fewer) == len(mine) and all(levels[pair] != "?" for pair in fewer):
-            level = levels[fewer[0]]
-            told = facts.told(*fewer[0])
+        what = f"{name} has {every - up} of {every} NVLinks down" if up else f"no NVLink is up of {listed(dark)}"
+        yield Finding(
+            "nvlink-dead",
+            "wrong" if up else "warning",
+            what,
+            "look for Xid 74 in dmesg; reset or replace the GPU or its bridge; on HGX see nvidia-fabricmanager",
+            "nvidia-smi nvlink -s shows them without a speed",
+            str(source),
+            (name,) if up else tuple(dark),
+        )
+    levels = {(one.name, other.name): facts.level(one.name, other.name) for one, other in facts.gpu_pairs}
+    most = max((links_of(level) or 0 for level in levels.values()), default=0)
+    for gpu in facts.gpus if len(facts.gpus) > 3 and most else ():
+        mine = [level for pair, level in levels.items() if gpu.name in pair]
+        rest = [level for pair, level in levels.items() if gpu.name not in pair]
+        if set(rest) == {f"NV{most}"} and all(level != UNKNOWN and (links_of(level) or 0) < most for level in mine):
+            told = facts.told(gpu.name, next(other.name for other in facts.gpus if other is not gpu))
             yield Finding(
                 "nvlink-uneven",
                 "wrong",
-                f"{gpu.name} reaches the others by {level} only, the others have NV{usual}",
+                f"{gpu.name} reaches the others by {listed(sorted(set(mine)))} only, the others have NV{most}",
                 "see nvidia-smi nvlink -s, look for Xid 74 in dmesg; reset or replace the GPU",
-                f"all pairs without {gpu.name} are NV{usual}",
+                f"all pairs without {gpu.name} are NV{most}",
                 str(told.source) if told else "",
                 (gpu.name,),
             )

@@ -193,7 +193,7 @@ def _gpus(found: Topology) -> Iterator[str | Rows]:
         rows.append(
             (
                 printable(gpu["name"]),
-                printable(", ".join(gpu["near_nics"]) or "none within PXB"),
+                "?" if gpu["near_nics"] is None else printable(", ".join(gpu["near_nics"]) or "none within PXB"),
                 judged["answer"] if judged else "?",
                 printable(f"{gpu['gdr_nic']}: {judged['why']}" if judged else "no NIC is known"),
             )
@@ -215,11 +215,8 @@ def _rings(found: Topology, every: bool = False) -> Iterator[str | Rows]:
     over = sum(ring["over_limit"] for ring in rings)
     by = "the best that we find: no NCCL log was given" if ours else "of the log"
     counts = sorted({_crossings(ring) for ring in rings})
-    sure = (
-        ""
-        if all(ring["crossings"] == ring["crossings_at_most"] for ring in rings)
-        else "; more than one number: not all known"
-    )
+    known = all(ring["crossings"] == ring["crossings_at_most"] for ring in rings)
+    sure = "" if known else " (not all is known)"
     limit = f"{over} above" if over else "none above"
     said = f"Rings ({by}): {len(rings)}, NUMA crossings per ring {', '.join(counts)}{sure}; {limit} the limit of"
     yield f"{said} {found['max_crossings']}."

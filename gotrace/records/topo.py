@@ -24,7 +24,7 @@ class TopoGpu(TypedDict):
     node: Annotated[str | None, "its NUMA node, or the CPUs that stand for one without a number; null: unknown"]
     cpus: str
     rank: int | None
-    near_nics: Annotated[list[str], "the nearest, within PXB"]
+    near_nics: Annotated[list[str] | None, "the nearest, within PXB; null: unknown"]
     gdr: Annotated[Judged | None, "with the NIC that is best for it; null: no NIC is known"]
     gdr_nic: str | None
 

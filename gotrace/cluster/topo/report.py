@@ -83,13 +83,15 @@ def _judged(verdict: Verdict) -> Judged:
 
 def _gpu(facts: Facts, nodes: Nodes, gpu: Gpu) -> TopoGpu:
     verdict, nic = best_gdr(facts, gpu)
+    near = [each.name for each in near_nics(facts, gpu)]
+    known = near or all(facts.told(gpu.name, each.name) for each in facts.nics)
     return TopoGpu(
         name=gpu.name,
         bus=gpu.bus,
         node=nodes.of(gpu.name),
         cpus=gpu.cpus,
         rank=gpu.rank,
-        near_nics=[each.name for each in near_nics(facts, gpu)],
+        near_nics=near if known else None,
         gdr=_judged(verdict) if nic is not None else None,
         gdr_nic=nic.name if nic is not None else None,
     )

@@ -95,9 +95,9 @@ def _gdr_directly(facts: Facts, gpu: Gpu, nic: Nic) -> Verdict:
     if told is None:
         return Verdict("unknown", "how far they are is not known", "")
     source = str(told.source)
-    for device, what in ((gpu, "nvidia-peermem or DMA-BUF is missing"), (nic, "its driver does not")):
+    for device, what in ((gpu, ": nvidia-peermem or DMA-BUF is missing"), (nic, "")):
         if device.gdr is False:
-            return Verdict("no", f"{device.name} does not offer GPUDirect RDMA: {what}", source)
+            return Verdict("no", f"{device.name} does not offer GPUDirect RDMA{what}", source)
     limit, by = _limit(facts, "NCCL_NET_GDR_LEVEL", "PXB")
     if rank(told.level) <= rank(limit) or told.level == "P2C":
         if gpu.gdr and nic.gdr:

@@ -117,7 +117,7 @@ def _tables(made: Page, found: Topology) -> None:
                 gpu["name"],
                 gpu["bus"] or "?",
                 gpu["node"] or "?",
-                ", ".join(gpu["near_nics"]) or "none within PXB",
+                "?" if gpu["near_nics"] is None else ", ".join(gpu["near_nics"]) or "none within PXB",
                 gpu["gdr"]["answer"] if gpu["gdr"] else "?",
                 gpu["gdr"]["why"] if gpu["gdr"] else "?",
             )
@@ -207,7 +207,7 @@ def _node(found: Topology, node: str | None, x: int, y: int) -> tuple[str, int]:
 
 def _lines(gpu: TopoGpu, places: dict[str, int], x: int, where: int) -> Iterator[str]:
     begin, end = x + 12 + _GPU, x + _BOX - 12 - _NIC
-    for name in gpu["near_nics"]:
+    for name in gpu["near_nics"] or ():
         if name in places:
             mine, theirs = where + _HIGH // 2, places[name] + _HIGH // 2
             middle = (begin + end) // 2

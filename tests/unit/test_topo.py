@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import combinations, permutations
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gotrace.cluster.topo.fabric import Fabric
 from gotrace.cluster.topo.merge import machines
-from gotrace.cluster.topo.model import Facts, is_nvlink
+from gotrace.cluster.topo.model import SMI, Facts, Gpu, Nic, Nodes, Ring, Source, is_nvlink
 from gotrace.cluster.topo.report import topology, wrong
+from gotrace.cluster.topo.rings import counted
 from gotrace.cluster.topo.sources import read_file
 from gotrace.records.topo import Topology
 
@@ -113,3 +117,31 @@ def test_nvlink_crosses_nothing_and_sys_of_nvidia_smi_proves_nothing() -> None:
     assert found["GPU0", "GPU1"]["level"] == "SYS" and found["GPU0", "GPU1"]["numa"] == "same"
     assert found["GPU0", "GPU4"]["numa"] == "other" and found["GPU0", "GPU6"]["numa"] == "unknown"
     assert found["GPU0", "NIC8"]["level"] == "SYS" and found["GPU0", "NIC8"]["numa"] == "unknown"
+
+
+@st.composite
+def small_machines(draw: st.DrawFn) -> Facts:
+    facts = Facts(Source(SMI, "made"))
+    facts.gpus = [Gpu(f"GPU{at}", at, numa=draw(st.sampled_from([0, 1, 2, None]))) for at in range(draw(st.integers(2, 6)))]
+    facts.nics = [
+        Nic(f"NIC{at}", number=at, numa=draw(st.sampled_from([0, 1, None]))) for at in range(draw(st.integers(0, 2)))
+    ]
+    for one, other in combinations([each.name for each in (*facts.gpus, *facts.nics)], 2):
+        facts.see(one, other, draw(st.sampled_from(["NV4", "SYS", "SYS"] if "NIC" not in one + other else ["SYS"])))
+    return facts
+
+
+@settings(deadline=None, max_examples=120)
+@given(small_machines())
+def test_no_ring_has_fewer_crossings_than_the_ones_that_are_found(facts: Facts) -> None:
+    """Against every order of the GPUs."""
+    nodes = Nodes(facts)
+    names = [gpu.name for gpu in facts.gpus]
+    for each in counted(facts, nodes):
+        assert sorted(stop for stop in each.ring.stops if stop.startswith("GPU")) == names
+        nic = () if each.ring.closes else (each.ring.stops[0],)
+        least = min(
+            sum(nodes.crossing(*edge) is not False for edge in Ring(0, (*nic, *order, *nic), each.ring.closes).edges)
+            for order in permutations(names)
+        )
+        assert each.high == least

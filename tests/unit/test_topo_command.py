@@ -34,6 +34,7 @@ H100 = (SAMPLES / "h100-8gpu-8nic-paired-shifted.txt").read_text()
 H800 = (SAMPLES / "h800-8gpu-9nic-bond.txt").read_text()
 P2P = "\n{0}\tGPU0\tGPU1\t\nGPU0\tX\t{1}\t\nGPU1\t{1}\tX\t\n"
 LOG = "node1:1:2 [0] NCCL INFO "
+CHECK = jsonschema.Draft202012Validator(schema_of_command("topo"))
 Here = Callable[..., tuple[int, str, str]]
 
 
@@ -93,6 +94,8 @@ def test_a_healthy_machine_has_nothing_wrong() -> None:
         ("NCCL_P2P_DISABLE=1", "env-p2p", "wrong", "unset NCCL_P2P_DISABLE"),
         ("NCCL_SHM_DISABLE=1", "env-shm", "warning", "unset NCCL_SHM_DISABLE"),
         ("NCCL_NET_GDR_LEVEL=LOC", "env-gdr", "wrong", "unset NCCL_NET_GDR_LEVEL"),
+        ("NCCL_NET_GDR_LEVEL=SYS", "env-gdr", "warning", "measure"),
+        ("NCCL_P2P_LEVEL=LOC", "env-p2p", "wrong", "unset NCCL_P2P_LEVEL"),
         ("NCCL_PXN_DISABLE=1", "env-pxn", "warning", "unset NCCL_PXN_DISABLE"),
         ("NCCL_IB_HCA==eth9", "env-hca", "wrong", "correct the names"),
         (f"{LOG}Channel 00/0 : 0[0] -> 8[0] [send] via NET/IB/3", "log-no-gdr", "wrong", "nvidia-peermem"),
@@ -175,6 +178,14 @@ def test_a_gpu_that_has_fallen_off_nvlink() -> None:
     fewer = H100.replace("NV18", "NV17", 7)
     with pytest.raises(Exception, match="GPU1 to GPU0 is NV18"):
         record(fewer)
+
+
+def test_p2p_beyond_the_default_wants_the_drivers_word() -> None:
+    pair = (SAMPLES / "pair-phb-numa-na.txt").read_text()
+    assert finding(record(pair, "NCCL_P2P_LEVEL=SYS"), "env-p2p")["severity"] == "warning"
+    assert "env-p2p" not in codes(record(pair, "NCCL_P2P_LEVEL=SYS", P2P.format("", "OK")))
+    far = record(pair, P2P.format("", "OK"), "NCCL_P2P_LEVEL=PHB")
+    assert far["pairs"][0]["p2p"] and far["pairs"][0]["p2p"]["answer"] == "yes"
 
 
 def test_rings_above_the_limit() -> None:
@@ -313,6 +324,7 @@ def test_the_odd_node_is_the_finding(tmp_path: Path, here: Here) -> None:
     assert status == 0 and printed.startswith("3 nodes are alike.\n")
     status, printed, _ = here("check", "--nodes", *files, "--format", "json")
     (nodes,) = [each for each in json.loads(printed) if each["type"] == "topology_nodes"]
+    CHECK.validate(nodes)
     assert [each["node"] for each in nodes["odd"]] == ["c"]
     status, printed, _ = here("check", "--nodes", files[0], files[2])
     assert status == 1 and "none of them are a majority" in printed
@@ -324,6 +336,7 @@ def test_differences_of_two_machines(here: Here) -> None:
     assert status == 1 and printed.count("NV12") == printed.count("NV18") == 28 and "28 differences" in printed
     assert here("diff", a, str(SAMPLES / a))[:2] == (0, f"{a[:-4]} and {a[:-4]} do not differ.\n")
     (found,) = json.loads(here("diff", a, b, "--format", "json")[1])
+    CHECK.validate(found)
     assert len(found["differences"]) == 28 and found["differences"][0] == {
         "what": "GPU0 to GPU1",
         "one": "NV12",
@@ -353,6 +366,7 @@ def test_settings_are_what_a_shell_takes(tmp_path: Path, here: Here) -> None:
     pod = yaml.safe_load(here("recommend", str(tmp_path / "node.txt"), "--format", "yaml")[1])
     assert pod == {"env": [{"name": "NCCL_IB_HCA", "value": "=mlx5_0,mlx5_1,mlx5_2,mlx5_3,mlx5_4,mlx5_5,mlx5_6"}]}
     (found,) = json.loads(here("recommend", str(tmp_path / "node.txt"), "--format", "json")[1])
+    CHECK.validate(found)
     assert [each["variable"] for each in found["settings"]] == ["NCCL_IB_DISABLE", "NCCL_IB_HCA"]
 
 
@@ -383,9 +397,8 @@ def test_records_fit_the_schema_and_pages_stand_alone(name: str, tmp_path: Path,
     names = [str(tmp_path / f"x.{ending}") for ending in ("json", "html", "svg")]
     status, _, said = here("show", name, *(part for each in names for part in ("-o", each)))
     assert status == 0 and said.count("wrote") == 3
-    check = jsonschema.Draft202012Validator(schema_of_command("topo"))
     for each in json.loads(Path(names[0]).read_text()):
-        check.validate(each)
+        CHECK.validate(each)
     page = Path(names[1]).read_text()
     parsed = Parsed(page)
     assert len(page) < MOST and "script-src 'none'" in page and not parsed.scripts

@@ -24,6 +24,7 @@ _DEVICE = re.compile(
 )  # those of RDMA devices end in a number
 _GLUED_NAMES = re.compile(rf"(?:(?:GPU|NIC){_NUMBER}){{2,}}", re.ASCII)
 _REST = re.compile(r"N/A|\d[\d,-]*", re.ASCII)
+_CELLS = re.compile(rf"(?:X|{_LEVEL}|{_STATUS})+")
 _HEADER = re.compile(rf"\s*GPU{_NUMBER}(?=\s|GPU\d|NIC\d|$)", re.ASCII)
 _LEGEND = re.compile(r"\s*(NIC\d+):\s+(\S+)\s*$")
 _MOST = 64  # ways to split the words of a line
@@ -44,8 +45,15 @@ class _Row:
 
 
 def is_header(line: str) -> bool:
-    """Whether a matrix begins here; escape codes have been taken off."""
-    return bool(_HEADER.match(line)) and not re.search(rf"\b(?:X|{_LEVEL}|{_STATUS})\b", _bare(line))
+    """Whether a matrix begins here: names of devices and no cells. Escape codes have been taken off."""
+    if not _HEADER.match(line):
+        return False
+    words = _bare(line).split()
+    if any(_CELLS.fullmatch(word) for word in words):
+        return False
+    return sum(word.startswith("GPU") for word in words) > 1 or all(
+        _DEVICE.fullmatch(word) or set(word) == {"%"} for word in words
+    )
 
 
 def _bare(line: str) -> str:

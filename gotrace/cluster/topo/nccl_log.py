@@ -28,6 +28,7 @@ from gotrace.cluster.topo.model import (
     cpu_set,
     listed,
     mask_set,
+    pair_of,
 )
 from gotrace.text import printable
 
@@ -244,7 +245,7 @@ def _see(host: _Host) -> None:
         for other, at, level in found:
             if other != "CPU" and (kind, number) != (other, at) and not (kind == "GPU" and number not in host.gpus):
                 one, two = _name(host, kind, number), _name(host, other, at)
-                if all(each.level != level for each in facts.seen.get((min(one, two), max(one, two)), ())):
+                if all(each.level != level for each in facts.seen.get(pair_of(one, two), ())):
                     facts.see(one, two, level, source)
     for (one, (cpu, way)), (other, (cpu_, way_)) in combinations(sorted(host.ways.items()), 2):
         if cpu is None or cpu_ is None:

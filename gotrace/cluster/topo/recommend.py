@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from gotrace.cluster.topo.model import Facts, Nodes, Port, listed, natural
+from gotrace.cluster.topo.model import Facts, Nodes, Port, listed, natural, pair_of
 from gotrace.cluster.topo.rings import compute_nics, counted
 from gotrace.cluster.topo.rules import best_gdr, p2p, usable
 from gotrace.cluster.topo.verdicts import findings
@@ -104,7 +104,7 @@ def _p2p(facts: Facts) -> Iterator[TopoSetting]:
         return
     able = []
     for one, other in facts.gpu_pairs:
-        status, source = facts.p2p.get((min(one.name, other.name), max(one.name, other.name)), ("", None))
+        status, source = facts.p2p.get(pair_of(one.name, other.name), ("", None))
         if status == "OK" and p2p(facts, one.name, other.name).answer == "no":
             able.append((facts.level(one.name, other.name), source))
     if able:

@@ -13,6 +13,7 @@ from gotrace.cluster.topo.rules import near_nics, usable
 
 EXACT = 9  # GPUs: of more the search is by nearest neighbours
 # Crossings and edges of which it is unknown, the farthest NIC, the latter of the former, the farthest level, all levels.
+_STARTS = 64
 _Cost = tuple[int, int, int, int, int]
 _NONE: _Cost = (0, 0, 0, 0, 0)
 
@@ -57,13 +58,19 @@ def found(facts: Facts, nodes: Nodes) -> list[Ring]:
     if not names or (len(names) < 2 and not nics):
         return []
     costs = {(one, other): _edge(facts, nodes, one, other) for one in names for other in names if one != other}
-    paths = _paths(names, costs)
+    paths = _paths(names, costs) if len(set(costs.values())) > 1 else None
     rings = []
     for channel, nic in enumerate(nics):
         ends = {name: _edge(facts, nodes, nic.name, name) for name in names}
+        if paths is None:  # any path will do: what counts are its ends
+            first, *rest = sorted(names, key=lambda name: ends[name])
+            rings.append(Ring(channel, (nic.name, first, *sorted(rest[1:], key=names.index), *rest[:1], nic.name)))
+            continue
         best = min(paths, key=lambda pair: _sum(_sum(ends[pair[0]], paths[pair][0]), ends[pair[1]]))
         rings.append(Ring(channel, (nic.name, *paths[best][1], nic.name)))
-    if not nics:
+    if not nics and paths is None:
+        rings.append(Ring(0, tuple(names), closes=True))
+    elif not nics and paths is not None:
         best = min(paths, key=lambda pair: _sum(paths[pair][0], costs[pair[1], pair[0]]))
         rings.append(Ring(0, paths[best][1], closes=True))
     return rings
@@ -82,17 +89,7 @@ def _sum(one: _Cost, other: _Cost) -> _Cost:
 
 
 def _paths(names: list[str], costs: dict[tuple[str, str], _Cost]) -> dict[tuple[str, str], tuple[_Cost, tuple[str, ...]]]:
-    """For each pair of ends a path through all GPUs: the cheapest, or where all edges are alike any."""
-    if len(names) == 1:
-        return {(names[0], names[0]): (_NONE, (names[0],))}
-    if len(set(costs.values())) == 1:
-        found = {}
-        for first in names:
-            for last in names:
-                if first != last:
-                    path = (first, *(name for name in names if name not in (first, last)), last)
-                    found[first, last] = _cost(path, costs), path
-        return found
+    """For pairs of ends a path through all GPUs."""
     return _exact(names, costs) if len(names) <= EXACT else _nearest(names, costs)
 
 
@@ -129,7 +126,7 @@ def _exact(names: list[str], costs: dict[tuple[str, str], _Cost]) -> dict[tuple[
 def _nearest(names: list[str], costs: dict[tuple[str, str], _Cost]) -> dict[tuple[str, str], tuple[_Cost, tuple[str, ...]]]:
     """Always on to the cheapest GPU that is left: of many GPUs, not always the best."""
     found = {}
-    for first in names:
+    for first in names[:_STARTS]:
         path, left = [first], [name for name in names if name != first]
         while left:
             path.append(min(left, key=lambda name: costs[path[-1], name]))

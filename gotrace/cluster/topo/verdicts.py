@@ -15,6 +15,7 @@ from gotrace.cluster.topo.model import (
     NCCL_LOG,
     NCCL_XML,
     NEAR,
+    ORDER,
     SMI,
     UNKNOWN,
     Facts,
@@ -27,6 +28,7 @@ from gotrace.cluster.topo.model import (
     list_text,
     listed,
     natural,
+    pair_of,
     rank,
     within_node,
 )
@@ -178,6 +180,42 @@ def _environment(facts: Facts) -> Iterator[Finding]:
             "no NIC is as near as that",
             settings["NCCL_NET_GDR_LEVEL"][1],
         )
+    elif value("NCCL_NET_GDR_LEVEL").upper() == "SYS" and facts.gpus:
+        yield Finding(
+            "env-gdr",
+            "warning",
+            "NCCL_NET_GDR_LEVEL=SYS lets NICs write to GPUs on the other side of the machine",
+            "measure it against NCCL_NET_GDR_LEVEL unset, and keep what is faster",
+            "across sockets that is often slower than a copy through host memory",
+            settings["NCCL_NET_GDR_LEVEL"][1],
+        )
+    level = value("NCCL_P2P_LEVEL").upper()
+    if level == "LOC":
+        yield Finding(
+            "env-p2p",
+            "wrong",
+            "NCCL_P2P_LEVEL=LOC: GPUs exchange everything through host memory",
+            "unset NCCL_P2P_LEVEL",
+            "no other GPU is as near as that",
+            settings["NCCL_P2P_LEVEL"][1],
+        )
+    elif level in ORDER and rank(level) > rank("PXB"):
+        far = [
+            (one.name, other.name)
+            for one, other in facts.gpu_pairs
+            if rank("PXB") < rank(facts.level(one.name, other.name)) <= rank(level)
+            and facts.p2p.get(pair_of(one.name, other.name), ("", None))[0] != "OK"
+        ]
+        if far:
+            yield Finding(
+                "env-p2p",
+                "warning",
+                f"NCCL_P2P_LEVEL={level} is beyond NCCL's default, and no P2P status says OK for {len(far)} such pairs",
+                "see nvidia-smi topo -p2p r, and measure it against NCCL_P2P_LEVEL unset",
+                f"{far[0][0]} to {far[0][1]} is {facts.level(*far[0])}",
+                settings["NCCL_P2P_LEVEL"][1],
+                far[0],
+            )
     if value("NCCL_PXN_DISABLE") == "1":
         plain = replace(facts, environment={k: v for k, v in facts.environment.items() if k != "NCCL_PXN_DISABLE"})
         lost = [
@@ -361,7 +399,7 @@ def _p2p(facts: Facts, rings: Sequence[Counted]) -> Iterator[Finding]:
     """Pairs that could have P2P and have not, and rings that go through host memory."""
     bad = []
     for one, other in facts.gpu_pairs:
-        status = facts.p2p.get((min(one.name, other.name), max(one.name, other.name)), ("", None))[0]
+        status = facts.p2p.get(pair_of(one.name, other.name), ("", None))[0]
         level = facts.level(one.name, other.name)
         if status and status != "OK" and (is_nvlink(level) or level in NEAR):
             bad.append((one.name, other.name, level, status))
@@ -387,7 +425,7 @@ def _p2p(facts: Facts, rings: Sequence[Counted]) -> Iterator[Finding]:
                 off.append((one_name, other_name, verdict))
     if off and not bad:
         one_name, other_name, verdict = off[0]
-        known = facts.p2p.get((min(one_name, other_name), max(one_name, other_name)), ("", None))[0]
+        known = facts.p2p.get(pair_of(one_name, other_name), ("", None))[0]
         do = "nothing can be set: it is the hardware or its driver" if known not in ("", "OK") else ""
         do = do or "if nvidia-smi topo -p2p r says OK for them, measure with NCCL_P2P_LEVEL=SYS; else NVLink bridges help"
         count = sum(p2p(facts, a.name, b.name).answer == "no" for a, b in facts.gpu_pairs)

@@ -11,7 +11,7 @@ import topo_mutations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gotrace.cluster.topo.matrix import parse, rendered
+from gotrace.cluster.topo.matrix import HEADINGS, parse
 from gotrace.cluster.topo.model import SMI, Facts, Gpu, Nic, Source, TopologyError, cpu_set, list_text, mask_set
 from gotrace.cluster.topo.sources import KINDS, parse_text, read_file
 
@@ -21,6 +21,27 @@ LEVELS = ["PIX", "PXB", "PHB", "NODE", "SYS", "NV1", "NV4", "NV12", "NV18"]
 
 def levels_of(facts: Facts) -> dict[tuple[str, str], str]:
     return {pair: seen[0].level for pair, seen in facts.seen.items()}
+
+
+def rendered(facts: Facts, *, tabs: bool = True, underlined: bool = False) -> str:
+    """The matrix as nvidia-smi prints it: the inverse of `parse`."""
+    labels = [gpu.name for gpu in facts.gpus] + [nic.label or nic.name for nic in facts.nics]
+    names = [gpu.name for gpu in facts.gpus] + [nic.name for nic in facts.nics]
+    heading = ["", *labels, *HEADINGS]
+    table = [heading]
+    for at, name in enumerate(names):
+        cells = [" X " if other == name else facts.level(name, other) for other in names]
+        gpu = facts.gpus[at] if at < len(facts.gpus) else None
+        more = [gpu.cpus or "N/A", gpu.numa_text or "N/A"] if gpu else []
+        more += [str(gpu.memory_node) if gpu and gpu.memory_node is not None else "N/A"] if gpu else []
+        table.append([labels[at], *cells, *more])
+    lines = ["\t".join(row) for row in table]
+    if underlined:
+        lines[0] = f"\x1b[4m{lines[0]}\x1b[0m"
+    if not tabs:
+        lines = [line.expandtabs(8) for line in lines]
+    legend = [f"  {nic.label}: {nic.name}" for nic in facts.nics if nic.label and nic.label != nic.name]
+    return "\n".join([*lines, "", *(["NIC Legend:", "", *legend, ""] if legend else [])]) + "\n"
 
 
 @st.composite

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from gotrace.cluster.topo.model import SMI, UNKNOWN, Facts, Gpu, Nic, Source, TopologyError, cpu_set, pair_of
+from gotrace.cluster.topo.model import SMI, Facts, Gpu, Nic, Source, TopologyError, cpu_set, pair_of
 from gotrace.text import printable
 
 HEADINGS = ("CPU Affinity", "NUMA Affinity", "GPU NUMA ID")
@@ -333,25 +333,3 @@ def _gpu(name: str, row: _Row | None, headings: Sequence[str]) -> Gpu:
         pass  # N/A as good as
     gpu.memory_node = int(memory) if memory.isdecimal() else None
     return gpu
-
-
-def rendered(facts: Facts, *, tabs: bool = True, underlined: bool = False) -> str:
-    """The matrix as nvidia-smi prints it: the inverse of `parse`."""
-    labels = [gpu.name for gpu in facts.gpus] + [nic.label or nic.name for nic in facts.nics]
-    names = [gpu.name for gpu in facts.gpus] + [nic.name for nic in facts.nics]
-    heading = ["", *labels, *HEADINGS]
-    table = [heading]
-    for at, name in enumerate(names):
-        cells = [" X " if other == name else facts.level(name, other) for other in names]
-        gpu = facts.gpus[at] if at < len(facts.gpus) else None
-        more = [gpu.cpus or "N/A", gpu.numa_text or "N/A"] if gpu else []
-        more += [str(gpu.memory_node) if gpu and gpu.memory_node is not None else "N/A"] if gpu else []
-        table.append([labels[at], *cells, *more])
-    assert UNKNOWN not in itertools.chain.from_iterable(table), "a matrix with unknown cells cannot be printed"
-    lines = ["\t".join(row) for row in table]
-    if underlined:
-        lines[0] = f"\x1b[4m{lines[0]}\x1b[0m"
-    if not tabs:
-        lines = [line.expandtabs(8) for line in lines]
-    legend = [f"  {nic.label}: {nic.name}" for nic in facts.nics if nic.label and nic.label != nic.name]
-    return "\n".join([*lines, "", *(["NIC Legend:", "", *legend, ""] if legend else [])]) + "\n"

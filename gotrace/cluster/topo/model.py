@@ -65,7 +65,6 @@ class Gpu:
     memory_node: int | None = None
     cpus: str = ""
     rank: int | None = None
-    sm: int | None = None
     gdr: bool | None = None
     linked: bool = True
 
@@ -95,7 +94,6 @@ class Port:
     physical: str | None = None  # Polling, Disabled, LinkUp
     rate: float | None = None
     layer: str | None = None  # InfiniBand, Ethernet
-    lid: int | None = None
     sm_lid: int | None = None
     card: str = ""  # System image GUID
     type: str = ""

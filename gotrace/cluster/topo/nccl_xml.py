@@ -213,7 +213,7 @@ def _add_gpus(facts: Facts, gpus: list[_Pci]) -> None:
         gpu = inner[pci.bus]
         made = Gpu(f"GPU{at}", at, pci.bus, pci.numa, "" if pci.numa is None else str(pci.numa), linked=_linked(pci))
         if gpu is not None:
-            made.rank, made.sm = _whole(gpu.get("rank")), _whole(gpu.get("sm"))
+            made.rank = _whole(gpu.get("rank"))
             made.gdr = {"1": True, "0": False}.get(gpu.get("gdr", ""))
         facts.gpus.append(made)
 

@@ -25,16 +25,6 @@ from gotrace.text import printable
 
 _STATES = {"down": "Down", "init": "Initializing", "initializing": "Initializing", "armed": "Armed", "active": "Active"}
 _PHYSICAL = {"linkup": "LinkUp", "polling": "Polling", "disabled": "Disabled", "sleep": "Sleep"}
-# PCI device numbers of Mellanox, for what a CA type (MT4129) is called.
-MODELS = {
-    "MT4115": "ConnectX-4",
-    "MT4117": "ConnectX-4 Lx",
-    "MT4119": "ConnectX-5",
-    "MT4123": "ConnectX-6",
-    "MT4125": "ConnectX-6 Dx",
-    "MT4129": "ConnectX-7",
-    "MT4131": "ConnectX-8",
-}
 NETDEV_LINE = re.compile(r"(\S+) port (\d+) ==> (\S+) \((Up|Down)\)\s*$")
 NVLINK_GPU = re.compile(r"GPU (\d+): ")
 NVLINK_LINK = re.compile(r"\s*Link (\d+): (.*\S)\s*$")
@@ -76,8 +66,6 @@ def _set(port: Port, key: str, text: str) -> None:
         port.rate = _rate(text)
     elif key == "link layer":
         port.layer = text if text in ("InfiniBand", "Ethernet") else None
-    elif key in ("base lid", "port lid"):
-        port.lid = _number(text)
     elif key == "sm lid":
         port.sm_lid = _number(text)
 

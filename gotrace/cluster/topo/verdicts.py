@@ -20,6 +20,7 @@ from gotrace.cluster.topo.model import (
     UNKNOWN,
     Facts,
     Gpu,
+    Nic,
     Nodes,
     Port,
     cpu_set,
@@ -539,7 +540,7 @@ def _nics(facts: Facts) -> Iterator[Finding]:
             break
 
 
-def _numbers(facts: Facts, own: dict[str, list], source: str) -> Iterator[Finding]:  # type: ignore[type-arg]
+def _numbers(facts: Facts, own: dict[str, list[Nic]], source: str) -> Iterator[Finding]:
     """GPU i without NIC i among its nearest, and NIC i that is not device i."""
     if len(facts.nics) < 2:
         return

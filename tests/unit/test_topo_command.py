@@ -283,6 +283,43 @@ def test_without_the_graph_a_log_has_the_order_of_ranks() -> None:
     assert finding(found, "crossings")["source"].startswith("NCCL log, f0:")
 
 
+def test_the_log_of_a_healthy_job_has_nothing_wrong() -> None:
+    """What a job on two such machines prints with NCCL_DEBUG=INFO alone; the ranks of the other one are not here."""
+    lines = [
+        "Bootstrap : Using ens3:10.0.0.1<0>",
+        "NET/Plugin : Plugin load (libnccl-net.so) returned 2 : libnccl-net.so: cannot open shared object file",
+        "NET/IB : Using " + " ".join(f"[{at}]mlx5_{at}:1/IB" for at in range(8)) + " [RO]; OOB ens3:10.0.0.1<0>",
+        "Using network IB",
+        *(
+            f"comm 0x1 rank {at} nranks 16 cudaDev {at} nvmlDev {at} busId {at + 1:x}8000 commId 0x2 - Init"
+            for at in range(8)
+        ),
+        "Setting affinity for GPU 0 to ffff,ffffffff",
+        "NVLS multicast support is available on dev 0",
+        "Channel 00/16 :    0   7   6   5   4   3   2   1   9   8  15  14  13  12  11  10",
+        "Trees [0] 1/8/-1->0->-1 [1] 1/-1/-1->0->8",
+        "Channel 00/0 : 10[2] -> 0[0] [receive] via NET/IB/0/GDRDMA",
+        "Channel 00/0 : 0[0] -> 7[7] via P2P/CUMEM/read",
+        "Channel 00/0 : 1[1] -> 9[1] [send] via NET/IB/0(0)/GDRDMA",
+        "Connected all rings",
+    ]
+    found = record(H100, EIGHT, "".join(f"{LOG}{line}\n" for line in lines))
+    assert {each["severity"] for each in found["findings"]} == {"note"}
+    assert [gpu["rank"] for gpu in found["gpus"]] == [*range(8)] and found["gpus"][7]["bus"] == "0000:88:00.0"
+    assert len(found["nics"]) == 8 and all(ring["source"] is None for ring in found["rings"])
+
+
+def test_the_environment_of_a_process(tmp_path: Path, here: Here) -> None:
+    (tmp_path / "environ").write_bytes(b"PASSWORD=x\0NCCL_IB_DISABLE=1\0HOME=/\0")
+    status, printed, _ = here("check", "ibstatus-roce.txt", str(tmp_path / "environ"))
+    assert (
+        status == 1
+        and printed.startswith("WRONG: NCCL_IB_DISABLE=1")
+        and "environ:2" in printed
+        and "PASSWORD" not in printed
+    )
+
+
 def test_lspci_may_have_gpus_that_nvidia_smi_has_not() -> None:
     cards = "".join(f"0000:{at:02x}:00.0 3D controller: NVIDIA\n\tNUMA node: {at}\n" for at in range(1, 4))
     found = record((SAMPLES / "pair-nv2-numa-na.txt").read_text(), cards)

@@ -66,6 +66,7 @@ def parse_text(text: str, name: str) -> list[Facts]:
     if not text.strip():
         raise TopologyError(f"{printable(name)} is empty", f"known are {KINDS}")
     found: list[Facts] = []
+    text = text.replace("\0", "\n")  # as in /proc/PID/environ
     kept = text
     for match in re.finditer(r"<system\b.*?(?:</system\s*>|\Z)", text, re.DOTALL):
         if "<!DOCTYPE" in text or "<!ENTITY" in text:

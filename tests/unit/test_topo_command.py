@@ -440,7 +440,10 @@ def test_records_fit_the_schema_and_pages_stand_alone(name: str, tmp_path: Path,
     parsed = Parsed(page)
     assert len(page) < MOST and "script-src 'none'" in page and not parsed.scripts
     assert not [value for _, attributes in parsed.tags for key, value in attributes.items() if key in ("src", "href")]
-    ElementTree.fromstring(Path(names[2]).read_text())
+    picture = ElementTree.fromstring(Path(names[2]).read_text())
+    for each in picture.iter("{http://www.w3.org/2000/svg}rect"):
+        assert float(each.get("x", 0)) + float(each.get("width", 0)) <= draw.WIDTH
+        assert float(each.get("y", 0)) + float(each.get("height", 0)) <= float(picture.get("height", 0))
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -14,9 +14,9 @@ from gotrace.export.picture.frame import asset, cut, escaped, filled, framed
 from gotrace.records.topo import TopoGpu, Topology, TopologyNodes
 from gotrace.text import count_text, printable
 
-WIDTH = 1160  # pixels, as all that follow
-_BOX, _GAP, _PITCH, _HIGH = 370, 20, 38, 28
+_BOX, _GAP, _PITCH, _HIGH = 370, 20, 38, 28  # pixels, as all that follow
 _ACROSS = 3  # boxes side by side
+WIDTH = _ACROSS * (_BOX + _GAP) + _GAP
 _GPU, _NIC = 128, 136  # widths
 _EDGE = {"yes": "yes", "possible": "yes", "pxn": "pxn", "no": "no", "unknown": "unknown"}
 _KEY = "GPUDirect RDMA: green, as far as distance decides; yellow, through another GPU's NIC; red, no; dashed, unknown"

@@ -180,6 +180,42 @@ def test_a_gpu_that_has_fallen_off_nvlink() -> None:
         record(fewer)
 
 
+def test_a_nic_that_has_fallen_off_the_bus() -> None:
+    lines = [line for line in H800.splitlines() if not line.startswith("NIC3")]
+    cut = []
+    for line in lines:
+        cells = line.split()
+        is_row = line.startswith(("GPU", "NIC")) and len(cells) > 16
+        if line.startswith(" ") and "GPU0" in line:
+            line = line.replace("NIC3    ", "")
+        elif is_row:
+            starts = [match.start() for match in re.finditer(r"\S+", line)]
+            line = line[: starts[12]] + line[starts[13] :]
+        cut.append(line)
+    found = finding(record("\n".join(cut)), "nic-missing")
+    assert found["devices"] == ["GPU3"] and "nic-missing" not in codes(record(H800)) | codes(record(H100))
+
+
+@pytest.mark.parametrize(
+    ("value", "severity", "words"),
+    [
+        ("mlx5_1", "wrong", "NCCL_IB_HCA=mlx5_1 takes mlx5_10 too"),
+        ("^mlx5_1", "wrong", "leaves out mlx5_10 too"),
+        ("=mlx5_1", "", ""),
+        ("=mlx5_1:1,mlx5_10:1", "", ""),
+        ("=mlx5_2", "wrong", "leaves no port that is up"),
+        ("=mlx5_1,mlx5_2", "warning", "takes mlx5_2, which cannot pass data"),
+        ("^=mlx5_1", "warning", "takes mlx5_2, which cannot pass data"),
+        ("^=mlx5_2", "", ""),
+    ],
+)
+def test_names_of_devices_in_ib_hca(value: str, severity: str, words: str) -> None:
+    text = ibstat(("mlx5_1", *UP), ("mlx5_10", *UP), ("mlx5_2", "Down", "Disabled", 10))
+    found = [each for each in record(text, f"NCCL_IB_HCA={value}")["findings"] if each["code"] == "env-hca"]
+    assert [each["severity"] for each in found][:1] == ([severity] if severity else [])
+    assert not found or words in found[0]["what"]
+
+
 def test_p2p_beyond_the_default_wants_the_drivers_word() -> None:
     pair = (SAMPLES / "pair-phb-numa-na.txt").read_text()
     assert finding(record(pair, "NCCL_P2P_LEVEL=SYS"), "env-p2p")["severity"] == "warning"

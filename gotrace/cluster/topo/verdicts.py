@@ -523,6 +523,18 @@ def _nics(facts: Facts) -> Iterator[Finding]:
             smi,
             tuple(relayed),
         )
+    lacking = [gpu for gpu in facts.gpus if not own[gpu.name]]
+    if whole and 0 < 4 * len(lacking) <= len(facts.gpus):
+        one = len(lacking) == 1
+        yield Finding(
+            "nic-missing",
+            "warning",
+            f"{listed([gpu.name for gpu in lacking])} {'has' if one else 'have'} no NIC within PXB, the other GPUs have",
+            "see whether a NIC has fallen off the bus: lspci, dmesg, and another machine of its kind",
+            f"{len(facts.gpus) - len(lacking)} of {len(facts.gpus)} GPUs have NICs of their own",
+            smi,
+            tuple(gpu.name for gpu in lacking),
+        )
     yield from _numbers(facts, own, smi)
     devices = _devices(facts)
     for name in devices:

@@ -345,6 +345,31 @@ def test_the_log_of_a_healthy_job_has_nothing_wrong() -> None:
     assert len(found["nics"]) == 8 and all(ring["source"] is None for ring in found["rings"])
 
 
+def test_a_machine_without_numa_nodes_and_a_log_that_says_what_is_direct() -> None:
+    lines = [
+        "NCCL_IB_HCA set to rxe0",
+        "NET/IB : Using [0]rxe0:1/RoCE [1]rxe1:1/RoCE [RO]; OOB eth0:10.0.0.1<0>",
+        "GPU Direct RDMA Disabled for GPU 80 / HCA 0 (distance 7 > 4)",
+        "GPU Direct RDMA Enabled for GPU 80 / HCA 1 (distance 7 <= 7), read 0",
+        "=== System : maxBw 0.3 totalBw 12.0 ===",
+        "CPU/FFFFFFFFFFFFFFFF (1/1/1)",
+        "+ PCI[5000.0] - NIC/0-0-0",
+        "                 + NET[0.3] - NET/0-0-0 (6216a3feff3e16f8/1/0.312500)",
+        "                 + NET[0.3] - NET/0-0-1 (6216a3feff3e16f8/2/0.312500)",
+        "+ PCI[12.0] - GPU/0-0-80 (0)",
+        "GPU/80 :GPU/80 (0/5000.000000/LOC) CPU/FFFFFFFFFFFFFFFF (1/12.000000/PHB) NET/0 (3/0.312500/PHB)",
+        "Pattern 4, crossNic 0, nChannels 1, bw 0.240000/0.240000, type LOC/PHB, sameChannels 1",
+        " 0 : NET/0-0-1 GPU/0-0-80 NET/0-0-1",
+    ]
+    found = record("".join(f"{LOG}{line}\n" for line in lines))
+    (gpu,) = found["gpus"]
+    assert (gpu["bus"], gpu["node"], gpu["gdr_nic"]) == ("0000:00:08.0", None, "rxe1")
+    judged = {pair["other"]: pair["gdr"]["answer"] for pair in found["pairs"] if pair["gdr"]}
+    assert judged == {"rxe0": "no", "rxe1": "yes"} and [nic["node"] for nic in found["nics"]] == [None, None]
+    (ring,) = found["rings"]
+    assert ring["stops"] == ["rxe1", "0000:00:08.0", "rxe1"] and ring["crossings_at_most"] == 0  # by one CPU: PHB
+
+
 def test_the_environment_of_a_process(tmp_path: Path, here: Here) -> None:
     (tmp_path / "environ").write_bytes(b"PASSWORD=x\0NCCL_IB_DISABLE=1\0HOME=/\0")
     status, printed, _ = here("check", "ibstatus-roce.txt", str(tmp_path / "environ"))

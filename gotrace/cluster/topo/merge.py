@@ -118,6 +118,8 @@ def _take(whole: Facts, part: Facts, called: dict[str, str]) -> None:
         whole.seen.setdefault(pair_of(name(one), name(other)), []).extend(seen)
     for (one, other), status in part.p2p.items():
         whole.p2p.setdefault(pair_of(name(one), name(other)), status)
+    for (gpu_name, nic_name), said in part.gdr.items():
+        whole.gdr.setdefault((name(gpu_name), name(nic_name)), said)
     for gpu_name, links in part.links.items():
         whole.links.setdefault(name(gpu_name), links)
     _take_ports(whole, part)

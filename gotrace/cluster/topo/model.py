@@ -157,6 +157,7 @@ class Facts:
     nics: list[Nic] = field(default_factory=list)
     seen: dict[Pair, list[Seen]] = field(default_factory=dict)
     p2p: dict[Pair, tuple[str, Source]] = field(default_factory=dict)
+    gdr: dict[tuple[str, str], tuple[bool, Source]] = field(default_factory=dict)  # GPU and NIC, as the log says it
     links: dict[str, tuple[int, int, Source]] = field(default_factory=dict)  # GPU -> NVLinks that are up, and all
     ports: list[Port] = field(default_factory=list)
     rings: list[Ring] = field(default_factory=list)

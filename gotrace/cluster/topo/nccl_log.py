@@ -33,19 +33,21 @@ from gotrace.cluster.topo.model import (
 from gotrace.text import printable
 
 LINE = re.compile(r"(?:^|\s)([\w.-]+):(\d+):(\d+) \[(-?\d+)\] NCCL (?:INFO|WARN|TRACE) ?(.*)$")
-_ID = r"([0-9A-Fa-f]+)(?:-([0-9A-Fa-f]+))?"
+_ID = r"([0-9A-Fa-f]+)(?:-([0-9A-Fa-f]+))*"  # AB000, or behind the machine's number 0-ab000
+_NOWHERE = 1 << 32  # NCCL's number of a CPU that stands for no NUMA node is -1
 _CPU = re.compile(rf"CPU/{_ID} \((\d+)/(-?\d+)/(-?\d+)\)\s*$")
 _TREE = re.compile(rf"(\s*)\+ (\w+)\[([\d.]+)\] - (GPU|NET|NIC|PCI|NVS|CPU)/{_ID}(?: \((\w+)[^)]*\))?")
 _PATHS = re.compile(rf"(GPU|NET)/{_ID} :(.*)$")
 _PATH = re.compile(rf"(GPU|NET|CPU)/{_ID} \((\d+)/([\d.]+)/(\w+)\)")
 _PATTERN = re.compile(r"Pattern (\d+), crossNic (\d+), nChannels (\d+), (?:bw|speed) ([\d.]+)/([\d.]+), type (\w+)/(\w+)")
-_CHANNEL = re.compile(r"\s*(\d+) :((?: (?:GPU|NET)/\d+(?:-[0-9A-Fa-f]+)?)+)\s*$")
+_CHANNEL = re.compile(r"\s*(\d+) :((?: (?:GPU|NET)/\d+(?:-[0-9A-Fa-f]+)*)+)\s*$")
 _AFFINITY = re.compile(r"Setting affinity for GPU (\d+) to (?:mask )?([0-9a-fA-F,-]+)\s*$")
-_ENVIRONMENT = re.compile(r"(NCCL_\w+) set by environment to (.*?)\.?\s*$")
+_ENVIRONMENT = re.compile(r"(NCCL_\w+) set (?:by environment )?to (.*?)\.?\s*$")
 _TRANSPORT = re.compile(r"Channel \d+(?:/\d+)? : (\d+)\[\w+\] -> (\d+)\[\w+\] (?:\[\w+\] )?via (\S+)")
 _ORDERED = re.compile(r"Channel (\d+)/\d+ :((?:\s+\d+)+)\s*$")
 _RANK = re.compile(r"rank (\d+) nranks \d+ cudaDev (\d+)(?: nvmlDev (\d+))? busId ([0-9a-fA-F]+)")
 _DEVICES = re.compile(r"\[(\d+)\]([\w.-]+):(\d+)/(\w+)")
+_GDR_OF = re.compile(r"GPU Direct RDMA (Enabled|Disabled) for GPU ([0-9a-fA-F]+) / HCA ([0-9a-fA-F]+) \(distance")
 _GDR = re.compile(r"GPU Direct RDMA (Enabled|Disabled) for HCA \d+ '([\w.-]+)(?::\d+)?'")
 _VENDORS = {"1": "GenuineIntel", "2": "AuthenticAMD"}  # src/include/graph.h, of architecture 1, x86
 _RING = 4  # the pattern
@@ -71,6 +73,7 @@ class _Host:
     nvlinked: set[str] = field(default_factory=set)  # GPUs of the tree with NVLinks
     devices: dict[int, str] = field(default_factory=dict)  # number of NET -> name
     offers: dict[str, bool] = field(default_factory=dict)  # NIC -> GPUDirect RDMA
+    direct: dict[tuple[int, int], tuple[bool, Source]] = field(default_factory=dict)  # GPU and NIC: GPUDirect RDMA
     rings: dict[int, tuple[list[str], str, Source]] = field(default_factory=dict)
     orders: dict[int, tuple[list[int], Source]] = field(default_factory=dict)  # channel -> ranks, of all hosts
     rows: list[tuple[str, int, list[tuple[str, int, str]], Source]] = field(default_factory=list)
@@ -97,6 +100,12 @@ def parse_log(lines: Sequence[tuple[int, str]], file: str) -> list[Facts]:
     return [_finished(host) for _, host in sorted(hosts.items())]
 
 
+def _net(stop: str) -> int:
+    """The number of a NIC in a ring: decimal, behind the machine's number hexadecimal."""
+    text = stop.partition("/")[2]
+    return int(text.rpartition("-")[2][:6], 16 if "-" in text else 10)
+
+
 def _number(first: str, second: str | None) -> int:
     """The last part of 0-ab000, which names the machine first, or all of AB000."""
     return int((second or first)[:12], 16)
@@ -120,8 +129,9 @@ def _line(host: _Host, thread: _Thread, text: str, source: Source) -> None:
         thread.pattern, thread.intra = int(match[1]), match[6]
     elif thread.pattern == _RING and (match := _CHANNEL.match(text)):
         host.rings.setdefault(int(match[1][:6]), (match[2].split(), thread.intra, source))
-        for net in re.findall(r"NET/(?:\d+-)?(\d{1,4})\b", match[2]):
-            host.nets.setdefault(int(net), None)
+        for stop in match[2].split():
+            if stop.startswith("NET"):
+                host.nets.setdefault(_net(stop), None)
     elif match := _AFFINITY.match(text):
         try:
             cpus = cpu_set(match[2]) if "-" in match[2] else mask_set(match[2][:2000])
@@ -144,6 +154,8 @@ def _line(host: _Host, thread: _Thread, text: str, source: Source) -> None:
         facts.remarks.append(Remark("log-no-ib", "NCCL found no RDMA device (NET/IB : No device found)", source))
     elif match := re.match(r"Using network (\w+)", text):
         facts.transports.append(("network", match[1], source))
+    elif match := _GDR_OF.search(text):
+        host.direct[int(match[2][:12], 16), int(match[3][:6], 16)] = match[1] == "Enabled", source
     elif match := _GDR.search(text):
         host.offers[match[2]] = match[1] == "Enabled"
 
@@ -198,8 +210,8 @@ def _homes(host: _Host) -> None:
                 homes.setdefault((each, at), near[0])
     for (kind, number), cpu in homes.items():
         if kind == "NET":
-            host.nets[number] = cpu
-        elif number in host.gpus:
+            host.nets[number] = cpu if cpu < _NOWHERE else None
+        elif number in host.gpus and cpu < _NOWHERE:
             host.gpus[number].numa, host.gpus[number].numa_text = cpu, str(cpu)
 
 
@@ -224,6 +236,9 @@ def _finished(host: _Host) -> Facts:
             facts.nics.append(Nic(name, f"NET/{number}", number, gdr=host.offers.get(name)))
     _see(host)
     _rings(host)
+    for (number, net), told in host.direct.items():
+        if number in host.gpus and net in host.nets:
+            facts.gdr[host.gpus[number].name, _name(host, "NET", net)] = told
     if host.slow:
         text = f"the PCIe link of {listed(sorted(host.slow))} counts below 1 GB/s for NCCL: its speed could not be read"
         facts.remarks.append(Remark("pcie-slow", text, next(iter(host.slow.values()))))
@@ -281,7 +296,7 @@ def _rings(host: _Host) -> None:
         for stop in stops:
             kind, _, text = stop.partition("/")
             if kind == "NET":
-                names.append(_name(host, "NET", int(text.rpartition("-")[2][:6], 16 if "-" in text else 10)))
+                names.append(_name(host, "NET", _net(stop)))
             elif "-" in text:
                 number = int(text.rpartition("-")[2][:12], 16)
                 names.append(_known(host, "GPU", number).name)

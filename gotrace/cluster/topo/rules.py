@@ -91,6 +91,8 @@ def gdr(facts: Facts, gpu: Gpu, nic: Nic) -> Verdict:
 
 
 def _gdr_directly(facts: Facts, gpu: Gpu, nic: Nic) -> Verdict:
+    if said := facts.gdr.get((gpu.name, nic.name)):
+        return Verdict("yes" if said[0] else "no", f"NCCL says {'Enabled' if said[0] else 'Disabled'}", str(said[1]))
     told = facts.told(gpu.name, nic.name)
     if told is None:
         return Verdict("unknown", "how far they are is not known", "")

@@ -40,7 +40,7 @@ TABLE: dict[str, set[str]] = {
     "api": BASE | {"kernel", "recording", "run", "views"},
     "lab": BASE
     | {"binary", "kernel", "recording", "analysis", "records", "export", "runtime", "views", "run", "api", "cluster"},
-    "cluster": BASE | {"kernel", "analysis", "records", "export", "run"},
+    "cluster": BASE | {"records", "run"},
     "ebpf": set(),
 }
 TABLE["cli"] = set(TABLE)

@@ -31,10 +31,8 @@ _nodes = click.option("--nodes", is_flag=True, help="Each FILE is a node of its 
 _limit = click.option(
     "--max-crossings",
     type=click.IntRange(0, 1000),
-    default=2,
-    show_default=True,
     metavar="N",
-    help="How often a ring may cross NUMA nodes.",
+    help="How often a ring may cross NUMA nodes.  [default: 2, and more is a warning if the ring is not NCCL's own]",
 )
 
 
@@ -54,7 +52,7 @@ def _read(files: Sequence[str], nodes: bool, root: str) -> list[Facts]:
     return machines(found, "this machine")
 
 
-def _records(files: Sequence[str], nodes: bool, root: str, limit: int) -> list[Topology]:
+def _records(files: Sequence[str], nodes: bool, root: str, limit: int | None) -> list[Topology]:
     from gotrace.cluster.topo.report import topology
 
     return [topology(each, limit) for each in _read(files, nodes, root)]
@@ -92,7 +90,7 @@ def _write(found: list[Topology], nodes: bool, checked: bool, results: Any) -> i
 def show(
     files: tuple[str, ...],
     nodes: bool,
-    max_crossings: int,
+    max_crossings: int | None,
     root: str,
     outputs: tuple[str, ...],
     format_: str | None,
@@ -128,7 +126,7 @@ def show(
 def check(
     files: tuple[str, ...],
     nodes: bool,
-    max_crossings: int,
+    max_crossings: int | None,
     root: str,
     outputs: tuple[str, ...],
     format_: str | None,
@@ -197,7 +195,7 @@ def diff(before: str, after: str, outputs: tuple[str, ...], format_: str | None,
     results = wanted(outputs, format_, TABLES, force, screen="table", inputs=(before, after))
     sides = []
     for path in (before, after):
-        found = _records([path], False, "/", 2)
+        found = _records([path], False, "/", None)
         if len(found) > 1:
             raise UsageError(f"{name_of(path)} is of {len(found)} nodes", "compare them with: gotrace topo check --nodes")
         sides.append({**found[0], "name": name_of(path)})

@@ -64,7 +64,7 @@ class Topo(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     read: list[str]
     nodes: bool = False
-    max_crossings: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 2
+    max_crossings: Annotated[int, msgspec.Meta(ge=0, le=1000)] | None = None
 
 
 class Step(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

@@ -51,7 +51,7 @@ def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return run_here
 
 
-def record(*texts: str, limit: int = 2) -> Topology:
+def record(*texts: str, limit: int | None = None) -> Topology:
     parts = [facts for number, text in enumerate(texts) for facts in parse_text(text, f"f{number}")]
     (found,) = machines(parts, "node")
     return topology(found, limit)
@@ -227,6 +227,8 @@ def test_p2p_beyond_the_default_wants_the_drivers_word() -> None:
 def test_rings_above_the_limit() -> None:
     text = (SAMPLES / "rtx6000ada-4gpu-4nic.txt").read_text()
     assert "crossings" not in codes(record(text))
+    many = (SAMPLES / "pcie-6gpu-ansi-header.txt").read_text().replace("\t0-23,48-71\t0\t", "\t0-23,48-71\t2\t", 2)
+    assert finding(record(many.replace("\tNODE", "\tSYS")), "crossings")["severity"] == "warning"  # three nodes
     found = record(text, limit=1)
     assert finding(found, "crossings")["severity"] == "wrong" and all(ring["over_limit"] for ring in found["rings"])
 

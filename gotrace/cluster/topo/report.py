@@ -22,11 +22,12 @@ from gotrace.records.topo import (
 )
 
 
-def topology(facts: Facts, most_crossings: int = CROSSINGS) -> Topology:
-    """Everything about one machine. ``most_crossings``: how often a ring may cross NUMA nodes."""
+def topology(facts: Facts, most_crossings: int | None = None) -> Topology:
+    """Everything about one machine. ``most_crossings``: how often a ring may cross NUMA nodes (None: `CROSSINGS`)."""
     nodes = Nodes(facts)
     rings = counted(facts, nodes)
     found = findings(facts, nodes, rings, most_crossings)
+    most_crossings = CROSSINGS if most_crossings is None else most_crossings
     return Topology(
         type="topology",
         name=facts.host,

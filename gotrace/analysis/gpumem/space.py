@@ -1,0 +1,288 @@
+"""One allocator's memory over time: what it holds, what of that is live, and why it grew.
+
+The events are those of one pool of one device, or of PyTorch's allocator on one device. From them:
+
+* **extents**: every range of addresses seen, less what a trim, the free of a segment or an unmap gave back. Where the
+  allocator announces them (``SEGMENT``, ``MAP``) they are known; elsewhere they are a lower bound.
+* **live** and **free** = extents - live; a **hole** is a maximal free range. Ranges that were got as separate segments do not
+  join: no allocator can hand out a block across two. **Fragmentation** = 1 - largest hole / free, and 0 with nothing free.
+* **growth**: a request that was served, not entirely from the extents before it. It was *needed* if free < size; a *merge
+  failure* if free >= size > largest hole, so that there was enough memory, but in pieces; *refused reuse* if the largest
+  hole would have done (freed on another stream and not ordered yet, or of another size class).
+* **OOM by fragmentation**: a request refused for want of memory with free >= size.
+
+Sizes count in units of 512 bytes, as the allocators round them. Times are CLOCK_MONOTONIC ns, and of the call: a stream's
+frees return at once, though the GPU may be behind.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+ALLOC, FREE, SEGMENT, SEGMENT_FREE, MAP, UNMAP, TRIM, OOM = range(1, 9)
+NEEDED, MERGE_FAILURE, REFUSED_REUSE = range(1, 4)
+GROWTHS = {NEEDED: "needed", MERGE_FAILURE: "merge_failure", REFUSED_REUSE: "refused_reuse"}
+
+# ``size`` of a TRIM is what may stay; ``address`` of an OOM is 0. ``row`` is whatever the caller knows the event by.
+EVENT = np.dtype([("time_ns", "<i8"), ("op", "u1"), ("address", "<u8"), ("size", "<u8"), ("row", "<i8")])
+BLOCK = np.dtype([("address", "<u8"), ("size", "<u8"), ("begin_ns", "<i8"), ("end_ns", "<i8"), ("row", "<i8")])
+HOLE = np.dtype([("begin", "<u8"), ("end", "<u8"), ("since_ns", "<i8")])
+STATE = np.dtype(
+    [("live", "<i8"), ("reserved", "<i8"), ("largest", "<i8"), ("request", "<i8"), ("growth", "u1"), ("oom", "u1")]
+)
+
+ROUND = 512
+FOREVER = (1 << 63) - 1
+
+
+@dataclass(frozen=True)
+class Course:
+    """What `replay` makes of a space's events.
+
+    ``states`` has a row for each event: bytes live, reserved (live + free) and in the largest hole after it, the size of a
+    request (0: it is none), why it grew (0: it did not; a segment is explained at the first request served from it, or at
+    itself if there is none), and of an OOM 1, or 2 where fragmentation was why. ``blocks`` are all that were ever live, ``extents`` every range ever held (begin,
+    end), ``holes`` those at the end; ``walls`` are the ends of segments then. ``unknown_frees`` freed what was allocated
+    before, ``missed_frees`` are blocks handed out again though nobody had freed them.
+    """
+
+    events: npt.NDArray[np.void]
+    states: npt.NDArray[np.void]
+    blocks: npt.NDArray[np.void]
+    extents: npt.NDArray[np.uint64]
+    holes: npt.NDArray[np.void]
+    walls: frozenset[int]
+    unknown_frees: int
+    missed_frees: int
+
+    def free(self) -> npt.NDArray[np.int64]:
+        return np.asarray(self.states["reserved"] - self.states["live"])
+
+    def fragmentation(self) -> npt.NDArray[np.float64]:
+        """After each event, 0 to 1."""
+        return fragmentation(self.free(), self.states["largest"])
+
+    def adjacent(self, longer_than_ns: int) -> list[tuple[int, int]]:
+        """(where they meet, bytes) of neighbouring holes that lie in different segments and were free for so long."""
+        end_ns = int(self.events["time_ns"][-1]) if len(self.events) else 0
+        rows = self.holes.tolist()
+        return [
+            (end, after_end - begin)
+            for (begin, end, since), (after, after_end, after_since) in zip(rows, rows[1:], strict=False)
+            if end == after and end_ns - max(since, after_since) >= longer_than_ns
+        ]
+
+    def too_small(self, size: int) -> float:
+        """The share of what is free at the end that lies in holes smaller than ``size``."""
+        sizes = (self.holes["end"] - self.holes["begin"]).astype(np.int64)
+        total = int(sizes.sum())
+        return float(sizes[sizes < size].sum() / total) if total else 0.0
+
+
+def fragmentation(free: npt.NDArray[np.int64], largest: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """1 - largest hole / free, 0 with nothing free."""
+    return np.where(free > 0, 1 - largest / np.maximum(free, 1), 0.0)
+
+
+def replay(events: npt.NDArray[np.void], told: bool = False) -> Course:
+    """Follow the events (`EVENT`, in order of time) of one space; ``told``: its allocator announces its segments.
+
+    One pass with a few dictionary look-ups for each event: two million events took some seconds of a slow machine.
+    """
+    return _Space(told).run(events)
+
+
+class _Space:
+    def __init__(self, told: bool) -> None:
+        self._told = told
+        self._starts: list[int] = []  # of holes, in order
+        self._ends: dict[int, int] = {}  # by start
+        self._by_end: dict[int, int] = {}  # start by end
+        self._since: dict[int, int] = {}  # by start
+        self._heap: list[tuple[int, int]] = []  # (-size, start) of holes, and of some that are none any more
+        self._walls: dict[int, int] = {}  # how many segments begin or end at an address
+        self._live: dict[int, int] = {}  # index of the block, by address
+        self._blocks: list[list[int]] = []
+        self._free = self._live_bytes = 0
+        self._ever: list[tuple[int, int]] = []
+        self._pending: list[tuple[int, int, int, int, int]] = []  # segments whose request is not known yet
+
+    def run(self, events: npt.NDArray[np.void]) -> Course:
+        states = []
+        growths: dict[int, int] = {}
+        unknown = missed = 0
+        for index, (time_ns, op, address, size, row) in enumerate(events.tolist()):
+            request = oom = 0
+            rounded = -(-size // ROUND) * ROUND
+            if op == ALLOC:
+                request = rounded
+                if address in self._live:
+                    missed += 1
+                    self._freed(address, time_ns)
+                kind = self._growth(rounded)
+                grown = self._taken(address, rounded, time_ns, row)
+                if not self._told and grown:
+                    growths[index] = kind
+                elif self._told and self._pending:
+                    self._explain(index, address, rounded, growths)
+            elif op == FREE:
+                if not self._freed(address, time_ns):
+                    unknown += 1
+            elif op in (SEGMENT, MAP):
+                self._pending.append((index, address, address + size, self._free, self._largest()))
+                self._held(address, size, time_ns, walled=op == SEGMENT)
+            elif op in (SEGMENT_FREE, UNMAP):
+                self._given_back(address, size, time_ns, walled=op == SEGMENT_FREE)
+            elif op == TRIM:
+                if self._free + self._live_bytes > size:
+                    self._drop_holes()
+            elif op == OOM:
+                request = rounded
+                oom = 2 if self._free >= rounded else 1
+            states.append((self._live_bytes, self._free + self._live_bytes, self._largest(), request, 0, oom))
+        for index, begin, end, free, largest in self._pending:
+            growths[index] = growth(end - begin, free, largest)
+        table = np.array(states, STATE)
+        if growths:
+            table["growth"][list(growths)] = list(growths.values())
+        holes = np.array([(at, self._ends[at], self._since[at]) for at in self._starts], HOLE)
+        blocks = np.array([tuple(block) for block in self._blocks], BLOCK)
+        walls = frozenset(self._walls)
+        return Course(events, table, blocks, _union(self._ever), holes, walls, unknown, missed)
+
+    def _explain(self, index: int, address: int, size: int, growths: dict[int, int]) -> None:
+        """A block out of a segment that was just got: that was why."""
+        for number, (_, begin, end, free, largest) in enumerate(self._pending):
+            if begin <= address < end:
+                growths[index] = growth(size, free, largest)
+                del self._pending[number]
+                return
+
+    def _growth(self, size: int) -> int:
+        return growth(size, self._free, self._largest())
+
+    def _largest(self) -> int:
+        heap = self._heap
+        while heap:
+            negative, start = heap[0]
+            if self._ends.get(start) == start - negative:
+                return -negative
+            heapq.heappop(heap)
+        return 0
+
+    def _taken(self, address: int, size: int, time_ns: int, row: int) -> int:
+        """A block becomes live; how many bytes of it were not held before."""
+        grown = size - self._carved(address, address + size)
+        if grown:
+            self._ever.append((address, address + size))
+        self._live[address] = len(self._blocks)
+        self._blocks.append([address, size, time_ns, FOREVER, row])
+        self._live_bytes += size
+        return grown
+
+    def _freed(self, address: int, time_ns: int) -> bool:
+        index = self._live.pop(address, None)
+        if index is None:
+            return False
+        block = self._blocks[index]
+        block[3] = time_ns
+        self._live_bytes -= block[1]
+        self._opened(address, address + block[1], time_ns)
+        return True
+
+    def _held(self, address: int, size: int, time_ns: int, walled: bool) -> None:
+        """An announced range: free, but for what is live in it already."""
+        self._carved(address, address + size)  # announced twice
+        if walled:
+            for wall in (address, address + size):
+                self._walls[wall] = self._walls.get(wall, 0) + 1
+        self._ever.append((address, address + size))
+        at = address
+        for block in self._blocks_in(address, address + size):
+            if block[0] > at:
+                self._opened(at, block[0], time_ns)
+            at = block[0] + block[1]
+        if at < address + size:
+            self._opened(at, address + size, time_ns)
+
+    def _given_back(self, address: int, size: int, time_ns: int, walled: bool) -> None:
+        for block in self._blocks_in(address, address + size):
+            self._freed(block[0], time_ns)
+        self._carved(address, address + size)
+        if walled:
+            for wall in (address, address + size):
+                self._walls[wall] = self._walls.get(wall, 0) - 1
+                if self._walls[wall] <= 0:
+                    del self._walls[wall]
+
+    def _blocks_in(self, begin: int, end: int) -> list[list[int]]:
+        """Those that are live in a range; segments come and go seldom."""
+        return sorted(self._blocks[index] for at, index in self._live.items() if begin <= at < end)
+
+    def _drop_holes(self) -> None:
+        self._starts, self._ends, self._by_end, self._since, self._heap = [], {}, {}, {}, []
+        self._free = 0
+
+    def _opened(self, begin: int, end: int, since: int) -> None:
+        """A free range, which joins its neighbours if no wall is between them."""
+        if begin == end:
+            return
+        self._free += end - begin
+        before = self._by_end.get(begin) if begin not in self._walls else None
+        if before is not None:
+            self._forget(before)
+            begin = before
+        if end in self._ends and end not in self._walls:
+            after = self._ends[end]
+            self._forget(end)
+            end = after
+        self._add(begin, end, since)
+
+    def _carved(self, begin: int, end: int) -> int:
+        """Take a range out of the holes; how much of it was free."""
+        starts, ends = self._starts, self._ends
+        at = bisect_right(starts, begin) - 1
+        if at < 0 or ends[starts[at]] <= begin:
+            at += 1
+        covered = 0
+        while at < len(starts) and starts[at] < end:
+            start = starts[at]
+            stop, since = ends[start], self._since[start]
+            self._forget(start)
+            covered += min(stop, end) - max(start, begin)
+            if start < begin:
+                self._add(start, begin, since)
+                at += 1
+            if stop > end:
+                self._add(end, stop, since)
+        self._free -= covered
+        return covered
+
+    def _add(self, begin: int, end: int, since: int) -> None:
+        self._starts.insert(bisect_left(self._starts, begin), begin)
+        self._ends[begin], self._by_end[end], self._since[begin] = end, begin, since
+        heapq.heappush(self._heap, (begin - end, begin))
+
+    def _forget(self, begin: int) -> None:
+        del self._starts[bisect_left(self._starts, begin)]
+        del self._by_end[self._ends.pop(begin)], self._since[begin]
+
+
+def growth(size: int, free: int, largest: int) -> int:
+    """Why memory of ``size`` had to be got, with so much free and the largest hole so large."""
+    return NEEDED if free < size else MERGE_FAILURE if size > largest else REFUSED_REUSE
+
+
+def _union(ranges: list[tuple[int, int]]) -> npt.NDArray[np.uint64]:
+    found: list[list[int]] = []
+    for begin, end in sorted(ranges):
+        if found and begin <= found[-1][1]:
+            found[-1][1] = max(end, found[-1][1])
+        else:
+            found.append([begin, end])
+    return np.array(found, np.uint64).reshape(-1, 2)

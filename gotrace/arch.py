@@ -45,6 +45,8 @@ class Arch:
     # only where they name their target.
     emulated: str
     emulated_direct: str
+    uprobe_breakpoint: bytes  # what a uprobe puts in the place of an instruction (asm/uprobes.h)
+    trap_pc: int  # the offset in ``struct user`` of a program counter that is behind a trap; -1 where it is at it
     # (code of a tiny function, the offset of an emulated instruction in it, and of one that is single-stepped)
     calibration: tuple[bytes, int, int]
     # The code of a function that returns what `runtime.cputicks` reads; b"" where that is nanotime.
@@ -116,6 +118,8 @@ AMD64 = Arch(
     user_end=1 << 47,
     emulated=r"push|nop",
     emulated_direct=r"j.*|call",
+    uprobe_breakpoint=b"\xcc",  # INT3
+    trap_pc=128,
     calibration=(bytes.fromhex("55 4889e5 5d c3"), 0, 1),  # push rbp; mov rbp, rsp; pop rbp; ret
     ticks=bytes.fromhex("0f31 48c1e220 4809d0 c3"),  # rdtsc; shl rdx, 32; or rax, rdx; ret
     capstone=("CS_ARCH_X86", "CS_MODE_64"),
@@ -162,6 +166,8 @@ ARM64 = Arch(
     user_end=1 << 48,
     emulated=r"b(?!ti$).*|cbz|cbnz|tbz|tbnz|ret|adr|adrp|nop",
     emulated_direct="",
+    uprobe_breakpoint=bytes.fromhex("a00020d4"),  # BRK #5
+    trap_pc=-1,
     calibration=(bytes.fromhex("01000014 e00300aa c0035fd6"), 0, 4),  # b +4; mov x0, x0; ret
     ticks=b"",
     capstone=("CS_ARCH_ARM64", "CS_MODE_ARM"),

@@ -94,7 +94,8 @@ class Probe:
     how many bytes of events may wait for the reader: 64 each.
 
     What its target is: a Go program, or any where ``go`` is False; then ``libraries`` that the process has mapped when the
-    session is opened can be probed too, named without version and ending ("libc", "libcuda"). With ``of_starts`` it is no
+    session is opened can be probed too, named without version and ending ("libc", "libcuda"). With ``later`` there need be
+    none of them yet: `gotrace.session.Session.probe_libraries` probes what is mapped since. With ``of_starts`` it is no
     process but every start of an executable (`gotrace.kernel.executable`).
 
     What it wants of a session, by names of its hits: ``optional`` ones, which it can do without where the kernel cannot
@@ -119,6 +120,7 @@ class Probe:
     ring_bytes: int = 1 << 20
     go: bool = True
     libraries: tuple[str, ...] = ()
+    later: bool = False
     of_starts: bool = False
     optional: tuple[str, ...] = ()
     ticks: tuple[str, ...] = ()
@@ -173,7 +175,8 @@ class Point:
     """One instruction to probe: ``program`` is the C function that runs there, ``code`` the bytes that must be there.
 
     ``file`` has the instruction where that is not the target's executable: a library or the dynamic linker, by the path
-    that a `Traceable` opens it under.
+    that a `Traceable` opens it under. ``returns``: the program runs when the function that begins there returns, by a
+    return probe; only for C functions, which nothing unwinds.
     """
 
     name: str
@@ -185,6 +188,7 @@ class Point:
     instruction: str
     emulated: bool
     file: str = ""
+    returns: bool = False
 
 
 @dataclass(frozen=True)
@@ -270,6 +274,10 @@ class PlanBuilder(Generic[ProgramT]):
             self.points.append(Point(name, c_program, **dataclasses.asdict(site), file=file))
         return bool(found)
 
+    def add_return(self, c_program: str) -> None:
+        """Add the return of the C function whose entry was added last."""
+        self.points.append(dataclasses.replace(self.points[-1], program=c_program, returns=True))
+
     def add_function(self, name: str, c_program: str, symbol: str, library: str = "") -> bool:
         """Add the entry of a function by its symbol: of the executable, or of a ``library`` the probe declares.
 
@@ -331,9 +339,12 @@ class PlanBuilder(Generic[ProgramT]):
 
 
 def is_library(path: str, name: str) -> bool:
-    """Whether ``path`` is a library called ``name``, of any version: libc.so.6, libc-2.31.so, libcuda.so.535.104."""
+    """Whether ``path`` is a library called ``name``, of any version: libc.so.6, libc-2.31.so, libcuda.so.535.104.
+
+    Or with the hash that wheels put into the names of what they bundle: libcudart-9335f6a2.so.12.4.127.
+    """
     rest = os.path.basename(path).removeprefix(name)
-    return os.path.basename(path).startswith(name) and re.match(r"(-[\d.]+)?\.so(\.|$)", rest) is not None
+    return os.path.basename(path).startswith(name) and re.match(r"(-[\da-f.]+)?\.so(\.|$)", rest) is not None
 
 
 def is_inlined(program: GoProgram, symbol: str) -> bool:

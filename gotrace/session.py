@@ -14,12 +14,13 @@ import functools
 import mmap
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import gotrace
 from gotrace import cache
+from gotrace.arch import host_arch
 from gotrace.errors import GotraceError, HostError, TargetError
 from gotrace.kernel import bpf
 from gotrace.kernel.executable import Executable
@@ -110,6 +111,12 @@ class LoadedProbe:
         """Note that one of the probe's programs, which it can do without, is not attached."""
         self.plan = dataclasses.replace(self.plan, missing=(*self.plan.missing, Missing(program, reason)))
 
+    def extend(self, plan: Plan) -> None:
+        """Note what is attached besides, of files that its plan did not have."""
+        own = self.plan
+        points, libraries = (*own.points, *plan.points), (*own.libraries, *plan.libraries)
+        self.plan = dataclasses.replace(own, points=points, libraries=libraries, missing=(*own.missing, *plan.missing))
+
     @property
     def hits(self) -> dict[str, int]:
         """How often the target ran into each program."""
@@ -145,6 +152,9 @@ class Session:
         self.ns_per_hit = (0.0, 0.0)  # of an instruction that is emulated, and of one that is not
         self.bias = bias  # of a position-independent executable
         self._bases = bases
+        self.late: list[int] = []  # probes of libraries that were mapped later
+        self._known: set[str] = set()  # files that were looked at, by their paths
+        self._looked_ns = 0
         self._ring: RingReader | None = None
         self._keeper: Keeper | None = None
         self._windows: Windows | None = None
@@ -210,6 +220,7 @@ class Session:
         return [
             {"path": each.path, "build_id": each.build_id, "bias": self._bases[each.path] - each.code_vaddr}
             for each in found
+            if each.path in self._bases  # not those that were mapped later
         ]
 
     def begin(self) -> None:
@@ -274,6 +285,48 @@ class Session:
         lost, _ = self._until or _counts(self.parts)
         return lost - self._before[0]
 
+    def probe_libraries(self) -> list[dict[str, Any]]:
+        """Probe what the process has mapped since the last call, and say what: of probes that are declared ``later``.
+
+        Of each file its path, build_id, points (names), what is missing ([name, reason]), and the ``late_ns`` that it had been
+        mapped at most. Raises GotraceError.
+        """
+        assert isinstance(self.process, Process)
+        begin_ns, self._looked_ns = self._looked_ns, time.monotonic_ns()
+        parts = [part for part in self.parts.values() if part.probe.later]
+        wanted = functools.partial(_is_wanted, [part.module for part in parts])
+        paths = {each.path for each in self.process.mappings() if each.executable and wanted(each.path)}
+        if not paths - self._known:
+            return []
+        with _opened([part.module for part in parts], self.process) as files:
+            new = {path: file for path, file in files.items() if path and path not in self._known}
+            self._known |= paths | set(new)
+            prepared = _prepared([part.module for part in parts], self.process, {"": files[""], **new})
+            for part, (plan, obj) in zip(parts, prepared, strict=True):
+                plan = dataclasses.replace(plan, points=tuple(point for point in plan.points if point.file))
+                plan = _as_mapped(plan, self.process, new)
+                part.loaded.add(obj, {point.program for point in plan.points})
+                for point in plan.points:
+                    _verify(new[point.file].fd, point)
+                _attach_points(part.loaded, plan.points, self.process.pid, new, self.late)
+                part.extend(plan)
+        late_ns = time.monotonic_ns() - begin_ns
+        return [
+            {
+                "path": path,
+                "build_id": next((each.build_id for each in plan.libraries if each.path == path), ""),
+                "points": [point.name for point in plan.points if point.file == path and not point.returns],
+                "missing": [[item.name, item.reason] for item in plan.missing],
+                "late_ns": late_ns,
+            }
+            for plan, _ in prepared
+            for path in new
+        ]
+
+    def looked_at(self, since_ns: int, paths: Iterable[str]) -> None:
+        """These libraries have their probes, or cannot: all that had been mapped at ``since_ns``."""
+        self._known, self._looked_ns = set(paths), since_ns
+
     def static_text(self, address: int, length: int) -> str:
         """``length`` bytes at a run-time address of the executable's read-only data, as text; "" if there are none."""
         from gotrace.binary.elf import Elf
@@ -335,6 +388,8 @@ class Session:
         self.process = self.process.renamed(about["pid"], about["exe"], fds[1])
         self.bias, self.attach_ns, self.executed_ns = about["bias"], about["held_ns"], 0
         self._bases = about["bases"]
+        with bpf.closing_all(self.late):
+            self.looked_at(about["released_ns"], self._bases)
         os.dup2(fds[0], self._exe)
         os.close(fds[0])
         self.mapped = list(zip((MemoryMapping(*each) for each in about["mapped"]), fds[2:], strict=True))
@@ -401,7 +456,7 @@ def opened(
         parts: dict[str, LoadedProbe] = {}
         shared: dict[str, bpf.Map] = {}
         for module, (plan, obj) in zip(modules, prepared, strict=True):
-            plan = plan.leaving_out(without)
+            plan = _as_mapped(plan.leaving_out(without), process, files)
             in_kernel = {name for name in obj.programs if not bpf.is_uprobe(name)}
             wanted = ({point.program for point in plan.points} | in_kernel) - set(plan.without)
             loaded = stack.enter_context(bpf.load(obj.with_ring(ring_bytes), wanted, shared))
@@ -427,6 +482,8 @@ def opened(
             _attach_to_program(parts, process.pid, files, probes)
             bases = {path: file.base for path, file in files.items()}
             session = Session(process, parts, bias, bases, exe, counted, sampled[0].name if sampled else "")
+            session.looked_at(begin, files)
+            stack.enter_context(bpf.closing_all(session.late))
             for part in parts.values():
                 if part.probe.window_ns:
                     windows = Windows(part.probe.window_ns, part.probe.every_ns, foreign)
@@ -460,12 +517,19 @@ def _configure(parts: dict[str, LoadedProbe], process: Traceable, bias: int, fil
 def _attach_to_program(parts: dict[str, LoadedProbe], pid: int, files: Files, probes: list[int]) -> None:
     """Set the probes of a program and its libraries, but for windows; their descriptors are added to ``probes``."""
     for part in parts.values():
-        for point in () if part.probe.window_ns else part.plan.points:
-            program = part.loaded.programs[point.program]
-            probes.append(bpf.attach_uprobe(program, _path(files[point.file].fd), point.file_offset, pid))
+        if not part.probe.window_ns:
+            _attach_points(part.loaded, part.plan.points, pid, files, probes)
     for part in parts.values():
         if part.probe.attached:  # what was seen before, was seen in parts
             part.loaded.maps["config"].write_words([1], part.probe.config.index("attached"))
+
+
+def _attach_points(
+    loaded: bpf.LoadedObject, points: Iterable[Point], pid: int, files: Files, probes: list[int]
+) -> None:
+    for point in points:
+        path, program = _path(files[point.file].fd), loaded.programs[point.program]
+        probes.append(bpf.attach_uprobe(program, path, point.file_offset, pid, point.returns))
 
 
 def _renewed(
@@ -486,7 +550,8 @@ def _renewed(
         for part, (plan, obj) in zip(parts.values(), prepared, strict=True):
             # What runs in the kernel stays as it is attached, or lacking.
             lacking = tuple(item for item in part.plan.missing if item.name in part.probe.hits)
-            part.plan = dataclasses.replace(plan.leaving_out(without), missing=(*plan.missing, *lacking))
+            plan = _as_mapped(plan.leaving_out(without), process, files)
+            part.plan = dataclasses.replace(plan, missing=(*plan.missing, *lacking))
             part.loaded.forget(kept=("config", "lost", "hits"))
             part.loaded.add(obj, {point.program for point in part.plan.points})
         first = next(iter(parts.values())).plan
@@ -596,7 +661,7 @@ def resolve(module: ProbeModule, paths: dict[str, str]) -> Plan:
     with opened as program:
         require_same_arch(program)
         plan = module.plan(cast("GoProgram", program))  # a probe that needs no Go makes do with a `Program`
-    if not plan.points and any(bpf.is_uprobe(name) for name in probe.hits):
+    if not plan.points and not probe.later and any(bpf.is_uprobe(name) for name in probe.hits):
         reasons = "; ".join(item.reason for item in plan.missing)
         what = "this Go program" if probe.go else "this program"
         raise TargetError(f"nothing in {what} can be probed safely: {reasons}", "`gotrace doctor` shows the details")
@@ -635,6 +700,29 @@ def _verify(descriptor: int, point: Point) -> None:
             f"{point.symbol} at {point.address:#x} holds {found.hex()} instead of {point.code.hex()}",
             "the executable changed while it was being read; try again",
         )
+
+
+def _as_mapped(plan: Plan, process: Traceable, files: Files) -> Plan:
+    """The plan without points of libraries whose code in memory is not that of the file: whoever patched it jumps there.
+
+    A breakpoint, which another tracer may have set, is the exception.
+    """
+    memory = process.memory_fd if isinstance(process, Process) else -1
+    if memory < 0:
+        return plan
+    trap = host_arch().uprobe_breakpoint
+    patched = []
+    for point in plan.points:
+        if point.file:
+            found = b""
+            with contextlib.suppress(OSError):
+                found = os.pread(memory, len(point.code), files[point.file].base + point.file_offset)
+            if found not in (point.code, trap + point.code[len(trap) :]):
+                patched.append(point)
+    reason = "its code in memory is not that of its file: something in the process has replaced it"
+    missing = [Missing(point.name, reason) for point in patched if not point.returns]
+    points = tuple(point for point in plan.points if point not in patched)
+    return dataclasses.replace(plan, points=points, missing=(*plan.missing, *missing))
 
 
 def _settings(part: LoadedProbe, process: Traceable, bias: int, counters: int) -> list[int]:

@@ -48,6 +48,8 @@ struct pt_regs {
 #define C_ARG1(ctx) ((ctx)->si)
 #define C_ARG2(ctx) ((ctx)->dx)
 #define C_ARG3(ctx) ((ctx)->cx)
+#define C_ARG4(ctx) ((ctx)->r8)
+#define C_ARG5(ctx) ((ctx)->r9)
 
 /* SP is at the return address, or below it at the caller's frame pointer that was just pushed. */
 #define GO_UNRECORDED_CALLER(regs)                                                                                         \
@@ -86,6 +88,8 @@ struct pt_regs {
 #define C_ARG1(ctx) ((ctx)->regs[1])
 #define C_ARG2(ctx) ((ctx)->regs[2])
 #define C_ARG3(ctx) ((ctx)->regs[3])
+#define C_ARG4(ctx) ((ctx)->regs[4])
+#define C_ARG5(ctx) ((ctx)->regs[5])
 
 /* A record is right below SP: the function's own, or in a function that never moves SP its caller's. */
 #define GO_UNRECORDED_CALLER(regs)                                                                                         \

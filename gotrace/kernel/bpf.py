@@ -388,11 +388,11 @@ def has_sleepable_uprobes() -> bool:
     return program >= 0
 
 
-def _link_uprobe(program_fd: int, path: str, file_offset: int, pid: int) -> int:
+def _link_uprobe(program_fd: int, path: str, file_offset: int, pid: int, at_return: bool = False) -> int:
     """The link's descriptor, or minus errno."""
     path_buffer = ctypes.create_string_buffer(os.fsencode(path))
     offset = ctypes.c_uint64(file_offset)
-    places = (ctypes.addressof(path_buffer), ctypes.addressof(offset), 0, 0, 1, 0, max(pid, 0))
+    places = (ctypes.addressof(path_buffer), ctypes.addressof(offset), 0, 0, 1, int(at_return), max(pid, 0))
     return _bpf(_LINK_CREATE, struct.pack("<IIIIQQQQIII", program_fd, 0, _ATTACH_UPROBE_MULTI, 0, *places))
 
 
@@ -407,20 +407,22 @@ def uprobe_pmu_type() -> int:
         ) from None
 
 
-def attach_uprobe(program_fd: int, path: str, file_offset: int, pid: int = -1) -> int:
+def attach_uprobe(program_fd: int, path: str, file_offset: int, pid: int = -1, at_return: bool = False) -> int:
     """Run ``program_fd`` when the instruction at ``file_offset`` of ``path`` executes; returns the event's descriptor.
 
-    With a ``pid`` only that process is probed: the kernel puts no breakpoint into other processes of the file.
+    With a ``pid`` only that process is probed: the kernel puts no breakpoint into other processes of the file. ``at_return``:
+    it runs when the function of which that is the first instruction returns.
     The probe lives as long as the descriptor. Raises HostError.
     """
     if has_uprobe_multi():
-        link = _link_uprobe(program_fd, path, file_offset, pid)
+        link = _link_uprobe(program_fd, path, file_offset, pid, at_return)
         if link < 0:
             raise refused(f"set a probe on the instruction at {file_offset:#x} of {path}", -link)
         return link
     path_buffer = ctypes.create_string_buffer(os.fsencode(path))
     config = (ctypes.addressof(path_buffer), file_offset)
-    return _attach(program_fd, uprobe_pmu_type(), 0, config, pid, f"the instruction at {file_offset:#x} of {path}")
+    kind = int(at_return)  # the format file "retprobe" of this event source: bit 0 of config
+    return _attach(program_fd, uprobe_pmu_type(), kind, config, pid, f"the instruction at {file_offset:#x} of {path}")
 
 
 def attach_tracepoint(program_fd: int, category: str, name: str) -> int:

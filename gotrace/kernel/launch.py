@@ -121,6 +121,11 @@ class Launched:
         finally:
             os._exit(127)
 
+    def run_to(self, address: int, seconds: float = 10) -> None:
+        """Let it run until it comes to ``address`` and is stopped again, there or where it is after so many seconds."""
+        with contextlib.suppress(OSError):  # it has ended, which is seen soon
+            ptrace.run_to(self.pid, address, seconds)
+
     def release(self) -> None:
         """Let the command run."""
         ptrace.let_go(self.pid)

@@ -9,9 +9,12 @@ import contextlib
 import ctypes
 import os
 import signal
+import time
+
+from gotrace.arch import host_arch
 
 # enum __ptrace_request, the same on every architecture
-_TRACEME, _CONT, _DETACH, _SETOPTIONS, _SEIZE, _INTERRUPT = 0, 7, 17, 0x4200, 0x4206, 0x4207
+_TRACEME, _POKEUSER, _CONT, _DETACH, _SETOPTIONS, _SEIZE, _INTERRUPT = 0, 6, 7, 17, 0x4200, 0x4206, 0x4207
 _OPTION_EXITKILL = 0x100000
 _EVENT_STOP = 128
 _WALL = 0x40000000  # __WALL: threads too, whoever's children they are
@@ -59,6 +62,39 @@ def wait_stopped(tid: int) -> bool:
             _ptrace(_CONT, tid, 0 if os.WSTOPSIG(status) == signal.SIGTRAP else os.WSTOPSIG(status))
     except ChildProcessError:
         return False
+
+
+def run_to(pid: int, address: int, seconds: float) -> None:
+    """Let a child that is stopped, with one thread, run until it comes to ``address``, where it is stopped again.
+
+    Or for so many seconds at most: then it is stopped where it is. Signals take their course. Raises OSError.
+    """
+    with open(f"/proc/{pid}/mem", "r+b", buffering=0) as memory:
+        trap = host_arch().uprobe_breakpoint
+        code = os.pread(memory.fileno(), len(trap), address)
+        os.pwrite(memory.fileno(), trap, address)
+        deadline, sent, asked = time.monotonic() + seconds, 0, False
+        try:
+            _ptrace(_CONT, pid)
+            while True:
+                ended, status = os.waitpid(pid, os.WNOHANG | _WALL)
+                if ended and not os.WIFSTOPPED(status):
+                    raise ChildProcessError("it has ended")
+                if not ended:
+                    time.sleep(0.0005)
+                    if time.monotonic() > deadline and not asked:
+                        asked = True
+                        os.kill(pid, signal.SIGSTOP)
+                    continue
+                sent = os.WSTOPSIG(status)
+                if sent == signal.SIGTRAP or (asked and sent == signal.SIGSTOP):
+                    break
+                _ptrace(_CONT, pid, sent)
+        finally:
+            with contextlib.suppress(OSError):
+                os.pwrite(memory.fileno(), code, address)
+    if sent == signal.SIGTRAP and host_arch().trap_pc >= 0:
+        _libc.ptrace(_POKEUSER, pid, host_arch().trap_pc, address)
 
 
 class Stopped:

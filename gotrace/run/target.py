@@ -198,6 +198,14 @@ def not_traced(pid: int, exe: str, reason: str) -> str:
     )
 
 
+def _entry_of(pid: int) -> int:
+    """Where the program of a process begins, once its dynamic linker has mapped the libraries it is linked with."""
+    from gotrace.binary.elf import Elf
+
+    with Process.open(pid) as process, Elf.open(process.exe_path) as elf:
+        return elf.entry + (process.load_bias(elf.first_vaddr) if elf.pie else 0)
+
+
 def _exe_of(pid: int) -> str:
     with contextlib.suppress(OSError):
         return os.readlink(f"/proc/{pid}/exe")
@@ -478,7 +486,10 @@ def attached(
         started = held = None
         if command:
             started = stack.enter_context(Command.started(command, duration, stop, say))
-            held = started.program()
+            if any(module.PROBE.go for module in modules):
+                held = started.program()
+            elif any(module.PROBE.later for module in modules):
+                started.launched.run_to(_entry_of(started.launched.pid))
             pid = held.pid if held is not None else started.launched.pid
             if held is not None:
                 stack.callback(held.release)

@@ -1,0 +1,383 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Calls that ask for GPU memory and give it back: of the CUDA runtime (libcudart), of the driver (libcuda), and the events
+ * of PyTorch's allocator.
+ *
+ * The address that a call hands out is behind its first argument, and there only when it has returned. So the entry keeps
+ * the arguments, and the return, by a return probe, reads what they point to: these are C functions, that nothing unwinds.
+ * A frame's stack pointer tells whether a return belongs to a kept entry, and which calls are made by others: what a
+ * runtime's function asks of the driver is the same memory, and marked as nested; what a function does by way of another of
+ * its own library is not reported at all.
+ */
+
+#define RUNTIME 0
+#define DRIVER 1
+#define NESTED (1 << 8)
+
+struct call {
+	u64 sp;
+	u64 time_ns;
+	u64 arg[4];
+	u32 op;
+	u32 stack;
+};
+
+/* By thread and layer. */
+BPF_HASH(calls, u64, struct call, 16384);
+BPF_HASH(told, u32, u8, 16384);
+
+static __always_inline u64 key_of(int layer)
+{
+	return bpf_get_current_pid_tgid() << 1 | layer;
+}
+
+/* Whether a call that this thread has not returned from began further out on its stack. */
+static __always_inline bool is_within(int layer, u64 sp)
+{
+	u64 key = key_of(layer);
+	struct call *outer = calls.lookup(&key);
+
+	return outer && outer->sp > sp;
+}
+
+/* The innermost four callers, as far as frame pointers lead: reported once, and then known by their number. */
+static __always_inline u32 callers(struct pt_regs *ctx)
+{
+	u64 pc[4] = {}, frame[2] = {}, fp = GO_FP(ctx), hash = 0;
+	u32 number;
+	u8 one = 1;
+
+	pc[0] = GO_CALLER(ctx);
+	frame[0] = fp;
+#pragma unroll
+	for (int i = 1; i < 4; i++) {
+		fp = frame[0];
+		if (!fp || fp & 7 || bpf_probe_read_user(frame, sizeof(frame), (void *)fp) || frame[0] <= fp)
+			break;
+		pc[i] = frame[1];
+	}
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		hash = (hash ^ pc[i]) * 0x9e3779b97f4a7c15ULL;
+	number = hash >> 32 | 1;
+	if (!told.lookup(&number)) {
+		told.update(&number, &one);
+		emit(KIND_CALLERS, bpf_ktime_get_ns(), number, pc[0], pc[1], pc[2], pc[3]);
+	}
+	return number;
+}
+
+static __always_inline int begin(struct pt_regs *ctx, int layer, int op)
+{
+	u64 key = key_of(layer);
+	struct call call = {
+		.sp = GO_SP(ctx),
+		.time_ns = bpf_ktime_get_ns(),
+		.arg = {C_ARG0(ctx), C_ARG1(ctx), C_ARG2(ctx), C_ARG3(ctx)},
+		.op = op,
+	};
+	struct config *cfg = settings();
+
+	if (is_within(layer, call.sp))
+		return 0;
+	if (layer == DRIVER && is_within(RUNTIME, call.sp))
+		call.op |= NESTED;
+	else if (cfg && cfg->slot[CONFIG_CALLERS] && op <= OP_LAST_REQUEST)
+		call.stack = callers(ctx);
+	if (calls.update(&key, &call))
+		count_loss();
+	return 0;
+}
+
+static __always_inline int end(struct pt_regs *ctx, int layer)
+{
+	u64 key = key_of(layer), time_ns = bpf_ktime_get_ns(), sp = GO_SP(ctx);
+	u64 address, size, stream = 0, pool = 0;
+	struct call *kept = calls.lookup(&key), call;
+	u32 result, op;
+
+	if (!kept || sp < kept->sp || sp > kept->sp + 8)
+		return 0;
+	call = *kept;
+	calls.delete(&key);
+	result = (u32)GO_RESULT0(ctx);
+	op = call.op & 0xff;
+	address = call.arg[0];
+	size = call.arg[1];
+	switch (op) {
+	case OP_MALLOC_FROM_POOL:
+		pool = call.arg[2];
+		stream = call.arg[3];
+		break;
+	case OP_MALLOC_ASYNC:
+		stream = call.arg[2];
+		break;
+	case OP_PITCH:
+		size = (result ? call.arg[2] : read_user(call.arg[1])) * call.arg[3];
+		break;
+	case OP_SET_DEVICE:
+	case OP_POOL_CREATE:
+		size = 0;
+		break;
+	case OP_FREE:
+		size = 0;
+		time_ns = call.time_ns; /* somebody may be given it before the call has returned */
+		break;
+	case OP_FREE_ASYNC:
+		size = 0;
+		stream = call.arg[1];
+		time_ns = call.time_ns;
+		break;
+	case OP_MAP:
+		stream = call.arg[3]; /* the handle */
+		break;
+	case OP_RELEASE:
+		size = 0;
+		time_ns = call.time_ns;
+		break;
+	case OP_ADDRESS_FREE:
+	case OP_UNMAP:
+		time_ns = call.time_ns;
+		break;
+	case OP_POOL_DESTROY:
+		size = 0;
+	case OP_POOL_TRIM:
+		pool = address;
+		address = 0;
+		break;
+	case OP_POOL_GET:
+	case OP_POOL_SET:
+		pool = address;
+		address = call.arg[1]; /* which attribute */
+		size = result ? 0 : read_user(call.arg[2]);
+		break;
+	case OP_MEM_INFO:
+		size = result ? 0 : read_user(call.arg[1]);
+		break;
+	}
+	/* Those whose first argument is where the answer goes. */
+	if (op <= OP_LAST_OUT)
+		address = result ? 0 : read_user(call.arg[0]);
+	emit(KIND_CALL, time_ns, call.op | layer << 9 | (u64)(result & 0xffff) << 16 | (u64)call.stack << 32, address, size,
+	     stream, pool);
+	return 0;
+}
+
+int rt_malloc(struct pt_regs *ctx)
+{
+	count_hit(HIT_RT_MALLOC);
+	return begin(ctx, RUNTIME, OP_MALLOC);
+}
+
+int rt_managed(struct pt_regs *ctx)
+{
+	count_hit(HIT_RT_MANAGED);
+	return begin(ctx, RUNTIME, OP_MANAGED);
+}
+
+int rt_pitch(struct pt_regs *ctx)
+{
+	count_hit(HIT_RT_PITCH);
+	return begin(ctx, RUNTIME, OP_PITCH);
+}
+
+int rt_malloc_async(struct pt_regs *ctx)
+{
+	count_hit(HIT_RT_MALLOC_ASYNC);
+	return begin(ctx, RUNTIME, OP_MALLOC_ASYNC);
+}
+
+int rt_malloc_from_pool(struct pt_regs *ctx)
+{
+	count_hit(HIT_RT_MALLOC_FROM_POOL);
+	return begin(ctx, RUNTIME, OP_MALLOC_FROM_POOL);
+}
+
+int rt_free(struct pt_regs *ctx)
+{
+	count_hit(HIT_RT_FREE);
+	return begin(ctx, RUNTIME, OP_FREE);
+}
+
+int rt_free_async(struct pt_regs *ctx)
+{
+	count_hit(HIT_RT_FREE_ASYNC);
+	return begin(ctx, RUNTIME, OP_FREE_ASYNC);
+}
+
+int rt_pool_create(struct pt_regs *ctx)
+{
+	count_hit(HIT_RT_POOL_CREATE);
+	return begin(ctx, RUNTIME, OP_POOL_CREATE);
+}
+
+int rt_pool_destroy(struct pt_regs *ctx)
+{
+	count_hit(HIT_RT_POOL_DESTROY);
+	return begin(ctx, RUNTIME, OP_POOL_DESTROY);
+}
+
+int rt_pool_trim(struct pt_regs *ctx)
+{
+	count_hit(HIT_RT_POOL_TRIM);
+	return begin(ctx, RUNTIME, OP_POOL_TRIM);
+}
+
+int rt_pool_get(struct pt_regs *ctx)
+{
+	count_hit(HIT_RT_POOL_GET);
+	return begin(ctx, RUNTIME, OP_POOL_GET);
+}
+
+int rt_pool_set(struct pt_regs *ctx)
+{
+	count_hit(HIT_RT_POOL_SET);
+	return begin(ctx, RUNTIME, OP_POOL_SET);
+}
+
+int rt_mem_info(struct pt_regs *ctx)
+{
+	count_hit(HIT_RT_MEM_INFO);
+	return begin(ctx, RUNTIME, OP_MEM_INFO);
+}
+
+int rt_set_device(struct pt_regs *ctx)
+{
+	count_hit(HIT_RT_SET_DEVICE);
+	return begin(ctx, RUNTIME, OP_SET_DEVICE);
+}
+
+int rt_returns(struct pt_regs *ctx)
+{
+	count_hit(HIT_RT_RETURNS);
+	return end(ctx, RUNTIME);
+}
+
+int cu_malloc(struct pt_regs *ctx)
+{
+	count_hit(HIT_CU_MALLOC);
+	return begin(ctx, DRIVER, OP_MALLOC);
+}
+
+int cu_managed(struct pt_regs *ctx)
+{
+	count_hit(HIT_CU_MANAGED);
+	return begin(ctx, DRIVER, OP_MANAGED);
+}
+
+int cu_pitch(struct pt_regs *ctx)
+{
+	count_hit(HIT_CU_PITCH);
+	return begin(ctx, DRIVER, OP_PITCH);
+}
+
+int cu_malloc_async(struct pt_regs *ctx)
+{
+	count_hit(HIT_CU_MALLOC_ASYNC);
+	return begin(ctx, DRIVER, OP_MALLOC_ASYNC);
+}
+
+int cu_malloc_from_pool(struct pt_regs *ctx)
+{
+	count_hit(HIT_CU_MALLOC_FROM_POOL);
+	return begin(ctx, DRIVER, OP_MALLOC_FROM_POOL);
+}
+
+int cu_free(struct pt_regs *ctx)
+{
+	count_hit(HIT_CU_FREE);
+	return begin(ctx, DRIVER, OP_FREE);
+}
+
+int cu_free_async(struct pt_regs *ctx)
+{
+	count_hit(HIT_CU_FREE_ASYNC);
+	return begin(ctx, DRIVER, OP_FREE_ASYNC);
+}
+
+int cu_pool_create(struct pt_regs *ctx)
+{
+	count_hit(HIT_CU_POOL_CREATE);
+	return begin(ctx, DRIVER, OP_POOL_CREATE);
+}
+
+int cu_pool_destroy(struct pt_regs *ctx)
+{
+	count_hit(HIT_CU_POOL_DESTROY);
+	return begin(ctx, DRIVER, OP_POOL_DESTROY);
+}
+
+int cu_pool_trim(struct pt_regs *ctx)
+{
+	count_hit(HIT_CU_POOL_TRIM);
+	return begin(ctx, DRIVER, OP_POOL_TRIM);
+}
+
+int cu_pool_get(struct pt_regs *ctx)
+{
+	count_hit(HIT_CU_POOL_GET);
+	return begin(ctx, DRIVER, OP_POOL_GET);
+}
+
+int cu_pool_set(struct pt_regs *ctx)
+{
+	count_hit(HIT_CU_POOL_SET);
+	return begin(ctx, DRIVER, OP_POOL_SET);
+}
+
+int cu_mem_info(struct pt_regs *ctx)
+{
+	count_hit(HIT_CU_MEM_INFO);
+	return begin(ctx, DRIVER, OP_MEM_INFO);
+}
+
+int cu_reserve(struct pt_regs *ctx)
+{
+	count_hit(HIT_CU_RESERVE);
+	return begin(ctx, DRIVER, OP_RESERVE);
+}
+
+int cu_address_free(struct pt_regs *ctx)
+{
+	count_hit(HIT_CU_ADDRESS_FREE);
+	return begin(ctx, DRIVER, OP_ADDRESS_FREE);
+}
+
+int cu_create(struct pt_regs *ctx)
+{
+	count_hit(HIT_CU_CREATE);
+	return begin(ctx, DRIVER, OP_CREATE);
+}
+
+int cu_map(struct pt_regs *ctx)
+{
+	count_hit(HIT_CU_MAP);
+	return begin(ctx, DRIVER, OP_MAP);
+}
+
+int cu_unmap(struct pt_regs *ctx)
+{
+	count_hit(HIT_CU_UNMAP);
+	return begin(ctx, DRIVER, OP_UNMAP);
+}
+
+int cu_release(struct pt_regs *ctx)
+{
+	count_hit(HIT_CU_RELEASE);
+	return begin(ctx, DRIVER, OP_RELEASE);
+}
+
+int cu_returns(struct pt_regs *ctx)
+{
+	count_hit(HIT_CU_RETURNS);
+	return end(ctx, DRIVER);
+}
+
+/* DeviceCachingAllocator::record_trace(this, action, address, size, stream, device, ...) of libc10_cuda. */
+int torch_trace(struct pt_regs *ctx)
+{
+	count_hit(HIT_TORCH_TRACE);
+	emit(KIND_TRACE, bpf_ktime_get_ns(), (C_ARG1(ctx) & 0xff) | (C_ARG5(ctx) & 0xff) << 8, C_ARG2(ctx), C_ARG3(ctx),
+	     C_ARG4(ctx), C_ARG0(ctx));
+	return 0;
+}

@@ -1,0 +1,122 @@
+"""GPU memory: what a process asks of the CUDA runtime, of the driver and of PyTorch's allocator, and what it is given.
+
+The functions are those of ``cuda_runtime_api.h`` and ``cuda.h``: C functions, which return an error code (0: success, 2: out
+of memory). Each has a probe at its entry and one at its return; that a runtime's call asks the driver in turn is seen by the
+stack (``nested``). ``_ptsz`` names are what programs call that were compiled for a default stream per thread. Where a library
+or program has the runtime inside, its names are local symbols.
+
+PyTorch's ``DeviceCachingAllocator::record_trace`` (c10/cuda/CUDACachingAllocator.cpp) is called at every event of its
+allocator, be its history recorded or not, with the action as a number that is the same in torch 2.5 and 2.14. It is a local
+symbol, and a C++ function: only its entry is probed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+from gotrace.analysis.gpumem.calls import LAST_OUT, LAST_REQUEST, OPS
+from gotrace.probe import Kind, Plan, PlanBuilder, Probe
+
+if TYPE_CHECKING:
+    from gotrace.binary.elf import Elf
+    from gotrace.binary.program import Program
+    from gotrace.probe import Traceable
+
+RECORD_TRACE = "_ZN3c104cuda20CUDACachingAllocator6Native22DeviceCachingAllocator12record_trace"
+TORCH = "libc10_cuda"
+
+_POOL = {
+    "MemPoolCreate": "pool_create",
+    "MemPoolDestroy": "pool_destroy",
+    "MemPoolTrimTo": "pool_trim",
+    "MemPoolGetAttribute": "pool_get",
+    "MemPoolSetAttribute": "pool_set",
+}
+_RUNTIME = {
+    "cudaMalloc": "malloc",
+    "cudaMallocManaged": "managed",
+    "cudaMallocPitch": "pitch",
+    "cudaMallocAsync": "malloc_async",
+    "cudaMallocFromPoolAsync": "malloc_from_pool",
+    "cudaFree": "free",
+    "cudaFreeAsync": "free_async",
+    "cudaMemGetInfo": "mem_info",
+    "cudaSetDevice": "set_device",
+    **{f"cuda{name}": op for name, op in _POOL.items()},
+}
+_DRIVER = {
+    "cuMemAlloc_v2": "malloc",
+    "cuMemAllocManaged": "managed",
+    "cuMemAllocPitch_v2": "pitch",
+    "cuMemAllocAsync": "malloc_async",
+    "cuMemAllocFromPoolAsync": "malloc_from_pool",
+    "cuMemFree_v2": "free",
+    "cuMemFreeAsync": "free_async",
+    "cuMemGetInfo_v2": "mem_info",
+    "cuMemAddressReserve": "reserve",
+    "cuMemAddressFree": "address_free",
+    "cuMemCreate": "create",
+    "cuMemMap": "map",
+    "cuMemUnmap": "unmap",
+    "cuMemRelease": "release",
+    **{f"cu{name}": op for name, op in _POOL.items()},
+}
+# symbol -> (program at its entry, program at its return)
+FUNCTIONS = {
+    f"{name}{ending}": (f"{layer}_{op}", f"{layer}_returns")
+    for layer, table in (("rt", _RUNTIME), ("cu", _DRIVER))
+    for name, op in table.items()
+    for ending in ("", "_ptsz")
+}
+
+PROBE = Probe(
+    stem="gpumem",
+    summary="GPU memory: calls of the CUDA runtime and driver, events of PyTorch's allocator",
+    kinds=(
+        # call: what was asked (8 bits), nested (1), of the driver (1), the result (16 from bit 16), number of the callers (32).
+        # Of a free the time is that of its beginning.
+        Kind("call", 0xD01, ("call", "address", "size", "stream", "pool")),
+        # trace: action (8), device (8)
+        Kind("trace", 0xD02, ("trace", "address", "size", "stream", "allocator")),
+        # innermost first, by frame pointers
+        Kind("callers", 0xD03, ("callers", "pc0", "pc1", "pc2", "pc3"), once=True),
+    ),
+    config=("callers",),
+    hits=(*dict.fromkeys(itertools.chain.from_iterable(FUNCTIONS.values())), "torch_trace"),
+    constants={f"OP_{name.upper()}": number for name, number in OPS.items()}
+    | {"OP_LAST_OUT": LAST_OUT, "OP_LAST_REQUEST": LAST_REQUEST},
+    go=False,
+    libraries=("libcudart", "libcuda", TORCH, "libnccl"),
+    later=True,
+    ring_bytes=16 << 20,
+)
+
+
+def settings(_: Traceable) -> dict[str, int]:
+    return {"callers": 1}
+
+
+def plan(program: Program) -> Plan:
+    """Both ends of each function that the program or one of its libraries has. Raises BinaryError."""
+    build = PlanBuilder(program)
+    for path, elf in {"": program.elf, **program.libraries}.items():
+        _add(build, path, elf)
+    return build.plan({})
+
+
+def _add(build: PlanBuilder[Program], path: str, elf: Elf) -> None:
+    from gotrace.binary import code
+    from gotrace.probe import is_library
+
+    names = {name.split("@", 1)[0] for name, _, _ in elf.functions()}
+    for symbol in sorted(names & FUNCTIONS.keys()):
+        entry, returns = FUNCTIONS[symbol]
+        if build.add(symbol, entry, lambda symbol=symbol: [code.function_site(elf, symbol)], path):  # type: ignore[misc]
+            build.add_return(returns)
+    if not is_library(path, TORCH):
+        return
+    for symbol in sorted(name for name in names if name.startswith(RECORD_TRACE) and "." not in name):
+        build.add("record_trace", "torch_trace", lambda symbol=symbol: [code.function_site(elf, symbol)], path)  # type: ignore[misc]
+    if not any(point.name == "record_trace" and point.file == path for point in build.points):
+        build.lacks("record_trace", f"{path} has no symbol for it: of PyTorch's allocator only segments are seen")

@@ -1,0 +1,69 @@
+"""Stand-ins for the CUDA libraries and PyTorch's, and a program that uses them: built once, outside the tree."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import subprocess
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+import targets
+
+SOURCES = targets.ROOT / "tests" / "testdata" / "gpumem"
+# So that functions begin with a push, as the real ones do.
+_FLAGS = ["-O1", "-g0", "-fno-omit-frame-pointer", "-fcf-protection=none", "-fno-optimize-sibling-calls", "-Wall", "-Werror", "-Wno-unused"]
+
+
+class Call(NamedTuple):
+    """A line of a stand-in's truth."""
+
+    name: str
+    address: int
+    size: int
+    stream: int
+    pool: int
+    result: int
+
+
+@functools.cache
+def built() -> Path:
+    """The folder with libcuda.so.1, libcudart.so.12, libc10_cuda.so and the programs linked, static and unlinked."""
+    texts = [path.read_bytes() for path in sorted(SOURCES.iterdir())]
+    stamp = hashlib.sha256(b"\0".join([*texts, *map(str.encode, _FLAGS)])).hexdigest()[:16]
+    folder = targets.cache() / "targets" / f"gpumem-{stamp}"
+    if (folder / "done").exists():
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    versions = folder / "versions"
+    versions.write_text("libcudart.so.12 { global: cuda*; local: *; };\n")
+
+    def cc(out: str, *arguments: str) -> None:
+        command = ["gcc", *_FLAGS, "-o", str(folder / out), *arguments, "-pthread", "-ldl"]
+        subprocess.run(command, cwd=SOURCES, check=True)
+
+    here = ["-L", str(folder), "-Wl,-rpath,$ORIGIN"]
+    cc("libcuda.so.1", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "cuda.c")
+    driver = [*here, "-l:libcuda.so.1"]
+    cc("libcudart.so.12", "-shared", "-fPIC", "-s", "-Wl,-soname,libcudart.so.12", f"-Wl,--version-script={versions}", "cudart.c", *driver)
+    cc("libc10_cuda.so", "-shared", "-fPIC", "-Wl,-soname,libc10_cuda.so", "c10_cuda.c", *here, "-l:libcudart.so.12")
+    cc("linked", "program.c", "-Wl,--no-as-needed", *here, "-l:libcudart.so.12", "-l:libcuda.so.1", "-l:libc10_cuda.so")
+    cc("static", "-DSTATIC", "program.c", *driver)
+    cc("unlinked", "program.c")
+    (folder / "done").touch()
+    return folder
+
+
+def environment(truth: Path) -> dict[str, str]:
+    return {**os.environ, "STANDIN_TRUTH": str(truth), "LD_LIBRARY_PATH": str(built())}
+
+
+def calls(truth: Path) -> dict[int, list[Call]]:
+    """What was asked and answered, by thread, in order."""
+    found: dict[int, list[Call]] = defaultdict(list)
+    for line in truth.read_text().splitlines():
+        tid, name, *numbers, _ = line.split()
+        found[int(tid)].append(Call(name, *map(int, numbers)))
+    return dict(found)

@@ -13,6 +13,8 @@
 #define RUNTIME 0
 #define DRIVER 1
 #define NESTED (1 << 8)
+#define FRAMES 6
+#define EXACT (1ULL << 62) /* a flag of a stack: gotrace.analysis.stacks */
 
 struct call {
 	u64 sp;
@@ -40,30 +42,36 @@ static __always_inline bool is_within(int layer, u64 sp)
 	return outer && outer->sp > sp;
 }
 
-/* The innermost four callers, as far as frame pointers lead: reported once, and then known by their number. */
+/*
+ * The callers, innermost first, as far as frame pointers lead: reported once, and then known by their number. A return
+ * address is behind the call: what is looked up is the byte before it.
+ */
 static __always_inline u32 callers(struct pt_regs *ctx)
 {
-	u64 pc[4] = {}, frame[2] = {}, fp = GO_FP(ctx), hash = 0;
+	u64 pc[FRAMES] = {}, frame[2] = {GO_FP(ctx), 0}, fp, hash = 0, time_ns = bpf_ktime_get_ns(), count = 1;
 	u32 number;
 	u8 one = 1;
 
-	pc[0] = GO_CALLER(ctx);
-	frame[0] = fp;
+	pc[0] = GO_CALLER(ctx) - 1;
 #pragma unroll
-	for (int i = 1; i < 4; i++) {
+	for (int i = 1; i < FRAMES; i++) {
 		fp = frame[0];
-		if (!fp || fp & 7 || bpf_probe_read_user(frame, sizeof(frame), (void *)fp) || frame[0] <= fp)
+		if (!fp || fp & 7 || bpf_probe_read_user(frame, sizeof(frame), (void *)fp) || frame[0] <= fp || !frame[1])
 			break;
-		pc[i] = frame[1];
+		pc[i] = frame[1] - 1;
+		count++;
 	}
 #pragma unroll
-	for (int i = 0; i < 4; i++)
-		hash = (hash ^ pc[i]) * 0x9e3779b97f4a7c15ULL;
+	for (int i = 0; i < FRAMES; i++)
+		hash = (hash ^ pc[i] ^ hash >> 32) * 0xff51afd7ed558ccdULL;
 	number = hash >> 32 | 1;
-	if (!told.lookup(&number)) {
-		told.update(&number, &one);
-		emit(KIND_CALLERS, bpf_ktime_get_ns(), number, pc[0], pc[1], pc[2], pc[3]);
-	}
+	if (told.lookup(&number))
+		return number;
+	told.update(&number, &one);
+#pragma unroll
+	for (int i = 0; i < FRAMES; i += 3)
+		if (i < count)
+			emit(KIND_STACK, time_ns, number, i | count << 32 | EXACT, pc[i], pc[i + 1], pc[i + 2]);
 	return number;
 }
 
@@ -82,7 +90,7 @@ static __always_inline int begin(struct pt_regs *ctx, int layer, int op)
 		return 0;
 	if (layer == DRIVER && is_within(RUNTIME, call.sp))
 		call.op |= NESTED;
-	else if (cfg && cfg->slot[CONFIG_CALLERS] && op <= OP_LAST_REQUEST)
+	else if (cfg && cfg->slot[CONFIG_STACKS] && op <= OP_LAST_REQUEST)
 		call.stack = callers(ctx);
 	if (calls.update(&key, &call))
 		count_loss();

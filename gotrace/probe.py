@@ -140,7 +140,7 @@ class Probe:
     @property
     def names_code(self) -> bool:
         """Whether the target's code has to be named: of the stacks it takes, or those in the runtime's books."""
-        return STACKS in self.parts or self.books
+        return self.books or any(kind.name == "stack" for kind in self.kinds)
 
     def header_kinds(self) -> dict[str, dict[str, Any]]:
         """Its kinds as a session's header has them: {name: {"number", "columns", "text"}}."""

@@ -16,7 +16,7 @@ import itertools
 from typing import TYPE_CHECKING
 
 from gotrace.analysis.gpumem.calls import LAST_OUT, LAST_REQUEST, OPS
-from gotrace.probe import Kind, Plan, PlanBuilder, Probe
+from gotrace.probe import Kind, Plan, PlanBuilder, Probe, stack_kind
 
 if TYPE_CHECKING:
     from gotrace.binary.elf import Elf
@@ -74,15 +74,14 @@ PROBE = Probe(
     stem="gpumem",
     summary="GPU memory: calls of the CUDA runtime and driver, events of PyTorch's allocator",
     kinds=(
-        # call: what was asked (8 bits), nested (1), of the driver (1), the result (16 from bit 16), number of the callers (32).
+        # call: what was asked (8 bits), nested (1), of the driver (1), the result (16 from bit 16), number of the callers' stack (32).
         # Of a free the time is that of its beginning.
         Kind("call", 0xD01, ("call", "address", "size", "stream", "pool")),
         # trace: action (8), device (8)
         Kind("trace", 0xD02, ("trace", "address", "size", "stream", "allocator")),
-        # innermost first, by frame pointers
-        Kind("callers", 0xD03, ("callers", "pc0", "pc1", "pc2", "pc3"), once=True),
+        stack_kind(0xD03),  # of requests: the callers, by frame pointers
     ),
-    config=("callers",),
+    config=("stacks",),
     hits=(*dict.fromkeys(itertools.chain.from_iterable(FUNCTIONS.values())), "torch_trace"),
     constants={f"OP_{name.upper()}": number for name, number in OPS.items()}
     | {"OP_LAST_OUT": LAST_OUT, "OP_LAST_REQUEST": LAST_REQUEST},
@@ -94,7 +93,7 @@ PROBE = Probe(
 
 
 def settings(_: Traceable) -> dict[str, int]:
-    return {"callers": 1}
+    return {"stacks": 1}
 
 
 def plan(program: Program) -> Plan:

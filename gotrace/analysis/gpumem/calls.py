@@ -45,6 +45,6 @@ def result(word: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return word >> np.uint64(16) & np.uint64(0xFFFF)
 
 
-def callers(word: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """The number under which the callers were reported; 0 for none."""
+def stack(word: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """The number of the stack that asked; 0 for none."""
     return word >> np.uint64(32)

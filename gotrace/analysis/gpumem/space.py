@@ -89,17 +89,21 @@ def fragmentation(free: npt.NDArray[np.int64], largest: npt.NDArray[np.int64]) -
     return np.where(free > 0, 1 - largest / np.maximum(free, 1), 0.0)
 
 
-def replay(events: npt.NDArray[np.void], told: bool = False) -> Course:
-    """Follow the events (`EVENT`, in order of time) of one space; ``told``: its allocator announces its segments.
+def replay(events: npt.NDArray[np.void], told: bool = False, keeps: bool = True) -> Course:
+    """Follow the events (`EVENT`, in order of time) of one space; the rest as in `Space`."""
+    space = Space(told, keeps)
+    space.feed(events)
+    return space.course()
 
-    One pass with a few dictionary look-ups for each event: two million events took some seconds of a slow machine.
+
+class Space:
+    """One allocator's memory. ``told``: it announces its segments. ``keeps``: what is freed stays its own.
+
+    One pass with a few dictionary look-ups for each event: a million took some seconds of a slow machine.
     """
-    return _Space(told).run(events)
 
-
-class _Space:
-    def __init__(self, told: bool) -> None:
-        self._told = told
+    def __init__(self, told: bool = False, keeps: bool = True) -> None:
+        self._told, self._keeps = told, keeps
         self._starts: list[int] = []  # of holes, in order
         self._ends: dict[int, int] = {}  # by start
         self._by_end: dict[int, int] = {}  # start by end
@@ -111,28 +115,31 @@ class _Space:
         self._free = self._live_bytes = 0
         self._ever: list[tuple[int, int]] = []
         self._pending: list[tuple[int, int, int, int, int]] = []  # segments whose request is not known yet
+        self._events: list[npt.NDArray[np.void]] = []
+        self._states: list[tuple[int, int, int, int, int, int]] = []
+        self._growths: dict[int, int] = {}
+        self._unknown = self._missed = 0
 
-    def run(self, events: npt.NDArray[np.void]) -> Course:
-        states = []
-        growths: dict[int, int] = {}
-        unknown = missed = 0
-        for index, (time_ns, op, address, size, row) in enumerate(events.tolist()):
+    def feed(self, events: npt.NDArray[np.void]) -> None:
+        """More of them."""
+        self._events.append(events)
+        states = self._states
+        for index, (time_ns, op, address, size, row) in enumerate(events.tolist(), len(states)):
             request = oom = 0
             rounded = -(-size // ROUND) * ROUND
             if op == ALLOC:
                 request = rounded
                 if address in self._live:
-                    missed += 1
+                    self._missed += 1
                     self._freed(address, time_ns)
-                kind = self._growth(rounded)
+                kind = growth(rounded, self._free, self._largest())
                 grown = self._taken(address, rounded, time_ns, row)
                 if not self._told and grown:
-                    growths[index] = kind
+                    self._growths[index] = kind
                 elif self._told and self._pending:
-                    self._explain(index, address, rounded, growths)
+                    self._explain(index, address, rounded)
             elif op == FREE:
-                if not self._freed(address, time_ns):
-                    unknown += 1
+                self._free_of(address, time_ns)
             elif op in (SEGMENT, MAP):
                 self._pending.append((index, address, address + size, self._free, self._largest()))
                 self._held(address, size, time_ns, walled=op == SEGMENT)
@@ -145,26 +152,39 @@ class _Space:
                 request = rounded
                 oom = 2 if self._free >= rounded else 1
             states.append((self._live_bytes, self._free + self._live_bytes, self._largest(), request, 0, oom))
+
+    def course(self) -> Course:
+        """All of it so far."""
+        growths = dict(self._growths)
         for index, begin, end, free, largest in self._pending:
             growths[index] = growth(end - begin, free, largest)
-        table = np.array(states, STATE)
+        states = np.array(self._states, STATE)
         if growths:
-            table["growth"][list(growths)] = list(growths.values())
+            states["growth"][list(growths)] = list(growths.values())
+        events = np.concatenate(self._events) if self._events else np.zeros(0, EVENT)
         holes = np.array([(at, self._ends[at], self._since[at]) for at in self._starts], HOLE)
         blocks = np.array([tuple(block) for block in self._blocks], BLOCK)
         walls = frozenset(self._walls)
-        return Course(events, table, blocks, _union(self._ever), holes, walls, unknown, missed)
+        return Course(events, states, blocks, _union(self._ever), holes, walls, self._unknown, self._missed)
 
-    def _explain(self, index: int, address: int, size: int, growths: dict[int, int]) -> None:
+    def _free_of(self, address: int, time_ns: int) -> None:
+        index = self._live.get(address)
+        if index is None:
+            self._unknown += 1
+        elif time_ns < self._blocks[index][2]:
+            self._missed -= 1  # of the block that was there before: it is reported when the call has returned
+        else:
+            self._freed(address, time_ns)
+            if not self._keeps:
+                self._carved(address, address + self._blocks[index][1])
+
+    def _explain(self, index: int, address: int, size: int) -> None:
         """A block out of a segment that was just got: that was why."""
         for number, (_, begin, end, free, largest) in enumerate(self._pending):
             if begin <= address < end:
-                growths[index] = growth(size, free, largest)
+                self._growths[index] = growth(size, free, largest)
                 del self._pending[number]
                 return
-
-    def _growth(self, size: int) -> int:
-        return growth(size, self._free, self._largest())
 
     def _largest(self) -> int:
         heap = self._heap
@@ -185,15 +205,11 @@ class _Space:
         self._live_bytes += size
         return grown
 
-    def _freed(self, address: int, time_ns: int) -> bool:
-        index = self._live.pop(address, None)
-        if index is None:
-            return False
-        block = self._blocks[index]
+    def _freed(self, address: int, time_ns: int) -> None:
+        block = self._blocks[self._live.pop(address)]
         block[3] = time_ns
         self._live_bytes -= block[1]
         self._opened(address, address + block[1], time_ns)
-        return True
 
     def _held(self, address: int, size: int, time_ns: int, walled: bool) -> None:
         """An announced range: free, but for what is live in it already."""

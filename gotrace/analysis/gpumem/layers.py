@@ -1,0 +1,166 @@
+"""Calls of several layers, joined: each byte belongs to one space, however many layers reported it.
+
+* A call of the driver that a call of the runtime made is the same one, and left out (the probe marks it).
+* What `cudaMalloc` handed to PyTorch's allocator as a segment is that allocator's, from the event that says so on; and what
+  was mapped for its expandable segments, too.
+* A refused `cudaMalloc` after which the same thread's PyTorch allocator reports that it is out of memory is one OOM, PyTorch's.
+
+A free names no pool: it goes where its address was allocated.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from gotrace.analysis.gpumem import calls
+from gotrace.analysis.gpumem.space import (
+    ALLOC,
+    EVENT,
+    FREE,
+    MAP,
+    OOM,
+    SEGMENT,
+    SEGMENT_FREE,
+    TRIM,
+    UNMAP,
+    Course,
+    Space,
+)
+
+DIRECT, POOL, MAPPED, TORCH = "cudaMalloc", "pool", "mapped", "PyTorch"
+UNKNOWN = -1  # a device
+
+CALL = np.dtype([("time_ns", "<i8"), ("tid", "<u4"), ("call", "<u8"), ("address", "<u8"), ("size", "<u8"), ("stream", "<u8"), ("pool", "<u8"), ("trace", "?")])  # fmt: skip
+
+_REQUESTS = {calls.OPS[name] for name in ("malloc", "managed", "pitch")}
+_POOLED = {calls.OPS[name] for name in ("malloc_async", "malloc_from_pool")}
+_TRACED = {"alloc": ALLOC, "free_completed": FREE, "segment_alloc": SEGMENT, "segment_free": SEGMENT_FREE, "segment_map": MAP, "segment_unmap": UNMAP, "oom": OOM}  # fmt: skip
+
+
+class Key(NamedTuple):
+    """A space: what kind, its device (-1: unknown), and its pool (0: the device's default) or allocator."""
+
+    kind: str
+    device: int
+    handle: int
+
+
+@dataclass
+class Told:
+    """What the program itself asked or said of a pool, by attribute; the last of each."""
+
+    attributes: dict[int, int] = field(default_factory=dict)
+
+
+class Layers:
+    """Sorts calls into spaces. Feed it in order of time."""
+
+    def __init__(self) -> None:
+        self.spaces: dict[Key, Space] = {}
+        self.told: dict[int, Told] = {}  # by pool
+        self.calls: Counter[tuple[str, bool]] = Counter()  # (name, whether it failed)
+        self.nested = 0
+        self.mem_info: tuple[int, int, int] | None = None  # time, free and total bytes of a device, when last asked
+        self._device: dict[int, int] = {}  # by thread
+        self._owner: dict[int, Key] = {}  # by address
+        self._mapped: dict[int, int] = {}  # size by address
+        self._torchs: set[int] = set()  # addresses that are PyTorch's by now
+        self._pending: dict[Key, list[tuple[int, int, int, int, int]]] = {}
+        self._refused: dict[int, tuple[Key, int]] = {}  # by thread: where its last refused request was noted
+
+    def feed(self, events: npt.NDArray[np.void]) -> None:
+        """`CALL` rows, each of them by its number in ``row``."""
+        self._pending = {}
+        self._refused = {}
+        for row, event in enumerate(events.tolist()):
+            (self._trace if event[-1] else self._call)(row, *event[:-1])
+        for key, rows in self._pending.items():
+            space = self.spaces.get(key)
+            if space is None:
+                space = self.spaces[key] = Space(told=key.kind in (TORCH, MAPPED), keeps=key.kind != DIRECT)
+            space.feed(np.array([each for each in rows if each[1]], EVENT))
+
+    def courses(self) -> dict[Key, Course]:
+        return {key: space.course() for key, space in self.spaces.items()}
+
+    def _put(self, key: Key, time_ns: int, op: int, address: int, size: int, row: int) -> None:
+        self._pending.setdefault(key, []).append((time_ns, op, address, size, row))
+
+    def _call(self, row: int, time_ns: int, tid: int, word: int, address: int, size: int, _: int, pool: int) -> None:
+        op, failed = word & 0xFF, word >> 16 & 0xFFFF
+        if word >> 8 & 1:
+            self.nested += 1
+            return
+        name = calls.NAMES.get(op, "unknown")
+        self.calls[name, bool(failed)] += 1
+        if op in _REQUESTS or op in _POOLED:
+            device = self._device.get(tid, UNKNOWN)
+            key = Key(POOL, device if not pool else UNKNOWN, pool) if op in _POOLED else Key(DIRECT, device, 0)
+            if not failed and size:
+                self._owner[address] = key
+                self._torchs.discard(address)
+                self._put(key, time_ns, ALLOC, address, size, row)
+            elif failed == calls.OUT_OF_MEMORY:
+                self._put(key, time_ns, OOM, 0, size, row)
+                self._refused[tid] = key, len(self._pending[key]) - 1
+        elif failed:
+            return
+        elif name in ("free", "free_async"):
+            if address in self._torchs:
+                self._torchs.discard(address)
+            elif address:
+                key = self._owner.pop(address, Key(POOL if name == "free_async" else DIRECT, UNKNOWN, 0))
+                self._put(key, time_ns, FREE, address, 0, row)
+        elif name == "map":
+            self._mapped[address] = size
+            self._put(Key(MAPPED, UNKNOWN, 0), time_ns, MAP, address, size, row)
+        elif name == "unmap":
+            self._unmapped(address, address + size, time_ns, row)
+        elif name == "pool_trim":
+            self._trimmed(pool, size, time_ns, row)
+        elif name == "pool_destroy":
+            self._trimmed(pool, 0, time_ns, row)
+        elif name in ("pool_get", "pool_set"):
+            self.told.setdefault(pool, Told()).attributes[address] = size
+        elif name == "mem_info":
+            self.mem_info = (time_ns, address, size)
+        elif name == "set_device":
+            self._device[tid] = address
+
+    def _trimmed(self, pool: int, keep: int, time_ns: int, row: int) -> None:
+        for key in [key for key in {**self.spaces, **self._pending} if key.kind == POOL and key.handle == pool]:
+            self._put(key, time_ns, TRIM, 0, keep, row)
+
+    def _unmapped(self, begin: int, end: int, time_ns: int, row: int) -> None:
+        """Mappings that are still the program's own leave."""
+        for at in [at for at in self._mapped if begin <= at < end]:
+            self._put(Key(MAPPED, UNKNOWN, 0), time_ns, UNMAP, at, self._mapped.pop(at), row)
+
+    def _trace(self, row: int, time_ns: int, tid: int, word: int, address: int, size: int, _: int, allocator: int) -> None:
+        action = calls.ACTIONS[word & 0xFF] if word & 0xFF < len(calls.ACTIONS) else "unknown"
+        op = _TRACED.get(action, 0)
+        if not op:
+            return
+        key = Key(TORCH, word >> 8 & 0xFF, allocator)
+        if op == SEGMENT:
+            self._torchs.add(address)
+            owner = self._owner.pop(address, None)
+            if owner is not None:  # told by cudaMalloc, a moment ago
+                self._put(owner, time_ns, FREE, address, 0, row)
+        elif op == MAP:
+            self._unmapped(address, address + size, time_ns, row)
+        elif op == OOM and tid in self._refused:
+            of, at = self._refused.pop(tid)
+            self._pending[of][at] = (*self._pending[of][at][:1], 0, *self._pending[of][at][2:])
+        self._put(key, time_ns, op, 0 if op == OOM else address, size, row)
+
+
+def joined(events: list[npt.NDArray[np.void]]) -> npt.NDArray[np.void]:
+    """`CALL` rows in order of time: a free is of its call, and reported when that has returned."""
+    whole = np.concatenate(events) if events else np.zeros(0, CALL)
+    return whole[np.argsort(whole["time_ns"], kind="stable")]

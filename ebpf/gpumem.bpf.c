@@ -384,8 +384,12 @@ int cu_returns(struct pt_regs *ctx)
 /* DeviceCachingAllocator::record_trace(this, action, address, size, stream, device, ...) of libc10_cuda. */
 int torch_trace(struct pt_regs *ctx)
 {
+	u64 action = C_ARG1(ctx) & 0xff, stack = 0;
+
 	count_hit(HIT_TORCH_TRACE);
-	emit(KIND_TRACE, bpf_ktime_get_ns(), (C_ARG1(ctx) & 0xff) | (C_ARG5(ctx) & 0xff) << 8, C_ARG2(ctx), C_ARG3(ctx),
+	if (action == TRACED_ALLOC || action == TRACED_OOM)
+		stack = callers(ctx);
+	emit(KIND_TRACE, bpf_ktime_get_ns(), action | (C_ARG5(ctx) & 0xff) << 8 | stack << 32, C_ARG2(ctx), C_ARG3(ctx),
 	     C_ARG4(ctx), C_ARG0(ctx));
 	return 0;
 }

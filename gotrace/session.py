@@ -524,9 +524,7 @@ def _attach_to_program(parts: dict[str, LoadedProbe], pid: int, files: Files, pr
             part.loaded.maps["config"].write_words([1], part.probe.config.index("attached"))
 
 
-def _attach_points(
-    loaded: bpf.LoadedObject, points: Iterable[Point], pid: int, files: Files, probes: list[int]
-) -> None:
+def _attach_points(loaded: bpf.LoadedObject, points: Iterable[Point], pid: int, files: Files, probes: list[int]) -> None:
     for point in points:
         path, program = _path(files[point.file].fd), loaded.programs[point.program]
         probes.append(bpf.attach_uprobe(program, path, point.file_offset, pid, point.returns))

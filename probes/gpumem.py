@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from gotrace.analysis.gpumem.calls import LAST_OUT, LAST_REQUEST, OPS
+from gotrace.analysis.gpumem.calls import ACTIONS, LAST_OUT, LAST_REQUEST, OPS
 from gotrace.probe import Kind, Plan, PlanBuilder, Probe, stack_kind
 
 if TYPE_CHECKING:
@@ -77,14 +77,15 @@ PROBE = Probe(
         # call: what was asked (8 bits), nested (1), of the driver (1), the result (16 from bit 16), number of the callers' stack (32).
         # Of a free the time is that of its beginning.
         Kind("call", 0xD01, ("call", "address", "size", "stream", "pool")),
-        # trace: action (8), device (8)
+        # trace: action (8 bits), device (8), the stack of an allocation or an OOM (32 from bit 32)
         Kind("trace", 0xD02, ("trace", "address", "size", "stream", "allocator")),
         stack_kind(0xD03),  # of requests: the callers, by frame pointers
     ),
     config=("stacks",),
     hits=(*dict.fromkeys(itertools.chain.from_iterable(FUNCTIONS.values())), "torch_trace"),
     constants={f"OP_{name.upper()}": number for name, number in OPS.items()}
-    | {"OP_LAST_OUT": LAST_OUT, "OP_LAST_REQUEST": LAST_REQUEST},
+    | {"OP_LAST_OUT": LAST_OUT, "OP_LAST_REQUEST": LAST_REQUEST}
+    | {f"TRACED_{name.upper()}": ACTIONS.index(name) for name in ("alloc", "oom")},
     go=False,
     libraries=("libcudart", "libcuda", TORCH, "libnccl"),
     later=True,

@@ -14,7 +14,16 @@ import targets
 
 SOURCES = targets.ROOT / "tests" / "testdata" / "gpumem"
 # So that functions begin with a push, as the real ones do.
-_FLAGS = ["-O1", "-g0", "-fno-omit-frame-pointer", "-fcf-protection=none", "-fno-optimize-sibling-calls", "-Wall", "-Werror", "-Wno-unused"]
+_FLAGS = [
+    "-O1",
+    "-g0",
+    "-fno-omit-frame-pointer",
+    "-fcf-protection=none",
+    "-fno-optimize-sibling-calls",
+    "-Wall",
+    "-Werror",
+    "-Wno-unused",
+]
 
 
 class Call(NamedTuple):
@@ -47,7 +56,16 @@ def built() -> Path:
     here = ["-L", str(folder), "-Wl,-rpath,$ORIGIN"]
     cc("libcuda.so.1", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "cuda.c")
     driver = [*here, "-l:libcuda.so.1"]
-    cc("libcudart.so.12", "-shared", "-fPIC", "-s", "-Wl,-soname,libcudart.so.12", f"-Wl,--version-script={versions}", "cudart.c", *driver)
+    cc(
+        "libcudart.so.12",
+        "-shared",
+        "-fPIC",
+        "-s",
+        "-Wl,-soname,libcudart.so.12",
+        f"-Wl,--version-script={versions}",
+        "cudart.c",
+        *driver,
+    )
     cc("libc10_cuda.so", "-shared", "-fPIC", "-Wl,-soname,libc10_cuda.so", "c10_cuda.c", *here, "-l:libcudart.so.12")
     cc("linked", "program.c", "-Wl,--no-as-needed", *here, "-l:libcudart.so.12", "-l:libcuda.so.1", "-l:libc10_cuda.so")
     cc("static", "-DSTATIC", "program.c", *driver)

@@ -10,7 +10,7 @@ import click
 
 from gotrace.cli.options import Command, given, need, option, output_options
 from gotrace.errors import UsageError
-from gotrace.export.formats import FLAMES, GOROUTINES, PAUSES, PROFILES, REPORTS, SCHEDULES, STARTS, WATCHED
+from gotrace.export.formats import FLAMES, GOROUTINES, GPU_MEMORY, PAUSES, PROFILES, REPORTS, SCHEDULES, STARTS, WATCHED
 
 if TYPE_CHECKING:
     from gotrace.cli.outputs import Wanted
@@ -52,7 +52,7 @@ def command(
 ) -> int:
     """Print from RECORDING what the command that made it printed, number for number.
 
-    Recordings are made by gc, coldstart, goroutines, sched, contention, mem, heap, tlb, numa, record and baseline.
+    Recordings are made by gc, coldstart, goroutines, sched, contention, mem, heap, tlb, numa, gpumem, record and baseline.
     """
     from gotrace.cli.outputs import wanted
     from gotrace.cli.text.progress import recording as opened
@@ -75,6 +75,7 @@ def command(
 # What a recording's first view is: the formats of its report, and what it is about.
 _OF_VIEW = {
     "goroutines": (GOROUTINES, "goroutines"),
+    "gpumem": (GPU_MEMORY, "GPU memory"),
     "heap": (PROFILES, "a heap profile"),
     "heap_spans": (PROFILES, "allocations"),
     "contention": (PROFILES, "waiting"),

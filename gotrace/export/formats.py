@@ -25,6 +25,7 @@ STARTS: Formats = {**_TABLE, **_PICTURES, **_PERFETTO, **_ARRAY, **_LINES, "hlog
 PROFILES: Formats = {**_TABLE, **_LINES, **_ARRAY, **FLAMES, "folded": (".folded",), **RECORDING}
 GOROUTINES: Formats = {**PROFILES, "text": (".goroutines",)}
 SCHEDULES: Formats = {**_TABLE, **_LINES, **_ARRAY, **_HISTOGRAMS, **_PAGES, **RECORDING}
+GPU_MEMORY: Formats = {**_TABLE, **_LINES, **_ARRAY, **_PICTURES, "parquet": (".parquet",), **RECORDING}
 TABLES: Formats = {**_TABLE, **_ARRAY}
 GATES: Formats = {**_TABLE, **_ARRAY, "md": (".md",), "junit": (".xml",)}
 COMPARED: Formats = {**_TABLE, **_ARRAY, **_PAGES, "md": (".md",), "benchfmt": (".bench",)}
@@ -33,7 +34,9 @@ SETTINGS: Formats = {"env": (".sh", ".env"), **_ARRAY, "yaml": (".yaml", ".yml")
 LINES: Formats = {**_LINES}
 WATCHED: Formats = {**_TABLE, **_LINES, **_PAGES, **RECORDING}
 REPORTS: Formats = {
-    name: endings for name, endings in {**PAUSES, **STARTS, **WATCHED, **GOROUTINES}.items() if name != "gotrace"
+    name: endings
+    for name, endings in {**PAUSES, **STARTS, **WATCHED, **GOROUTINES, **GPU_MEMORY}.items()
+    if name != "gotrace"
 }
 
 

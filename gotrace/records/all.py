@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from gotrace.records import contention, faults, gc, goroutines, heap, heap_spans, memory, numa, sched, starts, tlb, topo
+from gotrace.records import (
+    contention,
+    faults,
+    gc,
+    goroutines,
+    gpumem,
+    heap,
+    heap_spans,
+    memory,
+    numa,
+    sched,
+    starts,
+    tlb,
+    topo,
+)
 from gotrace.records.schema import Schema, json_schema
 
 _WATCHED = (memory.Memory, memory.Cycle, faults.Faults, numa.Numa, numa.NumaInterval, tlb.Tlb, tlb.TlbInterval)
@@ -11,6 +25,7 @@ RECORDS: dict[str, tuple[type, ...]] = {
     "gc": (gc.Start, gc.Stw, gc.Cycle, gc.Sweep, gc.Assist, gc.Explained, gc.InProgress, gc.Summary),
     "coldstart": (starts.ColdStart, starts.Summary),
     "goroutines": (goroutines.Goroutines,),
+    "gpumem": (gpumem.GpuMemoryInterval, gpumem.GpuMemory),
     "heap": (heap.Heap, heap_spans.HeapSpans),
     "contention": (contention.Contention,),
     "sched": (sched.SchedInterval, sched.Sched, sched.SchedEvents, sched.SchedWakeups),

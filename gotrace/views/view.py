@@ -246,6 +246,7 @@ NAMES = (
     "cycles",
     "faults",
     "goroutines",
+    "gpumem",
     "heap",
     "heap_spans",
     "numa",

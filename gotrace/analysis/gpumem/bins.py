@@ -103,9 +103,7 @@ def by_address(course: Course, columns: Columns, rows: int, end_ns: int) -> tupl
 
 
 def by_size(course: Course, columns: Columns) -> tuple[Grid, Grid, list[int]]:
-    """(merge failures, requests: classes x columns, the smallest size of each class): classes are powers of two.
-
-    """
+    """(merge failures, requests: classes x columns, the smallest size of each class): classes are powers of two."""
     size, asked = course.states["request"], course.states["request"] > 0
     failed = asked & (course.states["growth"] == MERGE_FAILURE)
     if not asked.any():

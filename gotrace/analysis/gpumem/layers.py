@@ -11,8 +11,7 @@ A free names no pool: it goes where its address was allocated.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -50,19 +49,12 @@ class Key(NamedTuple):
     handle: int
 
 
-@dataclass
-class Told:
-    """What the program itself asked or said of a pool, by attribute; the last of each."""
-
-    attributes: dict[int, int] = field(default_factory=dict)
-
-
 class Layers:
     """Sorts calls into spaces. Feed it in order of time."""
 
     def __init__(self) -> None:
         self.spaces: dict[Key, Space] = {}
-        self.told: dict[int, Told] = {}  # by pool
+        self.told: dict[int, dict[int, tuple[int, int]]] = {}  # (time, value) of attributes, the last of each, by pool
         self.calls: Counter[tuple[str, bool]] = Counter()  # (name, whether it failed)
         self.nested = 0
         self.mem_info: tuple[int, int, int] | None = None  # time, free and total bytes of a device, when last asked
@@ -71,19 +63,30 @@ class Layers:
         self._mapped: dict[int, int] = {}  # size by address
         self._torchs: set[int] = set()  # addresses that are PyTorch's by now
         self._pending: dict[Key, list[tuple[int, int, int, int, int]]] = {}
-        self._refused: dict[int, tuple[Key, int]] = {}  # by thread: where its last refused request was noted
+        # Where the last request was noted that a thread was refused, and the one that an address was handed out for.
+        self._refused: dict[int, tuple[Key, int]] = {}
+        self._handed: dict[int, tuple[Key, int]] = {}
 
     def feed(self, events: npt.NDArray[np.void]) -> None:
         """`CALL` rows, each of them by its number in ``row``."""
         self._pending = {}
-        self._refused = {}
+        self._refused, self._handed = {}, {}
         for row, event in enumerate(events.tolist()):
             (self._trace if event[-1] else self._call)(row, *event[:-1])
         for key, rows in self._pending.items():
+            kept = [each for each in rows if each[1]]
             space = self.spaces.get(key)
+            if space is None and not kept:
+                continue
             if space is None:
                 space = self.spaces[key] = Space(told=key.kind in (TORCH, MAPPED), keeps=key.kind != DIRECT)
-            space.feed(np.array([each for each in rows if each[1]], EVENT))
+            space.feed(np.array(kept, EVENT))
+
+    def now(self) -> dict[str, Any]:
+        """Bytes live and reserved, and the fragmentation of all that is free; mappings apart, of which none of it is known."""
+        spaces = [space for key, space in self.spaces.items() if key.kind != MAPPED]
+        live, free, largest = (sum(each.sizes[at] for each in spaces) for at in range(3))
+        return {"live": live, "reserved": live + free, "fragmentation": 1 - largest / free if free else 0.0}
 
     def courses(self) -> dict[Key, Course]:
         return {key: space.course() for key, space in self.spaces.items()}
@@ -105,6 +108,7 @@ class Layers:
                 self._owner[address] = key
                 self._torchs.discard(address)
                 self._put(key, time_ns, ALLOC, address, size, row)
+                self._handed[address] = key, len(self._pending[key]) - 1
             elif failed == calls.OUT_OF_MEMORY:
                 self._put(key, time_ns, OOM, 0, size, row)
                 self._refused[tid] = key, len(self._pending[key]) - 1
@@ -126,7 +130,7 @@ class Layers:
         elif name == "pool_destroy":
             self._trimmed(pool, 0, time_ns, row)
         elif name in ("pool_get", "pool_set"):
-            self.told.setdefault(pool, Told()).attributes[address] = size
+            self.told.setdefault(pool, {})[address] = (time_ns, size)
         elif name == "mem_info":
             self.mem_info = (time_ns, address, size)
         elif name == "set_device":
@@ -150,14 +154,20 @@ class Layers:
         if op == SEGMENT:
             self._torchs.add(address)
             owner = self._owner.pop(address, None)
-            if owner is not None:  # told by cudaMalloc, a moment ago
+            if address in self._handed:  # by cudaMalloc, a moment ago
+                self._drop(*self._handed.pop(address))
+            elif owner is not None:
                 self._put(owner, time_ns, FREE, address, 0, row)
         elif op == MAP:
             self._unmapped(address, address + size, time_ns, row)
         elif op == OOM and tid in self._refused:
-            of, at = self._refused.pop(tid)
-            self._pending[of][at] = (*self._pending[of][at][:1], 0, *self._pending[of][at][2:])
+            self._drop(*self._refused.pop(tid))
         self._put(key, time_ns, op, 0 if op == OOM else address, size, row)
+
+    def _drop(self, key: Key, at: int) -> None:
+        """What was noted there counts elsewhere."""
+        time_ns, _, *rest = self._pending[key][at]
+        self._pending[key][at] = (time_ns, 0, *rest)
 
 
 def joined(events: list[npt.NDArray[np.void]]) -> npt.NDArray[np.void]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,7 +98,8 @@ def replay(events: npt.NDArray[np.void], told: bool = False, keeps: bool = True)
 
 
 class Space:
-    """One allocator's memory. ``told``: it announces its segments. ``keeps``: what is freed stays its own.
+    """One allocator's memory. ``told``: it announces its segments. ``keeps``: what is freed stays its own;
+    else it holds what is live, and every request is new memory, which is no growth.
 
     One pass with a few dictionary look-ups for each event: a million took some seconds of a slow machine.
     """
@@ -118,7 +120,7 @@ class Space:
         self._events: list[npt.NDArray[np.void]] = []
         self._states: list[tuple[int, int, int, int, int, int]] = []
         self._growths: dict[int, int] = {}
-        self._unknown = self._missed = 0
+        self._unknown = self._missed = self._requests = self._ooms = 0
 
     def feed(self, events: npt.NDArray[np.void]) -> None:
         """More of them."""
@@ -134,7 +136,7 @@ class Space:
                     self._freed(address, time_ns)
                 kind = growth(rounded, self._free, self._largest())
                 grown = self._taken(address, rounded, time_ns, row)
-                if not self._told and grown:
+                if not self._told and self._keeps and grown:
                     self._growths[index] = kind
                 elif self._told and self._pending:
                     self._explain(index, address, rounded)
@@ -151,7 +153,21 @@ class Space:
             elif op == OOM:
                 request = rounded
                 oom = 2 if self._free >= rounded else 1
+            self._requests += request > 0
+            self._ooms += oom > 0
             states.append((self._live_bytes, self._free + self._live_bytes, self._largest(), request, 0, oom))
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Bytes live, free, and in the largest hole, now."""
+        return self._live_bytes, self._free, self._largest()
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many requests, OOMs and growths of each kind there were so far."""
+        found = Counter(GROWTHS[kind] for kind in self._growths.values())
+        found["requests"], found["ooms"] = self._requests, self._ooms
+        return found
 
     def course(self) -> Course:
         """All of it so far."""

@@ -1,0 +1,80 @@
+"""`gotrace gpumem`: GPU memory of any process, by the calls of its CUDA libraries and of PyTorch's allocator."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from gotrace.cli.options import (
+    Command,
+    Duration,
+    check_target,
+    command_argument,
+    need,
+    option,
+    output_options,
+    say,
+    schema_option,
+)
+from gotrace.export.formats import GPU_MEMORY
+
+
+@click.command(
+    "gpumem",
+    cls=Command,
+    topic="memory",
+    short_help="Show GPU memory of any process: live, held in pieces, and why it grew.",
+    examples=[
+        ("gotrace gpumem --pid 1234 -d 1m -o gpu.html", "draws a minute: address by time, size by time, fragmentation"),
+        ("gotrace gpumem -- python3 train.py", "traces a command from its first instruction"),
+    ],
+    epilog="The process need not be Go's. It needs no change: probes sit on libcudart, libcuda and PyTorch's libc10_cuda.",
+)
+@option("pid", help="The running process to trace.")
+@option("duration")
+@option("interval", default=None, show_default=False, help="Print a line this often too (1s).  [default: only the result]")
+@click.option(
+    "--bin",
+    "bin_",
+    type=Duration(),
+    default="10ms",
+    show_default=True,
+    metavar="DURATION",
+    help="Time that a column of a heat map stands for.",
+)
+@option("top", help="How many requests that failed to show.")
+@output_options(GPU_MEMORY, screen=("table", "ndjson", "json"))
+@schema_option
+@command_argument
+def command(
+    pid: int | None,
+    duration: int | None,
+    interval: int | None,
+    bin_: int,
+    top: int,
+    outputs: tuple[str, ...],
+    format_: str | None,
+    force: bool,
+    command: tuple[str, ...],
+) -> int:
+    """Follow what a process asks of the CUDA runtime, the driver and PyTorch's caching allocator, and what it is given.
+
+    Says what is live and what is held, in which pieces, and why the allocators grew: needed, merge failure (enough was
+    free, but in pieces), or refused reuse (a piece was large enough, and could not be had).
+    """
+    check_target(pid, command, "gotrace gpumem")
+    from gotrace.cli.outputs import wanted
+    from gotrace.run.outputs import feed
+    from gotrace.run.sources import programs
+    from gotrace.run.target import attached
+    from gotrace.views.gpumem import GpuMemory
+
+    results = wanted(outputs, format_, GPU_MEMORY, force, screen="table")
+    need("a picture", bool(results.formats & {"svg", "html", "gotrace"}), "bin_")
+    view = GpuMemory(interval or 0, max(1, bin_), top)
+    screen = sys.stderr if command else sys.stdout  # a command's standard output is its own
+    with attached(view.stems, pid, command, duration, say) as traced, results.opened(screen) as opened:
+        for number, live, views in programs(traced, [view], results.recording, force):
+            feed(live, views, opened, number)
+    return traced.exit_status()

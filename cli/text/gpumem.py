@@ -1,0 +1,160 @@
+"""`gotrace gpumem` for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from gotrace.analysis.gpumem.layers import DIRECT, MAPPED, POOL, TORCH
+from gotrace.cli.text.clock import clock, width
+from gotrace.cli.text.layout import Column, Row, Rows, more_rows
+from gotrace.cli.text.stacks import in_a_line
+from gotrace.text import bytes_text, count_text, duration_text, percent_text, printable
+from gotrace.views.gpumem import GpuMemory
+from gotrace.views.view import Record
+
+HEADING_EVERY = 40
+_LINE = (
+    *(Column("live", 10), Column("reserved", 10), Column("fragmentation", 13), Column("requests", 9, rank=1)),
+    *(Column("needed", 7, rank=3), Column("merge failures", 14), Column("refused", 8, rank=2), Column("OOM", 5)),
+)
+_SPACES = (
+    Column("memory", left=True, elastic=16),
+    *(Column("live", 10, gap=2), Column("reserved", 10, gap=2), Column("largest hole", 12, rank=1, gap=2)),
+    *(Column("frag.", 6, gap=2), Column("worst", 6, rank=2, gap=2), Column("peak live", 10, rank=3, gap=2)),
+    *(Column("requests", 8, gap=2), Column("needed", 6, rank=4, gap=2), Column("merge failures", 14, gap=2)),
+    *(Column("refused reuse", 13, rank=5, gap=2), Column("OOM", 4, gap=2)),
+)
+_FAILED = (
+    Column("why", left=True),
+    *(Column("times", 6, gap=2), Column("size", 9, gap=2), Column("thread", 7, rank=2, gap=2)),
+    *(Column("memory", left=True, gap=2, rank=1), Column("asked by", left=True, elastic=24, gap=2)),
+)
+_WHY = {
+    "merge_failure": "merge failure",
+    "refused_reuse": "refused reuse",
+    "oom": "out of memory",
+    "oom_by_fragmentation": "OOM by fragmentation",
+}
+
+
+def columns(view: GpuMemory) -> Sequence[Column]:
+    return (Column("time", width(view.interval_ns)), *_LINE)
+
+
+def line(view: GpuMemory, record: Record) -> Row | None:
+    if record["type"] != "gpumem_interval":
+        return None
+    growths = record["growths"]
+    return (
+        *(clock(record, view.interval_ns), bytes_text(record["live"]), bytes_text(record["reserved"])),
+        *(percent_text(record["fragmentation"]), f"{record['requests']:,}", f"{growths['needed']:,}"),
+        *(f"{growths['merge_failure']:,}", f"{growths['refused_reuse']:,}", f"{record['ooms']:,}"),
+    )
+
+
+def summary(view: GpuMemory) -> Iterator[str | Rows]:
+    result = view.result
+    if not result:
+        return
+    yield ""
+    calls = sum(each["count"] for each in result["calls"].values())
+    yield (
+        f"{result['target']}: {count_text(calls, 'call')} for GPU memory in {duration_text(result['watched_ns'])}; "
+        f"ended by: {view.source.end['ended']}"
+    )
+    if result["nested"]:
+        yield f"{count_text(result['nested'], 'call')} of the driver by the runtime: the same memory, counted once."
+    if not result["spaces"]:
+        yield "Nothing was asked for, and nothing given back."
+    else:
+        yield f"At most {bytes_text(result['peak_live'])} live, {bytes_text(result['peak_reserved'])} reserved, all together."
+        yield ""
+        yield Rows(_SPACES, [_space(each) for each in result["spaces"]])
+        yield ""
+        yield from _notes(result)
+    if result["failed"]:
+        yield ""
+        yield Rows(_FAILED, [_failed(each) for each in result["failed"][: view.top]])
+        if len(result["failed"]) > view.top:
+            yield more_rows(len(result["failed"]), view.top)
+    if result["advice"]:
+        yield ""
+        for each in result["advice"]:
+            yield f"Advice: {each}."
+    yield ""
+    yield from _trust(result)
+
+
+def name_of(each: Record) -> str:
+    """A space in words; pools other than the default are known by their handles."""
+    device = "?" if each["device"] is None else each["device"]
+    if each["kind"] == POOL:
+        return f"pool {each['handle']:#x}" if each["handle"] else f"default pool, GPU {device}"
+    return {
+        DIRECT: f"cudaMalloc, GPU {device}",
+        MAPPED: "mapped (cuMemMap)",
+        TORCH: f"PyTorch, GPU {device}",
+    }[each["kind"]]
+
+
+def _size(value: int | None, least: bool = False) -> str:
+    return "?" if value is None else f"{'>=' if least and value else ''}{bytes_text(value)}"
+
+
+def _share(value: float | None) -> str:
+    return "?" if value is None else percent_text(value)
+
+
+def _space(each: Record) -> Row:
+    growths, ooms = each["growths"], f"{each['ooms']:,}"
+    told = each["kind"] not in (DIRECT, MAPPED)
+    return (
+        *(name_of(each), _size(each["live"]), _size(each["reserved"], each["at_least"]), _size(each["largest_hole"])),
+        *(_share(each["fragmentation"]), _share(each["worst_fragmentation"]), _size(each["peak_live"])),
+        f"{each['requests']:,}",
+        *(f"{growths[name]:,}" if told else "-" for name in ("needed", "merge_failure", "refused_reuse")),
+        ooms,
+    )
+
+
+def _notes(result: Record) -> Iterator[str]:
+    for each in result["spaces"]:
+        name = name_of(each)
+        if each["ooms_by_fragmentation"]:
+            yield f"{name}: {count_text(each['ooms_by_fragmentation'], 'OOM')} BY FRAGMENTATION: enough was free, in pieces."
+        if each["too_small_share"]:
+            share = percent_text(each["too_small_share"])
+            yield f"{name}: {share} of what is free lies in holes too small for one request in ten."
+        if each["adjacent"]:
+            size = bytes_text(sum(pieces["bytes"] for pieces in each["adjacent"]))
+            yield f"{name}: {size} free for long in neighbouring segments, which cannot be joined."
+        if each["told_reserved"] is not None:
+            told, seen = bytes_text(each["told_reserved"]), bytes_text(each["reserved_when_told"])
+            yield f"{name}: the driver told the program that it holds {told}, when {seen} were known."
+        if each["unknown_frees"]:
+            yield f"{name}: {count_text(each['unknown_frees'], 'free')} of what was got before tracing, or unseen."
+        if each["missed_frees"] > 0:
+            yield f"{name}: {count_text(each['missed_frees'], 'block')} handed out again that nobody was seen to free."
+    if any(each["at_least"] for each in result["spaces"]):
+        yield "Of a pool, reserved is what it was seen to hand out and not to give back: the driver may hold more, and of what"
+        yield "is free it may have given some back (release threshold), or have joined holes by mapping (virtual fragmentation)."
+
+
+def _failed(each: Record) -> Row:
+    stack = in_a_line([printable(name) for name in each["stack"]]) if each["stack"] else "?"
+    return (_WHY[each["why"]], f"{each['count']:,}", bytes_text(each["size"]), each["tid"], name_of(each), stack)
+
+
+def _trust(result: Record) -> Iterator[str]:
+    """What was probed, since when, and what was not."""
+    for each in result["libraries"]:
+        what = printable(each["path"]) or "the executable"
+        if each["functions"]:
+            since = (
+                "" if each["late_ns"] is None else f", probed {duration_text(each['late_ns'])} after it was mapped at most"
+            )
+            yield f"{what}: {count_text(len(each['functions']), 'function')}{since}"
+        for name, reason in each["missing"]:
+            yield f"Not probed: {printable(name)} ({printable(reason)})."
+    if not any(each["functions"] for each in result["libraries"]):
+        yield "No CUDA library was mapped: nothing was probed. A program with a static, stripped runtime is seen by libcuda."

@@ -1,0 +1,158 @@
+"""GPU memory of a process: what is live, what is held in pieces, and which requests failed for that."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gotrace.analysis.gpumem import calls, summary
+from gotrace.analysis.gpumem.layers import CALL, MAPPED, Layers, joined
+from gotrace.analysis.gpumem.space import GROWTHS
+from gotrace.analysis.stacks import StackTable
+from gotrace.records.times import moment
+from gotrace.views.view import Record, View
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from gotrace.analysis.gpumem.layers import Key
+    from gotrace.analysis.gpumem.space import Course
+    from gotrace.analysis.pauses import Batch
+    from gotrace.kernel.ring import Events
+
+BIN_NS = 10_000_000
+
+
+class GpuMemory(View):
+    """Its spaces at the end, and a line every ``interval_ns`` (0: none); ``bin_ns`` is a column of the pictures.
+
+    ``rows`` are all calls in order, and ``courses`` what they come to, by space, once it has ended.
+    """
+
+    name = "gpumem"
+    stems = ("gpumem",)
+    drawn_by = "gpumem_page.draw"
+
+    def __init__(self, interval_ns: int = 0, bin_ns: int = BIN_NS, top: int = 10) -> None:
+        self.interval_ns, self.bin_ns, self.top = interval_ns, bin_ns, top
+        self._rows: list[npt.NDArray[np.void]] = []
+        self._layers = Layers()
+        self._seen: Counter[str] = Counter()
+        self._told_ns = 0
+        self._stacks: StackTable | None = None
+        self._libraries: list[Record] = []
+        self.rows: npt.NDArray[np.void] = np.zeros(0, CALL)
+        self.courses: dict[Key, Course] = {}
+        self.result: Record = {}
+
+    @property
+    def options(self) -> Record:
+        return {name: getattr(self, name) for name in ("interval_ns", "bin_ns", "top")}
+
+    def begin(self) -> Iterator[Record]:
+        source = self.source
+        self._told_ns = source.begin_ns
+        self._stacks = StackTable(source.kinds("gpumem").numbers("stack"), source.frames)
+        about = source.header["probes"]["gpumem"]
+        files = list(dict.fromkeys(point["file"] for point in about["points"]))
+        for path in files or [""] * bool(about["missing"]):
+            names = [point["name"] for point in about["points"] if point["file"] == path]
+            missing = [[each["name"], each["reason"]] for each in about["missing"]] if path == (files or [""])[0] else []
+            self._libraries.append(
+                {"path": path, "functions": list(dict.fromkeys(names)), "missing": missing, "late_ns": None}
+            )
+        yield from ()
+
+    def feed(self, events: Events, batch: Batch | None) -> Iterator[Record]:
+        source = self.source
+        assert self._stacks is not None
+        if not source.last:
+            for each in source.ask("libraries", lambda: source.tracing.probe_libraries() or None) or ():
+                told = {name: each[name] for name in ("path", "missing", "late_ns")}
+                self._libraries.append({**told, "functions": each["points"]})
+        self._stacks.feed(events)
+        rows = self._calls(events)
+        self._rows.append(rows)
+        if self.interval_ns:
+            self._layers.feed(joined([rows]))
+            length = source.now_ns - self._told_ns
+            if length >= self.interval_ns or source.last:
+                yield self._interval(length)
+
+    def _calls(self, events: Events) -> npt.NDArray[np.void]:
+        kinds = self.source.kinds("gpumem")
+        found = events.take(np.flatnonzero(np.isin(events["kind"], kinds.numbers("call", "trace"))))
+        rows = np.zeros(len(found), CALL)
+        for name, letter in zip(("call", "address", "size", "stream", "pool"), "abcde", strict=True):
+            rows[name] = found[letter]
+        rows["time_ns"], rows["tid"], rows["trace"] = found["time_ns"], found["tid"], found["kind"] == kinds.number("trace")
+        return rows
+
+    def _interval(self, length: int) -> Record:
+        spaces = {key: space for key, space in self._layers.spaces.items() if key.kind != MAPPED}
+        now = self._layers.now()
+        counts: Counter[str] = Counter()
+        for space in spaces.values():
+            counts += space.counts
+        since = counts - self._seen
+        self._seen, self._told_ns = counts, self.source.now_ns
+        return {
+            "type": "gpumem_interval",
+            **moment(self.source.now_ns, self.source.wall_offset_ns),
+            "length_ns": length,
+            **now,
+            "requests": since["requests"],
+            "growths": {name: since[name] for name in GROWTHS.values()},
+            "ooms": since["ooms"],
+        }
+
+    def end(self) -> Iterator[Record]:
+        source, layers = self.source, Layers()
+        assert self._stacks is not None
+        self.rows = joined(self._rows)
+        layers.feed(self.rows)
+        self.courses = layers.courses()
+        spaces = [summary.space(key, course, layers) for key, course in sorted(self.courses.items())]
+        live, reserved = summary.peaks(course for key, course in self.courses.items() if key.kind != MAPPED)
+        self.result = {
+            "type": self.name,
+            **moment(source.now_ns, source.wall_offset_ns),
+            "target": source.name,
+            "watched_ns": source.now_ns - source.begin_ns,
+            "lost": source.lost,
+            "libraries": self._libraries,
+            "calls": {
+                name: {"count": layers.calls[name, False] + layers.calls[name, True], "failed": layers.calls[name, True]}
+                for name in calls.OPS
+                if layers.calls[name, False] + layers.calls[name, True]
+            },
+            "nested": layers.nested,
+            "traced": int(self.rows["trace"].sum()),
+            "peak_live": live,
+            "peak_reserved": reserved,
+            "spaces": spaces,
+            "failed": [self._failure(each) for each in summary.failures(self.courses, self.rows)],
+            "advice": summary.advice(spaces),
+            "device_free": layers.mem_info[1] if layers.mem_info else None,
+        }
+        yield self.result
+
+    def _failure(self, each: summary.Failure) -> Record:
+        assert self._stacks is not None
+        key = each.key
+        return {
+            "kind": key.kind,
+            "device": None if key.device < 0 else key.device,
+            "handle": key.handle,
+            "why": each.why,
+            "size": each.size,
+            "count": each.count,
+            "tid": each.tid,
+            "stack": self._stacks.names(each.stack),
+        }
+
+
+VIEW = GpuMemory

@@ -14,7 +14,7 @@ from gotrace.cli.text.table import Table
 from gotrace.errors import UsageError
 from gotrace.export.formats import FLAMES, ending_of
 from gotrace.run.files import Sink, check_distinct, check_files, complain_of
-from gotrace.run.outputs import Flames, IntervalLog, Json, Output, Page, Percentiles, Tracebacks, feed
+from gotrace.run.outputs import Drawn, Flames, IntervalLog, Json, Output, Page, Percentiles, Tracebacks, feed
 from gotrace.run.sources import programs
 from gotrace.run.target import watched
 from gotrace.text import printable
@@ -80,6 +80,8 @@ class Wanted:
     def _output(self, path: str, format_: str, each: bool) -> Output:
         if self.flames and format_ in FLAMES:
             return Flames(path, format_, self.force)
+        if format_ in ("svg", "parquet"):
+            return Drawn(path, format_, self.force)
         if format_ == "html":
             return Page(path, self.force)
         stream = Sink.created(path, self.force)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from gotrace.analysis.gpumem.layers import DIRECT, MAPPED, POOL, TORCH
+from gotrace.analysis.gpumem.layers import DIRECT, MAPPED
 from gotrace.cli.text.clock import clock, width
 from gotrace.cli.text.layout import Column, Row, Rows, more_rows
 from gotrace.cli.text.stacks import in_a_line
+from gotrace.records.gpumem import name_of
 from gotrace.text import bytes_text, count_text, duration_text, percent_text, printable
 from gotrace.views.gpumem import GpuMemory
 from gotrace.views.view import Record
@@ -83,18 +84,6 @@ def summary(view: GpuMemory) -> Iterator[str | Rows]:
             yield f"Advice: {each}."
     yield ""
     yield from _trust(result)
-
-
-def name_of(each: Record) -> str:
-    """A space in words; pools other than the default are known by their handles."""
-    device = "?" if each["device"] is None else each["device"]
-    if each["kind"] == POOL:
-        return f"pool {each['handle']:#x}" if each["handle"] else f"default pool, GPU {device}"
-    return {
-        DIRECT: f"cudaMalloc, GPU {device}",
-        MAPPED: "mapped (cuMemMap)",
-        TORCH: f"PyTorch, GPU {device}",
-    }[each["kind"]]
 
 
 def _size(value: int | None, least: bool = False) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 from gotrace.analysis.gpumem.layers import DIRECT, MAPPED, POOL, TORCH
 from gotrace.analysis.gpumem.space import GROWTHS
@@ -106,3 +106,15 @@ class GpuMemory(Watched, Moment):
     failed: list[Failed]
     advice: list[str]
     device_free: Annotated[int | None, "what the program was last told to be free on its device; null: it did not ask"]
+
+
+def name_of(each: dict[str, Any]) -> str:
+    """A space in words; pools other than the default are known by their handles."""
+    device = "?" if each["device"] is None else each["device"]
+    if each["kind"] == POOL:
+        return f"pool {each['handle']:#x}" if each["handle"] else f"default pool, GPU {device}"
+    return {
+        DIRECT: f"cudaMalloc, GPU {device}",
+        MAPPED: "mapped (cuMemMap)",
+        TORCH: f"PyTorch, GPU {device}",
+    }[each["kind"]]

@@ -171,6 +171,22 @@ class Flames(Output):
                 write_flames([found], file, self._format)
 
 
+class Drawn(Output):
+    """What the first view draws, in a format of its module, written at the end of each program."""
+
+    def __init__(self, path: str, format_: str, force: bool) -> None:
+        self.stream = Sink(io.StringIO(), path)
+        self._path, self._format, self._force = path, format_, force
+
+    def begin(self, source: Source, views: Sequence[View], number: int) -> None:
+        self._number = number
+
+    def end(self, source: Source, views: Sequence[View]) -> None:
+        module = importlib.import_module(f"gotrace.export.{views[0].drawn_by}")
+        with created(numbered(self._path, self._number, self._force), self._force) as file:
+            module.write(views[0].drawing(), source.name, self._format, file)
+
+
 class Page(Output):
     """A page of charts for each program, which is written at its end."""
 
@@ -205,4 +221,5 @@ def page_of(source: Source, views: Sequence[View], records: Sequence[Record]) ->
             run = Run(source.header, records, view.total, view.course, view.reasons, unexplained, view.assisted)
             return page_of_pauses(source.name, run)
     drawn_by = importlib.import_module(f"gotrace.export.{views[0].drawn_by}")
-    return str(drawn_by.page(source.name, records))
+    drawing = views[0].drawing()
+    return str(drawn_by.page(source.name, records if drawing is None else drawing))

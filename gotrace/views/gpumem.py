@@ -12,6 +12,7 @@ from gotrace.analysis.gpumem import calls, summary
 from gotrace.analysis.gpumem.layers import CALL, MAPPED, Layers, joined
 from gotrace.analysis.gpumem.space import GROWTHS
 from gotrace.analysis.stacks import StackTable
+from gotrace.export.gpumem_page.draw import Drawing
 from gotrace.records.times import moment
 from gotrace.views.view import Record, View
 
@@ -139,6 +140,10 @@ class GpuMemory(View):
             "device_free": layers.mem_info[1] if layers.mem_info else None,
         }
         yield self.result
+
+    def drawing(self) -> Drawing:
+        source = self.source
+        return Drawing(self.result, self.courses, self.rows, source.begin_ns, source.now_ns, self.bin_ns)
 
     def _failure(self, each: summary.Failure) -> Record:
         assert self._stacks is not None

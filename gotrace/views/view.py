@@ -179,6 +179,10 @@ class View:
         since = self.source.now_ns - self.source.begin_ns
         return self.source.begin_ns + (since // period_ns + 1) * period_ns
 
+    def drawing(self) -> Any:
+        """What its page shows where that is more than its records; None: these."""
+        return None
+
     def flame(self) -> Flame | None:
         """What a flame graph shows of all that was seen, for views whose records are of stacks; None if that is nothing."""
         return None

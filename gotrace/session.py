@@ -288,8 +288,8 @@ class Session:
     def probe_libraries(self) -> list[dict[str, Any]]:
         """Probe what the process has mapped since the last call, and say what: of probes that are declared ``later``.
 
-        Of each file its path, build_id, points (names), what is missing ([name, reason]), and the ``late_ns`` that it had been
-        mapped at most. Raises GotraceError.
+        Of each file its path, build_id, points (names), what is missing ([name, reason]), and the ``late_ns`` for which it
+        had been mapped at most. Raises GotraceError.
         """
         assert isinstance(self.process, Process)
         begin_ns, self._looked_ns = self._looked_ns, time.monotonic_ns()

@@ -1,9 +1,9 @@
 """GPU memory: what a process asks of the CUDA runtime, of the driver and of PyTorch's allocator, and what it is given.
 
-The functions are those of ``cuda_runtime_api.h`` and ``cuda.h``: C functions, which return an error code (0: success, 2: out
-of memory). Each has a probe at its entry and one at its return; that a runtime's call asks the driver in turn is seen by the
-stack (``nested``). ``_ptsz`` names are what programs call that were compiled for a default stream per thread. Where a library
-or program has the runtime inside, its names are local symbols.
+The functions are those of ``cuda_runtime_api.h`` and ``cuda.h``: C functions, which return an error code (0: success, 2:
+out of memory). Each has a probe at its entry and one at its return; that a runtime's call asks the driver in turn is seen
+by the stack (``nested``). ``_ptsz`` names are what programs call that were compiled for a default stream per thread. Where
+a library or program has the runtime inside, its names are local symbols.
 
 PyTorch's ``DeviceCachingAllocator::record_trace`` (c10/cuda/CUDACachingAllocator.cpp) is called at every event of its
 allocator, be its history recorded or not, with the action as a number that is the same in torch 2.5 and 2.14. It is a local
@@ -74,8 +74,8 @@ PROBE = Probe(
     stem="gpumem",
     summary="GPU memory: calls of the CUDA runtime and driver, events of PyTorch's allocator",
     kinds=(
-        # call: what was asked (8 bits), nested (1), of the driver (1), the result (16 from bit 16), number of the callers' stack (32).
-        # Of a free the time is that of its beginning.
+        # call: what was asked (8 bits), nested (1), of the driver (1), the result (16 from bit 16), the callers' stack (32
+        # from bit 32). Of a free the time is that of its beginning.
         Kind("call", 0xD01, ("call", "address", "size", "stream", "pool")),
         # trace: action (8 bits), device (8), the stack of an allocation or an OOM (32 from bit 32)
         Kind("trace", 0xD02, ("trace", "address", "size", "stream", "allocator")),

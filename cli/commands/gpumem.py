@@ -24,7 +24,7 @@ from gotrace.export.formats import GPU_MEMORY
     "gpumem",
     cls=Command,
     topic="memory",
-    short_help="Show GPU memory of any process: live, held in pieces, and why it grew.",
+    short_help="Show GPU memory: what is live, in pieces, and why it grew.",
     examples=[
         ("gotrace gpumem --pid 1234 -d 1m -o gpu.html", "draws a minute: address by time, size by time, fragmentation"),
         ("gotrace gpumem -- python3 train.py", "traces a command from its first instruction"),

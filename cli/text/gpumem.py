@@ -9,7 +9,7 @@ from gotrace.cli.text.clock import clock, width
 from gotrace.cli.text.layout import Column, Row, Rows, more_rows
 from gotrace.cli.text.stacks import in_a_line
 from gotrace.records.gpumem import name_of
-from gotrace.text import bytes_text, count_text, duration_text, percent_text, printable
+from gotrace.text import bytes_text, cost_text, count_text, duration_text, percent_text, printable
 from gotrace.views.gpumem import GpuMemory
 from gotrace.views.view import Record
 
@@ -68,11 +68,13 @@ def summary(view: GpuMemory) -> Iterator[str | Rows]:
     if not result["spaces"]:
         yield "Nothing was asked for, and nothing given back."
     else:
-        yield f"At most {bytes_text(result['peak_live'])} live, {bytes_text(result['peak_reserved'])} reserved, all together."
+        live, reserved = bytes_text(result["peak_live"]), bytes_text(result["peak_reserved"])
+        yield f"At most {live} live, {reserved} reserved, all together."
         yield ""
         yield Rows(_SPACES, [_space(each) for each in result["spaces"]])
-        yield ""
-        yield from _notes(result)
+        if notes := list(_notes(result)):
+            yield ""
+            yield from notes
     if result["failed"]:
         yield ""
         yield Rows(_FAILED, [_failed(each) for each in result["failed"][: view.top]])
@@ -84,6 +86,7 @@ def summary(view: GpuMemory) -> Iterator[str | Rows]:
             yield f"Advice: {each}."
     yield ""
     yield from _trust(result)
+    yield f"cost: {cost_text(view.source.end['cost'], result['watched_ns'])}"
 
 
 def _size(value: int | None, least: bool = False) -> str:
@@ -110,7 +113,8 @@ def _notes(result: Record) -> Iterator[str]:
     for each in result["spaces"]:
         name = name_of(each)
         if each["ooms_by_fragmentation"]:
-            yield f"{name}: {count_text(each['ooms_by_fragmentation'], 'OOM')} BY FRAGMENTATION: enough was free, in pieces."
+            ooms = count_text(each["ooms_by_fragmentation"], "OOM")
+            yield f"{name}: {ooms} BY FRAGMENTATION: enough was free, in pieces."
         if each["too_small_share"]:
             share = percent_text(each["too_small_share"])
             yield f"{name}: {share} of what is free lies in holes too small for one request in ten."
@@ -125,8 +129,8 @@ def _notes(result: Record) -> Iterator[str]:
         if each["missed_frees"] > 0:
             yield f"{name}: {count_text(each['missed_frees'], 'block')} handed out again that nobody was seen to free."
     if any(each["at_least"] for each in result["spaces"]):
-        yield "Of a pool, reserved is what it was seen to hand out and not to give back: the driver may hold more, and of what"
-        yield "is free it may have given some back (release threshold), or have joined holes by mapping (virtual fragmentation)."
+        yield "Of a pool, reserved is what it was seen to hand out and not to give back. The driver may hold more, and some"
+        yield "of its growth was none then; it may have given some back (release threshold), or joined holes by mapping."
 
 
 def _failed(each: Record) -> Row:
@@ -146,4 +150,4 @@ def _trust(result: Record) -> Iterator[str]:
         for name, reason in each["missing"]:
             yield f"Not probed: {printable(name)} ({printable(reason)})."
     if not any(each["functions"] for each in result["libraries"]):
-        yield "No CUDA library was mapped: nothing was probed. A program with a static, stripped runtime is seen by libcuda."
+        yield "No CUDA library was mapped: nothing was probed."

@@ -410,8 +410,8 @@ def uprobe_pmu_type() -> int:
 def attach_uprobe(program_fd: int, path: str, file_offset: int, pid: int = -1, at_return: bool = False) -> int:
     """Run ``program_fd`` when the instruction at ``file_offset`` of ``path`` executes; returns the event's descriptor.
 
-    With a ``pid`` only that process is probed: the kernel puts no breakpoint into other processes of the file. ``at_return``:
-    it runs when the function of which that is the first instruction returns.
+    With a ``pid`` only that process is probed: the kernel puts no breakpoint into other processes of the file.
+    ``at_return``: it runs when the function returns of which that is the first instruction.
     The probe lives as long as the descriptor. Raises HostError.
     """
     if has_uprobe_multi():

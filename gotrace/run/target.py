@@ -203,7 +203,7 @@ def _entry_of(pid: int) -> int:
     from gotrace.binary.elf import Elf
 
     with Process.open(pid) as process, Elf.open(process.exe_path) as elf:
-        return elf.entry + (process.load_bias(elf.first_vaddr) if elf.pie else 0)
+        return int(elf.entry) + (process.load_bias(elf.first_vaddr) if elf.pie else 0)
 
 
 def _exe_of(pid: int) -> str:

@@ -36,6 +36,7 @@ class GpuMemory(View):
     name = "gpumem"
     stems = ("gpumem",)
     drawn_by = "gpumem_page.draw"
+    tells_cost = True
 
     def __init__(self, interval_ns: int = 0, bin_ns: int = BIN_NS, top: int = 10) -> None:
         self.interval_ns, self.bin_ns, self.top = interval_ns, bin_ns, top
@@ -85,12 +86,15 @@ class GpuMemory(View):
 
     def _calls(self, events: Events) -> npt.NDArray[np.void]:
         kinds = self.source.kinds("gpumem")
-        found = events.take(np.flatnonzero(np.isin(events["kind"], kinds.numbers("call", "trace"))))
-        rows = np.zeros(len(found), CALL)
-        for name, letter in zip(("call", "address", "size", "stream", "pool"), "abcde", strict=True):
-            rows[name] = found[letter]
-        rows["time_ns"], rows["tid"], rows["trace"] = found["time_ns"], found["tid"], found["kind"] == kinds.number("trace")
-        return rows
+        parts = []
+        for kind in ("call", "trace"):
+            found = kinds.of(events, kind)
+            rows = np.zeros(len(found), CALL)
+            for name, column in zip(("call", "address", "size", "stream", "pool"), kinds.columns(kind), strict=True):
+                rows[name] = found[column]
+            rows["time_ns"], rows["tid"], rows["trace"] = found["time_ns"], found["tid"], kind == "trace"
+            parts.append(rows)
+        return np.concatenate(parts)
 
     def _interval(self, length: int) -> Record:
         spaces = {key: space for key, space in self._layers.spaces.items() if key.kind != MAPPED}
@@ -154,7 +158,7 @@ class GpuMemory(View):
             "handle": key.handle,
             "why": each.why,
             "size": each.size,
-            "count": each.count,
+            "count": each.times,
             "tid": each.tid,
             "stack": self._stacks.names(each.stack),
         }

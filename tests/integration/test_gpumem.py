@@ -9,11 +9,11 @@ import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import gpulibs
 import jsonschema
 import numpy as np
 import pytest
 
-import gpulibs
 from conftest import GOTRACE, until
 from gotrace import session
 from gotrace.analysis.columns import Kinds

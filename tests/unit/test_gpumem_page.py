@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-import xml.etree.ElementTree as xml
+from xml.etree import ElementTree
 
 import numpy as np
 import pyarrow.parquet as parquet
@@ -48,7 +48,7 @@ def drawing(events, bin_ns=10 * MS, end_ms=1000):
     spaces = [summary.space(key, course, layers) for key, course in sorted(courses.items())]
     live, reserved = summary.peaks(courses.values())
     failed = [
-        {**vars_of(each.key), "why": each.why, "size": each.size, "count": each.count, "tid": each.tid, "stack": HOSTILE}
+        {**vars_of(each.key), "why": each.why, "size": each.size, "count": each.times, "tid": each.tid, "stack": HOSTILE}
         for each in summary.failures(courses, events)
     ]
     result = {"spaces": spaces, "failed": failed, "advice": summary.advice(spaces), "lost": 3, "watched_ns": end_ms * MS}
@@ -85,7 +85,7 @@ def painted(picture, prefix, shape, height, first):
 
 def test_each_cell():
     shown = drawing(rows())
-    picture = xml.fromstring(draw.svg(shown, HOSTILE[0], "svg {}"))
+    picture = ElementTree.fromstring(draw.svg(shown, HOSTILE[0], "svg {}"))
     columns = draw.columns_of(shown)
     assert columns.count == 100 and columns.bin_ns == 10 * MS
     (course,) = shown.courses.values()

@@ -1,4 +1,4 @@
-"""GPU memory's arithmetic: the definitions by a twin that keeps every 512 bytes by itself, the worked example, heat maps."""
+"""GPU memory's arithmetic: the worked example, the definitions by a twin that keeps every 512 bytes apart, heat maps."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def stream(*rows, step_ns=1000):
 
 
 def test_worked_example():
-    """A 40, B 20, C 40 MiB side by side; A and C freed: 80 free in two holes of 40. 60 does not fit, 90 does once B is free."""
+    """A 40, B 20, C 40 MiB side by side; A and C freed: 80 free in two holes. 60 does not fit, 90 does once B is free."""
     course = replay(
         stream(
             *((ALLOC, 0, 40 * MIB), (ALLOC, 40 * MIB, 20 * MIB), (ALLOC, 60 * MIB, 40 * MIB)),
@@ -132,9 +132,8 @@ class Twin:
             self.live = {begin: block for begin, block in self.live.items() if begin not in gone}
             for wall in (at, at + units) if op == SEGMENT_FREE else ():
                 self.walls.remove(wall)
-        elif op == TRIM:
-            if len(self.held) * UNIT > size:
-                self.held = {unit for block in self.live.values() for unit in block}
+        elif op == TRIM and len(self.held) * UNIT > size:
+            self.held = {unit for block in self.live.values() for unit in block}
         holes = self.holes()
         live = sum(map(len, self.live.values()))
         return live * UNIT, len(self.held) * UNIT, max(map(len, holes), default=0) * UNIT, kind

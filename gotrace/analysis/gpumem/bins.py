@@ -51,11 +51,11 @@ def lines(course: Course, columns: Columns) -> Lines:
     last = np.searchsorted(where, np.arange(columns.count), side="right") - 1  # the event in force at a column's end
 
     def ends(values: npt.NDArray[np.generic]) -> Grid:
-        return np.where(last >= 0, np.append(values, 0)[last], 0).astype(float)
+        return np.asarray(np.where(last >= 0, np.append(values, 0)[last], 0), float)
 
     def highest(values: npt.NDArray[np.generic]) -> Grid:
         after = ends(values)
-        found = np.maximum(after, np.append(0, after[:-1]))
+        found: Grid = np.maximum(after, np.append(0, after[:-1]))
         np.maximum.at(found, where, values.astype(float))
         return found
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+Words = npt.NDArray[np.uint64]
+Flags = npt.NDArray[np.bool_]
+
 # In this order: those that are requests, those with an address behind their first argument, the rest.
 _REQUESTS = ("malloc", "managed", "pitch", "malloc_async", "malloc_from_pool")
 _OUT = ("reserve", "create", "pool_create", "mem_info")
@@ -26,25 +29,25 @@ OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation, CUDA_ERROR_OUT_OF_MEMORY
 RELEASE_THRESHOLD, RESERVED_NOW, USED_NOW = 4, 5, 7  # attributes of a pool
 
 
-def op(word: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def op(word: Words) -> Words:
     """The number of `OPS`, of an event's ``call``."""
-    return word & np.uint64(0xFF)
+    return np.asarray(word & np.uint64(0xFF))
 
 
-def nested(word: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+def nested(word: Words) -> Flags:
     """Whether a runtime's function asked the driver."""
-    return (word >> np.uint64(8) & np.uint64(1)).astype(bool)
+    return np.asarray(word >> np.uint64(8) & np.uint64(1), bool)
 
 
-def of_driver(word: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
-    return (word >> np.uint64(9) & np.uint64(1)).astype(bool)
+def of_driver(word: Words) -> Flags:
+    return np.asarray(word >> np.uint64(9) & np.uint64(1), bool)
 
 
-def result(word: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def result(word: Words) -> Words:
     """The error code, 0 for success."""
-    return word >> np.uint64(16) & np.uint64(0xFFFF)
+    return np.asarray(word >> np.uint64(16) & np.uint64(0xFFFF))
 
 
-def stack(word: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def stack(word: Words) -> Words:
     """The number of the stack that asked; 0 for none."""
-    return word >> np.uint64(32)
+    return np.asarray(word >> np.uint64(32))

@@ -3,7 +3,8 @@
 * A call of the driver that a call of the runtime made is the same one, and left out (the probe marks it).
 * What `cudaMalloc` handed to PyTorch's allocator as a segment is that allocator's, from the event that says so on; and what
   was mapped for its expandable segments, too.
-* A refused `cudaMalloc` after which the same thread's PyTorch allocator reports that it is out of memory is one OOM, PyTorch's.
+* A refused `cudaMalloc` after which PyTorch's allocator reports on the same thread that it is out of memory is one OOM, of
+  PyTorch's.
 
 A free names no pool: it goes where its address was allocated.
 """
@@ -34,11 +35,25 @@ from gotrace.analysis.gpumem.space import (
 DIRECT, POOL, MAPPED, TORCH = "cudaMalloc", "pool", "mapped", "PyTorch"
 UNKNOWN = -1  # a device
 
-CALL = np.dtype([("time_ns", "<i8"), ("tid", "<u4"), ("call", "<u8"), ("address", "<u8"), ("size", "<u8"), ("stream", "<u8"), ("pool", "<u8"), ("trace", "?")])  # fmt: skip
+CALL = np.dtype(
+    [
+        *(("time_ns", "<i8"), ("tid", "<u4")),
+        *((name, "<u8") for name in ("call", "address", "size", "stream", "pool")),
+        ("trace", "?"),  # an event of PyTorch's allocator
+    ]
+)
 
 _REQUESTS = {calls.OPS[name] for name in ("malloc", "managed", "pitch")}
 _POOLED = {calls.OPS[name] for name in ("malloc_async", "malloc_from_pool")}
-_TRACED = {"alloc": ALLOC, "free_completed": FREE, "segment_alloc": SEGMENT, "segment_free": SEGMENT_FREE, "segment_map": MAP, "segment_unmap": UNMAP, "oom": OOM}  # fmt: skip
+_TRACED = {
+    "alloc": ALLOC,
+    "free_completed": FREE,
+    "segment_alloc": SEGMENT,
+    "segment_free": SEGMENT_FREE,
+    "segment_map": MAP,
+    "segment_unmap": UNMAP,
+    "oom": OOM,
+}
 
 
 class Key(NamedTuple):
@@ -83,7 +98,7 @@ class Layers:
             space.feed(np.array(kept, EVENT))
 
     def now(self) -> dict[str, Any]:
-        """Bytes live and reserved, and the fragmentation of all that is free; mappings apart, of which none of it is known."""
+        """Bytes live and reserved, and the fragmentation of all that is free; without mappings, of which it is unknown."""
         spaces = [space for key, space in self.spaces.items() if key.kind != MAPPED]
         live, free, largest = (sum(each.sizes[at] for each in spaces) for at in range(3))
         return {"live": live, "reserved": live + free, "fragmentation": 1 - largest / free if free else 0.0}
@@ -166,8 +181,8 @@ class Layers:
 
     def _drop(self, key: Key, at: int) -> None:
         """What was noted there counts elsewhere."""
-        time_ns, _, *rest = self._pending[key][at]
-        self._pending[key][at] = (time_ns, 0, *rest)
+        time_ns, _, address, size, row = self._pending[key][at]
+        self._pending[key][at] = (time_ns, 0, address, size, row)
 
 
 def joined(events: list[npt.NDArray[np.void]]) -> npt.NDArray[np.void]:

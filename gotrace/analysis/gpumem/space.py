@@ -4,8 +4,9 @@ The events are those of one pool of one device, or of PyTorch's allocator on one
 
 * **extents**: every range of addresses seen, less what a trim, the free of a segment or an unmap gave back. Where the
   allocator announces them (``SEGMENT``, ``MAP``) they are known; elsewhere they are a lower bound.
-* **live** and **free** = extents - live; a **hole** is a maximal free range. Ranges that were got as separate segments do not
-  join: no allocator can hand out a block across two. **Fragmentation** = 1 - largest hole / free, and 0 with nothing free.
+* **live** and **free** = extents - live; a **hole** is a maximal free range. Ranges that were got as separate segments do
+  not join: no allocator can hand out a block across two.
+* **fragmentation** = 1 - largest hole / free, and 0 with nothing free.
 * **growth**: a request that was served, not entirely from the extents before it. It was *needed* if free < size; a *merge
   failure* if free >= size > largest hole, so that there was enough memory, but in pieces; *refused reuse* if the largest
   hole would have done (freed on another stream and not ordered yet, or of another size class).
@@ -47,9 +48,11 @@ class Course:
 
     ``states`` has a row for each event: bytes live, reserved (live + free) and in the largest hole after it, the size of a
     request (0: it is none), why it grew (0: it did not; a segment is explained at the first request served from it, or at
-    itself if there is none), and of an OOM 1, or 2 where fragmentation was why. ``blocks`` are all that were ever live, ``extents`` every range ever held (begin,
-    end), ``holes`` those at the end; ``walls`` are the ends of segments then. ``unknown_frees`` freed what was allocated
-    before, ``missed_frees`` are blocks handed out again though nobody had freed them.
+    itself if there is none), and of an OOM 1, or 2 where fragmentation was why.
+
+    ``blocks`` are all that were ever live, ``extents`` every range ever held (begin, end), ``holes`` those at the end.
+    ``unknown_frees`` freed what was allocated before, ``missed_frees`` are blocks handed out again though nobody had freed
+    them.
     """
 
     events: npt.NDArray[np.void]
@@ -57,7 +60,6 @@ class Course:
     blocks: npt.NDArray[np.void]
     extents: npt.NDArray[np.uint64]
     holes: npt.NDArray[np.void]
-    walls: frozenset[int]
     unknown_frees: int
     missed_frees: int
 
@@ -180,8 +182,7 @@ class Space:
         events = np.concatenate(self._events) if self._events else np.zeros(0, EVENT)
         holes = np.array([(at, self._ends[at], self._since[at]) for at in self._starts], HOLE)
         blocks = np.array([tuple(block) for block in self._blocks], BLOCK)
-        walls = frozenset(self._walls)
-        return Course(events, states, blocks, _union(self._ever), holes, walls, self._unknown, self._missed)
+        return Course(events, states, blocks, _union(self._ever), holes, self._unknown, self._missed)
 
     def _free_of(self, address: int, time_ns: int) -> None:
         index = self._live.get(address)

@@ -26,7 +26,7 @@ class Failure(NamedTuple):
     size: int
     tid: int
     stack: int
-    count: int
+    times: int
 
 
 def space(key: Key, course: Course, layers: Layers) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def peaks(courses: Iterable[Course]) -> tuple[int, int]:
 
 
 def failures(courses: dict[Key, Course], rows: npt.NDArray[np.void]) -> list[Failure]:
-    """Merge failures, refused reuse and OOMs by who asked; most bytes first. ``rows`` are what the events' ``row`` counts."""
+    """Merge failures, refused reuse and OOMs by who asked, most bytes first; the events' ``row`` is one of ``rows``."""
     found: Counter[tuple[Key, str, int, int, int]] = Counter()
     for key, course in courses.items():
         states = course.states
@@ -93,7 +93,7 @@ def failures(courses: dict[Key, Course], rows: npt.NDArray[np.void]) -> list[Fai
             why = GROWTHS[kind] if kind else OOM_BY_FRAGMENTATION if oom == 2 else "oom"
             found[key, why, request, tid, stack] += 1
     every = [Failure(*what, count) for what, count in found.items()]
-    return sorted(every, key=lambda each: (-each.size * each.count, each))
+    return sorted(every, key=lambda each: (-each.size * each.times, each))
 
 
 def advice(spaces: Iterable[dict[str, Any]]) -> list[str]:

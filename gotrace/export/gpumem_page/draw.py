@@ -1,6 +1,6 @@
 """GPU memory over time as a picture, a page, and a table of every call.
 
-Of each space three panels share their columns: bytes live and reserved with the fragmentation, addresses (live share of each
+Of each space three panels share their columns: bytes live and reserved with the fragmentation, addresses (live share of a
 cell), and size classes (merge failures / requests). A column is ``bin_ns``, or the smallest multiple with which the columns
 fit; the picture says which. Cells of one colour are one path, so that nothing but shapes and text is in the file.
 """
@@ -32,6 +32,7 @@ ROWS, CELL = 96, 2  # of addresses, and how high each is
 LINES, CLASS = 120, 12
 LEVELS, SHARES = 8, 5  # steps of colour: of what is live, and of failures
 MOST = 6  # spaces that are drawn
+_FAILED = 100  # rows of a table
 
 Grid = npt.NDArray[np.float64]
 
@@ -79,10 +80,16 @@ def page(title: str, drawing: Drawing) -> str:
     heads = ("memory", "live", "reserved", "largest hole", "fragmentation", "requests", "needed", "merge failures")
     made.table("Memory at the end", (*heads, "refused reuse", "OOM"), [_row(each) for each in spaces])
     rows = [
-        (each["why"].replace("_", " "), f"{each['count']:,}", bytes_text(each["size"]), f"{each['tid']}", name_of(each), " < ".join(each["stack"]) or "?")
-        for each in result["failed"][:100]
-    ]  # fmt: skip
-    made.table("Requests not served from what was free", ("why", "times", "size", "thread", "memory", "asked by"), rows, names=("memory", "asked by"))  # fmt: skip
+        (
+            *(each["why"].replace("_", " "), f"{each['count']:,}", bytes_text(each["size"]), f"{each['tid']}"),
+            *(name_of(each), " < ".join(each["stack"]) or "?"),
+        )
+        for each in result["failed"][:_FAILED]
+    ]
+    named = ("memory", "asked by")
+    made.table("Requests not served from what was free", ("why", "times", "size", "thread", *named), rows, names=named)
+    if len(result["failed"]) > _FAILED:
+        made.say(f"{len(result['failed']) - _FAILED:,} more rows.")
     return made.made(title, asset("gpumem_page/picture.css"))
 
 
@@ -199,8 +206,9 @@ def _heat(
         if len(row):
             runs = zip(row.tolist(), begin.tolist(), end.tolist(), strict=True)
             path = "".join(
-                f"M{LEFT + one * step:.5g} {top + at * height:g}h{(two - one) * step:.5g}v{height}h{(one - two) * step:.5g}z"
+                f"M{LEFT + one * step:.5g} {top + at * height:g}h{run * step:.5g}v{height}h{-run * step:.5g}z"
                 for at, one, two in runs
+                for run in [two - one]
             )
             yield f'<path class="{prefix}{level - 1 + first}" d="{path}"/>\n'
 

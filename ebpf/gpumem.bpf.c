@@ -147,6 +147,13 @@ static __always_inline int end(struct pt_regs *ctx, int layer)
 	case OP_UNMAP:
 		time_ns = call.time_ns;
 		break;
+	case OP_POOL_USE:
+		pool = size;
+		size = 0;
+		break;
+	case OP_POOL_DEFAULT:
+		size = (u32)size;
+		break;
 	case OP_POOL_DESTROY:
 		size = 0;
 	case OP_POOL_TRIM:
@@ -217,6 +224,18 @@ int rt_pool_create(struct pt_regs *ctx)
 {
 	count_hit(HIT_RT_POOL_CREATE);
 	return begin(ctx, RUNTIME, OP_POOL_CREATE);
+}
+
+int rt_pool_default(struct pt_regs *ctx)
+{
+	count_hit(HIT_RT_POOL_DEFAULT);
+	return begin(ctx, RUNTIME, OP_POOL_DEFAULT);
+}
+
+int rt_pool_use(struct pt_regs *ctx)
+{
+	count_hit(HIT_RT_POOL_USE);
+	return begin(ctx, RUNTIME, OP_POOL_USE);
 }
 
 int rt_pool_destroy(struct pt_regs *ctx)
@@ -307,6 +326,18 @@ int cu_pool_create(struct pt_regs *ctx)
 {
 	count_hit(HIT_CU_POOL_CREATE);
 	return begin(ctx, DRIVER, OP_POOL_CREATE);
+}
+
+int cu_pool_default(struct pt_regs *ctx)
+{
+	count_hit(HIT_CU_POOL_DEFAULT);
+	return begin(ctx, DRIVER, OP_POOL_DEFAULT);
+}
+
+int cu_pool_use(struct pt_regs *ctx)
+{
+	count_hit(HIT_CU_POOL_USE);
+	return begin(ctx, DRIVER, OP_POOL_USE);
 }
 
 int cu_pool_destroy(struct pt_regs *ctx)

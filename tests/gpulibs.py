@@ -68,7 +68,16 @@ def built() -> Path:
         "cudart.c",
         *driver,
     )
-    cc("libc10_cuda.so", "-shared", "-fPIC", "-Wl,-soname,libc10_cuda.so", "c10_cuda.c", *here, "-l:libcudart.so.12")
+    cc(
+        "libc10_cuda.so",
+        "-shared",
+        "-fPIC",
+        "-Wl,-soname,libc10_cuda.so",
+        "c10_cuda.c",
+        *here,
+        "-l:libcudart.so.12",
+        "-l:libcuda.so.1",
+    )
     cc("linked", "program.c", "-Wl,--no-as-needed", *here, "-l:libcudart.so.12", "-l:libcuda.so.1", "-l:libc10_cuda.so")
     cc("static", "-DSTATIC", "program.c", *driver)
     cc("unlinked", "program.c")

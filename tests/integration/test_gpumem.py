@@ -184,6 +184,27 @@ def test_pytorch(launched):
     assert next(each for each in result["failed"] if each["why"] == "merge_failure")["stack"][0] == "c10_malloc"
 
 
+def test_expandable_segments(launched):
+    """What was mapped for PyTorch is PyTorch's; its pieces join, so that 3 MiB fit where 2 and 2 were mapped."""
+    result, truth, _ = launched("linked", "expandable")
+    (space,) = result["spaces"]
+    assert space["kind"] == "PyTorch" and space["ooms"] == space["growths"]["merge_failure"] == 0
+    assert (space["live"], space["reserved"], space["peak_reserved"]) == (3 * MIB, 4 * MIB, 6 * MIB)
+    assert space["adjacent"] == [] and result["calls"]["map"]["count"] == 3 and result["calls"]["unmap"]["count"] == 1
+    assert sum(each["count"] for each in result["calls"].values()) + result["traced"] == sum(map(len, truth.values()))
+
+
+def test_names_of_pools(launched):
+    """The default pool, by its handle and by none, is one; the one that a device was told to use is another."""
+    result, truth, _ = launched("linked", "pools")
+    default, own = sorted(result["spaces"], key=lambda each: each["handle"])
+    assert (default["device"], default["handle"], default["live"]) == (1, 0, 8 * MIB)
+    assert (own["device"], own["handle"], own["live"]) == (None, 0xD01, 7 * MIB)
+    (rows,) = truth.values()
+    assert default["told_reserved"] == next(row.size for row in rows if row.name == "cuMemPoolGetAttribute") == 10 * MIB
+    assert default["reserved_when_told"] == 8 * MIB <= 10 * MIB  # at least
+
+
 def test_virtual_memory_management(launched):
     result, truth, _ = launched("linked", "vmm")
     (space,) = result["spaces"]

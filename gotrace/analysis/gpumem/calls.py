@@ -10,10 +10,10 @@ Flags = npt.NDArray[np.bool_]
 
 # In this order: those that are requests, those with an address behind their first argument, the rest.
 _REQUESTS = ("malloc", "managed", "pitch", "malloc_async", "malloc_from_pool")
-_OUT = ("reserve", "create", "pool_create", "mem_info")
+_OUT = ("reserve", "create", "pool_create", "pool_default", "mem_info")
 _REST = (
     *("free", "free_async", "address_free", "map", "unmap", "release"),
-    *("pool_destroy", "pool_trim", "pool_get", "pool_set", "set_device"),
+    *("pool_destroy", "pool_trim", "pool_get", "pool_set", "pool_use", "set_device"),
 )
 OPS = {name: number for number, name in enumerate((*_REQUESTS, *_OUT, *_REST), 1)}
 NAMES = {number: name for name, number in OPS.items()}

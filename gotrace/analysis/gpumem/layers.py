@@ -64,16 +64,21 @@ class Key(NamedTuple):
     handle: int
 
 
+_MAPPINGS = Key(MAPPED, UNKNOWN, 0)
+
+
 class Layers:
     """Sorts calls into spaces. Feed it in order of time."""
 
     def __init__(self) -> None:
         self.spaces: dict[Key, Space] = {}
-        self.told: dict[int, dict[int, tuple[int, int]]] = {}  # (time, value) of attributes, the last of each, by pool
+        self.told: dict[Key, dict[int, tuple[int, int]]] = {}  # (time, value) of a pool's attributes, the last of each
         self.calls: Counter[tuple[str, bool]] = Counter()  # (name, whether it failed)
         self.nested = 0
         self.mem_info: tuple[int, int, int] | None = None  # time, free and total bytes of a device, when last asked
         self._device: dict[int, int] = {}  # by thread
+        self._defaults: dict[int, int] = {}  # device by its default pool
+        self._used: dict[int, int] = {}  # the pool that was chosen for a device
         self._owner: dict[int, Key] = {}  # by address
         self._mapped: dict[int, int] = {}  # size by address
         self._torchs: set[int] = set()  # addresses that are PyTorch's by now
@@ -118,7 +123,7 @@ class Layers:
         self.calls[name, bool(failed)] += 1
         if op in _REQUESTS or op in _POOLED:
             device = self._device.get(tid, UNKNOWN)
-            key = Key(POOL, device if not pool else UNKNOWN, pool) if op in _POOLED else Key(DIRECT, device, 0)
+            key = self._pool(pool or self._used.get(device, 0), device) if op in _POOLED else Key(DIRECT, device, 0)
             if not failed and size:
                 self._owner[address] = key
                 self._torchs.discard(address)
@@ -137,7 +142,8 @@ class Layers:
                 self._put(key, time_ns, FREE, address, 0, row)
         elif name == "map":
             self._mapped[address] = size
-            self._put(Key(MAPPED, UNKNOWN, 0), time_ns, MAP, address, size, row)
+            self._put(_MAPPINGS, time_ns, MAP, address, size, row)
+            self._handed[address] = _MAPPINGS, len(self._pending[_MAPPINGS]) - 1
         elif name == "unmap":
             self._unmapped(address, address + size, time_ns, row)
         elif name == "pool_trim":
@@ -145,20 +151,31 @@ class Layers:
         elif name == "pool_destroy":
             self._trimmed(pool, 0, time_ns, row)
         elif name in ("pool_get", "pool_set"):
-            self.told.setdefault(pool, {})[address] = (time_ns, size)
+            self.told.setdefault(self._pool(pool, UNKNOWN), {})[address] = (time_ns, size)
         elif name == "mem_info":
             self.mem_info = (time_ns, address, size)
+        elif name == "pool_default":
+            self._defaults[address] = size
+        elif name == "pool_use":
+            self._used[address] = pool
         elif name == "set_device":
             self._device[tid] = address
 
+    def _pool(self, pool: int, device: int) -> Key:
+        """The space of a pool; ``device`` is that of the thread, which counts where no pool was named."""
+        if not pool:
+            return Key(POOL, device, 0)
+        return Key(POOL, self._defaults[pool], 0) if pool in self._defaults else Key(POOL, UNKNOWN, pool)
+
     def _trimmed(self, pool: int, keep: int, time_ns: int, row: int) -> None:
-        for key in [key for key in {**self.spaces, **self._pending} if key.kind == POOL and key.handle == pool]:
+        key = self._pool(pool, UNKNOWN)
+        if key in self.spaces or key in self._pending:
             self._put(key, time_ns, TRIM, 0, keep, row)
 
     def _unmapped(self, begin: int, end: int, time_ns: int, row: int) -> None:
         """Mappings that are still the program's own leave."""
         for at in [at for at in self._mapped if begin <= at < end]:
-            self._put(Key(MAPPED, UNKNOWN, 0), time_ns, UNMAP, at, self._mapped.pop(at), row)
+            self._put(_MAPPINGS, time_ns, UNMAP, at, self._mapped.pop(at), row)
 
     def _trace(self, row: int, time_ns: int, tid: int, word: int, address: int, size: int, _: int, allocator: int) -> None:
         action = calls.ACTIONS[word & 0xFF] if word & 0xFF < len(calls.ACTIONS) else "unknown"
@@ -174,6 +191,9 @@ class Layers:
             elif owner is not None:
                 self._put(owner, time_ns, FREE, address, 0, row)
         elif op == MAP:
+            for at in [at for at in self._mapped if at in self._handed and address <= at < address + size]:
+                self._drop(*self._handed.pop(at))
+                del self._mapped[at]
             self._unmapped(address, address + size, time_ns, row)
         elif op == OOM and tid in self._refused:
             self._drop(*self._refused.pop(tid))

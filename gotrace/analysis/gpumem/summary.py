@@ -35,7 +35,7 @@ def space(key: Key, course: Course, layers: Layers) -> dict[str, Any]:
     last = {name: int(states[name][-1]) if len(states) else 0 for name in ("live", "reserved", "largest")}
     growths = Counter(states["growth"][states["growth"] > 0].tolist())
     requests = states["request"][(states["request"] > 0)]
-    told = layers.told.get(key.handle, {}) if key.kind == POOL else {}
+    told = layers.told.get(key, {})
     reserved_at, told_reserved = told.get(calls.RESERVED_NOW, (0, None))
     before = int(np.searchsorted(course.events["time_ns"], reserved_at)) - 1
     broken = course.fragmentation()

@@ -10,6 +10,10 @@
 
 int cudaMalloc(void **out, size_t size);
 int cudaFree(void *at);
+int cuMemAddressReserve(unsigned long *out, size_t size, size_t align, unsigned long at, unsigned long long flags);
+int cuMemCreate(unsigned long long *out, size_t size, const void *prop, unsigned long long flags);
+int cuMemMap(unsigned long at, size_t size, size_t offset, unsigned long long handle, unsigned long long flags);
+int cuMemUnmap(unsigned long at, size_t size);
 
 enum { ALLOC, FREE_REQUESTED, FREE_COMPLETED, SEGMENT_ALLOC, SEGMENT_FREE, SEGMENT_MAP, SEGMENT_UNMAP, SNAPSHOT, OOM };
 static const char *const names[] = {"alloc",	     "free_requested", "free_completed",
@@ -83,4 +87,35 @@ void c10_empty_cache(int gpu)
 		cudaFree((void *)segments[i].base);
 		segments[i] = segments[--count];
 	}
+}
+
+/* The first segment, which grows and shrinks at its end, instead of one from cudaMalloc. */
+void c10_map(size_t size, int gpu)
+{
+	unsigned long long handle;
+	struct pool *pool = &segments[0];
+
+	if (!count) {
+		count = 1;
+		pool->most = 64 * MIB;
+		cuMemAddressReserve(&pool->base, pool->most, 0, 0, 0);
+	}
+	cuMemCreate(&handle, size, NULL, 0);
+	cuMemMap(pool->base + pool->top, size, 0, handle, 0);
+	record_trace(segments, SEGMENT_MAP, pool->base + pool->top, size, NULL, gpu);
+	pool_put(pool, pool->count, (struct block){pool->base + pool->top, size, 0, NULL});
+	pool->top += size;
+	pool->reserved += size;
+	pool_merge(pool);
+}
+
+void c10_unmap(size_t size, int gpu)
+{
+	struct pool *pool = &segments[0];
+
+	pool->top -= size;
+	pool->reserved -= size;
+	pool->blocks[pool->count - 1].size -= size;
+	record_trace(segments, SEGMENT_UNMAP, pool->base + pool->top, size, NULL, gpu);
+	cuMemUnmap(pool->base + pool->top, size);
 }

@@ -140,6 +140,19 @@ int cuMemPoolCreate(void **out, const void *props)
 	return 0;
 }
 
+int cuDeviceGetDefaultMemPool(void **out, int device)
+{
+	*out = (void *)0xd00L;
+	truth("cuDeviceGetDefaultMemPool", (unsigned long)*out, device, 0, 0, 0);
+	return 0;
+}
+
+int cuDeviceSetMemPool(int device, void *pool)
+{
+	truth("cuDeviceSetMemPool", device, 0, 0, (unsigned long)pool, 0);
+	return 0;
+}
+
 int cuMemPoolDestroy(void *pool)
 {
 	truth("cuMemPoolDestroy", 0, 0, 0, (unsigned long)pool, 0);

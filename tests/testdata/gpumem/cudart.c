@@ -24,6 +24,8 @@ int cuMemFreeAsync(unsigned long at, void *stream);
 int cuMemFreeAsync_ptsz(unsigned long at, void *stream);
 int cuMemPoolCreate(void **out, const void *props);
 int cuMemPoolDestroy(void *pool);
+int cuDeviceGetDefaultMemPool(void **out, int device);
+int cuDeviceSetMemPool(int device, void *pool);
 int cuMemPoolTrimTo(void *pool, size_t keep);
 int cuMemPoolGetAttribute(void *pool, int attribute, void *value);
 int cuMemPoolSetAttribute(void *pool, int attribute, void *value);
@@ -99,6 +101,22 @@ API int cudaMemPoolCreate(void **out, const void *props)
 	int result = cuMemPoolCreate(out, props);
 
 	truth("cudaMemPoolCreate", (unsigned long)*out, 0, 0, 0, result);
+	return result;
+}
+
+API int cudaDeviceGetDefaultMemPool(void **out, int device)
+{
+	int result = cuDeviceGetDefaultMemPool(out, device);
+
+	truth("cudaDeviceGetDefaultMemPool", (unsigned long)*out, device, 0, 0, result);
+	return result;
+}
+
+API int cudaDeviceSetMemPool(int device, void *pool)
+{
+	int result = cuDeviceSetMemPool(device, pool);
+
+	truth("cudaDeviceSetMemPool", device, 0, 0, (unsigned long)pool, result);
 	return result;
 }
 

@@ -36,6 +36,8 @@ static int (*free_)(void *);
 static int (*free_async)(void *, void *);
 static int (*free_async_ptsz)(void *, void *);
 static int (*pool_create)(void **, const void *);
+static int (*default_pool)(void **, int);
+static int (*use_pool)(int, void *);
 static int (*pool_trim)(void *, size_t);
 static int (*pool_get)(void *, int, void *);
 static int (*pool_set)(void *, int, void *);
@@ -89,6 +91,8 @@ static void load(void)
 	FROM_LIBRARY(free_async, cudaFreeAsync);
 	FROM_LIBRARY(free_async_ptsz, cudaFreeAsync_ptsz);
 	FROM_LIBRARY(pool_create, cudaMemPoolCreate);
+	FROM_LIBRARY(default_pool, cudaDeviceGetDefaultMemPool);
+	FROM_LIBRARY(use_pool, cudaDeviceSetMemPool);
 	FROM_LIBRARY(pool_trim, cudaMemPoolTrimTo);
 	FROM_LIBRARY(pool_get, cudaMemPoolGetAttribute);
 	FROM_LIBRARY(pool_set, cudaMemPoolSetAttribute);
@@ -234,6 +238,46 @@ static void vmm(void)
 	release(one);
 }
 
+/* Three names of pools: the default one, by its handle and by none, and one that takes its place. */
+static void pools(void)
+{
+	void *whole, *own, *a, *b, *c;
+	unsigned long reserved;
+
+	set_device(1);
+	default_pool(&whole, 1);
+	malloc_async(&a, 3 * MIB, NULL);
+	malloc_from_pool(&b, 5 * MIB, whole, NULL);
+	pool_get(whole, 5, &reserved);
+	pool_create(&own, NULL);
+	use_pool(1, own);
+	malloc_async(&c, 7 * MIB, NULL);
+}
+
+/* PyTorch's expandable segment: addresses for 8 MiB, mapped piece by piece, in which blocks join. */
+static void expandable(void)
+{
+	void (*grow)(size_t, int), (*shrink)(size_t, int);
+	uintptr_t (*get)(size_t, void *, int), a, b;
+	void (*put)(uintptr_t, size_t, void *, int);
+
+	if (!torch)
+		torch = opened("libc10_cuda.so");
+	*(void **)&grow = named(torch, "c10_map");
+	*(void **)&shrink = named(torch, "c10_unmap");
+	*(void **)&get = named(torch, "c10_malloc");
+	*(void **)&put = named(torch, "c10_free");
+	grow(2 * MIB, 0);
+	a = get(1 * MIB, NULL, 0);
+	b = get(1 * MIB, NULL, 0);
+	grow(2 * MIB, 0);
+	put(a, 1 * MIB, NULL, 0);
+	put(b, 1 * MIB, NULL, 0);
+	get(3 * MIB, NULL, 0);
+	grow(2 * MIB, 0);
+	shrink(2 * MIB, 0);
+}
+
 /* PyTorch's: two small segments side by side; both free, and a request that fits into neither. */
 static void caching(void)
 {
@@ -272,6 +316,10 @@ int main(int argc, char **argv)
 			example();
 		else if (!strcmp(scenario, "vmm"))
 			vmm();
+		else if (!strcmp(scenario, "pools"))
+			pools();
+		else if (!strcmp(scenario, "expandable"))
+			expandable();
 		else
 			caching();
 		printf("{\"done\": true}\n");

@@ -436,8 +436,8 @@ class Traced(Target):
                     return False
                 continue
             since = f"{duration_text(told.late_ns)} after" if told.late_ns else "from"
-            version = self.session.plan.go_version
-            self.say(f"pid {told.pid} executed {printable(told.exe)} ({version}): traced {since} its first instruction.")
+            version = f" ({self.session.plan.go_version})" if self.session.plan.go_version else ""
+            self.say(f"pid {told.pid} executed {printable(told.exe)}{version}: traced {since} its first instruction.")
             self.process = cast(Process, self.session.process)
             if self.children is not None:
                 self.children.pid = told.pid

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -12,6 +13,7 @@ from pathlib import Path
 import gpulibs
 import jsonschema
 import numpy as np
+import pyarrow.parquet as parquet
 import pytest
 
 from conftest import GOTRACE, until
@@ -348,3 +350,34 @@ def calls_of(events):
         rows[name] = events[letter]
     rows["time_ns"], rows["tid"] = events["time_ns"], events["tid"]
     return rows[events["kind"] == KINDS.number("call")]
+
+
+def test_behind_a_launcher(tmp_path):
+    """`env` becomes the program: its libraries are found while it waits, and then nothing is missed."""
+    truth = tmp_path / "truth"
+    command = [*GOTRACE, "gpumem", "--", "env", "A=1", str(gpulibs.built() / "linked"), "example"]
+    pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
+    with subprocess.Popen(command, env=gpulibs.environment(truth), text=True, **pipes) as tracer:
+        pid = int(re.search(r"Tracing pid (\d+)", tracer.stderr.readline())[1])
+        until(lambda: uprobed(pid))
+        out, said = tracer.communicate("\n", timeout=60)
+    assert tracer.returncode == 0 and json.loads(out) == {"done": True} and "Traceback" not in said
+    (rows,) = gpulibs.calls(truth).values()
+    nested = sum(row.name.startswith("cuMem") for row in rows)
+    assert (
+        f": {len(rows) - nested} calls for GPU memory in" in said and "/linked: traced from its first instruction" in said
+    )
+    assert "after it was mapped at most" in said
+
+
+def test_shapes_of_files(gotrace, launched, tmp_path):
+    """A picture, a page and a table of all calls, live and from a recording: the same."""
+    files = {ending: tmp_path / f"gpu.{ending}" for ending in ("svg", "html", "parquet", "gotrace")}
+    _, truth, _ = launched("linked", "caching", *(word for path in files.values() for word in ("-o", str(path))))
+    (rows,) = truth.values()
+    assert parquet.read_table(files["parquet"]).num_rows == len(rows)
+    again = {ending: tmp_path / f"again.{ending}" for ending in ("svg", "html", "parquet")}
+    done = gotrace("report", str(files["gotrace"]), *(word for path in again.values() for word in ("-o", str(path))))
+    assert done.returncode == 0
+    for ending, path in again.items():
+        assert path.read_bytes() == files[ending].read_bytes(), ending

@@ -77,8 +77,8 @@ PROBE = Probe(
     summary="GPU memory: calls of the CUDA runtime and driver, events of PyTorch's allocator",
     kinds=(
         # call: what was asked (8 bits), nested (1), of the driver (1), the result (16 from bit 16), the callers' stack (32
-        # from bit 32). Of a free the time is that of its beginning; what asks for a default pool has its device as the size, and
-        # what chooses a pool has it as the address.
+        # from bit 32). Of a free the time is that of its beginning; what asks for a default pool has its device as the
+        # size, and what chooses a pool has it as the address.
         Kind("call", 0xD01, ("call", "address", "size", "stream", "pool")),
         # trace: action (8 bits), device (8), the stack of an allocation or an OOM (32 from bit 32)
         Kind("trace", 0xD02, ("trace", "address", "size", "stream", "allocator")),

@@ -10,12 +10,13 @@ import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
-import gpulibs
 import jsonschema
 import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 
+import gpulibs
+import targets
 from conftest import GOTRACE, until
 from gotrace import session
 from gotrace.analysis.columns import Kinds
@@ -381,3 +382,22 @@ def test_shapes_of_files(gotrace, launched, tmp_path):
     assert done.returncode == 0
     for ending, path in again.items():
         assert path.read_bytes() == files[ending].read_bytes(), ending
+
+
+def test_what_a_gpu_would_be_asked(tmp_path):
+    """The script for a machine with a GPU, on the stand-ins: it gets through, and what can be answered here is."""
+    env = gpulibs.environment(tmp_path / "truth")
+    del env["STANDIN_TRUTH"]
+    done = subprocess.run(
+        [sys.executable, targets.ROOT / "scripts/gpu-check", tmp_path / "out"], env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    told = json.loads((tmp_path / "out/report.json").read_text())
+    asked, nested = told["1. calls of the runtime, and of the driver by it"]
+    assert nested == 2 * 2000 + 2 * 2 * 20 + 2 and asked == nested + 1  # and the driver once without it
+    assert told["2. addresses"] == "equal, 80 calls"
+    pool, pieces = told["3. a pool"], told["4. a pool in pieces"]
+    assert pool["driver says reserved"] == pool["we say at least"] == 64 * 2 * MIB and pool["growth steps"] == [2 * MIB]
+    assert pieces["driver says reserved"] == pieces["we say at least"] == 96 * 2 * MIB
+    assert pieces["growths"] == {"needed": 64, "merge_failure": 1, "refused_reuse": 0}
+    assert told["nvidia-smi"].startswith("unknown: ") or (tmp_path / "out/nvidia-smi.txt").exists()

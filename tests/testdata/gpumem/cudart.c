@@ -30,6 +30,7 @@ int cuMemPoolTrimTo(void *pool, size_t keep);
 int cuMemPoolGetAttribute(void *pool, int attribute, void *value);
 int cuMemPoolSetAttribute(void *pool, int attribute, void *value);
 int cuMemGetInfo_v2(size_t *unused, size_t *total);
+void standin_synchronise(void);
 
 /* A request, noted as the driver answered it. */
 static int asked(const char *name, int result, void **out, size_t size, void *stream, void *pool)
@@ -158,6 +159,12 @@ API int cudaMemGetInfo(size_t *unused, size_t *total)
 
 	truth("cudaMemGetInfo", *unused, *total, 0, 0, result);
 	return result;
+}
+
+API int cudaDeviceSynchronize(void)
+{
+	standin_synchronise();
+	return 0;
 }
 
 API int cudaSetDevice(int device)

@@ -67,6 +67,14 @@ class Topo(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     max_crossings: Annotated[int, msgspec.Meta(ge=0, le=1000)] | None = None
 
 
+class GpuMem(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A command whose GPU memory is followed, to its end or for a ``duration``."""
+
+    command: list[str]
+    duration: str = ""
+    bin: str = "10ms"
+
+
 class Step(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """A step: its name, what it needs, and of its kinds exactly one.
 
@@ -83,6 +91,7 @@ class Step(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     gate: Gate | None = None
     reproduce: Reproduce | None = None
     topo: Topo | None = None
+    gpumem: GpuMem | None = None
     shell: str | None = None
 
     @property

@@ -10,6 +10,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,14 +27,14 @@ from gotrace.lab.children import Group
 from gotrace.lab.compare import compare_with_each, require_comparable, sides_of
 from gotrace.lab.gate import MARGIN, Rules, judge, report_of, sides
 from gotrace.lab.gate_file import rules_of
-from gotrace.lab.pipeline_file import Build, Compare, Gate, Reproduce, Step, Topo
+from gotrace.lab.pipeline_file import Build, Compare, Gate, GpuMem, Reproduce, Step, Topo
 from gotrace.lab.plan import Plan, Version
-from gotrace.lab.plan_file import PlanBody, plan_of, share
+from gotrace.lab.plan_file import PlanBody, duration, plan_of, share
 from gotrace.lab.report import NAME, enough, whole
 from gotrace.lab.reproduce import check, repeat
 from gotrace.lab.requirements import parse_all
 from gotrace.run.files import created
-from gotrace.text import count_text, percent_text, printable
+from gotrace.text import bytes_text, count_text, percent_text, printable
 
 _PATIENCE_S = 5.0
 HOST_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
@@ -443,6 +444,59 @@ class Checking(Work):
         return Result(int(failed), lines or ["nothing is wrong"], {"wrong": failed})
 
 
+class FollowingGpuMemory(Work):
+    """`gotrace gpumem`, in a process of its own: its result as JSON, a page and a recording."""
+
+    def __init__(self, step: Step, place: Place) -> None:
+        super().__init__(step, place)
+        assert step.gpumem is not None
+        self.gpumem: GpuMem = step.gpumem
+        self.length = duration("duration", self.gpumem.duration) if self.gpumem.duration else None
+        duration("bin", self.gpumem.bin)
+
+    def check(self, force: bool) -> None:
+        command = self.gpumem.command
+        if not command:
+            raise UsageError("it has no command", "command: [python3, train.py]")
+        if not self.place.require_need(command[0]) and shutil.which(command[0]) is None:
+            raise UsageError(f"there is no command {printable(command[0])!r}", "check its spelling and PATH")
+
+    def files(self) -> list[str]:
+        program, *words = self.gpumem.command
+        found = shutil.which(program)
+        return [*([found] if found else []), *(word for word in words if os.path.isfile(word))]
+
+    def outputs(self) -> list[Path]:
+        return [self.place.folder / f"gpumem.{ending}" for ending in ("json", "html", "gotrace")]
+
+    def describe(self) -> Iterator[str]:
+        yield f"follows the GPU memory of: {printable(shlex.join(self.gpumem.command))}"
+
+    def estimated_ns(self) -> int | None:
+        return self.length
+
+    def run(self, force: bool, say: baseline.Say) -> Result:
+        self.place.folder.mkdir(parents=True, exist_ok=True)
+        words = [sys.executable, "-m", "gotrace.cli", "gpumem", "--bin", self.gpumem.bin]
+        words += ["-d", self.gpumem.duration] if self.gpumem.duration else []
+        words += [word for path in self.outputs() for word in ("-o", str(path))] + ["--force"] * force
+        execute([*words, "--", *self.gpumem.command], self.place.log)
+        records = json.loads(self.outputs()[0].read_bytes())
+        found = [each for each in records if each["type"] == "gpumem"][-1]
+        spaces = found["spaces"]
+        numbers = {
+            "peak_live": found["peak_live"],
+            "merge_failures": sum(each["growths"]["merge_failure"] for each in spaces),
+            "ooms": sum(each["ooms"] for each in spaces),
+            "ooms_by_fragmentation": sum(each["ooms_by_fragmentation"] for each in spaces),
+        }
+        line = (
+            f"at most {bytes_text(numbers['peak_live'])} live; {count_text(numbers['merge_failures'], 'merge failure')}, "
+            f"{count_text(numbers['ooms'], 'OOM')}, {numbers['ooms_by_fragmentation']} of them by fragmentation"
+        )
+        return Result(0, [line], numbers)
+
+
 class Shell(Work):
     """A line for /bin/sh: the one kind of step that has a shell."""
 
@@ -469,6 +523,7 @@ KINDS: Mapping[str, type[Work]] = {
     "gate": Gating,
     "reproduce": Reproducing,
     "topo": Checking,
+    "gpumem": FollowingGpuMemory,
     "shell": Shell,
 }
 

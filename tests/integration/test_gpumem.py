@@ -401,3 +401,18 @@ def test_what_a_gpu_would_be_asked(tmp_path):
     assert pieces["driver says reserved"] == pieces["we say at least"] == 96 * 2 * MIB
     assert pieces["growths"] == {"needed": 64, "merge_failure": 1, "refused_reuse": 0}
     assert told["nvidia-smi"].startswith("unknown: ") or (tmp_path / "out/nvidia-smi.txt").exists()
+
+
+def test_a_step_of_a_pipeline(gotrace, tmp_path):
+    """Its numbers are those of the command's own result."""
+    step = {"name": "memory", "gpumem": {"command": [str(gpulibs.built() / "linked"), "example", "once"], "bin": "1ms"}}
+    plan, out = tmp_path / "p.yaml", tmp_path / "out"
+    plan.write_text(json.dumps({"schema": "gotrace.pipeline/1", "out": str(out), "steps": [step]}))
+    done = gotrace("run", str(plan), env=gpulibs.environment(tmp_path / "truth"))
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "at most 150 MiB live; 1 merge failure, 2 OOMs, 1 of them by fragmentation" in done.stdout + done.stderr
+    assert result_of(out / "memory/gpumem.json")["peak_live"] == 150 * MIB
+    assert (out / "memory/gpumem.html").exists() and (out / "memory/gpumem.gotrace").exists()
+    step["gpumem"]["command"] = ["no-such-command"]
+    plan.write_text(json.dumps({"schema": "gotrace.pipeline/1", "out": str(out), "steps": [step]}))
+    assert "there is no command 'no-such-command'" in gotrace("run", str(plan), "--force").stderr

@@ -3,6 +3,8 @@
  * A program that uses GPU memory: program SCENARIO WHEN. For each line it reads it plays SCENARIO and prints a line of
  * JSON.
  *
+ * Or, where WHEN is "once", it plays it once and reads nothing.
+ *
  * WHEN the CUDA libraries come in: "start", before the first line is read, or "late", with the first line. Linked with
  * them, or built with STATIC, it has them from the beginning.
  */
@@ -308,7 +310,9 @@ int main(int argc, char **argv)
 
 	if (strcmp(when, "late"))
 		load();
-	while (fgets(line, sizeof(line), stdin)) {
+	int once = !strcmp(when, "once"), left = 1;
+
+	while (once ? left-- > 0 : fgets(line, sizeof(line), stdin) != NULL) {
 		load();
 		if (!strcmp(scenario, "mix"))
 			mix();

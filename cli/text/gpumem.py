@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from gotrace.analysis.gpumem.layers import DIRECT, MAPPED
+from gotrace.analysis.gpumem.layers import DIRECT, MAPPED, POOL, TORCH
 from gotrace.cli.text.clock import clock, width
 from gotrace.cli.text.layout import Column, Row, Rows, more_rows
 from gotrace.cli.text.stacks import in_a_line
@@ -128,7 +128,9 @@ def _notes(result: Record) -> Iterator[str]:
             yield f"{name}: {count_text(each['unknown_frees'], 'free')} of what was got before tracing, or unseen."
         if each["missed_frees"] > 0:
             yield f"{name}: {count_text(each['missed_frees'], 'block')} handed out again that nobody was seen to free."
-    if any(each["at_least"] for each in result["spaces"]):
+        if each["at_least"] and each["kind"] == TORCH:
+            yield f"{name}: it has segments from before tracing: of these only what was allocated since is known."
+    if any(each["at_least"] and each["kind"] == POOL for each in result["spaces"]):
         yield "Of a pool, reserved is what it was seen to hand out and not to give back. The driver may hold more, and some"
         yield "of its growth was none then; it may have given some back (release threshold), or joined holes by mapping."
 

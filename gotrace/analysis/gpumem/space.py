@@ -40,6 +40,7 @@ STATE = np.dtype(
 
 ROUND = 512
 FOREVER = (1 << 63) - 1
+_PORTION = 1 << 16  # events of which more than a few numbers are kept at once
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Course:
 
     ``blocks`` are all that were ever live, ``extents`` every range ever held (begin, end), ``holes`` those at the end.
     ``unknown_frees`` freed what was allocated before, ``missed_frees`` are blocks handed out again though nobody had freed
-    them.
+    them, and ``untold`` the bytes of blocks in segments that were not announced: extents are a lower bound then.
     """
 
     events: npt.NDArray[np.void]
@@ -62,6 +63,7 @@ class Course:
     holes: npt.NDArray[np.void]
     unknown_frees: int
     missed_frees: int
+    untold: int
 
     def free(self) -> npt.NDArray[np.int64]:
         return np.asarray(self.states["reserved"] - self.states["live"])
@@ -115,20 +117,33 @@ class Space:
         self._heap: list[tuple[int, int]] = []  # (-size, start) of holes, and of some that are none any more
         self._walls: dict[int, int] = {}  # how many segments begin or end at an address
         self._live: dict[int, int] = {}  # index of the block, by address
-        self._blocks: list[list[int]] = []
+        # Of blocks, column by column: a list for each of them would be a million for the collector to look through.
+        self._at: list[int] = []
+        self._size: list[int] = []
+        self._begin: list[int] = []
+        self._end: list[int] = []
+        self._row: list[int] = []
         self._free = self._live_bytes = 0
         self._ever: list[tuple[int, int]] = []
         self._pending: list[tuple[int, int, int, int, int]] = []  # segments whose request is not known yet
         self._events: list[npt.NDArray[np.void]] = []
-        self._states: list[tuple[int, int, int, int, int, int]] = []
+        self._states: list[npt.NDArray[np.void]] = []
+        self._fed_before = self._untold = 0
         self._growths: dict[int, int] = {}
         self._unknown = self._missed = self._requests = self._ooms = 0
 
     def feed(self, events: npt.NDArray[np.void]) -> None:
         """More of them."""
-        self._events.append(events)
-        states = self._states
-        for index, (time_ns, op, address, size, row) in enumerate(events.tolist(), len(states)):
+        for begin in range(0, len(events), _PORTION):
+            part = events[begin : begin + _PORTION]
+            self._events.append(part)
+            self._states.append(self._fed(part))
+            self._fed_before += len(part)
+
+    def _fed(self, events: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+        sizes: list[int] = []
+        requests, ooms = [0] * len(events), [0] * len(events)
+        for index, (time_ns, op, address, size, row) in enumerate(events.tolist(), self._fed_before):
             request = oom = 0
             rounded = -(-size // ROUND) * ROUND
             if op == ALLOC:
@@ -138,10 +153,11 @@ class Space:
                     self._freed(address, time_ns)
                 kind = growth(rounded, self._free, self._largest())
                 grown = self._taken(address, rounded, time_ns, row)
-                if not self._told and self._keeps and grown:
-                    self._growths[index] = kind
-                elif self._told and self._pending:
+                if self._told:
+                    self._untold += grown
                     self._explain(index, address, rounded)
+                elif self._keeps and grown:
+                    self._growths[index] = kind
             elif op == FREE:
                 self._free_of(address, time_ns)
             elif op in (SEGMENT, MAP):
@@ -157,7 +173,12 @@ class Space:
                 oom = 2 if self._free >= rounded else 1
             self._requests += request > 0
             self._ooms += oom > 0
-            states.append((self._live_bytes, self._free + self._live_bytes, self._largest(), request, 0, oom))
+            sizes += (self._live_bytes, self._free + self._live_bytes, self._largest())
+            requests[index - self._fed_before], ooms[index - self._fed_before] = request, oom
+        states = np.zeros(len(events), STATE)
+        states["live"], states["reserved"], states["largest"] = np.array(sizes, np.int64).reshape(-1, 3).T
+        states["request"], states["oom"] = requests, ooms
+        return states
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -176,24 +197,26 @@ class Space:
         growths = dict(self._growths)
         for index, begin, end, free, largest in self._pending:
             growths[index] = growth(end - begin, free, largest)
-        states = np.array(self._states, STATE)
+        states = np.concatenate([np.zeros(0, STATE), *self._states])
         if growths:
             states["growth"][list(growths)] = list(growths.values())
         events = np.concatenate(self._events) if self._events else np.zeros(0, EVENT)
         holes = np.array([(at, self._ends[at], self._since[at]) for at in self._starts], HOLE)
-        blocks = np.array([tuple(block) for block in self._blocks], BLOCK)
-        return Course(events, states, blocks, _union(self._ever), holes, self._unknown, self._missed)
+        blocks = np.zeros(len(self._at), BLOCK)
+        for name, column in zip(BLOCK.names or (), (self._at, self._size, self._begin, self._end, self._row), strict=True):
+            blocks[name] = column
+        return Course(events, states, blocks, _union(self._ever), holes, self._unknown, self._missed, self._untold)
 
     def _free_of(self, address: int, time_ns: int) -> None:
         index = self._live.get(address)
         if index is None:
             self._unknown += 1
-        elif time_ns < self._blocks[index][2]:
+        elif time_ns < self._begin[index]:
             self._missed -= 1  # of the block that was there before: it is reported when the call has returned
         else:
             self._freed(address, time_ns)
             if not self._keeps:
-                self._carved(address, address + self._blocks[index][1])
+                self._carved(address, address + self._size[index])
 
     def _explain(self, index: int, address: int, size: int) -> None:
         """A block out of a segment that was just got: that was why."""
@@ -217,16 +240,20 @@ class Space:
         grown = size - self._carved(address, address + size)
         if grown:
             self._ever.append((address, address + size))
-        self._live[address] = len(self._blocks)
-        self._blocks.append([address, size, time_ns, FOREVER, row])
+        self._live[address] = len(self._at)
+        self._at.append(address)
+        self._size.append(size)
+        self._begin.append(time_ns)
+        self._end.append(FOREVER)
+        self._row.append(row)
         self._live_bytes += size
         return grown
 
     def _freed(self, address: int, time_ns: int) -> None:
-        block = self._blocks[self._live.pop(address)]
-        block[3] = time_ns
-        self._live_bytes -= block[1]
-        self._opened(address, address + block[1], time_ns)
+        index = self._live.pop(address)
+        self._end[index] = time_ns
+        self._live_bytes -= self._size[index]
+        self._opened(address, address + self._size[index], time_ns)
 
     def _held(self, address: int, size: int, time_ns: int, walled: bool) -> None:
         """An announced range: free, but for what is live in it already."""
@@ -236,16 +263,16 @@ class Space:
                 self._walls[wall] = self._walls.get(wall, 0) + 1
         self._ever.append((address, address + size))
         at = address
-        for block in self._blocks_in(address, address + size):
-            if block[0] > at:
-                self._opened(at, block[0], time_ns)
-            at = block[0] + block[1]
+        for begin in self._blocks_in(address, address + size):
+            if begin > at:
+                self._opened(at, begin, time_ns)
+            at = begin + self._size[self._live[begin]]
         if at < address + size:
             self._opened(at, address + size, time_ns)
 
     def _given_back(self, address: int, size: int, time_ns: int, walled: bool) -> None:
-        for block in self._blocks_in(address, address + size):
-            self._freed(block[0], time_ns)
+        for begin in self._blocks_in(address, address + size):
+            self._freed(begin, time_ns)
         self._carved(address, address + size)
         if walled:
             for wall in (address, address + size):
@@ -253,9 +280,9 @@ class Space:
                 if self._walls[wall] <= 0:
                     del self._walls[wall]
 
-    def _blocks_in(self, begin: int, end: int) -> list[list[int]]:
-        """Those that are live in a range; segments come and go seldom."""
-        return sorted(self._blocks[index] for at, index in self._live.items() if begin <= at < end)
+    def _blocks_in(self, begin: int, end: int) -> list[int]:
+        """The addresses of those that are live in a range; segments come and go seldom."""
+        return sorted(at for at in self._live if begin <= at < end)
 
     def _drop_holes(self) -> None:
         self._starts, self._ends, self._by_end, self._since, self._heap = [], {}, {}, {}, []
@@ -265,16 +292,24 @@ class Space:
         """A free range, which joins its neighbours if no wall is between them."""
         if begin == end:
             return
+        starts, ends, walls = self._starts, self._ends, self._walls
         self._free += end - begin
-        before = self._by_end.get(begin) if begin not in self._walls else None
-        if before is not None:
-            self._forget(before)
-            begin = before
-        if end in self._ends and end not in self._walls:
-            after = self._ends[end]
-            self._forget(end)
+        before = self._by_end.get(begin) if begin not in walls else None
+        if end in ends and end not in walls:
+            after = ends.pop(end)
+            del self._since[end], self._by_end[after]
+            at = bisect_left(starts, end)
+            if before is None:
+                starts[at] = begin
+            else:
+                del starts[at]
             end = after
-        self._add(begin, end, since)
+        elif before is None:
+            starts.insert(bisect_left(starts, begin), begin)
+        if before is not None:
+            del self._by_end[begin]
+            begin = before
+        self._is_hole(begin, end, since)
 
     def _carved(self, begin: int, end: int) -> int:
         """Take a range out of the holes; how much of it was free."""
@@ -286,24 +321,32 @@ class Space:
         while at < len(starts) and starts[at] < end:
             start = starts[at]
             stop, since = ends[start], self._since[start]
-            self._forget(start)
             covered += min(stop, end) - max(start, begin)
+            del self._by_end[stop]
             if start < begin:
-                self._add(start, begin, since)
+                self._is_hole(start, begin, since)
                 at += 1
+                if stop > end:
+                    starts.insert(at, end)
+            else:
+                del ends[start], self._since[start]
+                if stop > end:
+                    starts[at] = end
+                else:
+                    del starts[at]
             if stop > end:
-                self._add(end, stop, since)
+                self._is_hole(end, stop, since)
+                break
         self._free -= covered
         return covered
 
-    def _add(self, begin: int, end: int, since: int) -> None:
-        self._starts.insert(bisect_left(self._starts, begin), begin)
+    def _is_hole(self, begin: int, end: int, since: int) -> None:
+        """All that is known of a hole but its place in the order."""
         self._ends[begin], self._by_end[end], self._since[begin] = end, begin, since
         heapq.heappush(self._heap, (begin - end, begin))
-
-    def _forget(self, begin: int) -> None:
-        del self._starts[bisect_left(self._starts, begin)]
-        del self._by_end[self._ends.pop(begin)], self._since[begin]
+        if len(self._heap) > 4 * len(self._starts) + _PORTION:
+            self._heap = [(start - stop, start) for start, stop in self._ends.items()]
+            heapq.heapify(self._heap)
 
 
 def growth(size: int, free: int, largest: int) -> int:

@@ -43,7 +43,7 @@ def space(key: Key, course: Course, layers: Layers) -> dict[str, Any]:
         "kind": key.kind,
         "device": None if key.device == UNKNOWN else key.device,
         "handle": key.handle,
-        "at_least": key.kind == POOL,
+        "at_least": key.kind == POOL or course.untold > 0,
         "live": None if mapped else last["live"],
         "reserved": last["reserved"],
         "largest_hole": None if mapped else last["largest"],

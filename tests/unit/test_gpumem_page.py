@@ -10,54 +10,11 @@ import numpy as np
 import pyarrow.parquet as parquet
 
 from conftest import HOSTILE
-from gotrace.analysis.gpumem import calls, summary
+from gotrace.analysis.gpumem import calls
 from gotrace.analysis.gpumem.bins import by_address, by_size
-from gotrace.analysis.gpumem.layers import CALL, Layers
+from gotrace.analysis.gpumem.layers import CALL
 from gotrace.export.gpumem_page import draw
-
-MIB, MS = 1 << 20, 1_000_000
-POOL, STREAM = 0xD01, 0x10
-
-
-def row(time_ms, name, address=0, size=0, result=0, pool=POOL):
-    return (time_ms * MS, 7, calls.OPS[name] | result << 16, address, size, STREAM, pool, False)
-
-
-def rows():
-    """Random requests of a pool, in pieces; and one that is refused though enough is free."""
-    random = np.random.default_rng(3)
-    found, live = [], {}
-    for ms in range(0, 900, 3):
-        slot, size = int(random.integers(0, 64)), int(random.integers(1, 3)) * MIB // 2
-        at = 0x7100000000 + slot * MIB
-        if slot in live:
-            del live[slot]
-            found.append(row(ms, "free_async", at, pool=0))
-        else:
-            live[slot] = size
-            found.append(row(ms, "malloc_from_pool", at, size))
-    found.append(row(950, "malloc_from_pool", 0x7180000000, 3 * MIB))
-    found.append(row(960, "malloc_from_pool", 0, 4 * MIB, result=2))
-    return np.array(found, CALL)
-
-
-def drawing(events, bin_ns=10 * MS, end_ms=1000):
-    layers = Layers()
-    layers.feed(events)
-    courses = layers.courses()
-    spaces = [summary.space(key, course, layers) for key, course in sorted(courses.items())]
-    live, reserved = summary.peaks(courses.values())
-    failed = [
-        {**vars_of(each.key), "why": each.why, "size": each.size, "count": each.times, "tid": each.tid, "stack": HOSTILE}
-        for each in summary.failures(courses, events)
-    ]
-    result = {"spaces": spaces, "failed": failed, "advice": summary.advice(spaces), "lost": 3, "watched_ns": end_ms * MS}
-    result |= {"peak_live": live, "peak_reserved": reserved}
-    return draw.Drawing(result, courses, events, 0, end_ms * MS, bin_ns)
-
-
-def vars_of(key):
-    return {"kind": key.kind, "device": None, "handle": key.handle}
+from gpulibs import MIB, MS, POOL, STREAM, drawing, rows
 
 
 def painted(picture, prefix, shape, height, first):
@@ -109,7 +66,7 @@ def test_columns_that_do_not_fit():
 
 
 def test_page_and_nothing_to_draw():
-    page = draw.page("".join(HOSTILE[:4]), drawing(rows()))
+    page = draw.page("".join(HOSTILE[:4]), drawing(rows(), names=HOSTILE))
     assert "<script>alert" not in page and "onerror" not in re.sub("&[^;]+;", "", page).replace("img src=x onerror", "")
     assert "3 events lost" in page and "OOM by fragmentation" not in page and "oom by fragmentation" in page
     empty = draw.page("it", drawing(np.zeros(0, CALL)))

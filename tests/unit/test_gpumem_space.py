@@ -93,6 +93,22 @@ def test_what_was_there_before():
     assert course.states["live"].tolist() == [0, 512, 1024, 0, 0] and len(course.blocks) == 2
 
 
+def test_a_free_that_is_reported_late():
+    """Its call had not returned when the address was handed out again: it is that of the block before."""
+    events = stream((ALLOC, 0, 512), (ALLOC, 0, 1024), (FREE, 0, 0), (FREE, 0, 0))
+    events["time_ns"] = [0, 2000, 1000, 3000]
+    course = replay(events)
+    assert (course.unknown_frees, course.missed_frees) == (0, 0)
+    assert course.states["live"].tolist() == [512, 1024, 1024, 0]
+
+
+def test_segments_from_before():
+    """A block where nobody has announced a segment: what is held is a lower bound then."""
+    course = replay(stream((ALLOC, 0, 512), (SEGMENT, 4096, 1024), (ALLOC, 4096, 512)), told=True)
+    assert course.untold == 512 and course.states["reserved"].tolist() == [512, 1536, 1536]
+    assert course.states["growth"].tolist() == [0, 0, NEEDED]
+
+
 class Twin:
     """Every unit of 512 bytes by itself: the definitions, word for word."""
 
@@ -251,10 +267,10 @@ def test_columns_widen():
     assert Columns.of(5, 5, 10, 1000).count == 1
 
 
-def test_a_million_events():
-    """Half of them frees, at random: a few seconds on a slow machine."""
+def test_many_events():
+    """Half of them frees, at random, among ten thousand holes: a million would take some seconds of a slow machine."""
     random = np.random.default_rng(1)
-    slots, live, rows, events = 20_000, set(), [], np.zeros(1_000_000, EVENT)
+    slots, live, rows, events = 20_000, set(), [], np.zeros(200_000, EVENT)
     picks = random.integers(0, slots, len(events)).tolist()
     for slot in picks:
         rows.append((FREE if slot in live else ALLOC, slot))
@@ -266,8 +282,7 @@ def test_a_million_events():
     course = replay(events)
     took = time.process_time() - begin
     assert course.states["live"][-1] == len(live) * 4096
-    assert took < 15, took
+    assert took < 5, took
     begin = time.process_time()
     by_address(course, Columns.of(0, 10**9, 10_000_000, 2000), 96, 10**9)
     assert time.process_time() - begin < 5
-    print(f"{took:.1f} s")

@@ -178,101 +178,30 @@ static __always_inline int end(struct pt_regs *ctx, int layer)
 	return 0;
 }
 
-int rt_malloc(struct pt_regs *ctx)
-{
-	count_hit(HIT_RT_MALLOC);
-	return begin(ctx, RUNTIME, OP_MALLOC);
-}
+/* A program at the entry of a function, and the one at the returns of a layer's. */
+#define ENTRY(name, HIT, layer, op)                                                                                        \
+	int name(struct pt_regs *ctx)                                                                                      \
+	{                                                                                                                  \
+		count_hit(HIT);                                                                                            \
+		return begin(ctx, layer, op);                                                                              \
+	}
 
-int rt_managed(struct pt_regs *ctx)
-{
-	count_hit(HIT_RT_MANAGED);
-	return begin(ctx, RUNTIME, OP_MANAGED);
-}
-
-int rt_pitch(struct pt_regs *ctx)
-{
-	count_hit(HIT_RT_PITCH);
-	return begin(ctx, RUNTIME, OP_PITCH);
-}
-
-int rt_malloc_async(struct pt_regs *ctx)
-{
-	count_hit(HIT_RT_MALLOC_ASYNC);
-	return begin(ctx, RUNTIME, OP_MALLOC_ASYNC);
-}
-
-int rt_malloc_from_pool(struct pt_regs *ctx)
-{
-	count_hit(HIT_RT_MALLOC_FROM_POOL);
-	return begin(ctx, RUNTIME, OP_MALLOC_FROM_POOL);
-}
-
-int rt_free(struct pt_regs *ctx)
-{
-	count_hit(HIT_RT_FREE);
-	return begin(ctx, RUNTIME, OP_FREE);
-}
-
-int rt_free_async(struct pt_regs *ctx)
-{
-	count_hit(HIT_RT_FREE_ASYNC);
-	return begin(ctx, RUNTIME, OP_FREE_ASYNC);
-}
-
-int rt_pool_create(struct pt_regs *ctx)
-{
-	count_hit(HIT_RT_POOL_CREATE);
-	return begin(ctx, RUNTIME, OP_POOL_CREATE);
-}
-
-int rt_pool_default(struct pt_regs *ctx)
-{
-	count_hit(HIT_RT_POOL_DEFAULT);
-	return begin(ctx, RUNTIME, OP_POOL_DEFAULT);
-}
-
-int rt_pool_use(struct pt_regs *ctx)
-{
-	count_hit(HIT_RT_POOL_USE);
-	return begin(ctx, RUNTIME, OP_POOL_USE);
-}
-
-int rt_pool_destroy(struct pt_regs *ctx)
-{
-	count_hit(HIT_RT_POOL_DESTROY);
-	return begin(ctx, RUNTIME, OP_POOL_DESTROY);
-}
-
-int rt_pool_trim(struct pt_regs *ctx)
-{
-	count_hit(HIT_RT_POOL_TRIM);
-	return begin(ctx, RUNTIME, OP_POOL_TRIM);
-}
-
-int rt_pool_get(struct pt_regs *ctx)
-{
-	count_hit(HIT_RT_POOL_GET);
-	return begin(ctx, RUNTIME, OP_POOL_GET);
-}
-
-int rt_pool_set(struct pt_regs *ctx)
-{
-	count_hit(HIT_RT_POOL_SET);
-	return begin(ctx, RUNTIME, OP_POOL_SET);
-}
-
-int rt_mem_info(struct pt_regs *ctx)
-{
-	count_hit(HIT_RT_MEM_INFO);
-	return begin(ctx, RUNTIME, OP_MEM_INFO);
-}
-
-int rt_set_device(struct pt_regs *ctx)
-{
-	count_hit(HIT_RT_SET_DEVICE);
-	return begin(ctx, RUNTIME, OP_SET_DEVICE);
-}
+ENTRY(rt_malloc, HIT_RT_MALLOC, RUNTIME, OP_MALLOC)
+ENTRY(rt_managed, HIT_RT_MANAGED, RUNTIME, OP_MANAGED)
+ENTRY(rt_pitch, HIT_RT_PITCH, RUNTIME, OP_PITCH)
+ENTRY(rt_malloc_async, HIT_RT_MALLOC_ASYNC, RUNTIME, OP_MALLOC_ASYNC)
+ENTRY(rt_malloc_from_pool, HIT_RT_MALLOC_FROM_POOL, RUNTIME, OP_MALLOC_FROM_POOL)
+ENTRY(rt_free, HIT_RT_FREE, RUNTIME, OP_FREE)
+ENTRY(rt_free_async, HIT_RT_FREE_ASYNC, RUNTIME, OP_FREE_ASYNC)
+ENTRY(rt_pool_create, HIT_RT_POOL_CREATE, RUNTIME, OP_POOL_CREATE)
+ENTRY(rt_pool_default, HIT_RT_POOL_DEFAULT, RUNTIME, OP_POOL_DEFAULT)
+ENTRY(rt_pool_use, HIT_RT_POOL_USE, RUNTIME, OP_POOL_USE)
+ENTRY(rt_pool_destroy, HIT_RT_POOL_DESTROY, RUNTIME, OP_POOL_DESTROY)
+ENTRY(rt_pool_trim, HIT_RT_POOL_TRIM, RUNTIME, OP_POOL_TRIM)
+ENTRY(rt_pool_get, HIT_RT_POOL_GET, RUNTIME, OP_POOL_GET)
+ENTRY(rt_pool_set, HIT_RT_POOL_SET, RUNTIME, OP_POOL_SET)
+ENTRY(rt_mem_info, HIT_RT_MEM_INFO, RUNTIME, OP_MEM_INFO)
+ENTRY(rt_set_device, HIT_RT_SET_DEVICE, RUNTIME, OP_SET_DEVICE)
 
 int rt_returns(struct pt_regs *ctx)
 {
@@ -280,131 +209,27 @@ int rt_returns(struct pt_regs *ctx)
 	return end(ctx, RUNTIME);
 }
 
-int cu_malloc(struct pt_regs *ctx)
-{
-	count_hit(HIT_CU_MALLOC);
-	return begin(ctx, DRIVER, OP_MALLOC);
-}
-
-int cu_managed(struct pt_regs *ctx)
-{
-	count_hit(HIT_CU_MANAGED);
-	return begin(ctx, DRIVER, OP_MANAGED);
-}
-
-int cu_pitch(struct pt_regs *ctx)
-{
-	count_hit(HIT_CU_PITCH);
-	return begin(ctx, DRIVER, OP_PITCH);
-}
-
-int cu_malloc_async(struct pt_regs *ctx)
-{
-	count_hit(HIT_CU_MALLOC_ASYNC);
-	return begin(ctx, DRIVER, OP_MALLOC_ASYNC);
-}
-
-int cu_malloc_from_pool(struct pt_regs *ctx)
-{
-	count_hit(HIT_CU_MALLOC_FROM_POOL);
-	return begin(ctx, DRIVER, OP_MALLOC_FROM_POOL);
-}
-
-int cu_free(struct pt_regs *ctx)
-{
-	count_hit(HIT_CU_FREE);
-	return begin(ctx, DRIVER, OP_FREE);
-}
-
-int cu_free_async(struct pt_regs *ctx)
-{
-	count_hit(HIT_CU_FREE_ASYNC);
-	return begin(ctx, DRIVER, OP_FREE_ASYNC);
-}
-
-int cu_pool_create(struct pt_regs *ctx)
-{
-	count_hit(HIT_CU_POOL_CREATE);
-	return begin(ctx, DRIVER, OP_POOL_CREATE);
-}
-
-int cu_pool_default(struct pt_regs *ctx)
-{
-	count_hit(HIT_CU_POOL_DEFAULT);
-	return begin(ctx, DRIVER, OP_POOL_DEFAULT);
-}
-
-int cu_pool_use(struct pt_regs *ctx)
-{
-	count_hit(HIT_CU_POOL_USE);
-	return begin(ctx, DRIVER, OP_POOL_USE);
-}
-
-int cu_pool_destroy(struct pt_regs *ctx)
-{
-	count_hit(HIT_CU_POOL_DESTROY);
-	return begin(ctx, DRIVER, OP_POOL_DESTROY);
-}
-
-int cu_pool_trim(struct pt_regs *ctx)
-{
-	count_hit(HIT_CU_POOL_TRIM);
-	return begin(ctx, DRIVER, OP_POOL_TRIM);
-}
-
-int cu_pool_get(struct pt_regs *ctx)
-{
-	count_hit(HIT_CU_POOL_GET);
-	return begin(ctx, DRIVER, OP_POOL_GET);
-}
-
-int cu_pool_set(struct pt_regs *ctx)
-{
-	count_hit(HIT_CU_POOL_SET);
-	return begin(ctx, DRIVER, OP_POOL_SET);
-}
-
-int cu_mem_info(struct pt_regs *ctx)
-{
-	count_hit(HIT_CU_MEM_INFO);
-	return begin(ctx, DRIVER, OP_MEM_INFO);
-}
-
-int cu_reserve(struct pt_regs *ctx)
-{
-	count_hit(HIT_CU_RESERVE);
-	return begin(ctx, DRIVER, OP_RESERVE);
-}
-
-int cu_address_free(struct pt_regs *ctx)
-{
-	count_hit(HIT_CU_ADDRESS_FREE);
-	return begin(ctx, DRIVER, OP_ADDRESS_FREE);
-}
-
-int cu_create(struct pt_regs *ctx)
-{
-	count_hit(HIT_CU_CREATE);
-	return begin(ctx, DRIVER, OP_CREATE);
-}
-
-int cu_map(struct pt_regs *ctx)
-{
-	count_hit(HIT_CU_MAP);
-	return begin(ctx, DRIVER, OP_MAP);
-}
-
-int cu_unmap(struct pt_regs *ctx)
-{
-	count_hit(HIT_CU_UNMAP);
-	return begin(ctx, DRIVER, OP_UNMAP);
-}
-
-int cu_release(struct pt_regs *ctx)
-{
-	count_hit(HIT_CU_RELEASE);
-	return begin(ctx, DRIVER, OP_RELEASE);
-}
+ENTRY(cu_malloc, HIT_CU_MALLOC, DRIVER, OP_MALLOC)
+ENTRY(cu_managed, HIT_CU_MANAGED, DRIVER, OP_MANAGED)
+ENTRY(cu_pitch, HIT_CU_PITCH, DRIVER, OP_PITCH)
+ENTRY(cu_malloc_async, HIT_CU_MALLOC_ASYNC, DRIVER, OP_MALLOC_ASYNC)
+ENTRY(cu_malloc_from_pool, HIT_CU_MALLOC_FROM_POOL, DRIVER, OP_MALLOC_FROM_POOL)
+ENTRY(cu_free, HIT_CU_FREE, DRIVER, OP_FREE)
+ENTRY(cu_free_async, HIT_CU_FREE_ASYNC, DRIVER, OP_FREE_ASYNC)
+ENTRY(cu_pool_create, HIT_CU_POOL_CREATE, DRIVER, OP_POOL_CREATE)
+ENTRY(cu_pool_default, HIT_CU_POOL_DEFAULT, DRIVER, OP_POOL_DEFAULT)
+ENTRY(cu_pool_use, HIT_CU_POOL_USE, DRIVER, OP_POOL_USE)
+ENTRY(cu_pool_destroy, HIT_CU_POOL_DESTROY, DRIVER, OP_POOL_DESTROY)
+ENTRY(cu_pool_trim, HIT_CU_POOL_TRIM, DRIVER, OP_POOL_TRIM)
+ENTRY(cu_pool_get, HIT_CU_POOL_GET, DRIVER, OP_POOL_GET)
+ENTRY(cu_pool_set, HIT_CU_POOL_SET, DRIVER, OP_POOL_SET)
+ENTRY(cu_mem_info, HIT_CU_MEM_INFO, DRIVER, OP_MEM_INFO)
+ENTRY(cu_reserve, HIT_CU_RESERVE, DRIVER, OP_RESERVE)
+ENTRY(cu_address_free, HIT_CU_ADDRESS_FREE, DRIVER, OP_ADDRESS_FREE)
+ENTRY(cu_create, HIT_CU_CREATE, DRIVER, OP_CREATE)
+ENTRY(cu_map, HIT_CU_MAP, DRIVER, OP_MAP)
+ENTRY(cu_unmap, HIT_CU_UNMAP, DRIVER, OP_UNMAP)
+ENTRY(cu_release, HIT_CU_RELEASE, DRIVER, OP_RELEASE)
 
 int cu_returns(struct pt_regs *ctx)
 {

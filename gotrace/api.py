@@ -1,7 +1,8 @@
 """What the commands do, for Python programs: `watching`, `replaying`, `snapshot` and `starts`.
 
 Views (`gotrace.views`) are what is asked: `gc.Gc`, `memory.Looks`, `cycles.Cycles`, `faults.Faults`, `gpumem.GpuMemory`,
-`numa.Placement`, `tlb.Translation`. Records are what they yield, the very objects that ``--format ndjson`` prints (`gotrace.records`).
+`numa.Placement`, `tlb.Translation`. Records are what they yield, the very objects that ``--format ndjson`` prints
+(`gotrace.records`).
 
 Root is needed for all but `replaying`. Errors are `gotrace.errors.GotraceError`, with ``message`` and ``hint``.
 """

@@ -159,7 +159,7 @@ def drawing(events, bin_ns=10 * MS, end_ms=1000, names=("work", "main")):
     layers = Layers()
     layers.feed(events)
     courses = layers.courses()
-    spaces = [summary.space(key, course, layers) for key, course in sorted(courses.items())]
+    spaces = [summary.space(key, course, layers, events) for key, course in sorted(courses.items())]
     live, reserved = summary.peaks(courses.values())
     failed = [
         {**_named(each.key), "why": each.why, "size": each.size, "count": each.times, "tid": each.tid, "stack": list(names)}

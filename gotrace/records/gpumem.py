@@ -60,6 +60,7 @@ class Space(TypedDict):
     peak_reserved: int
     worst_fragmentation: float | None
     requests: int
+    streams: Annotated[int, "on which was asked or freed"]
     growths: Annotated[_Growths, "requests that were not served from what was held"]
     ooms: Annotated[int, "requests refused for want of memory"]
     ooms_by_fragmentation: Annotated[int, "those of them for which enough was free"]

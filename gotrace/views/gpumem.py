@@ -120,7 +120,7 @@ class GpuMemory(View):
         self.rows = joined(self._rows)
         layers.feed(self.rows)
         self.courses = layers.courses()
-        spaces = [summary.space(key, course, layers) for key, course in sorted(self.courses.items())]
+        spaces = [summary.space(key, course, layers, self.rows) for key, course in sorted(self.courses.items())]
         live, reserved = summary.peaks(course for key, course in self.courses.items() if key.kind != MAPPED)
         self.result = {
             "type": self.name,

@@ -21,7 +21,7 @@ from conftest import GOTRACE, until
 from gotrace import session
 from gotrace.analysis.columns import Kinds
 from gotrace.analysis.gpumem import calls as words
-from gotrace.analysis.gpumem.layers import CALL, Layers
+from gotrace.analysis.gpumem.layers import CALL, POOL, Key, Layers, joined
 from gotrace.kernel import bpf
 from gotrace.kernel.process import Process
 from gotrace.probes import gpumem
@@ -109,6 +109,22 @@ def test_every_call(program, when, links, run, monkeypatch):
         "rt_malloc_from_pool",
         "rt_pitch",
     }
+    check_pools(calls_of(events))
+
+
+def check_pools(rows):
+    """What the stand-in says of its pools: so much is live exactly, and so much is held at least as we know of."""
+    rows, layers = joined([rows]), Layers()
+    layers.feed(rows)
+    courses, asked = layers.courses(), Counter()
+    for row in rows[(words.op(rows["call"]) == words.OPS["pool_get"]) & ~words.nested(rows["call"])]:
+        course = courses.get(Key(POOL, -1, int(row["pool"])))
+        before = int(np.searchsorted(course.events["time_ns"], row["time_ns"])) - 1 if course is not None else -1
+        live, reserved = (course.states[name][before] if before >= 0 else 0 for name in ("live", "reserved"))
+        asked[int(row["address"])] += 1
+        assert row["address"] != words.USED_NOW or live == row["size"]
+        assert row["address"] != words.RESERVED_NOW or reserved <= row["size"]
+    assert asked[words.USED_NOW] == asked[words.RESERVED_NOW] > 3 and len(asked) == 2
 
 
 def result_of(path):
@@ -158,6 +174,7 @@ def test_worked_example(launched, tmp_path, gotrace):
     assert space["worst_fragmentation"] == 0.5 and space["fragmentation"] == 0
     assert space["growths"] == {"needed": 3, "merge_failure": 1, "refused_reuse": 0}
     assert (space["requests"], space["ooms"], space["ooms_by_fragmentation"]) == (7, 2, 1)
+    assert space["streams"] == 1 and len(result["advice"]) == 1 and "a pool for each size" in result["advice"][0]
     told = next(row.size for row in rows if row.name == "cudaMemPoolGetAttribute")
     assert space["told_reserved"] == told == space["reserved_when_told"] == 160 * MIB
     failed = {each["why"]: each for each in result["failed"]}

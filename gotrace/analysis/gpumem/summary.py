@@ -29,8 +29,8 @@ class Failure(NamedTuple):
     times: int
 
 
-def space(key: Key, course: Course, layers: Layers) -> dict[str, Any]:
-    """One space at the end, and its extremes; what nobody reports is None."""
+def space(key: Key, course: Course, layers: Layers, rows: npt.NDArray[np.void]) -> dict[str, Any]:
+    """One space at the end, and its extremes; what nobody reports is None. The events' ``row`` is one of ``rows``."""
     states, mapped = course.states, key.kind == MAPPED
     last = {name: int(states[name][-1]) if len(states) else 0 for name in ("live", "reserved", "largest")}
     growths = Counter(states["growth"][states["growth"] > 0].tolist())
@@ -52,6 +52,7 @@ def space(key: Key, course: Course, layers: Layers) -> dict[str, Any]:
         "peak_reserved": int(states["reserved"].max(initial=0)),
         "worst_fragmentation": None if mapped else float(broken.max(initial=0)),
         "requests": len(requests),
+        "streams": len(np.unique(rows["stream"][course.events["row"]])),
         "growths": {name: 0 if mapped else growths[number] for number, name in GROWTHS.items()},
         "ooms": int((states["oom"] > 0).sum()),
         "ooms_by_fragmentation": int((states["oom"] == 2).sum()),
@@ -113,10 +114,10 @@ def advice(spaces: Iterable[dict[str, Any]]) -> list[str]:
             "requests of many sizes share a pool, and its free memory is in pieces: a pool for each size, or for what "
             "lives long and what does not (cudaMemPoolCreate), keeps them apart"
         )
-    if any(each["growths"]["refused_reuse"] for each in pools):
+    if any(each["growths"]["refused_reuse"] and each["streams"] > 1 for each in pools):
         found.append(
-            "memory that was freed on one stream was not reused on another: order the streams by an event before the "
-            "request, or free on the stream that asks next"
+            "holes that were large enough were not used, and the pool serves several streams: what one has freed is "
+            "another's only when an event orders them, or when it is freed on the stream that asks next"
         )
     if any((each["told_reserved"] or 0) < (each["reserved_when_told"] or 0) for each in pools):
         found.append(

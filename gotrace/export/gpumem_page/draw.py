@@ -75,7 +75,7 @@ def page(title: str, drawing: Drawing) -> str:
         ]
     )
     for each in result["advice"]:
-        made.say(f"{each}.")
+        made.say(f"{each[0].upper()}{each[1:]}.")
     made.put(Markup(svg(drawing, "GPU memory over time")))
     heads = ("memory", "live", "reserved", "largest hole", "fragmentation", "requests", "needed", "merge failures")
     made.table("Memory at the end", (*heads, "refused reuse", "OOM"), [_row(each) for each in spaces])
@@ -116,7 +116,7 @@ def svg(drawing: Drawing, title: str, style: str = "") -> str:
     body = [
         _text(10, 24, title, "title"),
         _text(10, 42, f"{count_text(columns.count, 'column')} of {width}{wide}", "note"),
-        _key(500, 42),
+        _key(490, 42),
     ]
     top = 60
     for key in shown[:MOST]:
@@ -249,7 +249,7 @@ def _key(x: int, y: int) -> str:
     swatches: Sequence[tuple[str, str, int]] = (
         ("reserved", "reserved", 70),
         ("live", "live", 45),
-        ("broken key", "fragmentation", 80),
+        ("broken key", "fragmentation", 90),
         ("oom key", "OOM", 35),
         *(("h" + str(level), "", 4) for level in range(1, LEVELS)),
         (f"h{LEVELS}", "live share", 80),

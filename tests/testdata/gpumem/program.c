@@ -156,6 +156,7 @@ static void *mixed(void *argument)
 			live[slot].at = NULL;
 		if (i % 50 == 0) {
 			pool_get(pool, 5, &value);
+			pool_get(pool, 7, &value);
 			mem_info(&value, &total);
 			synchronise();
 		}

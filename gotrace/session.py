@@ -288,8 +288,8 @@ class Session:
     def probe_libraries(self) -> list[dict[str, Any]]:
         """Probe what the process has mapped since the last call, and say what: of probes that are declared ``later``.
 
-        Of each file its path, build_id, points (names), what is missing ([name, reason]), and the ``late_ns`` for which it
-        had been mapped at most. Raises GotraceError.
+        Of each file its path, build_id, points (names), and the ``late_ns`` for which it had been mapped at most; with the
+        first, what is missing of all ([name, reason]). Raises GotraceError.
         """
         assert isinstance(self.process, Process)
         begin_ns, self._looked_ns = self._looked_ns, time.monotonic_ns()
@@ -298,6 +298,7 @@ class Session:
         paths = {each.path for each in self.process.mappings() if each.executable and wanted(each.path)}
         if not paths - self._known:
             return []
+        plans = []
         with _opened([part.module for part in parts], self.process) as files:
             new = {path: file for path, file in files.items() if path and path not in self._known}
             self._known |= paths | set(new)
@@ -310,16 +311,18 @@ class Session:
                     _verify(new[point.file].fd, point)
                 _attach_points(part.loaded, plan.points, self.process.pid, new, self.late)
                 part.extend(plan)
+                plans.append(plan)
         late_ns = time.monotonic_ns() - begin_ns
+        first = next(iter(new), "")
         return [
             {
                 "path": path,
                 "build_id": next((each.build_id for each in plan.libraries if each.path == path), ""),
                 "points": [point.name for point in plan.points if point.file == path and not point.returns],
-                "missing": [[item.name, item.reason] for item in plan.missing],
+                "missing": [[item.name, item.reason] for item in plan.missing if path == first],
                 "late_ns": late_ns,
             }
-            for plan, _ in prepared
+            for plan in plans
             for path in new
         ]
 

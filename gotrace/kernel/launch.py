@@ -122,9 +122,12 @@ class Launched:
             os._exit(127)
 
     def run_to(self, address: int, seconds: float = 10) -> None:
-        """Let it run until it comes to ``address`` and is stopped again, there or where it is after so many seconds."""
-        with contextlib.suppress(OSError):  # it has ended, which is seen soon
-            ptrace.run_to(self.pid, address, seconds)
+        """Let it run until it comes to ``address`` and is stopped again, there or where it is after so many seconds.
+
+        Or until it has ended. Raises OSError.
+        """
+        self._status = ptrace.run_to(self.pid, address, seconds)
+        self.released = self._status is not None
 
     def release(self) -> None:
         """Let the command run."""

@@ -64,10 +64,11 @@ def wait_stopped(tid: int) -> bool:
         return False
 
 
-def run_to(pid: int, address: int, seconds: float) -> None:
+def run_to(pid: int, address: int, seconds: float) -> int | None:
     """Let a child that is stopped, with one thread, run until it comes to ``address``, where it is stopped again.
 
-    Or for so many seconds at most: then it is stopped where it is. Signals take their course. Raises OSError.
+    Or for so many seconds at most: then it is stopped where it is. Signals take their course. Its wait status if it has
+    ended, else None. Raises OSError.
     """
     with open(f"/proc/{pid}/mem", "r+b", buffering=0) as memory:
         trap = host_arch().uprobe_breakpoint
@@ -79,7 +80,7 @@ def run_to(pid: int, address: int, seconds: float) -> None:
             while True:
                 ended, status = os.waitpid(pid, os.WNOHANG | _WALL)
                 if ended and not os.WIFSTOPPED(status):
-                    raise ChildProcessError("it has ended")
+                    return status
                 if not ended:
                     time.sleep(0.0005)
                     if time.monotonic() > deadline and not asked:
@@ -95,6 +96,7 @@ def run_to(pid: int, address: int, seconds: float) -> None:
                 os.pwrite(memory.fileno(), code, address)
     if sent == signal.SIGTRAP and host_arch().trap_pc >= 0:
         _libc.ptrace(_POKEUSER, pid, host_arch().trap_pc, address)
+    return None
 
 
 class Stopped:

@@ -490,6 +490,10 @@ def attached(
                 held = started.program()
             elif any(module.PROBE.later for module in modules):
                 started.launched.run_to(_entry_of(started.launched.pid))
+                if started.launched.poll() is not None:
+                    raise GotraceError(
+                        f"{started.name} ended before its own first instruction", "run it by itself to see why"
+                    )
             pid = held.pid if held is not None else started.launched.pid
             if held is not None:
                 stack.callback(held.release)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -263,6 +264,13 @@ def test_libraries_that_come_later(run, gotrace, tmp_path):
         out, said = tracer.communicate(timeout=60)
     assert tracer.returncode == 0 and "Traceback" not in said
     result = result_of(path)
+    lines = [each for each in json.loads(path.read_text()) if each["type"] == "gpumem_interval"]
+    for each in (*lines, result):
+        jsonschema.validate(each, schema_of_command("gpumem"))
+    space = result["spaces"][0]
+    assert sum(each["requests"] for each in lines) == space["requests"] and len(lines) > 1
+    assert sum(each["growths"]["merge_failure"] for each in lines) == space["growths"]["merge_failure"] == 1
+    assert sum(each["ooms"] for each in lines) == space["ooms"] == 2
     late = [each for each in result["libraries"] if each["functions"]]
     assert {os.path.basename(each["path"]) for each in late} == {"libcuda.so.1", "libcudart.so.12"}
     assert all(0 < each["late_ns"] < 10**9 for each in late) and "after it was mapped at most" in out
@@ -377,6 +385,15 @@ def calls_of(events):
         rows[name] = events[letter]
     rows["time_ns"], rows["tid"] = events["time_ns"], events["tid"]
     return rows[events["kind"] == KINDS.number("call")]
+
+
+def test_a_command_that_its_linker_refuses(gotrace, tmp_path):
+    """It ends before it has begun: that is said, and its status is the command's."""
+    alone = tmp_path / "linked"
+    shutil.copy(gpulibs.built() / "linked", alone)
+    done = gotrace("gpumem", "--", str(alone))
+    assert done.returncode == 127 and "cannot open shared object file" in done.stderr
+    assert f"gotrace: {alone} ended before its own first instruction" in done.stderr
 
 
 def test_behind_a_launcher(tmp_path):

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from gotrace.analysis.gpumem.layers import DIRECT, MAPPED, POOL, TORCH
 from gotrace.cli.text.clock import clock, width
 from gotrace.cli.text.layout import Column, Row, Rows, more_rows
-from gotrace.cli.text.stacks import in_a_line
 from gotrace.records.gpumem import name_of
+from gotrace.run.target import EXECUTED
 from gotrace.text import bytes_text, cost_text, count_text, duration_text, percent_text, printable
 from gotrace.views.gpumem import GpuMemory
 from gotrace.views.view import Record
@@ -43,7 +43,7 @@ def columns(view: GpuMemory) -> Sequence[Column]:
 
 
 def line(view: GpuMemory, record: Record) -> Row | None:
-    if record["type"] != "gpumem_interval":
+    if record["type"] != "gpumem_interval" or not view.sees:
         return None
     growths = record["growths"]
     return (
@@ -55,7 +55,7 @@ def line(view: GpuMemory, record: Record) -> Row | None:
 
 def summary(view: GpuMemory) -> Iterator[str | Rows]:
     result = view.result
-    if not result:
+    if not result or (view.source.end["ended"] == EXECUTED and not view.sees):  # a launcher
         return
     yield ""
     calls = sum(each["count"] for each in result["calls"].values())
@@ -136,7 +136,7 @@ def _notes(result: Record) -> Iterator[str]:
 
 
 def _failed(each: Record) -> Row:
-    stack = in_a_line([printable(name) for name in each["stack"]]) if each["stack"] else "?"
+    stack = " < ".join(map(printable, each["stack"])) or "?"
     return (_WHY[each["why"]], f"{each['count']:,}", bytes_text(each["size"]), each["tid"], name_of(each), stack)
 
 

@@ -30,7 +30,8 @@ BIN_NS = 10_000_000
 class GpuMemory(View):
     """Its spaces at the end, and a line every ``interval_ns`` (0: none); ``bin_ns`` is a column of the pictures.
 
-    ``rows`` are all calls in order, and ``courses`` what they come to, by space, once it has ended.
+    ``rows`` are all calls in order, and ``courses`` what they come to, by space, once it has ended; ``libraries`` are the
+    files with probes, as records have them.
     """
 
     name = "gpumem"
@@ -45,7 +46,8 @@ class GpuMemory(View):
         self._seen: Counter[str] = Counter()
         self._told_ns = 0
         self._stacks: StackTable | None = None
-        self._libraries: list[Record] = []
+        self._names: dict[int, list[str]] = {}
+        self.libraries: list[Record] = []
         self.rows: npt.NDArray[np.void] = np.zeros(0, CALL)
         self.courses: dict[Key, Course] = {}
         self.result: Record = {}
@@ -53,6 +55,11 @@ class GpuMemory(View):
     @property
     def options(self) -> Record:
         return {name: getattr(self, name) for name in ("interval_ns", "bin_ns", "top")}
+
+    @property
+    def sees(self) -> bool:
+        """Whether anything is probed by now."""
+        return any(each["functions"] for each in self.libraries)
 
     def begin(self) -> Iterator[Record]:
         source = self.source
@@ -63,7 +70,7 @@ class GpuMemory(View):
         for path in files or [""] * bool(about["missing"]):
             names = [point["name"] for point in about["points"] if point["file"] == path]
             missing = [[each["name"], each["reason"]] for each in about["missing"]] if path == (files or [""])[0] else []
-            self._libraries.append(
+            self.libraries.append(
                 {"path": path, "functions": list(dict.fromkeys(names)), "missing": missing, "late_ns": None}
             )
         yield from ()
@@ -74,8 +81,9 @@ class GpuMemory(View):
         if not source.last:
             for each in source.ask("libraries", lambda: source.tracing.probe_libraries() or None) or ():
                 told = {name: each[name] for name in ("path", "missing", "late_ns")}
-                self._libraries.append({**told, "functions": each["points"]})
-        self._stacks.feed(events)
+                self.libraries.append({**told, "functions": each["points"]})
+        for stack in self._stacks.feed(events):  # now, while what is there has surely a name
+            self._names[stack] = self._stacks.names(stack)
         rows = self._calls(events)
         self._rows.append(rows)
         if self.interval_ns:
@@ -116,7 +124,6 @@ class GpuMemory(View):
 
     def end(self) -> Iterator[Record]:
         source, layers = self.source, Layers()
-        assert self._stacks is not None
         self.rows = joined(self._rows)
         layers.feed(self.rows)
         self.courses = layers.courses()
@@ -128,7 +135,7 @@ class GpuMemory(View):
             "target": source.name,
             "watched_ns": source.now_ns - source.begin_ns,
             "lost": source.lost,
-            "libraries": self._libraries,
+            "libraries": self.libraries,
             "calls": {
                 name: {"count": layers.calls[name, False] + layers.calls[name, True], "failed": layers.calls[name, True]}
                 for name in calls.OPS
@@ -150,7 +157,6 @@ class GpuMemory(View):
         return Drawing(self.result, self.courses, self.rows, source.begin_ns, source.now_ns, self.bin_ns)
 
     def _failure(self, each: summary.Failure) -> Record:
-        assert self._stacks is not None
         key = each.key
         return {
             "kind": key.kind,
@@ -160,7 +166,7 @@ class GpuMemory(View):
             "size": each.size,
             "count": each.times,
             "tid": each.tid,
-            "stack": self._stacks.names(each.stack),
+            "stack": self._names.get(each.stack, []),
         }
 
 

@@ -69,7 +69,8 @@ def summary(view: GpuMemory) -> Iterator[str | Rows]:
         yield "Nothing was asked for, and nothing given back."
     else:
         live, reserved = bytes_text(result["peak_live"]), bytes_text(result["peak_reserved"])
-        yield f"At most {live} live, {reserved} reserved, all together."
+        least = "at least " if any(each["at_least"] for each in result["spaces"]) else ""
+        yield f"Peak of all together: {live} live, {least}{reserved} reserved."
         yield ""
         yield Rows(_SPACES, [_space(each) for each in result["spaces"]])
         if notes := list(_notes(result)):

@@ -491,7 +491,7 @@ class FollowingGpuMemory(Work):
             "ooms_by_fragmentation": sum(each["ooms_by_fragmentation"] for each in spaces),
         }
         line = (
-            f"at most {bytes_text(numbers['peak_live'])} live; {count_text(numbers['merge_failures'], 'merge failure')}, "
+            f"peak {bytes_text(numbers['peak_live'])} live; {count_text(numbers['merge_failures'], 'merge failure')}, "
             f"{count_text(numbers['ooms'], 'OOM')}, {numbers['ooms_by_fragmentation']} of them by fragmentation"
         )
         return Result(0, [line], numbers)

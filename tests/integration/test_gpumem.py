@@ -453,7 +453,7 @@ def test_a_step_of_a_pipeline(gotrace, tmp_path):
     plan.write_text(json.dumps({"schema": "gotrace.pipeline/1", "out": str(out), "steps": [step]}))
     done = gotrace("run", str(plan), env=gpulibs.environment(tmp_path / "truth"))
     assert done.returncode == 0, done.stderr + done.stdout
-    assert "at most 150 MiB live; 1 merge failure, 2 OOMs, 1 of them by fragmentation" in done.stdout + done.stderr
+    assert "peak 150 MiB live; 1 merge failure, 2 OOMs, 1 of them by fragmentation" in done.stdout + done.stderr
     assert result_of(out / "memory/gpumem.json")["peak_live"] == 150 * MIB
     assert (out / "memory/gpumem.html").exists() and (out / "memory/gpumem.gotrace").exists()
     step["gpumem"]["command"] = ["no-such-command"]

@@ -155,7 +155,7 @@ static __always_inline int end(struct pt_regs *ctx, int layer)
 		size = (u32)size;
 		break;
 	case OP_POOL_DESTROY:
-		size = 0;
+		size = 0; /* falls through */
 	case OP_POOL_TRIM:
 		pool = address;
 		address = 0;

@@ -3,8 +3,8 @@
 * A call of the driver that a call of the runtime made is the same one, and left out (the probe marks it).
 * What `cudaMalloc` handed to PyTorch's allocator as a segment is that allocator's, from the event that says so on; and what
   was mapped for its expandable segments, too.
-* A refused `cudaMalloc` after which PyTorch's allocator reports on the same thread that it is out of memory is one OOM, of
-  PyTorch's.
+* What `cudaMalloc` refused a thread until PyTorch's allocator reports there that it is out of memory (it tries again when
+  it has given back what it can) is one OOM, PyTorch's.
 
 A free names no pool: it goes where its address was allocated.
 """
@@ -83,8 +83,8 @@ class Layers:
         self._mapped: dict[int, int] = {}  # size by address
         self._torchs: set[int] = set()  # addresses that are PyTorch's by now
         self._pending: dict[Key, list[tuple[int, int, int, int, int]]] = {}
-        # Where the last request was noted that a thread was refused, and the one that an address was handed out for.
-        self._refused: dict[int, tuple[Key, int]] = {}
+        # Where requests were noted that a thread was refused since it was last served, and those that gave an address.
+        self._refused: dict[int, list[tuple[Key, int]]] = {}
         self._handed: dict[int, tuple[Key, int]] = {}
 
     def feed(self, events: npt.NDArray[np.void]) -> None:
@@ -125,16 +125,18 @@ class Layers:
             device = self._device.get(tid, UNKNOWN)
             key = self._pool(pool or self._used.get(device, 0), device) if op in _POOLED else Key(DIRECT, device, 0)
             if not failed and size:
+                self._refused.pop(tid, None)
                 self._owner[address] = key
                 self._torchs.discard(address)
                 self._put(key, time_ns, ALLOC, address, size, row)
                 self._handed[address] = key, len(self._pending[key]) - 1
             elif failed == calls.OUT_OF_MEMORY:
                 self._put(key, time_ns, OOM, 0, size, row)
-                self._refused[tid] = key, len(self._pending[key]) - 1
+                self._refused.setdefault(tid, []).append((key, len(self._pending[key]) - 1))
         elif failed:
             return
         elif name in ("free", "free_async"):
+            self._handed.pop(address, None)
             if address in self._torchs:
                 self._torchs.discard(address)
             elif address:
@@ -175,6 +177,7 @@ class Layers:
     def _unmapped(self, begin: int, end: int, time_ns: int, row: int) -> None:
         """Mappings that are still the program's own leave."""
         for at in [at for at in self._mapped if begin <= at < end]:
+            self._handed.pop(at, None)
             self._put(_MAPPINGS, time_ns, UNMAP, at, self._mapped.pop(at), row)
 
     def _trace(self, row: int, time_ns: int, tid: int, word: int, address: int, size: int, _: int, allocator: int) -> None:
@@ -195,8 +198,9 @@ class Layers:
                 self._drop(*self._handed.pop(at))
                 del self._mapped[at]
             self._unmapped(address, address + size, time_ns, row)
-        elif op == OOM and tid in self._refused:
-            self._drop(*self._refused.pop(tid))
+        elif op == OOM:
+            for where in self._refused.pop(tid, ()):
+                self._drop(*where)
         self._put(key, time_ns, op, 0 if op == OOM else address, size, row)
 
     def _drop(self, key: Key, at: int) -> None:

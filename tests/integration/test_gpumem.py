@@ -213,6 +213,23 @@ def test_pytorch(launched):
     assert next(each for each in result["failed"] if each["why"] == "merge_failure")["stack"][0] == "c10_malloc"
 
 
+def test_pytorch_without_symbols(gotrace, tmp_path):
+    """A stripped libc10_cuda, as distributions build it: only segments are seen, and that is said."""
+    for name in ("libc10_cuda.so", "libcudart.so.12", "libcuda.so.1", "linked"):
+        shutil.copy(gpulibs.built() / name, tmp_path)
+    subprocess.run(["strip", tmp_path / "libc10_cuda.so"], check=True)
+    path = tmp_path / "out.json"
+    env = {**gpulibs.environment(tmp_path / "truth"), "LD_LIBRARY_PATH": str(tmp_path)}
+    command = [str(tmp_path / "linked"), "caching", "once"]
+    done = gotrace("gpumem", "-o", str(path), "--", *command, env=env)
+    assert done.returncode == 0 and "of PyTorch's allocator only segments are seen" in done.stderr
+    result = result_of(path)
+    (space,) = result["spaces"]
+    (rows,) = gpulibs.calls(tmp_path / "truth").values()
+    assert space["kind"] == "cudaMalloc" and result["traced"] == 0 and space["ooms"] == 1
+    assert space["peak_live"] == sum(row.size for row in rows if row.name == "segment_alloc")
+
+
 def test_expandable_segments(launched):
     """What was mapped for PyTorch is PyTorch's; its pieces join, so that 3 MiB fit where 2 and 2 were mapped."""
     result, truth, _ = launched("linked", "expandable")

@@ -368,7 +368,8 @@ def test_what_the_heap_grew_by_in_its_own_words(tmp_path):
     grown = run["heap_growth"]
     assert (grown["source"], grown["unknown"]) == (f"http://127.0.0.1:{port}/debug/pprof/heap", None)
     assert grown["by"][0]["code"][0] == "main.leaks" and f"by its profile ({grown['source']}) from" in done.stdout
-    assert grown["by"][0]["bytes"] == pytest.approx(8 * (1 << 20) * grown["length_ns"] / 1e9, rel=0.25)
+    # 8 MiB a second where it has a CPU each time; the truth comes below
+    assert 0.5 < grown["by"][0]["bytes"] / (8 * (1 << 20) * grown["length_ns"] / 1e9) < 1.25
     begin, end = (folder / run["recording"].replace(".gotrace", f"-heap-{when}.pb.gz") for when in ("begin", "end"))
     theirs = targets.pprof_traces(end, "inuse_space", "B", "-base", begin)
     assert all(theirs[tuple(each["code"])] == each["bytes"] for each in grown["by"]), (grown, theirs)

@@ -131,6 +131,10 @@ _OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         },
     ),
     "min_pause": (("--min-pause",), {"type": Duration(), "default": "0", "help": "Leave out shorter pauses (100us)."}),
+    "min_call": (
+        ("--min",),
+        {"type": Duration(), "default": "0", "help": "Show each call too that took at least this (10ms)."},
+    ),
     "explain": (("--explain",), {"is_flag": True, "help": "Say what the longest pauses waited for."}),
     "top": (
         ("--top",),

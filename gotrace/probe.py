@@ -96,7 +96,8 @@ class Probe:
     What its target is: a Go program, or any where ``go`` is False; then ``libraries`` that the process has mapped when the
     session is opened can be probed too, named without version and ending ("libc", "libcuda"). With ``later`` there need be
     none of them yet: `gotrace.session.Session.probe_libraries` probes what is mapped since. With ``of_starts`` it is no
-    process but every start of an executable (`gotrace.kernel.executable`).
+    process but every start of an executable (`gotrace.kernel.executable`). With ``tree`` it follows by itself what the
+    process executes and all that it forks; its map ``followed`` has the numbers of the others.
 
     What it wants of a session, by names of its hits: ``optional`` ones, which it can do without where the kernel cannot
     attach them; ``ticks``, which the clock runs on each CPU every ``tick_ns`` (0: once a sampling period); ``samples``,
@@ -122,6 +123,7 @@ class Probe:
     libraries: tuple[str, ...] = ()
     later: bool = False
     of_starts: bool = False
+    tree: bool = False
     optional: tuple[str, ...] = ()
     ticks: tuple[str, ...] = ()
     tick_ns: int = 0

@@ -13,6 +13,7 @@ import enum
 import functools
 import mmap
 import os
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from gotrace.kernel import bpf
 from gotrace.kernel.executable import Executable
 from gotrace.kernel.host import online_cpus, require_tracing
 from gotrace.kernel.keeper import EXECUTED, READY, Keeper
-from gotrace.kernel.process import MemoryMapping, OpenFile, Process
+from gotrace.kernel.process import MemoryMapping, OpenFile, Process, family
 from gotrace.kernel.windows import Windows
 from gotrace.made import Made, code_stamp, require_same_arch
 from gotrace.probe import FOREVER_NS, Missing, Plan, Point, is_library
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     Files = dict[str, OpenFile]  # by `Point.file`, the executable as ""
 
+_FAMILY = 10_000  # processes that a target may have started before
 SAMPLE_NS = 1_003_009  # 997 times a second: out of step with what happens every millisecond
 
 
@@ -480,6 +482,9 @@ def opened(
                     if name not in part.probe.optional:
                         raise
                     part.lacks(name, error.message)
+        for part in parts.values():
+            if part.probe.tree:
+                _follow_family(part, process.pid)
         probes: list[int] = []
         with bpf.closing_all(probes):
             _attach_to_program(parts, process.pid, files, probes)
@@ -612,6 +617,15 @@ def _attach_to_kernel(
     elif name.startswith(bpf.SOFTWARE_EVENT):
         for cpu in online_cpus():
             yield bpf.attach_software_event(program, name.removeprefix(bpf.SOFTWARE_EVENT), cpu)
+
+
+def _follow_family(part: LoadedProbe, pid: int) -> None:
+    """Tell a probe that follows a tree of processes which there are already: it sees who they fork from then on."""
+    known: set[int] = set()
+    while new := set(family(pid, _FAMILY)) - known:
+        known |= new
+        for each in new:
+            part.loaded.maps["followed"].put(each.to_bytes(4, sys.byteorder), b"\1")
 
 
 def _path(descriptor: int) -> str:

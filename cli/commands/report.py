@@ -10,7 +10,18 @@ import click
 
 from gotrace.cli.options import Command, given, need, option, output_options
 from gotrace.errors import UsageError
-from gotrace.export.formats import FLAMES, GOROUTINES, GPU_MEMORY, PAUSES, PROFILES, REPORTS, SCHEDULES, STARTS, WATCHED
+from gotrace.export.formats import (
+    CALLS,
+    FLAMES,
+    GOROUTINES,
+    GPU_MEMORY,
+    PAUSES,
+    PROFILES,
+    REPORTS,
+    SCHEDULES,
+    STARTS,
+    WATCHED,
+)
 
 if TYPE_CHECKING:
     from gotrace.cli.outputs import Wanted
@@ -79,6 +90,7 @@ _OF_VIEW = {
     "heap": (PROFILES, "a heap profile"),
     "heap_spans": (PROFILES, "allocations"),
     "contention": (PROFILES, "waiting"),
+    "datapath": (CALLS, "calls on files"),
     "sched": (SCHEDULES, "a scheduler"),
 }
 

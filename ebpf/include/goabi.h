@@ -4,8 +4,8 @@
  * architecture #if: to port, give the registers as the kernel lays them out for uprobe programs, then the argument
  * registers in order, the result register, the g register, SP, the frame pointer, and the return address as long as the
  * function has no frame record of its own: at its entry, at its RET, and anywhere in a leaf function. Sub-word arguments
- * leave garbage in the upper bits of their register: mask them. Then the arguments of C functions, and the instruction
- * that makes a system call.
+ * leave garbage in the upper bits of their register: mask them. Then the arguments of C functions, those of system calls as
+ * they still are when the call ends, and the instruction that makes one.
  *
  * For stacks: GO_UNRECORDED_CALLER is where the current function returns to if it has no frame record (yet, or any more),
  * with NO_RECORD if the registers prove that it has none; otherwise it counts only where the function table tells the same.
@@ -61,6 +61,11 @@ struct pt_regs {
 /* The word that a goroutine has saved for it, SP, is where the return address stands. */
 #define GO_SAVED_CALLER(saved) user_word(saved)
 
+#define SYSCALL_ARG0(regs) ((regs)->di)
+#define SYSCALL_ARG1(regs) ((regs)->si)
+#define SYSCALL_ARG3(regs) ((regs)->r10)
+#define SYSCALL_ARG4(regs) ((regs)->r8)
+
 #define SYSCALL_INSTRUCTION 0x050f
 #define SYSCALL_BYTES 2
 #else
@@ -98,6 +103,11 @@ struct pt_regs {
 #define GO_RECORDS_END_AT_ASMCGOCALL
 /* The word that a goroutine has saved for it is LR. */
 #define GO_SAVED_CALLER(saved) (saved)
+
+#define SYSCALL_ARG0(regs) (((__u64 *)((regs) + 1))[0]) /* orig_x0: the result is in the register by then */
+#define SYSCALL_ARG1(regs) ((regs)->regs[1])
+#define SYSCALL_ARG3(regs) ((regs)->regs[3])
+#define SYSCALL_ARG4(regs) ((regs)->regs[4])
 
 #define SYSCALL_INSTRUCTION 0xd4000001
 #define SYSCALL_BYTES 4

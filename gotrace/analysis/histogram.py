@@ -131,6 +131,16 @@ class Histogram:
             self._counts[: len(other._counts)] += other._counts
             self._note(other.count, other.sum, other.min, other.max)
 
+    @classmethod
+    def of_buckets(cls, indexes: IntArray, counts: IntArray, total: int, high: int) -> Histogram:
+        """What was counted elsewhere, by `bucket_indexes`; an index may come more than once. The least is its bucket's."""
+        found = cls()
+        if len(indexes):
+            found._reserve(int(indexes.max()) + 1)
+            np.add.at(found._counts, indexes, counts)
+            found._note(int(counts.sum()), total, int(lowest_values(indexes.min(keepdims=True))[0]), high)
+        return found
+
     def _reserve(self, length: int) -> None:
         if length > len(self._counts):
             counts = np.zeros(-(-length // _HALF) * _HALF, np.int64)

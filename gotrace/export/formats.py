@@ -25,6 +25,7 @@ STARTS: Formats = {**_TABLE, **_PICTURES, **_PERFETTO, **_ARRAY, **_LINES, "hlog
 PROFILES: Formats = {**_TABLE, **_LINES, **_ARRAY, **FLAMES, "folded": (".folded",), **RECORDING}
 GOROUTINES: Formats = {**PROFILES, "text": (".goroutines",)}
 SCHEDULES: Formats = {**_TABLE, **_LINES, **_ARRAY, **_HISTOGRAMS, **_PAGES, **RECORDING}
+CALLS: Formats = {**_TABLE, **_LINES, **_ARRAY, **_HISTOGRAMS, **RECORDING}
 GPU_MEMORY: Formats = {**_TABLE, **_LINES, **_ARRAY, **_PICTURES, "parquet": (".parquet",), **RECORDING}
 TABLES: Formats = {**_TABLE, **_ARRAY}
 GATES: Formats = {**_TABLE, **_ARRAY, "md": (".md",), "junit": (".xml",)}

@@ -160,6 +160,13 @@ class Map:
         assert self.memory is not None
         struct.pack_into(f"={len(words)}Q", self.memory, 8 * first, *words)
 
+    def put(self, key: bytes, value: bytes) -> None:
+        """Set an entry of a hash table. Raises HostError."""
+        places = [ctypes.create_string_buffer(each, len(each)) for each in (key, value)]
+        result = _bpf(_MAP_UPDATE_ELEM, struct.pack("<IIQQQ", self.fd, 0, *map(ctypes.addressof, places), 0))
+        if result < 0:
+            raise refused(f"put an entry into the map {self.spec.name}", -result)
+
     def put_event(self, index: int, event_fd: int) -> None:
         """Give a place of a map of perf events its event; the map holds it from then on. Raises HostError."""
         key, value = ctypes.c_uint32(index), ctypes.c_uint32(event_fd)

@@ -66,6 +66,16 @@ class Executable:
         return False
 
 
+class ControlGroup(Executable):
+    """All processes of a cgroup, for probes that know no program: they run as if in our own executable."""
+
+    def __init__(self, path: str) -> None:
+        """Raises GotraceError."""
+        number, level = cgroup_of(path)
+        super().__init__(os.path.realpath("/proc/self/exe"), "", Filter(cgroup=number, cgroup_level=level), "", 0)
+        self.exe_name = f"cgroup {path}"
+
+
 def cgroup_of(path: str) -> tuple[int, int]:
     """(id, how deep it is) of a cgroup by its folder in cgroupfs of version 2. Raises GotraceError."""
     hint = "give a directory below the cgroup2 mount, such as /sys/fs/cgroup/system.slice"

@@ -19,6 +19,7 @@ from gotrace.kernel import privileges
 from gotrace.text import printable
 
 _DELETED = " (deleted)"
+_MOST = 16  # of one family: a larger one has its work done by many, and is no launcher with its server
 _FAULTING = re.compile(rb"\b(handle_mm_fault|do_user_addr_fault|exc_page_fault|do_page_fault)\b")  # x86, arm64
 
 
@@ -232,6 +233,21 @@ class Process:
         except (OSError, ValueError):
             pass  # a kernel without time namespaces (before 5.6)
         return 0
+
+
+def family(pid: int, most: int = _MOST) -> list[int]:
+    """The processes that it has started, those that these have started, and so on; ``most`` of them at most."""
+    found: list[int] = []
+    waiting = [pid]
+    while waiting and len(found) < most:
+        parent = waiting.pop(0)
+        with contextlib.suppress(OSError):
+            for thread in os.listdir(f"/proc/{parent}/task"):
+                with contextlib.suppress(OSError), open(f"/proc/{parent}/task/{thread}/children") as file:
+                    children = [int(word) for word in file.read().split()]
+                    found += children
+                    waiting += children
+    return found[:most]
 
 
 def _exe_name(pid: int) -> str:

@@ -47,7 +47,7 @@ def system_call_of(pid: int, tid: int) -> SystemCall | None:
         return None
     if not arguments or not number.isdigit():
         return None
-    name = _names().get(int(number), f"system call {number}")
+    name = names().get(int(number), f"system call {number}")
     fd = int(arguments[0], 16) & 0xFFFFFFFF if _OF_A_FILE.fullmatch(name) else _NONE
     path, kernel = "", ""
     if fd < _NONE:
@@ -59,5 +59,6 @@ def system_call_of(pid: int, tid: int) -> SystemCall | None:
 
 
 @functools.cache
-def _names() -> dict[int, str]:
+def names() -> dict[int, str]:
+    """Every system call of this machine by its number."""
     return {number: name for name, number in json.loads(_TABLE.read_text())[host_arch().goarch].items()}

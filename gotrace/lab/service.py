@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gotrace.errors import ServiceError, UsageError
-from gotrace.kernel.process import Process
+from gotrace.kernel.process import Process, family
 from gotrace.lab.children import Group
 from gotrace.run.refusal import refusal
-from gotrace.runtime.children import family
 from gotrace.text import duration_text, printable
 
 _POLL_S = 0.002

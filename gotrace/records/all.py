@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from gotrace.records import (
     contention,
+    datapath,
     faults,
     gc,
     goroutines,
@@ -28,6 +29,7 @@ RECORDS: dict[str, tuple[type, ...]] = {
     "gpumem": (gpumem.GpuMemoryInterval, gpumem.GpuMemory),
     "heap": (heap.Heap, heap_spans.HeapSpans),
     "contention": (contention.Contention,),
+    "datapath": (datapath.DatapathCall, datapath.Datapath),
     "sched": (sched.SchedInterval, sched.Sched, sched.SchedEvents, sched.SchedWakeups),
     "topo": (topo.Topology, topo.TopologyNodes, topo.TopologyDiff, topo.TopologySettings),
     **dict.fromkeys(("mem", "tlb", "numa"), _WATCHED),

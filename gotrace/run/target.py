@@ -21,6 +21,7 @@ from gotrace.text import duration_text, printable, program_text
 
 if TYPE_CHECKING:
     from gotrace.kernel.execs import Exec
+    from gotrace.kernel.executable import ControlGroup
     from gotrace.kernel.pmu import PmuEvent
     from gotrace.runtime.children import Children
     from gotrace.runtime.symbols import Symbols
@@ -467,11 +468,13 @@ def attached(
     sampled: Sequence[PmuEvent] = (),
     counters: Sequence[PmuEvent] = (),
     calibrated: bool = True,
+    group: ControlGroup | None = None,
 ) -> Iterator[Traced]:
     """Probe a process, or the first Go program of a command, before its first instruction: `Target.release` it.
 
-    ``stems`` name the probes. A command is waited for on the way out; ``duration`` are the nanoseconds after which it ends
-    (None: when the target does, or at Ctrl-C). ``say`` is called with what happens.
+    ``stems`` name the probes; a ``group`` of processes may stand for one where no probe has to know its program. A command
+    is waited for on the way out; ``duration`` are the nanoseconds after which it ends (None: when the target does, or at
+    Ctrl-C). ``say`` is called with what happens.
     With ``gives_root_back`` we become who called sudo as soon as the probes are in place, unless a command has to be
     ended. Nothing of the installation can be read any more then, where the caller may not: modules ``unused`` neither.
     ``sample_ns``, ``sampled`` and ``counters`` are those of `session.opened`; ``calibrated``: measure what a hit costs.
@@ -497,13 +500,18 @@ def attached(
             pid = held.pid if held is not None else started.launched.pid
             if held is not None:
                 stack.callback(held.release)
-        assert pid is not None
-        process = stack.enter_context(Process.open(pid))
+        if group is not None:
+            process, pid = cast(Process, group), group.pid
+        else:
+            assert pid is not None
+            process = stack.enter_context(Process.open(pid))
         if started is not None:
             started.traced(pid)
         elif any(module.PROBE.go for module in modules):
             require_go(process)
         follow = session.Follow.TREE if started is not None else session.Follow.PROCESS
+        if all(module.PROBE.tree for module in modules):
+            follow = session.Follow.NOTHING
         every = sample_ns or session.SAMPLE_NS
         tracing = stack.enter_context(
             session.opened(modules, process, every, counters=counters, sampled=sampled, follow=follow)
@@ -520,7 +528,10 @@ def attached(
                 tracing.calibrate()
             tracing.begin()
         # Said when everything is in place: whoever waits for it may let the target go on, or end, at once.
-        say(f"Tracing pid {pid} ({program_text(process.exe_name, tracing.plan.go_version)})… Ctrl-C to end.")
+        what = (
+            f"pid {pid} ({program_text(process.exe_name, tracing.plan.go_version)})" if group is None else process.exe_name
+        )
+        say(f"Tracing {printable(what)}… Ctrl-C to end.")
         children = None
         if "gc" in stems:
             from gotrace.runtime.children import Children

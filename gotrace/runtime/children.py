@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from gotrace.errors import GotraceError, TargetError
 from gotrace.kernel.memory import KeptMemory, Memory
-from gotrace.kernel.process import Process
+from gotrace.kernel.process import Process, family
 from gotrace.made import bias_in, found_in
 from gotrace.runtime.pace import next_look
 
 if TYPE_CHECKING:
     from gotrace.binary.program import GoProgram
-
-_MOST = 16  # of one family: a larger one has its work done by many, and is no launcher with its server
 
 
 @dataclass
@@ -84,21 +82,6 @@ class Children:
 
     def close(self) -> None:
         self._stack.close()
-
-
-def family(pid: int) -> list[int]:
-    """The processes that it has started, those that these have started, and so on; only so many."""
-    found: list[int] = []
-    waiting = [pid]
-    while waiting and len(found) < _MOST:
-        parent = waiting.pop(0)
-        with contextlib.suppress(OSError):
-            for thread in os.listdir(f"/proc/{parent}/task"):
-                with contextlib.suppress(OSError), open(f"/proc/{parent}/task/{thread}/children") as file:
-                    children = [int(word) for word in file.read().split()]
-                    found += children
-                    waiting += children
-    return found[:_MOST]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 from gotrace.analysis.columns import Kinds
 from gotrace.probe import FOREVER_NS
 from gotrace.records.times import moment
-from gotrace.text import program_text
+from gotrace.text import printable, program_text
 
 if TYPE_CHECKING:
     from gotrace.analysis.histogram import Histogram
@@ -54,6 +54,8 @@ class Source:
     @property
     def name(self) -> str:
         target = self.header["target"]
+        if target["pid"] < 0:
+            return printable(target["exe"])
         return f"pid {target['pid']} ({program_text(target['exe'], target['go_version'])})"
 
     @property
@@ -248,6 +250,7 @@ NAMES = (
     "memory",
     "contention",
     "cycles",
+    "datapath",
     "faults",
     "goroutines",
     "gpumem",

@@ -1,0 +1,137 @@
+"""`gotrace datapath`: every call on files that a process makes, of any language."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import click
+
+from gotrace.cli.options import (
+    Command,
+    check_target,
+    command_argument,
+    exclude,
+    need,
+    option,
+    output_options,
+    say,
+    schema_option,
+)
+from gotrace.errors import UsageError
+from gotrace.export.formats import CALLS
+
+
+@click.command(
+    "datapath",
+    cls=Command,
+    topic="time",
+    short_help="Show every call on files, of any process and those it forks.",
+    examples=[
+        (
+            "gotrace datapath --pid 1234 -d 30s",
+            "shows by call how often and how long a process and its children were in it",
+        ),
+        (
+            "gotrace datapath --dataset '/data/**' --min 10ms --explain -- python3 train.py",
+            "follows a command, prints each slow call, and explains them",
+        ),
+    ],
+    epilog="It needs BPF, and BTF of the kernel (/sys/kernel/btf/vmlinux). The process need not be a Go program.",
+)
+@option("pid", help="The running process to trace, of any language, with its children.", shell_complete=None)
+@click.option(
+    "--cgroup", type=click.Path(), metavar="PATH", help="All processes in this cgroup (its directory in cgroupfs)."
+)
+@click.option(
+    "--in-container",
+    "container",
+    metavar="NAME",
+    help="The first process of this container (podman or docker) and its children.",
+)
+@option("duration")
+@click.option(
+    "--by",
+    type=click.Choice(["call", "file", "dir", "mount", "fs", "dataset"]),
+    default="call",
+    show_default=True,
+    metavar="WHAT",
+    help="What a row stands for: call, file, dir, mount, fs, dataset.",
+)
+@click.option(
+    "--dataset",
+    "datasets",
+    multiple=True,
+    metavar="PATTERN",
+    help="A data set, by a pattern of its files' paths (/data/imagenet/**); may be repeated. Rows are data sets then.",
+)
+@option("min_call")
+@option("explain", help="Say which threads and epochs lost time to metadata, which calls were slowest, and what to do.")
+@click.option(
+    "--epoch",
+    default="",
+    metavar="WHAT",
+    help="What begins an epoch: opening a file whose path this regular expression is found in, or a duration.",
+)
+@option("top", default=20, help="How many rows to show.")
+@output_options(CALLS, screen=("table", "ndjson", "json"))
+@schema_option
+@command_argument
+def command(
+    pid: int | None,
+    cgroup: str | None,
+    container: str | None,
+    duration: int | None,
+    by: str,
+    datasets: tuple[str, ...],
+    min_call: int,
+    explain: bool,
+    epoch: str,
+    top: int,
+    outputs: tuple[str, ...],
+    format_: str | None,
+    force: bool,
+    command: tuple[str, ...],
+) -> int:
+    """Show what a process and those that it forks do with files: each call, what it was on, and how long it took.
+
+    Metadata (open, stat, close, …) is told from data (read, write, fsync, …), reads that found the page cache warm from
+    cold ones, and a FUSE server's share from the kernel's. Requests of io_uring and page faults of mapped files count too.
+    """
+    exclude("pid", "cgroup", "container")
+    if cgroup is None and container is None:
+        check_target(pid, command, "gotrace datapath")
+    elif command:
+        raise UsageError("give either a command after `--`, or what runs already", "leave one of them out")
+    need("--explain", explain, "epoch")
+    check_epoch(epoch)
+    need("--dataset", by != "dataset" or bool(datasets), "by")
+    from gotrace.cli.outputs import wanted
+    from gotrace.kernel.executable import ControlGroup
+    from gotrace.lab.container import pid_of
+    from gotrace.run.outputs import feed
+    from gotrace.run.sources import programs
+    from gotrace.run.target import attached
+    from gotrace.views.datapath import DataPath
+
+    results = wanted(outputs, format_, CALLS, force, screen="table")
+    view = DataPath("dataset" if datasets else by, datasets, min_call, top, explain, epoch)
+    group = ControlGroup(cgroup) if cgroup is not None else None
+    if container is not None:
+        pid = pid_of(container)
+    screen = sys.stderr if command else sys.stdout  # a command's standard output is its own
+    tracing = attached(view.stems, pid, command, duration, say, calibrated=False, group=group)
+    with tracing as traced, results.opened(screen) as opened:
+        for number, live, views in programs(traced, [view], results.recording, force):
+            feed(live, views, opened, number)
+    return traced.exit_status()
+
+
+def check_epoch(text: str) -> None:
+    """Raises UsageError for what is neither a duration nor a regular expression."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise UsageError(
+            f"--epoch is no regular expression: {error}", "write a part of a path, or a duration (30s)"
+        ) from None

@@ -1,0 +1,170 @@
+"""`gotrace datapath` for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from gotrace.cli.text.clock import clock
+from gotrace.cli.text.layout import Column, Row, Rows, more_rows
+from gotrace.text import bytes_text, cost_text, count_text, duration_text, percent_text, printable
+from gotrace.views.datapath import DataPath
+from gotrace.views.view import Record
+
+HEADING_EVERY = 40
+TELLS_LOST = True
+
+_SINGLE = (
+    *(Column("time", 12), Column("process", 7, rank=3), Column("thread", 7, rank=2), Column("call", 11, left=True, gap=2)),
+    *(Column("took", 8), Column("server", 8, rank=3), Column("result", 9, left=True, rank=1, gap=2)),
+    Column("file", 5000, left=True, elastic=24, keep_end=True, gap=2),  # as long as there is room
+)
+_NUMBERS = (
+    *(Column("calls", 9), Column("errors", 7, rank=4), Column("bytes", 9, rank=3), Column("total", 8)),
+    *(Column("metadata", 8, rank=2), Column("p50", 8, rank=1), Column("p99", 8, rank=5), Column("max", 8)),
+    *(Column("cold reads", 10, rank=6), Column("server", 7, rank=7)),
+)
+_WHAT = {
+    "call": "call",
+    "file": "file",
+    "dir": "directory",
+    "mount": "mounted at",
+    "fs": "file system",
+    "dataset": "data set",
+}
+
+
+def columns(_: DataPath) -> Sequence[Column]:
+    return _SINGLE
+
+
+def line(view: DataPath, record: Record) -> Row | None:
+    if record["type"] != "datapath_call":
+        return None
+    return (
+        clock(record, 1_000_000),
+        record["process"],
+        record["tid"],
+        record["call"],
+        duration_text(record["duration_ns"]),
+        duration_text(record["server_ns"]) if record["server_ns"] else "-",
+        record["error"] or f"{record['result']:,}",
+        printable(record["path"] or "-"),
+    )
+
+
+def summary(view: DataPath) -> Iterator[str | Rows]:
+    result = view.result
+    total, watched = result["all"], result["watched_ns"]
+    yield ""
+    who = f"{count_text(result['processes'], 'process', 'processes')}, {count_text(result['threads'], 'thread')}"
+    yield (
+        f"{result['target']}: {count_text(total['calls'], 'call')} in {duration_text(watched)} ({who}), "
+        f"{bytes_text(total['bytes'])}; ended by: {view.source.end['ended']}"
+    )
+    if total["calls"]:
+        on_files = total["total_ns"] - total["other_ns"]
+        yield (
+            f"{duration_text(on_files)} in calls on files: metadata {duration_text(total['metadata_ns'])} "
+            f"({percent_text(total['metadata_ns'] / max(1, on_files))}, {count_text(total['metadata_calls'], 'call')}), "
+            f"data {duration_text(on_files - total['metadata_ns'])}; on pipes, sockets and devices "
+            f"{duration_text(total['other_ns'])} ({count_text(total['other_calls'], 'call')})"
+        )
+    for each in result["not_covered"]:
+        yield f"Not covered: {printable(each['what'])} ({printable(each['why'])})."
+    yield ""
+    if result["rows"]:
+        what = Column(_WHAT[result["by"]], 14, left=True, elastic=24, keep_end=result["by"] not in ("call", "fs"))
+        rows = [_row(row) for row in result["rows"]]
+        yield Rows((what, *_NUMBERS), rows)
+        if result["more_rows"]:
+            shown = len(result["rows"])
+            taken = duration_text(result["more"]["total_ns"])
+            yield f"{taken} in {more_rows(shown + result['more_rows'], shown)}"
+    yield from _explained(result)
+    if result["errors"]:
+        yield "Errors: " + ", ".join(f"{each['error']} {each['count']:,}" for each in result["errors"]) + "."
+    for each in result["in_progress"] or ():
+        where = printable(each["path"] or "?")
+        yield f"NOT ENDED: thread {each['tid']} is in {each['call']} for {duration_text(each['lasted_ns'])} ({where})."
+    if result["in_progress"] is None:
+        yield "Calls that had not ended: ?"
+    if result["lost"]:
+        yield f"{count_text(result['lost'], 'event')} LOST: counts are too low, and names may be missing."
+    cost = cost_text(view.source.end["cost"], watched)
+    yield f"Cost: {cost}. Meanwhile each system call of any other process took about 0.1 us longer."
+
+
+def _row(row: Record) -> Row:
+    latency, cache = row["latency"], row["cache"]
+    reads = sum(cache.values()) if cache else 0
+    return (
+        printable(row["name"]),
+        f"{row['calls']:,}",
+        f"{row['errors']:,}",
+        bytes_text(row["bytes"]) if row["bytes"] else "-",
+        duration_text(row["total_ns"]),
+        percent_text(row["metadata_ns"] / row["total_ns"]) if row["total_ns"] else "-",
+        *(duration_text(latency[name]) for name in ("p50_ns", "p99_ns", "max_ns")),
+        percent_text(cache["cold"] / reads) if cache and reads else "-",
+        percent_text(row["server_ns"] / row["total_ns"]) if row["requests"] and row["total_ns"] else "-",
+    )
+
+
+_THREADS = (
+    *(Column("process", 7), Column("thread", 7), Column("seen for", 8, rank=2), Column("metadata", 8), Column("share", 6)),
+    *(Column("data", 8, rank=1), Column("share", 6, rank=1)),
+)
+_EPOCHS = (
+    *(Column("epoch", 5), Column("began", 12, rank=2), Column("lasted", 8), Column("threads", 7, rank=3)),
+    *(Column("calls", 9, rank=1), Column("metadata", 8), Column("share", 6), Column("data", 8, rank=1)),
+)
+_MOST = 10  # threads, and storms
+
+
+def _explained(result: Record) -> Iterator[str | Rows]:
+    found = result["explained"]
+    if found is None or not result["all"]["calls"]:
+        return
+    yield ""
+    rows = []
+    for each in found["threads"][:_MOST]:
+        shares = [percent_text(each[what] / max(1, each["wall_ns"])) for what in ("metadata_ns", "data_ns")]
+        seen, metadata, data = (duration_text(each[what]) for what in ("wall_ns", "metadata_ns", "data_ns"))
+        rows.append((each["process"], each["tid"], seen, metadata, shares[0], data, shares[1]))
+    yield Rows(_THREADS, rows)
+    if (more := len(found["threads"]) - _MOST) > 0:
+        yield f"{count_text(more, 'more thread')} had less time in metadata."
+    yield ""
+    yield Rows(
+        _EPOCHS,
+        [
+            (
+                number,
+                clock(each, 1_000_000),
+                duration_text(each["length_ns"]),
+                each["threads"],
+                f"{each['calls']:,}",
+                duration_text(each["metadata_ns"]),
+                percent_text(each["metadata_share"]),
+                duration_text(each["data_ns"]),
+            )
+            for number, each in enumerate(found["epochs"])
+        ],
+    )
+    yield "Epoch 0 is what came before the first mark; shares are of the time of its threads, without pipes and sockets."
+    yield ""
+    yield "Slowest calls:"
+    for each in found["slowest"]:
+        server = f", {duration_text(each['server_ns'])} in the server" if each["server_ns"] else ""
+        yield (
+            f"  {duration_text(each['duration_ns'])}  {each['call']} {printable(each['path'] or '-')}"
+            f" (thread {each['tid']}{server}{', ' + each['error'] if each['error'] else ''})"
+        )
+    for each in found["storms"][:_MOST]:
+        yield (
+            f"Not found: {count_text(each['not_found'], 'look-up')} of {count_text(each['names'], 'name')} in "
+            f"{printable(each['path'])}, {duration_text(each['total_ns'])}."
+        )
+    yield ""
+    for sentence in found["advice"] or ("Advice: none; nothing of it is clear.",):
+        yield f"Advice: {sentence}" if found["advice"] else sentence

@@ -1,0 +1,521 @@
+"""What processes do with files: every call, by file, folder, mount, file system and data set."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from gotrace.analysis import datapath as tables
+from gotrace.analysis import datapath_explain as explaining
+from gotrace.analysis.histogram import Histogram
+from gotrace.export.hdr_log import tag
+from gotrace.kernel.bpf import TRACE_EVENT
+from gotrace.probes import datapath as probe
+from gotrace.records.times import moment
+from gotrace.records.watched import statistics
+from gotrace.text import duration_ns
+from gotrace.views.datapath_places import Places, mounts_of_processes
+from gotrace.views.view import Interval, Record, View
+
+if TYPE_CHECKING:
+    from gotrace.analysis.pauses import Batch
+    from gotrace.kernel.ring import Events
+
+_READS = {"read", "pread64", "readv", "preadv", "preadv2", "read_fixed", "readv_fixed"}
+_MOVES = {"sendfile", "copy_file_range", "splice", "write", "pwrite64", "writev", "pwritev", "pwritev2"} | {
+    *("write_fixed", "writev_fixed"),
+    *_READS,
+}
+# What moves data, or waits for it; all else is metadata.
+_DATA = _MOVES | {"fsync", "fdatasync", "sync_file_range", "syncfs", "sync", "msync", "readahead", "page fault"}
+# File systems whose files are no pages read from elsewhere: nothing of them is a hit or a miss.
+_WITHOUT_CACHE = {
+    "tmpfs",
+    "ramfs",
+    "devtmpfs",
+    "hugetlbfs",
+    "proc",
+    "sysfs",
+    "cgroup",
+    "cgroup2",
+    "debugfs",
+    "tracefs",
+    "bpf",
+}
+_KERNEL_NAMES = {"pipefs": "pipe", "sockfs": "socket", "anon_inodefs": "anon_inode"}
+_NUMBERS = 1 << 12
+_SLOWEST = 10
+_OPENS = {"open", "openat", "openat2", "creat", "io_uring openat", "io_uring openat2"}
+_LOOKS = _OPENS | {"stat", "lstat", "newfstatat", "statx", "fstat", "access", "faccessat", "faccessat2", "io_uring statx"}
+_LISTINGS = {"getdents", "getdents64"}
+_TYPE = 0xF000
+_LIBAIO = "libaio's requests one by one"
+_NEEDS = {
+    "io_uring_submit_req": "io_uring",
+    "io_uring_complete": "io_uring",
+    "mm_filemap_fault": "page faults of mapped files",
+    "mm_filemap_add_to_page_cache": "what the page cache had",
+    "fuse_request_send": "a FUSE server's share",
+    "fuse_request_end": "a FUSE server's share",
+}
+
+
+class _Call(NamedTuple):
+    """What a number stands for."""
+
+    name: str
+    metadata: bool
+    moves: bool
+    reads: bool
+
+
+def calls_of(header: Record) -> dict[int, _Call]:
+    """What the numbers of a session's calls stand for; those of io_uring have that before their name."""
+    told = header["probes"]["datapath"]["facts"]["calls"]
+    names = {int(number): name for number, name in told.items()}
+    found = {number: _Call(name, name not in _DATA, name in _MOVES, name in _READS) for number, name in names.items()}
+    for number, name in probe.IO_URING_OPERATIONS.items():
+        plain = _Call(f"io_uring {name}", name not in _DATA, name in _MOVES, name in _READS)
+        found[probe.IO_URING + number] = plain
+    found[probe.PAGE_FAULT] = _Call("page fault", False, False, False)
+    return found
+
+
+class DataPath(View):
+    """Every call; known at the end, but for single ones of at least ``min_ns`` (0: none), which come as they end.
+
+    ``by`` is what a row stands for, ``datasets`` are patterns of paths, ``top`` is how many rows there are (0: all).
+    ``explain``: say where the time went. ``epoch`` is then how long an epoch is, or a regular expression: an open of a file
+    whose path it is found in begins the next one ("": all is one).
+    """
+
+    name = "datapath"
+    stems = ("datapath",)
+
+    def __init__(
+        self,
+        by: str = "call",
+        datasets: Sequence[str] = (),
+        min_ns: int = 0,
+        top: int = 20,
+        explain: bool = False,
+        epoch: str = "",
+    ) -> None:
+        self.by, self.datasets, self.min_ns, self.top = by, tuple(datasets), min_ns, top
+        self._places = Places()
+        self.result: Record = {}
+        self._errors: dict[int, int] = {}
+        self._threads: set[int] = set()
+        self._processes: set[int] = set()
+        self._served: dict[tuple[int, int], tuple[int, int]] = {}
+        self.explain, self.epoch = explain, epoch
+        self._shares = explaining.Shares()
+        self._slowest = explaining.Slowest(_SLOWEST)
+        self._readers: dict[int, set[int]] = {}
+
+    @property
+    def options(self) -> Record:
+        named = {name: getattr(self, name) for name in ("by", "min_ns", "top", "explain", "epoch")}
+        return {**named, "datasets": list(self.datasets)}
+
+    def begin(self) -> Iterator[Record]:
+        self._calls = calls_of(self.source.header)
+        known = np.zeros((3, _NUMBERS), bool)
+        for number, call in self._calls.items():
+            known[:, number] = call.metadata, call.moves, call.reads
+        self._is_metadata, moves, reads = known
+        self._table = tables.Table(moves, reads, probe.PAGE_FAULT)
+        self._epochs = explaining.Epochs(self.source.begin_ns)
+        self._interval_ns, self._marks = _epoch(self.epoch)
+        yield from ()
+
+    def call(self, number: int) -> _Call:
+        unknown = number - probe.IO_URING if number >= probe.IO_URING else number
+        what = "io_uring operation" if number >= probe.IO_URING else "call"
+        return self._calls.get(number) or _Call(f"{what} {unknown}", True, False, False)
+
+    def feed(self, events: Events, batch: Batch | None) -> Iterator[Record]:
+        kinds = self.source.kinds("datapath")
+        if self._places.add(*(kinds.of(events, name) for name in ("name", "file", "mount"))):
+            self._places.learn(self.source.ask("mounts", self._mounts, of_host=True) or ())
+        for each in kinds.of(events, "served").tolist():
+            self._note_served(dict(zip(("time_ns", "tid", "kind", "cpu", *kinds.columns("served")), each, strict=True)))
+        found = kinds.of(events, "call")
+        if len(found):
+            yield from self._add(found)
+
+    def _mounts(self) -> list[list[Any]]:
+        # Ours too: a short process may be gone, and numbers of mounts are those of all namespaces.
+        return mounts_of_processes([os.getpid(), self.source.process.pid, *self._processes])
+
+    def _note_served(self, served: Record) -> None:
+        key = served["tid"], served["call_ns"]
+        took, count = self._served.get(key, (0, 0))
+        self._served[key] = took + served["time_ns"] - served["begin_ns"], count + 1
+
+    def _served_of(self, found: Events) -> list[npt.NDArray[np.int64]]:
+        columns = [np.zeros(len(found), np.int64) for _ in range(2)]
+        if self._served:
+            for at, key in enumerate(zip(found["tid"].tolist(), found["begin_ns"].tolist(), strict=True)):
+                if (served := self._served.pop(key, None)) is not None:
+                    columns[0][at], columns[1][at] = served
+            old = self.source.now_ns - 60_000_000_000  # of calls that were lost
+            self._served = {key: each for key, each in self._served.items() if key[1] > old}
+        return columns
+
+    def _add(self, found: Events) -> Iterator[Record]:
+        what = found["what"]
+        served_ns, served = self._served_of(found)
+        calls = tables.Calls(
+            files=found["file"],
+            numbers=(what & np.uint64(_NUMBERS - 1)).astype(np.int64),
+            took_ns=(found["time_ns"] - found["begin_ns"]).astype(np.int64),
+            results=found["result"].astype(np.int64),
+            pages=(what >> np.uint64(32)).astype(np.int64),
+            direct=(what >> np.uint64(16) & np.uint64(probe.DIRECT)) != 0,
+            served_ns=served_ns,
+            served=served,
+        )
+        self._table.add(calls)
+        numbers, counts = np.unique(-calls.results[calls.failed], return_counts=True)
+        for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
+            self._errors[number] = self._errors.get(number, 0) + count
+        self._threads.update(np.unique(found["tid"]).tolist())
+        self._processes.update(np.unique(found["process"]).tolist())
+        if self.explain:
+            self._explain(found, calls)
+        if self.min_ns:
+            for at in np.flatnonzero(calls.took_ns >= self.min_ns).tolist():
+                yield self._single(found[at], calls, at)
+
+    def _explain(self, found: Events, calls: tables.Calls) -> None:
+        ends, begins = found["time_ns"].astype(np.int64), found["begin_ns"].astype(np.int64)
+        tids, metadata = found["tid"].astype(np.int64), self._is_metadata[calls.numbers]
+        files = ~self._places.names.others(calls.files)
+        self._shares.add(tids, found["process"].astype(np.int64), begins, ends, metadata, files)
+        if self._interval_ns:
+            last, until = self._epochs.begins[-1], int(ends.max())
+            self._epochs.mark(range(last + self._interval_ns, until + 1, self._interval_ns))
+        elif self._marks is not None:
+            opens = np.isin(calls.numbers, self._numbers_of(_OPENS)) & (calls.results >= 0)
+            matches = {node: self._marks.search(self._places.path(node)) for node in np.unique(calls.files[opens]).tolist()}
+            marked = opens & np.isin(calls.files, np.array([node for node, match in matches.items() if match], np.uint64))
+            self._epochs.mark(sorted(begins[marked].tolist()))
+        self._epochs.add(tids[files], begins[files], ends[files], metadata[files])
+        for at in self._slowest.candidates(np.where(files, calls.took_ns, -1)):
+            self._slowest.add(int(calls.took_ns[at]), self._single(found[at], calls, at))
+        reads = np.isin(calls.numbers, self._numbers_of(_READS)) & (calls.pages > 0)
+        for node in np.unique(calls.files[reads]).tolist():
+            of = self._readers.setdefault(self._places.mount_of(node), set())
+            of.update(np.unique(tids[reads & (calls.files == node)]).tolist())
+
+    def _numbers_of(self, names: set[str]) -> list[int]:
+        return [number for number, call in self._calls.items() if call.name in names]
+
+    def _explained(self, rows: tables.Rows) -> Record:
+        folders = self._folders(rows)
+        threads = [
+            {"process": process, "tid": tid, "wall_ns": last - first, "metadata_ns": metadata, "data_ns": data}
+            for tid, (process, first, last, metadata, data) in self._shares.threads.items()
+        ]
+        found = explaining.advice(folders, self._mounted(rows), sum(each["wall_ns"] for each in threads))
+        return {
+            "threads": sorted(threads, key=lambda each: -each["metadata_ns"]),
+            "epochs": [
+                {**moment(each.pop("begin_ns"), self.source.wall_offset_ns), **each}
+                for each in self._epochs.found(self.source.now_ns)
+            ],
+            "storms": [
+                {
+                    "path": each.path,
+                    "not_found": each.not_found,
+                    "names": each.not_found_names,
+                    "total_ns": each.not_found_ns,
+                }
+                for each in explaining.storms(folders)
+            ],
+            "slowest": self._slowest.found(),
+            "advice": found,
+        }
+
+    def _folders(self, rows: tables.Rows) -> list[explaining.Folder]:
+        """Of each folder what was done with its entries, and of listing itself."""
+        files, numbers, columns, nodes = rows
+        opens, listings = (np.isin(numbers, self._numbers_of(names)) for names in (_OPENS, _LISTINGS))
+        metadata = self._is_metadata[numbers]
+        paths = list(self._places.names.paths(nodes))
+        sums: dict[bytes, list[int]] = {}
+        names: dict[bytes, tuple[set[bytes], set[bytes]]] = {}
+        told = zip(
+            files.tolist(),
+            *(columns[name].tolist() for name in ("calls", "bytes", "not_found", "total_ns")),
+            *(flags.tolist() for flags in (opens, listings, metadata)),
+            strict=True,
+        )
+        for file, calls, moved, absent, total, is_open, is_listing, is_metadata in told:
+            path = paths[file]
+            if not path.startswith(b"/"):
+                continue
+            folder = path if is_listing else os.path.dirname(path)
+            of = sums.setdefault(folder, [0] * 9)
+            used, unused = names.setdefault(folder, (set(), set()))
+            if not is_listing:
+                (unused if absent == calls else used).add(path)
+            of[0] += calls - absent if is_open else 0
+            of[1] += moved
+            of[2] += absent
+            of[3] += total if absent == calls else 0
+            of[4] += total if is_metadata else 0
+            of[5] += 0 if is_metadata else total
+            of[6] += calls if is_listing else 0
+            of[7] += total if is_listing else 0
+        return [
+            explaining.Folder(
+                path=folder.decode("utf-8", "surrogateescape"),
+                names=len(names[folder][0]),
+                opens=of[0],
+                bytes=of[1],
+                not_found=of[2],
+                not_found_names=len(names[folder][1]),
+                not_found_ns=of[3],
+                metadata_ns=of[4],
+                data_ns=of[5],
+                listings=of[6],
+                listing_ns=of[7],
+            )
+            for folder, of in sums.items()
+        ]
+
+    def _mounted(self, rows: tables.Rows) -> list[explaining.Mounted]:
+        files, numbers, columns, nodes = rows
+        if not len(files):
+            return []
+        mount = self._places.mounts_of(nodes)[files]
+        looks, reads = (np.isin(numbers, self._numbers_of(names)) for names in (_LOOKS, _READS))
+        metadata = self._is_metadata[numbers]
+        found = []
+        for number in np.unique(mount).tolist():
+            of, known = mount == number, self._places.mounts.get(number)
+            if known is not None:
+                found.append(
+                    explaining.Mounted(
+                        point=known.point,
+                        type=known.type,
+                        options=known.options,
+                        metadata_ns=int(columns["total_ns"][of & metadata].sum()),
+                        data_ns=int(columns["total_ns"][of & ~metadata].sum()),
+                        looks=int(columns["calls"][of & looks].sum()),
+                        reads=int(columns["calls"][of & reads].sum()),
+                        reading_threads=len(self._readers.get(number, ())),
+                        server_ns=int(columns["served_ns"][of].sum()),
+                    )
+                )
+        return found
+
+    def _single(self, event: Any, calls: tables.Calls, at: int) -> Record:
+        begin_ns, result = int(event["begin_ns"]), int(calls.results[at])
+        call = self.call(int(calls.numbers[at]))
+        return {
+            "type": "datapath_call",
+            **moment(begin_ns, self.source.wall_offset_ns),
+            "process": int(event["process"]),
+            "tid": int(event["tid"]),
+            "call": call.name,
+            "path": self._places.path_text(int(event["file"])),
+            "metadata": call.metadata,
+            "duration_ns": int(calls.took_ns[at]),
+            "server_ns": int(min(calls.served_ns[at], calls.took_ns[at])),
+            "result": result,
+            "error": error_name(-result) if -4095 <= result < 0 else None,
+            "pages": int(calls.pages[at]),
+        }
+
+    def _keys(self, files: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.int64], Callable[[int], bytes]]:
+        """For each file what it is counted for, as a number, and what that is called."""
+        labels: dict[bytes, int] = {}
+
+        def label(name: bytes) -> int:
+            return labels.setdefault(name, len(labels))
+
+        patterns = [(name, tables.pattern(name)) for name in self.datasets]
+        _, modes = self._places.names.places(files)
+
+        def of(node: int, path: bytes, mode: int) -> bytes:
+            if not node:
+                return b"(no file)"
+            if mode & _TYPE == 0 or mode & probe.MAPPED or not path.startswith(b"/"):
+                path = path if mode & probe.TEXT else self._places.path(node)
+            if self.by == "file":
+                return path
+            if self.by == "dir":
+                return os.path.dirname(path) or path
+            return next((os.fsencode(name) for name, each in patterns if each.match(path)), b"(other files)")
+
+        if self.by in ("mount", "fs"):
+            on = self._places.mounts_of(files).tolist()
+            named = self._places.mount_name if self.by == "mount" else lambda number: self._places.type_of(number).encode()
+            told = {number: label(named(number)) for number in set(on)}
+            keys = np.array(
+                [told[number] if node else label(b"(no file)") for node, number in zip(files.tolist(), on, strict=True)]
+            )
+        else:
+            each = zip(files.tolist(), self._places.names.paths(files), modes.tolist(), strict=True)
+            keys = np.array([label(of(*one)) for one in each])
+        names = list(labels)
+        return keys.astype(np.int64), names.__getitem__
+
+    def end(self) -> Iterator[Record]:
+        source = self.source
+        waiting = self._in_progress()
+        table = self._table.rows()
+        files, numbers, columns, nodes = table
+        cached = self._places.is_cached(nodes)[files] if len(files) else np.zeros(0, bool)
+        for name in ("warm", "cold", "direct"):
+            columns[name] = np.where(cached, columns[name], 0)
+        if self.by == "call":
+            of_file, keys, named = numbers, numbers, lambda number: self.call(number).name.encode()
+        else:
+            of_file, named = self._keys(nodes)
+            keys = of_file[files] if len(files) else numbers
+        other = self._places.names.others(nodes)[files] if len(files) else cached
+        metadata = self._is_metadata[numbers] & ~other
+        found = tables.groups(keys, named, columns, metadata, other)
+        shown = found[: self.top or len(found)]
+        lengths = self._table.histograms(keys, [key for key, _ in shown])
+        has_cache = {key for key in np.unique(keys[cached & ~metadata]).tolist()}
+        resolved = self._resolved(of_file, nodes) if self.by == "file" else {}
+        rows = [
+            {
+                "name": group.name.decode("utf-8", "surrogateescape"),
+                "resolved": resolved.get(key),
+                **sums_record(group),
+                "latency": statistics(histogram),
+                "cache": {name: group.sums[name] for name in ("warm", "cold", "direct")} if key in has_cache else None,
+            }
+            for (key, group), histogram in zip(shown, lengths, strict=True)
+        ]
+        everything = tables.groups(np.zeros(len(keys), np.int64), lambda _: b"all", columns, metadata, other)
+        rest = found[len(shown) :]
+        more = _together([group for _, group in rest]) if rest else None
+        self.result = {
+            "type": self.name,
+            "target": source.name,
+            "watched_ns": source.now_ns - source.begin_ns,
+            "lost": source.lost,
+            "processes": len(self._processes),
+            "threads": len(self._threads),
+            "all": sums_record(everything[0][1]) if everything else sums_record(_together([])),
+            "by": self.by,
+            "rows": rows,
+            "more_rows": len(rest),
+            "more": sums_record(more) if more is not None else None,
+            "errors": [
+                {"error": error_name(number), "count": count}
+                for number, count in sorted(self._errors.items(), key=lambda each: -each[1])
+            ],
+            "mounts": self._places.mounts_record(nodes),
+            "in_progress": waiting,
+            "not_covered": self._not_covered(numbers, columns["calls"]),
+            "explained": self._explained(table) if self.explain else None,
+        }
+        yield self.result
+
+    def _resolved(self, of_file: npt.NDArray[np.int64], nodes: npt.NDArray[np.uint64]) -> dict[int, bool]:
+        """Of each path, whether one of its files was seen itself."""
+        _, modes = self._places.names.places(nodes)
+        return dict.fromkeys(of_file.tolist(), False) | dict.fromkeys(of_file[modes & probe.TEXT == 0].tolist(), True)
+
+    def _in_progress(self) -> list[Record] | None:
+        """Calls that had not ended, the longest first."""
+        source = self.source
+
+        def seen() -> list[list[int]]:
+            loaded = source.tracing.parts["datapath"].loaded
+            return [list(each) for each in probe.in_progress(loaded)]
+
+        told = source.ask("calls in progress", seen, of_host=True)
+        if told is None:
+            return None
+        return [
+            {
+                "process": process,
+                "tid": tid,
+                "call": self.call(number).name,
+                "path": self._places.path_text(file),
+                "lasted_ns": source.now_ns - begin_ns,
+            }
+            for process, tid, begin_ns, number, file in sorted(told, key=lambda each: each[2])
+            if source.begin_ns <= begin_ns < source.now_ns
+        ]
+
+    def _not_covered(self, numbers: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> list[Record]:
+        missing: dict[str, str] = {}
+        for each in self.source.header["probes"]["datapath"]["missing"]:
+            name = each["name"].removeprefix(TRACE_EVENT).split("__", 1)[-1]
+            missing[_NEEDS.get(name, name)] = each["reason"]
+        libaio = [number for number, call in self._calls.items() if call.name == "io_submit"]
+        if count := int(counts[np.isin(numbers, libaio)].sum()):
+            missing[_LIBAIO] = f"the kernel has no tracepoint for them; there were {count:,} calls of io_submit"
+        return [{"what": what, "why": why} for what, why in missing.items()]
+
+    def of_interval(self, record: Record) -> Interval | None:
+        """The whole run is one."""
+        if record["type"] != self.name:
+            return None
+        found = self.histograms()
+        everything = Histogram()
+        for each in found.values():
+            everything.add(each)
+        return Interval(self.source.begin_ns, record["watched_ns"], [(None, everything), *found.items()])
+
+    def histograms(self) -> dict[str, Histogram]:
+        numbers = self._table.rows().numbers
+        found = np.unique(numbers).tolist()
+        of_calls = zip(found, self._table.histograms(numbers, found), strict=True)
+        return {tag(self.call(number).name): histogram for number, histogram in of_calls}
+
+
+def _epoch(text: str) -> tuple[int, re.Pattern[bytes] | None]:
+    """(length in nanoseconds, or 0; what a path has that begins one). Raises re.error."""
+    if not text:
+        return 0, None
+    try:
+        return duration_ns(text), None
+    except ValueError:
+        return 0, re.compile(text.encode("utf-8", "surrogateescape"))
+
+
+def _together(groups: Sequence[tables.Group]) -> tables.Group:
+    sums = {name: sum(group.sums[name] for group in groups) for name in tables.COLUMNS}
+    metadata, other = (
+        (sum(calls for calls, _ in part), sum(ns for _, ns in part))
+        for part in ([each.metadata for each in groups], [each.other for each in groups])
+    )
+    return tables.Group(b"", sums, metadata, other)
+
+
+def sums_record(group: tables.Group) -> Record:
+    """A `gotrace.records.datapath.Sums`."""
+    sums = group.sums
+    return {
+        **{name: sums[name] for name in ("calls", "errors", "not_found", "bytes", "total_ns")},
+        **dict(
+            zip(("metadata_calls", "metadata_ns", "other_calls", "other_ns"), (*group.metadata, *group.other), strict=True)
+        ),
+        "server_ns": sums["served_ns"],
+        "requests": sums["served"],
+    }
+
+
+def error_name(number: int) -> str:
+    """As errno(3) has it; those that only the kernel knows by their number."""
+    return errno.errorcode.get(number, f"error {number}")
+
+
+VIEW = DataPath

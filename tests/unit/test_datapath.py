@@ -1,0 +1,194 @@
+"""Tables of calls on files: against plain Python that does the same slowly, and answers derived by hand."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from gotrace.analysis import datapath as tables
+from gotrace.analysis.datapath_explain import Folder, Mounted, Slowest, advice, storms
+from gotrace.analysis.histogram import Histogram, bucket_indexes
+from gotrace.kernel.mounts import Mount, parsed
+
+_KEYS = some.lists(some.lists(some.integers(0, 2**63 - 1) | some.integers(0, 9), max_size=20), max_size=8)
+
+
+@given(_KEYS)
+def test_ids_number_keys_by_when_they_came(parts: list[list[int]]) -> None:
+    ids, seen = tables.Ids(), set()
+    for part in parts:
+        found = ids.of(np.array(part, np.uint64)).tolist()
+        seen.update(zip(part, found, strict=True))
+    keys = ids.keys().tolist()
+    assert seen == {(key, number) for number, key in enumerate(keys)} and len(ids) == len(keys)
+
+
+@given(_KEYS)
+def test_counts(parts: list[list[int]]) -> None:
+    counts = tables.Counts()
+    for part in parts:
+        counts.add(np.array(part, np.int64))
+    keys, found = (each.tolist() for each in counts.sorted())
+    assert dict(zip(keys, found, strict=True)) == Counter(key for part in parts for key in part) and keys == sorted(keys)
+
+
+@given(some.lists(some.integers(0, 10**10)))
+def test_a_histogram_of_buckets_is_the_one_of_its_values(values: list[int]) -> None:
+    array = np.array(values, np.int64)
+    one, other = (
+        Histogram(),
+        Histogram.of_buckets(
+            bucket_indexes(array), np.ones(len(array), np.int64), int(array.sum()), max(values, default=0)
+        ),
+    )
+    one.record(array)
+    assert one.counts.tolist() == other.counts.tolist() and (one.count, one.sum, one.max) == (
+        other.count,
+        other.sum,
+        other.max,
+    )
+
+
+@given(some.lists(some.lists(some.integers(0, 30), max_size=20), max_size=8))
+def test_the_slowest_are_the_first_of_all(parts: list[list[int]]) -> None:
+    slowest = Slowest(3)
+    for part in parts:
+        for at in slowest.candidates(np.array(part, np.int64)):
+            slowest.add(part[at], part[at])
+    assert slowest.found() == sorted((each for part in parts for each in part), reverse=True)[:3]
+
+
+@pytest.mark.parametrize(
+    ("glob", "path", "fits"),
+    [
+        ("/data/**", "/data/a/b", True),
+        ("/data/**", "/database", False),
+        ("/data/*", "/data/a/b", False),
+        ("/data/*", "/data/a", True),
+        ("/data/**/x.tar", "/data/x.tar", True),
+        ("/data/**/x.tar", "/data/a/b/x.tar", True),
+        ("/data/**/x.tar", "/data/ax.tar", False),
+        ("/data/shard-??.[ct]ar", "/data/shard-07.tar", True),
+        ("/data/shard-??.[ct]ar", "/data/shard-7.tar", False),
+        ("/a.b/*", "/a-b/c", False),
+        ("/data/*", "/data/line\nend", True),
+    ],
+)
+def test_patterns_of_data_sets(glob: str, path: str, fits: bool) -> None:
+    assert bool(tables.pattern(glob).match(path.encode())) == fits
+
+
+def test_a_line_of_mountinfo() -> None:
+    line = r"36 35 98:3 /mnt1 /mnt\0402 rw,noatime master:1 - nfs4 srv:/a\134b rw,vers=4.2,noatime" + "\n"
+    options = "rw,noatime,vers=4.2"
+    assert parsed(line) == Mount(36, 98 << 20 | 3, "/mnt1", "/mnt 2", "nfs4", r"srv:/a\b", options)
+
+
+_FOLDER = Folder("/data/train", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+_MOUNT = Mounted("/data", "nfs4", "rw,vers=4.2", 0, 0, 0, 0, 0, 0)
+_SECOND = 10**9
+
+
+def _said(folder: dict[str, Any] | None = None, mount: dict[str, Any] | None = None) -> list[str]:
+    """The advice to one of both, in a run whose threads were seen for ten seconds."""
+    folders = [_FOLDER._replace(**folder)] if folder else []
+    return advice(folders, [_MOUNT._replace(**mount)] if mount else [], 10 * _SECOND)
+
+
+_LOOKS = {"metadata_ns": 6 * _SECOND, "looks": 5000}
+
+
+@pytest.mark.parametrize(
+    ("mount", "said"),
+    [
+        (_LOOKS, "actimeo=600"),
+        ({**_LOOKS, "options": "rw,noac"}, "leave out noac"),
+        ({**_LOOKS, "options": "rw,lookupcache=none"}, "leave out noac"),
+        ({**_LOOKS, "options": "rw,actimeo=3"}, "actimeo=600"),
+        ({**_LOOKS, "options": "rw,actimeo=600"}, None),
+        ({**_LOOKS, "type": "ext4", "options": "rw,relatime"}, None),
+        ({**_LOOKS, "metadata_ns": _SECOND // 10}, None),
+        ({"data_ns": 6 * _SECOND, "reading_threads": 8}, "nconnect=8"),
+        ({"data_ns": 6 * _SECOND, "reading_threads": 8, "options": "rw,nconnect=4"}, None),
+        ({"data_ns": 6 * _SECOND, "reading_threads": 1}, None),
+        ({"type": "ext4", "options": "rw", "reads": 1000}, "time of access"),
+        ({"type": "fuse.x", "data_ns": 4 * _SECOND, "server_ns": 3 * _SECOND}, "75% of 4.00 s in calls on /data (fuse.x)"),
+        ({"type": "fuse.x", "data_ns": 4 * _SECOND, "server_ns": _SECOND}, None),
+        ({"type": "fuse.x", "data_ns": 4000, "server_ns": 4000}, None),
+        ({"type": "ext4", "options": "rw,relatime", "reads": 1000}, None),
+        ({"type": "ext4", "options": "ro", "reads": 1000}, None),
+        ({"type": "tmpfs", "options": "rw", "reads": 1000}, None),
+    ],
+)
+def test_advice_on_mounts(mount: dict[str, Any], said: str | None) -> None:
+    found = _said(mount=mount)
+    assert len(found) == (said is not None) and all(str(said) in each for each in found)
+
+
+_SMALL = {"names": 4000, "opens": 12000, "bytes": 12000 * 4096, "metadata_ns": 6 * _SECOND, "data_ns": _SECOND}
+
+
+@pytest.mark.parametrize(
+    ("folder", "said"),
+    [
+        (_SMALL, "4,000 names used, 4.00 KiB read or written per open), and metadata took 85.7%"),
+        ({**_SMALL, "bytes": 12000 << 20}, None),
+        ({**_SMALL, "data_ns": 9 * _SECOND}, None),
+        ({**_SMALL, "names": 3}, None),
+        ({"listings": 900, "listing_ns": 2 * _SECOND}, "took 900 calls and 2.00 s"),
+        ({"listings": 900, "listing_ns": _SECOND // 100}, None),
+        ({"not_found": 9000, "not_found_names": 50, "not_found_ns": _SECOND}, "9,000 look-ups of 50 names"),
+        ({"not_found": 9, "not_found_names": 9, "not_found_ns": _SECOND}, None),
+    ],
+)
+def test_advice_on_folders(folder: dict[str, Any], said: str | None) -> None:
+    found = _said(folder)
+    assert len(found) == (said is not None) and all(str(said) in each for each in found)
+
+
+def test_storms_are_many() -> None:
+    few, many = _FOLDER._replace(not_found=99), _FOLDER._replace(not_found=100)
+    assert storms([few, many]) == [many]
+
+
+def test_names_are_joined() -> None:
+    """Of nodes that are lost, of texts, of what was deleted."""
+    text, deleted = 1 << 17, 1 << 16
+    names = tables.Names(text, deleted)
+    name_type = np.dtype([(each, np.uint64) for each in ("node", "at", "name0", "name1", "name2")])
+    file_type = np.dtype([(each, np.uint64) for each in ("node", "parent", "inode", "place", "mode")])
+    folder, regular = 0x41ED, 0x81A4
+    files = [
+        (1, 0, 2, 0, folder),
+        (2, 1, 3, 0, folder),
+        (3, 2, 4, 0, regular),
+        (4, 2, 5, 0, regular | deleted),
+        (5, 2, 0, 0, text),
+        (6, 99, 6, 0, regular),
+        (7, 0, 7, 0, 0x1180),
+        (8, 1, 0, 0, text),
+    ]
+    words = {1: b"/", 2: b"a", 3: b"n" * 30, 4: b"gone", 5: b"../x//y/.", 6: b"orphan", 7: b"", 8: b"/etc"}
+    rows = []
+    for node, name in words.items():
+        for at in range(0, max(len(name), 1), 24):
+            part = name[at : at + 24].ljust(24, b"\0")
+            rows.append((node, at, *(int.from_bytes(part[word : word + 8], "little") for word in (0, 8, 16))))
+    names.add(np.array(rows[::-1], name_type), np.array(files[::-1], file_type))
+    paths = {node: names.path(node) for node in (1, 2, 3, 4, 5, 6, 8, 50)}
+    assert paths == {
+        1: b"/",
+        2: b"/a",
+        3: b"/a/" + b"n" * 30,
+        4: b"/a/gone (deleted)",
+        5: b"/a/../x/y",
+        6: "…/orphan".encode(),
+        8: b"/etc",
+        50: b"?",
+    }
+    assert names.others(np.array([3, 7, 5, 50], np.uint64)).tolist() == [False, True, False, False]

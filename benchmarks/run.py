@@ -11,6 +11,7 @@ from typing import Any
 import baseline_cost
 import coldstart_overhead
 import compare_time
+import datapath
 import false_alarms
 import flame_svg
 import goroutines
@@ -47,6 +48,8 @@ REACH = {
     "sched_cost": None,
     "sched_events_cost": 0.3,
     "sched_server_cost": 0.3,
+    "datapath_strace": 0.05,
+    "datapath_bpftrace": 1.0,
     "compare_time": 0.5,
     "baseline_cost": None,
     "false_alarms_metrics": 0.25,
@@ -70,6 +73,7 @@ PARTS: tuple[Callable[[], dict[str, Any] | list[dict[str, Any]]], ...] = (
     goroutines.run,
     scheduler.run,
     scheduler.of_server,
+    datapath.run,
     compare_time.run,
     baseline_cost.run,
     false_alarms.run,

@@ -1,0 +1,97 @@
+"""What `gotrace datapath` adds to each read of 64 bytes: against strace, and bpftrace at the call's two tracepoints."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+import targets
+from conftest import GOTRACE
+
+ROUNDS, CALLS, STRACED = 5, 500_000, 20_000
+# The same evidence but for names: how long each call took, on which descriptor, as an event.
+SCRIPT = """
+tracepoint:syscalls:sys_enter_pread64 /comm == "iocaller"/ { @begin[tid] = nsecs; @fd[tid] = args->fd; }
+tracepoint:syscalls:sys_exit_pread64 /@begin[tid]/ {
+    @took[@fd[tid]] = hist(nsecs - @begin[tid]); @calls[@fd[tid]] = count(); @bytes[@fd[tid]] = sum(args->ret);
+    delete(@begin[tid]);
+}
+"""
+
+
+def _ns_per_call(command: list[str], calls: int) -> float:
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    told = next(each for line in done.stdout.splitlines() if (each := json.loads(line))["call"] == "pread64")
+    assert told["count"] == calls
+    return float(told["ns"]) / calls
+
+
+@contextlib.contextmanager
+def _bpftrace() -> Iterator[None]:
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(["bpftrace", "-e", SCRIPT], stdout=output, stderr=subprocess.STDOUT)
+        try:
+            while b"Attaching" not in os.pread(output.fileno(), 4096, 0) and process.poll() is None:
+                time.sleep(0.1)
+            time.sleep(1)
+            yield
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _gotrace(program: Path, folder: str) -> tuple[float, dict[str, Any]]:
+    out = f"{folder}/records.json"
+    options = ["datapath", "--by", "file", "-o", out, "--force"]
+    took = _ns_per_call([*GOTRACE, *options, "--", str(program), "reads", folder, str(CALLS)], CALLS)
+    (record,) = json.loads(Path(out).read_text())
+    assert record["all"]["calls"] >= CALLS or record["lost"]
+    return took, record
+
+
+def run() -> list[dict[str, Any]]:
+    """Nanoseconds that are added to a call: medians of rounds in which each has its turn."""
+    program = targets.build("iocaller", flavour=targets.C)
+    took: dict[str, list[float]] = {"plain": [], "gotrace": [], "bpftrace": [], "strace": []}
+    lost, rates = 0, []
+    with tempfile.TemporaryDirectory() as folder:
+        plain = [str(program), "reads", folder, str(CALLS)]
+        strace = ["strace", "-f", "-y", "-T", "-o", "/dev/null", str(program), "reads", folder, str(STRACED)]
+        for _ in range(ROUNDS):
+            took["plain"].append(_ns_per_call(plain, CALLS))
+            ns, record = _gotrace(program, folder)
+            took["gotrace"].append(ns)
+            rates.append(1e9 / ns)
+            lost += record["lost"]
+            with _bpftrace():
+                took["bpftrace"].append(_ns_per_call(plain, CALLS))
+            took["strace"].append(_ns_per_call(strace, STRACED))
+    median = {name: statistics.median(each) for name, each in took.items()}
+    ours = median["gotrace"] - median["plain"]
+    about = {"lost": lost, "calls_per_s": statistics.median(rates), "ns_per_call": median}
+    return [
+        {
+            "name": f"datapath_{peer}",
+            "ratio": ours / (median[peer] - median["plain"]),
+            "ours": ours,
+            "theirs": median[peer] - median["plain"],
+            "unit": f"ns added to a read, against {peer}",
+            "detail": about,
+        }
+        for peer in ("strace", "bpftrace")
+    ]
+
+
+if __name__ == "__main__":
+    print(json.dumps(run(), indent=1))

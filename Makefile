@@ -1,5 +1,5 @@
 # gotrace: `make demo` and `make test` do all of their own set-up. `make help` lists the rest.
-.PHONY: help setup demo baseline-report test test-arm64 test-fresh bench lint format docs sbom clean
+.PHONY: help setup demo demo-cluster baseline-report test test-arm64 test-fresh bench lint format docs sbom clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -13,6 +13,10 @@ demo: ## trace a small Go service for ten seconds
 
 baseline-report: ## that service under load, six times: how it behaves here (RUNS=10 LOAD_S=10)
 	@scripts/baseline-report
+
+demo-cluster: ## the tools for AI clusters on a slow file system, a saved topology, stand-ins for CUDA: three pages
+	@scripts/setup cluster
+	@.venv/bin/python scripts/demo-cluster
 
 test: ## set up and run every test (ARGS=tests/unit runs some)
 	@scripts/setup test

@@ -217,7 +217,8 @@ def _rings(found: Topology, every: bool = False) -> Iterator[str | Rows]:
     counts = sorted({_crossings(ring) for ring in rings})
     known = all(ring["crossings"] == ring["crossings_at_most"] for ring in rings)
     sure = "" if known else " (not all is known)"
-    limit = f"{over} above" if over else "none above"
+    maybe = sum(ring["crossings_at_most"] > found["max_crossings"] for ring in rings) - over
+    limit = f"{over} above" if over else "none above" if not maybe else "none known to be above"
     said = f"Rings ({by}): {len(rings)}, NUMA crossings per ring {', '.join(counts)}{sure}; {limit} the limit of"
     yield f"{said} {found['max_crossings']}."
     if not every and not over:

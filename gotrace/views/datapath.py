@@ -14,6 +14,7 @@ import numpy.typing as npt
 from gotrace.analysis import datapath as tables
 from gotrace.analysis import datapath_explain as explaining
 from gotrace.analysis.histogram import Histogram
+from gotrace.export.datapath_page import PARTS, Drawing
 from gotrace.export.hdr_log import tag
 from gotrace.kernel.bpf import TRACE_EVENT
 from gotrace.probes import datapath as probe
@@ -51,6 +52,7 @@ _WITHOUT_CACHE = {
 _KERNEL_NAMES = {"pipefs": "pipe", "sockfs": "socket", "anon_inodefs": "anon_inode"}
 _NUMBERS = 1 << 12
 _SLOWEST = 10
+_DRAWN = ("dir", "file", "fs")  # by which a page has tables, whatever the result has its rows by
 _OPENS = {"open", "openat", "openat2", "creat", "io_uring openat", "io_uring openat2"}
 _LOOKS = _OPENS | {"stat", "lstat", "newfstatat", "statx", "fstat", "access", "faccessat", "faccessat2", "io_uring statx"}
 _LISTINGS = {"getdents", "getdents64"}
@@ -87,6 +89,15 @@ def calls_of(header: Record) -> dict[int, _Call]:
     return found
 
 
+class _Seen(NamedTuple):
+    """A table's rows, and of each whether its file has pages in the page cache, and which of `PARTS` it is of."""
+
+    rows: tables.Rows
+    cached: tables.Flags
+    metadata: tables.Flags
+    other: tables.Flags
+
+
 class DataPath(View):
     """Every call; known at the end, but for single ones of at least ``min_ns`` (0: none), which come as they end.
 
@@ -97,6 +108,7 @@ class DataPath(View):
 
     name = "datapath"
     stems = ("datapath",)
+    drawn_by = "datapath_page"
 
     def __init__(
         self,
@@ -188,16 +200,20 @@ class DataPath(View):
             self._errors[number] = self._errors.get(number, 0) + count
         self._threads.update(np.unique(found["tid"]).tolist())
         self._processes.update(np.unique(found["process"]).tolist())
+        on_files = ~self._places.names.others(calls.files)
+        for at in self._slowest.candidates(np.where(on_files, calls.took_ns, -1)):
+            # Named at the end: looking for names now would sort all that are known, each time.
+            one = tables.Calls(*(column[at : at + 1].copy() for column in calls))
+            self._slowest.add(int(calls.took_ns[at]), (found[at].copy(), one))
         if self.explain:
-            self._explain(found, calls)
+            self._explain(found, calls, on_files)
         if self.min_ns:
             for at in np.flatnonzero(calls.took_ns >= self.min_ns).tolist():
                 yield self._single(found[at], calls, at)
 
-    def _explain(self, found: Events, calls: tables.Calls) -> None:
+    def _explain(self, found: Events, calls: tables.Calls, files: tables.Flags) -> None:
         ends, begins = found["time_ns"].astype(np.int64), found["begin_ns"].astype(np.int64)
         tids, metadata = found["tid"].astype(np.int64), self._is_metadata[calls.numbers]
-        files = ~self._places.names.others(calls.files)
         self._shares.add(tids, found["process"].astype(np.int64), begins, ends, metadata, files)
         if self._interval_ns:
             last, until = self._epochs.begins[-1], int(ends.max())
@@ -208,8 +224,6 @@ class DataPath(View):
             marked = opens & np.isin(calls.files, np.array([node for node, match in matches.items() if match], np.uint64))
             self._epochs.mark(sorted(begins[marked].tolist()))
         self._epochs.add(tids[files], begins[files], ends[files], metadata[files])
-        for at in self._slowest.candidates(np.where(files, calls.took_ns, -1)):
-            self._slowest.add(int(calls.took_ns[at]), self._single(found[at], calls, at))
         reads = np.isin(calls.numbers, self._numbers_of(_READS)) & (calls.pages > 0)
         for node in np.unique(calls.files[reads]).tolist():
             of = self._readers.setdefault(self._places.mount_of(node), set())
@@ -240,9 +254,12 @@ class DataPath(View):
                 }
                 for each in explaining.storms(folders)
             ],
-            "slowest": self._slowest.found(),
+            "slowest": self._slowest_calls(),
             "advice": found,
         }
+
+    def _slowest_calls(self) -> list[Record]:
+        return [self._single(event, call, 0) for event, call in self._slowest.found()]
 
     def _folders(self, rows: tables.Rows) -> list[explaining.Folder]:
         """Of each folder what was done with its entries, and of listing itself."""
@@ -336,7 +353,7 @@ class DataPath(View):
             "pages": int(calls.pages[at]),
         }
 
-    def _keys(self, files: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.int64], Callable[[int], bytes]]:
+    def _keys(self, by: str, files: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.int64], Callable[[int], bytes]]:
         """For each file what it is counted for, as a number, and what that is called."""
         labels: dict[bytes, int] = {}
 
@@ -351,15 +368,15 @@ class DataPath(View):
                 return b"(no file)"
             if mode & _TYPE == 0 or mode & probe.MAPPED or not path.startswith(b"/"):
                 path = path if mode & probe.TEXT else self._places.path(node)
-            if self.by == "file":
+            if by == "file":
                 return path
-            if self.by == "dir":
+            if by == "dir":
                 return os.path.dirname(path) or path
             return next((os.fsencode(name) for name, each in patterns if each.match(path)), b"(other files)")
 
-        if self.by in ("mount", "fs"):
+        if by in ("mount", "fs"):
             on = self._places.mounts_of(files).tolist()
-            named = self._places.mount_name if self.by == "mount" else lambda number: self._places.type_of(number).encode()
+            named = self._places.mount_name if by == "mount" else lambda number: self._places.type_of(number).encode()
             told = {number: label(named(number)) for number in set(on)}
             keys = np.array(
                 [told[number] if node else label(b"(no file)") for node, number in zip(files.tolist(), on, strict=True)]
@@ -370,26 +387,29 @@ class DataPath(View):
         names = list(labels)
         return keys.astype(np.int64), names.__getitem__
 
-    def end(self) -> Iterator[Record]:
-        source = self.source
-        waiting = self._in_progress()
-        table = self._table.rows()
-        files, numbers, columns, nodes = table
-        cached = self._places.is_cached(nodes)[files] if len(files) else np.zeros(0, bool)
+    def _seen(self) -> _Seen:
+        """All that was seen by now."""
+        files, numbers, columns, nodes = table = self._table.rows()
+        none = np.zeros(0, bool)
+        cached = self._places.is_cached(nodes)[files] if len(files) else none
         for name in ("warm", "cold", "direct"):
             columns[name] = np.where(cached, columns[name], 0)
-        if self.by == "call":
+        other = self._places.names.others(nodes)[files] if len(files) else none
+        return _Seen(table, cached, self._is_metadata[numbers] & ~other, other)
+
+    def _rows(self, by: str, seen: _Seen) -> tuple[list[Record], list[tables.Group]]:
+        """Those of `gotrace.records.datapath.Datapath`, and the groups for which there is none."""
+        (files, numbers, columns, nodes), cached, metadata, other = seen
+        if by == "call":
             of_file, keys, named = numbers, numbers, lambda number: self.call(number).name.encode()
         else:
-            of_file, named = self._keys(nodes)
+            of_file, named = self._keys(by, nodes)
             keys = of_file[files] if len(files) else numbers
-        other = self._places.names.others(nodes)[files] if len(files) else cached
-        metadata = self._is_metadata[numbers] & ~other
         found = tables.groups(keys, named, columns, metadata, other)
         shown = found[: self.top or len(found)]
         lengths = self._table.histograms(keys, [key for key, _ in shown])
         has_cache = {key for key in np.unique(keys[cached & ~metadata]).tolist()}
-        resolved = self._resolved(of_file, nodes) if self.by == "file" else {}
+        resolved = self._resolved(of_file, nodes) if by == "file" else {}
         rows = [
             {
                 "name": group.name.decode("utf-8", "surrogateescape"),
@@ -400,9 +420,17 @@ class DataPath(View):
             }
             for (key, group), histogram in zip(shown, lengths, strict=True)
         ]
-        everything = tables.groups(np.zeros(len(keys), np.int64), lambda _: b"all", columns, metadata, other)
-        rest = found[len(shown) :]
-        more = _together([group for _, group in rest]) if rest else None
+        return rows, [group for _, group in found[len(shown) :]]
+
+    def end(self) -> Iterator[Record]:
+        source = self.source
+        waiting = self._in_progress()
+        seen = self._seen()
+        table, _, metadata, other = seen
+        _, numbers, columns, nodes = table
+        rows, rest = self._rows(self.by, seen)
+        everything = tables.groups(np.zeros(len(numbers), np.int64), lambda _: b"all", columns, metadata, other)
+        more = _together(rest) if rest else None
         self.result = {
             "type": self.name,
             "target": source.name,
@@ -425,6 +453,18 @@ class DataPath(View):
             "explained": self._explained(table) if self.explain else None,
         }
         yield self.result
+
+    def drawing(self) -> Drawing:
+        seen = self._seen()
+        parts = np.where(seen.other, 2, np.where(seen.metadata, 0, 1))
+        there = np.unique(parts).tolist()
+        lengths = zip(there, self._table.histograms(parts, there), strict=True)
+        return Drawing(
+            self.result,
+            {by: (rows, len(rest)) for by in _DRAWN if by != self.by for rows, rest in [self._rows(by, seen)]},
+            {PARTS[part]: histogram for part, histogram in lengths},
+            self._slowest_calls(),
+        )
 
     def _resolved(self, of_file: npt.NDArray[np.int64], nodes: npt.NDArray[np.uint64]) -> dict[int, bool]:
         """Of each path, whether one of its files was seen itself."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 
 import click
@@ -104,7 +103,6 @@ def command(
     elif command:
         raise UsageError("give either a command after `--`, or what runs already", "leave one of them out")
     need("--explain", explain, "epoch")
-    check_epoch(epoch)
     need("--dataset", by != "dataset" or bool(datasets), "by")
     from gotrace.cli.outputs import wanted
     from gotrace.kernel.executable import ControlGroup
@@ -112,8 +110,9 @@ def command(
     from gotrace.run.outputs import feed
     from gotrace.run.sources import programs
     from gotrace.run.target import attached
-    from gotrace.views.datapath import DataPath
+    from gotrace.views.datapath import DataPath, check_epoch
 
+    check_epoch(epoch)
     results = wanted(outputs, format_, CALLS, force, screen="table")
     view = DataPath("dataset" if datasets else by, datasets, min_call, top, explain, epoch)
     group = ControlGroup(cgroup) if cgroup is not None else None
@@ -125,13 +124,3 @@ def command(
         for number, live, views in programs(traced, [view], results.recording, force):
             feed(live, views, opened, number)
     return traced.exit_status()
-
-
-def check_epoch(text: str) -> None:
-    """Raises UsageError for what is neither a duration nor a regular expression."""
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise UsageError(
-            f"--epoch is no regular expression: {error}", "write a part of a path, or a duration (30s)"
-        ) from None

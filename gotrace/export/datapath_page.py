@@ -167,6 +167,9 @@ def _explained(made: Page, found: Record) -> None:
         seen, metadata, data = (duration_text(each[what]) for what in ("wall_ns", "metadata_ns", "data_ns"))
         rows.append((f"{each['tid']}", f"{each['process']}", seen, metadata, shares[0], data, shares[1]))
     made.table("Threads", ("thread", "process", "seen for", "metadata", "share", "data", "share of data"), rows)
+    made.say(
+        "Epoch 0 is what came before the first mark; shares are of the time of its threads, without pipes and sockets."
+    )
     rows = [
         (
             f"{number}",

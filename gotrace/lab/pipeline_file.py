@@ -67,12 +67,25 @@ class Topo(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     max_crossings: Annotated[int, msgspec.Meta(ge=0, le=1000)] | None = None
 
 
-class GpuMem(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """A command whose GPU memory is followed, to its end or for a ``duration``."""
+class Followed(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A command that is followed, to its end or for a ``duration``."""
 
     command: list[str]
     duration: str = ""
+
+
+class GpuMem(Followed, forbid_unknown_fields=True, kw_only=True):
+    """A command whose GPU memory is followed."""
+
     bin: str = "10ms"
+
+
+class DataPath(Followed, forbid_unknown_fields=True, kw_only=True):
+    """A command whose calls on files are followed; rows are data sets where there are patterns of some."""
+
+    by: Literal["call", "file", "dir", "mount", "fs"] = "call"
+    dataset: list[str] = []
+    epoch: str = ""
 
 
 class Step(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -92,6 +105,7 @@ class Step(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     reproduce: Reproduce | None = None
     topo: Topo | None = None
     gpumem: GpuMem | None = None
+    datapath: DataPath | None = None
     shell: str | None = None
 
     @property

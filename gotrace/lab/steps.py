@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -27,14 +27,14 @@ from gotrace.lab.children import Group
 from gotrace.lab.compare import compare_with_each, require_comparable, sides_of
 from gotrace.lab.gate import MARGIN, Rules, judge, report_of, sides
 from gotrace.lab.gate_file import rules_of
-from gotrace.lab.pipeline_file import Build, Compare, Gate, GpuMem, Reproduce, Step, Topo
+from gotrace.lab.pipeline_file import Build, Compare, DataPath, Followed, Gate, Reproduce, Step, Topo
 from gotrace.lab.plan import Plan, Version
 from gotrace.lab.plan_file import PlanBody, duration, plan_of, share
 from gotrace.lab.report import NAME, enough, whole
 from gotrace.lab.reproduce import check, repeat
 from gotrace.lab.requirements import parse_all
 from gotrace.run.files import created
-from gotrace.text import bytes_text, count_text, percent_text, printable
+from gotrace.text import bytes_text, count_text, duration_text, percent_text, printable
 
 _PATIENCE_S = 5.0
 HOST_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
@@ -444,45 +444,72 @@ class Checking(Work):
         return Result(int(failed), lines or ["nothing is wrong"], {"wrong": failed})
 
 
-class FollowingGpuMemory(Work):
-    """`gotrace gpumem`, in a process of its own: its result as JSON, a page and a recording."""
+class Following(Work):
+    """A command of gotrace that follows another one, in a process of its own: its result as JSON, a page and a recording."""
 
-    def __init__(self, step: Step, place: Place) -> None:
+    verb: ClassVar[str]
+    topic: ClassVar[str]
+
+    def __init__(self, step: Step, place: Place, followed: Followed | None) -> None:
         super().__init__(step, place)
-        assert step.gpumem is not None
-        self.gpumem: GpuMem = step.gpumem
-        self.length = duration("duration", self.gpumem.duration) if self.gpumem.duration else None
-        duration("bin", self.gpumem.bin)
+        assert followed is not None
+        self.followed = followed
+        self.length = duration("duration", followed.duration) if followed.duration else None
+
+    def options(self) -> list[str]:
+        """Of the command, but for those that all have."""
+        raise NotImplementedError
+
+    def result(self, found: dict[str, Any]) -> Result:
+        """What the record of the result comes to."""
+        raise NotImplementedError
 
     def check(self, force: bool) -> None:
-        command = self.gpumem.command
+        command = self.followed.command
         if not command:
             raise UsageError("it has no command", "command: [python3, train.py]")
         if not self.place.require_need(command[0]) and shutil.which(command[0]) is None:
             raise UsageError(f"there is no command {printable(command[0])!r}", "check its spelling and PATH")
 
     def files(self) -> list[str]:
-        program, *words = self.gpumem.command
+        program, *words = self.followed.command
         found = shutil.which(program)
         return [*([found] if found else []), *(word for word in words if os.path.isfile(word))]
 
     def outputs(self) -> list[Path]:
-        return [self.place.folder / f"gpumem.{ending}" for ending in ("json", "html", "gotrace")]
+        return [self.place.folder / f"{self.verb}.{ending}" for ending in ("json", "html", "gotrace")]
 
     def describe(self) -> Iterator[str]:
-        yield f"follows the GPU memory of: {printable(shlex.join(self.gpumem.command))}"
+        yield f"follows the {self.topic} of: {printable(shlex.join(self.followed.command))}"
 
     def estimated_ns(self) -> int | None:
         return self.length
 
     def run(self, force: bool, say: baseline.Say) -> Result:
         self.place.folder.mkdir(parents=True, exist_ok=True)
-        words = [sys.executable, "-m", "gotrace.cli", "gpumem", "--bin", self.gpumem.bin]
-        words += ["-d", self.gpumem.duration] if self.gpumem.duration else []
+        words = [sys.executable, "-m", "gotrace.cli", self.verb, *self.options()]
+        words += ["-d", self.followed.duration] if self.followed.duration else []
         words += [word for path in self.outputs() for word in ("-o", str(path))] + ["--force"] * force
-        execute([*words, "--", *self.gpumem.command], self.place.log)
+        execute([*words, "--", *self.followed.command], self.place.log)
         records = json.loads(self.outputs()[0].read_bytes())
-        found = [each for each in records if each["type"] == "gpumem"][-1]
+        return self.result([each for each in records if each["type"] == self.verb][-1])
+
+
+class FollowingGpuMemory(Following):
+    """`gotrace gpumem`."""
+
+    verb, topic = "gpumem", "GPU memory"
+
+    def __init__(self, step: Step, place: Place) -> None:
+        super().__init__(step, place, step.gpumem)
+        assert step.gpumem is not None
+        self.bin = step.gpumem.bin
+        duration("bin", self.bin)
+
+    def options(self) -> list[str]:
+        return ["--bin", self.bin]
+
+    def result(self, found: dict[str, Any]) -> Result:
         spaces = found["spaces"]
         numbers = {
             "peak_live": found["peak_live"],
@@ -495,6 +522,40 @@ class FollowingGpuMemory(Work):
             f"{count_text(numbers['ooms'], 'OOM')}, {numbers['ooms_by_fragmentation']} of them by fragmentation"
         )
         return Result(0, [line], numbers)
+
+
+class FollowingFiles(Following):
+    """`gotrace datapath`, explained."""
+
+    verb, topic = "datapath", "calls on files"
+
+    def __init__(self, step: Step, place: Place) -> None:
+        super().__init__(step, place, step.datapath)
+        assert step.datapath is not None
+        self.datapath: DataPath = step.datapath
+
+    def check(self, force: bool) -> None:
+        from gotrace.views.datapath import check_epoch
+
+        super().check(force)
+        check_epoch(self.datapath.epoch)
+
+    def options(self) -> list[str]:
+        by, epoch = self.datapath.by, self.datapath.epoch
+        named = [word for each in self.datapath.dataset for word in ("--dataset", each)] or ["--by", by]
+        return ["--explain", *named, *(["--epoch", epoch] if epoch else [])]
+
+    def result(self, found: dict[str, Any]) -> Result:
+        total = found["all"]
+        numbers = {name: total[name] for name in ("calls", "errors", "bytes", "metadata_ns")}
+        numbers["data_ns"] = total["total_ns"] - total["metadata_ns"] - total["other_ns"]
+        numbers["lost"] = found["lost"]
+        line = (
+            f"{count_text(total['calls'], 'call')}, {total['errors']:,} of them failed; on files metadata "
+            f"{duration_text(numbers['metadata_ns'])}, data {duration_text(numbers['data_ns'])}"
+        )
+        lost = [f"{count_text(found['lost'], 'event')} LOST: counts are too low"] if found["lost"] else []
+        return Result(0, [line, *lost, *(printable(each) for each in found["explained"]["advice"])], numbers)
 
 
 class Shell(Work):
@@ -524,6 +585,7 @@ KINDS: Mapping[str, type[Work]] = {
     "reproduce": Reproducing,
     "topo": Checking,
     "gpumem": FollowingGpuMemory,
+    "datapath": FollowingFiles,
     "shell": Shell,
 }
 

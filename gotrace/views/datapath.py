@@ -14,6 +14,7 @@ import numpy.typing as npt
 from gotrace.analysis import datapath as tables
 from gotrace.analysis import datapath_explain as explaining
 from gotrace.analysis.histogram import Histogram
+from gotrace.errors import UsageError
 from gotrace.export.datapath_page import PARTS, Drawing
 from gotrace.export.hdr_log import tag
 from gotrace.kernel.bpf import TRACE_EVENT
@@ -519,6 +520,16 @@ class DataPath(View):
         found = np.unique(numbers).tolist()
         of_calls = zip(found, self._table.histograms(numbers, found), strict=True)
         return {tag(self.call(number).name): histogram for number, histogram in of_calls}
+
+
+def check_epoch(text: str) -> None:
+    """Raises UsageError for what is neither a duration nor a regular expression."""
+    try:
+        _epoch(text)
+    except re.error as error:
+        raise UsageError(
+            f"epoch is no regular expression: {error}", "write a part of a path, or a duration (30s)"
+        ) from None
 
 
 def _epoch(text: str) -> tuple[int, re.Pattern[bytes] | None]:

@@ -21,6 +21,8 @@ from hdrh.histogram import HdrHistogram
 import targets
 from conftest import GOTRACE, PATIENCE_S, Others, Target, until
 from gotrace.records.all import schema_of_command
+from gotrace.text import printable
+from pages import Parsed
 
 pytestmark = pytest.mark.bpf
 
@@ -374,6 +376,34 @@ def test_tables_for_people(tmp_path: Path, caller: Path) -> None:
         if by == "file":
             assert r"\xff\xfe\n\x1b[31m" in done.stderr
     assert "Cost:" in done.stderr and "each system call of any other process" in done.stderr
+
+
+def test_a_step_of_a_pipeline_and_its_page(tmp_path: Path, caller: Path, gotrace: Any) -> None:
+    """Its numbers are the program's own and those of the page, which a recording makes again."""
+    plan, out = tmp_path / "p.yaml", tmp_path / "out"
+    step = {"name": "files", "datapath": {"command": [str(caller), "counted", str(work(tmp_path))], "by": "dir"}}
+    plan.write_text(json.dumps({"schema": "gotrace.pipeline/1", "out": str(out), "steps": [step]}))
+    done = gotrace("run", str(plan))
+    assert done.returncode == 0, done.stderr + done.stdout
+    (summary,) = json.loads((out / "files/datapath.json").read_bytes())
+    truth = told(ndjson("\n".join(each for each in (out / "files.log").read_text().splitlines() if each.startswith("{"))))
+    total = summary["all"]
+    assert total["calls"] >= sum(truth.values()) > 15_000 and summary["by"] == "dir" and summary["lost"] == 0
+    assert f"{total['calls']:,} calls, {total['errors']:,} of them failed" in done.stdout + done.stderr
+    page = Parsed((out / "files/datapath.html").read_text())
+    rows = {row[0]: row for row in page.tables["Directories"][1:]}
+    assert [rows[printable(row["name"])][5] for row in summary["rows"]] == [f"{row['calls']:,}" for row in summary["rows"]]
+    assert list(page.tables)[:3] == ["Directories", "Files", "File systems"] and "Advice:" in " ".join(page.words)
+    files = {row[0]: int(row[5].replace(",", "")) for row in page.tables["Files"][1:]}
+    both = {path for _, path in truth} & {os.fsencode(each) for each in files}
+    assert len(both) > 1
+    for path in both:
+        assert files[os.fsdecode(path)] == sum(count for (_, of), count in truth.items() if of == path), path
+    (figure,) = page.figures
+    assert sum(sum(each["values"]) for each in figure["series"]) == total["calls"]
+    again = tmp_path / "again.html"
+    assert gotrace("report", str(out / "files/datapath.gotrace"), "-o", str(again)).returncode == 0
+    assert again.read_bytes() == (out / "files/datapath.html").read_bytes()
 
 
 def test_what_cannot_be_asked(gotrace: Any) -> None:

@@ -526,3 +526,19 @@ def test_topologies() -> None:
     assert checked(files, ", nodes: true")[0] == 1
     with pytest.raises(UsageError, match="there is no file 'none.txt'"):
         checked("none.txt")
+
+
+def test_commands_that_are_followed() -> None:
+    keys = "command: ['true', x], duration: 3s, dataset: [/a/**, /b], epoch: 10s"
+    step = resolved(f"name: it, datapath: {{{keys}}}").works["it"]
+    assert [*step.describe()] == ["follows the calls on files of: true x"] and step.estimated_ns() == 3_000_000_000
+    assert [path.name for path in step.outputs()] == ["datapath.json", "datapath.html", "datapath.gotrace"]
+    for keys, message in (
+        ("command: []", "it has no command"),
+        ("command: [no-such-command]", "there is no command 'no-such-command'"),
+        ("command: ['true'], by: fish", "fish"),
+        ("command: ['true'], duration: x", "duration"),
+        ("command: ['true'], epoch: '('", "epoch is no regular expression"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            resolved(f"name: it, datapath: {{{keys}}}")

@@ -1,12 +1,10 @@
-"""What processes did with files as one HTML page: how long it took by folder, file and file system, and the slowest calls."""
+"""What processes did with files as one HTML page: times by folder, file and file system, and the slowest calls."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from gotrace.analysis.histogram import Histogram, lowest_values
 from gotrace.export.charts.page import BLUE, ORANGE, SAND, Markup, Page, Record, bar_chart, solid
@@ -45,8 +43,10 @@ def page(title: str, drawing: Drawing) -> str:
     _head(made, result)
     if drawing.lengths:
         made.draw("How long calls took", latency_chart(drawing.lengths))
-    made.head("What they were on")
-    made.say("Bars are time: orange metadata, blue data, sand-coloured pipes, sockets and devices.")
+        made.head("What they were on")
+        made.say("Bars are time: orange metadata, blue data, sand-coloured pipes, sockets and devices.")
+    else:
+        made.say("There is nothing to draw.")
     for by, (rows, more) in {result["by"]: (result["rows"], result["more_rows"]), **drawing.tables}.items():
         _table(made, by, rows, more)
     _slowest(made, drawing.slowest)
@@ -89,10 +89,9 @@ def latency_chart(lengths: Mapping[str, Histogram]) -> Record:
     counts: dict[str, Counter[int]] = {}
     for part, histogram in lengths.items():
         indexes, numbers = histogram.nonzero()
-        powers = [value.bit_length() for value in lowest_values(indexes).tolist()]
         counts[part] = Counter()
-        for power, number in zip(powers, np.asarray(numbers).tolist(), strict=True):
-            counts[part][power] += number
+        for lowest, number in zip(lowest_values(indexes).tolist(), numbers.tolist(), strict=True):
+            counts[part][lowest.bit_length()] += number
     there = [power for each in counts.values() for power in each]
     powers = range(min(there), max(there) + 1) if there else range(0)
     rows = [f"below {duration_text(1 << power)}" for power in powers]
@@ -161,7 +160,7 @@ def _explained(made: Page, found: Record) -> None:
     made.head("Where the time went")
     for sentence in found["advice"] or ("Advice: none; nothing of it is clear.",):
         made.say(f"Advice: {sentence}" if found["advice"] else sentence)
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for each in found["threads"][:_MOST]:
         shares = [percent_text(each[what] / max(1, each["wall_ns"])) for what in ("metadata_ns", "data_ns")]
         seen, metadata, data = (duration_text(each[what]) for what in ("wall_ns", "metadata_ns", "data_ns"))

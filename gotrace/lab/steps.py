@@ -445,7 +445,7 @@ class Checking(Work):
 
 
 class Following(Work):
-    """A command of gotrace that follows another one, in a process of its own: its result as JSON, a page and a recording."""
+    """A command of gotrace that follows another one, in its own process: its result as JSON, a page and a recording."""
 
     verb: ClassVar[str]
     topic: ClassVar[str]

@@ -6,7 +6,7 @@ import re
 
 from conftest import HOSTILE
 from datapath_runs import drawing
-from gotrace.export.datapath_page import PARTS, page
+from gotrace.export.datapath_page import PARTS, Drawing, page
 from gotrace.export.picture.frame import escaped
 from gotrace.text import printable
 from pages import Parsed, strings
@@ -51,3 +51,11 @@ def test_names_do_no_harm() -> None:
         assert escaped(name) in markup and not any(HOSTILE[0] in each for each in strings(found.figures))
         assert found.tables["Files"][1][0] == printable(name)
         assert markup.encode()
+
+
+def test_nothing_to_draw() -> None:
+    shown = drawing()
+    nothing = {**shown.result, "rows": [], "more_rows": 0, "lost": 0, "explained": None, "in_progress": None}
+    found = Parsed(page("it", Drawing(nothing, {"dir": ([], 0)}, {}, [])))
+    assert not found.tables and not found.figures and "There is nothing to draw." in found.words
+    assert "Calls that had not ended: ?" in found.words

@@ -63,7 +63,8 @@ def command(
 ) -> int:
     """Print from RECORDING what the command that made it printed, number for number.
 
-    Recordings are made by gc, coldstart, goroutines, sched, contention, mem, heap, tlb, numa, gpumem, record and baseline.
+    Recordings are made by gc, coldstart, goroutines, sched, contention, mem, heap, tlb, numa, gpumem, datapath,
+    record and baseline.
     """
     from gotrace.cli.outputs import wanted
     from gotrace.cli.text.progress import recording as opened

@@ -15,7 +15,7 @@ from gotrace.text import count_text, printable
 
 _WORDS = {"wrong": "WRONG", "warning": "warning", "note": "note"}
 # What stands behind a level in the matrix, and what it means.
-_MARKS = {"yes": "+", "possible": "+", "pxn": "~", "no": "", "unknown": ""}
+_MARKS = {"yes": "+", "possible": "+", "pxn": "~", "no": "", "unknown": "?"}
 _KEY = (
     "+: NCCL goes directly (P2P between GPUs, GPUDirect RDMA to NICs), as far as distance decides; ~: through another GPU's"
     " NIC (PXN); ?: unknown"
@@ -151,7 +151,7 @@ def _matrix(found: Topology) -> Iterator[str | Rows]:
     cells: dict[tuple[str, str], str] = {}
     for pair in found["pairs"]:
         judged = pair["p2p"] or pair["gdr"]
-        mark = _MARKS[judged["answer"]] if judged else ""
+        mark = _MARKS[judged["answer"]] if judged and pair["level"] != "?" else ""
         cells[pair["one"], pair["other"]] = cells[pair["other"], pair["one"]] = f"{pair['level']}{mark}"
     gpus = [gpu["name"] for gpu in found["gpus"]]
     heads = _short(gpus) if not all(name.startswith("GPU") for name in gpus) else {name: name for name in gpus}

@@ -470,6 +470,27 @@ def test_settings_are_what_a_shell_takes(tmp_path: Path, here: Here) -> None:
     assert [each["variable"] for each in found["settings"]] == ["NCCL_IB_DISABLE", "NCCL_IB_HCA"]
 
 
+def test_the_nic_of_every_gpu_is_kept() -> None:
+    """A PCIe machine: mlx5_0 is the only NIC of node 0, behind its host bridge; mlx5_1 shares a switch with GPU2."""
+    text = (
+        "\tGPU0\tGPU1\tGPU2\tGPU3\tmlx5_0\tmlx5_1\tCPU Affinity\tNUMA Affinity\n"
+        "GPU0\t X \tPIX\tSYS\tSYS\tNODE\tSYS\t0-15\t0\nGPU1\tPIX\t X \tSYS\tSYS\tNODE\tSYS\t0-15\t0\n"
+        "GPU2\tSYS\tSYS\t X \tPHB\tSYS\tPXB\t16-31\t1\nGPU3\tSYS\tSYS\tPHB\t X \tSYS\tPHB\t16-31\t1\n"
+        "mlx5_0\tNODE\tNODE\tSYS\tSYS\t X \tSYS\nmlx5_1\tSYS\tSYS\tPXB\tPHB\tSYS\t X \n"
+    )
+    (found,) = machines([*parse_text(text, "f"), *parse_text(ibstat(("mlx5_0", *UP), ("mlx5_1", *UP)), "i")], "node")
+    hca = settings(found)["settings"][0]
+    assert (hca["variable"], hca["value"]) == ("NCCL_IB_HCA", "=mlx5_0,mlx5_1")
+    assert finding(topology(found, None), "nic-shared")["what"] == "4 GPUs share 2 NICs: mlx5_0, mlx5_1"
+    assert [ring["stops"][0] for ring in topology(found, None)["rings"]] == ["mlx5_0", "mlx5_1"]
+
+
+def test_unknown_is_marked_in_the_matrix(tmp_path: Path, here: Here) -> None:
+    """NCCL lets two GPUs over SYS with AMD processors alone, which a matrix does not tell."""
+    (tmp_path / "two.txt").write_text("\tGPU0\tGPU1\nGPU0\t X \tSYS\nGPU1\tSYS\t X \n")
+    assert re.search(r"GPU0 .* X +SYS\?\n", here("show", str(tmp_path / "two.txt"))[1])
+
+
 def test_what_has_to_be_measured_is_a_comment(here: Here) -> None:
     printed = here("recommend", "vm-1gpu-1nic.txt")[1]
     assert "\n# measure first: export NCCL_NET_GDR_LEVEL=PHB\n" in printed

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gotrace.cluster.topo.model import Facts, Nic, Nodes, Ring, is_nvlink, rank
-from gotrace.cluster.topo.rules import near_nics, usable
+from gotrace.cluster.topo.rules import best_gdr, near_nics, usable
 
 EXACT = 9  # GPUs: of more the search is by nearest neighbours
 # Crossings and edges of which it is unknown, the farthest NIC, the latter of the former, the farthest level, all levels.
@@ -41,13 +41,20 @@ def _count(facts: Facts, nodes: Nodes, ring: Ring) -> Counted:
 
 
 def compute_nics(facts: Facts) -> list[Nic]:
-    """The NICs that rings end at: those within PXB of a GPU, else the nearest there are; without those known to be down."""
+    """The NICs that rings end at, without those known to be down.
+
+    Of each GPU those within PXB; else, unless it has another GPU's (PXN), the nearest of its NUMA node. Where no GPU has
+    any, the nearest there are.
+    """
+    levels = {gpu.name: {nic.name: rank(facts.level(gpu.name, nic.name)) for nic in facts.nics} for gpu in facts.gpus}
     own = {nic.name for gpu in facts.gpus for nic in near_nics(facts, gpu)}
+    for gpu in facts.gpus:
+        nearest = min(levels[gpu.name].values(), default=rank("SYS"))
+        if rank("PXB") < nearest < rank("SYS") and best_gdr(facts, gpu)[0].answer != "pxn":
+            own |= {name for name, level in levels[gpu.name].items() if level == nearest}
     if not own:
-        levels = {
-            nic.name: min((rank(facts.level(gpu.name, nic.name)) for gpu in facts.gpus), default=0) for nic in facts.nics
-        }
-        own = {name for name, level in levels.items() if level == min(levels.values())}
+        best = {nic.name: min((each[nic.name] for each in levels.values()), default=0) for nic in facts.nics}
+        own = {name for name, level in best.items() if level == min(best.values())}
     return [nic for nic in facts.nics if nic.name in own and usable(facts, nic) is not False]
 
 

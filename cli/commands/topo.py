@@ -198,7 +198,7 @@ def diff(before: str, after: str, outputs: tuple[str, ...], format_: str | None,
         found = _records([path], False, "/", None)
         if len(found) > 1:
             raise UsageError(f"{name_of(path)} is of {len(found)} nodes", "compare them with: gotrace topo check --nodes")
-        sides.append({**found[0], "name": name_of(path)})
+        sides.append({**found[0], "name": name_of(path) if name_of(before) != name_of(after) else path})
     compared = differences(*sides)  # type: ignore[arg-type]
     with results.streams() as streams:
         for stream, kind in streams:

@@ -70,7 +70,7 @@ def summary(view: GpuMemory) -> Iterator[str | Rows]:
     else:
         live, reserved = bytes_text(result["peak_live"]), bytes_text(result["peak_reserved"])
         least = "at least " if any(each["at_least"] for each in result["spaces"]) else ""
-        yield f"Peak of all together: {live} live, {least}{reserved} reserved."
+        yield f"Peak of all together, got since tracing began: {live} live, {least}{reserved} reserved."
         yield ""
         yield Rows(_SPACES, [_space(each) for each in result["spaces"]])
         if notes := list(_notes(result)):
@@ -153,4 +153,4 @@ def _trust(result: Record) -> Iterator[str]:
         for name, reason in each["missing"]:
             yield f"Not probed: {printable(name)} ({printable(reason)})."
     if not any(each["functions"] for each in result["libraries"]):
-        yield "No CUDA library was mapped: nothing was probed."
+        yield "No CUDA library was mapped: nothing was probed. Processes that it started are not followed: see --pid."

@@ -57,7 +57,7 @@ def _odd(nodes: TopologyNodes) -> Iterator[str | Rows]:
     elif nodes["undecided"]:
         yield f"{count} differ, and none of them are a majority: {', '.join(map(printable, nodes['undecided'][:4]))}"
     else:
-        yield f"{count} are alike."
+        yield f"{count} are alike." if len(nodes["nodes"]) > 1 else "1 node: nothing to compare it with."
     for odd in nodes["odd"]:
         yield ""
         heads = (

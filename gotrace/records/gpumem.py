@@ -35,7 +35,9 @@ class Library(TypedDict):
     path: Annotated[str, "empty: the executable"]
     functions: Annotated[list[str], "those probed"]
     missing: Annotated[list[list[str]], "what is not, and why"]
-    late_ns: Annotated[int | None, "it was mapped at most so long before its probes were set; null: they were there first"]
+    late_ns: Annotated[
+        int | None, "it was mapped at most so long before its probes were set; null: it was there when tracing began"
+    ]
 
 
 class Pieces(TypedDict):

@@ -315,6 +315,7 @@ def test_code_that_was_replaced_is_left_alone(run):
 def test_of_a_process_without_cuda(gotrace):
     done = gotrace("gpumem", "--", "true")
     assert done.returncode == 0 and "No CUDA library was mapped" in done.stderr
+    assert "Processes that it started are not followed" in done.stderr
     assert "Nothing was asked for" in done.stderr
 
 

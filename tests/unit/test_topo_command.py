@@ -426,6 +426,7 @@ def test_the_odd_node_is_the_finding(tmp_path: Path, here: Here) -> None:
     (nodes,) = [each for each in json.loads(printed) if each["type"] == "topology_nodes"]
     CHECK.validate(nodes)
     assert [each["node"] for each in nodes["odd"]] == ["c"]
+    assert here("check", "--nodes", files[0])[1].startswith("1 node: nothing to compare it with.\n")
     status, printed, _ = here("check", "--nodes", files[0], files[2])
     assert status == 1 and "none of them are a majority" in printed
 
@@ -434,7 +435,7 @@ def test_differences_of_two_machines(here: Here) -> None:
     a, b = "a100-8gpu-narrow-columns.txt", "h100-8gpu-narrow-columns.txt"
     status, printed, _ = here("diff", a, b)
     assert status == 1 and printed.count("NV12") == printed.count("NV18") == 28 and "28 differences" in printed
-    assert here("diff", a, str(SAMPLES / a))[:2] == (0, f"{a[:-4]} and {a[:-4]} do not differ.\n")
+    assert here("diff", a, str(SAMPLES / a))[:2] == (0, f"{a} and {SAMPLES / a} do not differ.\n")
     (found,) = json.loads(here("diff", a, b, "--format", "json")[1])
     CHECK.validate(found)
     assert len(found["differences"]) == 28 and found["differences"][0] == {
@@ -565,6 +566,12 @@ def test_a_pipe_and_several_kinds_in_one_file(tmp_path: Path) -> None:
     done = subprocess.run(words, input=H100 + EIGHT, capture_output=True, text=True, check=True)
     (found,) = json.loads(done.stdout)
     assert len(found["gpus"]) == len(found["ports"]) == 8 and found["name"] == "standard input"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark(encoding: str, tmp_path: Path, here: Here) -> None:
+    (tmp_path / "x.txt").write_text(H100, encoding)
+    assert here("check", str(tmp_path / "x.txt"))[1].startswith("note: ")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ A file may hold several kinds, one after the other or mixed with other output. A
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import shutil
@@ -58,7 +59,14 @@ def read_file(path: str, name: str = "") -> list[Facts]:
         raise TopologyError(
             f"{printable(path)} is larger than {MOST_BYTES >> 20} MiB", "of a long log take the beginning: grep 'NCCL INFO'"
         )
-    return parse_text(data.decode("utf-8", "replace"), name)
+    return parse_text(data.decode(_encoding(data), "replace"), name)
+
+
+def _encoding(data: bytes) -> str:
+    """What its byte order mark says: PowerShell's `>` writes UTF-16."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    return "utf-8-sig"
 
 
 def parse_text(text: str, name: str) -> list[Facts]:

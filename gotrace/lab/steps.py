@@ -608,8 +608,9 @@ def execute(words: Sequence[str], log: Path, cwd: str = ".", env: Mapping[str, s
     if status:
         how = f"status {status}" if status > 0 else signal.Signals(-status).name
         last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-1:]
-        said = f": {printable(last[0][:200])}" if last and not last[0].startswith("$ ") else ""
-        raise StepFailedError(f"{printable(Path(words[0]).name)} ended with {how}{said}", f"its output is in {log}")
+        said = f": {printable(last[0][:200])}" if last and not last[0].startswith(("$ ", "wrote ")) else ""
+        name = "gotrace" if words[0] == sys.executable else Path(words[0]).name
+        raise StepFailedError(f"{printable(name)} ended with {how}{said}", f"its output is in {log}")
 
 
 def sources(go: str, flags: Sequence[str], package: str, folder: str, environment: Mapping[str, str]) -> set[str]:

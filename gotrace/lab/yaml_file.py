@@ -110,7 +110,7 @@ def _hint(error: str, kind: type[Any], name: str) -> str:
     if key := re.search(r"unknown field `(.*?)`", error):
         import difflib
 
-        if near := difflib.get_close_matches(key[1], sorted(_keys(kind)), 1):
+        if near := difflib.get_close_matches(key[1], sorted(_keys(kind) - {key[1]}), 1):
             return f"did you mean {near[0]}?"
     return f"correct it in {name}"
 

@@ -95,7 +95,11 @@ def test_a_healthy_machine_has_nothing_wrong() -> None:
         ("NCCL_SHM_DISABLE=1", "env-shm", "warning", "unset NCCL_SHM_DISABLE"),
         ("NCCL_NET_GDR_LEVEL=LOC", "env-gdr", "wrong", "unset NCCL_NET_GDR_LEVEL"),
         ("NCCL_NET_GDR_LEVEL=SYS", "env-gdr", "warning", "measure"),
+        ("NCCL_NET_GDR_LEVEL=0", "env-gdr", "wrong", "unset NCCL_NET_GDR_LEVEL"),
+        ("NCCL_NET_GDR_LEVEL=sys", "env-gdr", "warning", "LOC, PIX, PXB, PHB, SYS"),
+        ("NCCL_P2P_LEVEL=NODE", "env-p2p", "warning", "LOC, PIX, PXB, PHB, SYS"),
         ("NCCL_P2P_LEVEL=LOC", "env-p2p", "wrong", "unset NCCL_P2P_LEVEL"),
+        ("NCCL_IB_HCA==mlx5_0,mlx5_1", "env-hca", "note", "same fabric"),
         ("NCCL_PXN_DISABLE=1", "env-pxn", "warning", "unset NCCL_PXN_DISABLE"),
         ("NCCL_IB_HCA==eth9", "env-hca", "wrong", "correct the names"),
         (f"{LOG}Channel 00/0 : 0[0] -> 8[0] [send] via NET/IB/3", "log-no-gdr", "wrong", "nvidia-peermem"),
@@ -222,6 +226,16 @@ def test_p2p_beyond_the_default_wants_the_drivers_word() -> None:
     assert "env-p2p" not in codes(record(pair, "NCCL_P2P_LEVEL=SYS", P2P.format("", "OK")))
     far = record(pair, P2P.format("", "OK"), "NCCL_P2P_LEVEL=PHB")
     assert far["pairs"][0]["p2p"] and far["pairs"][0]["p2p"]["answer"] == "yes"
+
+
+def test_levels_are_what_nccl_takes_for_one() -> None:
+    """By ncclGetLevel of NCCL's src/graph/paths.cc: words in capitals, numbers 0 to 4, all else is ignored."""
+    pair = (SAMPLES / "pair-phb-numa-na.txt").read_text()
+    for value, answer in [("PHB", "yes"), ("3", "yes"), ("9", "yes"), ("PXB", "no"), ("2", "no"), ("phb", "unknown")]:
+        found = record(pair, P2P.format("", "OK"), f"NCCL_P2P_LEVEL={value}")["pairs"][0]["p2p"]
+        assert found and found["answer"] == answer, value
+    found = record(H100, "NCCL_P2P_LEVEL=LOC")["pairs"][0]["p2p"]
+    assert found and found["answer"] == "no"
 
 
 def test_rings_above_the_limit() -> None:

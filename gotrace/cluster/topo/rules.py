@@ -7,6 +7,7 @@ NIC offer it; PXN through a GPU that is connected by NVLink and has the NIC that
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,11 +37,25 @@ class Verdict:
     via: str = ""
 
 
+# What NCCL takes for a level (ncclGetLevel of src/graph/paths.cc): these words, in capitals, and the numbers of old.
+LEVELS = tuple(level for level in ORDER if level not in ("NODE", "NET", "DIS"))
+_NUMBERED = ("LOC", "PIX", "PXB", "PHB", "SYS")
+
+
+def level_set(facts: Facts, variable: str) -> str | None:
+    """The level that a variable sets; None: it is not set, or NCCL ignores what it says."""
+    value = facts.environment.get(variable, ("", None))[0].strip()
+    if number := re.match(r"[0-9]+", value):
+        return _NUMBERED[min(int(number[0][:9]), len(_NUMBERED) - 1)]
+    return value if value in LEVELS else None
+
+
 def _limit(facts: Facts, variable: str, default: str) -> tuple[str, str]:
     """How far is near enough, and who says so: a variable that names a level, or NCCL's default."""
-    value, source = facts.environment.get(variable, ("", None))
-    level = value.strip().upper()
-    return (level, f"{variable}={level} ({source})") if level in ORDER else (default, f"NCCL's default, {default}")
+    level = level_set(facts, variable)
+    if level is None:
+        return default, f"NCCL's default, {default}"
+    return level, f"{variable}={level} ({facts.environment[variable][1]})"
 
 
 def p2p(facts: Facts, one: str, other: str) -> Verdict:
@@ -54,16 +69,16 @@ def p2p(facts: Facts, one: str, other: str) -> Verdict:
         return Verdict("no", "NCCL_P2P_DISABLE=1", str(facts.environment["NCCL_P2P_DISABLE"][1]))
     if status and status != "OK":
         return Verdict("no", f"P2P status {status}: {_STATUS.get(status, 'not OK')}", source)
-    if is_nvlink(told.level):
-        return Verdict("yes", told.level, source)
     limit, by = _limit(facts, "NCCL_P2P_LEVEL", "PXB")
+    if is_nvlink(told.level) and rank(told.level) <= rank(limit):
+        return Verdict("yes", told.level, source)
     if rank(told.level) <= rank(limit):
         if status == "OK":
             return Verdict("yes", f"{told.level}, P2P status OK", source)
         return Verdict("possible", f"{told.level} is near enough; the P2P status is not given", source)
     if told.pcie:
         return Verdict("unknown", f"{told.level} by PCIe; which NVLinks there are is not in this file", source)
-    if len(facts.gpus) <= 2 and facts.vendors <= {"AuthenticAMD"}:
+    if len(facts.gpus) <= 2 and level_set(facts, "NCCL_P2P_LEVEL") is None and facts.vendors <= {"AuthenticAMD"}:
         if facts.vendors:
             return Verdict(
                 "yes" if status else "possible", f"{told.level}: with AMD and two GPUs NCCL goes that far", source

@@ -15,7 +15,6 @@ from gotrace.cluster.topo.model import (
     NCCL_LOG,
     NCCL_XML,
     NEAR,
-    ORDER,
     SMI,
     UNKNOWN,
     Facts,
@@ -34,7 +33,7 @@ from gotrace.cluster.topo.model import (
     within_node,
 )
 from gotrace.cluster.topo.rings import Counted, compute_nics
-from gotrace.cluster.topo.rules import best_gdr, near_nics, p2p
+from gotrace.cluster.topo.rules import best_gdr, level_set, near_nics, p2p
 from gotrace.text import count_text
 
 Severity = Literal["wrong", "warning", "note"]
@@ -89,6 +88,7 @@ _REMARKS: dict[str, tuple[Severity, str, str]] = {
         "NCCL uses TCP sockets then",
     ),
 }
+_SETTABLE = ("LOC", "PIX", "PXB", "PHB", "SYS")
 _ORDER = (
     "odd-node",
     "env-ib-disable",
@@ -172,7 +172,17 @@ def _environment(facts: Facts) -> Iterator[Finding]:
             "shared memory is what NCCL takes within a node where P2P is not possible",
             settings["NCCL_SHM_DISABLE"][1],
         )
-    if value("NCCL_NET_GDR_LEVEL").upper() in ("LOC", "0"):
+    for name, code in (("NCCL_NET_GDR_LEVEL", "env-gdr"), ("NCCL_P2P_LEVEL", "env-p2p")):
+        if value(name) and level_set(facts, name) is None:
+            yield Finding(
+                code,
+                "warning",
+                f"{name}={value(name)} names no level: NCCL ignores it",
+                f"unset it, or write one of {', '.join(_SETTABLE)}",
+                "NCCL takes these words, in capitals",
+                settings[name][1],
+            )
+    if level_set(facts, "NCCL_NET_GDR_LEVEL") == "LOC":
         yield Finding(
             "env-gdr",
             "wrong",
@@ -181,26 +191,26 @@ def _environment(facts: Facts) -> Iterator[Finding]:
             "no NIC is as near as that",
             settings["NCCL_NET_GDR_LEVEL"][1],
         )
-    elif value("NCCL_NET_GDR_LEVEL").upper() == "SYS" and facts.gpus:
+    elif level_set(facts, "NCCL_NET_GDR_LEVEL") == "SYS" and facts.gpus:
         yield Finding(
             "env-gdr",
             "warning",
-            "NCCL_NET_GDR_LEVEL=SYS lets NICs write to GPUs on the other side of the machine",
+            f"NCCL_NET_GDR_LEVEL={value('NCCL_NET_GDR_LEVEL')} lets NICs write to GPUs on the other side of the machine",
             "measure it against NCCL_NET_GDR_LEVEL unset, and keep what is faster",
             "across sockets that is often slower than a copy through host memory",
             settings["NCCL_NET_GDR_LEVEL"][1],
         )
-    level = value("NCCL_P2P_LEVEL").upper()
+    level = level_set(facts, "NCCL_P2P_LEVEL")
     if level == "LOC":
         yield Finding(
             "env-p2p",
             "wrong",
-            "NCCL_P2P_LEVEL=LOC: GPUs exchange everything through host memory",
+            f"NCCL_P2P_LEVEL={value('NCCL_P2P_LEVEL')}: GPUs exchange everything through host memory",
             "unset NCCL_P2P_LEVEL",
             "no other GPU is as near as that",
             settings["NCCL_P2P_LEVEL"][1],
         )
-    elif level in ORDER and rank(level) > rank("PXB"):
+    elif level and rank(level) > rank("PXB"):
         far = [
             (one.name, other.name)
             for one, other in facts.gpu_pairs
@@ -274,6 +284,18 @@ def _hca(facts: Facts, value: str, source: str) -> Iterator[Finding]:
         do = f"take out {listed(down)}" if not excludes else f"add {listed(down)}"
         what = f"NCCL_IB_HCA={value} takes {listed(down)}, which cannot pass data"
         yield Finding("env-hca", "warning", what, do, "no port of it is Active", source, tuple(down))
+    live = {port.device for port in _live(facts)}
+    left = [nic.name for nic in compute_nics(facts) if nic.name in live and nic.name not in used] if facts.gpus else []
+    if left and live & set(used):
+        yield Finding(
+            "env-hca",
+            "note",
+            f"NCCL_IB_HCA={value} leaves out {listed(left)}, which {'are' if len(left) > 1 else 'is'} up",
+            "add what is of the same fabric",
+            "for some of the GPUs no other NIC is nearer",
+            source,
+            tuple(left),
+        )
 
 
 def _log(facts: Facts) -> Iterator[Finding]:

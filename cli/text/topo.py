@@ -213,7 +213,7 @@ def _rings(found: Topology, every: bool = False) -> Iterator[str | Rows]:
         return
     ours = all(ring["source"] is None for ring in rings)
     over = sum(ring["over_limit"] for ring in rings)
-    by = "the best that we find: no NCCL log was given" if ours else "of the log"
+    by = "the best that we find: no NCCL log has them" if ours else "of the log"
     counts = sorted({_crossings(ring) for ring in rings})
     known = all(ring["crossings"] == ring["crossings_at_most"] for ring in rings)
     sure = "" if known else " (not all is known)"

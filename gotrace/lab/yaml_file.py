@@ -110,7 +110,9 @@ def _hint(error: str, kind: type[Any], name: str) -> str:
     if key := re.search(r"unknown field `(.*?)`", error):
         import difflib
 
-        if near := difflib.get_close_matches(key[1], sorted(_keys(kind) - {key[1]}), 1):
+        if key[1] in _keys(kind):
+            return f"it is a key of another part of {name}"
+        if near := difflib.get_close_matches(key[1], sorted(_keys(kind)), 1):
             return f"did you mean {near[0]}?"
     return f"correct it in {name}"
 

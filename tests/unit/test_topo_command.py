@@ -485,6 +485,12 @@ def test_settings_are_what_a_shell_takes(tmp_path: Path, here: Here) -> None:
     assert [each["variable"] for each in found["settings"]] == ["NCCL_IB_DISABLE", "NCCL_IB_HCA"]
 
 
+def test_efa_is_not_for_ib_hca() -> None:
+    found = settings(machines(parse_text(H100.replace("mlx5_", "rdmap16s"), "f"), "node")[0])
+    assert "NCCL_IB_HCA" not in {each["variable"] for each in found["settings"]}
+    assert any("aws-ofi-nccl" in each for each in found["left_alone"])
+
+
 def test_the_nic_of_every_gpu_is_kept() -> None:
     """A PCIe machine: mlx5_0 is the only NIC of node 0, behind its host bridge; mlx5_1 shares a switch with GPU2."""
     text = (

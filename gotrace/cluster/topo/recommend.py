@@ -44,7 +44,7 @@ def _hca(facts: Facts) -> Iterator[TopoSetting]:
     labelled = {nic.label for nic in facts.nics} | {nic.bus for nic in facts.nics}
     names = {nic.name for nic in compute_nics(facts) if nic.name not in labelled}
     live = [port for port in facts.ports if port.usable and (port.device in names or not names)]
-    if facts.ports and not live:
+    if (facts.ports and not live) or any(map(_efa, names)):
         return
     if live:
         layers = {port.layer for port in live if port.layer}
@@ -67,6 +67,11 @@ def _hca(facts: Facts) -> Iterator[TopoSetting]:
         changes = f"leaves out {listed(others)}" if others else "keeps NCCL from taking devices that are added later"
         source = str(facts.sources[0]) if facts.sources else ""
         yield _setting("NCCL_IB_HCA", "=" + ",".join(near), why, changes, source, measure=bool(facts.ports))
+
+
+def _efa(name: str) -> bool:
+    """rdma-core (rdma_rename) calls what is neither InfiniBand, RoCE nor iWARP rdma, and then its place on the bus."""
+    return re.match(r"rdmap\d|efa_\d", name) is not None
 
 
 def _merged(ports: Sequence[Port]) -> str:
@@ -147,6 +152,8 @@ def _left(facts: Facts) -> Iterator[str]:
     best = [best_gdr(facts, gpu)[0].answer for gpu in facts.gpus]
     if facts.nics and best and all(each in ("yes", "possible", "pxn") for each in best):
         yield "NCCL_NET_GDR_LEVEL: every GPU reaches a NIC within PXB, or through another GPU; the default is right."
+    if efa := [nic.name for nic in facts.nics if _efa(nic.name)]:
+        yield f"NCCL_IB_HCA: {listed(efa, 4)}: EFA is used by libfabric's plugin (aws-ofi-nccl), not by NCCL's InfiniBand."
     if facts.nics:
         yield "NCCL_CROSS_NIC: whether rails are connected cannot be seen from one node."
         yield "NCCL_IB_GID_INDEX: NCCL 2.21 and later choose for themselves; before, show_gids has the index of RoCE v2."

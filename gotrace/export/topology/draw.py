@@ -135,7 +135,7 @@ def _tables(made: Page, found: Topology) -> None:
                 + (f" to {ring['crossings_at_most']}" if ring["crossings_at_most"] != ring["crossings"] else ""),
                 ring["farthest"],
                 " ".join(ring["stops"]) + (" and back" if ring["closes"] else ""),
-                ring["source"] or "found by us: no NCCL log was given",
+                ring["source"] or "found by us: no NCCL log has them",
             )
             for ring in found["rings"]
         ],

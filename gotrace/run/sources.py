@@ -247,6 +247,7 @@ class Replayed(Source):
         self._recording = recording
         self._rows = rows
         self.header = recording.header
+        self.now_ns = self.begin_ns  # as far as a recording goes that was cut off before its first portion
         self._answers: dict[str, list[Any]] = {}
 
     def text(self, address: int, length: int) -> str:

@@ -110,6 +110,16 @@ def test_cut_off_anywhere_it_is_read_up_to_the_last_whole_chunk(path: Path, tmp_
         assert recording.cut_off == (len(chunks) < len(SIZES) + 1)
 
 
+@pytest.mark.parametrize("name", ["faults", "tlb", "numa"])
+def test_cut_off_behind_its_header_it_watched_for_no_time(tmp_path: Path, name: str) -> None:
+    whole, cut = (RECORDINGS / f"{name}.gotrace").read_bytes(), tmp_path / "cut.gotrace"
+    cut.write_bytes(whole[: 8 + int.from_bytes(whole[4:8], "little")])
+    with Recording.open(str(cut)) as recording:
+        source = Replayed(recording)
+        assert [len(events) for events in source.portions()] == [] and source.now_ns == source.begin_ns > 0
+        assert source.end["ended"] == "recording truncated" and source.end["duration_ns"] == 0
+
+
 @pytest.mark.parametrize("name", ["perf", "gc-1.19"])
 def test_damaged_it_is_no_recording_or_one_that_was_cut_off(tmp_path: Path, name: str) -> None:
     whole, path = (RECORDINGS / f"{name}.gotrace").read_bytes(), tmp_path / "damaged.gotrace"

@@ -485,6 +485,11 @@ def test_settings_are_what_a_shell_takes(tmp_path: Path, here: Here) -> None:
     assert [each["variable"] for each in found["settings"]] == ["NCCL_IB_DISABLE", "NCCL_IB_HCA"]
 
 
+def test_gdr_over_the_processor_is_for_the_gpus_of_its_node() -> None:
+    text = "\tGPU0\tGPU1\tmlx5_0\nGPU0\t X \tSYS\tPHB\nGPU1\tSYS\t X \tSYS\nmlx5_0\tPHB\tSYS\t X \n"
+    assert finding(record(text), "gdr-off")["do"].startswith("measure with NCCL_NET_GDR_LEVEL=PHB for GPU0: ")
+
+
 def test_efa_is_not_for_ib_hca() -> None:
     found = settings(machines(parse_text(H100.replace("mlx5_", "rdmap16s"), "f"), "node")[0])
     assert "NCCL_IB_HCA" not in {each["variable"] for each in found["settings"]}

@@ -489,12 +489,14 @@ def _gdr(facts: Facts) -> Iterator[Finding]:
     if not off:
         return
     verdict, nic = best_gdr(facts, off[0])
-    nearest = min((facts.level(gpu.name, each.name) for gpu in off for each in facts.nics), key=rank)
+    levels = {gpu.name: min((facts.level(gpu.name, each.name) for each in facts.nics), key=rank) for gpu in off}
+    within = [name for name, level in levels.items() if level in ("PHB", "NODE")]
     do = "put a NIC below the same PCIe switch, or take GPUs that have one"
     if any(device is not None and device.gdr is False for device in (off[0], nic)):
         do = "load nvidia-peermem, or take a driver with DMA-BUF: without it no NIC can reach GPU memory"
-    elif nearest in ("PHB", "NODE"):
-        do = "measure with NCCL_NET_GDR_LEVEL=PHB: whether the processor passes it on fast is not to be seen from here"
+    elif within:
+        some = f" for {listed(within)}" if len(within) < len(off) else ""
+        do = f"measure with NCCL_NET_GDR_LEVEL=PHB{some}: whether the processor passes it on fast is not to be seen here"
     yield Finding(
         "gdr-off",
         "warning",

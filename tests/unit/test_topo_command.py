@@ -504,9 +504,11 @@ def test_the_nic_of_every_gpu_is_kept() -> None:
         "GPU2\tSYS\tSYS\t X \tPHB\tSYS\tPXB\t16-31\t1\nGPU3\tSYS\tSYS\tPHB\t X \tSYS\tPHB\t16-31\t1\n"
         "mlx5_0\tNODE\tNODE\tSYS\tSYS\t X \tSYS\nmlx5_1\tSYS\tSYS\tPXB\tPHB\tSYS\t X \n"
     )
-    (found,) = machines([*parse_text(text, "f"), *parse_text(ibstat(("mlx5_0", *UP), ("mlx5_1", *UP)), "i")], "node")
+    ports = ibstat(("mlx5_0", *UP), ("mlx5_1", *UP), ("mlx5_2", *UP))
+    (found,) = machines([*parse_text(text, "f"), *parse_text(ports, "i")], "node")
     hca = settings(found)["settings"][0]
     assert (hca["variable"], hca["value"]) == ("NCCL_IB_HCA", "=mlx5_0,mlx5_1")
+    assert "leaves out mlx5_2" in hca["changes"]
     assert finding(topology(found, None), "nic-shared")["what"] == "4 GPUs share 2 NICs: mlx5_0, mlx5_1"
     assert [ring["stops"][0] for ring in topology(found, None)["rings"]] == ["mlx5_0", "mlx5_1"]
 

@@ -82,6 +82,11 @@ class Nic:
     gbps: float | None = None
     card: str = ""  # the same for ports of one card
 
+    @property
+    def named(self) -> bool:
+        """Whether the name is the device's, and not a number or a bus address in its place."""
+        return self.name != self.bus and not re.fullmatch(r"(NIC|NET/)\d+", self.name)
+
 
 @dataclass
 class Port:

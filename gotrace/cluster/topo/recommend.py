@@ -41,8 +41,7 @@ def _unset(facts: Facts) -> Iterator[TopoSetting]:
 
 def _hca(facts: Facts) -> Iterator[TopoSetting]:
     """The ports of the GPUs' NICs that are up, at the rate that most of them have, by exact names."""
-    labelled = {nic.label for nic in facts.nics} | {nic.bus for nic in facts.nics}
-    names = {nic.name for nic in compute_nics(facts) if nic.name not in labelled}
+    names = {nic.name for nic in compute_nics(facts) if nic.named}
     live = [port for port in facts.ports if port.usable and (port.device in names or not names)]
     if (facts.ports and not live) or any(map(_efa, names)):
         return

@@ -516,8 +516,7 @@ def _all_or(facts: Facts, gpus: Sequence[Gpu]) -> str:
 
 def _devices(facts: Facts) -> list[str]:
     """Every RDMA device that some source names by its own name."""
-    labels = {nic.label for nic in facts.nics} | {nic.bus for nic in facts.nics}
-    names = {nic.name for nic in facts.nics if nic.name not in labels}
+    names = {nic.name for nic in facts.nics if nic.named}
     return sorted(names | {port.device for port in facts.ports} | set(facts.netdevs), key=natural)
 
 

@@ -426,6 +426,12 @@ def test_hostile_xml_is_refused(text: str, tmp_path: Path, here: Here) -> None:
 # --- Many nodes, and two
 
 
+def test_where_there_was_nothing_to_check_something_is_wrong() -> None:
+    """Or whoever gates by the exit status would be told that all is well."""
+    found = record('<system version="1"></system>')
+    assert [each["code"] for each in found["findings"]] == ["nothing"] and finding(found, "nothing")["severity"] == "wrong"
+
+
 def test_the_odd_node_is_the_finding(tmp_path: Path, here: Here) -> None:
     for name in "abcd":
         text = H800 if name != "c" else H800.replace("mlx5_5", "mlx5_17")

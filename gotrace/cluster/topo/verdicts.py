@@ -695,6 +695,16 @@ def _whole(facts: Facts) -> Iterator[Finding]:
             "its last row, or rows, are not whole",
             str(facts.cut),
         )
+    devices = facts.gpus or facts.nics or facts.ports or facts.others or facts.links or facts.p2p
+    if not (devices or facts.rings or facts.transports or facts.environment or facts.netdevs or facts.fabric):
+        yield Finding(
+            "nothing",
+            "wrong",
+            "no GPU, NIC or port is described: there was nothing to check",
+            "nvidia-smi topo -m > topo.txt; ibstat > ibstat.txt; gotrace topo check topo.txt ibstat.txt",
+            "nothing is wrong only with what was looked at",
+            str(facts.sources[0]) if facts.sources else "",
+        )
     if not facts.gpus and facts.others:
         yield Finding(
             "no-gpu",

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.bpf
 LONG_NS = 1_000_000  # what the program prints
 
 
+@pytest.mark.alone  # what has the CPUs meanwhile is in an allocation's time, and in no assist's
 @pytest.mark.parametrize("version", [one for one in targets.MATRIX if one.startswith(("1.19.", "1.22.", "1.27."))])
 def test_how_long_goroutines_are_held(version, start, trace, gotrace, tmp_path):
     target = start(targets.build("assister", version))

@@ -213,13 +213,14 @@ def test_turns_and_waits(version, start):
 @pytest.mark.alone  # when it looks at the queues depends on when it has a CPU
 @pytest.mark.parametrize("version", ("1.19.8", "1.22.10", targets.NEWEST))
 def test_littles_law(version, start):
-    """How often something waits, by how long, is what waits on average."""
+    """How often something waits, by how long, is what waits on average: about, for the one is every eighth wait, some of
+    them long, and the other is what was seen a hundred times a second, when gotrace had a CPU."""
     program = Scheduled(start, 2, version)
     after = {}
     *_, found = told(program.pid, while_=lambda: after.update(program.ask("yield 20 60000")))
     queued = (found["queue"]["local"] + found["queue"]["global"]) * found["length_ns"]
     # Beside those in queues there are those that a P has in its hands: in no queue yet, or in none any more.
-    assert 0.85 * queued <= found["waiting_ns"] <= 1.12 * 20 * after["Elapsed"]
+    assert 0.7 * queued <= found["waiting_ns"] <= 1.12 * 20 * after["Elapsed"]
 
 
 @pytest.mark.everywhere
@@ -679,11 +680,22 @@ def test_who_had_the_p_under_a_quota(start):
         assert no_cpu >= 0.6 * each["wait_ns"] and throttled >= 0.25 * each["wait_ns"], each
 
 
+# Of 5 ms each, which no other thread can interrupt.
+IN_BURSTS = """
+import os, time
+os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+while True:
+    end = time.monotonic() + 0.005
+    while time.monotonic() < end:
+        pass
+    time.sleep(0.005)
+"""
+
+
 def test_a_locked_thread_has_to_be_woken(start):
     """Other processes keep the CPUs, and with them the thread that is to have the P."""
     program = Scheduled(start, 1)
-    hog = [sys.executable, "-c", "import os\nos.nice(-15)\nwhile True: pass"]
-    hogs = [subprocess.Popen(hog) for _ in range(os.cpu_count())]
+    hogs = [subprocess.Popen([sys.executable, "-c", IN_BURSTS]) for _ in range(os.cpu_count())]
     try:
         _, waits = explained(program, "own 300")
     finally:

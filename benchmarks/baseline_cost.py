@@ -22,7 +22,7 @@ from gotrace.analysis.stats.ranks import shift_of_pairs
 from gotrace.lab import load, measure, service
 from gotrace.run.target import POLL_NS
 
-ROUNDS, SECONDS = 15, 2
+ROUNDS, SECONDS = 7, 6
 CONTROL = f"import time\nwhile True: time.sleep({POLL_NS / 1e9})"
 
 

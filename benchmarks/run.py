@@ -48,7 +48,7 @@ REACH = {
     "sched_cost": None,
     "sched_events_cost": 0.3,
     "sched_server_cost": 0.3,
-    "datapath_strace": 0.05,
+    "datapath_strace": 0.0375,
     "datapath_bpftrace": 1.0,
     "compare_time": 0.5,
     "baseline_cost": None,

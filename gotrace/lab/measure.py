@@ -108,7 +108,7 @@ def watch(
     stems = ["gc", *(["tail"] if explained else []), *(stem for view in later for stem in view.stems)]
     process: Group | None = None
     waiting: threading.Thread | None = None
-    told = os.eventfd(0)
+    told, looked = os.eventfd(0), False
 
     def wait(child: Group) -> None:
         child.wait()
@@ -116,7 +116,7 @@ def watch(
         os.eventfd_write(told, 1)
 
     def until() -> str:
-        nonlocal process, waiting
+        nonlocal process, waiting, looked
         if process is None:
             if touches:
                 _forget_peak(pid)
@@ -125,8 +125,9 @@ def watch(
             seen.begin_ns = time.monotonic_ns()
             waiting = threading.Thread(target=wait, args=(process,), daemon=True)
             waiting.start()
-            if stems == ["gc"]:
-                target.poll_ns = _POLL_NS
+            os.eventfd_write(told, 1)  # so that what is asked once at the beginning is asked now
+        elif not looked:
+            looked = bool(os.eventfd_read(told))
         elif not ended_ns:
             seconds.look()
         return "the load ended" if ended_ns else ""
@@ -136,6 +137,8 @@ def watch(
             seconds = Seconds(target.process)  # now, for it may take long to find out how
             growth = Growth(target.process)
             target.until, target.wakes = until, (told,)
+            if stems == ["gc"]:
+                target.poll_ns = _POLL_NS
             before, tool = cpu_times(online_cpus()), time.process_time()
             for _, source, own in programs(target, views, str(recording), later=later):
                 for _, records in records_of(source, own):

@@ -56,6 +56,13 @@ class Number(click.FloatRange):
         return number
 
 
+class Percent(Number):
+    """In percent, with the sign or without it: as the files of plans and gates have it, or as a plain number."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        return super().convert(value.removesuffix("%") if isinstance(value, str) else value, param, ctx)
+
+
 class Folder(click.Path):
     """The path of a folder, which is not that of the current one by being empty."""
 
@@ -159,7 +166,7 @@ def option(name: str, **changed: Any) -> Callable[[Decorated], Decorated]:
 
 def percent(flag: str, default: float, help: str) -> Callable[[Decorated], Decorated]:
     """A margin: nothing can be shown to be equal to 0 %."""
-    kind = Number(0, 1000, min_open=True)
+    kind = Percent(0, 1000, min_open=True)
     return click.option(flag, type=kind, default=default, show_default=True, metavar="PERCENT", help=help)
 
 

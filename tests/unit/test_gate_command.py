@@ -45,7 +45,7 @@ def test_statuses(gate: Gate, tmp_path: Path) -> None:
     for arguments, status, verdict in (
         (("out-b", "--against", "out-a", "-f", "gate.yaml"), 0, "PASS: 1 condition met"),
         (("out-b", "--against", "out-a", "--metric", "latency.p50"), 1, "FAIL: latency.p50"),
-        (("out-b", "--against", "out-a", "--metric", "stw.total.max", "--margin", "0.1"), 3, "INCONCLUSIVE: "),
+        (("out-b", "--against", "out-a", "--metric", "stw.total.max", "--margin", "0.1%"), 3, "INCONCLUSIVE: "),
         (("out-b", "--against", "out-a", "--metric", "stw.total.max", "--inconclusive", "pass"), 0, "INCONCLUSIVE: "),
         (("out-b", "--against", "out-a", "--metric", "stw.total.max", "--inconclusive", "fail"), 1, "INCONCLUSIVE: "),
         (("both", "--metric", "latency.p99"), 1, "FAIL: latency.p99"),

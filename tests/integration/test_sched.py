@@ -604,8 +604,8 @@ def test_single_goroutines(version, start, tmp_path):
     assert abs(found["waited"]["count"] - whole["latency"]["samples"]) <= 4
 
 
-def explained(program, command):
-    """The answer to a command, and the longest waits that are explained while it runs."""
+def explained(program, command, known=True):
+    """The answer to a command, and the longest waits that are explained while it runs: nearly whole, if ``known``."""
     answers = []
     *_, found = told(program.pid, "--explain", "--top", "30", while_=lambda: answers.append(program.ask(command)))
     assert found["type"] == "sched_wakeups" and found["lost"] == 0 and found["missing"] == {}
@@ -615,7 +615,7 @@ def explained(program, command):
     for each in waits:
         assert sum(part["held_ns"] for part in each["had_p"]) + each["unknown_ns"] == each["wait_ns"]
         # but before the first turn that was seen, and of more turns than are kept
-        assert each["unknown_ns"] <= 0.05 * each["wait_ns"] + 20_000 or not 0 < len(each["had_p"]) <= 3, each
+        assert not known or each["unknown_ns"] <= 0.05 * each["wait_ns"] + 20_000 or not 0 < len(each["had_p"]) <= 3, each
         assert all(part["throttled_ns"] <= part["no_cpu_ns"] <= part["held_ns"] for part in each["had_p"])
     return answers[0], waits
 
@@ -697,15 +697,15 @@ def test_a_locked_thread_has_to_be_woken(start):
     program = Scheduled(start, 1)
     hogs = [subprocess.Popen([sys.executable, "-c", IN_BURSTS]) for _ in range(os.cpu_count())]
     try:
-        _, waits = explained(program, "own 300")
+        _, waits = explained(program, "own 1500", known=False)
     finally:
         for hog in hogs:
             hog.kill()
             hog.wait()
     of_locked = [part for each in waits for part in each["had_p"] if part["reason"] == "locked thread"]
-    assert of_locked, waits
-    longest = max(of_locked, key=lambda part: part["held_ns"])
-    assert longest["what"] == "nobody" and longest["no_cpu_ns"] >= 0.8 * longest["held_ns"] and longest["behind"], longest
+    assert of_locked and all(part["what"] == "nobody" for part in of_locked), waits
+    # but where it is who has to wake it that has no CPU
+    assert any(part["no_cpu_ns"] >= 0.8 * part["held_ns"] and part["behind"] for part in of_locked), of_locked
 
 
 @pytest.mark.everywhere

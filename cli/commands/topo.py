@@ -36,6 +36,14 @@ _limit = click.option(
 )
 
 
+def _of_machines(function: Decorated) -> Decorated:
+    """The options and files of show and check."""
+    asked = (_nodes, _limit, _root, output_options(TOPOLOGIES, screen=("table", "json")), _inner_schema, _files)
+    for decorate in reversed(asked):
+        function = decorate(function)
+    return function
+
+
 def _read(files: Sequence[str], nodes: bool, root: str) -> list[Facts]:
     """The machines of the files, or this one. Raises GotraceError."""
     from gotrace.cluster.topo.files import read_machines
@@ -58,18 +66,28 @@ def _records(files: Sequence[str], nodes: bool, root: str, limit: int | None) ->
     return [topology(each, limit) for each in _read(files, nodes, root)]
 
 
-def _write(found: list[Topology], nodes: bool, checked: bool, results: Any) -> int:
+def _written(
+    files: tuple[str, ...],
+    nodes: bool,
+    max_crossings: int | None,
+    root: str,
+    outputs: tuple[str, ...],
+    format_: str | None,
+    force: bool,
+    checked: bool,
+) -> int:
+    """Everything about these machines, or with ``checked`` what is wrong with them."""
+    from gotrace.cli.outputs import wanted
     from gotrace.cli.text import topo as text
-    from gotrace.cluster.topo.differences import odd_nodes
-    from gotrace.cluster.topo.report import wrong
+    from gotrace.cluster.topo.differences import odd_nodes, wrong
 
+    results = wanted(outputs, format_, TOPOLOGIES, force, screen="table", inputs=files)
+    found = _records(files, nodes, root, max_crossings)
     compared = odd_nodes(found) if nodes else None
     with results.streams() as streams:
         for stream, kind in streams:
             text.write(stream, kind, found, compared, checked)
-    if not checked:
-        return 0
-    return int(any(map(wrong, found)) or bool(compared and (compared["odd"] or compared["undecided"])))
+    return int(checked and wrong(found, compared))
 
 
 @click.command(
@@ -81,30 +99,14 @@ def _write(found: list[Topology], nodes: bool, checked: bool, results: Any) -> i
         ("gotrace topo show topo.txt ibstat.txt -o node.html", "writes a page to paste into a ticket"),
     ],
 )
-@_nodes
-@_limit
-@_root
-@output_options(TOPOLOGIES, screen=("table", "json"))
-@_inner_schema
-@_files
-def show(
-    files: tuple[str, ...],
-    nodes: bool,
-    max_crossings: int | None,
-    root: str,
-    outputs: tuple[str, ...],
-    format_: str | None,
-    force: bool,
-) -> int:
+@_of_machines
+def show(**asked: Any) -> int:
     """Show what is connected to what: levels, NUMA nodes, NICs, rings, and where NCCL goes directly.
 
     FILEs hold what tools print, in any order: nvidia-smi topo -m, ibstat, NCCL's log or XML, and more; - is standard input.
     Without FILE this machine is asked.
     """
-    from gotrace.cli.outputs import wanted
-
-    results = wanted(outputs, format_, TOPOLOGIES, force, screen="table", inputs=files)
-    return _write(_records(files, nodes, root, max_crossings), nodes, False, results)
+    return _written(checked=False, **asked)
 
 
 @click.command(
@@ -117,29 +119,13 @@ def show(
     ],
     epilog="Exit status: 0 if nothing is wrong, 1 if something is (warnings and notes are not).",
 )
-@_nodes
-@_limit
-@_root
-@output_options(TOPOLOGIES, screen=("table", "json"))
-@_inner_schema
-@_files
-def check(
-    files: tuple[str, ...],
-    nodes: bool,
-    max_crossings: int | None,
-    root: str,
-    outputs: tuple[str, ...],
-    format_: str | None,
-    force: bool,
-) -> int:
+@_of_machines
+def check(**asked: Any) -> int:
     """Say what is wrong with a machine for NCCL, the worst first: what to change, the evidence, and who gave it.
 
     FILEs are as for `gotrace topo show`; several are of one machine, with --nodes of one each.
     """
-    from gotrace.cli.outputs import wanted
-
-    results = wanted(outputs, format_, TOPOLOGIES, force, screen="table", inputs=files)
-    return _write(_records(files, nodes, root, max_crossings), nodes, True, results)
+    return _written(checked=True, **asked)
 
 
 @click.command(

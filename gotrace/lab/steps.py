@@ -18,9 +18,9 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from gotrace.cluster.topo.differences import odd_nodes
+from gotrace.cluster.topo.differences import odd_nodes, wrong
 from gotrace.cluster.topo.files import read_machines
-from gotrace.cluster.topo.report import topology, wrong
+from gotrace.cluster.topo.report import topology
 from gotrace.errors import GotraceError, UsageError
 from gotrace.lab import baseline
 from gotrace.lab.children import Group
@@ -431,16 +431,16 @@ class Checking(Work):
 
     def run(self, force: bool, say: baseline.Say) -> Result:
         found = [topology(each, self.topo.max_crossings) for each in read_machines(self.topo.read, self.topo.nodes)]
-        compared = [odd_nodes(found)] if self.topo.nodes else []
-        write_json(self.place.folder / "topo.json", [*found, *compared], force)
-        lines = [f"odd: {printable(odd['node'])}" for nodes in compared for odd in nodes["odd"]]
+        compared = odd_nodes(found) if self.topo.nodes else None
+        write_json(self.place.folder / "topo.json", [*found, *([compared] if compared else [])], force)
+        lines = [f"odd: {printable(odd['node'])}" for odd in (compared["odd"] if compared else [])]
         lines += [
             printable(f"{each['name']}: {finding['severity']}: {finding['what']}; {finding['do']}")
             for each in found
             for finding in each["findings"]
             if finding["severity"] != "note"
         ]
-        failed = any(map(wrong, found)) or any(nodes["odd"] or nodes["undecided"] for nodes in compared)
+        failed = wrong(found, compared)
         return Result(int(failed), lines or ["nothing is wrong"], {"wrong": failed})
 
 

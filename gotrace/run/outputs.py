@@ -6,7 +6,8 @@ import importlib
 import io
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, BinaryIO
 
 from gotrace.export import hdr_log, hgrm
 from gotrace.records.gc import INTERVAL
@@ -152,25 +153,6 @@ class Tracebacks(Output):
         self.stream.flush()
 
 
-class Flames(Output):
-    """The flame graph of the first view, in one of `export.formats.FLAMES`, written at the end of each program."""
-
-    def __init__(self, path: str, format_: str, force: bool) -> None:
-        self.stream = Sink(io.StringIO(), path)
-        self._path, self._format, self._force = path, format_, force
-
-    def begin(self, source: Source, views: Sequence[View], number: int) -> None:
-        self._number = number
-
-    def end(self, source: Source, views: Sequence[View]) -> None:
-        from gotrace.run.flames import write_flames
-
-        found = views[0].flame()
-        if found is not None:
-            with created(numbered(self._path, self._number, self._force), self._force) as file:
-                write_flames([found], file, self._format)
-
-
 class Drawn(Output):
     """What the first view draws, in a format of its module, written at the end of each program."""
 
@@ -183,8 +165,23 @@ class Drawn(Output):
 
     def end(self, source: Source, views: Sequence[View]) -> None:
         module = importlib.import_module(f"gotrace.export.{views[0].drawn_by}")
-        with created(numbered(self._path, self._number, self._force), self._force) as file:
+        with self._created() as file:
             module.write(views[0].drawing(), source.name, self._format, file)
+
+    def _created(self) -> AbstractContextManager[BinaryIO]:
+        return created(numbered(self._path, self._number, self._force), self._force)
+
+
+class Flames(Drawn):
+    """The flame graph of the first view, in one of `export.formats.FLAMES`, written at the end of each program."""
+
+    def end(self, source: Source, views: Sequence[View]) -> None:
+        from gotrace.run.flames import write_flames
+
+        found = views[0].flame()
+        if found is not None:
+            with self._created() as file:
+                write_flames([found], file, self._format)
 
 
 class Page(Output):

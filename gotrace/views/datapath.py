@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,28 +37,12 @@ _MOVES = {"sendfile", "copy_file_range", "splice", "write", "pwrite64", "writev"
 }
 # What moves data, or waits for it; all else is metadata.
 _DATA = _MOVES | {"fsync", "fdatasync", "sync_file_range", "syncfs", "sync", "msync", "readahead", "page fault"}
-# File systems whose files are no pages read from elsewhere: nothing of them is a hit or a miss.
-_WITHOUT_CACHE = {
-    "tmpfs",
-    "ramfs",
-    "devtmpfs",
-    "hugetlbfs",
-    "proc",
-    "sysfs",
-    "cgroup",
-    "cgroup2",
-    "debugfs",
-    "tracefs",
-    "bpf",
-}
-_KERNEL_NAMES = {"pipefs": "pipe", "sockfs": "socket", "anon_inodefs": "anon_inode"}
 _NUMBERS = 1 << 12
 _SLOWEST = 10
 _DRAWN = ("dir", "file", "fs")  # by which a page has tables, whatever the result has its rows by
 _OPENS = {"open", "openat", "openat2", "creat", "io_uring openat", "io_uring openat2"}
 _LOOKS = _OPENS | {"stat", "lstat", "newfstatat", "statx", "fstat", "access", "faccessat", "faccessat2", "io_uring statx"}
 _LISTINGS = {"getdents", "getdents64"}
-_TYPE = 0xF000
 _LIBAIO = "libaio's requests one by one"
 _NEEDS = {
     "io_uring_submit_req": "io_uring",
@@ -367,7 +352,7 @@ class DataPath(View):
         def of(node: int, path: bytes, mode: int) -> bytes:
             if not node:
                 return b"(no file)"
-            if mode & _TYPE == 0 or mode & probe.MAPPED or not path.startswith(b"/"):
+            if not stat.S_IFMT(mode) or mode & probe.MAPPED or not path.startswith(b"/"):
                 path = path if mode & probe.TEXT else self._places.path(node)
             if by == "file":
                 return path

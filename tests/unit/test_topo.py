@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gotrace.cluster.topo.differences import wrong
 from gotrace.cluster.topo.fabric import Fabric
 from gotrace.cluster.topo.merge import machines
 from gotrace.cluster.topo.model import SMI, Facts, Gpu, Nic, Nodes, Ring, Source, is_nvlink
-from gotrace.cluster.topo.report import topology, wrong
+from gotrace.cluster.topo.report import topology
 from gotrace.cluster.topo.rings import counted
 from gotrace.cluster.topo.sources import read_file
 from gotrace.records.topo import Topology
@@ -94,7 +95,7 @@ def test_what_was_derived_by_hand(name: str) -> None:
         assert found["fabric"]["hops"] == answer["hops"]
         assert {pair: found["fabric"]["pairs"][pair] for pair in answer["some"]} == answer["some"]
     assert sorted({each["code"] for each in found["findings"]}) == sorted(answer["codes"])
-    assert wrong(found) == bool(answer["status"])
+    assert wrong([found], None) == bool(answer["status"])
 
 
 def test_every_verdict_has_its_evidence_and_who_gave_it() -> None:

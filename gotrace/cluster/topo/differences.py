@@ -67,3 +67,9 @@ def odd_nodes(found: Sequence[Topology]) -> TopologyNodes:
         odd=[OddNode(node=name, differences=each) for name, each in sorted(odd.items())],
         undecided=undecided,
     )
+
+
+def wrong(found: Sequence[Topology], compared: TopologyNodes | None) -> bool:
+    """Whether something is wrong with a machine, or a node is not as the others: then a check fails."""
+    apart = compared is not None and bool(compared["odd"] or compared["undecided"])
+    return apart or any(each["severity"] == "wrong" for machine in found for each in machine["findings"])

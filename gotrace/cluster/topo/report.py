@@ -150,8 +150,3 @@ def _fabric(fabric: Fabric) -> TopoFabric:
         hops={key: count for key, count in fabric.counts().items()},
         pairs={f"{one} {other}": hops for (one, other), hops in fabric.hops().items()},
     )
-
-
-def wrong(found: Topology) -> bool:
-    """Whether something is wrong with a machine: then a check fails."""
-    return any(each["severity"] == "wrong" for each in found["findings"])

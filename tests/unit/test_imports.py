@@ -37,6 +37,7 @@ TABLE: dict[str, set[str]] = {
     "run": BASE
     | {"binary", "kernel", "recording", "analysis", "records", "export", "probe", "probes", "made"}
     | {"session", "runtime", "views"},
+    "find": BASE | {"binary", "kernel", "made", "run", "runtime"},
     "api": BASE | {"kernel", "recording", "run", "views"},
     "lab": BASE
     | {"binary", "kernel", "recording", "analysis", "records", "export", "runtime", "views", "run", "api", "cluster"},

@@ -1,0 +1,197 @@
+"""The Go processes of this host: a cheap look at each process, and one at each executable, however often that runs.
+
+What is asked of every process is which file it executes: one system call. The rest is read of Go programs only. A process
+that ends meanwhile is not there.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gotrace import cache
+from gotrace.binary.elf import Elf
+from gotrace.binary.identity import identify
+from gotrace.errors import BinaryError, UntraceableError
+from gotrace.find.names import UNKNOWN, Container, Names
+from gotrace.find.places import Place, place_of
+from gotrace.run.refusal import named
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PF_KTHREAD = 0x00200000  # include/linux/sched.h
+_DELETED = " (deleted)"
+_OF_GO = {".go.buildinfo", ".gopclntab", ".note.go.buildid", ".go_export"}  # the last one: gccgo's
+_MOST_KEPT = 1 << 16  # executables: more than that many are none that run
+
+
+@dataclass(frozen=True)
+class Executable:
+    """A Go program's file: ``go_version`` as `go version` prints it, "" if unknown; ``path`` is the main package's import
+    path, "" if unknown. ``refusal`` says why it cannot be traced ("it was built with go1.15"), "" if it can, and ``hint``
+    what to do about that."""
+
+    go_version: str
+    path: str
+    stripped: bool
+    refusal: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class GoProcess:
+    """A Go process when it was looked at. (``pid``, ``start``) is never another process's.
+
+    ``start`` are clock ticks since boot, ``age_s`` seconds since then; ``comm`` is the kernel's name for it (15 bytes),
+    ``exe`` its executable's path, as the process itself has it; ``file`` identifies the executable: see
+    `gotrace.cache.identity`. Names are somebody else's choice: escape them.
+    """
+
+    pid: int
+    start: int
+    age_s: float
+    parent: int
+    comm: str
+    exe: str
+    file: tuple[int, ...]
+    executable: Executable
+    place: Place
+    container: Container = UNKNOWN
+
+    @property
+    def name(self) -> str:
+        return os.path.basename(self.exe)
+
+
+@dataclass
+class Scan:
+    """``seen`` are all processes but kernel threads; what ``unreadable`` ones execute this user may not see."""
+
+    processes: list[GoProcess] = field(default_factory=list)
+    seen: int = 0
+    unreadable: int = 0
+
+
+class Scanner:
+    """Keeps what it learned of executables. ``naming`` says what is known of a container: by default what is in files."""
+
+    def __init__(self, naming: Callable[[Place], Container] | None = None) -> None:
+        self._naming = naming or Names().of
+        self._known: dict[tuple[int, ...], Executable | None] = {}  # None: no Go program
+
+    def scan(self) -> Scan:
+        """Every Go process there is, by pid."""
+        found = Scan()
+        for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdecimal()):
+            try:
+                file = cache.identity(f"/proc/{pid}/exe")
+                if self._known.get(file, file) is not None:  # else one that is known to be something else
+                    process = self._looked_at(pid)
+                    if process is not None:
+                        found.processes.append(process)
+            except PermissionError:
+                if _is_the_kernels(pid):
+                    continue
+                found.unreadable += 1
+            except OSError:  # a kernel thread, a zombie, or gone
+                continue
+            found.seen += 1
+        return found
+
+    def _looked_at(self, pid: int) -> GoProcess | None:
+        """The process if it is one of Go. Raises OSError."""
+        folder = os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:  # everything that is read from there is of this process, or an error: never of one with its pid
+            file = cache.identity(f"/proc/self/fd/{folder}/exe")
+            executable = self._executable(folder, file)
+            if executable is None:
+                return None
+            head, fields = _stat(_read("stat", folder))
+            start = int(fields[19])
+            place = place_of(os.fsdecode(_read("cgroup", folder)))
+            return GoProcess(
+                pid=pid,
+                start=start,
+                age_s=max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - start / _TICKS),
+                parent=int(fields[1]),
+                comm=os.fsdecode(head.partition(b"(")[2]),
+                exe=os.readlink("exe", dir_fd=folder).removesuffix(_DELETED),
+                file=file,
+                executable=executable,
+                place=place,
+                container=self._naming(place),
+            )
+        finally:
+            os.close(folder)
+
+    def _executable(self, folder: int, file: tuple[int, ...]) -> Executable | None:
+        if file not in self._known:
+            descriptor = os.open("exe", os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+            try:
+                about = executable_of(f"/proc/self/fd/{descriptor}")
+                file = cache.identity(descriptor)  # it may have executed another one
+            finally:
+                os.close(descriptor)
+            if len(self._known) >= _MOST_KEPT:
+                self._known.clear()
+            self._known[file] = about
+        return self._known[file]
+
+
+def executable_of(path: str) -> Executable | None:
+    """The Go program at ``path``, one that cannot be traced too; None for anything else.
+
+    Only headers, notes and the build information are read. Of a file without section headers, or of a Go program without
+    build information, more has to be.
+    """
+    try:
+        with Elf.open(path) as elf:
+            if not _may_be_go(elf):
+                return None
+            try:
+                info = identify(elf)
+            except UntraceableError as error:
+                return _refused(error, path, stripped=not elf.has_symtab)
+            return Executable(info.go_version, info.path, stripped=not elf.has_symtab)
+    except UntraceableError as error:  # of another architecture
+        return _refused(error, path, stripped=False)
+    except BinaryError:
+        return None
+
+
+def _refused(error: BinaryError, path: str, stripped: bool) -> Executable:
+    told = named(error, path, "it")
+    return Executable("", "", stripped, told.message, told.hint)
+
+
+def _may_be_go(elf: Elf) -> bool:
+    if not elf.sections:
+        return True
+    return not _OF_GO.isdisjoint(elf.sections) or any(name.startswith("libgo.so.") for name in elf.needed())
+
+
+def _stat(line: bytes) -> tuple[bytes, list[bytes]]:
+    """The part of a /proc/PID/stat with the name, and the fields behind it: proc(5) counts the first of them as 3."""
+    head, _, tail = line.rpartition(b")")
+    return head, tail.split()
+
+
+def _is_the_kernels(pid: int) -> bool:
+    """Whether it is a kernel thread, for who may not see that it executes nothing; or gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return bool(int(_stat(file.read())[1][6]) & _PF_KTHREAD)
+    except OSError:
+        return True
+
+
+def _read(name: str, folder: int) -> bytes:
+    descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        parts = []
+        while part := os.read(descriptor, 1 << 16):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)

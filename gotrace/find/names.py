@@ -21,15 +21,13 @@ _STORAGE = ("/var/lib/containers/storage", "/run/containers/storage")
 _ROOTLESS = ("/home/*/.local/share/containers/storage", "/run/user/*/containers")
 _DOCKER = ("/var/lib/docker", "/var/snap/docker/common/var-lib-docker")
 # Annotations of an OCI configuration that say the container's name, image, pod and namespace.
-_ANNOTATIONS = {
-    "containerd": tuple(
-        f"io.kubernetes.cri.{each}" for each in ("container-name", "image-name", "sandbox-name", "sandbox-namespace")
-    ),
-    "cri-o": (
+_ANNOTATIONS = (
+    tuple(f"io.kubernetes.cri.{each}" for each in ("container-name", "image-name", "sandbox-name", "sandbox-namespace")),
+    (
         *("io.kubernetes.container.name", "io.kubernetes.cri-o.ImageName"),
         *("io.kubernetes.pod.name", "io.kubernetes.pod.namespace"),
     ),
-}
+)
 _MOST_KEPT = 4096
 
 
@@ -121,15 +119,11 @@ class Names:
         ):
             with contextlib.suppress(OSError):
                 said = _json(path).get("annotations") or {}
-                for names in _ANNOTATIONS.values():
+                for names in _ANNOTATIONS:
                     if names[0] in said:
-                        return Container(*(_text(said.get(name, "")) for name in names[:2]), *_pod(said, names))
+                        name, image, pod, namespace = (_text(said.get(each, "")) for each in names)
+                        return Container(name, image, namespace, pod)
         return None
-
-
-def _pod(said: dict[str, Any], names: tuple[str, ...]) -> tuple[str, str]:
-    """Its namespace and name."""
-    return _text(said.get(names[3], "")), _text(said.get(names[2], ""))
 
 
 def _json(path: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -63,6 +64,23 @@ class Percent(Number):
         return super().convert(value.removesuffix("%") if isinstance(value, str) else value, param, ctx)
 
 
+class Pid(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic since click 8.2
+    """The number of a process; with ``several`` any number of them with commas between, as a tuple."""
+
+    name = "pid"
+
+    def __init__(self, several: bool = False) -> None:
+        self._several = several
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | tuple[int, ...]:
+        if isinstance(value, (int, tuple)):
+            return value
+        found = value.split(",") if self._several else [value]
+        if not all(re.fullmatch(r"[1-9]\d{0,9}", each, re.ASCII) for each in found):
+            self.fail(f"{value!r} is not a process's number{' (12,34 for several)' if self._several else ''}.", param, ctx)
+        return tuple(dict.fromkeys(map(int, found))) if self._several else int(value)
+
+
 class Folder(click.Path):
     """The path of a folder, which is not that of the current one by being empty."""
 
@@ -119,7 +137,7 @@ _MANY = click.IntRange(1, 1000)
 _OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "pid": (
         ("-p", "--pid"),
-        {"type": int, "metavar": "PID", "shell_complete": go_processes, "help": "The running Go process to trace."},
+        {"type": Pid(), "metavar": "PID", "shell_complete": go_processes, "help": "The running Go process to trace."},
     ),
     "duration": (("-d", "--duration"), {"type": _Length(), "help": "Stop after this time: 10s, 500ms, 1m30s."}),
     "interval": (

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 from gotrace.cli.options import say
-from gotrace.cli.text.table import Table
+from gotrace.cli.text.table import Table, TableTogether
 from gotrace.errors import UsageError
 from gotrace.export.formats import FLAMES, ending_of
-from gotrace.run.files import Sink, check_distinct, check_files, complain_of
+from gotrace.run.files import Sink, check_distinct, check_files, complain_of, of_process
 from gotrace.run.outputs import Drawn, Flames, IntervalLog, Json, Output, Page, Percentiles, Tracebacks, feed
 from gotrace.run.sources import programs
 from gotrace.run.target import watched
@@ -77,6 +77,26 @@ class Wanted:
         for output in outputs:
             complain_of(output.stream)
 
+    @contextlib.contextmanager
+    def together(self) -> Iterator[Together]:
+        """The outputs of several processes: a table, ndjson and JSON are of all of them; they are closed as in `opened`."""
+        outputs: list[Output] = [TableTogether(Sink.screen(sys.stdout))] if self.screen else []
+        own = []
+        try:
+            for path, format_ in self.files:
+                if format_ == "table":
+                    outputs.append(TableTogether(Sink.created(path, self.force)))
+                elif format_ in ("ndjson", "json"):
+                    outputs.append(self._output(path, format_, False))
+                elif format_ != "gotrace":
+                    own.append((path, format_))
+            yield Together(self, outputs, own)
+        finally:
+            for output in outputs:
+                output.close()
+        for output in outputs:
+            complain_of(output.stream)
+
     def _output(self, path: str, format_: str, each: bool) -> Output:
         if self.flames and format_ in FLAMES:
             return Flames(path, format_, self.force)
@@ -107,6 +127,30 @@ class Wanted:
                 sink.close(whole)
         for sink, _ in streams:
             complain_of(sink, intact=not whole)
+
+
+class Together:
+    """The outputs of several processes, as `gotrace.run.together.Files` has them."""
+
+    def __init__(self, wanted: Wanted, shared: Sequence[Output], own: Sequence[tuple[str, str]]) -> None:
+        self.recording, self.force = wanted.recording, wanted.force
+        self._wanted, self._shared, self._own = wanted, shared, own
+
+    @contextlib.contextmanager
+    def of_process(self, pid: int) -> Iterator[Sequence[Output]]:
+        own: list[Output] = []
+        try:
+            for path, format_ in self._own:
+                own.append(self._wanted._output(of_process(path, pid), format_, False))
+            yield [*self._shared, *own]
+        finally:
+            for output in own:
+                output.close()
+        for output in own:
+            complain_of(output.stream)
+
+    def failed(self) -> bool:
+        return any(output.stream.failure is not None for output in self._shared)
 
 
 def wanted(

@@ -16,16 +16,16 @@ struct stop {
 	u64 flags;
 };
 
-BPF_ARRAY(stops, struct stop, 1);
+PER_TARGET(stops, struct stop);
 
 /* What the executable does not tell; gotrace.analysis.pauses has the same number. */
 #define UNKNOWN (~0ULL)
 
 static __always_inline struct stop *current_stop(void)
 {
-	int zero = 0;
+	u32 key = target_key();
 
-	return stops.lookup(&zero);
+	return stops.lookup(&key);
 }
 
 /* The goroutine on whose behalf this thread runs: g is the system stack's own in here, m.curg is the user's. */

@@ -9,22 +9,69 @@
 #include <event.h>
 #include <goabi.h>
 
+/* What the ring carries. */
+struct sent {
+	struct event event;
+#ifdef MANY
+	u64 tgid; /* whose event it is */
+#endif
+};
+
 #define NO_WAKEUP 1 /* BPF_RB_NO_WAKEUP: a wake-up is an interrupt inside somebody's pause; the reader has a timer */
 
 struct config {
 	u64 slot[CONFIG_SLOTS];
 };
 
-BPF_ARRAY(config, struct config, 1);
 BPF_RINGBUF_OUTPUT(events, 256);
+
+#ifdef MANY
+/*
+ * For many processes at once, each known by its number: what belongs to one is in tables instead of single places. A
+ * process that is in none of them runs into a probe only because it runs the same file.
+ */
+#define PER_TARGET(name, type) BPF_HASH(name, u32, type, MANY)
+
+struct counted {
+	u64 lost;
+	u64 hits[HIT_SLOTS];
+};
+
+PER_TARGET(config, struct config);
+PER_TARGET(counts, struct counted);
+
+static __always_inline u32 target_key(void)
+{
+	return bpf_get_current_pid_tgid() >> 32;
+}
+
+static __always_inline void count_hit(int slot)
+{
+	u32 key = target_key();
+	struct counted *own = counts.lookup(&key);
+
+	if (own)
+		__sync_fetch_and_add(&own->hits[slot], 1);
+}
+
+static __always_inline void count_loss(void)
+{
+	u32 key = target_key();
+	struct counted *own = counts.lookup(&key);
+
+	if (own)
+		__sync_fetch_and_add(&own->lost, 1);
+}
+#else
+#define PER_TARGET(name, type) BPF_ARRAY(name, type, 1)
+
+PER_TARGET(config, struct config);
 BPF_ARRAY(lost, u64, 1);
 BPF_ARRAY(hits, u64, HIT_SLOTS);
 
-static __always_inline struct config *settings(void)
+static __always_inline u32 target_key(void)
 {
-	int zero = 0;
-
-	return config.lookup(&zero);
+	return 0;
 }
 
 static __always_inline void count_hit(int slot)
@@ -43,22 +90,36 @@ static __always_inline void count_loss(void)
 	if (count)
 		__sync_fetch_and_add(count, 1);
 }
+#endif
+
+static __always_inline struct config *settings(void)
+{
+	u32 key = target_key();
+
+	return config.lookup(&key);
+}
 
 static __always_inline void emit_of(u32 tid, u16 kind, u64 time_ns, u64 a, u64 b, u64 c, u64 d, u64 e)
 {
-	struct event event = {
-		.time_ns = time_ns,
-		.tid = tid,
-		.kind = kind,
-		.cpu = bpf_get_smp_processor_id(),
-		.a = a,
-		.b = b,
-		.c = c,
-		.d = d,
-		.e = e,
+	struct sent sent = {
+		.event =
+			{
+				.time_ns = time_ns,
+				.tid = tid,
+				.kind = kind,
+				.cpu = bpf_get_smp_processor_id(),
+				.a = a,
+				.b = b,
+				.c = c,
+				.d = d,
+				.e = e,
+			},
+#ifdef MANY
+		.tgid = target_key(),
+#endif
 	};
 
-	if (events.ringbuf_output(&event, sizeof(event), NO_WAKEUP))
+	if (events.ringbuf_output(&sent, sizeof(sent), NO_WAKEUP))
 		count_loss();
 }
 

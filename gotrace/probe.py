@@ -148,14 +148,18 @@ class Probe:
         """Its kinds as a session's header has them: {name: {"number", "columns", "text"}}."""
         return {kind.name: {"number": kind.number, "columns": kind.columns, "text": kind.text} for kind in self.kinds}
 
-    def cflags(self) -> tuple[str, ...]:
-        """The declaration as macros, so that the C text names what is declared here and cannot disagree."""
+    def cflags(self, many: int = 0) -> tuple[str, ...]:
+        """The declaration as macros, so that the C text names what is declared here and cannot disagree.
+
+        ``many`` is for how many processes at once at most it is to be set; 0 for one.
+        """
         macros = {f"KIND_{kind.name.upper()}": kind.number for kind in self.kinds}
         macros |= {f"CONFIG_{name.upper()}": slot for slot, name in enumerate(self.config)}
         macros |= {f"HIT_{name.upper()}": slot for slot, name in enumerate(self.hits)}
         macros |= self.constants
         macros |= {"COUNTERS": self.counters} if self.counters else {}
         macros |= {"CONFIG_SLOTS": len(self.config), "HIT_SLOTS": len(self.hits)}
+        macros |= {"MANY": many} if many else {}
         return tuple(f"-D{name}={value}" for name, value in macros.items())
 
     def source(self) -> str:
@@ -165,11 +169,11 @@ class Probe:
         parts = ("ring.bpf.h", *self.parts, f"{self.stem}.bpf.c")
         return "\n".join(f'#line 1 "{name}"\n{ebpf_text(name)}' for name in parts)
 
-    def compile(self) -> BpfObject:
-        """Compile with BCC; for a short-lived child process only."""
+    def compile(self, many: int = 0) -> BpfObject:
+        """Compile with BCC; for a short-lived child process only. ``many`` as in `cflags`."""
         from gotrace.kernel.compiler import compile_object
 
-        return compile_object(self.source(), self.cflags())
+        return compile_object(self.source(), self.cflags(many))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import gotrace
 from gotrace import cache
@@ -34,8 +34,8 @@ from gotrace.probe import FOREVER_NS, Missing, Plan, Point, is_library
 
 if TYPE_CHECKING:
     from gotrace.kernel.pmu import PmuEvent
-    from gotrace.kernel.ring import Events, RingReader
-    from gotrace.probe import ProbeModule, Traceable
+    from gotrace.kernel.ring import Events
+    from gotrace.probe import Probe, ProbeModule, Traceable
 
     Files = dict[str, OpenFile]  # by `Point.file`, the executable as ""
 
@@ -79,6 +79,12 @@ def _counts(parts: dict[str, LoadedProbe]) -> tuple[int, dict[str, dict[str, int
     lost = next(iter(parts.values())).loaded.maps["lost"].words()[0]
     lost += sum(part.loaded.left_out() for part in parts.values())
     return lost, {stem: part.hits for stem, part in parts.items()}
+
+
+class Readable(Protocol):
+    """What events are read from: a ring, or whoever reads one for several sessions."""
+
+    def read(self) -> Events: ...
 
 
 class LoadedProbe:
@@ -157,7 +163,7 @@ class Session:
         self.late: list[int] = []  # probes of libraries that were mapped later
         self._known: set[str] = set()  # files that were looked at, by their paths
         self._looked_ns = 0
-        self._ring: RingReader | None = None
+        self._ring: Readable | None = None
         self._keeper: Keeper | None = None
         self._windows: Windows | None = None
         self._ahead: list[Events] = []  # read before it was their turn: of the program that was executed
@@ -171,7 +177,7 @@ class Session:
         return next(iter(self.parts.values())).plan
 
     @property
-    def ring(self) -> RingReader:
+    def ring(self) -> Readable:
         # Mapped at the first read, not at the start: events wait in the kernel, and numpy need not load before that.
         if self._ring is None:
             from gotrace.kernel.ring import RingReader
@@ -179,6 +185,9 @@ class Session:
             events = self._maps["events"]
             self._ring = RingReader(events.fd, events.spec.max_entries)
         return self._ring
+
+    def _counts(self) -> tuple[int, dict[str, dict[str, int]]]:
+        return _counts(self.parts)
 
     @property
     def _maps(self) -> dict[str, bpf.Map]:
@@ -228,7 +237,7 @@ class Session:
     def begin(self) -> None:
         """From now on events count, and what is counted: not what was seen while the probes were set."""
         self._ahead.append(self.ring.read())
-        self._before = _counts(self.parts)
+        self._before = self._counts()
         self.begin_ns = time.monotonic_ns()
 
     def read(self) -> Events:
@@ -284,7 +293,7 @@ class Session:
 
         With those that were not looked at, for the program that does was at work on that CPU already.
         """
-        lost, _ = self._until or _counts(self.parts)
+        lost, _ = self._until or self._counts()
         return lost - self._before[0]
 
     def probe_libraries(self) -> list[dict[str, Any]]:
@@ -301,7 +310,7 @@ class Session:
         if not paths - self._known:
             return []
         plans = []
-        with _opened([part.module for part in parts], self.process) as files:
+        with opened_files([part.module for part in parts], self.process) as files:
             new = {path: file for path, file in files.items() if path and path not in self._known}
             self._known |= paths | set(new)
             prepared = _prepared([part.module for part in parts], self.process, {"": files[""], **new})
@@ -310,7 +319,7 @@ class Session:
                 plan = _as_mapped(plan, self.process, new)
                 part.loaded.add(obj, {point.program for point in plan.points})
                 for point in plan.points:
-                    _verify(new[point.file].fd, point)
+                    verify(new[point.file].fd, point)
                 _attach_points(part.loaded, plan.points, self.process.pid, new, self.late)
                 part.extend(plan)
                 plans.append(plan)
@@ -408,7 +417,7 @@ class Session:
 
     def cost(self) -> Cost:
         hits, target_ns = 0, 0.0
-        _, counted = self._until or _counts(self.parts)
+        _, counted = self._until or self._counts()
         for stem, part in self.parts.items():
             stepped = {point.program for point in part.plan.points if not point.emulated}
             for name, total in counted[stem].items():
@@ -455,7 +464,7 @@ def opened(
     fds: list[int] = []
     with bpf.closing_all(fds), contextlib.ExitStack() as stack:
         # One descriptor for all that follows: should the process execute another program, nothing touches that one.
-        files = stack.enter_context(_opened(modules, process))
+        files = stack.enter_context(opened_files(modules, process))
         exe = files[""].fd
         prepared = _prepared(modules, process, files)
         parts: dict[str, LoadedProbe] = {}
@@ -517,9 +526,9 @@ def _open_files() -> list[int]:
 def _configure(parts: dict[str, LoadedProbe], process: Traceable, bias: int, files: Files, counters: int) -> None:
     """Tell the probes about a program, after a last look at its instructions."""
     for part in parts.values():
-        part.loaded.maps["config"].write_words(_settings(part, process, bias, counters))
+        part.loaded.maps["config"].write_words(settings(part, process, bias, counters))
         for point in part.plan.points:
-            _verify(files[point.file].fd, point)
+            verify(files[point.file].fd, point)
 
 
 def _attach_to_program(parts: dict[str, LoadedProbe], pid: int, files: Files, probes: list[int]) -> None:
@@ -547,10 +556,10 @@ def _renewed(
 
     probes: list[int] = []
     modules = [part.module for part in parts.values()]
-    with _opened(modules, process) as files:
+    with opened_files(modules, process) as files:
         exe = files[""].fd
         if any(part.probe.go for part in parts.values()):
-            with _naming(process, files), Elf.open(_path(exe)) as elf:
+            with naming(process, files), Elf.open(_path(exe)) as elf:
                 identify(elf)  # raises what a program that is not Go's is told by, sooner than all that follows
         prepared = _prepared(modules, process, files)
         for part, (plan, obj) in zip(parts.values(), prepared, strict=True):
@@ -634,7 +643,7 @@ def _path(descriptor: int) -> str:
 
 
 @contextlib.contextmanager
-def _naming(process: Traceable, files: Files) -> Iterator[None]:
+def naming(process: Traceable, files: Files) -> Iterator[None]:
     """Say what is wrong with a file by a name that means something to people."""
     try:
         yield
@@ -647,24 +656,31 @@ def _naming(process: Traceable, files: Files) -> Iterator[None]:
 
 def _prepared(modules: Sequence[ProbeModule], process: Traceable, files: Files) -> list[tuple[Plan, bpf.BpfObject]]:
     """Plans for what is open as ``files`` and compiled probes, from the cache or from children that all work at once."""
-    from gotrace.kernel.compiler import host_cflags
-
-    identity = [(path, *cache.identity(file.fd)) for path, file in files.items()]
-    paths = {path: _path(file.fd) for path, file in files.items()}
-    host = (*host_cflags(), _headers(), os.uname().machine)
     with contextlib.ExitStack() as stack:
-        plans, objects = [], []
-        for module in modules:
-            probe = module.PROBE
-            object_key = cache.key("object", probe.source(), *probe.cflags(), *host)
-            # on a slow (or emulated) processor it takes a minute and more
-            objects.append(Made(stack, object_key, probe.compile, cpu_seconds=180))
-            plan_key = cache.key("plan", probe.stem, gotrace.__version__, code_stamp(), *identity)
-            plans.append(Made(stack, plan_key, resolve, module, paths, cpu_seconds=30))
+        objects = [compiled(stack, module.PROBE) for module in modules]
+        plans = [planned(stack, module, files) for module in modules]
         # The plans first: a target that cannot be traced need not wait for the compiler.
-        with _naming(process, files):
+        with naming(process, files):
             found = [Plan.from_json(each.json()) for each in plans]
         return list(zip(found, (bpf.BpfObject.from_json(each.json()) for each in objects), strict=True))
+
+
+def compiled(stack: contextlib.ExitStack, probe: Probe, many: int = 0) -> Made:
+    """The `BpfObject` of a probe, as JSON; ``many`` as in `Probe.cflags`."""
+    from gotrace.kernel.compiler import host_cflags
+
+    host = (*host_cflags(), _headers(), os.uname().machine)
+    key = cache.key("object", probe.source(), *probe.cflags(many), *host)
+    # on a slow (or emulated) processor it takes a minute and more
+    return Made(stack, key, probe.compile, many, cpu_seconds=180)
+
+
+def planned(stack: contextlib.ExitStack, module: ProbeModule, files: Files) -> Made:
+    """The `Plan` of a probe for what is open as ``files``, as JSON."""
+    identity = [(path, *cache.identity(file.fd)) for path, file in files.items()]
+    paths = {path: _path(file.fd) for path, file in files.items()}
+    key = cache.key("plan", module.PROBE.stem, gotrace.__version__, code_stamp(), *identity)
+    return Made(stack, key, resolve, module, paths, cpu_seconds=30)
 
 
 def resolve(module: ProbeModule, paths: dict[str, str]) -> Plan:
@@ -689,7 +705,7 @@ def _is_wanted(modules: Sequence[ProbeModule], path: str) -> bool:
 
 
 @contextlib.contextmanager
-def _opened(modules: Sequence[ProbeModule], process: Traceable) -> Iterator[Files]:
+def opened_files(modules: Sequence[ProbeModule], process: Traceable) -> Iterator[Files]:
     """The target's executable, and what else of it to probe."""
     with contextlib.ExitStack() as stack:
         try:
@@ -707,7 +723,7 @@ def _opened(modules: Sequence[ProbeModule], process: Traceable) -> Iterator[File
         yield {"": OpenFile(exe, 0), **libraries}
 
 
-def _verify(descriptor: int, point: Point) -> None:
+def verify(descriptor: int, point: Point) -> None:
     """The last look before a breakpoint is written: the running file has the very instruction that was resolved."""
     found = os.pread(descriptor, len(point.code), point.file_offset)
     if found != point.code:
@@ -740,7 +756,7 @@ def _as_mapped(plan: Plan, process: Traceable, files: Files) -> Plan:
     return dataclasses.replace(plan, points=points, missing=(*plan.missing, *missing))
 
 
-def _settings(part: LoadedProbe, process: Traceable, bias: int, counters: int) -> list[int]:
+def settings(part: LoadedProbe, process: Traceable, bias: int, counters: int) -> list[int]:
     """The words of the probe's settings: from the plan, and from its module about this host."""
     plan = part.plan
     config = {**plan.config, **part.module.settings(process)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -145,3 +146,37 @@ class Timeline:
             return True
         parts = [value for field, value in message.ListFields() if field.type == field.TYPE_MESSAGE]
         return any(cls.unknown(each) for part in parts for each in (part if hasattr(part, "append") else [part]))
+
+
+def pause_of(truth, cycle):
+    return truth["PauseNs"][(cycle + 255) % 256]
+
+
+def check_against_runtime(tracer, truth, log, load):
+    """Pauses bit for bit, cycles at gctrace's printed precision, nothing lost."""
+    cycles = {record["cycle"]: record for record in tracer.of("cycle")}
+    by_cycle = defaultdict(int)
+    for stop in tracer.of("stw"):
+        if stop["cycle"] is not None:
+            assert stop["clock"] == "runtime"
+            by_cycle[stop["cycle"]] += stop["total_ns"]
+        if stop["stopping_ns"] is not None:
+            assert stop["stopping_ns"] + stop["stopped_ns"] == stop["total_ns"]
+    last = truth["NumGC"]
+    for cycle in range(max(min(cycles) + 1, last - 255), last + 1):
+        assert by_cycle[cycle] == pause_of(truth, cycle), f"cycle {cycle}"
+        assert cycles[cycle]["pause_ns"] == pause_of(truth, cycle)
+
+    window = [number for number in log if number >= min(cycles)]
+    matched = [number for number in window if number in cycles]
+    assert len(window) >= load.collections - 50
+    assert len(matched) >= 0.999 * len(window)
+    for number in matched:
+        ours, theirs = rendered(cycles[number]), log[number]
+        if theirs.forced and not ours.forced and number + 1 in log:
+            # gctrace reads work.userForced late: a runtime.GC that waits for this cycle's end has set it already.
+            assert cycles[number + 1]["trigger"] == "forced"
+            theirs = dataclasses.replace(theirs, forced=False)
+        assert ours == theirs
+    assert tracer.records[-1]["events"]["lost"] == 0
+    assert tracer.records[-1]["not_seen"] == {"libraries": [], "cycles": 0, "children": []}

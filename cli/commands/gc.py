@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 
 import click
 
-from gotrace.cli.options import Command, check_target, command_argument, need, option, output_options, say, schema_option
+from gotrace.cli.options import (
+    Command,
+    Pid,
+    check_target,
+    command_argument,
+    exclude,
+    need,
+    option,
+    output_options,
+    say,
+    schema_option,
+)
+from gotrace.errors import UsageError
 from gotrace.export.formats import PAUSES
 from gotrace.run.target import attached
 
@@ -22,7 +35,8 @@ from gotrace.run.target import attached
     ],
     epilog="It ends after --duration, at Ctrl-C or when the target exits, and prints the summary each time.",
 )
-@option("pid")
+@option("pid", type=Pid(several=True), metavar="PID,…", help="The running Go process to trace, or several.")
+@click.option("--all-processes", is_flag=True, help="Trace every Go process, those too that begin meanwhile.")
 @option("duration")
 @option("interval")
 @option("min_pause")
@@ -36,7 +50,8 @@ from gotrace.run.target import attached
 @schema_option
 @command_argument
 def command(
-    pid: int | None,
+    pid: tuple[int, ...] | None,
+    all_processes: bool,
     duration: int | None,
     interval: int,
     min_pause: int,
@@ -55,7 +70,10 @@ def command(
 
     Give a running process with --pid, or a command after `--`, which is then traced from its first instruction.
     """
-    check_target(pid, command, "gotrace gc")
+    exclude("pid", "all_processes")
+    pids = pid or ()
+    if not all_processes or command:
+        check_target(pids[0] if pids else None, command, "gotrace gc")
     from gotrace.cli.outputs import wanted
     from gotrace.cli.text.table import text_of
     from gotrace.run.outputs import feed
@@ -77,9 +95,25 @@ def command(
         assists=assists,
     )
     text_of(view)  # by a name that only the view knows: `gotrace.late` cannot see it
+    if all_processes or len(pids) > 1:
+        from gotrace.find.processes import Scanner
+        from gotrace.run.together import trace_together
+
+        if explain:
+            raise UsageError("--explain is about one process", "leave it out, or give one --pid")
+        with results.together() as files:
+            scanner = Scanner()
+
+            def find() -> Iterable[int]:
+                return (each.pid for each in scanner.scan().processes) if all_processes else pids
+
+            trace_together(view.stems, find, all_processes, lambda: [Gc(**view.options)], files, say, duration)
+        return 0
     # A command's standard output is its own: like other wrappers we then print on standard error.
     screen = sys.stderr if command else sys.stdout
-    with attached(view.stems, pid, command, duration, say, gives_root_back=True, unused=results.unused) as traced:
+    with attached(
+        view.stems, pids[0] if pids else None, command, duration, say, gives_root_back=True, unused=results.unused
+    ) as traced:
         with results.opened(screen) as opened:
             for number, live, views in programs(traced, [view], results.recording, force):
                 feed(live, views, opened, number)

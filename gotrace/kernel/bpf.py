@@ -30,7 +30,7 @@ from gotrace.errors import HostError, LoadError
 from gotrace.kernel import privileges
 
 _MAP_CREATE, _MAP_UPDATE_ELEM, _PROG_LOAD, _RAW_TRACEPOINT_OPEN, _LINK_CREATE = 0, 2, 5, 17, 28
-_MAP_LOOKUP_ELEM, _MAP_GET_NEXT_KEY = 1, 4
+_MAP_LOOKUP_ELEM, _MAP_DELETE_ELEM, _MAP_GET_NEXT_KEY = 1, 3, 4
 _MAP_LOOKUP_AND_DELETE_BATCH = 25
 _PROG_TYPE_KPROBE = 2
 # What a program is attached to shows in the beginning of its name; any other is a uprobe's. `on_tracepoint__X` runs at the
@@ -167,6 +167,17 @@ class Map:
         if result < 0:
             raise refused(f"put an entry into the map {self.spec.name}", -result)
 
+    def get(self, key: bytes) -> bytes | None:
+        """An entry of a hash table; None if it is not there."""
+        place, value = ctypes.create_string_buffer(key, len(key)), ctypes.create_string_buffer(self.spec.value_size)
+        places = map(ctypes.addressof, (place, value))
+        return value.raw if _bpf(_MAP_LOOKUP_ELEM, struct.pack("<IIQQQ", self.fd, 0, *places, 0)) == 0 else None
+
+    def delete(self, key: bytes) -> None:
+        """Take an entry out of a hash table, if it is there."""
+        place = ctypes.create_string_buffer(key, len(key))
+        _bpf(_MAP_DELETE_ELEM, struct.pack("<IIQ", self.fd, 0, ctypes.addressof(place)))
+
     def put_event(self, index: int, event_fd: int) -> None:
         """Give a place of a map of perf events its event; the map holds it from then on. Raises HostError."""
         key, value = ctypes.c_uint32(index), ctypes.c_uint32(event_fd)
@@ -178,14 +189,14 @@ class Map:
     def items(self) -> list[tuple[bytes, bytes]]:
         """What is in a hash table now, one by one: for tables of a few. It may change meanwhile."""
         spec, found = self.spec, []
-        key, value = ctypes.create_string_buffer(spec.key_size), ctypes.create_string_buffer(spec.value_size)
+        key = ctypes.create_string_buffer(spec.key_size)
         at = 0  # no key: the first one
         for _ in range(spec.max_entries):
             if _bpf(_MAP_GET_NEXT_KEY, struct.pack("<IIQQQ", self.fd, 0, at, ctypes.addressof(key), 0)) < 0:
                 break
             at = ctypes.addressof(key)
-            if _bpf(_MAP_LOOKUP_ELEM, struct.pack("<IIQQQ", self.fd, 0, at, ctypes.addressof(value), 0)) == 0:
-                found.append((key.raw, value.raw))
+            if (there := self.get(key.raw)) is not None:
+                found.append((key.raw, there))
         return found
 
     def clear(self) -> None:

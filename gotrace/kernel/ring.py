@@ -83,10 +83,10 @@ def windows(kind: int, ended: Sequence[tuple[int, int]]) -> Events:
 class RingReader:
     """The consumer's end of a ring buffer that carries ``struct event`` records.
 
-    ``received`` counts the events read so far. One reader per ring.
+    ``received`` counts the events read so far. One reader per ring. ``of_many``: each says too which process's it is.
     """
 
-    def __init__(self, map_fd: int, size: int) -> None:
+    def __init__(self, map_fd: int, size: int, of_many: bool = False) -> None:
         self.received = 0
         self._size = size
         page = mmap.PAGESIZE
@@ -94,30 +94,37 @@ class RingReader:
         self._shared = mmap.mmap(map_fd, page + 2 * size, prot=mmap.PROT_READ, offset=page)
         self._consumer = np.frombuffer(self._consumer_page, np.uint64, 1)
         self._producer = np.frombuffer(self._shared, np.uint64, 1)
-        record = np.dtype([("length", "<u4"), ("page", "<u4"), ("event", wire_dtype())])
-        self._record_size = record.itemsize
-        self._records = np.frombuffer(self._shared, record, 2 * size // record.itemsize, page)
+        whose = [("tgid", "<u8")] if of_many else []
+        self._record = np.dtype([("length", "<u4"), ("page", "<u4"), ("event", wire_dtype()), *whose])
         self._barrier = Barrier()
 
     def read(self) -> Events:
         """Every complete event since the last call, oldest first, as a copy of our own."""
+        events: Events = self.read_records()["event"].copy()
+        return events
+
+    def read_by_process(self) -> dict[int, Events]:
+        """The same of a ring for many, by the numbers of their processes."""
+        records = self.read_records()
+        records = records[np.argsort(records["tgid"], kind="stable")]
+        numbers, first = np.unique(records["tgid"], return_index=True)
+        return dict(zip(numbers.tolist(), np.split(records["event"].copy(), first[1:]), strict=False))
+
+    def read_records(self) -> Events:
+        """As `read`, each with what stands around it in the ring."""
         producer = int(self._producer[0])
         self._barrier()  # the position first, then the records it covers
         consumer = int(self._consumer[0])
-        count = (producer - consumer) // self._record_size
-        first = (consumer % self._size) // self._record_size
-        records = self._records[first : first + count]
+        count = (producer - consumer) // self._record.itemsize
+        records = np.frombuffer(self._shared, self._record, count, mmap.PAGESIZE + consumer % self._size)
         busy = np.flatnonzero(records["length"] & _BUSY)
         if len(busy):
             records = records[: busy[0]]
-        events: Events = records["event"]
-        if _any_discarded(records):
-            events = events[(records["length"] & _DISCARD) == 0]
-        events = events.copy()
+        found: Events = records[(records["length"] & _DISCARD) == 0] if _any_discarded(records) else records.copy()
         self._barrier()  # the copy is finished before the kernel may reuse its place
-        self._consumer[0] = consumer + len(records) * self._record_size
-        self.received += len(events)
-        return events
+        self._consumer[0] = consumer + len(records) * self._record.itemsize
+        self.received += len(found)
+        return found
 
     def fill(self) -> float:
         """How full the ring is, 0 to 1."""

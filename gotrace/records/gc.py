@@ -37,6 +37,12 @@ STOP, MARK = "stop of the world", "mark phase"
 Record = dict[str, Any]
 
 
+class OfOne(TypedDict, total=False):
+    """A record of one of several processes that are traced at once."""
+
+    pid: Annotated[int, "whose it is, where several processes are traced"]
+
+
 class Names(TypedDict):
     """What cannot be had, and why."""
 
@@ -70,7 +76,7 @@ class Start(Moment):
     missing: Annotated[list[Names], "what is not available for this target, and why"]
 
 
-class Stw(Moment):
+class Stw(Moment, OfOne):
     """A pause, from when stopping began; as it ends."""
 
     type: Literal["stw"]
@@ -85,7 +91,7 @@ class Stw(Moment):
     clock: Literal["runtime", "probe"]
 
 
-class Cycle(Moment):
+class Cycle(Moment, OfOne):
     """A collection, when it is over."""
 
     type: Literal["cycle"]
@@ -114,7 +120,7 @@ class Cycle(Moment):
     allocated_bytes: Annotated[int | None, "from there to the end of marking: what was allocated"]
 
 
-class Sweep(TypedDict):
+class Sweep(OfOne):
     """Sweeping, when the last span of a cycle was swept."""
 
     type: Literal["sweep"]
@@ -122,7 +128,7 @@ class Sweep(TypedDict):
     sweep_ns: Annotated[int, "from the cycle's end to its last span"]
 
 
-class Assist(Moment):
+class Assist(Moment, OfOne):
     """A goroutine that was held by a mark assist in which it marked or was parked, from its beginning; when it is over."""
 
     type: Literal["assist"]
@@ -169,7 +175,7 @@ class RunAgain(TypedDict):
     after_ns: int
 
 
-class Explained(Moment):
+class Explained(Moment, OfOne):
     """One of the longest pauses, and what it waited for."""
 
     type: Literal["explained"]
@@ -197,7 +203,7 @@ class WaitedForStill(TypedDict):
     code: Annotated[list[str], "the functions that its thread was last seen running, innermost first; empty if unknown"]
 
 
-class InProgress(Moment):
+class InProgress(Moment, OfOne):
     """What had not ended when tracing did, from when it began."""
 
     type: Literal["in_progress"]
@@ -297,7 +303,7 @@ class Assisted(TypedDict):
     begun_before: Annotated[int, "how many had begun before they were traced, which are in none of the others"]
 
 
-class Summary(TypedDict):
+class Summary(OfOne):
     """Everything, at the end."""
 
     type: Literal["summary"]

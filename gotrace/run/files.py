@@ -52,12 +52,17 @@ def numbered(path: str, number: int, force: bool) -> str:
     """
     if number == 1 or path == "-":
         return path
+    names = (of_process(path, count) for count in itertools.count(number))
+    return next(name for name in names if force or not os.path.lexists(name))
+
+
+def of_process(path: str, pid: int) -> str:
+    """The name of the file about one of several processes: run.1234.gotrace."""
     beginning, ending = os.path.splitext(path)
     outer, inner = os.path.splitext(beginning)
     if inner in (".pb", ".speedscope"):
         beginning, ending = outer, inner + ending
-    names = (f"{beginning}.{count}{ending}" for count in itertools.count(number))
-    return next(name for name in names if force or not os.path.lexists(name))
+    return f"{beginning}.{pid}{ending}"
 
 
 def free(path: str, force: bool) -> str:

@@ -33,10 +33,11 @@ TABLE: dict[str, set[str]] = {
     "made": BASE | {"binary", "kernel", "probe", "probes"},
     "runtime": BASE | {"binary", "kernel", "analysis", "made"},
     "session": BASE | {"binary", "kernel", "recording", "analysis", "probe", "probes", "made"},
+    "shared": BASE | {"kernel", "made", "probe", "session"},
     "views": BASE | {"binary", "kernel", "recording", "analysis", "probe", "probes", "runtime", "export", "records"},
     "run": BASE
     | {"binary", "kernel", "recording", "analysis", "records", "export", "probe", "probes", "made"}
-    | {"session", "runtime", "views"},
+    | {"session", "shared", "runtime", "views"},
     "find": BASE | {"binary", "kernel", "made", "run", "runtime"},
     "api": BASE | {"kernel", "recording", "run", "views"},
     "lab": BASE

@@ -1,0 +1,225 @@
+"""Several processes at once: found, traced by `SharedProbes`, and each looked at by views of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from gotrace.errors import GotraceError
+from gotrace.kernel.process import Process
+from gotrace.probe import DELAY_NS, FOREVER_NS, probe_module
+from gotrace.run.files import complain_of, of_process
+from gotrace.run.outputs import Output
+from gotrace.run.recorder import Recorder
+from gotrace.run.refusal import require_go
+from gotrace.run.sources import Live
+from gotrace.run.target import EXECUTED, EXITED, NOT_LOOKING, POLL_NS, Looking, Say, StopRequest, Traced
+from gotrace.shared import SharedProbes, SharedSession
+from gotrace.text import count_text
+from gotrace.views.view import Record, View, records_of
+
+_FIND_NS = 2_000_000_000  # how often others are looked for
+_MOST_NAMED = 8
+
+
+@dataclass
+class Ending:
+    """Why tracing ends for all, and since when (CLOCK_MONOTONIC); "" while it does not."""
+
+    why: str = ""
+    at_ns: int = 0
+
+
+class Member(Traced):
+    """One of several processes: whoever reads for all of them waits for all of them, too."""
+
+    def __init__(self, session: SharedSession, probes: SharedProbes, stop: StopRequest, ending: Ending, say: Say) -> None:
+        super().__init__(session, None, stop, say)
+        self._probes = probes
+        self._ending = ending
+
+    def polls(self, interval: int, failed: Callable[[], bool], looking: Looking = NOT_LOOKING) -> Iterator[tuple[int, str]]:
+        while not self.ended:
+            now, why = time.monotonic_ns(), ""
+            if executed_ns := self.executed_ns():
+                now, why = executed_ns, EXECUTED
+            elif self.process.wait(0):
+                why = EXITED
+            elif self._ending.why:
+                now, why = self._ending.at_ns, self._ending.why
+            elif failed():
+                why = "output error"
+            self.ended = why
+            if why:
+                self._end(now)
+            yield now, why
+
+    def settle(self) -> None:
+        self._probes.read()
+
+
+class Looked:
+    """A process with its views, and where their records go, each with its pid."""
+
+    def __init__(self, member: Member, views: Sequence[View], outputs: Sequence[Output], recorder: Recorder | None) -> None:
+        member.release()
+        self.member = member
+        self.live = Live(member)
+        self.live.failing = lambda: any(output.stream.failure is not None for output in outputs)
+        self._views, self.outputs, self._pid = views, outputs, member.process.pid
+        if recorder is not None:
+            self.live.recorder = recorder
+            if recorded := {view.name: view.options for view in views if view.recorded}:
+                self.live.header["views"] = recorded
+            recorder.begin(self.live.header)
+        for output in outputs:
+            output.begin(self.live, views, 1)
+        self._records = records_of(self.live, views)
+        self.portion()  # what comes before the first events
+
+    def portion(self) -> None:
+        """Feed the views with what has come since then; of a process that is over, with all that is left."""
+        for _, (view, records) in zip(self._views, self._records, strict=False):
+            self._put(view, records)
+        if self.live.last:
+            for view, records in self._records:
+                self._put(view, records)
+            for output in self.outputs:
+                output.end(self.live, self._views)
+
+    def _put(self, view: View, records: list[Record]) -> None:
+        if records:
+            told = [{**record, "pid": self._pid} for record in records]
+            for output in self.outputs:
+                output.add(view, told)
+
+
+class Files(Protocol):
+    """Where records go: to outputs of all, and to those that each process has of its own."""
+
+    @property
+    def recording(self) -> str | None:
+        """The path of a recording, named by `files.of_process` for each."""
+
+    @property
+    def force(self) -> bool: ...
+
+    def of_process(self, pid: int) -> AbstractContextManager[Sequence[Output]]:
+        """Those of all, and its own, which are closed on the way out."""
+
+    def failed(self) -> bool:
+        """Whether one of all failed."""
+
+
+class Together:
+    """The run of several processes. Use `trace_together`."""
+
+    def __init__(
+        self,
+        probes: SharedProbes,
+        views: Callable[[], Sequence[View]],
+        files: Files,
+        stop: StopRequest,
+        say: Say,
+    ) -> None:
+        self.looked: dict[int, Looked] = {}
+        self.ending = Ending()
+        self._is_ready = False
+        self._known: set[int] = set()
+        self._probes, self._views, self._files = probes, views, files
+        self._stop, self._say = stop, say
+
+    def add(self, pid: int, required: bool) -> None:
+        """Trace one more. Raises GotraceError if it cannot be, and is ``required``; otherwise that is told."""
+        if pid in self._known:
+            return
+        self._known.add(pid)
+        try:
+            with Process.open(pid) as process:
+                require_go(process)
+            session = self._probes.add(pid)
+        except GotraceError as error:
+            if required:
+                raise
+            self._say(f"pid {pid} is not traced: {error.message}.")
+            return
+        member = Member(session, self._probes, self._stop, self.ending, self._say)
+        recorder = None
+        if self._files.recording is not None:
+            path = of_process(self._files.recording, pid)
+            recorder = session.holding(Recorder.opened(path, self._files.force, member))
+        outputs = session.holding(self._files.of_process(pid))
+        self.looked[pid] = Looked(member, self._views(), outputs, recorder)
+        if self._is_ready:
+            self._say(f"Tracing {self.looked[pid].live.name}.")
+
+    def ready(self) -> None:
+        """Said when everything is in place, once."""
+        if not self._is_ready:
+            names = ", ".join(each.live.name for each in self.looked.values())
+            many = len(self.looked) > _MOST_NAMED
+            self._say(f"Tracing {count_text(len(self.looked), 'process', 'processes') if many else names}… Ctrl-C to end.")
+        self._is_ready = True
+
+    def why_over(self, end_ns: int) -> str:
+        """Why tracing has to end for all, or ""."""
+        if self._stop.signal:
+            return self._stop.signal
+        if time.monotonic_ns() >= end_ns:
+            return "duration"
+        return "output error" if self._files.failed() else ""
+
+    def portion(self) -> None:
+        """What has come since then, of all."""
+        self._probes.read()
+        for pid, each in list(self.looked.items()):
+            each.portion()
+            if not each.live.last:
+                continue
+            ended = each.live.end["ended"]
+            self._probes.remove(pid)
+            del self.looked[pid]
+            complain_of(each.live.recorder)
+            self._known.discard(pid)
+            if not self.ending.why:
+                self._say(f"{each.live.name}: {ended}.")
+            if ended == EXECUTED:
+                self.add(pid, required=False)
+
+
+def trace_together(
+    stems: Sequence[str],
+    find: Callable[[], Iterable[int]],
+    goes_on: bool,
+    views: Callable[[], Sequence[View]],
+    files: Files,
+    say: Say,
+    duration: int | None = None,
+) -> None:
+    """Trace every process that ``find`` finds by the probes ``stems``, each with ``views`` of its own.
+
+    It ends after ``duration`` nanoseconds, at Ctrl-C, or with the last of them. If it ``goes_on``, others are looked for
+    all the time, it does not end with the last, and those that cannot be traced are told; else every one has to be.
+    Raises GotraceError.
+    """
+    stop = StopRequest()
+    with stop.installed(), SharedProbes.opened([probe_module(stem) for stem in stems]) as probes:
+        run = Together(probes, views, files, stop, say)
+        begin_ns = find_ns = time.monotonic_ns()
+        end_ns = begin_ns + duration if duration is not None else FOREVER_NS
+        while not run.ending.why:
+            if time.monotonic_ns() >= find_ns:
+                for pid in find():
+                    run.add(pid, required=not goes_on)
+                run.ready()
+                find_ns = time.monotonic_ns() + _FIND_NS if goes_on else FOREVER_NS
+            time.sleep(max(0, min(POLL_NS, end_ns - time.monotonic_ns())) / 1e9)
+            if why := run.why_over(end_ns):
+                run.ending.at_ns, run.ending.why = min(time.monotonic_ns(), end_ns), why
+                time.sleep(DELAY_NS / 1e9)  # until every event from before that is there
+            run.portion()
+            if not goes_on and not run.looked:
+                break

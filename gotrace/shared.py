@@ -1,0 +1,311 @@
+"""Probes that many processes share: loaded once, set once for each executable file, and told apart by the process.
+
+A probe that is set for one process alone is looked at, too, by every other process that runs the same file, 25 ns each:
+with a hundred processes of one file a hit would take 3.2 us instead of 0.6. So a probe is set on the file, and looks up
+whose hit it is: an entry in a table has the process's settings; who has none is left alone.
+
+An entry goes, in the kernel, when its process executes another program, before the first instruction of that, or is gone:
+``ebpf/processes.c``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import struct
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from gotrace import cache
+from gotrace.errors import GotraceError, HostError
+from gotrace.kernel import bpf
+from gotrace.kernel.btf import TASK_FIELDS, task_settings
+from gotrace.kernel.calibrate import probe_cost_ns
+from gotrace.kernel.compiler import compile_object, ebpf_text, host_cflags
+from gotrace.kernel.host import require_tracing
+from gotrace.kernel.privileges import in_initial_namespace
+from gotrace.kernel.process import Process
+from gotrace.kernel.ring import Events, RingReader, joined, no_events
+from gotrace.made import Made
+from gotrace.probe import Plan
+from gotrace.session import LoadedProbe, Session, compiled, naming, opened_files, planned, settings, verify
+
+if TYPE_CHECKING:
+    from gotrace.probe import ProbeModule
+
+MOST = 1024  # processes at once
+RING_BYTES = 4 << 20
+
+Held = TypeVar("Held")
+
+_EXECUTED = 1  # the kind of its event
+
+
+def _watch(stack: contextlib.ExitStack, stems: Sequence[str]) -> Made:
+    """``ebpf/processes.c``, which forgets processes for the probes ``stems``, as JSON. Raises HostError."""
+    fields = task_settings(TASK_FIELDS)
+    numbers = {"TASK_PID": fields["task_pid"], "TASK_TGID": fields["task_tgid"], "KIND_EXECUTED": _EXECUTED}
+    numbers |= {"CONFIG_SLOTS": 1, "HIT_SLOTS": 1, "MANY": 1}
+    flags = tuple(f"-D{name}={number}" for name, number in numbers.items())
+    tables = [f"BPF_HASH({_table(stem)}, u32, u64, 1);" for stem in stems]
+    forget = [f"\t{_table(stem)}.delete(&tgid);" for stem in stems]
+    made = "\n".join([*tables, "static __always_inline void forget(u32 tgid)", "{", *forget, "}", ""])
+    text = ebpf_text("ring.bpf.h") + made + ebpf_text("processes.c")
+    key = cache.key("processes", text, *flags, *host_cflags(), os.uname().machine)
+    return Made(stack, key, compile_object, text, flags, cpu_seconds=180)
+
+
+def _table(stem: str) -> str:
+    return f"config_of_{stem}"
+
+
+class _Part(LoadedProbe):
+    """One probe of one process: its own counts, of a loaded probe that others share."""
+
+    def __init__(self, module: ProbeModule, plan: Plan, loaded: bpf.LoadedObject, pid: int) -> None:
+        super().__init__(module, plan, loaded)
+        self._key = _key(pid)
+        self._last = (0,) * (1 + len(self.probe.hits))
+
+    def counted(self) -> tuple[int, ...]:
+        """What was lost, and the hits of each program."""
+        found = self.loaded.maps["counts"].get(self._key)
+        if found is not None:
+            self._last = struct.unpack(f"={len(self._last)}Q", found)
+        return self._last
+
+    @property
+    def hits(self) -> dict[str, int]:
+        return dict(zip(self.probe.hits, self.counted()[1:], strict=True))
+
+    def begin(self, words: Sequence[int]) -> None:
+        """From now on its hits count; ``words`` are its settings, which come last."""
+        for each in _per_process(self.loaded):
+            if each.spec.name != "config":
+                each.put(self._key, bytes(each.spec.value_size))
+        self.loaded.maps["config"].put(self._key, struct.pack(f"={len(words)}Q", *words))
+
+    def forget(self) -> None:
+        self.counted()
+        for each in _per_process(self.loaded):
+            each.delete(self._key)
+
+
+class _Inbox:
+    """What stands for a ring of its own."""
+
+    def __init__(self) -> None:
+        self._events: list[Events] = []
+
+    def put(self, events: Events) -> None:
+        self._events.append(events)
+
+    def read(self) -> Events:
+        events, self._events = self._events, []
+        return joined(events) if events else no_events()
+
+
+class SharedSession(Session):
+    """One process of `SharedProbes`. `SharedProbes.read` has to be called for it to have events."""
+
+    def __init__(self, process: Process, parts: dict[str, _Part], bias: int, exe: int, stack: contextlib.ExitStack) -> None:
+        super().__init__(process, dict(parts), bias, {}, exe, [], "")
+        self._ring = self.inbox = _Inbox()
+        self._own = parts
+        self._stack = stack
+        self.looked_at(time.monotonic_ns(), [""])
+
+    def _counts(self) -> tuple[int, dict[str, dict[str, int]]]:
+        counted = {stem: part.counted() for stem, part in self._own.items()}
+        hits = {stem: dict(zip(self._own[stem].probe.hits, each[1:], strict=True)) for stem, each in counted.items()}
+        return sum(each[0] for each in counted.values()), hits
+
+    def holding(self, context: contextlib.AbstractContextManager[Held]) -> Held:
+        """Enter ``context`` until the session is closed."""
+        return self._stack.enter_context(context)
+
+    def close(self) -> None:
+        """No more of it; its counts stay as they are."""
+        self._stack.close()
+
+
+@dataclasses.dataclass
+class _File:
+    """An executable file that has its probes, for as long as any process of it is traced."""
+
+    plans: dict[str, Plan]
+    probes: list[int]
+    processes: int = 0
+
+
+class SharedProbes:
+    """Use `opened`. For one thread."""
+
+    def __init__(self, modules: Sequence[ProbeModule], parts: dict[str, bpf.LoadedObject], ring: RingReader) -> None:
+        self._modules = modules
+        self._parts = parts
+        self._ring = ring
+        self._files: dict[tuple[int, ...], _File] = {}
+        self._closing: list[threading.Thread] = []
+        self.sessions: dict[int, SharedSession] = {}  # by pid
+        self.ns_per_hit = (0.0, 0.0)
+
+    @classmethod
+    @contextlib.contextmanager
+    def opened(cls, modules: Sequence[ProbeModule], ring_bytes: int = RING_BYTES) -> Iterator[SharedProbes]:
+        """Load the probes of ``modules``; none is set. Raises HostError or LoadError.
+
+        Nothing stays set on the way out.
+        """
+        require_tracing()
+        if not in_initial_namespace("pid"):
+            raise HostError(
+                "several processes can only be traced from where the machine's own process numbers are seen",
+                "run the container with the host's PID namespace (podman run --pid=host; hostPID: true)",
+            )
+        with contextlib.ExitStack() as stack:
+            made = [compiled(stack, module.PROBE, MOST) for module in modules]
+            watch = _watch(stack, [module.PROBE.stem for module in modules])
+            parts: dict[str, bpf.LoadedObject] = {}
+            shared: dict[str, bpf.Map] = {}
+            for module, each in zip(modules, made, strict=True):
+                obj = bpf.BpfObject.from_json(each.json()).with_ring(ring_bytes)
+                parts[module.PROBE.stem] = loaded = stack.enter_context(bpf.load(obj, None, shared))
+                shared = {"events": loaded.maps["events"]}
+            tables = {_table(stem): part.maps["config"] for stem, part in parts.items()}
+            watched = stack.enter_context(bpf.load(bpf.BpfObject.from_json(watch.json()), None, shared | tables))
+            for name, program in watched.programs.items():
+                stack.callback(os.close, bpf.attach_raw_tracepoint(program, name.removeprefix(bpf.RAW_TRACEPOINT)))
+            found = cls(modules, parts, RingReader(shared["events"].fd, ring_bytes, of_many=True))
+            found.ns_per_hit = probe_cost_ns()
+            stack.callback(found.close)
+            yield found
+
+    def add(self, pid: int) -> SharedSession:
+        """Trace a process, until `remove`. Raises GotraceError, with nothing changed."""
+        if len(self.sessions) >= MOST:
+            raise HostError(f"{MOST} processes are traced already", "exclude some of them")
+        begin = time.monotonic_ns()
+        with contextlib.ExitStack() as stack:
+            process = stack.enter_context(Process.open(pid))
+            files = stack.enter_context(opened_files(self._modules, process))
+            exe = files[""].fd
+            identity = cache.identity(exe)
+            file = self._files.get(identity)
+            if file is None:
+                file = _File({stem: plan for stem, plan in self._plans(process, exe)}, [])
+            parts = {
+                module.PROBE.stem: _Part(module, file.plans[module.PROBE.stem], self._parts[module.PROBE.stem], pid)
+                for module in self._modules
+            }
+            first = next(iter(file.plans.values()))
+            bias = process.load_bias(first.first_vaddr, exe) if first.pie else 0
+            for part in parts.values():
+                words = settings(part, process, bias, 0)
+                for each in _per_process(part.loaded):
+                    value = (
+                        struct.pack(f"={len(words)}Q", *words)
+                        if each.spec.name == "config"
+                        else bytes(each.spec.value_size)
+                    )
+                    each.put(_key(pid), value)
+                stack.callback(part.forget)
+            if not file.probes:
+                self._set(file, exe)
+            self._files[identity] = file
+            file.processes += 1
+            stack.callback(self._leave, identity)
+            if process.exec_changed():
+                raise GotraceError(f"process {pid} has just executed another program", "try again")
+            session = SharedSession(process, parts, bias, exe, stack.pop_all())
+        session.ns_per_hit = self.ns_per_hit
+        session.attach_ns = time.monotonic_ns() - begin
+        session.begin()
+        self.sessions[pid] = session
+        return session
+
+    def _plans(self, process: Process, exe: int) -> Iterator[tuple[str, Plan]]:
+        from gotrace.kernel.process import OpenFile
+
+        files = {"": OpenFile(exe, 0)}
+        with contextlib.ExitStack() as stack:
+            made = {module.PROBE.stem: planned(stack, module, files) for module in self._modules}
+            with naming(process, files):
+                for stem, each in made.items():
+                    plan = Plan.from_json(each.json())
+                    for point in plan.points:
+                        verify(exe, point)
+                    yield stem, plan
+
+    def _set(self, file: _File, exe: int) -> None:
+        """Set the probes of a file. Raises HostError, with none of them set."""
+        path = f"/proc/self/fd/{exe}"
+        try:
+            for stem, plan in file.plans.items():
+                for point in plan.points:
+                    program = self._parts[stem].programs[point.program]
+                    file.probes.append(bpf.attach_uprobe(program, path, point.file_offset))
+        except HostError:
+            with bpf.closing_all(file.probes):
+                raise
+
+    def _leave(self, identity: tuple[int, ...]) -> None:
+        file = self._files[identity]
+        file.processes -= 1
+        if not file.processes:
+            del self._files[identity]
+            self._closing = [each for each in self._closing if each.is_alive()]
+            for probe in file.probes:  # each waits until no CPU can be in its program
+                self._closing.append(threading.Thread(target=os.close, args=(probe,)))
+                self._closing[-1].start()
+
+    def remove(self, pid: int) -> None:
+        """No more of a process: its session has what it had."""
+        session = self.sessions.pop(pid)
+        session.close()
+
+    def read(self) -> list[int]:
+        """Give each session its events since the last call. Returns who has executed another program since.
+
+        A traced process that did is told by its session's ``executed_ns``, too.
+        """
+        executed = []
+        for pid, events in self._ring.read_by_process().items():
+            execs = events["time_ns"][events["kind"] == _EXECUTED]
+            session = self.sessions.get(pid)
+            if len(execs):
+                executed.append(pid)
+                events = events[events["kind"] != _EXECUTED]
+                if session is not None and not session.executed_ns:
+                    session.executed_ns = int(execs[0])
+            if session is not None and len(events):
+                session.inbox.put(events)
+        return executed
+
+    def left_out(self) -> int:
+        """How often the kernel did not run one of the programs, of whatever process: see `bpf.LoadedObject.left_out`."""
+        return sum(part.left_out() for part in self._parts.values())
+
+    def fill(self) -> float:
+        """How full the ring is, 0 to 1."""
+        return self._ring.fill()
+
+    def close(self) -> None:
+        """Detach from all; back when nothing is set any more."""
+        for pid in list(self.sessions):
+            self.remove(pid)
+        for thread in self._closing:
+            thread.join()
+
+
+def _per_process(loaded: bpf.LoadedObject) -> list[bpf.Map]:
+    """The tables that have an entry for each process: what the C text declares by PER_TARGET."""
+    return [each for each in loaded.maps.values() if each.spec.type == bpf.MAP_TYPE_HASH and each.spec.max_entries == MOST]
+
+
+def _key(pid: int) -> bytes:
+    return pid.to_bytes(4, sys.byteorder)

@@ -1,0 +1,141 @@
+"""Several processes at once: each has its own numbers, bit for bit, whatever becomes of the others."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import time
+
+import pytest
+
+import targets
+from conftest import until
+from groundtruth import check_against_runtime, gctrace
+
+pytestmark = pytest.mark.bpf
+
+# Two processes of one file, each loaded at an address of its own.
+PROGRAMS = [("1.19.8", "stripped"), ("1.22.10", "stripped"), *[(targets.NEWEST, "pie-stripped")] * 2]
+
+
+def of_process(tracer, pid):
+    """What a run of several processes says of one of them."""
+    return dataclasses.replace(tracer, records=[record for record in tracer.records if record["pid"] == pid])
+
+
+@pytest.mark.everywhere
+def test_each_has_its_own_numbers(load, start, trace):
+    programs = [targets.build("gcload", version, flavour) for version, flavour in PROGRAMS]
+    ours = [start(program, *load.collect(), env={"GODEBUG": "gctrace=1"}) for program in programs]
+    other = start(programs[-1], *load.collect())  # of the same file, and not traced
+    tracer = trace("--pid", ",".join(str(target.pid) for target in ours))
+    for target in (*ours, other):
+        target.go()
+    truths = [target.truth() for target in ours]
+    other.truth()
+    assert [target.finish() for target in (*ours, other)] == [0] * 5
+    assert tracer.finish() == 0, tracer.stderr
+    for target, truth in zip(ours, truths, strict=True):
+        own = of_process(tracer, target.pid)
+        check_against_runtime(own, truth, gctrace(target.stderr.read_text()), load)
+        assert own.records[0]["type"] == "start" and own.records[-1]["ended"] == "target exited"
+        counted = own.records[-1]["cost"]["probe_hits"]
+        assert counted >= len(own.of("stw")) and own.records[-1]["events"]["received"] >= len(own.of("stw"))
+        assert f"pid {target.pid} (" in tracer.stdout  # a summary of its own
+    assert {record["pid"] for record in tracer.records} == {target.pid for target in ours}
+
+
+@pytest.mark.parametrize("options", [[], ["-thread"]], ids=["first-thread", "another-thread"])
+def test_an_exec_is_an_end_and_a_beginning(options, start, trace, load):
+    """The settings of a process go before the first instruction of what it executes, be that a file that has probes."""
+    program = targets.build("gcload")
+    stays = start(program, *load.collect(), env={"GODEBUG": "gctrace=1"})
+    execs = start(targets.build("execer"), "-cycles", "10", "-wait", *options, str(program), "-cycles", "50")
+    tracer = trace("--pid", f"{stays.pid},{execs.pid}")
+    execs.go()
+    assert execs.process.stdout.readline() == "collected 10\n"
+    until(lambda: "gcload" in os.readlink(f"/proc/{execs.pid}/exe"))
+    time.sleep(0.5)  # until it is traced again: whatever it does before it is asked to go on is not of this test
+    for target in (execs, stays):
+        target.go()
+    truth = stays.truth()
+    execs.truth()
+    assert [target.finish() for target in (stays, execs)] == [0, 0] and tracer.finish() == 0, tracer.stderr
+    check_against_runtime(of_process(tracer, stays.pid), truth, gctrace(stays.stderr.read_text()), load)
+    own = of_process(tracer, execs.pid).records
+    summaries = [record for record in own if record["type"] == "summary"]
+    assert [summary["ended"] for summary in summaries] == ["target executed another program", "target exited"]
+    first, second = own[: own.index(summaries[0])], own[own.index(summaries[0]) + 1 :]
+    assert first[0]["exe"].endswith("execer") and second[0]["exe"].endswith("gcload")
+    assert sum(record["type"] == "cycle" for record in first) == 10 == summaries[0]["cycles"]
+    assert 50 <= sum(record["type"] == "cycle" for record in second) == summaries[1]["cycles"]
+
+
+def test_files_of_each(start, gotrace, tmp_path):
+    """A recording and histograms of each, which say what the summaries say; nothing is overwritten."""
+    targets_ = [start(targets.build("gcload"), "-seconds", "1.5") for _ in range(2)]
+    for target in targets_:
+        target.go()
+    files = [tmp_path / name for name in ("run.gotrace", "run.hgrm", "all.ndjson")]
+    pids = ",".join(str(target.pid) for target in targets_)
+    command = ["gc", "--pid", pids, "-d", "1s", *(word for file in files for word in ("-o", str(file)))]
+    done = gotrace(*command)
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in files[2].read_text().splitlines()]
+    for target in targets_:
+        (summary,) = (each for each in records if each["type"] == "summary" and each["pid"] == target.pid)
+        replayed = json.loads(gotrace("report", str(tmp_path / f"run.{target.pid}.gotrace"), "--format", "json").stdout)
+        assert {**replayed[-1], "pid": target.pid} == summary
+        assert (tmp_path / f"run.{target.pid}.hgrm").read_text().count("#[Mean") >= len(summary["pauses"])
+        target.truth()
+    assert {record["pid"] for record in records} == {target.pid for target in targets_}
+    again = gotrace(*command)
+    assert again.returncode == 1 and "already exists" in again.stderr
+
+
+def test_who_cannot_be_traced_and_who_is_not_there(start, gotrace):
+    target = start(targets.build("gcload"), "-seconds", "1")
+    for pid, said in ((os.getpid(), "is not a Go program"), (2**22 - 3, "there is no process with pid")):
+        done = gotrace("gc", "--pid", f"{target.pid},{pid}", "-d", "1s")
+        assert (done.returncode, done.stderr.count("\n")) == (1, 2) and said in done.stderr
+    done = gotrace("gc", "--pid", f"{target.pid},1", "--explain")
+    assert done.returncode == 2 and "--explain is about one process" in done.stderr
+
+
+def test_nothing_stays_when_it_is_killed(start, trace):
+    """A hit costs what it cost before, for no probe is left: the kernel removes them with the last descriptor."""
+    program = targets.build("gcload")
+    both = [start(program, "-seconds", "4") for _ in range(2)]
+    tracer = trace("--pid", ",".join(str(target.pid) for target in both))
+    for target in both:
+        target.go()
+    time.sleep(0.5)
+    tracer.process.send_signal(signal.SIGKILL)
+    tracer.process.wait()
+    assert [target.truth()["NumGC"] > 0 for target in both] == [True, True]
+    assert [target.finish() for target in both] == [0, 0]
+
+
+def test_every_process_and_those_that_come(start, trace):
+    """One that is there, and one that begins when everything is in place: both are traced, and told."""
+    program = targets.build("gcload")
+    there = start(program, "-cycles", "200")
+    tracer = trace("--all-processes")
+    comes = start(program, "-cycles", "200")
+    heard = tracer.process.stderr.readline()
+    while f"Tracing pid {comes.pid} (" not in heard:
+        heard = tracer.process.stderr.readline()
+    truths = []
+    for target in (there, comes):
+        target.go()
+        truths.append(target.truth())
+        assert target.finish() == 0
+    time.sleep(1)
+    tracer.interrupt()
+    assert tracer.finish() == 0
+    for target, truth in zip((there, comes), truths, strict=True):
+        own = of_process(tracer, target.pid).records
+        (summary,) = (each for each in own if each["type"] == "summary")
+        assert summary["ended"] == "target exited" and 0 <= truth["NumGC"] - summary["cycles"] <= 2

@@ -112,7 +112,8 @@ def _rules(file: str | None, margin: float, metrics: tuple[str, ...], require: t
 
 
 def _listen(text: str, gate: Callable[[], Gated], inconclusive: Outcome) -> int:
-    from gotrace.lab.gate_server import address_of, serve
+    from gotrace.addresses import address_of
+    from gotrace.lab.gate_server import serve
 
     if idle := given("outputs", "format_", "force"):
         raise UsageError(f"{idle[0]} and --listen exclude each other", "what listens answers in JSON, and writes nothing")

@@ -17,7 +17,7 @@ from socket import AF_INET, AF_INET6, SHUT_WR, socket
 from typing import Any
 
 from gotrace.analysis.stats.verdicts import Outcome
-from gotrace.errors import GotraceError, UsageError
+from gotrace.errors import GotraceError
 from gotrace.lab.gate import Gated
 from gotrace.text import printable
 
@@ -25,18 +25,6 @@ _MOST_BYTES = 64 << 10  # of a body
 _MOST_AT_ONCE = 16  # connections
 _PATIENCE_S = 10  # for a client that says nothing
 _MOST_LAST_BYTES, _LAST_BYTES_S = 1 << 20, 1  # that a client still sends when it has its answer
-
-
-def address_of(text: str) -> tuple[str, int]:
-    """HOST:PORT, [IPV6]:PORT, or a port of 127.0.0.1. Raises UsageError."""
-    host, colon, port = text.rpartition(":")
-    if not colon:
-        host = "127.0.0.1"
-    elif host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    if not host or not port.isascii() or not port.isdecimal() or int(port) > 65535:
-        raise UsageError(f"cannot read the address {printable(text)!r}", "write 127.0.0.1:8080 or [::1]:8080")
-    return host, int(port)
 
 
 def serve(address: tuple[str, int], gate: Callable[[], Gated], inconclusive: Outcome, say: Callable[[str], None]) -> None:

@@ -19,6 +19,7 @@ BASE = {"errors", "text", "cache", "arch", "late"}
 TABLE: dict[str, set[str]] = {
     "errors": set(),
     "text": set(),
+    "addresses": {"errors", "text"},
     "arch": {"errors"},
     "late": set(),
     "cache": {"errors"},
@@ -41,8 +42,22 @@ TABLE: dict[str, set[str]] = {
     "find": BASE | {"binary", "kernel", "made", "run", "runtime"},
     "api": BASE | {"kernel", "recording", "run", "views"},
     "lab": BASE
-    | {"binary", "kernel", "recording", "analysis", "records", "export", "runtime", "views", "run", "api", "cluster"},
+    | {
+        "addresses",
+        "binary",
+        "kernel",
+        "recording",
+        "analysis",
+        "records",
+        "export",
+        "runtime",
+        "views",
+        "run",
+        "api",
+        "cluster",
+    },
     "cluster": BASE | {"records", "run"},
+    "agent": BASE | {"addresses", "analysis", "export"},
     "ebpf": set(),
 }
 TABLE["cli"] = set(TABLE)

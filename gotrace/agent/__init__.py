@@ -1,0 +1,1 @@
+"""The agent that stays: what it serves and sends. Imports nothing by itself."""

@@ -1,0 +1,149 @@
+"""A histogram with exponential buckets that takes whole numpy arrays of nanoseconds: Prometheus calls it native.
+
+Bucket i of schema n holds the values v with 2**((i - 1) * 2**-n) < v <= 2**(i * 2**-n), in seconds; schema n + 1 merges
+exactly into n (https://prometheus.io/docs/specs/native_histograms/). Values are whole nanoseconds, so the boundaries are
+known as whole nanoseconds too, and which bucket a value belongs to is decided in integers: exact, at powers of two as
+well. OpenTelemetry's exponential histogram is the same thing with indexes that are one less.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+
+SCHEMA = 5  # 32 buckets for each power of two, each 2.2 % wide
+MOST_FILLED = 160  # buckets; with more, pairs of them are joined
+# Upper ends of the classic buckets, for servers that do not take exponential ones.
+CLASSIC_NS = (
+    *(10_000, 25_000, 50_000, 100_000, 250_000, 500_000),
+    *(1_000_000, 2_500_000, 5_000_000, 10_000_000, 25_000_000, 50_000_000, 100_000_000, 500_000_000, 1_000_000_000),
+)
+
+_PER_OCTAVE = 1 << SCHEMA
+_LARGEST_NS = 2**63 - 1
+_CHUNK = 1 << 16  # values at a time, so that scratch space stays small
+_NO_INDEXES, _NO_COUNTS = np.zeros(0, np.int16), np.zeros(0, np.int64)
+_CLASSIC = np.array(CLASSIC_NS)
+
+
+@dataclass(frozen=True, slots=True)
+class Exponential:
+    """Counts of values in nanoseconds. It does not change: `plus` and `merged` give a new one, so readers need no lock."""
+
+    schema: int = SCHEMA
+    indexes: npt.NDArray[np.int16] = field(default_factory=lambda: _NO_INDEXES)  # of filled buckets, ascending
+    counts: IntArray = field(default_factory=lambda: _NO_COUNTS)  # of each of them
+    zeros: int = 0  # values of exactly 0, which no exponential bucket holds
+    count: int = 0
+    sum_ns: int = 0
+    min_ns: int = 0  # 0 without values, like the next
+    max_ns: int = 0
+    classic: IntArray = field(default_factory=lambda: np.zeros(len(CLASSIC_NS) + 1, np.int64))  # not cumulative
+
+    def plus(self, values: npt.NDArray[np.integer]) -> Exponential:
+        """With ``values``: any number of whole nanoseconds, 0 to 2**63 - 1. Raises ValueError for others."""
+        if values.dtype.kind not in "iu":
+            raise ValueError(f"nanoseconds are integers, not {values.dtype}")
+        if not values.size:
+            return self
+        least, most = int(values.min()), int(values.max())
+        if least < 0 or most > _LARGEST_NS:
+            raise ValueError(f"nanoseconds are 0 to 2**63 - 1, not {least if least < 0 else most}")
+        values = values.astype(np.int64, copy=False)
+        first, boundaries = _boundaries()
+        indexes, counts = _NO_INDEXES, _NO_COUNTS
+        classic = np.zeros(len(CLASSIC_NS) + 1, np.int64)
+        for start in range(0, values.size, _CHUNK):
+            part = values[start : start + _CHUNK]
+            classic += np.bincount(_CLASSIC.searchsorted(part), minlength=len(classic))
+            within = (boundaries.searchsorted(part[part > 0]) + first).astype(np.int16)
+            indexes, counts = _summed((indexes, within), (counts, np.ones(len(within), np.int64)))
+        seen = Exponential(
+            SCHEMA,
+            indexes,
+            counts,
+            zeros=values.size - int(counts.sum()),
+            count=values.size,
+            # In two halves: neither sum can leave 64 bits.
+            sum_ns=(int((values >> 32).sum()) << 32) + int((values & 0xFFFFFFFF).sum()),
+            min_ns=least,
+            max_ns=most,
+            classic=classic,
+        )
+        return self.merged(seen)
+
+    def merged(self, other: Exponential) -> Exponential:
+        """Both together, exactly, in the coarser of the two schemas or a coarser one."""
+        if not self.count or not other.count:
+            return self if self.count else other._bounded()
+        schema = min(self.schema, other.schema)
+        one, two = self.coarser(schema), other.coarser(schema)
+        indexes, counts = _summed((one.indexes, two.indexes), (one.counts, two.counts))
+        return Exponential(
+            schema,
+            indexes,
+            counts,
+            self.zeros + other.zeros,
+            self.count + other.count,
+            self.sum_ns + other.sum_ns,
+            min(self.min_ns, other.min_ns),
+            max(self.max_ns, other.max_ns),
+            self.classic + other.classic,
+        )._bounded()
+
+    def coarser(self, schema: int) -> Exponential:
+        """In a coarser schema: each bucket then is 2**(difference) of the finer ones."""
+        shift = self.schema - schema
+        if shift <= 0:
+            return self
+        indexes, counts = _summed((-(-self.indexes >> shift),), (self.counts,))
+        return replace(self, schema=schema, indexes=indexes, counts=counts)
+
+    def _bounded(self) -> Exponential:
+        bounded = self
+        while len(bounded.indexes) > MOST_FILLED:
+            bounded = bounded.coarser(bounded.schema - 1)
+        return bounded
+
+
+def _summed(
+    indexes: tuple[npt.NDArray[np.int16], ...], counts: tuple[IntArray, ...]
+) -> tuple[npt.NDArray[np.int16], IntArray]:
+    """Every index once, ascending, and the sum of its counts."""
+    every = np.concatenate(indexes)
+    if not every.size:
+        return _NO_INDEXES, _NO_COUNTS
+    first = every.min()
+    dense = np.zeros(int(every.max()) - int(first) + 1, np.int64)
+    np.add.at(dense, every - first, np.concatenate(counts))
+    filled = dense.nonzero()[0]
+    return (filled + first).astype(np.int16), dense[filled]
+
+
+@functools.cache
+def _boundaries() -> tuple[int, IntArray]:
+    """The index of the first bucket in `SCHEMA` that holds a whole nanosecond, and the largest ns of that and each further.
+
+    The largest whole v with v / 10**9 <= 2**(i / 32) is the 32nd root of 2**i * 10**288, rounded down.
+    """
+
+    def largest(index: int) -> int:
+        power = 10 ** (9 * _PER_OCTAVE)
+        root: int = power << index if index >= 0 else power >> -index
+        for _ in range(SCHEMA):
+            root = math.isqrt(root)
+        return root
+
+    first = math.floor(-math.log2(10**9) * _PER_OCTAVE)
+    while not largest(first):
+        first += 1
+    ends: list[int] = []
+    while not ends or ends[-1] < _LARGEST_NS:
+        ends.append(min(largest(first + len(ends)), _LARGEST_NS))
+    return first, np.array(ends)

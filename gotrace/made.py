@@ -38,8 +38,16 @@ def found_in(process: Process, name: str, kind: type[PlacesT], find: Callable[[G
 
     Raises what it does, and TargetError for a program of another architecture than this machine's.
     """
+    with contextlib.ExitStack() as stack:
+        return kind(**finding(stack, process, name, find).json())
 
-    def make(path: str) -> PlacesT:
+
+def finding(
+    stack: contextlib.ExitStack, process: Process, name: str, find: Callable[[GoProgram], Places], cpu_seconds: int = 30
+) -> Made:
+    """The same at work: its `json` raises what `found_in` does."""
+
+    def make(path: str) -> Places:
         from gotrace.binary.program import GoProgram
 
         with GoProgram.open(path) as program:
@@ -47,8 +55,7 @@ def found_in(process: Process, name: str, kind: type[PlacesT], find: Callable[[G
             return find(program)
 
     key = cache.key(name, gotrace.__version__, code_stamp(), *process.identity())
-    with contextlib.ExitStack() as stack:
-        return kind(**Made(stack, key, make, process.exe_path, cpu_seconds=30).json())
+    return Made(stack, key, make, process.exe_path, cpu_seconds=cpu_seconds)
 
 
 def bias_in(process: Process, places: Places) -> int:

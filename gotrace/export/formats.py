@@ -28,6 +28,7 @@ SCHEDULES: Formats = {**_TABLE, **_LINES, **_ARRAY, **_HISTOGRAMS, **_PAGES, **R
 CALLS: Formats = {**_TABLE, **_LINES, **_ARRAY, **_HISTOGRAMS, **_PAGES, **RECORDING}
 GPU_MEMORY: Formats = {**_TABLE, **_LINES, **_ARRAY, **_PICTURES, "parquet": (".parquet",), **RECORDING}
 TABLES: Formats = {**_TABLE, **_ARRAY}
+PROCESSES: Formats = {**_TABLE, **_LINES, **_ARRAY}
 GATES: Formats = {**_TABLE, **_ARRAY, "md": (".md",), "junit": (".xml",)}
 COMPARED: Formats = {**_TABLE, **_ARRAY, **_PAGES, "md": (".md",), "benchfmt": (".bench",)}
 TOPOLOGIES: Formats = {**_TABLE, **_ARRAY, **_PICTURES}

@@ -19,7 +19,7 @@ from gotrace.find.names import UNKNOWN, Container, Names
 from gotrace.find.places import Place, place_of
 from gotrace.run.refusal import named
 
-_TICKS = os.sysconf("SC_CLK_TCK")
+TICKS = os.sysconf("SC_CLK_TCK")  # a second
 _PF_KTHREAD = 0x00200000  # include/linux/sched.h
 _DELETED = " (deleted)"
 _OF_GO = {".go.buildinfo", ".gopclntab", ".note.go.buildid", ".go_export"}  # the last one: gccgo's
@@ -62,6 +62,22 @@ class GoProcess:
     @property
     def name(self) -> str:
         return os.path.basename(self.exe)
+
+    def is_there(self) -> bool:
+        """Whether its pid is still its own."""
+        try:
+            return int(_stat_of(self.pid)[19]) == self.start
+        except OSError:
+            return False
+
+    def cpu_s(self) -> float:
+        """What its threads ran since it began, in seconds. Raises OSError."""
+        return sum(map(int, _stat_of(self.pid)[11:13])) / TICKS
+
+    def rss_pages(self) -> int:
+        """Raises OSError."""
+        with open(f"/proc/{self.pid}/statm") as file:
+            return int(file.read().split()[1])
 
 
 @dataclass
@@ -113,7 +129,7 @@ class Scanner:
             return GoProcess(
                 pid=pid,
                 start=start,
-                age_s=max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - start / _TICKS),
+                age_s=max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - start / TICKS),
                 parent=int(fields[1]),
                 comm=os.fsdecode(head.partition(b"(")[2]),
                 exe=os.readlink("exe", dir_fd=folder).removesuffix(_DELETED),
@@ -177,11 +193,15 @@ def _stat(line: bytes) -> tuple[bytes, list[bytes]]:
     return head, tail.split()
 
 
+def _stat_of(pid: int) -> list[bytes]:
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return _stat(file.read())[1]
+
+
 def _is_the_kernels(pid: int) -> bool:
     """Whether it is a kernel thread, for who may not see that it executes nothing; or gone."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return bool(int(_stat(file.read())[1][6]) & _PF_KTHREAD)
+        return bool(int(_stat_of(pid)[6]) & _PF_KTHREAD)
     except OSError:
         return True
 

@@ -341,6 +341,10 @@ class HeapReader:
         thread_of = {machine: int.from_bytes(word, "little") for machine, word in zip(running, threads, strict=True)}
         return [(of(head, "p.id", 4), thread_of.get(machine, 0)) for head, machine in zip(heads, machines, strict=True)]
 
+    def gomaxprocs(self) -> int | None:
+        """How many Ps there are; None where they were not found. Raises TargetError or HostError."""
+        return self._slice(self._global("allp"))[1] if self._places.allp else None
+
     def _workbufs(self) -> npt.NDArray[np.uint64]:
         """Where the spans of GC work buffers begin: two lists, of those free and those busy."""
         lists = self._global("work") + self._at["workType.wbufSpans"]

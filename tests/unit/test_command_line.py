@@ -83,7 +83,7 @@ def test_an_option_means_the_same_in_every_command() -> None:
                     kind = sorted(param.opts), param.name, type(param.type).__name__, param.is_flag, param.nargs
                     meanings[flag].add(str(kind))
     assert {flag: kinds for flag, kinds in meanings.items() if len(kinds) > 1} == {}
-    assert {"-p", "-d", "-i", "-e", "-f", "-n", "-o"} == {flag for flag in meanings if len(flag) == 2}
+    assert {"-p", "-d", "-i", "-e", "-f", "-n", "-o", "-w"} == {flag for flag in meanings if len(flag) == 2}
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -1,0 +1,133 @@
+"""`gotrace ps`, for people."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from gotrace.cli.text.layout import Column, Row, Rows
+from gotrace.cli.text.table import Table
+from gotrace.find.processes import Scan
+from gotrace.records.ps import Ps, PsProcess
+from gotrace.run.files import Sink
+from gotrace.text import bytes_text, count_text, printable
+
+_COLUMNS = (
+    Column("pid"),
+    Column("name", left=True, elastic=8, gap=2),
+    Column("Go", left=True, rank=6, gap=2),
+    Column("where", left=True, elastic=14, rank=2, gap=2),
+    Column("used", rank=4, gap=2),
+    Column("CPUs", rank=7),
+    Column("Ps", rank=3),
+    Column("quota", rank=5),
+    Column("RSS", rank=1, gap=2),
+    Column("live heap", rank=1, gap=2),
+    Column("GC/s", rank=1, gap=2),
+    Column("age", rank=8, gap=2),
+    Column("symbols", left=True, rank=9, gap=2),
+)
+_UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
+
+
+def summary(scan: Scan, shown: int, wait_s: float | None) -> Ps:
+    """The last record."""
+    return {
+        "type": "ps",
+        "seen": scan.seen,
+        "go": len(scan.processes),
+        "shown": shown,
+        "wait_s": wait_s,
+        "unreadable": scan.unreadable,
+    }
+
+
+def there_are(names: Sequence[str]) -> str:
+    """The hint of an error about a name that nothing has."""
+    return f"the nearest are: {', '.join(map(printable, names))}" if names else "`gotrace ps` lists what there is"
+
+
+def write(stream: Sink, format_: str, processes: Sequence[PsProcess], summary: Ps) -> None:
+    """In one of `gotrace.export.formats.PROCESSES`."""
+    records = [*processes, summary]
+    if format_ == "json":
+        stream.write(json.dumps(records, indent=1) + "\n")
+    elif format_ == "ndjson":
+        stream.write("".join(f"{json.dumps(each)}\n" for each in records))
+    else:
+        Table(stream).print(_lines(processes, summary))
+
+
+def _lines(processes: Sequence[PsProcess], summary: Ps) -> Iterator[str | Rows]:
+    if processes:
+        yield Rows(_COLUMNS, [_row(each) for each in processes])
+        since = f"over {summary['wait_s']:g} s" if summary["wait_s"] else "since each began (-w 2s: over the next 2 s)"
+        yield f"CPUs used, and collections a second: averages {since}."
+    else:
+        yield f"There is no Go process among {count_text(summary['seen'], 'process', 'processes')}."
+    for each in processes:
+        if each["refusal"]:
+            hint = f" ({printable(each['hint'])})" if each["hint"] else ""
+            yield f"{each['pid']} cannot be traced: {printable(each['refusal'])}{hint}."
+    yield from _unknown(processes)
+    if summary["unreadable"]:
+        others = count_text(summary["unreadable"], "process", "processes")
+        do = ": run as root (sudo)" if os.geteuid() else ""
+        yield f"{others} may not be looked at{do}."
+
+
+def _unknown(processes: Sequence[PsProcess]) -> Iterator[str]:
+    """Each reason once, with whom it is about."""
+    by_reason: dict[str, list[int]] = defaultdict(list)
+    for each in processes:
+        if not each["refusal"]:
+            for reason in dict.fromkeys(each["unknown"].values()):
+                by_reason[reason].append(each["pid"])
+    for reason, pids in by_reason.items():
+        yield f"Unknown of {', '.join(map(str, pids))}: {printable(reason)}."
+
+
+def _row(each: PsProcess) -> Row:
+    return [
+        each["pid"],
+        printable(each["name"]),
+        (each["go_version"] or "?").removeprefix("go"),
+        where(each),
+        _number(each["cpus_used"]),
+        _number(each["cpus"]),
+        _number(each["gomaxprocs"]),
+        "?" if "quota_cpus" in each["unknown"] else "-" if each["quota_cpus"] is None else _number(each["quota_cpus"]),
+        "?" if each["rss_bytes"] is None else bytes_text(each["rss_bytes"]),
+        "?" if each["heap_live_bytes"] is None else bytes_text(each["heap_live_bytes"]),
+        _number(each["gc_per_s"]),
+        _age(each["age_s"]),
+        "stripped" if each["stripped"] else "yes",
+    ]
+
+
+def where(each: PsProcess) -> str:
+    """Its pod, container, unit, or user, in this order; "-" where there is none."""
+    container = each["container"] or (each["container_id"] or "")[:12]
+    if each["pod"] or each["pod_uid"]:
+        pod = f"{each['namespace'] or '?'}/{each['pod'] or each['pod_uid']}"
+        return printable(f"{pod} ({container})" if container else pod)
+    if container:
+        return printable(f"{each['runtime']} {container}")
+    if each["unit"]:
+        return printable(each["unit"])
+    return f"user {printable(each['user'])}" if each["user"] else "-"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "?"
+    return str(value) if isinstance(value, int) else f"{value:.2f}" if value < 100 else f"{value:.0f}"
+
+
+def _age(seconds: float) -> str:
+    for unit, name in _UNITS:
+        if seconds >= unit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,54 @@
+"""The records of `gotrace ps`: each Go process of the host, and what could not be seen."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypedDict
+
+
+class PsProcess(TypedDict):
+    """A Go process. Numbers are null where they are unknown, with the reason in ``unknown``."""
+
+    type: Literal["process"]
+    pid: int
+    name: Annotated[str, "of the executable"]
+    exe: str
+    go_version: Annotated[str | None, "null: unknown"]
+    path: Annotated[str | None, "of the main package; null: unknown"]
+    stripped: Annotated[bool, "without a symbol table"]
+    refusal: Annotated[str | None, "why it cannot be traced; null: it can"]
+    hint: Annotated[str | None, "what to do about that"]
+    age_s: float
+    runtime: Annotated[
+        str | None,
+        "of its container: docker, containerd, cri-o, podman, lxc, machine (systemd-nspawn), kubernetes (one of the"
+        " kubelet's), unknown; null: it is in none",
+    ]
+    container_id: str | None
+    container: Annotated[str | None, "its name"]
+    image: str | None
+    namespace: Annotated[str | None, "of its pod"]
+    pod: str | None
+    pod_uid: str | None
+    unit: Annotated[str | None, "of systemd, outside of containers"]
+    user: Annotated[str | None, "in whose slice it is: a number"]
+    cpus_used: Annotated[float | None, "on average over period_s"]
+    cpus: Annotated[int | None, "that it may run on"]
+    gomaxprocs: int | None
+    quota_cpus: Annotated[float | None, "which its control groups allow it on average; null: any, unless it is unknown"]
+    rss_bytes: int | None
+    heap_live_bytes: Annotated[int | None, "what the last collection marked: /gc/heap/live:bytes of runtime/metrics"]
+    gc_cycles: Annotated[int | None, "completed, those that were asked for too"]
+    gc_per_s: Annotated[float | None, "on average over period_s"]
+    period_s: Annotated[float, "since its start, or what --wait asked for"]
+    unknown: Annotated[dict[str, str], "field, and why it is not known"]
+
+
+class Ps(TypedDict):
+    """What was looked at: the last record."""
+
+    type: Literal["ps"]
+    seen: Annotated[int, "processes but kernel threads"]
+    go: int
+    shown: int
+    wait_s: Annotated[float | None, "over which rates were measured; null: since each process began"]
+    unreadable: Annotated[int, "processes of which this user may not see what they execute"]

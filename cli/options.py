@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from gotrace.errors import GotraceError, UsageError
+from gotrace.errors import UsageError
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -107,28 +106,14 @@ class Until(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generi
 
 
 def go_processes(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Pids for a shell to complete: Go processes whose executables we may read and that have section headers."""
+    """Pids for a shell to complete: Go processes whose executables we may read."""
     from click.shell_completion import CompletionItem
 
-    from gotrace.binary.elf import Elf
+    from gotrace.find.processes import Scanner
     from gotrace.text import printable
 
-    is_go: dict[tuple[int, int], bool] = {}
-    found = []
-    for pid in sorted((name for name in os.listdir("/proc") if name.isdigit()), key=int):
-        if not pid.startswith(incomplete):
-            continue
-        with contextlib.suppress(OSError, GotraceError):  # gone, a kernel thread, somebody else's, not an ELF file
-            status = os.stat(f"/proc/{pid}/exe")
-            file = status.st_dev, status.st_ino
-            if file not in is_go:
-                is_go[file] = False
-                with Elf.open(f"/proc/{pid}/exe") as elf:
-                    is_go[file] = not {".go.buildinfo", ".gopclntab"}.isdisjoint(elf.sections)
-            if is_go[file]:
-                name = os.path.basename(os.readlink(f"/proc/{pid}/exe"))
-                found.append(CompletionItem(pid, help=printable(name)))
-    return found
+    found = ((str(process.pid), process.name) for process in Scanner().scan().processes)
+    return [CompletionItem(pid, help=printable(name)) for pid, name in found if pid.startswith(incomplete)]
 
 
 _MANY = click.IntRange(1, 1000)
@@ -139,6 +124,9 @@ _OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         ("-p", "--pid"),
         {"type": Pid(), "metavar": "PID", "shell_complete": go_processes, "help": "The running Go process to trace."},
     ),
+    "name": (("--name",), {"metavar": "GLOB", "help": "The process whose executable, or thread, is called so: 'prom*'."}),
+    "container": (("--container",), {"metavar": "NAME", "help": "The process in this container: its name, or its id."}),
+    "unit": (("--unit",), {"metavar": "NAME", "help": "The process in this unit of systemd."}),
     "duration": (("-d", "--duration"), {"type": _Length(), "help": "Stop after this time: 10s, 500ms, 1m30s."}),
     "interval": (
         ("-i", "--interval"),

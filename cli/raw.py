@@ -7,6 +7,7 @@ import json
 import click
 
 from gotrace.cli.options import Command, option, output_options, say
+from gotrace.cli.target import target
 from gotrace.export.formats import LINES
 from gotrace.probe import probe_module
 from gotrace.run.target import attached
@@ -27,7 +28,7 @@ def command_for(stem: str) -> click.Command:
             (f"gotrace record --probes gc,{stem} --pid 1234 -o run.gotrace", "records them instead"),
         ],
     )
-    @option("pid", required=True)
+    @target(required=True)
     @option("duration")
     @output_options(LINES, screen=("ndjson",))
     def command(pid: int, duration: int | None, outputs: tuple[str, ...], format_: str | None, force: bool) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from gotrace.cli.options import Command, exclude, need, option, output_options, schema_option
+from gotrace.cli.target import target
 from gotrace.export.formats import PROFILES
 
 
@@ -22,7 +23,7 @@ from gotrace.export.formats import PROFILES
     ],
     epilog="It reads from outside: no endpoint, no probe, and nothing is stopped. The program has to collect the profile.",
 )
-@option("pid", required=True)
+@target(required=True)
 @option("duration", help="Stop after this time: 10s, 5m.  [default: one profile]")
 @option("interval", help="Time from one profile to the next.")
 @click.option("--mutex", is_flag=True, help="Show the code that held locks which others waited for.  [default]")

@@ -17,6 +17,7 @@ from gotrace.cli.options import (
     say,
     schema_option,
 )
+from gotrace.cli.target import target
 from gotrace.errors import UsageError
 from gotrace.export.formats import CALLS
 
@@ -38,15 +39,15 @@ from gotrace.export.formats import CALLS
     ],
     epilog="It needs BPF, and BTF of the kernel (/sys/kernel/btf/vmlinux). The process need not be a Go program.",
 )
-@option("pid", help="The running process to trace, of any language, with its children.", shell_complete=None)
-@click.option(
-    "--cgroup", type=click.Path(), metavar="PATH", help="All processes in this cgroup (its directory in cgroupfs)."
+@target(
+    every=True,
+    family=True,
+    not_with=("cgroup",),
+    help="The running process to trace, of any language, with its children.",
+    shell_complete=None,
 )
 @click.option(
-    "--in-container",
-    "container",
-    metavar="NAME",
-    help="The first process of this container (podman or docker) and its children.",
+    "--cgroup", type=click.Path(), metavar="PATH", help="All processes in this cgroup (its directory in cgroupfs)."
 )
 @option("duration")
 @click.option(
@@ -79,7 +80,6 @@ from gotrace.export.formats import CALLS
 def command(
     pid: int | None,
     cgroup: str | None,
-    container: str | None,
     duration: int | None,
     by: str,
     datasets: tuple[str, ...],
@@ -97,8 +97,8 @@ def command(
     Metadata (open, stat, close, …) is told from data (read, write, fsync, …), reads that found the page cache warm from
     cold ones, and a FUSE server's share from the kernel's. Requests of io_uring and page faults of mapped files count too.
     """
-    exclude("pid", "cgroup", "container")
-    if cgroup is None and container is None:
+    exclude("pid", "cgroup")
+    if cgroup is None:
         check_target(pid, command, "gotrace datapath")
     elif command:
         raise UsageError("give either a command after `--`, or what runs already", "leave one of them out")
@@ -106,7 +106,6 @@ def command(
     need("--dataset", by != "dataset" or bool(datasets), "by")
     from gotrace.cli.outputs import wanted
     from gotrace.kernel.executable import ControlGroup
-    from gotrace.lab.container import pid_of
     from gotrace.run.outputs import feed
     from gotrace.run.sources import programs
     from gotrace.run.target import attached
@@ -116,8 +115,6 @@ def command(
     results = wanted(outputs, format_, CALLS, force, screen="table")
     view = DataPath("dataset" if datasets else by, datasets, min_call, top, explain, epoch)
     group = ControlGroup(cgroup) if cgroup is not None else None
-    if container is not None:
-        pid = pid_of(container)
     screen = sys.stderr if command else sys.stdout  # a command's standard output is its own
     tracing = attached(view.stems, pid, command, duration, say, calibrated=False, group=group)
     with tracing as traced, results.opened(screen) as opened:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from gotrace.cli.options import Command, option, output_options
+from gotrace.cli.target import target
 from gotrace.errors import UsageError
 from gotrace.export.formats import TABLES
 
@@ -20,7 +21,7 @@ from gotrace.export.formats import TABLES
     ],
     epilog="Exit status: 0 if gotrace works here (and on the target, if one is given), 1 if not.",
 )
-@option("pid", help="Check this running process too.")
+@target(help="Check this running process too.")
 @option("events", help="Try this hardware event; may be repeated.")
 @output_options(TABLES, screen=("table", "json"))
 @click.argument("executable", required=False, type=click.Path())

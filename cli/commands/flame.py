@@ -8,6 +8,7 @@ import functools
 import click
 
 from gotrace.cli.options import Command, Duration, given, need, option, output_options, sample_ns, say
+from gotrace.cli.target import target
 from gotrace.errors import UsageError
 from gotrace.export.formats import FLAMES, RECORDING
 from gotrace.run.files import free
@@ -27,7 +28,7 @@ _BY_PAUSE = ("stopping", "stw")
     ],
 )
 @click.argument("recording", type=click.Path(), required=False, metavar="[RECORDING]")
-@option("pid", help="The running Go process to trace, instead of a recording.")
+@target(help="The running Go process to trace, instead of a recording.")
 @option("duration")
 @click.option("--on-cpu", "mode", flag_value="on-cpu", help="Where CPU time goes, sampled.  [default]")
 @click.option("--off-cpu", "mode", flag_value="off-cpu", help="Where threads wait off the CPU, and for how long.")

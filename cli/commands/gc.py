@@ -19,6 +19,7 @@ from gotrace.cli.options import (
     say,
     schema_option,
 )
+from gotrace.cli.target import target
 from gotrace.errors import UsageError
 from gotrace.export.formats import PAUSES
 from gotrace.run.target import attached
@@ -35,7 +36,13 @@ from gotrace.run.target import attached
     ],
     epilog="It ends after --duration, at Ctrl-C or when the target exits, and prints the summary each time.",
 )
-@option("pid", type=Pid(several=True), metavar="PID,…", help="The running Go process to trace, or several.")
+@target(
+    several=True,
+    not_with=("all_processes",),
+    type=Pid(several=True),
+    metavar="PID,…",
+    help="The running Go process to trace, or several.",
+)
 @click.option("--all-processes", is_flag=True, help="Trace every Go process, those too that begin meanwhile.")
 @option("duration")
 @option("interval")
@@ -68,7 +75,8 @@ def command(
 ) -> int:
     """Time every stop-the-world pause and GC cycle of a Go process, exactly.
 
-    Give a running process with --pid, or a command after `--`, which is then traced from its first instruction.
+    Give a running process with --pid, or a command after `--`, which is then traced from its first instruction. Several
+    are traced at once, all that a name, a container or a unit has.
     """
     exclude("pid", "all_processes")
     pids = pid or ()

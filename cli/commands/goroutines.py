@@ -6,6 +6,7 @@ import click
 
 from gotrace.cli.diff import of_goroutines as diff
 from gotrace.cli.options import Command, Duration, need, option, output_options, schema_option
+from gotrace.cli.target import target
 from gotrace.export.formats import GOROUTINES
 
 
@@ -22,7 +23,7 @@ from gotrace.export.formats import GOROUTINES
     epilog="It reads from outside: no endpoint, no signal, no probe, and nothing is stopped."
     " `gotrace goroutines diff A B` compares two recordings.",
 )
-@option("pid", required=True)
+@target(required=True)
 @option("duration", help="Stop after this time: 10s, 5m.  [default: one dump]")
 @option("interval", help="Time from one dump to the next.")
 @click.option(

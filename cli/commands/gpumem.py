@@ -17,6 +17,7 @@ from gotrace.cli.options import (
     say,
     schema_option,
 )
+from gotrace.cli.target import target
 from gotrace.export.formats import GPU_MEMORY
 
 
@@ -31,7 +32,7 @@ from gotrace.export.formats import GPU_MEMORY
     ],
     epilog="The process need not be Go's. It needs no change: probes sit on libcudart, libcuda and PyTorch's libc10_cuda.",
 )
-@option("pid", help="The running process to trace.")
+@target(every=True, help="The running process to trace.")
 @option("duration")
 @option("interval", default=None, show_default=False, help="Print a line this often too (1s).  [default: only the result]")
 @click.option(

@@ -6,6 +6,7 @@ import click
 
 from gotrace.cli.diff import of_heaps as diff
 from gotrace.cli.options import Command, exclude, need, option, output_options, schema_option
+from gotrace.cli.target import target
 from gotrace.export.formats import PROFILES
 
 
@@ -23,7 +24,7 @@ from gotrace.export.formats import PROFILES
     " programs that take none -d with --alloc --now shows what they allocate, by probes."
     " `gotrace heap diff A B` compares two recordings.",
 )
-@option("pid", required=True)
+@target(required=True)
 @option("duration", help="Stop after this time: 10s, 5m.  [default: one profile]")
 @option("interval", help="Time from one profile to the next.")
 @click.option("--inuse", is_flag=True, help="Show what is in use.  [default]")

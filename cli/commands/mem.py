@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from gotrace.cli.options import Command, exclude, given, need, option, output_options, schema_option
+from gotrace.cli.target import target
 from gotrace.errors import UsageError
 from gotrace.export.formats import WATCHED
 
@@ -22,7 +23,7 @@ _WATCH_NS = 10_000_000_000
     ],
     epilog="It reads from outside and stops nothing; only --faults, --cycles, .html and .gotrace need BPF.",
 )
-@option("pid", required=True)
+@target(required=True)
 @option("duration", help="Stop after this time: 10s, 500ms, 1m30s.  [default: one snapshot; 10s for a page or a recording]")
 @option("interval", help="Time from one snapshot to the next.")
 @click.option("--faults", is_flag=True, help="Count page faults instead, by part and GC phase (10s unless -d is given).")

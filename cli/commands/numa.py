@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from gotrace.cli.options import Command, check_events, option, output_options, schema_option
+from gotrace.cli.target import target
 from gotrace.export.formats import WATCHED
 
 
@@ -19,7 +20,7 @@ from gotrace.export.formats import WATCHED
     ],
     epilog="On a machine with one node every access is local; it shows what is still meaningful.",
 )
-@option("pid", required=True)
+@target(required=True)
 @option("duration", default="10s", show_default=True)
 @option("interval", default=None, show_default=False, help="Print a line this often too (1s).  [default: only the result]")
 @option("events", help="Count this event by the node of the CPU, as `gotrace tlb` does; may be repeated.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from gotrace.cli.options import Command, Duration, output_options, schema_option
-from gotrace.errors import TargetError
 from gotrace.export.formats import PROCESSES
 
 
@@ -50,16 +49,12 @@ def command(wait: int | None, select: tuple[str, ...], outputs: tuple[str, ...],
     from gotrace.cli.text.progress import waiting
     from gotrace.find.listing import listed
     from gotrace.find.processes import Scanner
-    from gotrace.find.selection import nearest, parsed
+    from gotrace.find.selection import fitting, parsed
 
     selectors = [parsed(each) for each in select]
     results = wanted(outputs, format_, PROCESSES, force, screen="table")
     scan = Scanner().scan()
-    meant = [each for each in scan.processes if not selectors or any(selector.fits(each) for selector in selectors)]
-    if selectors and not meant:
-        raise TargetError(
-            f"no Go process fits {' or '.join(map(str, selectors))}", text.there_are(nearest(selectors, scan.processes))
-        )
+    meant = fitting(selectors, scan.processes) if selectors else scan.processes
     with waiting("looking at processes") as tell:
         records = listed(meant, (wait or 0) / 1e9, tell)
     summary = text.summary(scan, len(records), wait / 1e9 if wait else None)

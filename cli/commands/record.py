@@ -16,6 +16,7 @@ from gotrace.cli.options import (
     sample_ns,
     say,
 )
+from gotrace.cli.target import target
 from gotrace.errors import UsageError
 from gotrace.export.formats import RECORDING
 from gotrace.probe import probe_module, stems
@@ -35,7 +36,7 @@ from gotrace.text import count_text, printable
     ],
     epilog="Afterwards: `gotrace report`, `gotrace flame`, `gotrace export`.",
 )
-@option("pid")
+@target()
 @option("duration")
 @click.option(
     "--probes", default="gc,tail", show_default=True, metavar="NAMES", help="What to record, separated by commas."

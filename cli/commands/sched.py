@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from gotrace.cli.options import Command, need, option, output_options, schema_option
+from gotrace.cli.target import target
 from gotrace.export.formats import SCHEDULES
 
 
@@ -19,7 +20,7 @@ from gotrace.export.formats import SCHEDULES
     ],
     epilog="It reads from outside and stops nothing; only --events, --wakeups and --explain need BPF.",
 )
-@option("pid", required=True)
+@target(required=True)
 @option("duration")
 @option("interval")
 @click.option(

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from gotrace.cli.text.layout import Column, Row, Rows
 from gotrace.cli.text.table import Table
 from gotrace.find.processes import Scan
-from gotrace.records.ps import Ps, PsProcess
+from gotrace.records.ps import Ps, PsPlace, PsProcess
 from gotrace.run.files import Sink
 from gotrace.text import bytes_text, count_text, printable
 
@@ -42,11 +42,6 @@ def summary(scan: Scan, shown: int, wait_s: float | None) -> Ps:
         "wait_s": wait_s,
         "unreadable": scan.unreadable,
     }
-
-
-def there_are(names: Sequence[str]) -> str:
-    """The hint of an error about a name that nothing has."""
-    return f"the nearest are: {', '.join(map(printable, names))}" if names else "`gotrace ps` lists what there is"
 
 
 def write(stream: Sink, format_: str, processes: Sequence[PsProcess], summary: Ps) -> None:
@@ -107,7 +102,7 @@ def _row(each: PsProcess) -> Row:
     ]
 
 
-def where(each: PsProcess) -> str:
+def where(each: PsPlace) -> str:
     """Its pod, container, unit, or user, in this order; "-" where there is none."""
     container = each["container"] or (each["container_id"] or "")[:12]
     if each["pod"] or each["pod_uid"]:

@@ -21,7 +21,7 @@ from gotrace.made import Made, bias_in, finding
 from gotrace.runtime.heap import HeapReader
 
 if TYPE_CHECKING:
-    from gotrace.records.ps import PsProcess
+    from gotrace.records.ps import PsPlace, PsProcess
 
 T = TypeVar("T")
 
@@ -103,8 +103,8 @@ class _Listed:
         cpus, rss_bytes = len(os.sched_getaffinity(pid)), process.rss_pages() * PAGE
         if not process.is_there():  # or all this may be another one's
             raise TargetError("it has exited")
-        place, container, executable = process.place, process.container, process.executable
-        if place.container and not container.name:
+        executable = process.executable
+        if process.place.container and not process.container.name:
             self.unknown["container"] = _NO_NAME
         cycles = None if now.gc_cycles is None or self._began.gc_cycles is None else now.gc_cycles - self._began.gc_cycles
         return {
@@ -118,15 +118,7 @@ class _Listed:
             "refusal": executable.refusal or None,
             "hint": executable.hint or None,
             "age_s": now.at_s - process.start / TICKS,
-            "runtime": place.runtime or None,
-            "container_id": place.container or None,
-            "container": container.name or None,
-            "image": container.image or None,
-            "namespace": container.namespace or None,
-            "pod": container.pod or None,
-            "pod_uid": place.pod or None,
-            "unit": place.unit or None,
-            "user": place.user or None,
+            **place_of(process),
             "cpus_used": (now.cpu_s - self._began.cpu_s) / period,
             "cpus": cpus,
             "gomaxprocs": gomaxprocs,
@@ -138,6 +130,22 @@ class _Listed:
             "period_s": period,
             "unknown": self.unknown,
         }
+
+
+def place_of(process: GoProcess) -> PsPlace:
+    """Where it runs, as a record has it."""
+    place, container = process.place, process.container
+    return {
+        "runtime": place.runtime or None,
+        "container_id": place.container or None,
+        "container": container.name or None,
+        "image": container.image or None,
+        "namespace": container.namespace or None,
+        "pod": container.pod or None,
+        "pod_uid": place.pod or None,
+        "unit": place.unit or None,
+        "user": place.user or None,
+    }
 
 
 def listed(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from gotrace import cache
@@ -37,6 +37,9 @@ class Executable:
     stripped: bool
     refusal: str = ""
     hint: str = ""
+
+
+_ANY = Executable("", "", False)
 
 
 @dataclass(frozen=True)
@@ -90,14 +93,18 @@ class Scan:
 
 
 class Scanner:
-    """Keeps what it learned of executables. ``naming`` says what is known of a container: by default what is in files."""
+    """Keeps what it learned of executables. ``naming`` says what is known of a container: by default what is in files.
 
-    def __init__(self, naming: Callable[[Place], Container] | None = None) -> None:
+    With ``every`` all processes are found, whatever they execute, and nothing is read of executables.
+    """
+
+    def __init__(self, naming: Callable[[Place], Container] | None = None, every: bool = False) -> None:
+        self._every = every
         self._naming = naming or Names().of
         self._known: dict[tuple[int, ...], Executable | None] = {}  # None: no Go program
 
     def scan(self) -> Scan:
-        """Every Go process there is, by pid."""
+        """What there is now, by pid."""
         found = Scan()
         for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdecimal()):
             try:
@@ -142,6 +149,8 @@ class Scanner:
             os.close(folder)
 
     def _executable(self, folder: int, file: tuple[int, ...]) -> Executable | None:
+        if self._every:
+            return _ANY
         if file not in self._known:
             descriptor = os.open("exe", os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
             try:
@@ -153,6 +162,12 @@ class Scanner:
                 self._known.clear()
             self._known[file] = about
         return self._known[file]
+
+
+def roots(processes: Sequence[GoProcess]) -> list[GoProcess]:
+    """Those whose parents are not among them."""
+    pids = {process.pid for process in processes}
+    return [process for process in processes if process.parent not in pids]
 
 
 def executable_of(path: str) -> Executable | None:

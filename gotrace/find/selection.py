@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from gotrace.errors import UsageError
+from gotrace.errors import TargetError, UsageError
 from gotrace.find.processes import GoProcess
 from gotrace.text import printable
 
@@ -115,6 +115,16 @@ class Selection:
         if process.executable.refusal:
             return "cannot be traced"
         return "too young" if process.age_s < self.min_age_s else ""
+
+
+def fitting(selectors: Sequence[Selector], processes: Sequence[GoProcess]) -> list[GoProcess]:
+    """Those that one of the selectors fits. Raises TargetError with what is nearest if there are none."""
+    found = [each for each in processes if any(selector.fits(each) for selector in selectors)]
+    if not found:
+        near = ", ".join(map(printable, nearest(selectors, processes)))
+        hint = f"the nearest are: {near}" if near else "`gotrace ps` lists what there is"
+        raise TargetError(f"no process fits {printable(' or '.join(map(str, selectors)))}", hint)
+    return found
 
 
 def nearest(selectors: Iterable[Selector], processes: Sequence[GoProcess]) -> list[str]:

@@ -162,21 +162,6 @@ class Container:
         }
 
 
-def pid_of(name: str) -> int:
-    """The first process of a container that runs, by podman or docker, whichever knows it. Raises GotraceError."""
-    tools = [tool for tool in TOOLS if shutil.which(tool)]
-    if not tools:
-        raise UsageError("there is neither podman nor docker here", "give the process: --pid")
-    failure: ServiceError | None = None
-    for tool in tools:
-        try:
-            return Container("", (tool,)).pid(name)
-        except ServiceError as error:
-            failure = failure or error
-    assert failure is not None
-    raise failure
-
-
 def tool_of(words: Sequence[str]) -> tuple[str, ...]:
     """That command, or the first of `TOOLS` that there is. Raises UsageError."""
     if words:

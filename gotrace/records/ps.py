@@ -5,19 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Literal, TypedDict
 
 
-class PsProcess(TypedDict):
-    """A Go process. Numbers are null where they are unknown, with the reason in ``unknown``."""
+class PsPlace(TypedDict):
+    """Where a process runs; null: in no such thing, or that is unknown."""
 
-    type: Literal["process"]
-    pid: int
-    name: Annotated[str, "of the executable"]
-    exe: str
-    go_version: Annotated[str | None, "null: unknown"]
-    path: Annotated[str | None, "of the main package; null: unknown"]
-    stripped: Annotated[bool, "without a symbol table"]
-    refusal: Annotated[str | None, "why it cannot be traced; null: it can"]
-    hint: Annotated[str | None, "what to do about that"]
-    age_s: float
     runtime: Annotated[
         str | None,
         "of its container: docker, containerd, cri-o, podman, lxc, machine (systemd-nspawn), kubernetes (one of the"
@@ -31,6 +21,21 @@ class PsProcess(TypedDict):
     pod_uid: str | None
     unit: Annotated[str | None, "of systemd, outside of containers"]
     user: Annotated[str | None, "in whose slice it is: a number"]
+
+
+class PsProcess(PsPlace):
+    """A Go process. Numbers are null where they are unknown, with the reason in ``unknown``."""
+
+    type: Literal["process"]
+    pid: int
+    name: Annotated[str, "of the executable"]
+    exe: str
+    go_version: Annotated[str | None, "null: unknown"]
+    path: Annotated[str | None, "of the main package; null: unknown"]
+    stripped: Annotated[bool, "without a symbol table"]
+    refusal: Annotated[str | None, "why it cannot be traced; null: it can"]
+    hint: Annotated[str | None, "what to do about that"]
+    age_s: float
     cpus_used: Annotated[float | None, "on average over period_s"]
     cpus: Annotated[int | None, "that it may run on"]
     gomaxprocs: int | None

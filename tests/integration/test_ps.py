@@ -167,7 +167,7 @@ def test_what_is_selected_and_what_is_not_there(gotrace: Run, start: Start, tmp_
     done = gotrace("ps", "--select", "name=quiet-a-name")
     assert done.returncode == 1
     first, second = done.stderr.splitlines()
-    assert first == "gotrace: no Go process fits name=quiet-a-name"
+    assert first == "gotrace: no process fits name=quiet-a-name"
     assert second.startswith("  hint: the nearest are: quite-a-name")
     done = gotrace("ps", "--select", "nmae=x")
     assert done.returncode == 2 and "it is no KEY=GLOB" in done.stderr

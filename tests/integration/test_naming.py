@@ -1,0 +1,103 @@
+"""A process by its name, container or unit instead of its pid: one, several, none."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import GOTRACE, Target, cpu_quota
+from targets import build
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+Start = Callable[..., Target]
+
+
+def named(folder: Path, name: str) -> Path:
+    """The same program under a name that no other process has."""
+    return Path(shutil.copy(build("gcload"), folder / f"{name}-{os.getpid()}"))
+
+
+def test_one_that_fits(gotrace: Run, start: Start, tmp_path: Path) -> None:
+    target = start(named(tmp_path, "lone"))
+    done = gotrace("mem", "--name", f"lone-{os.getpid()}")
+    assert done.returncode == 0 and f"pid {target.pid} (" in done.stdout, done.stdout
+    assert gotrace("mem", "--name", f"lo?e-{os.getpid()}").returncode == 0
+
+
+def test_several_are_listed(gotrace: Run, start: Start, tmp_path: Path) -> None:
+    pids = [start(named(tmp_path, name)).pid for name in ("twin-a", "twin-b")]
+    done = gotrace("sched", "--name", f"twin-?-{os.getpid()}", "-d", "1s")
+    assert done.returncode == 2 and f"2 processes fit name=twin-?-{os.getpid()}: " in done.stderr
+    assert [f"{pid} (twin-{letter}-{os.getpid()}" in done.stderr for pid, letter in zip(pids, "ab", strict=True)] == [
+        True
+    ] * 2
+    assert "give --pid PID" in done.stderr
+
+
+def test_on_a_terminal_it_asks(start: Start, tmp_path: Path) -> None:
+    pids = sorted(start(named(tmp_path, name)).pid for name in ("twin-a", "twin-b"))
+    ours, theirs = pty.openpty()
+    command = [*GOTRACE, "mem", "--name", f"twin-?-{os.getpid()}"]
+    with subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, stderr=theirs, text=True) as child:
+        shown = b""
+        end = time.monotonic() + 60
+        while b"Which one" not in shown and time.monotonic() < end:
+            if select.select([ours], [], [], 1)[0]:
+                shown += os.read(ours, 4096)
+        assert re.search(rb"1  %d \(twin.*\n.*2  %d \(twin" % tuple(pids), shown), shown
+        os.write(ours, b"2\n")
+        assert child.stdout is not None
+        assert f"pid {pids[1]} (" in child.stdout.read()
+    os.close(ours)
+    os.close(theirs)
+    assert child.returncode == 0
+
+
+def test_none_that_fits(gotrace: Run, start: Start, tmp_path: Path) -> None:
+    start(named(tmp_path, "lone"))
+    done = gotrace("gc", "--name", f"loan-{os.getpid()}", "-d", "1s")
+    assert done.returncode == 1 and done.stderr.startswith(f"gotrace: no process fits name=loan-{os.getpid()}\n")
+    assert f"  hint: the nearest are: lone-{os.getpid()}" in done.stderr
+    done = gotrace("gc", "--name", "x\x1b[31m", "--container", "y", "-d", "1s")
+    assert done.returncode == 1 and "no process fits name=x\\x1b[31m,container=y" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["mem"], "no process was given"),
+        (["mem", "--pid", "1", "--unit", "x"], "--pid and --unit exclude each other"),
+        (["datapath", "--cgroup", "/", "--container", "x"], "--container and --cgroup exclude each other"),
+        (["faults", "--name", "a", "--name", "b"], "--name was given twice"),
+    ],
+)
+def test_what_cannot_be_meant(arguments: list[str], message: str, gotrace: Run) -> None:
+    done = gotrace(*arguments)
+    assert done.returncode == 2 and message in done.stderr
+
+
+@pytest.mark.bpf
+def test_a_unit(gotrace: Run, start: Start) -> None:
+    """Whatever made the control group: its name is what systemd calls it."""
+    with cpu_quota(100_000, 100_000) as (join, _):
+        unit = join.parent / "lone-test.service"
+        unit.mkdir()
+        target = start(build("lister"))
+        (unit / "cgroup.procs").write_text(str(target.pid))
+        for name in ("lone-test", "lone-test.service", "lone-*"):
+            assert f"pid {target.pid} (" in gotrace("mem", "--unit", name).stdout
+        told: dict[str, Any] = json.loads(gotrace("ps", "--json", "--select", "unit=lone-test").stdout)[0]
+        assert (told["pid"], told["unit"]) == (target.pid, "lone-test.service")
+        target.finish()
+        unit.rmdir()

@@ -16,9 +16,9 @@ from gotrace.text import bytes_text, count_text, printable
 
 _COLUMNS = (
     Column("pid"),
-    Column("name", left=True, elastic=8, gap=2),
+    Column("name", left=True, elastic=12, gap=2),
     Column("Go", left=True, rank=6, gap=2),
-    Column("where", left=True, elastic=14, rank=2, gap=2),
+    Column("where", left=True, elastic=16, rank=2, gap=2),
     Column("used", rank=4, gap=2),
     Column("CPUs", rank=7),
     Column("Ps", rank=3),

@@ -6,12 +6,14 @@ that ends meanwhile is not there.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from gotrace import cache
+from gotrace.binary.buildinfo import read_build_info
 from gotrace.binary.elf import Elf
 from gotrace.binary.identity import identify
 from gotrace.errors import BinaryError, UntraceableError
@@ -180,10 +182,13 @@ def executable_of(path: str) -> Executable | None:
         with Elf.open(path) as elf:
             if not _may_be_go(elf):
                 return None
+            info = None
             try:
                 info = identify(elf)
             except UntraceableError as error:
-                return _refused(error, path, stripped=not elf.has_symtab)
+                with contextlib.suppress(BinaryError):
+                    info = read_build_info(elf)
+                return _refused(error, path, not elf.has_symtab, info.go_version if info is not None else "")
             return Executable(info.go_version, info.path, stripped=not elf.has_symtab)
     except UntraceableError as error:  # of another architecture
         return _refused(error, path, stripped=False)
@@ -191,9 +196,9 @@ def executable_of(path: str) -> Executable | None:
         return None
 
 
-def _refused(error: BinaryError, path: str, stripped: bool) -> Executable:
+def _refused(error: BinaryError, path: str, stripped: bool, go_version: str = "") -> Executable:
     told = named(error, path, "it")
-    return Executable("", "", stripped, told.message, told.hint)
+    return Executable(go_version, "", stripped, told.message, told.hint)
 
 
 def _may_be_go(elf: Elf) -> bool:

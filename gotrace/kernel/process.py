@@ -293,7 +293,7 @@ def _pidfd(pid: int) -> int | None:
 
 
 def _gone(pid: int) -> TargetError:
-    return TargetError(f"there is no process with pid {pid}", "find it with `pgrep -a NAME`")
+    return TargetError(f"there is no process with pid {pid}", "`gotrace ps` lists the Go processes")
 
 
 def _refused(pid: int) -> HostError:

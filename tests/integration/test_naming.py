@@ -101,3 +101,13 @@ def test_a_unit(gotrace: Run, start: Start) -> None:
         assert (told["pid"], told["unit"]) == (target.pid, "lone-test.service")
         target.finish()
         unit.rmdir()
+
+
+@pytest.mark.bpf
+def test_gc_takes_all_that_fit(gotrace: Run, start: Start, tmp_path: Path) -> None:
+    pids = {start(named(tmp_path, name)).pid for name in ("twin-a", "twin-b")}
+    done = gotrace("gc", "--name", f"twin-?-{os.getpid()}", "-d", "500ms", "--format", "ndjson")
+    assert done.returncode == 0, done.stderr
+    assert {json.loads(line)["pid"] for line in done.stdout.splitlines() if '"pid"' in line} == pids
+    done = gotrace("gc", "--name", f"twin-a-{os.getpid()}", "-d", "500ms", "--format", "ndjson")
+    assert done.returncode == 0 and json.loads(done.stdout.splitlines()[0])["type"] == "start", done.stderr

@@ -180,7 +180,7 @@ def test_one_that_cannot_be_traced(gotrace: Run, start: Start, tmp_path: Path) -
     old.chmod(0o755)
     target = start(old)
     (process,), _ = records(gotrace("ps", "--format", "ndjson", "--select", f"pid={target.pid}"))
-    assert (process["refusal"], process["go_version"]) == ("it was built with go1.18.9", None)
+    assert (process["refusal"], process["go_version"]) == ("it was built with go1.18.9", "go1.18.9")
     assert process["rss_bytes"] > 0 and set(process["unknown"].values()) == {"it cannot be traced"}
     said = gotrace("ps", "--select", f"pid={target.pid}").stdout
     assert f"{target.pid} cannot be traced: it was built with go1.18.9 (gotrace supports Go 1.19 and later)." in said

@@ -132,7 +132,8 @@ class Push:
         body = request(self._registry.collect(), time.time_ns(), self._version)
         headers = {**self._to.headers, "Content-Type": CONTENT_TYPE, "User-Agent": f"gotrace/{self._version}"}
         if self._to.gzip:
-            body = zlib.compress(body, 1, zlib.MAX_WBITS | 16)
+            squeeze = zlib.compressobj(1, wbits=zlib.MAX_WBITS | 16)
+            body = squeeze.compress(body) + squeeze.flush()
             headers["Content-Encoding"] = "gzip"
         secure, host, port, path = _parts(self._to.url)
         try:

@@ -32,7 +32,7 @@ _NO_INDEXES, _NO_COUNTS = np.zeros(0, np.int16), np.zeros(0, np.int64)
 _CLASSIC = np.array(CLASSIC_NS)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Exponential:
     """Counts of values in nanoseconds. It does not change: `plus` and `merged` give a new one, so readers need no lock."""
 

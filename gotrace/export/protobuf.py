@@ -9,7 +9,8 @@ from typing import Any
 
 Table = dict[str, dict[str, tuple[int, str]]]
 
-_SCALARS = {"double": 1, "int64": 3, "uint64": 4, "int32": 5, "bool": 8, "string": 9, "bytes": 12, "uint32": 13}
+_SCALARS = {"double": 1, "int64": 3, "uint64": 4, "int32": 5, "fixed64": 6, "bool": 8, "string": 9, "bytes": 12}
+_SCALARS |= {"uint32": 13, "sfixed64": 16, "sint32": 17, "sint64": 18}
 _VARINT, _I64, _LEN, _I32 = 0, 1, 2, 5  # wire types
 _FIXED = {"double": struct.Struct("<d").pack, "fixed64": struct.Struct("<Q").pack, "sfixed64": struct.Struct("<q").pack}
 _SHORT = [bytes((value,)) for value in range(0x80)]
@@ -47,7 +48,7 @@ def _made(package: str, table: tuple[tuple[str, tuple[tuple[str, tuple[int, str]
 class Encoder:
     """Writes messages of a table by itself, without the library, for a process that has to be small.
 
-    Besides the types of `messages` there are sint32, sint64, fixed64 and sfixed64. Numbers in a list are packed.
+    As with `messages`, numbers in a list are packed, and a field that was set is written even if it is 0.
     """
 
     def __init__(self, table: Table) -> None:

@@ -19,8 +19,8 @@ class Format(NamedTuple):
 TEXT = Format(prometheus_text.CONTENT_TYPE, prometheus_text.page)
 OPENMETRICS = Format(openmetrics.CONTENT_TYPE, openmetrics.page)
 PROTOBUF = Format(prometheus_protobuf.CONTENT_TYPE, prometheus_protobuf.page)
-# What Prometheus up to 2.40 asked for: the same text, by the name of its draft.
-_OPENMETRICS_DRAFT = OPENMETRICS._replace(content_type=openmetrics.CONTENT_TYPE.replace("1.0.0", "0.0.1"))
+# The same text, by the name that its draft had: who does not say which version is meant gets this.
+OPENMETRICS_DRAFT = OPENMETRICS._replace(content_type=openmetrics.CONTENT_TYPE.replace("1.0.0", "0.0.1"))
 
 
 def negotiated(accept: str) -> Format:
@@ -31,10 +31,10 @@ def negotiated(accept: str) -> Format:
             asked = parameters.get("proto"), parameters.get("encoding")
             if asked == ("io.prometheus.client.MetricFamily", "delimited"):
                 return PROTOBUF
-        elif kind == "application/openmetrics-text" and version in ("", "1.0.0"):
+        elif kind == "application/openmetrics-text" and version == "1.0.0":
             return OPENMETRICS
-        elif kind == "application/openmetrics-text" and version == "0.0.1":
-            return _OPENMETRICS_DRAFT
+        elif kind == "application/openmetrics-text" and version in ("", "0.0.1"):
+            return OPENMETRICS_DRAFT
         elif kind == "text/plain" and version in ("", "0.0.4"):
             return TEXT
     return TEXT

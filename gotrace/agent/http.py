@@ -88,7 +88,9 @@ class Server:
     """Listens from its making on, and answers in a thread of its own between `start` and `close`.
 
     ``routes`` are paths and what answers there; ``ready`` gives the reason why it is not ready yet, or "". ``failed`` gets
-    what a handler raised. Raises GotraceError where it cannot listen, UsageError where it should not.
+    what a handler raised, and must not raise itself.
+
+    Raises GotraceError where it cannot listen, UsageError where it should not.
     """
 
     def __init__(
@@ -196,6 +198,9 @@ class Server:
             event = next(client.conversation)
         except (StopIteration, OSError):
             self._end(client)
+        except Exception as error:  # of a response that cannot be written; the others go on
+            self._end(client)
+            self._failed(error)
         else:
             self._selector.modify(client.socket, event)
 

@@ -100,7 +100,8 @@ class Push:
     def close(self) -> None:
         """Send the last state, once and shortly, and end."""
         self._end.set()
-        self._thread.join(self._to.timeout_s + 1)
+        if self._thread.is_alive():
+            self._thread.join(self._to.timeout_s + 1)
         self._try(min(self._to.timeout_s, _LAST_S))
 
     def _run(self) -> None:

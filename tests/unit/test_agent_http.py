@@ -147,8 +147,12 @@ def test_a_connection_stays_and_takes_requests_ahead(serving: Serving) -> None:
 
 def test_a_handler_that_fails_is_told_of(serving: Serving) -> None:
     failures: list[Exception] = []
-    assert get(serving(failed=failures.append), "/broken")[:2] == (500, b"internal error\n")
-    assert [str(each) for each in failures] == ["secret"]
+    unwritable = Route({"GET": lambda request: Response(200, headers=[("X", "\u2603")])})
+    server = serving({**ROUTES, "/unwritable": unwritable}, failed=failures.append)
+    assert get(server, "/broken")[:2] == (500, b"internal error\n")
+    assert said(server, b"GET /unwritable HTTP/1.0\r\n\r\n") == b""
+    assert get(server)[0] == 200
+    assert [type(each) for each in failures] == [RuntimeError, UnicodeEncodeError]
 
 
 def test_readiness(serving: Serving) -> None:

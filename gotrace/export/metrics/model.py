@@ -104,10 +104,13 @@ class Exemplar:
 
     @classmethod
     def of(cls, value_ns: int, labels: Mapping[str, str], time_ns: int) -> Exemplar:
-        """With labels made harmless, and cut to what OpenMetrics allows."""
+        """With labels made harmless, and cut to what OpenMetrics allows.
+
+        Quotes become single ones: client_python's parser takes an escaped one in an exemplar for the end of its value.
+        """
         kept, left = [], MOST_EXEMPLAR_CHARS
         for name, value in labels.items():
-            value = label_value(value)[: max(0, left - len(name))]
+            value = label_value(value).replace('"', "'")[: max(0, left - len(name))]
             if value and _NAME.fullmatch(name):
                 kept.append((name, value))
                 left -= len(name) + len(value)

@@ -248,6 +248,7 @@ TOPICS = {
     "time": "Time",
     "memory": "Memory",
     "record": "Record and report",
+    "agent": "Always on",
     "lab": "Measure and compare",
     "cluster": "AI clusters",
     "setup": "Setup",

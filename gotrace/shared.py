@@ -117,6 +117,7 @@ class SharedSession(Session):
         self._ring = self.inbox = _Inbox()
         self._own = parts
         self._stack = stack
+        self.exit_fd = process.exit_fd
         self.looked_at(time.monotonic_ns(), [""])
 
     def _counts(self) -> tuple[int, dict[str, dict[str, int]]]:

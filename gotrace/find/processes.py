@@ -124,6 +124,13 @@ class Scanner:
             found.seen += 1
         return found
 
+    def look(self, pid: int) -> GoProcess | None:
+        """One process, if it is one of Go, and there."""
+        try:
+            return self._looked_at(pid)
+        except OSError:
+            return None
+
     def _looked_at(self, pid: int) -> GoProcess | None:
         """The process if it is one of Go. Raises OSError."""
         folder = os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -59,6 +59,11 @@ class Process:
             with contextlib.suppress(OSError):
                 self.memory_fd = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
 
+    @property
+    def exit_fd(self) -> int | None:
+        """A descriptor that becomes readable when it ends; None where the kernel has no such (before 5.3)."""
+        return self._pidfd
+
     @classmethod
     @contextlib.contextmanager
     def open(cls, pid: int) -> Iterator[Process]:

@@ -220,3 +220,12 @@ def test_a_test_that_is_not_there_proves_nothing():
     assert not runs("tests/integration/test_gc_exact.py::test_collections[1.25.5]", row)  # there with ALL=1 only
     assert not runs("tests/integration/test_doctor.py::test_usage", row)
     assert not runs("scripts/nothing", row)
+
+
+def test_every_metric_of_the_agent_is_documented() -> None:
+    from gotrace.agent import families
+
+    table = (ROOT / "docs" / "metrics.md").read_text()
+    for each in families.ALL:
+        labels = ", ".join(f"`{label.replace('.', '_')}`" for label in each.labels) or "-"
+        assert f"| `{each.sample_name}` | {each.kind} | {labels} | {each.help} |" in table

@@ -1,0 +1,63 @@
+"""`gotrace serve`: the agent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from gotrace.cli.options import Command, Duration, say
+
+
+@click.command(
+    "serve",
+    cls=Command,
+    topic="agent",
+    short_help="Trace every Go process, always, and export metrics.",
+    examples=[
+        ("gotrace serve --select 'name=api' --min-age 0s", "traces every process of this name, on http://127.0.0.1:9464"),
+        ("gotrace serve -f agent.yaml --check", "says whether the file is right"),
+    ],
+)
+@click.option("-f", "--file", "file", type=click.Path(), help="Settings, in YAML; options go before them.")
+@click.option("--listen", metavar="HOST:PORT", help="Where /metrics is answered.  [default: 127.0.0.1:9464]")
+@click.option("--otlp", metavar="URL", help="Send metrics to this collector too, by OTLP over HTTP.")
+@click.option("--select", multiple=True, metavar="KEY=GLOB,…", help="Which processes; may be repeated.")
+@click.option("--exclude", multiple=True, metavar="KEY=GLOB,…", help="Which processes not; may be repeated.")
+@click.option("--min-age", type=Duration(), help="Leave younger processes alone.  [default: 30s]")
+@click.option("--prepare", is_flag=True, help="Compile the probes, keep them for later, and exit.")
+@click.option("--check", is_flag=True, help="Look at the settings, and exit.")
+def command(
+    file: str | None,
+    listen: str | None,
+    otlp: str | None,
+    select: tuple[str, ...],
+    exclude: tuple[str, ...],
+    min_age: int | None,
+    prepare: bool,
+    check: bool,
+) -> None:
+    """Trace every Go process of this host as long as it runs, and answer on /metrics what Prometheus asks.
+
+    Processes are found when they begin; observers, container runtimes and what belongs to Kubernetes itself are left alone
+    unless they are selected.
+    """
+    import msgspec
+
+    from gotrace.agent.serve import prepare as compile_probes
+    from gotrace.agent.serve import serve
+    from gotrace.agent.settings import SCHEMA, Settings
+    from gotrace.lab.yaml_file import read
+
+    if prepare:
+        return compile_probes()
+    settings = read(file, Settings, SCHEMA) if file is not None else Settings()
+    given: dict[str, Any] = {"listen": listen, "otlp": otlp, "select": list(select), "exclude": list(exclude)}
+    given["min_age"] = f"{min_age}ns" if min_age is not None else None
+    settings = msgspec.structs.replace(settings, **{key: value for key, value in given.items() if value})
+    settings.address(), settings.selection()
+    if check:
+        say("the settings are right")
+    else:
+        serve(settings, say)
+    return None

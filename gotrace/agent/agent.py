@@ -1,0 +1,272 @@
+"""The agent: finds Go processes, traces them all with probes that they share, and keeps what is exported of them.
+
+One thread does everything but answering requests. It sleeps until a process ends or half a second is over; then it reads
+the ring, and of each process whose turn it is what has come. Nothing is done for all processes at once: neither finding
+nor attaching nor decoding may take the CPU from whoever is there to work.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import gotrace
+from gotrace.agent import families as of
+from gotrace.agent.services import Observed, Service, resource_of
+from gotrace.errors import GotraceError
+from gotrace.export.metrics.model import MOST_SERIES, Registry, Resource
+from gotrace.find.processes import GoProcess, Scanner
+from gotrace.find.selection import Selection
+from gotrace.text import printable, program_text
+
+if TYPE_CHECKING:
+    from gotrace.run.target import Say
+    from gotrace.shared import SharedProbes
+
+POLL_S = 0.5  # how often the ring is read, at least
+_OBSERVE_S = 1, 5  # how often a process's events are decoded: less often the more there are
+_OBSERVED_A_SECOND = 20
+_SCAN_S = 30
+_ATTACH_S = 0.2  # from one to the next: 5 a second
+_COST_S = 60  # over which the cost to a process is judged
+_LEAST_COST_NS = 1_000_000  # in that time: what costs less is nothing to anybody
+_RETRY_S = 600
+_GONE_S = 120  # a service without processes keeps its series that long: at least two scrapes
+
+TRACED, WAITS, EXPENSIVE, FAILED = "traced", "waits to be traced", "too expensive", "failed"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Of an agent: ``processes`` that are traced at once, ``series`` that are exported, and ``cost``, which is how much of
+    its CPU time tracing may take from a process."""
+
+    processes: int = 200
+    series: int = MOST_SERIES
+    cost: float = 0.001
+
+
+@dataclass
+class _Known:
+    """A Go process that was found, and what is to become of it."""
+
+    process: GoProcess
+    state: str
+    reason: str = ""
+    again_at: float = 0  # by time.monotonic: when it may be traced
+    observed: Observed | None = None
+    observe_at: float = 0
+    judged_at: float = 0
+    cost_ns: int = 0
+    cpu_s: float = 0
+
+
+@dataclass
+class Agent:
+    """Call `step` again and again. ``stopped`` tells whether a signal came."""
+
+    probes: SharedProbes
+    scanner: Scanner
+    selection: Selection
+    say: Say
+    bounds: Bounds = field(default_factory=Bounds)
+    now: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        self.registry = Registry(of.ALL, self.bounds.series)
+        self.own = Resource.of({"service.name": "gotrace", "service.version": gotrace.__version__})
+        self.known: dict[int, _Known] = {}
+        self.services: dict[Resource, Service] = {}
+        self.seen: Counter[str] = Counter()  # processes by state, at the last scan
+        self.ready = False
+        self._scan_at = self._attach_at = 0.0
+        self._young: dict[int, float] = {}  # pids that executed a program, and when they will be old enough
+        self._poll = select.poll()
+        self._pid_of: dict[int, int] = {}  # by the descriptor that tells its end
+        self._cpu_s = 0.0
+        self._left_out = self.probes.left_out()
+        self._number(of.BUILD, gotrace.__version__, os.uname().release)
+
+    def _number(self, family: Any, *values: str) -> Any:
+        return self.registry.number(family, self.own, *values)
+
+    def step(self, until_s: float = POLL_S) -> None:
+        """Wait for as long at most, and do what is due."""
+        ended = [self._pid_of[fd] for fd, _ in self._poll.poll(until_s * 1000) if fd in self._pid_of]
+        self._number(of.RING_FILL).set(self.probes.fill())
+        for pid in self.probes.read():
+            self._young[pid] = self.now() + self.selection.min_age_s
+        for pid in ended:
+            self._end(pid, "exited")
+        for pid, known in list(self.known.items()):
+            if known.observed is not None and known.observed.session.executed_ns:
+                self._end(pid, "executed another program")
+        now = self.now()
+        if now >= self._scan_at:
+            self._scan()
+        self._look_at_young(now)
+        self._attach(now)
+        for known in list(self.known.values()):
+            if known.observed is not None and now >= known.observe_at:
+                known.observed.observe()
+                known.observe_at = now + self._every_s()
+                self._judge(known, now)
+        for resource, service in list(self.services.items()):
+            if not service.processes and now - service.ended_at >= _GONE_S:
+                self.registry.drop(resource)
+                del self.services[resource]
+        self._observe_itself()
+
+    def _every_s(self) -> float:
+        return min(max(len(self.probes.sessions) / _OBSERVED_A_SECOND, _OBSERVE_S[0]), _OBSERVE_S[1])
+
+    def _scan(self) -> None:
+        self._scan_at = self.now() + _SCAN_S
+        found = {each.pid: each for each in self.scanner.scan().processes}
+        for pid in [pid for pid, known in self.known.items() if found.get(pid) is None]:
+            self._end(pid, "exited")
+        for process in found.values():
+            self._found(process)
+        self._count()
+        self.ready = True
+
+    def _look_at_young(self, now: float) -> None:
+        for pid in [pid for pid, old_at in self._young.items() if now >= old_at]:
+            del self._young[pid]
+            process = self.scanner.look(pid)
+            if process is not None:
+                self._found(process)
+
+    def _found(self, process: GoProcess) -> None:
+        known = self.known.get(process.pid)
+        if known is not None and (known.process.start, known.process.file) != (process.start, process.file):
+            self._end(process.pid, "exited")
+            known = None
+        if known is not None and known.state in (TRACED, EXPENSIVE, FAILED, WAITS):
+            return
+        why = self.selection.why_not(process)
+        self.known[process.pid] = _Known(process, why or WAITS, process.executable.refusal)
+
+    def _count(self) -> None:
+        counts = Counter(known.state for known in self.known.values())
+        for state in {*self.seen, *counts}:
+            self._number(of.SCANNED, state).set(counts[state])
+        self.seen = counts
+
+    def _attach(self, now: float) -> None:
+        if now < self._attach_at:
+            return
+        if len(self.probes.sessions) >= self.bounds.processes:
+            return
+        waits = [known for known in self.known.values() if known.state != TRACED and known.again_at <= now]
+        known = next((each for each in waits if each.state in (WAITS, EXPENSIVE)), None)
+        if known is None:
+            return
+        self._attach_at = now + _ATTACH_S
+        process = known.process
+        try:
+            session = self.probes.add(process.pid)
+        except GotraceError as error:
+            known.state, known.reason = FAILED, error.message
+            self._number(of.FAILURES).add(1)
+            self.say(f"pid {process.pid} ({printable(process.name)}) is not traced: {error.message}.")
+            return
+        resource = resource_of(process)
+        service = self.services.get(resource)
+        if service is None:
+            service = self.services[resource] = Service(self.registry, resource)
+        known.observed, known.state = Observed(process, session, service), TRACED
+        known.observe_at, known.judged_at = now + self._every_s(), now
+        known.cost_ns, known.cpu_s = 0, 0
+        fd = session.exit_fd
+        if fd is not None:
+            self._poll.register(fd, select.POLLIN)
+            self._pid_of[fd] = process.pid
+        self._number(of.ATTACHES).add(1)
+        self._count()
+
+    def _end(self, pid: int, reason: str, state: str = "") -> None:
+        """A process is over, or no longer traced if there is a ``state`` that it is in then."""
+        known = self.known[pid] if state else self.known.pop(pid)
+        observed, known.observed = known.observed, None
+        if observed is not None:
+            fd = observed.session.exit_fd
+            if fd is not None:
+                self._poll.unregister(fd)
+                del self._pid_of[fd]
+            observed.observe(last=True)
+            self.probes.remove(pid)
+            observed.service.ended_at = self.now()
+            self._number(of.DETACHES, reason).add(1)
+        known.state = state
+        self._count()
+
+    def _judge(self, known: _Known, now: float) -> None:
+        """Leave a process alone for a while that pays too much for being traced."""
+        observed = known.observed
+        assert observed is not None
+        if now - known.judged_at < _COST_S:
+            return
+        cost_ns, cpu_s = observed.cost_ns - known.cost_ns, observed.cpu_s - known.cpu_s
+        known.judged_at, known.cost_ns, known.cpu_s = now, observed.cost_ns, observed.cpu_s
+        if cost_ns <= max(_LEAST_COST_NS, self.bounds.cost * cpu_s * 1e9):
+            return
+        share = f"{cost_ns / 1e7 / max(cpu_s, 1e-9):.2f}%"
+        pid, name = known.process.pid, program_text(known.process.exe, known.process.executable.go_version)
+        self.say(
+            f"pid {pid} ({name}): tracing took {share} of its CPU time, so it is not traced for {_RETRY_S // 60} minutes."
+        )
+        known.again_at = now + _RETRY_S
+        self._end(pid, "cost", EXPENSIVE)
+
+    def _observe_itself(self) -> None:
+        times = os.times()
+        cpu_s = times.user + times.system + times.children_user + times.children_system
+        self._number(of.AGENT_CPU).add(max(0, cpu_s - self._cpu_s))
+        self._cpu_s = cpu_s
+        with open("/proc/self/statm") as file:
+            self._number(of.AGENT_RSS).set(int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+        left_out = self.probes.left_out()
+        self._number(of.LEFT_OUT).add(left_out - self._left_out)
+        self._left_out = left_out
+        self._number(of.SERIES).set(self.registry.series)
+        beyond = self._number(of.BEYOND)
+        beyond.add(max(0, self.registry.beyond - beyond.value))
+
+    def close(self) -> None:
+        """No more of any process."""
+        for pid in list(self.known):
+            self._end(pid, "the agent ended")
+
+    def processes(self) -> list[dict[str, Any]]:
+        """What is known of every Go process, as JSON."""
+        return [
+            {
+                "pid": known.process.pid,
+                "exe": printable(known.process.exe),
+                "go_version": known.process.executable.go_version,
+                "state": known.state,
+                "reason": known.reason,
+                **(_told(known.observed) if known.observed is not None else {}),
+            }
+            for known in list(self.known.values())  # another thread asks
+        ]
+
+
+def _told(observed: Observed) -> dict[str, Any]:
+    return {
+        "service": dict(observed.service.resource.labels),
+        "traced_s": round(time.monotonic() - observed.attached_at, 3),
+        "cycles": observed.cycles,
+        "longest_pause_ns": observed.longest_ns,
+        "rss_bytes": observed.rss,
+        "heap_live_bytes": observed.live,
+        "heap_goal_bytes": observed.goal,
+        "lost": observed.session.lost,
+        "cost_ns": observed.cost_ns,
+    }

@@ -1,0 +1,70 @@
+"""`gotrace serve`: the agent, what answers requests, and what sends metrics, until a signal."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import gotrace
+from gotrace.agent.agent import Agent
+from gotrace.agent.http import Response, Route, Server
+from gotrace.agent.metrics_page import MetricsPage
+from gotrace.agent.push import Destination, Push
+from gotrace.agent.status_page import status_page
+from gotrace.find.processes import Scanner
+from gotrace.probe import probe_module
+from gotrace.run.target import Say, StopRequest
+from gotrace.shared import SharedProbes
+from gotrace.text import printable
+
+if TYPE_CHECKING:
+    from gotrace.agent.settings import Settings
+
+STEMS = ("gc",)
+_RING_BYTES = 1 << 20  # 14 563 events: at 3 000 a second nothing is lost in 4.8 s
+
+
+def prepare() -> None:
+    """Compile what `serve` loads, and keep it: a compiler takes more memory than the agent may. Raises GotraceError."""
+    with SharedProbes.opened([probe_module(stem) for stem in STEMS], _RING_BYTES):
+        pass
+
+
+def serve(settings: Settings, say: Say) -> None:
+    """Until Ctrl-C or SIGTERM. Raises GotraceError."""
+    stop = StopRequest()
+    destination = Destination.of(os.environ, settings.otlp)
+    selection, address = settings.selection(), settings.address()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(stop.installed())
+        probes = stack.enter_context(SharedProbes.opened([probe_module(stem) for stem in STEMS], _RING_BYTES))
+        agent = Agent(probes, Scanner(), selection, say, settings.bounds())
+        routes = {
+            "/metrics": MetricsPage(agent.registry).route,
+            "/processes": _route(lambda: json.dumps(agent.processes(), indent=1).encode(), "application/json"),
+            "/": _route(lambda: status_page(agent).encode(), "text/html; charset=utf-8"),
+        }
+        server = stack.enter_context(
+            Server(
+                address,
+                routes,
+                ready=lambda: "" if agent.ready else "processes are still being looked for\n",
+                security=settings.security(),
+                failed=lambda error: say(f"a request failed: {printable(str(error))}"),
+            )
+        )
+        if destination is not None:
+            push = Push(agent.registry, destination, gotrace.__version__).start()
+            stack.callback(push.close)
+        stack.callback(agent.close)
+        host, port = server.address
+        say(f"Serving http{'s' if settings.tls_certificate else ''}://{host}:{port}/metrics… Ctrl-C to end.")
+        while not stop.signal:
+            agent.step()
+
+
+def _route(page: Callable[[], bytes], content_type: str) -> Route:
+    return Route({"GET": lambda request: Response(200, page(), content_type)})

@@ -1,0 +1,221 @@
+"""What is known of each traced process, and of the service that it is a part of: series and what feeds them."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gotrace.agent import families as of
+from gotrace.analysis.gc_summary import CONCURRENT_MARK, PARTS, SWEEP, part_of
+from gotrace.analysis.pauses import NO_LIMIT, NOT_READ, TRIGGERS, UNKNOWN, Batch
+from gotrace.export.metrics.model import Exemplar, Histogram, Number, Registry, Resource
+from gotrace.probes.gc import decoder
+
+if TYPE_CHECKING:
+    from gotrace.analysis.columns import Array
+    from gotrace.export.metrics.model import Family
+    from gotrace.find.processes import GoProcess
+    from gotrace.shared import SharedSession
+
+_COLLECTOR = ("GC sweep termination", "GC mark termination")
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def resource_of(process: GoProcess) -> Resource:
+    """The labels of a process's series, by the semantic conventions: a service's processes have equal ones."""
+    container, place = process.container, process.place
+    unit = place.unit.removesuffix(".service")
+    labels = {
+        "service.name": container.service or container.name or unit or process.name,
+        "service.namespace": container.namespace,
+        "k8s.namespace.name": container.namespace,
+        "k8s.pod.name": container.pod,
+        "k8s.container.name": container.name if container.pod else "",
+        "process.executable.name": process.name,
+    }
+    return Resource.of(labels, {"container.id": place.container})
+
+
+@dataclass
+class Usage:
+    """What /proc says of a process."""
+
+    rss: int
+    user_s: float
+    system_s: float
+    minor: int
+    major: int
+
+    @classmethod
+    def of(cls, pid: int) -> Usage:
+        """Raises OSError when it is gone."""
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        # proc(5) counts the first of them as 3: minflt is 10, majflt 12, utime 14, stime 15, rss 24 in pages
+        return cls(
+            rss=int(fields[21]) * _PAGE,
+            user_s=int(fields[11]) / _TICKS,
+            system_s=int(fields[12]) / _TICKS,
+            minor=int(fields[7]),
+            major=int(fields[9]),
+        )
+
+
+class Service:
+    """The series of a resource, and its processes that are traced."""
+
+    def __init__(self, registry: Registry, resource: Resource) -> None:
+        self.resource = resource
+        self.processes: set[Observed] = set()
+        self.ended_at = 0.0  # when the last of them had ended, by time.monotonic
+        self.registry = registry
+        self._kept: dict[tuple[Family, tuple[str, ...]], Number | Histogram] = {}
+
+    def number(self, family: Family, *values: str) -> Number:
+        """The series of a counter or gauge; the same each time."""
+        found = self._kept.get((family, values))
+        if found is None:
+            found = self._kept[family, values] = self.registry.number(family, self.resource, *values)
+        assert isinstance(found, Number)
+        return found
+
+    def histogram(self, family: Family, *values: str) -> Histogram:
+        """That of a histogram."""
+        found = self._kept.get((family, values))
+        if found is None:
+            found = self._kept[family, values] = self.registry.histogram(family, self.resource, *values)
+        assert isinstance(found, Histogram)
+        return found
+
+    def refresh(self) -> None:
+        """Set what its processes have together now."""
+        self.number(of.PROCESSES).set(len(self.processes))
+        for family, name in ((of.MEMORY_USAGE, "rss"), (of.HEAP_LIVE, "live"), (of.GC_GOAL, "goal")):
+            known = [value for each in self.processes if (value := getattr(each, name))]
+            if known:
+                self.number(family).set(sum(known))
+        both = [(each.rss, each.live) for each in self.processes if each.rss and each.live]
+        if both:
+            self.number(of.AMPLIFICATION).set(sum(rss for rss, _ in both) / sum(live for _, live in both))
+        if self.processes:
+            oldest = min(each.process.start for each in self.processes)
+            self.number(of.UPTIME).set(time.clock_gettime(time.CLOCK_BOOTTIME) - oldest / _TICKS)
+
+
+@dataclass(eq=False)
+class Observed:
+    """A traced process. ``rss``, ``live`` and ``goal`` are bytes, 0 while they are unknown; ``longest_ns`` is a pause."""
+
+    process: GoProcess
+    session: SharedSession
+    service: Service
+    rss: int = 0
+    live: int = 0
+    goal: int = 0
+    cycles: int = 0
+    longest_ns: int = 0
+    cost_ns: int = 0
+    cpu_s: float = 0
+    attached_at: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        session = self.session
+        header = session.header(session.begin_ns)
+        self._wall_offset_ns = header["clock"]["wall_offset_ns"]
+        self._decoder = decoder(header, session.static_text)
+        self._lost = 0
+        self._usage: Usage | None = None
+        self._collected = (0, 0)  # of the last collection: its number, and what was live
+        self.service.processes.add(self)
+        target = header["target"]
+        about = (target["exe"], target["build_id"], target["go_version"], self.process.place.container)
+        self._own = Resource.of({**dict(self.service.resource.labels), "process.pid": str(session.process.pid)})
+        self.service.registry.number(of.TARGET, self._own, *about)
+
+    def observe(self, last: bool = False) -> None:
+        """Everything since the last time: events, losses and cost, and what /proc says of a process that has not ended."""
+        batch = self._decoder.feed(self.session.read())
+        self._add_pauses(batch.pauses)
+        self._add_cycles(batch)
+        lost = self.session.lost + self._decoder.incomplete
+        self.service.number(of.LOST).add(max(0, lost - self._lost))
+        self._lost = max(lost, self._lost)
+        cost_ns = self.session.cost().target_ns_estimate
+        self.service.number(of.OVERHEAD).add(max(0, cost_ns - self.cost_ns) / 1e9)
+        self.cost_ns = max(cost_ns, self.cost_ns)
+        if last:
+            self.service.processes.discard(self)
+            self.service.registry.drop(self._own)
+        else:
+            self._add_usage()
+        self.service.refresh()
+
+    def _add_pauses(self, pauses: Array) -> None:
+        if not len(pauses):
+            return
+        self.longest_ns = max(self.longest_ns, int(pauses["total_ns"].max()))
+        collector = np.zeros(len(pauses), bool)
+        for number in np.unique(pauses["reason"]).tolist():
+            reason = self._decoder.reasons[number]
+            own = pauses["reason"] == number
+            if reason in _COLLECTOR:
+                collector |= own
+            for part in PARTS:
+                values, _ = part_of(pauses[own], part)
+                known = values[values != UNKNOWN]
+                if len(known):
+                    exemplar = self._longest(pauses[own], reason) if part == "total" else None
+                    self.service.histogram(of.STW, reason, part).observe(known, exemplar)
+        if collector.any():
+            self.service.histogram(of.GC_PAUSE).observe(
+                pauses["total_ns"][collector], self._longest(pauses[collector], "gc")
+            )
+
+    def _longest(self, pauses: Array, reason: str) -> Exemplar:
+        longest = pauses[int(pauses["total_ns"].argmax())]
+        when = int(longest["start_ns"]) + self._wall_offset_ns
+        about = {"reason": self._decoder.reasons[int(longest["reason"])], "pid": str(self.session.process.pid)}
+        return Exemplar.of(int(longest["total_ns"]), about, when)
+
+    def _add_cycles(self, batch: Batch) -> None:
+        cycles, sweeps, service = batch.cycles, batch.sweeps, self.service
+        if len(sweeps):
+            service.histogram(of.PHASE, SWEEP).observe(sweeps["sweep_ns"])
+        if not len(cycles):
+            return
+        self.cycles += len(cycles)
+        service.number(of.GC_CYCLES).add(len(cycles))
+        service.histogram(of.PHASE, CONCURRENT_MARK).observe(cycles["mark_ns"])
+        assists = cycles["assist_ns"]
+        service.number(of.ASSIST).add(int(assists[assists != UNKNOWN].sum()) / 1e9)
+        triggers, counts = np.unique(cycles["trigger"], return_counts=True)
+        for trigger, count in zip(triggers.tolist(), counts.tolist(), strict=True):
+            service.number(of.TRIGGERS, "unknown" if trigger == UNKNOWN else TRIGGERS[trigger]).add(count)
+        allocated = cycles["allocated_bytes"]
+        service.number(of.ALLOCATED).add(int(allocated[allocated != UNKNOWN].sum()))
+        last = cycles[-1]
+        self.live = int(last["heap_live_bytes"])
+        self.goal = max(0, int(last["heap_goal_bytes"]))
+        service.number(of.PROCESSORS).set(int(last["maxprocs"]))
+        if last["gc_percent"] not in (NOT_READ, UNKNOWN):
+            service.number(of.GOGC).set(int(last["gc_percent"]))
+        if 0 < last["memory_limit_bytes"] < NO_LIMIT:
+            service.number(of.MEMORY_LIMIT).set(int(last["memory_limit_bytes"]))
+
+    def _add_usage(self) -> None:
+        try:
+            now = Usage.of(self.session.process.pid)
+        except OSError:
+            return
+        before = self._usage or Usage(0, now.user_s, now.system_s, now.minor, now.major)
+        service, self._usage = self.service, now
+        self.rss, self.cpu_s = now.rss, now.user_s + now.system_s
+        service.number(of.CPU_TIME, "user").add(max(0, now.user_s - before.user_s))
+        service.number(of.CPU_TIME, "system").add(max(0, now.system_s - before.system_s))
+        service.number(of.PAGING_FAULTS, "minor").add(max(0, now.minor - before.minor))
+        service.number(of.PAGING_FAULTS, "major").add(max(0, now.major - before.major))

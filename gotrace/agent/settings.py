@@ -1,0 +1,63 @@
+"""agent.yaml: what an agent traces, where it listens, and what it may take (schema gotrace.agent/1)."""
+
+from __future__ import annotations
+
+import functools
+from typing import Annotated, Any
+
+import msgspec
+
+from gotrace.addresses import address_of
+from gotrace.agent.agent import Bounds
+from gotrace.agent.http import Security
+from gotrace.errors import UsageError
+from gotrace.export.metrics.model import MOST_SERIES
+from gotrace.find.selection import Selection, parsed
+from gotrace.text import duration_ns, printable
+
+SCHEMA = "gotrace.agent/1"
+
+_Duration = Annotated[str, msgspec.Meta(examples=["30s"])]
+
+
+class Settings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The keys of the file."""
+
+    schema: str = SCHEMA
+    listen: Annotated[str, msgspec.Meta(description="HOST:PORT of /metrics")] = "127.0.0.1:9464"
+    otlp: Annotated[str, msgspec.Meta(description="where metrics are sent by OTLP over HTTP, too")] = ""
+    select: Annotated[list[str], msgspec.Meta(description="which processes, such as exe=*/api,namespace=shop")] = []
+    exclude: Annotated[list[str], msgspec.Meta(description="which of them not")] = []
+    default_excludes: Annotated[bool, msgspec.Meta(description="leave observers, container runtimes and such alone")] = True
+    min_age: Annotated[_Duration, msgspec.Meta(description="younger processes are left alone")] = "30s"
+    processes: Annotated[int, msgspec.Meta(description="traced at once, at most", ge=1, le=1000)] = 200
+    series: Annotated[int, msgspec.Meta(description="exported at most", ge=100)] = MOST_SERIES
+    token_file: Annotated[str, msgspec.Meta(description="a file with the token that clients have to send")] = ""
+    tls_certificate: Annotated[str, msgspec.Meta(description="for addresses other than loopback")] = ""
+    tls_key: str = ""
+    anyone: Annotated[bool, msgspec.Meta(description="listen beyond loopback without TLS and a token")] = False
+
+    def address(self) -> tuple[str, int]:
+        """Raises UsageError."""
+        return address_of(self.listen)
+
+    def selection(self) -> Selection:
+        """Raises UsageError."""
+        try:
+            age_ns = duration_ns(self.min_age)
+        except ValueError:
+            raise UsageError(f"min_age: {printable(self.min_age)!r} is no duration", "write 30s or 0s") from None
+        select, exclude = (tuple(map(parsed, each)) for each in (self.select, self.exclude))
+        return Selection(select, exclude, self.default_excludes, age_ns / 1e9)
+
+    def bounds(self) -> Bounds:
+        return Bounds(self.processes, self.series)
+
+    def security(self) -> Security:
+        return Security(self.token_file, self.tls_certificate, self.tls_key, self.anyone)
+
+
+@functools.cache
+def schema() -> dict[str, Any]:
+    """JSON Schema of the file."""
+    return msgspec.json.schema(Settings)

@@ -1,0 +1,217 @@
+"""The agent: what it exports of real programs is what these count themselves, in their own /metrics and in Prometheus'."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+import targets
+from conftest import GOTRACE, until
+from groundtruth import gctrace
+
+pytestmark = pytest.mark.bpf
+
+COLLECTOR = {"GC sweep termination", "GC mark termination"}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Agent:
+    def __init__(self, *options: str) -> None:
+        self.port = free_port()
+        command = [*GOTRACE, "serve", "--listen", f"127.0.0.1:{self.port}", *options]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert self.process.stderr is not None
+        self.head = self.process.stderr.readline()
+
+    def get(self, path: str) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
+            return str(answer.read().decode())
+
+    def samples(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+        families = text_string_to_metric_families(self.get("/metrics"))
+        return {(each.name, frozenset(each.labels.items())): each.value for family in families for each in family.samples}
+
+    def values(self, name: str, **labels: str) -> list[float]:
+        """The samples of a name that have these labels."""
+        return [
+            value for (each, has), value in self.samples().items() if each == name and labels.items() <= dict(has).items()
+        ]
+
+    def one(self, name: str, **labels: str) -> float:
+        (value,) = self.values(name, **labels)
+        return value
+
+    def traced(self) -> set[int]:
+        return {each["pid"] for each in json.loads(self.get("/processes")) if each["state"] == "traced"}
+
+    def is_ready(self) -> bool:
+        try:
+            return bool(self.get("/readyz"))
+        except urllib.error.HTTPError as error:
+            assert error.code == 503
+            return False
+
+    def finish(self) -> str:
+        self.process.send_signal(signal.SIGTERM)
+        _, rest = self.process.communicate(timeout=30)
+        assert self.process.returncode == 0 and "Traceback" not in rest, rest
+        return self.head + rest
+
+
+@pytest.fixture
+def agent():
+    running = []
+
+    def run(*options: str) -> Agent:
+        running.append(Agent(*options))
+        return running[-1]
+
+    yield run
+    for each in running:
+        each.process.kill()
+        each.process.communicate()
+
+
+@pytest.fixture
+def program(tmp_path):
+    """gcload of a release, under a name that nobody else has."""
+
+    def named(name: str, version: str = targets.NEWEST) -> Path:
+        return Path(shutil.copy(targets.build("gcload", version), tmp_path / name))
+
+    return named
+
+
+def test_what_it_exports_is_what_the_programs_count(agent, program, start):
+    """Two processes of one service and one of another, of three releases: counts and sums exact, and /proc's numbers."""
+    prefix = f"srv{os.getpid()}"
+    of_api = [program(f"{prefix}-api")] * 2
+    of_old = program(f"{prefix}-old", "1.19.8")
+    ours = [start(each, "-cycles", "200", env={"GODEBUG": "gctrace=1"}) for each in (*of_api, of_old)]
+    serving = agent("--select", f"name={prefix}-*", "--min-age", "0s")
+    until(lambda: serving.traced() == {each.pid for each in ours})
+    before = [len(gctrace(each.stderr.read_text())) for each in ours]
+    for each in ours:
+        each.go()
+    truths = [each.truth() | {"before": count} for each, count in zip(ours, before, strict=True)]
+    time.sleep(2.5)  # it looks at each once a second
+    for name, own in ((f"{prefix}-api", truths[:2]), (f"{prefix}-old", truths[2:])):
+        assert all(each["NumGC"] < 256 for each in own)  # as many as MemStats.PauseNs keeps
+        cycles = sum(each["NumGC"] - each["before"] for each in own)
+        labels = {"service_name": name, "process_executable_name": name}
+        assert serving.one("go_memory_gc_cycles_total", **labels) == cycles
+        assert serving.one("go_memory_gc_pause_duration_seconds_count", **labels) == 2 * cycles
+        paused = serving.one("go_memory_gc_pause_duration_seconds_sum", **labels)
+        assert round(paused * 1e9) == sum(sum(each["PauseNs"][each["before"] : each["NumGC"]]) for each in own)
+        for reason in COLLECTOR:
+            assert serving.one("gotrace_stw_duration_seconds_count", **labels, reason=reason, part="total") == cycles
+        assert sum(serving.values("gotrace_gc_triggers_total", **labels)) == cycles
+        assert serving.one("gotrace_processes", **labels) == len(own)
+        assert serving.one("gotrace_events_lost_total", **labels) == 0
+        assert serving.one("go_config_gogc", **labels) == 100
+        assert serving.one("go_processor_limit", **labels) == os.cpu_count()
+    told = {each["pid"]: each for each in json.loads(serving.get("/processes"))}
+    rss = 0
+    for each, truth in zip(ours, truths, strict=True):
+        (resident,) = re.findall(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{each.pid}/status").read_text())
+        assert told[each.pid]["rss_bytes"] == pytest.approx(int(resident) * 1024, rel=0.05)
+        assert told[each.pid]["cycles"] == truth["NumGC"] - truth["before"] and told[each.pid]["lost"] == 0
+        rss += told[each.pid]["rss_bytes"]
+    assert sum(serving.values("process_memory_usage_bytes")) == rss
+    infos = [dict(has) for (name, has) in serving.samples() if name == "gotrace_target_info"]
+    assert {(each["exe"], each["process_pid"]) for each in infos} == {
+        (os.readlink(f"/proc/{each.pid}/exe"), str(each.pid)) for each in ours
+    }
+    page = serving.get("/")
+    assert "://" not in page and all(f"<td>{each.pid}</td>" in page for each in ours)
+    assert [each.finish() for each in ours] == [0] * 3
+    until(lambda: not serving.traced())
+    until(lambda: sum(serving.values("gotrace_processes")) == 0)
+    assert not serving.values("gotrace_target_info")
+    assert sum(serving.values("gotrace_agent_detaches_total", reason="exited")) == 3
+    serving.finish()
+
+
+def test_processes_come_go_and_execute_others(agent, program, start):
+    """Found by their exec, not traced before their time; what they execute is another process of the agent's."""
+    name = f"later{os.getpid()}"
+    serving = agent("--select", f"name={name}", "--min-age", "1s")
+    until(serving.is_ready)
+    begin = time.monotonic()
+    path = program(name)
+    first = start(path, "-cycles", "50")
+    until(lambda: serving.traced() == {first.pid})
+    assert 1 <= time.monotonic() - begin < 5  # a scan of all comes only twice a minute
+    execs = start(targets.build("execer"), "-cycles", "1", "-wait", str(path), "-cycles", "50")
+    execs.go()
+    assert execs.process.stdout.readline().startswith("collected")
+    until(lambda: serving.traced() == {first.pid, execs.pid})
+    for each in (first, execs):
+        each.go()
+        each.truth()
+        assert each.finish() == 0
+    until(lambda: not serving.traced())
+    assert serving.one("go_memory_gc_cycles_total", service_name=name) >= 100
+    serving.finish()
+
+
+def test_who_costs_too_much_is_left_alone(program, start):
+    """Judged by what a hit costs times their number, over a minute; here over a second, with a bound that nobody keeps."""
+    name = f"dear{os.getpid()}"
+    target = start(program(name), "-seconds", "6")
+    code = (
+        "from gotrace.agent import agent\n"
+        "agent._COST_S, agent._LEAST_COST_NS = 1, 0\n"
+        "agent.Bounds.__init__.__defaults__ = (200, 5000, 1e-9)\n"
+        "import sys; from gotrace.cli.main import main; main(sys.argv[1:])"
+    )
+    port = free_port()
+    options = ["serve", "--select", f"name={name}", "--min-age", "0s", "--listen", f"127.0.0.1:{port}"]
+    with subprocess.Popen([sys.executable, "-c", code, *options], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None and "Serving" in process.stderr.readline()
+        target.go()
+        said = process.stderr.readline()
+        process.terminate()
+    assert f"pid {target.pid} " in said and "of its CPU time, so it is not traced for 10 minutes." in said
+    assert target.truth()["NumGC"] > 0 and target.finish() == 0
+
+
+def test_settings_that_are_wrong(gotrace, tmp_path):
+    file = tmp_path / "agent.yaml"
+    for text, said in (
+        ("schema: gotrace.agent/2", "this gotrace reads `schema: gotrace.agent/1`"),
+        ("schema: gotrace.agent/1\nlisten: nowhere", "cannot read the address"),
+        ("schema: gotrace.agent/1\nselct: []", "selct"),
+        ("schema: gotrace.agent/1\nselect: [colour=red]", "it is no KEY=GLOB"),
+        ("schema: gotrace.agent/1\nmin_age: soon", "is no duration"),
+    ):
+        file.write_text(text)
+        done = gotrace("serve", "-f", str(file), "--check")
+        assert (done.returncode, done.stderr.count("\n")) == (2, 2) and said in done.stderr, text
+    file.write_text("schema: gotrace.agent/1\nselect: ['name=api,namespace=shop']\nmin_age: 1m\nlisten: '[::1]:9464'\n")
+    done = gotrace("serve", "-f", str(file), "--check")
+    assert (done.returncode, done.stderr) == (0, "the settings are right\n")
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        done = gotrace("serve", "--listen", f"127.0.0.1:{taken.getsockname()[1]}", "--select", "name=nobody")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 2)
+    done = gotrace("serve", "--listen", "0.0.0.0:0")
+    assert done.returncode == 2 and "hint" in done.stderr

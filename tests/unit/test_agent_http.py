@@ -198,7 +198,9 @@ def test_who_does_not_read_does_not_hold_up_others(serving: Serving) -> None:
         greedy.sendall(b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n" * 50)
         time.sleep(0.1)
         assert get(server)[0] == 200
-        time.sleep(1.5)
+        end = time.monotonic() + PATIENCE_S
+        while server.connections and time.monotonic() < end:
+            time.sleep(0.05)
         assert server.connections == 0
     assert len(get(server, "/big")[1]) == BIG
 
@@ -368,13 +370,14 @@ def test_a_full_page_fits_into_the_memory_of_the_agent_and_a_hundred_scrapes_int
         process.stdin.write("\n")
         process.stdin.flush()
         process.stdout.readline()
+        began = time.monotonic()
         for _ in range(200):
             scraped(PROTOBUF.content_type, "gzip")
+        took_s = time.monotonic() - began
         process.stdin.write("\n")
         process.stdin.flush()
         rss_kib, cpu_s = process.stdout.readline().split()
         assert process.stdout.read().split() == []
         client.close()
-    print(rss_kib, cpu_s)
     assert int(rss_kib) < 45_000
-    assert float(cpu_s) < 2
+    assert float(cpu_s) < 1 + took_s / 2  # two seconds' worth of scrapes, and the pages made meanwhile

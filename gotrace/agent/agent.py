@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from gotrace.shared import SharedProbes
 
 POLL_S = 0.5  # how often the ring is read, at least
-_OBSERVE_S = 1, 5  # how often a process's events are decoded: less often the more there are
-_OBSERVED_A_SECOND = 20
+_OBSERVE_S = 1, 10  # how often a process's events are decoded: less often the more there are
+_OBSERVED_A_SECOND = 10
 _SCAN_S = 30
 _ATTACH_S = 0.2  # from one to the next: 5 a second
 _COST_S = 60  # over which the cost to a process is judged
@@ -85,6 +85,7 @@ class Agent:
         self.seen: Counter[str] = Counter()  # processes by state, at the last scan
         self.ready = False
         self._scan_at = self._attach_at = 0.0
+        self._waits = False
         self._young: dict[int, float] = {}  # pids that executed a program, and when they will be old enough
         self._poll = select.poll()
         self._pid_of: dict[int, int] = {}  # by the descriptor that tells its end
@@ -95,8 +96,9 @@ class Agent:
     def _number(self, family: Any, *values: str) -> Any:
         return self.registry.number(family, self.own, *values)
 
-    def step(self, until_s: float = POLL_S) -> None:
-        """Wait for as long at most, and do what is due."""
+    def step(self) -> None:
+        """Wait, for `POLL_S` at most, and do what is due."""
+        until_s = _ATTACH_S if self._waits else POLL_S
         ended = [self._pid_of[fd] for fd, _ in self._poll.poll(until_s * 1000) if fd in self._pid_of]
         self._number(of.RING_FILL).set(self.probes.fill())
         for pid in self.probes.read():
@@ -110,7 +112,7 @@ class Agent:
         if now >= self._scan_at:
             self._scan()
         self._look_at_young(now)
-        self._attach(now)
+        self._waits = self._attach(now)
         for known in list(self.known.values()):
             if known.observed is not None and now >= known.observe_at:
                 known.observed.observe()
@@ -158,17 +160,19 @@ class Agent:
             self._number(of.SCANNED, state).set(counts[state])
         self.seen = counts
 
-    def _attach(self, now: float) -> None:
-        if now < self._attach_at:
-            return
-        if len(self.probes.sessions) >= self.bounds.processes:
-            return
-        waits = [known for known in self.known.values() if known.state != TRACED and known.again_at <= now]
-        known = next((each for each in waits if each.state in (WAITS, EXPENSIVE)), None)
-        if known is None:
-            return
-        self._attach_at = now + _ATTACH_S
-        process = known.process
+    def _attach(self, now: float) -> bool:
+        """Trace the next one, if it is time; whether there are others that wait."""
+        waits = [known for known in self.known.values() if known.state in (WAITS, EXPENSIVE) and known.again_at <= now]
+        if not waits or len(self.probes.sessions) >= self.bounds.processes:
+            return False
+        if now >= self._attach_at:
+            self._attach_at = now + _ATTACH_S
+            self._trace(waits[0])
+            self._count()
+        return len(waits) > 1
+
+    def _trace(self, known: _Known) -> None:
+        process, now = known.process, self.now()
         try:
             session = self.probes.add(process.pid)
         except GotraceError as error:
@@ -183,12 +187,10 @@ class Agent:
         known.observed, known.state = Observed(process, session, service), TRACED
         known.observe_at, known.judged_at = now + self._every_s(), now
         known.cost_ns, known.cpu_s = 0, 0
-        fd = session.exit_fd
-        if fd is not None:
-            self._poll.register(fd, select.POLLIN)
-            self._pid_of[fd] = process.pid
+        if session.exit_fd is not None:
+            self._poll.register(session.exit_fd, select.POLLIN)
+            self._pid_of[session.exit_fd] = process.pid
         self._number(of.ATTACHES).add(1)
-        self._count()
 
     def _end(self, pid: int, reason: str, state: str = "") -> None:
         """A process is over, or no longer traced if there is a ``state`` that it is in then."""

@@ -27,6 +27,7 @@ var (
 	parked     = flag.Int("parked", 0, "goroutines that only wait")
 	live       = flag.Int("live", 4, "MiB kept alive")
 	forced     = flag.Bool("forced", false, "call runtime.GC in a loop instead of allocating")
+	every      = flag.Duration("every", 0, "how often to call runtime.GC, with -forced")
 	idle       = flag.Bool("idle", false, "never collect: turn the collector off and sleep")
 	cpuProfile = flag.String("cpuprofile", "", "write a CPU profile of the load")
 	percent    = flag.Int("percent", 100, "GOGC")
@@ -120,6 +121,7 @@ func main() {
 	case *forced:
 		for !enough() {
 			runtime.GC()
+			time.Sleep(*every)
 		}
 	default:
 		for w := 0; w < *workers; w++ {

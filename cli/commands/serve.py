@@ -25,6 +25,7 @@ from gotrace.cli.options import Command, Duration, say
 @click.option("--select", multiple=True, metavar="KEY=GLOB,…", help="Which processes; may be repeated.")
 @click.option("--exclude", multiple=True, metavar="KEY=GLOB,…", help="Which processes not; may be repeated.")
 @click.option("--min-age", type=Duration(), help="Leave younger processes alone.  [default: 30s]")
+@click.option("--spool", metavar="DIR", help="Keep every minute in this folder, 100 MiB at most.")
 @click.option("--prepare", is_flag=True, help="Compile the probes, keep them for later, and exit.")
 @click.option("--check", is_flag=True, help="Look at the settings, and exit.")
 def command(
@@ -34,6 +35,7 @@ def command(
     select: tuple[str, ...],
     exclude: tuple[str, ...],
     min_age: int | None,
+    spool: str | None,
     prepare: bool,
     check: bool,
 ) -> None:
@@ -52,7 +54,13 @@ def command(
     if prepare:
         return compile_probes()
     settings = read(file, Settings, SCHEMA) if file is not None else Settings()
-    given: dict[str, Any] = {"listen": listen, "otlp": otlp, "select": list(select), "exclude": list(exclude)}
+    given: dict[str, Any] = {
+        "listen": listen,
+        "otlp": otlp,
+        "select": list(select),
+        "exclude": list(exclude),
+        "spool": spool,
+    }
     given["min_age"] = f"{min_age}ns" if min_age is not None else None
     settings = msgspec.structs.replace(settings, **{key: value for key, value in given.items() if value})
     settings.address(), settings.selection()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import gotrace
 from gotrace.agent import families as of
 from gotrace.agent.services import Observed, Service, resource_of
+from gotrace.agent.spool import Spool, Window
 from gotrace.errors import GotraceError
 from gotrace.export.metrics.model import MOST_SERIES, Registry, Resource
 from gotrace.find.processes import GoProcess, Scanner
@@ -36,6 +37,7 @@ _ATTACH_S = 0.2  # from one to the next: 5 a second
 _COST_S = 60  # over which the cost to a process is judged
 _LEAST_COST_NS = 1_000_000  # in that time: what costs less is nothing to anybody
 _RETRY_S = 600
+_SPOOL_S = 60
 _GONE_S = 120  # a service without processes keeps its series that long: at least two scrapes
 
 TRACED, WAITS, EXPENSIVE, FAILED = "traced", "waits to be traced", "too expensive", "failed"
@@ -75,6 +77,7 @@ class Agent:
     selection: Selection
     say: Say
     bounds: Bounds = field(default_factory=Bounds)
+    spool: Spool | None = None
     now: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
@@ -85,6 +88,7 @@ class Agent:
         self.seen: Counter[str] = Counter()  # processes by state, at the last scan
         self.ready = False
         self._scan_at = self._attach_at = 0.0
+        self._spool_at = self.now() + _SPOOL_S
         self._waits = False
         self._young: dict[int, float] = {}  # pids that executed a program, and when they will be old enough
         self._poll = select.poll()
@@ -118,6 +122,9 @@ class Agent:
                 known.observed.observe()
                 known.observe_at = now + self._every_s()
                 self._judge(known, now)
+        if now >= self._spool_at:
+            self._spool_at = now + _SPOOL_S
+            self._write_spool()
         for resource, service in list(self.services.items()):
             if not service.processes and now - service.ended_at >= _GONE_S:
                 self.registry.drop(resource)
@@ -183,7 +190,8 @@ class Agent:
         resource = resource_of(process)
         service = self.services.get(resource)
         if service is None:
-            service = self.services[resource] = Service(self.registry, resource)
+            window = Window(time.time_ns()) if self.spool is not None else None
+            service = self.services[resource] = Service(self.registry, resource, window)
         known.observed, known.state = Observed(process, session, service), TRACED
         known.observe_at, known.judged_at = now + self._every_s(), now
         known.cost_ns, known.cpu_s = 0, 0
@@ -226,6 +234,23 @@ class Agent:
         known.again_at = now + _RETRY_S
         self._end(pid, "cost", EXPENSIVE)
 
+    def _write_spool(self) -> None:
+        """A minute of every service, whose processes are observed up to now."""
+        if self.spool is None:
+            return
+        for known in self.known.values():
+            if known.observed is not None:
+                known.observed.observe()
+        host = os.uname()
+        about = {
+            "host": {"name": host.nodename, "kernel": host.release, "machine": host.machine},
+            "agent": gotrace.__version__,
+        }
+        end_ns = time.time_ns()
+        self.spool.write([{**about, **service.ended(end_ns)} for service in self.services.values()])
+        failures = self._number(of.SPOOL_FAILURES)
+        failures.add(self.spool.failures - failures.value)
+
     def _observe_itself(self) -> None:
         times = os.times()
         cpu_s = times.user + times.system + times.children_user + times.children_system
@@ -244,6 +269,7 @@ class Agent:
         """No more of any process."""
         for pid in list(self.known):
             self._end(pid, "the agent ended")
+        self._write_spool()
 
     def processes(self) -> list[dict[str, Any]]:
         """What is known of every Go process, as JSON."""

@@ -52,6 +52,7 @@ AGENT_CPU = Family("gotrace.agent.cpu.time", "counter", "s", "The agent's own CP
 AGENT_RSS = Family("gotrace.agent.memory.usage", "gauge", "By", "The agent's own resident memory.")
 SERIES = Family("gotrace.agent.series", "gauge", "{series}", "Series that are exported.")
 BEYOND = Family("gotrace.agent.series.beyond", "counter", "{series}", "Requests for series there was no room for.")
+SPOOL_FAILURES = Family("gotrace.agent.spool.failures", "counter", "{record}", "What the spool had no room for.")
 BUILD = Family("gotrace.build", "info", "", "The agent itself.", ("version", "kernel"))
 
 ALL = [each for each in list(globals().values()) if isinstance(each, Family)]

@@ -13,6 +13,7 @@ from gotrace.agent.agent import Agent
 from gotrace.agent.http import Response, Route, Server
 from gotrace.agent.metrics_page import MetricsPage
 from gotrace.agent.push import Destination, Push
+from gotrace.agent.spool import Spool
 from gotrace.agent.status_page import status_page
 from gotrace.find.processes import Scanner
 from gotrace.probe import probe_module
@@ -41,7 +42,8 @@ def serve(settings: Settings, say: Say) -> None:
     with contextlib.ExitStack() as stack:
         stack.enter_context(stop.installed())
         probes = stack.enter_context(SharedProbes.opened([probe_module(stem) for stem in STEMS], _RING_BYTES))
-        agent = Agent(probes, Scanner(), selection, say, settings.bounds())
+        spool = Spool(settings.spool, settings.spool_bytes) if settings.spool else None
+        agent = Agent(probes, Scanner(), selection, say, settings.bounds(), spool)
         routes = {
             "/metrics": MetricsPage(agent.registry).route,
             "/processes": _route(lambda: json.dumps(agent.processes(), indent=1).encode(), "application/json"),

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gotrace.agent import families as of
+from gotrace.agent.spool import WORST
 from gotrace.analysis.gc_summary import CONCURRENT_MARK, PARTS, SWEEP, part_of
 from gotrace.analysis.pauses import NO_LIMIT, NOT_READ, TRIGGERS, UNKNOWN, Batch
 from gotrace.export.metrics.model import Exemplar, Histogram, Number, Registry, Resource
 from gotrace.probes.gc import decoder
 
 if TYPE_CHECKING:
+    from gotrace.agent.spool import Window
     from gotrace.analysis.columns import Array
     from gotrace.export.metrics.model import Family
     from gotrace.find.processes import GoProcess
@@ -69,11 +71,12 @@ class Usage:
 class Service:
     """The series of a resource, and its processes that are traced."""
 
-    def __init__(self, registry: Registry, resource: Resource) -> None:
+    def __init__(self, registry: Registry, resource: Resource, window: Window | None = None) -> None:
         self.resource = resource
         self.processes: set[Observed] = set()
         self.ended_at = 0.0  # when the last of them had ended, by time.monotonic
         self.registry = registry
+        self.window = window
         self._kept: dict[tuple[Family, tuple[str, ...]], Number | Histogram] = {}
 
     def number(self, family: Family, *values: str) -> Number:
@@ -84,13 +87,26 @@ class Service:
         assert isinstance(found, Number)
         return found
 
-    def histogram(self, family: Family, *values: str) -> Histogram:
-        """That of a histogram."""
-        found = self._kept.get((family, values))
+    def observe(self, family: Family, labels: tuple[str, ...], values_ns: Array, exemplar: Exemplar | None = None) -> None:
+        """Add to the series of a histogram, and to the window."""
+        found = self._kept.get((family, labels))
         if found is None:
-            found = self._kept[family, values] = self.registry.histogram(family, self.resource, *values)
+            found = self._kept[family, labels] = self.registry.histogram(family, self.resource, *labels)
         assert isinstance(found, Histogram)
-        return found
+        found.observe(values_ns, exemplar)
+        if self.window is not None:
+            self.window.add(family, labels, values_ns)
+
+    def ended(self, end_ns: int) -> dict[str, Any]:
+        """Its window up to ``end_ns`` (since 1970), and what its processes have together then, as JSON."""
+        assert self.window is not None
+        totals = {name: sum(getattr(each, name) for each in self.processes) for name in ("rss", "live", "goal")}
+        return {
+            "labels": dict(self.resource.labels),
+            "processes": len(self.processes),
+            **{f"{name}_bytes": value for name, value in totals.items()},
+            **self.window.ended(end_ns),
+        }
 
     def refresh(self) -> None:
         """Set what its processes have together now."""
@@ -130,7 +146,6 @@ class Observed:
         self._decoder = decoder(header, session.static_text)
         self._lost = 0
         self._usage: Usage | None = None
-        self._collected = (0, 0)  # of the last collection: its number, and what was live
         self.service.processes.add(self)
         target = header["target"]
         about = (target["exe"], target["build_id"], target["go_version"], self.process.place.container)
@@ -169,28 +184,32 @@ class Observed:
                 values, _ = part_of(pauses[own], part)
                 known = values[values != UNKNOWN]
                 if len(known):
-                    exemplar = self._longest(pauses[own], reason) if part == "total" else None
-                    self.service.histogram(of.STW, reason, part).observe(known, exemplar)
+                    exemplar = self._longest(pauses[own]) if part == "total" else None
+                    self.service.observe(of.STW, (reason, part), known, exemplar)
         if collector.any():
-            self.service.histogram(of.GC_PAUSE).observe(
-                pauses["total_ns"][collector], self._longest(pauses[collector], "gc")
-            )
+            self.service.observe(of.GC_PAUSE, (), pauses["total_ns"][collector], self._longest(pauses[collector]))
+        if self.service.window is not None:
+            for pause in pauses[np.argsort(pauses["total_ns"])[-WORST:]]:
+                self.service.window.note(*self._about(pause), self.session.process.pid)
 
-    def _longest(self, pauses: Array, reason: str) -> Exemplar:
-        longest = pauses[int(pauses["total_ns"].argmax())]
-        when = int(longest["start_ns"]) + self._wall_offset_ns
-        about = {"reason": self._decoder.reasons[int(longest["reason"])], "pid": str(self.session.process.pid)}
-        return Exemplar.of(int(longest["total_ns"]), about, when)
+    def _longest(self, pauses: Array) -> Exemplar:
+        length, when, reason = self._about(pauses[int(pauses["total_ns"].argmax())])
+        return Exemplar.of(length, {"reason": reason, "pid": str(self.session.process.pid)}, when)
+
+    def _about(self, pause: Array) -> tuple[int, int, str]:
+        """How long it was, when it began (ns since 1970), and what for."""
+        reason = self._decoder.reasons[int(pause["reason"])]
+        return int(pause["total_ns"]), int(pause["start_ns"]) + self._wall_offset_ns, reason
 
     def _add_cycles(self, batch: Batch) -> None:
         cycles, sweeps, service = batch.cycles, batch.sweeps, self.service
         if len(sweeps):
-            service.histogram(of.PHASE, SWEEP).observe(sweeps["sweep_ns"])
+            service.observe(of.PHASE, (SWEEP,), sweeps["sweep_ns"])
         if not len(cycles):
             return
         self.cycles += len(cycles)
         service.number(of.GC_CYCLES).add(len(cycles))
-        service.histogram(of.PHASE, CONCURRENT_MARK).observe(cycles["mark_ns"])
+        service.observe(of.PHASE, (CONCURRENT_MARK,), cycles["mark_ns"])
         assists = cycles["assist_ns"]
         service.number(of.ASSIST).add(int(assists[assists != UNKNOWN].sum()) / 1e9)
         triggers, counts = np.unique(cycles["trigger"], return_counts=True)

@@ -10,6 +10,7 @@ import msgspec
 from gotrace.addresses import address_of
 from gotrace.agent.agent import Bounds
 from gotrace.agent.http import Security
+from gotrace.agent.spool import MOST_BYTES
 from gotrace.errors import UsageError
 from gotrace.export.metrics.model import MOST_SERIES
 from gotrace.find.selection import Selection, parsed
@@ -32,6 +33,8 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     min_age: Annotated[_Duration, msgspec.Meta(description="younger processes are left alone")] = "30s"
     processes: Annotated[int, msgspec.Meta(description="traced at once, at most", ge=1, le=1000)] = 200
     series: Annotated[int, msgspec.Meta(description="exported at most", ge=100)] = MOST_SERIES
+    spool: Annotated[str, msgspec.Meta(description="a folder in which every minute is kept")] = ""
+    spool_bytes: Annotated[int, msgspec.Meta(description="what is kept there at most", ge=1 << 20)] = MOST_BYTES
     token_file: Annotated[str, msgspec.Meta(description="a file with the token that clients have to send")] = ""
     tls_certificate: Annotated[str, msgspec.Meta(description="for addresses other than loopback")] = ""
     tls_key: str = ""

@@ -56,14 +56,11 @@ class Exponential:
         if least < 0 or most > _LARGEST_NS:
             raise ValueError(f"nanoseconds are 0 to 2**63 - 1, not {least if least < 0 else most}")
         values = values.astype(np.int64, copy=False)
-        first, boundaries = _boundaries()
-        indexes, counts = _NO_INDEXES, _NO_COUNTS
+        indexes, counts = buckets_of(values)
         classic = np.zeros(len(CLASSIC_NS) + 1, np.int64)
         for start in range(0, values.size, _CHUNK):
             part = values[start : start + _CHUNK]
             classic += np.bincount(_CLASSIC.searchsorted(part), minlength=len(classic))
-            within = (boundaries.searchsorted(part[part > 0]) + first).astype(np.int16)
-            indexes, counts = _summed((indexes, within), (counts, np.ones(len(within), np.int64)))
         seen = Exponential(
             SCHEMA,
             indexes,
@@ -110,6 +107,17 @@ class Exponential:
         while len(bounded.indexes) > MOST_FILLED:
             bounded = bounded.coarser(bounded.schema - 1)
         return bounded
+
+
+def buckets_of(values: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.int16], IntArray]:
+    """The filled buckets of nanoseconds in `SCHEMA`, however many, and the number of ``values`` in each; without zeros."""
+    first, boundaries = _boundaries()
+    indexes, counts = _NO_INDEXES, _NO_COUNTS
+    for start in range(0, values.size, _CHUNK):
+        part = values[start : start + _CHUNK]
+        within = (boundaries.searchsorted(part[part > 0]) + first).astype(np.int16)
+        indexes, counts = _summed((indexes, within), (counts, np.ones(len(within), np.int64)))
+    return indexes, counts
 
 
 def _summed(

@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import targets
 from conftest import GOTRACE, until
+from gotrace.agent.spool import records_in
 from groundtruth import gctrace
 
 pytestmark = pytest.mark.bpf
@@ -215,3 +216,29 @@ def test_settings_that_are_wrong(gotrace, tmp_path):
     assert (done.returncode, done.stderr.count("\n")) == (1, 2)
     done = gotrace("serve", "--listen", "0.0.0.0:0")
     assert done.returncode == 2 and "hint" in done.stderr
+
+
+def test_the_spool_survives(agent, program, start, tmp_path):
+    """What it wrote at its end says what it exported; who is killed leaves what was written before."""
+    name = f"spool{os.getpid()}"
+    target = start(program(name), "-cycles", "100")
+    folder = tmp_path / "spool"
+    serving = agent("--select", f"name={name}", "--min-age", "0s", "--spool", str(folder))
+    until(lambda: serving.traced() == {target.pid})
+    target.go()
+    target.truth()
+    time.sleep(2.5)
+    cycles = serving.one("go_memory_gc_cycles_total", service_name=name)
+    serving.finish()
+    (record,) = records_in(str(folder))
+    counts = {(each["name"], *each["labels"].values()): each["count"] for each in record["histograms"]}
+    assert (
+        counts["go.memory.gc.pause.duration",] == 2 * cycles == 2 * counts["gotrace.gc.phase.duration", "concurrent mark"]
+    )
+    assert record["labels"]["service.name"] == name and record["worst"][0]["pid"] == target.pid
+    longest = max(each["max_ns"] for each in record["histograms"] if each["labels"].get("part") == "total")
+    assert record["worst"][0]["length_ns"] == longest
+    again = agent("--select", f"name={name}", "--min-age", "0s", "--spool", str(folder))
+    until(lambda: again.traced() == {target.pid})
+    again.process.kill()
+    assert list(records_in(str(folder))) == [record]

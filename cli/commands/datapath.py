@@ -17,6 +17,7 @@ from gotrace.cli.options import (
     say,
     schema_option,
 )
+from gotrace.cli.replay import of_calls
 from gotrace.cli.target import target
 from gotrace.errors import UsageError
 from gotrace.export.formats import CALLS
@@ -37,7 +38,9 @@ from gotrace.export.formats import CALLS
             "follows a command, prints each slow call, and explains them",
         ),
     ],
-    epilog="It needs BPF, and BTF of the kernel (/sys/kernel/btf/vmlinux). The process need not be a Go program.",
+    inner=[of_calls],
+    epilog="It needs BPF, and BTF of the kernel (/sys/kernel/btf/vmlinux). The process need not be a Go program."
+    " `gotrace datapath replay RECORDING` shows the load of a recording, or makes its calls again.",
 )
 @target(
     every=True,

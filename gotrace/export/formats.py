@@ -26,6 +26,7 @@ PROFILES: Formats = {**_TABLE, **_LINES, **_ARRAY, **FLAMES, "folded": (".folded
 GOROUTINES: Formats = {**PROFILES, "text": (".goroutines",)}
 SCHEDULES: Formats = {**_TABLE, **_LINES, **_ARRAY, **_HISTOGRAMS, **_PAGES, **RECORDING}
 CALLS: Formats = {**_TABLE, **_LINES, **_ARRAY, **_HISTOGRAMS, **_PAGES, **RECORDING}
+LOADS: Formats = {**_TABLE, **_LINES, **_ARRAY, **_PAGES}
 GPU_MEMORY: Formats = {**_TABLE, **_LINES, **_ARRAY, **_PICTURES, "parquet": (".parquet",), **RECORDING}
 TABLES: Formats = {**_TABLE, **_ARRAY}
 PROCESSES: Formats = {**_TABLE, **_LINES, **_ARRAY}

@@ -87,6 +87,7 @@ class Recording:
             record = f"gotrace record --probes {','.join(dict.fromkeys(['gc', stem]))} -o FILE.gotrace"
             hint = {
                 "coldstart": "record one: gotrace coldstart -o FILE.gotrace -- COMMAND",
+                "datapath": "record them: gotrace datapath -o FILE.gotrace -- COMMAND",
                 "tail": f"record it: {record}, or gotrace gc --explain -o FILE.gotrace",
             }.get(stem, f"record it: {record}")
             if "perf" in self.header["probes"]:

@@ -30,7 +30,7 @@ RECORDS: dict[str, tuple[type, ...]] = {
     "gpumem": (gpumem.GpuMemoryInterval, gpumem.GpuMemory),
     "heap": (heap.Heap, heap_spans.HeapSpans),
     "contention": (contention.Contention,),
-    "datapath": (datapath.DatapathCall, datapath.Datapath),
+    "datapath": (datapath.DatapathCall, datapath.Datapath, datapath.DatapathLoad, datapath.DatapathReplay),
     "ps": (ps.PsProcess, ps.Ps),
     "sched": (sched.SchedInterval, sched.Sched, sched.SchedEvents, sched.SchedWakeups),
     "topo": (topo.Topology, topo.TopologyNodes, topo.TopologyDiff, topo.TopologySettings),

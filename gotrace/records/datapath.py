@@ -148,3 +148,78 @@ class Datapath(Watched):
     in_progress: Annotated[list[Waiting] | None, "null if unknown"]
     not_covered: list[Missing]
     explained: Explained | None
+
+
+class LoadInterval(Moment):
+    """A stretch of a recording; its moment is the beginning. A call counts for the one in which it begins."""
+
+    length_ns: int
+    reads: Annotated[int, "reads, and page faults of mapped files that had to read"]
+    writes: Annotated[int, "writes and copies"]
+    syncs: Annotated[int, "fsync and its like, which wait for a disk"]
+    metadata: Annotated[int, "calls that move no data"]
+    read_bytes: int
+    written_bytes: int
+    in_flight: Annotated[float, "calls that had begun and not ended: the mean over the interval"]
+    most_in_flight: Annotated[int, "and the most at once"]
+    p50_ns: Annotated[int | None, "how long calls took; null if there were none"]
+    p99_ns: int | None
+
+
+class DatapathLoad(Watched):
+    """The load of a recording's calls on files, over time."""
+
+    type: Literal["datapath_load"]
+    width_ns: Annotated[int, "of an interval; the last one may be shorter"]
+    calls: int
+    other_calls: Annotated[int, "those on what is no file, which are left out"]
+    threads: Annotated[int, "that made calls on files"]
+    reads_ns: Annotated[int, "how long all of them took"]
+    writes_ns: int
+    syncs_ns: int
+    metadata_ns: int
+    intervals: list[LoadInterval]
+
+
+class ReplayedCall(TypedDict):
+    """One kind of call, then and now."""
+
+    call: str
+    recorded: Annotated[int, "calls on files in the recording"]
+    replayed: Annotated[int, "that were made again and did what they had done"]
+    failed: Annotated[int, "that were made again and failed or moved another number of bytes"]
+    not_reached: Annotated[int, "that would have come after the end"]
+    then: Annotated[Statistics, "how long the replayed ones took when they were recorded"]
+    now: Statistics
+
+
+class LeftOut(TypedDict):
+    """Calls that cannot be made again."""
+
+    call: str
+    why: str
+    calls: int
+
+
+class DatapathReplay(TypedDict):
+    """A recording's calls, made again."""
+
+    type: Literal["datapath_replay"]
+    target: str
+    speed: Annotated[float | None, "null: without waiting"]
+    ended: str
+    took_ns: int
+    workers: Annotated[int, "processes that made the calls"]
+    recorded: Annotated[int, "calls on files in the recording"]
+    replayed: int
+    failed: int
+    not_reached: int
+    other_calls: Annotated[int, "those on what is no file, which are left out"]
+    files: int
+    written_bytes: Annotated[int, "to make the files"]
+    cold_reads: Annotated[list[int], "of the reads that are replayed: those that had missed the page cache, and all"]
+    resident: Annotated[float | None, "the share of the files' pages in the page cache when the replay began"]
+    overhead_ns: Annotated[int, "what making a call itself takes here; it is in every length of now"]
+    late: Annotated[Statistics, "how long after its time each call was made"]
+    calls: list[ReplayedCall]
+    left_out: list[LeftOut]

@@ -54,7 +54,7 @@ _NEEDS = {
 }
 
 
-class _Call(NamedTuple):
+class Call(NamedTuple):
     """What a number stands for."""
 
     name: str
@@ -63,15 +63,15 @@ class _Call(NamedTuple):
     reads: bool
 
 
-def calls_of(header: Record) -> dict[int, _Call]:
+def calls_of(header: Record) -> dict[int, Call]:
     """What the numbers of a session's calls stand for; those of io_uring have that before their name."""
     told = header["probes"]["datapath"]["facts"]["calls"]
     names = {int(number): name for number, name in told.items()}
-    found = {number: _Call(name, name not in _DATA, name in _MOVES, name in _READS) for number, name in names.items()}
+    found = {number: Call(name, name not in _DATA, name in _MOVES, name in _READS) for number, name in names.items()}
     for number, name in probe.IO_URING_OPERATIONS.items():
-        plain = _Call(f"io_uring {name}", name not in _DATA, name in _MOVES, name in _READS)
+        plain = Call(f"io_uring {name}", name not in _DATA, name in _MOVES, name in _READS)
         found[probe.IO_URING + number] = plain
-    found[probe.PAGE_FAULT] = _Call("page fault", False, False, False)
+    found[probe.PAGE_FAULT] = Call("page fault", False, False, False)
     return found
 
 
@@ -133,10 +133,10 @@ class DataPath(View):
         self._interval_ns, self._marks = _epoch(self.epoch)
         yield from ()
 
-    def call(self, number: int) -> _Call:
+    def call(self, number: int) -> Call:
         unknown = number - probe.IO_URING if number >= probe.IO_URING else number
         what = "io_uring operation" if number >= probe.IO_URING else "call"
-        return self._calls.get(number) or _Call(f"{what} {unknown}", True, False, False)
+        return self._calls.get(number) or Call(f"{what} {unknown}", True, False, False)
 
     def feed(self, events: Events, batch: Batch | None) -> Iterator[Record]:
         kinds = self.source.kinds("datapath")

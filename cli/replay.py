@@ -119,7 +119,7 @@ def of_calls(
     stop = StopRequest()
     with replay.folder(into, remove) as folder, stop.installed():
         replay.check_room(of, folder)
-        found = replay.replay(view, of, folder, None if speed == math.inf else speed, cold, stop)
+        found, _ = replay.replay(view, of, folder, None if speed == math.inf else speed, cold, stop)
     with results.streams() as streams:
         for stream, kind in streams:
             if kind == "table":

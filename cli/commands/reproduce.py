@@ -1,4 +1,4 @@
-"""`gotrace reproduce`: carry out the plan of a report again, and say whether what it says holds."""
+"""`gotrace reproduce`: carry out the plan of a report, or what was recorded, again, and say whether it holds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from gotrace.cli.options import Command, Folder, output_options, percent, say
+from gotrace.cli.options import Command, Folder, need, output_options, percent, say
 from gotrace.errors import UsageError
 from gotrace.export.formats import TABLES
 from gotrace.run import files
@@ -19,25 +19,33 @@ from gotrace.text import printable
     "reproduce",
     cls=Command,
     topic="lab",
-    short_help="Repeat a report's plan, and say whether it holds.",
+    short_help="Repeat a report's plan or a recording, and say whether it holds.",
     examples=[
         ("gotrace reproduce out --out again", "measures as the report in out was, and compares the two"),
-        ("gotrace reproduce out --out again --dry-run", "says what would be started, and what will be judged"),
+        ("gotrace reproduce run.gotrace -n 10", "runs a command that `gotrace datapath` recorded again, ten times"),
     ],
     epilog="Exit status: 0 reproduced, 1 not reproduced (or an error), 2 wrong usage, 3 cannot tell, 4 another kind of"
-    " machine, 5 the service or the load failed.",
+    " machine, 5 the service, the load or the command failed.",
 )
 @percent("--within", 3, "What counts as the same.")
 @click.option("--anyway", is_flag=True, help="Measure on another kind of machine too; then the answer is: cannot tell.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-@click.option("--out", "folder", type=Folder(), required=True, metavar="FOLDER", help="Write the new report here.")
+@click.option("--out", "folder", type=Folder(), metavar="FOLDER", help="Write the new report here (of a report needed).")
+@click.option("-n", "--runs", type=click.IntRange(1, 1000), default=5, show_default=True, help="Runs of a recording.")
+@click.option("--replay", is_flag=True, help="Make the calls of a recording again, instead of running its command.")
+@click.option("--into", type=Folder(), metavar="DIR", help="Make the calls again, on files in this empty or new folder.")
+@click.option("--cold", is_flag=True, help="Drop the pages of the files from the page cache first.")
 @output_options(TABLES, screen=("table", "json"))
-@click.argument("report", type=click.Path(), metavar="FOLDER")
+@click.argument("report", type=click.Path(), metavar="FOLDER|RECORDING")
 def command(
     within: float,
     anyway: bool,
     dry_run: bool,
-    folder: str,
+    folder: str | None,
+    runs: int,
+    replay: bool,
+    into: str | None,
+    cold: bool,
     outputs: tuple[str, ...],
     format_: str | None,
     force: bool,
@@ -45,9 +53,23 @@ def command(
 ) -> int:
     """Carry out the plan of the report in FOLDER again, here, and say whether what it says holds.
 
-    The commands of the report are executed: read what --dry-run prints, if somebody else wrote it.
+    Of a recording by `gotrace datapath` it is the command that was traced, which is run and traced again. The commands of a
+    report or a recording are executed: read what --dry-run prints, if somebody else made it.
     """
     from gotrace.cli.outputs import wanted
+
+    if report.endswith(".gotrace") and not os.path.isdir(report):
+        from gotrace.cli import repeat
+
+        need("a report", False, "folder")
+        need("--replay", replay, "into", "cold")
+        if replay and into is None and not dry_run:
+            raise UsageError("--replay needs a folder", "give --into DIR: an empty folder, or a new one")
+        results = wanted(outputs, format_, TABLES, force, screen="table", inputs=(report,))
+        return repeat.recording(report, within / 100, runs, anyway, dry_run, replay, into, cold, results)
+    need("a recording", False, "runs", "replay", "into", "cold")
+    if folder is None:
+        raise UsageError("a report needs --out FOLDER", "the new report goes there")
     from gotrace.cli.text import baseline as plan_text
     from gotrace.cli.text import reproduce as text
     from gotrace.lab import reproduce

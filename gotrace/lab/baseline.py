@@ -19,9 +19,10 @@ from gotrace import __version__
 from gotrace.analysis.stats.trend import growth
 from gotrace.binary.program import Program
 from gotrace.errors import GotraceError, ServiceError, UsageError
+from gotrace.kernel import machine
 from gotrace.kernel.host import online_cpus
 from gotrace.kernel.process import Process
-from gotrace.lab import baseline_page, container, flames, load_cpu, machine, measure, pprof, seconds, service
+from gotrace.lab import baseline_page, container, flames, load_cpu, measure, pprof, seconds, service
 from gotrace.lab import load as loads
 from gotrace.lab import start as starts
 from gotrace.lab.build import Build

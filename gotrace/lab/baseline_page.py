@@ -20,6 +20,7 @@ from gotrace.errors import GotraceError
 from gotrace.export.charts.page import Markup, Page
 from gotrace.export.charts.runs import Curve, Dot, curves, dots, key
 from gotrace.export.picture.frame import escaped
+from gotrace.kernel.links import link_text
 from gotrace.lab.groups import DESCRIBED, architecture
 from gotrace.lab.load_result import Histogram
 from gotrace.lab.metrics import METRICS, Metric
@@ -345,6 +346,8 @@ def _called(name: str) -> str:
 def _fact(name: str, value: Any) -> str:
     if value is None:
         return "until it is steady" if name == "warmup_ns" else "unknown"
+    if name == "links":
+        return "; ".join(map(link_text, value)) or "none"
     if isinstance(value, list):
         return shlex.join(map(str, value)) or "all"
     if name.endswith("_ns"):

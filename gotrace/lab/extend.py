@@ -12,7 +12,8 @@ from pathlib import Path
 
 from gotrace import __version__
 from gotrace.errors import UsageError
-from gotrace.lab import baseline, machine
+from gotrace.kernel import machine
+from gotrace.lab import baseline
 from gotrace.lab.plan import MOST_RUNS, Plan
 from gotrace.lab.report import Baseline, enough, whole
 from gotrace.records.times import wall_time
@@ -27,9 +28,12 @@ def planned(report: Baseline, more: int) -> Plan:
         raise _refused(f"it was measured by gotrace {printable(report['tool'])}, this is {__version__}")
     now, then = machine.host(), report["host"]
     for name, value in now.items():
-        if then.get(name) != value:
+        if name not in machine.DEVICES and then.get(name) != value:
             what = name.removesuffix("_bytes").replace("_", " ")
             raise _refused(f"the machine's {what} was {printable(str(then.get(name)))}, and is {printable(str(value))}")
+    for each in machine.differences(then, now):
+        if each.matters:
+            raise _refused(f"{each.what} was {printable(each.then)}, and is {printable(each.now)}")
     if plan.pid is not None:
         raise _refused("its runs are of a process that ran already: one sample, however many there are")
     if not report["complete"] or not enough(report):

@@ -243,8 +243,9 @@ def replay(
     speed: float | None,
     cold: bool = False,
     stop: StopRequest | None = None,
-) -> Record:
-    """Make the files and the calls; a `gotrace.records.datapath.DatapathReplay`. ``speed`` None: without waiting."""
+) -> tuple[Record, plan.Ints]:
+    """Make the files and the calls: a `gotrace.records.datapath.DatapathReplay`, and how long each operation took (-1: it
+    was not made). ``speed`` None: without waiting. Raises GotraceError."""
     stop = stop or StopRequest()
     try:
         make_files(of, descriptor, stop)
@@ -258,7 +259,8 @@ def replay(
     if not stop.signal:
         begin_ns = _run(of, descriptor, speed, shared, stop)
     ended = stop.signal or ("a worker failed" if (shared["state"] == _WAITING).any() else "all was replayed")
-    return _result(view, of, speed, shared, ended, time.monotonic_ns() - begin_ns, there)
+    result = _result(view, of, speed, shared, ended, time.monotonic_ns() - begin_ns, there)
+    return result, np.where(shared["state"] == _WAITING, -1, shared["took_ns"])
 
 
 def _run(of: Material, descriptor: int, speed: float | None, shared: npt.NDArray[Any], stop: StopRequest) -> int:

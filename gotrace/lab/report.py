@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict, cast
 
 from gotrace.errors import UsageError
+from gotrace.kernel.machine import Host
 from gotrace.lab.container import ContainerOf
 from gotrace.lab.flames import Flames
 from gotrace.lab.grown import Grown
 from gotrace.lab.load_cpu import LoadCpu
-from gotrace.lab.machine import Host
 from gotrace.lab.seconds import Course
 from gotrace.lab.start import StartOf
 from gotrace.records.schema import schema_of

@@ -25,7 +25,8 @@ from gotrace.analysis.stats.values import spread
 from gotrace.analysis.stats.verdicts import Question, same_p
 from gotrace.binary.program import Program
 from gotrace.errors import BinaryError, Exit, UsageError
-from gotrace.lab import baseline, machine
+from gotrace.kernel import machine
+from gotrace.lab import baseline
 from gotrace.lab.compare import NotComparableError, Side, question_of, require_comparable, values_of
 from gotrace.lab.metrics import METRICS, PRIMARY
 from gotrace.lab.plan import Plan
@@ -147,7 +148,8 @@ def check(report: Baseline, plan: Plan, folder: Path, force: bool, anyway: bool)
     except NotComparableError as error:
         found = error.message
         if report["host"]["host_class"] != here["host"]["host_class"]:
-            found = "the report is of another kind of machine than this one"
+            unlike = [str(each) for each in machine.differences(report["host"], here["host"]) if each.matters]
+            found = "; ".join(["the report is of another kind of machine than this one", *unlike])
         if not anyway:
             hint = "repeat it as it was measured; --anyway measures all the same, and then cannot tell"
             raise NotComparableError(found, hint) from None
@@ -320,10 +322,7 @@ def _answer(rows: Sequence[Repeated], unlike: Sequence[str]) -> tuple[Answer, li
 
 
 def _notes(then: Baseline, now: Baseline) -> Iterator[str]:
-    for key, what in (("kernel", "Linux"), ("hypervisor", "hypervisor"), ("memory_bytes", "memory (bytes)")):
-        before, after = then["host"].get(key), now["host"].get(key)
-        if before != after:
-            yield f"{what}: {before} then, {after} now"
+    yield from map(str, machine.differences(then["host"], now["host"]))
     for report, when in ((then, "then"), (now, "now")):
         if not report["complete"]:
             yield f"not all that was planned was measured {when}"

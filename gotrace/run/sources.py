@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -344,6 +345,15 @@ class Replayed(Source):
         return waiting.pop(0) if waiting else None
 
 
+def _repeatable(target: Target) -> Record:
+    """What a recording says for who runs it again: the machine, and the command and where it was started."""
+    from gotrace.kernel.machine import host
+
+    command = target.command if isinstance(target, Traced) else None
+    told = {"words": command.words, "folder": os.getcwd()} if command is not None else None
+    return {"machine": host(), "command": told}
+
+
 def programs(
     target: Target, views: Sequence[View], record: str | None = None, force: bool = False, later: Sequence[View] = ()
 ) -> Iterator[tuple[int, Live, Sequence[View]]]:
@@ -357,9 +367,11 @@ def programs(
     for view in views:
         with contextlib.suppress(GotraceError, OSError):  # that a book cannot be opened is told when it is to be read
             view.prepare(books)
+    repeatable = _repeatable(target) if record is not None and any(view.repeatable for view in views) else {}
     target.release()
     for number in itertools.count(1):
         live = Live(target, poll_ns, books if number == 1 else None)
+        live.header.update(repeatable)
         if recorded := {view.name: view.options for view in (*views, *later) if view.recorded}:
             live.header["views"] = recorded
         live.looking = next((Looking(view.look_ns, view.look) for view in views if view.look_ns), NOT_LOOKING)

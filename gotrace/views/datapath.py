@@ -95,6 +95,7 @@ class DataPath(View):
     name = "datapath"
     stems = ("datapath",)
     drawn_by = "datapath_page"
+    repeatable = True
 
     def __init__(
         self,

@@ -74,7 +74,7 @@ class DataPathLoad(View):
         width_ns = self.width_ns or load.width(watched_ns)
         if watched_ns / width_ns > _MOST_INTERVALS:
             raise UsageError("so many intervals are too many", "make --interval longer")
-        classes, moved = self._classes()
+        classes, moved = self.classes()
         course = load.course(found, classes, moved, source.begin_ns, source.now_ns, width_ns)
         columns = {name: column.tolist() for name, column in course._asdict().items() if name != "counts"}
         intervals = []
@@ -107,7 +107,7 @@ class DataPathLoad(View):
         took = self.found["end_ns"] - self.found["begin_ns"]
         return [int(took[classes == kind].sum()) for kind in range(len(load.CLASSES))]
 
-    def _classes(self) -> tuple[load.Ints, load.Ints]:
+    def classes(self) -> tuple[load.Ints, load.Ints]:
         """Of each call its class, and the bytes that it read or wrote."""
         of_number = np.full(_NUMBERS, load.METADATA)
         for number, call in self.calls.items():

@@ -9,7 +9,8 @@ import socket
 import pytest
 
 import targets
-from gotrace.lab import baseline, machine
+from gotrace.kernel import machine
+from gotrace.lab import baseline
 from gotrace.lab.compare import compare, sides_of
 from gotrace.lab.load import parse_load
 from gotrace.lab.metrics import PRIMARY

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import targets
-from gotrace.lab import baseline, machine, reproduce
+from gotrace.kernel import machine
+from gotrace.lab import baseline, reproduce
 from gotrace.lab.load import parse_load
 from gotrace.lab.plan import Plan, Version
 from gotrace.lab.report import read

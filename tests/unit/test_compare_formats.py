@@ -25,10 +25,10 @@ from scipy import stats
 from conftest import GOTRACE, HOSTILE
 from gotrace.cli.main import main
 from gotrace.export import markdown
+from gotrace.kernel.machine import cloud
 from gotrace.lab.compare import CANNOT_TELL, sides_of
 from gotrace.lab.go_benchmarks import of_groups, of_pairs, unit_of
 from gotrace.lab.groups import BY, described, grouped, mixed
-from gotrace.lab.machine import cloud
 from gotrace.lab.metrics import METRICS
 from gotrace.lab.pairs import BESIDE_RSS, Pair, compared
 from gotrace.text import printable

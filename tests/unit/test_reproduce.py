@@ -14,7 +14,7 @@ from scipy import stats
 
 import gotrace
 from gotrace.errors import UsageError
-from gotrace.lab import machine
+from gotrace.kernel import machine
 from gotrace.lab.build import Build
 from gotrace.lab.compare import NotComparableError
 from gotrace.lab.container import Container

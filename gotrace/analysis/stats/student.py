@@ -39,7 +39,7 @@ def welch(a: npt.ArrayLike, b: npt.ArrayLike) -> Welch | None:
     if not sum(parts):  # squares of numbers so small are 0
         return None
     freedom = sum(errors) ** 2 / sum(parts)
-    return Welch(t, freedom, 2 * _upper_tail(abs(t), freedom))
+    return Welch(t, freedom, 2 * upper_tail(abs(t), freedom))
 
 
 @lru_cache(512)
@@ -52,7 +52,7 @@ def quantile(probability: float, freedom: float) -> float:
     low, high = 0.0, math.inf
     found = NormalDist().inv_cdf(probability)
     while True:  # Newton's method, kept between what is known to be below and above
-        beyond = _upper_tail(found, freedom) - (1 - probability)
+        beyond = upper_tail(found, freedom) - (1 - probability)
         low, high = (found, high) if beyond > 0 else (low, found)
         better = found + beyond / _density(found, freedom)
         if not low < better < high:
@@ -67,7 +67,7 @@ def _density(t: float, freedom: float) -> float:
     return math.exp(log) / math.sqrt(freedom * math.pi)
 
 
-def _upper_tail(t: float, freedom: float) -> float:
+def upper_tail(t: float, freedom: float) -> float:
     """P(T > t) for t >= 0."""
     return _incomplete_beta(freedom / 2, 0.5, freedom / (freedom + t * t)) / 2
 

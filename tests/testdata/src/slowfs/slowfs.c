@@ -2,9 +2,9 @@
 // A FUSE server that takes its time, and keeps a log: 138 ms to open a file of the folder "opening", 5 ms to read one of
 // "reading", 20 ms to sync one of "syncing". It speaks to /dev/fuse itself.
 //
-//	slowfs MOUNTPOINT
+//	slowfs MOUNTPOINT [PERCENT]
 //
-// It prints "mounted", and at the end of its standard input unmounts and prints its log: a line for each kind of request
+// With a percentage it takes so much of these times. It prints "mounted", and at the end of its standard input unmounts and prints its log: a line for each kind of request
 // and folder, with how many there were and how long they took from being read to their answer.
 #define _GNU_SOURCE
 #include <errno.h>
@@ -32,6 +32,7 @@ static const char *const folders[] = {"opening", "reading", "syncing", "other"};
 static char request[1 << 18], data[1 << 18];
 static uint64_t answered;
 static int device;
+static unsigned percent = 100;
 static struct {
 	unsigned count;
 	uint64_t ns[MOST];
@@ -84,7 +85,7 @@ static uint64_t looked_up(uint64_t parent, const char *name)
 
 static void take(unsigned milliseconds)
 {
-	struct timespec time = {.tv_nsec = milliseconds * 1000000};
+	struct timespec time = {.tv_nsec = milliseconds * 10000 * percent};
 
 	nanosleep(&time, NULL);
 }
@@ -181,8 +182,10 @@ int main(int count, char **arguments)
 	struct pollfd waits[2] = {{.fd = 0, .events = POLLIN}, {.events = POLLIN}};
 	char options[100];
 
-	if (count != 2)
+	if (count < 2 || count > 3)
 		return 2;
+	if (count == 3)
+		percent = atoi(arguments[2]);
 	// Where it may: what it takes to get a CPU is in nobody's log.
 	sched_setscheduler(0, SCHED_FIFO, &(struct sched_param){.sched_priority = 1});
 	device = waits[1].fd = open("/dev/fuse", O_RDWR);

@@ -1,4 +1,4 @@
-"""The machine that a baseline was measured on: what has to be equal to compare times, and how fast it is just now."""
+"""The machine that something was measured on: what has to be equal to compare times, and how fast it is just now."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import json
 import os
 import re
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Annotated, Any, NamedTuple, TypedDict
 
 from gotrace.errors import GotraceError
 from gotrace.kernel.cgroup import cpu_group
 from gotrace.kernel.cpus import cpus_for
 from gotrace.kernel.host import online_cpus, text_of
+from gotrace.kernel.links import Link, link_text, nvlinks_of_host, pcie_links
 
 _YARDSTICK_S = 0.2
 _YARDSTICKS = 5
@@ -45,6 +47,12 @@ _BY_PRODUCT = {"Google Compute Engine": "gcp", "Alibaba Cloud ECS": "alibaba_clo
 _TYPES = {"aws": r"[a-z][a-z0-9-]*\.[a-z0-9-]+", "scaleway": r"SCW-[A-Z0-9-]+"}
 
 
+# What has to be equal on machines on which times may be compared.
+COMPARED = ("architecture", "cpu", "cpus", "cores", "page_bytes", "numa_nodes", "governor", "boost")
+DEVICES = ("links", "nvlinks")
+_NOTED = ("kernel", "memory_bytes", "huge_pages", "hypervisor", "quota_cpus")
+
+
 class Host(TypedDict):
     """A machine; null: unknown."""
 
@@ -65,6 +73,8 @@ class Host(TypedDict):
     instance: str | None
     cgroup_version: int | None
     quota_cpus: float | None
+    links: Annotated[list[Link], "the PCIe links of GPUs and NICs"]
+    nvlinks: Annotated[list[str] | None, "of each GPU, as nvidia-smi nvlink -s has them"]
 
 
 def host() -> Host:
@@ -95,10 +105,67 @@ def host() -> Host:
         "instance": instance,
         "cgroup_version": version,
         "quota_cpus": quota,
+        "links": pcie_links(),
+        "nvlinks": nvlinks_of_host(),
     }
-    compared = ("architecture", "cpu", "cpus", "cores", "page_bytes", "numa_nodes", "governor", "boost")
-    text = json.dumps([*(found[name] for name in compared), text_of(_DMI, "product_name") or None])
+    text = json.dumps([*(found[name] for name in COMPARED), text_of(_DMI, "product_name") or None])
     return {"host_class": hashlib.sha256(text.encode()).hexdigest()[:12], **found}  # type: ignore[typeddict-item]
+
+
+class Difference(NamedTuple):
+    """``matters``: what was measured on one says nothing about the other."""
+
+    what: str
+    then: str
+    now: str
+    matters: bool
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.then} then, {self.now} now"
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Difference]:
+    """Between two `Host`s, of which the older may lack what it did not know yet; what is unknown of one is noted alone.
+
+    Of kernels the release matters (6.8), not what a distribution made of it. The speed at which the link of an idle GPU
+    runs is lowered by its driver, so that of GPUs only the widths matter, and what they could be.
+    """
+    for name in (*COMPARED, *_NOTED):
+        one, other = (host.get(name) for host in (then, now))
+        if one != other:
+            what = name.removesuffix("_bytes").replace("_", " ")
+            known = one is not None and other is not None
+            matters = name in COMPARED or (name == "kernel" and _release(one) != _release(other))
+            yield Difference(what, _known(one), _known(other), known and matters)
+    yield from _of_links(then.get("links"), now.get("links"))
+    one, other = (host.get("nvlinks") for host in (then, now))
+    if one != other:
+        texts = ["unknown" if each is None else "; ".join(each) for each in (one, other)]
+        yield Difference("NVLink", texts[0], texts[1], one is not None and other is not None)
+
+
+def _of_links(then: list[Link] | None, now: list[Link] | None) -> Iterator[Difference]:
+    both = [{each["device"]: each for each in links or ()} for links in (then, now)]
+    known = then is not None and now is not None
+    for device in sorted({*both[0], *both[1]}):
+        found = [of.get(device) for of in both]
+        if found[0] == found[1]:
+            continue
+        kind = next(each["kind"] for each in found if each)
+        texts = [link_text(each) if each else "not there" if known else "unknown" for each in found]
+        fixed = [each and {name: value for name, value in each.items() if name != "speed"} for each in found]
+        unsure = any(None in each.values() for each in found if each)
+        matters = known and not unsure and (kind != "gpu" or fixed[0] != fixed[1])
+        yield Difference(f"PCIe link of the {kind} {device}", texts[0], texts[1], matters)
+
+
+def _release(kernel: Any) -> str:
+    found = re.match(r"\d+\.\d+", str(kernel))
+    return found[0] if found else str(kernel)
+
+
+def _known(value: Any) -> str:
+    return "unknown" if value is None else str(value)
 
 
 def cloud(dmi: str) -> tuple[str | None, str | None]:

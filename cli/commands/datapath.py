@@ -110,7 +110,7 @@ def command(
     from gotrace.cli.outputs import wanted
     from gotrace.kernel.executable import ControlGroup
     from gotrace.run.outputs import feed
-    from gotrace.run.sources import programs
+    from gotrace.run.sources import programs, repeatable
     from gotrace.run.target import attached
     from gotrace.views.datapath import DataPath, check_epoch
 
@@ -118,9 +118,10 @@ def command(
     results = wanted(outputs, format_, CALLS, force, screen="table")
     view = DataPath("dataset" if datasets else by, datasets, min_call, top, explain, epoch)
     group = ControlGroup(cgroup) if cgroup is not None else None
+    about = repeatable(command) if results.recording is not None else None
     screen = sys.stderr if command else sys.stdout  # a command's standard output is its own
     tracing = attached(view.stems, pid, command, duration, say, calibrated=False, group=group)
     with tracing as traced, results.opened(screen) as opened:
-        for number, live, views in programs(traced, [view], results.recording, force):
+        for number, live, views in programs(traced, [view], results.recording, force, about=about):
             feed(live, views, opened, number)
     return traced.exit_status()

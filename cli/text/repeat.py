@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterator, Sequence
 
 from gotrace.cli.text.layout import Column, Row, Rows
@@ -37,8 +38,8 @@ def lines(found: Repetition) -> Iterator[str | Rows]:
 
 
 def _row(row: repeat.Row) -> Row:
-    known = sorted(each for each in row.now if each is not None)
-    median = known[len(known) // 2] if len(known) == len(row.now) and known else None
+    known = [each for each in row.now if each is not None]
+    median = statistics.median(known) if len(known) == len(row.now) and known else None
     found = row.found if row.needed or row.found == "differs" else f"{row.found}, not judged"
     cells = (row.metric, _value(row.metric, row.then), _value(row.metric, median))
     if row.change is None or row.differs_p is None:

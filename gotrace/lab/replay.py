@@ -146,7 +146,7 @@ def folder(path: str, remove: bool = False) -> Iterator[int]:
 
     With ``remove`` what was made in it goes, and the folder if it was made here.
     """
-    made = False
+    made = keep = False
     try:
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, 0o700)
@@ -159,13 +159,14 @@ def folder(path: str, remove: bool = False) -> Iterator[int]:
         if os.listdir(descriptor):
             raise GotraceError(f"cannot replay into {printable(path)}: it is not empty", "give an empty folder")
         yield descriptor
+        keep = not remove
         if remove:
             _empty(descriptor)
-            if made:
-                with contextlib.suppress(OSError):  # somebody else has put something there
-                    os.rmdir(path)
     finally:
         os.close(descriptor)
+        if made and not keep:
+            with contextlib.suppress(OSError):  # it is not empty
+                os.rmdir(path)
 
 
 def _empty(descriptor: int) -> None:
@@ -317,8 +318,8 @@ class _Worker:
         self._flags = np.where(of.is_folder, os.O_DIRECTORY, np.where(written, os.O_RDWR, os.O_RDONLY)).tolist()
         self._sizes = of.sizes.tolist()
         self._fds: dict[tuple[int, int], list[int]] = {}
-        self._buffer = mmap.mmap(-1, _BUFFER)
-        self._buffer.write(os.urandom(_BUFFER))
+        self._buffer = mmap.mmap(-1, min(_BUFFER, max(1, int(self._operations["size"].max()))))
+        self._buffer.write(os.urandom(len(self._buffer)))
 
     def work(self, start: npt.NDArray[np.int64]) -> None:
         while not start[0]:
@@ -363,7 +364,7 @@ class _Worker:
         return opened[-1]
 
     def _vectors(self, size: int) -> list[memoryview]:
-        whole, rest = divmod(size, _BUFFER)
+        whole, rest = divmod(size, len(self._buffer))
         view = memoryview(self._buffer)
         return [view] * whole + ([view[:rest]] if rest else [])
 

@@ -345,33 +345,37 @@ class Replayed(Source):
         return waiting.pop(0) if waiting else None
 
 
-def _repeatable(target: Target) -> Record:
-    """What a recording says for who runs it again: the machine, and the command and where it was started."""
+def repeatable(command: Sequence[str]) -> Record:
+    """What a recording says for who runs it again: the machine, and the command and where it was started (None: a process
+    that runs already). It may take a second, where there is nvidia-smi: ask before anything is traced."""
     from gotrace.kernel.machine import host
 
-    command = target.command if isinstance(target, Traced) else None
-    told = {"words": command.words, "folder": os.getcwd()} if command is not None else None
-    return {"machine": host(), "command": told}
+    return {"machine": host(), "command": {"words": list(command), "folder": os.getcwd()} if command else None}
 
 
 def programs(
-    target: Target, views: Sequence[View], record: str | None = None, force: bool = False, later: Sequence[View] = ()
+    target: Target,
+    views: Sequence[View],
+    record: str | None = None,
+    force: bool = False,
+    later: Sequence[View] = (),
+    about: Record | None = None,
 ) -> Iterator[tuple[int, Live, Sequence[View]]]:
     """Each program that a target executes, from 1 on; it is released first.
 
     With each come views of its own, made as ``views`` are, for `view.records_of`. With ``record`` each is kept in a file
-    (`files.numbered`), which is to be read with the views ``later``, too. Raises GotraceError.
+    (`files.numbered`), which is to be read with the views ``later``, too; ``about`` goes into its header. Raises
+    GotraceError.
     """
     poll_ns = min([target.poll_ns, *(view.interval_ns for view in views if view.interval_ns)])
     books = Books(target.process)
     for view in views:
         with contextlib.suppress(GotraceError, OSError):  # that a book cannot be opened is told when it is to be read
             view.prepare(books)
-    repeatable = _repeatable(target) if record is not None and any(view.repeatable for view in views) else {}
     target.release()
     for number in itertools.count(1):
         live = Live(target, poll_ns, books if number == 1 else None)
-        live.header.update(repeatable)
+        live.header.update(about or {})
         if recorded := {view.name: view.options for view in (*views, *later) if view.recorded}:
             live.header["views"] = recorded
         live.looking = next((Looking(view.look_ns, view.look) for view in views if view.look_ns), NOT_LOOKING)

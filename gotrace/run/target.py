@@ -71,7 +71,6 @@ class Command:
 
     def __init__(self, command: Sequence[str], duration: int | None, stop: StopRequest, say: Say) -> None:
         self._say = say
-        self.words = list(command)
         self.name = printable(command[0])
         try:
             self.launched = Launched(list(command))

@@ -95,7 +95,6 @@ class DataPath(View):
     name = "datapath"
     stems = ("datapath",)
     drawn_by = "datapath_page"
-    repeatable = True
 
     def __init__(
         self,

@@ -114,7 +114,6 @@ class View:
     ``recorded``: a recording made while it is asked is to be read with the same question and options.
     ``drawn``: the types of its records that a page shows; None: all. ``drawn_by``: the module of `gotrace.export` that
     makes this page. ``tells_cost``: its records say what tracing cost the target, which has to be measured then.
-    ``repeatable``: its recording says what command was traced and on what machine, for who runs it again.
     """
 
     name: ClassVar[str]
@@ -122,7 +121,6 @@ class View:
     drawn: ClassVar[frozenset[str] | None] = None
     drawn_by: ClassVar[str] = "memory_page.draw"
     tells_cost: ClassVar[bool] = False
-    repeatable: ClassVar[bool] = False
     interval_ns: int = 0
     look_ns: int = 0
     complete = False

@@ -4,8 +4,9 @@
 //
 //	slowfs MOUNTPOINT [PERCENT]
 //
-// With a percentage it takes so much of these times. It prints "mounted", and at the end of its standard input unmounts and prints its log: a line for each kind of request
-// and folder, with how many there were and how long they took from being read to their answer.
+// It prints "mounted", and at the end of its standard input unmounts and prints its log: a line for each kind of request
+// and folder, with how many there were and how long they took from being read to their answer. With a percentage it takes
+// so much of these times.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>

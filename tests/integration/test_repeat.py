@@ -60,11 +60,12 @@ def test_the_same_and_a_slower_file_system(tmp_path: Path) -> None:
     point, path = tmp_path / "slow", tmp_path / "run.gotrace"
     command = [*GOTRACE, "datapath", "-o", str(path), "--", PYTHON, "-c", _READER, str(point)]
     Others.wait_quiet(10)
+    others = Others()
     with slowfs(point, 100):
         subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE_S)
-        status, same = reproduce(path, "-n", 6)
+        status, same = reproduce(path, "-n", 6, "--within", "5%")
     with slowfs(point, 110):
-        slower_status, slower = reproduce(path, "-n", 3)
+        slower_status, slower = reproduce(path, "-n", 6)
     with Recording.open(str(path)) as recording:
         header = recording.header
     assert header["command"] == {"words": command[-4:], "folder": os.getcwd()}
@@ -75,7 +76,7 @@ def test_the_same_and_a_slower_file_system(tmp_path: Path) -> None:
     # On a machine with much else to do nothing may be told; a difference must not.
     assert (status, same["answer"]) in ((0, "reproduced"), (3, "cannot tell")), same
     assert (slower_status, slower["answer"]) in ((1, "not reproduced"), (3, "cannot tell")), slower
-    if Others().share() < 0.3:
+    if others.share() < 0.2:
         assert (same["answer"], slower["answer"]) == ("reproduced", "not reproduced"), (same, slower)
     changed = {row["metric"]: row for row in slower["metrics"]}["time in calls"]
     assert changed["change"][0] == pytest.approx(1.10, abs=0.03)

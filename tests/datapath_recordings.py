@@ -21,7 +21,8 @@ class Made:
     """``with Made(path) as made:`` and then files and calls, in any order."""
 
     def __init__(self, path: Path, **header: Any) -> None:
-        self._path, self._header, self._rows = path, header, [tuple[int, ...]()][:0]
+        self._path, self._header = path, header
+        self._rows: list[tuple[int, ...]] = []
 
     def __enter__(self) -> Made:
         return self

@@ -262,7 +262,10 @@ def _load_program(
         0,
         attach_type,
     )
-    return _bpf(_PROG_LOAD, attr)
+    for _ in range(5):
+        if (found := _bpf(_PROG_LOAD, attr)) != -errno.EAGAIN:  # a signal (Ctrl-C) has interrupted the verifier
+            break
+    return found
 
 
 @dataclass

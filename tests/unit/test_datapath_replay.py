@@ -29,7 +29,7 @@ def replay(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*GOTRACE, *map(str, arguments)], capture_output=True, text=True, timeout=60)
 
 
-@given(some.lists(_CALL, max_size=40), some.integers(1, 60))
+@given(some.lists(_CALL, max_size=20), some.integers(1, 60))
 def test_a_course_is_that_of_plain_python(told: list[tuple[int, int, int, int]], width_ns: int) -> None:
     calls = np.zeros(len(told), load.CALL)
     calls["begin_ns"], calls["end_ns"] = [each[0] for each in told], [each[0] + each[1] for each in told]
@@ -57,7 +57,7 @@ def test_intervals_have_round_lengths() -> None:
 _OPERATION = some.tuples(some.sampled_from([plan.OPEN, plan.READ, plan.WRITE, plan.SEEK, plan.STAT]), some.integers(0, 2))
 
 
-@given(some.lists(some.tuples(_OPERATION, some.integers(0, 9), some.booleans(), some.integers(1, 3)), max_size=40))
+@given(some.lists(some.tuples(_OPERATION, some.integers(0, 9), some.booleans(), some.integers(1, 3)), max_size=25))
 def test_offsets_are_those_of_plain_python(told: list[Any]) -> None:
     rows = np.zeros(len(told), plan.OPERATION)
     positions: dict[Any, int] = {}

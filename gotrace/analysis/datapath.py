@@ -7,6 +7,7 @@ what an event has), and are kept as arrays: a Python object for each of a millio
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -20,21 +21,22 @@ from gotrace.analysis.histogram import LARGEST_RECORDABLE, Histogram, bucket_ind
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
+Places = npt.NDArray[np.integer[Any]]  # numbers that need not have 64 bits
 Flags = npt.NDArray[np.bool_]
 
 UNKNOWN = b"?"
 _FILES = (0x4000, 0x6000, 0x8000, 0xA000)  # types of a mode: folders, disks, regular files, links
-_BUCKET_BITS, _NUMBER_BITS = 16, 12
-_PENDING = 1 << 20
+_BUCKET_BITS = 16
+_PENDING = 1 << 18
 _CHUNK = 1 << 14
 
 
 class Ids:
-    """Numbers from 0 on for 64-bit keys, in the order in which they were met first."""
+    """Numbers from 0 on for 64-bit keys, in the order in which they were met first: 12 bytes a key."""
 
     def __init__(self) -> None:
         self._sorted: Words = np.zeros(0, np.uint64)
-        self._ids: Ints = np.zeros(0, np.int64)
+        self._ids = np.zeros(0, np.uint32)
 
     def __len__(self) -> int:
         return len(self._sorted)
@@ -46,7 +48,7 @@ class Ids:
         if not len(new):
             return known
         places = np.searchsorted(self._sorted, new)
-        ids = np.arange(len(self), len(self) + len(new))
+        ids = np.arange(len(self), len(self) + len(new), dtype=np.uint32)
         self._sorted = np.insert(self._sorted, places, new)
         self._ids = np.insert(self._ids, places, ids)
         return self.find(keys)
@@ -56,7 +58,7 @@ class Ids:
         if not len(self):
             return np.full(len(keys), -1, np.int64)
         places = np.minimum(np.searchsorted(self._sorted, keys), len(self) - 1)
-        return np.where(self._sorted[places] == keys, self._ids[places], -1)
+        return np.where(self._sorted[places] == keys, self._ids[places].astype(np.int64), -1)
 
     def keys(self) -> Words:
         """Every key, by its number."""
@@ -74,8 +76,9 @@ class Counts:
         self._pending: list[tuple[Ints, Ints]] = []
         self._waiting = 0
 
-    def add(self, keys: Ints) -> None:
-        self._pending.append(np.unique(keys, return_counts=True))
+    def add(self, keys: Ints, counts: Ints | None = None) -> None:
+        """``counts``: how often each, if that is not once."""
+        self._pending.append(np.unique(keys, return_counts=True) if counts is None else (keys, counts))
         self._waiting += len(self._pending[-1][0])
         if self._waiting > max(_PENDING, len(self._keys) // 4):
             self.sorted()
@@ -85,12 +88,12 @@ class Counts:
         if self._pending:
             keys = np.concatenate([self._keys, *(keys for keys, _ in self._pending)])
             counts = np.concatenate([self._counts, *(counts for _, counts in self._pending)])
+            self._pending, self._waiting = [], 0
             order = np.argsort(keys, kind="stable")
             keys, counts = keys[order], counts[order]
             firsts = np.flatnonzero(np.diff(keys, prepend=keys[:1] - 1))
             self._keys = keys[firsts]
             self._counts = np.add.reduceat(counts, firsts) if len(firsts) else counts
-            self._pending, self._waiting = [], 0
         return self._keys, self._counts
 
 
@@ -103,16 +106,67 @@ class Node(NamedTuple):
     mode: int
 
 
-# Columns that are kept of names and files.
+class _Growing:
+    """A column to which values are added; a list of parts would leave holes in the heap."""
+
+    def __init__(self, dtype: npt.DTypeLike) -> None:
+        self._room: Array = np.zeros(0, dtype)
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    @property
+    def values(self) -> Array:
+        return self._room[: self._length]
+
+    def reserve(self, length: int) -> Array:
+        """`values`, which are ``length`` then: 0 are added."""
+        if length > len(self._room):
+            room = np.zeros(length + length // 8, self._room.dtype)
+            room[: self._length] = self.values
+            self._room = room
+        self._length = max(length, self._length)
+        return self.values
+
+    def add(self, values: Array) -> None:
+        self.reserve(self._length + len(values))[-len(values) or self._length :] = values
+
+    def take(self, places: Ints) -> None:
+        """Keep what is there, in this order."""
+        self._room = self.values[places]
+        self._length = len(places)
+
+
+class _Last:
+    """Rows in columns, of those with equal keys the last one, sorted by the first key, and then by the second."""
+
+    def __init__(self, kept: np.dtype[Any], keys: Sequence[str]) -> None:
+        self._keys = keys
+        self._columns = {name: _Growing(kept[name]) for name in kept.names or ()}
+
+    def add(self, events: Array) -> None:
+        for name, column in self._columns.items():
+            column.add(events[name])
+
+    def __getitem__(self, name: str) -> Array:
+        return self._columns[name].values
+
+    def settle(self) -> None:
+        order = np.lexsort([self[key] for key in reversed(self._keys)])  # stable
+        differs = np.zeros(len(order), bool)
+        differs[-1:] = True
+        for key in self._keys:
+            column = self[key][order]
+            differs[:-1] |= column[1:] != column[:-1]
+        order = order[differs]
+        for each in self._columns.values():  # one at a time, for the memory's sake
+            each.take(order)
+
+
+# Columns that are kept of names and files: 34 and 36 bytes.
 _NAME = np.dtype([("node", "u8"), ("at", "u2"), ("name0", "u8"), ("name1", "u8"), ("name2", "u8")])
 _FILE = np.dtype([("node", "u8"), ("parent", "u8"), ("inode", "u8"), ("place", "u8"), ("mode", "u4")])
-
-
-def _slim(events: Array, kept: np.dtype[Any]) -> Array:
-    found = np.empty(len(events), kept)
-    for name in kept.names or ():
-        found[name] = events[name]
-    return found
 
 
 class Names:
@@ -120,10 +174,7 @@ class Names:
 
     def __init__(self, text: int, deleted: int) -> None:
         self._text, self._deleted = text, deleted
-        self._files: list[Array] = [np.empty(0, _FILE)]
-        self._names: list[Array] = [np.empty(0, _NAME)]
-        self._nodes: Words = np.zeros(0, np.uint64)
-        self._named: Words = np.zeros(0, np.uint64)
+        self._files, self._names = _Last(_FILE, ["node"]), _Last(_NAME, ["node", "at"])
         self._settled = True
         self._known: dict[int, bytes] = {}
         self._others: set[int] = set()
@@ -133,8 +184,8 @@ class Names:
         if not len(names) and not len(files):
             return
         self._settled = False
-        self._names.append(_slim(names, _NAME))
-        self._files.append(_slim(files, _FILE))
+        self._names.add(names)
+        self._files.add(files)
         mode = files["mode"].astype(np.int64)
         is_file = np.isin(mode & 0xF000, _FILES) | (mode & ~np.int64(0xFFFF | self._deleted) != 0)
         self._others.update(files["node"][~is_file].tolist())
@@ -145,12 +196,18 @@ class Names:
 
     def _settle(self) -> None:
         if not self._settled:
-            self._files = [_last_of_each(self._files, ("node",))]
-            self._names = [_last_of_each(self._names, ("at", "node"))]
-            self._nodes = np.ascontiguousarray(self._files[0]["node"])
-            self._named = np.ascontiguousarray(self._names[0]["node"])
+            self._files.settle()
+            self._names.settle()
             self._known = {}
             self._settled = True
+
+    @property
+    def _nodes(self) -> Words:
+        return self._files["node"]
+
+    @property
+    def _named(self) -> Words:
+        return self._names["node"]
 
     def places(self, nodes: Words) -> tuple[Words, Ints]:
         """(place, mode) of each node, 0 for one that is not known."""
@@ -158,8 +215,9 @@ class Names:
         if not len(self._nodes):
             return np.zeros(len(nodes), np.uint64), np.zeros(len(nodes), np.int64)
         at = np.minimum(np.searchsorted(self._nodes, nodes), len(self._nodes) - 1)
-        known, rows = self._nodes[at] == nodes, self._files[0]
-        return np.where(known, rows["place"][at], np.uint64(0)), np.where(known, rows["mode"][at], 0).astype(np.int64)
+        known = self._nodes[at] == nodes
+        place = np.where(known, self._files["place"][at], np.uint64(0))
+        return place, np.where(known, self._files["mode"][at], 0).astype(np.int64)
 
     def node(self, node: int) -> Node | None:
         """None for one that is not known."""
@@ -167,17 +225,14 @@ class Names:
         at = int(np.searchsorted(self._nodes, np.uint64(node)))
         if at == len(self._nodes) or int(self._nodes[at]) != node:
             return None
-        row = self._files[0][at]
-        return Node(*(int(row[name]) for name in ("parent", "inode", "place", "mode")))
+        return Node(*(int(self._files[name][at]) for name in Node._fields))
 
     def name(self, node: int) -> bytes:
         """Its own alone; a text's is all of it."""
         self._settle()
-        begin = int(np.searchsorted(self._named, np.uint64(node)))
-        end = int(np.searchsorted(self._named, np.uint64(node), "right"))
-        if begin == end:
-            return b""
-        return b"".join(text_of(*(row[f"name{word}"] for word in range(3))) for row in self._names[0][begin:end])
+        begin, end = (int(np.searchsorted(self._named, np.uint64(node), side)) for side in ("left", "right"))
+        words = (self._names[f"name{word}"][begin:end].tolist() for word in range(3))
+        return b"".join(text_of(*part) for part in zip(*words, strict=True))
 
     def path(self, node: int) -> bytes:
         """From the root of its mount namespace; of what has no name there its own; `UNKNOWN` if it was lost."""
@@ -218,10 +273,11 @@ class Names:
         at = np.minimum(np.searchsorted(self._nodes, nodes), len(self._nodes) - 1)
         first, last = (np.searchsorted(self._named, nodes, side) for side in ("left", "right"))
         short = (self._nodes[at] == nodes) & (last - first == 1)
-        rows = self._names[0][np.minimum(first, len(self._named) - 1)] if len(self._named) else self._names[0]
-        texts = np.stack([rows[f"name{word}"] for word in range(3)], axis=1).tobytes()
-        found = self._files[0][at]
-        columns = (nodes.tolist(), short.tolist(), *(found[name].tolist() for name in Node._fields))
+        rows = first[short]
+        words = np.zeros((len(nodes), 3), np.uint64)
+        words[short] = np.stack([self._names[f"name{word}"][rows] for word in range(3)], axis=1)
+        texts = words.tobytes()
+        columns = (nodes.tolist(), short.tolist(), *(self._files[name][at].tolist() for name in Node._fields))
         for place, (node, is_short, *about) in enumerate(zip(*columns, strict=True)):
             if is_short and about[0]:
                 name = texts[24 * place : 24 * place + 24].split(b"\0", 1)[0]
@@ -240,18 +296,6 @@ class Names:
             return (parent if parent != b"/" else b"") + b"/" + text
         path = (parent if parent != b"/" else b"") + b"/" + name
         return path + b" (deleted)" if node.mode & self._deleted and not path.endswith(b" (deleted)") else path
-
-
-def _last_of_each(parts: Sequence[Array], keys: tuple[str, ...]) -> Array:
-    """Of the rows with equal keys the last one; sorted by them, the last of ``keys`` first."""
-    rows = np.concatenate(parts)
-    order = np.lexsort([rows[key] for key in keys])  # stable
-    rows = rows[order]
-    differs = np.zeros(len(rows), bool)
-    differs[-1:] = True
-    for key in keys:
-        differs[:-1] |= rows[key][1:] != rows[key][:-1]
-    return rows[differs]
 
 
 COLUMNS = (
@@ -281,13 +325,84 @@ class Calls(NamedTuple):
         return (self.results < 0) & (self.results >= -4095)
 
 
-class Rows(NamedTuple):
-    """Rows of a table: ``files`` are places in ``nodes``, ``numbers`` are calls, ``columns`` those of `COLUMNS`."""
+class Rows:
+    """Rows of a table: ``files`` are places in ``nodes``, ``numbers`` are calls, and `column` has those of `COLUMNS`."""
 
-    files: Ints
-    numbers: Ints
-    columns: dict[str, Ints]
-    nodes: Words
+    def __init__(self, parts: Sequence[_OfNumber]) -> None:
+        self._parts = parts
+        self.nodes: Words = np.zeros(0, np.uint64)
+        for each in parts:
+            self.nodes = np.union1d(self.nodes, each.files.keys())
+        found = (np.searchsorted(self.nodes, each.files.keys()).astype(np.int32) for each in parts)
+        self.files: Places = np.concatenate([np.zeros(0, np.int32), *found])
+        lengths = [len(each.files) for each in parts]
+        self.numbers: Places = np.repeat(np.array([each.number for each in parts], np.int32), lengths)
+
+    def column(self, name: str) -> Ints:
+        """A copy."""
+        return np.concatenate([np.zeros(0, np.int64), *(each.column(name) for each in self._parts)], dtype=np.int64)
+
+
+class _OfNumber:
+    """What calls of one number on each file came to. Columns in which there is nothing but 0 are not kept, and neither are
+    the lengths of a file's only call: those are their sum."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.files = Ids()
+        self._columns: dict[str, _Growing] = {}
+        self._buckets = Counts()
+
+    def column(self, name: str) -> Array:
+        """One of `COLUMNS`, by the numbers of files."""
+        found = self._columns.get(name)
+        return np.zeros(len(self.files), np.int64) if found is None else found.reserve(len(self.files))
+
+    def add(self, files: Words, values: dict[str, Ints]) -> None:
+        """``values``: `COLUMNS` of single calls, but for their number and the longest."""
+        ids = self.files.of(files)
+        order = np.argsort(ids, kind="stable")
+        ids, took = ids[order], values["total_ns"][order]
+        firsts = np.flatnonzero(np.diff(ids, prepend=-1))
+        rows, calls = ids[firsts], np.diff(firsts, append=len(ids))
+        before = self._reserved("calls")[rows].astype(np.int64)
+        one = before == 1
+        self._note(rows[one], self._reserved("total_ns")[rows[one]])
+        several = np.repeat(before + calls > 1, calls)
+        self._note(ids[several], took[several])
+        self._reserved("calls")[rows] += calls.astype(np.uint32)
+        longest = self._reserved("max_ns")
+        longest[rows] = np.maximum(longest[rows], np.maximum.reduceat(took, firsts))
+        for name, column in values.items():
+            sums = np.add.reduceat(column[order].astype(np.int64), firsts)
+            if sums.any():
+                kept = self._reserved(name)
+                kept[rows] += sums.astype(kept.dtype)
+
+    def _reserved(self, name: str) -> Array:
+        """A column that has room for every file."""
+        column = self._columns.setdefault(name, _Growing(np.int64 if name in _WIDE else np.uint32))
+        return column.reserve(len(self.files))
+
+    def _note(self, ids: Ints, took_ns: Ints) -> None:
+        self._buckets.add(ids << _BUCKET_BITS | _bucket(took_ns))
+
+    def lengths(self, groups: Ints) -> Counts:
+        """How often each group << _BUCKET_BITS | bucket. ``groups`` has one for each file, -1 for those not asked for."""
+        found = Counts()
+        keys, counts = self._buckets.sorted()
+        of = groups[keys >> _BUCKET_BITS]
+        found.add((of << _BUCKET_BITS | keys & ((1 << _BUCKET_BITS) - 1))[of >= 0], counts[of >= 0])
+        calls, total_ns = self.column("calls"), self.column("total_ns")
+        for begin in range(0, len(groups), _CHUNK):
+            chunk = slice(begin, begin + _CHUNK)
+            once = (calls[chunk] == 1) & (groups[chunk] >= 0)
+            found.add(groups[chunk][once] << _BUCKET_BITS | _bucket(total_ns[chunk][once]))
+        return found
+
+
+def _bucket(took_ns: Ints) -> Ints:
+    return bucket_indexes(np.clip(took_ns, 0, LARGEST_RECORDABLE))
 
 
 class Table:
@@ -295,78 +410,67 @@ class Table:
 
     def __init__(self, moves: Flags, reads: Flags, page_fault: int) -> None:
         self._moves, self._reads, self._page_fault = moves, reads, page_fault
-        self._files, self._rows = Ids(), Ids()
-        self._columns = {name: np.zeros(0, np.int64 if name in _WIDE else np.uint32) for name in COLUMNS}
-        self._buckets = Counts()
+        self._parts: dict[int, _OfNumber] = {}
 
     def add(self, calls: Calls) -> None:
-        if not len(calls.files):
-            return
-        rows = self._rows.of((self._files.of(calls.files) << _NUMBER_BITS | calls.numbers).astype(np.uint64))
-        length = len(self._rows)
-        if length > len(self._columns["calls"]):
-            more = length - len(self._columns["calls"]) + length // 8
-            for name, column in self._columns.items():
-                self._columns[name] = np.concatenate([column, np.zeros(more, column.dtype)])
-        failed = calls.failed
         moved = np.where(self._moves[calls.numbers] & (calls.results > 0), calls.results, 0)
         fault = calls.numbers == self._page_fault
-        reads = self._reads[calls.numbers] & (calls.results > 0) & ~calls.direct
+        returned = self._reads[calls.numbers] & (calls.results > 0)
+        reads = returned & ~calls.direct
         values = {
-            "calls": np.ones(len(rows), np.int64),
-            "errors": failed,
+            "errors": calls.failed,
             "not_found": calls.results == -2,
             "bytes": np.where(fault, calls.pages * 4096, moved),
             "total_ns": calls.took_ns,
             "warm": reads & (calls.pages == 0),
             "cold": (reads & (calls.pages > 0)) | fault,
-            "direct": self._reads[calls.numbers] & (calls.results > 0) & calls.direct,
+            "direct": returned & calls.direct,
             "pages": calls.pages,
             "served_ns": np.minimum(calls.served_ns, calls.took_ns),
             "served": calls.served,
         }
-        order = np.argsort(rows, kind="stable")
-        ordered = rows[order]
-        firsts = np.flatnonzero(np.diff(ordered, prepend=-1))
-        for name, column in values.items():
-            sums = np.add.reduceat(column[order].astype(np.int64), firsts)
-            self._columns[name][ordered[firsts]] += sums.astype(self._columns[name].dtype)
-        most = np.maximum.reduceat(calls.took_ns[order], firsts)
-        self._columns["max_ns"][ordered[firsts]] = np.maximum(self._columns["max_ns"][ordered[firsts]], most)
-        buckets = bucket_indexes(np.clip(calls.took_ns, 0, LARGEST_RECORDABLE))
-        self._buckets.add(rows << _BUCKET_BITS | buckets)
+        for number in np.unique(calls.numbers).tolist():
+            of = calls.numbers == number
+            part = self._parts.setdefault(number, _OfNumber(number))
+            part.add(calls.files[of], {name: column[of] for name, column in values.items()})
 
     def rows(self) -> Rows:
-        """Every row; the columns are copies."""
-        keys = self._rows.keys().astype(np.int64)
-        return Rows(
-            keys >> _NUMBER_BITS,
-            keys & ((1 << _NUMBER_BITS) - 1),
-            {name: column[: len(keys)].astype(np.int64) for name, column in self._columns.items()},
-            self._files.keys(),
-        )
+        """Every row, by number."""
+        return Rows([part for _, part in sorted(self._parts.items())])
 
-    def histograms(self, group_of_row: Ints, groups: Iterable[int]) -> list[Histogram]:
-        """How long the calls of each group took; ``group_of_row`` says for each row which one it is in."""
-        keys, counts = self._buckets.sorted()
-        rows, buckets = keys >> _BUCKET_BITS, keys & ((1 << _BUCKET_BITS) - 1)
-        group = group_of_row[rows]
-        order = np.argsort(group, kind="stable")
-        group, buckets, counts = group[order], buckets[order], counts[order]
-        total_ns, max_ns = (self._columns[name][: len(group_of_row)] for name in ("total_ns", "max_ns"))
-        found = []
-        for each in groups:
-            begin, end = np.searchsorted(group, [each, each + 1])
-            of = group_of_row == each
-            found.append(
-                Histogram.of_buckets(
-                    buckets[begin:end],
-                    counts[begin:end],
-                    int(total_ns[of].sum()),
-                    int(max_ns[of].max()),
-                )
+    def histograms(self, group_of_row: Places, groups: Iterable[int]) -> list[Histogram]:
+        """How long the calls of each group took; ``group_of_row`` says for each of `rows` which one it is in."""
+        wanted = np.array(list(groups), np.int64)
+        slot_of = np.full(max(wanted.max(initial=-1), group_of_row.max(initial=-1)) + 1, -1)
+        slot_of[wanted] = np.arange(len(wanted))
+        counts, begin = Counts(), 0
+        total_ns, max_ns = np.zeros(len(wanted), np.int64), np.zeros(len(wanted), np.int64)
+        for _, part in sorted(self._parts.items()):
+            of = slot_of[group_of_row[begin : begin + len(part.files)]]
+            begin += len(part.files)
+            counts.add(*part.lengths(of).sorted())
+            mine = of >= 0
+            np.add.at(total_ns, of[mine], part.column("total_ns")[mine])
+            np.maximum.at(max_ns, of[mine], part.column("max_ns")[mine])
+        keys, numbers = counts.sorted()
+        ends = np.searchsorted(keys >> _BUCKET_BITS, np.arange(len(wanted) + 1))
+        return [
+            Histogram.of_buckets(
+                keys[begin:end] & ((1 << _BUCKET_BITS) - 1), numbers[begin:end], int(total_ns[at]), int(max_ns[at])
             )
-        return found
+            for at, (begin, end) in enumerate(itertools.pairwise(ends.tolist()))
+        ]
+
+
+def first_equals(values: Array) -> Places:
+    """For each value the place of the first one that is equal to it."""
+    order = np.argsort(values, kind="stable").astype(np.int32)
+    ordered = values[order]
+    heads = np.arange(len(order), dtype=np.int32)
+    heads[1:][ordered[1:] == ordered[:-1]] = 0
+    found = np.empty_like(order)
+    found[order] = order[np.maximum.accumulate(heads)]
+    return found
 
 
 class Group(NamedTuple):
@@ -379,32 +483,47 @@ class Group(NamedTuple):
     other: tuple[int, int]
 
 
-def groups(keys: Ints, names: Callable[[int], bytes], columns: dict[str, Ints], metadata: Flags, other: Flags) -> Groups:
-    """The rows of each key together, those that took longest first."""
-    found, back = np.unique(keys, return_inverse=True)
-    sums = {name: np.zeros(len(found), np.int64) for name in COLUMNS}
-    for name in COLUMNS:
-        (np.maximum if name == "max_ns" else np.add).at(sums[name], back, columns[name])
-    parts = np.zeros((2, 2, len(found)), np.int64)
-    for part, flags in zip(parts, (metadata & ~other, other), strict=True):
-        for each, name in zip(part, ("calls", "total_ns"), strict=True):
-            np.add.at(each, back, np.where(flags, columns[name], 0))
-    order = np.argsort(-sums["total_ns"], kind="stable")
-    return [
-        (
-            int(found[at]),
-            Group(
-                names(int(found[at])),
-                {name: int(column[at]) for name, column in sums.items()},
-                (int(parts[0, 0, at]), int(parts[0, 1, at])),
-                (int(parts[1, 0, at]), int(parts[1, 1, at])),
-            ),
-        )
-        for at in order.tolist()
-    ]
+class Groups(NamedTuple):
+    """The first of them by time, with their keys; of the others how many there are, and all of them together."""
+
+    shown: list[tuple[int, Group]]
+    more: int
+    rest: Group
 
 
-Groups = list[tuple[int, Group]]
+def groups(
+    keys: Places,
+    names: Callable[[int], bytes],
+    column: Callable[[str], Ints],
+    metadata: Flags,
+    other: Flags,
+    top: int,
+) -> Groups:
+    """The rows of each key together, those that took longest first; ``top`` of them, or all (0). Keys are small."""
+    total_ns = np.zeros(keys.max(initial=-1) + 1, np.int64)
+    np.add.at(total_ns, keys, column("total_ns"))
+    there = np.zeros(len(total_ns), bool)
+    there[keys] = True
+    found = np.flatnonzero(there)
+    shown = found[np.argsort(-total_ns[found], kind="stable")[: top or len(found)]]
+    slots = np.full(len(total_ns), len(shown), np.int32)
+    slots[shown] = np.arange(len(shown))
+    back = slots[keys]
+    sums = {name: np.zeros(len(shown) + 1, np.int64) for name in COLUMNS}
+    parts = np.zeros((2, 2, len(shown) + 1), np.int64)
+    for name, each in sums.items():
+        values = column(name)
+        (np.maximum if name == "max_ns" else np.add).at(each, back, values)
+        if name in ("calls", "total_ns"):
+            for part, flags in zip(parts, (metadata & ~other, other), strict=True):
+                np.add.at(part[int(name == "total_ns")], back[flags], values[flags])
+
+    def group(at: int, name: bytes) -> Group:
+        of, others = ((int(calls[at]), int(ns[at])) for calls, ns in parts)
+        return Group(name, {name: int(column[at]) for name, column in sums.items()}, of, others)
+
+    listed = [(key, group(at, names(key))) for at, key in enumerate(shown.tolist())]
+    return Groups(listed, len(found) - len(shown), group(len(shown), b""))
 
 
 def pattern(glob: str) -> re.Pattern[bytes]:

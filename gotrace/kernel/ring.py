@@ -1,8 +1,9 @@
 """Reading the BPF ring buffer in bulk: everything between two positions is one numpy array.
 
 The kernel maps a ring buffer as: the consumer position's page (ours to write), the producer position's page, then the
-data area twice in a row, so that no record ever wraps. Every record is one ``struct event`` behind the kernel's 8-byte
-header (length and flags, page offset), 64 bytes in all.
+data area. Every record is one ``struct event`` behind the kernel's 8-byte header (length and flags, page offset), 64 bytes
+in all: none lies across the end, so that we do without the area's second mapping, which would count as memory again. It is
+for records of other lengths (`RingReader`'s ``of_many``).
 """
 
 from __future__ import annotations
@@ -91,11 +92,12 @@ class RingReader:
         self._size = size
         page = mmap.PAGESIZE
         self._consumer_page = mmap.mmap(map_fd, page)
-        self._shared = mmap.mmap(map_fd, page + 2 * size, prot=mmap.PROT_READ, offset=page)
-        self._consumer = np.frombuffer(self._consumer_page, np.uint64, 1)
-        self._producer = np.frombuffer(self._shared, np.uint64, 1)
         whose = [("tgid", "<u8")] if of_many else []
         self._record = np.dtype([("length", "<u4"), ("page", "<u4"), ("event", wire_dtype()), *whose])
+        self._mapped = 2 * size if size % self._record.itemsize else size
+        self._shared = mmap.mmap(map_fd, page + self._mapped, prot=mmap.PROT_READ, offset=page)
+        self._consumer = np.frombuffer(self._consumer_page, np.uint64, 1)
+        self._producer = np.frombuffer(self._shared, np.uint64, 1)
         self._barrier = Barrier()
 
     def read(self) -> Events:
@@ -116,7 +118,12 @@ class RingReader:
         self._barrier()  # the position first, then the records it covers
         consumer = int(self._consumer[0])
         count = (producer - consumer) // self._record.itemsize
-        records = np.frombuffer(self._shared, self._record, count, mmap.PAGESIZE + consumer % self._size)
+        first = consumer % self._size
+        before_end = min(count, (self._mapped - first) // self._record.itemsize)
+        records = np.frombuffer(self._shared, self._record, before_end, mmap.PAGESIZE + first)
+        if before_end < count:
+            others = np.frombuffer(self._shared, self._record, count - before_end, mmap.PAGESIZE)
+            records = np.concatenate([records, others])
         busy = np.flatnonzero(records["length"] & _BUSY)
         if len(busy):
             records = records[: busy[0]]

@@ -19,6 +19,7 @@ from gotrace.errors import UsageError
 from gotrace.export.datapath_page import PARTS, Drawing
 from gotrace.export.hdr_log import tag
 from gotrace.kernel.bpf import TRACE_EVENT
+from gotrace.kernel.heap import keep_large_arrays_apart
 from gotrace.probes import datapath as probe
 from gotrace.records.times import moment
 from gotrace.records.watched import statistics
@@ -43,6 +44,7 @@ _DRAWN = ("dir", "file", "fs")  # by which a page has tables, whatever the resul
 _OPENS = {"open", "openat", "openat2", "creat", "io_uring openat", "io_uring openat2"}
 _LOOKS = _OPENS | {"stat", "lstat", "newfstatat", "statx", "fstat", "access", "faccessat", "faccessat2", "io_uring statx"}
 _LISTINGS = {"getdents", "getdents64"}
+_NO_FILE = b"(no file)"
 _LIBAIO = "libaio's requests one by one"
 _NEEDS = {
     "io_uring_submit_req": "io_uring",
@@ -82,6 +84,10 @@ class _Seen(NamedTuple):
     cached: tables.Flags
     metadata: tables.Flags
     other: tables.Flags
+
+    def column(self, name: str) -> tables.Ints:
+        column = self.rows.column(name)
+        return np.where(self.cached, column, 0) if name in ("warm", "cold", "direct") else column
 
 
 class DataPath(View):
@@ -123,6 +129,7 @@ class DataPath(View):
         return {**named, "datasets": list(self.datasets)}
 
     def begin(self) -> Iterator[Record]:
+        keep_large_arrays_apart()
         self._calls = calls_of(self.source.header)
         known = np.zeros((3, _NUMBERS), bool)
         for number, call in self._calls.items():
@@ -249,57 +256,60 @@ class DataPath(View):
 
     def _folders(self, rows: tables.Rows) -> list[explaining.Folder]:
         """Of each folder what was done with its entries, and of listing itself."""
-        files, numbers, columns, nodes = rows
-        opens, listings = (np.isin(numbers, self._numbers_of(names)) for names in (_OPENS, _LISTINGS))
+        files, numbers, nodes = rows.files, rows.numbers, rows.nodes
+        opens, listing = (np.isin(numbers, self._numbers_of(names)) for names in (_OPENS, _LISTINGS))
         metadata = self._is_metadata[numbers]
-        paths = list(self._places.names.paths(nodes))
-        sums: dict[bytes, list[int]] = {}
-        names: dict[bytes, tuple[set[bytes], set[bytes]]] = {}
-        told = zip(
-            files.tolist(),
-            *(columns[name].tolist() for name in ("calls", "bytes", "not_found", "total_ns")),
-            *(flags.tolist() for flags in (opens, listings, metadata)),
+        calls, absent, total_ns = (rows.column(name) for name in ("calls", "not_found", "total_ns"))
+        # Paths as hashes: those of a million files would not fit.
+        paths = self._places.names.paths(nodes)
+        pairs = (each for path in paths for each in (hash(path), hash(os.path.dirname(path)) if path[:1] == b"/" else 0))
+        path, folder = np.fromiter(pairs, np.int64, 2 * len(nodes)).reshape(-1, 2).T
+        on = np.where(listing, path[files], folder[files])
+        first = tables.first_equals(on)
+        rows_of = np.unique(first[folder[files] != 0])
+        slots = np.full(len(on), len(rows_of), np.int32)
+        slots[rows_of] = np.arange(len(rows_of))
+        of, node = slots[first], tables.first_equals(path)[files]
+        del paths, path, on, first, slots
+
+        def sums(values: tables.Ints) -> Any:
+            found = np.zeros(len(rows_of) + 1, np.int64)
+            np.add.at(found, of, values)
+            return found[:-1].tolist()
+
+        def names(which: tables.Flags) -> Any:
+            folders = np.full(len(nodes), len(rows_of), np.int32)
+            folders[node[which]] = of[which]
+            return np.bincount(folders, minlength=len(rows_of) + 1)[:-1].tolist()
+
+        unused = absent == calls
+        columns = zip(
+            rows_of.tolist(),
+            names(~unused & ~listing),
+            sums(np.where(opens, calls - absent, 0)),
+            sums(rows.column("bytes")),
+            sums(absent),
+            names(unused & ~listing),
+            sums(np.where(unused, total_ns, 0)),
+            sums(np.where(metadata, total_ns, 0)),
+            sums(np.where(metadata, 0, total_ns)),
+            sums(np.where(listing, calls, 0)),
+            sums(np.where(listing, total_ns, 0)),
             strict=True,
         )
-        for file, calls, moved, absent, total, is_open, is_listing, is_metadata in told:
-            path = paths[file]
-            if not path.startswith(b"/"):
-                continue
-            folder = path if is_listing else os.path.dirname(path)
-            of = sums.setdefault(folder, [0] * 9)
-            used, unused = names.setdefault(folder, (set(), set()))
-            if not is_listing:
-                (unused if absent == calls else used).add(path)
-            of[0] += calls - absent if is_open else 0
-            of[1] += moved
-            of[2] += absent
-            of[3] += total if absent == calls else 0
-            of[4] += total if is_metadata else 0
-            of[5] += 0 if is_metadata else total
-            of[6] += calls if is_listing else 0
-            of[7] += total if is_listing else 0
-        return [
-            explaining.Folder(
-                path=folder.decode("utf-8", "surrogateescape"),
-                names=len(names[folder][0]),
-                opens=of[0],
-                bytes=of[1],
-                not_found=of[2],
-                not_found_names=len(names[folder][1]),
-                not_found_ns=of[3],
-                metadata_ns=of[4],
-                data_ns=of[5],
-                listings=of[6],
-                listing_ns=of[7],
-            )
-            for folder, of in sums.items()
-        ]
+
+        def name(row: int) -> str:
+            found = self._places.names.path(int(nodes[files[row]]))
+            return (found if listing[row] else os.path.dirname(found)).decode("utf-8", "surrogateescape")
+
+        return [explaining.Folder(name(row), *numbers) for row, *numbers in columns]
 
     def _mounted(self, rows: tables.Rows) -> list[explaining.Mounted]:
-        files, numbers, columns, nodes = rows
-        if not len(files):
+        if not len(rows.files):
             return []
-        mount = self._places.mounts_of(nodes)[files]
+        numbers = rows.numbers
+        mount = self._places.mounts_of(rows.nodes)[rows.files]
+        calls, total_ns, served_ns = (rows.column(name) for name in ("calls", "total_ns", "served_ns"))
         looks, reads = (np.isin(numbers, self._numbers_of(names)) for names in (_LOOKS, _READS))
         metadata = self._is_metadata[numbers]
         found = []
@@ -311,12 +321,12 @@ class DataPath(View):
                         point=known.point,
                         type=known.type,
                         options=known.options,
-                        metadata_ns=int(columns["total_ns"][of & metadata].sum()),
-                        data_ns=int(columns["total_ns"][of & ~metadata].sum()),
-                        looks=int(columns["calls"][of & looks].sum()),
-                        reads=int(columns["calls"][of & reads].sum()),
+                        metadata_ns=int(total_ns[of & metadata].sum()),
+                        data_ns=int(total_ns[of & ~metadata].sum()),
+                        looks=int(calls[of & looks].sum()),
+                        reads=int(calls[of & reads].sum()),
                         reading_threads=len(self._readers.get(number, ())),
-                        server_ns=int(columns["served_ns"][of].sum()),
+                        server_ns=int(served_ns[of].sum()),
                     )
                 )
         return found
@@ -339,19 +349,23 @@ class DataPath(View):
             "pages": int(calls.pages[at]),
         }
 
-    def _keys(self, by: str, files: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.int64], Callable[[int], bytes]]:
-        """For each file what it is counted for, as a number, and what that is called."""
-        labels: dict[bytes, int] = {}
+    def _keys(self, by: str, files: npt.NDArray[np.uint64]) -> tuple[tables.Places, Callable[[int], bytes]]:
+        """For each file the first one that is counted for the same, by its place, and what that is called."""
+        if by in ("mount", "fs"):
+            on = self._places.mounts_of(files)
 
-        def label(name: bytes) -> int:
-            return labels.setdefault(name, len(labels))
+            def mounted(mount: int) -> bytes:
+                return self._places.mount_name(mount) if by == "mount" else self._places.type_of(mount).encode()
 
+            hashes = {number: hash(mounted(number)) for number in np.unique(on).tolist()}
+            told = np.where(files == 0, hash(_NO_FILE), np.array([hashes[number] for number in on.tolist()], np.int64))
+            return tables.first_equals(told), lambda at: mounted(int(on[at])) if files[at] else _NO_FILE
         patterns = [(name, tables.pattern(name)) for name in self.datasets]
         _, modes = self._places.names.places(files)
 
         def of(node: int, path: bytes, mode: int) -> bytes:
             if not node:
-                return b"(no file)"
+                return _NO_FILE
             if not stat.S_IFMT(mode) or mode & probe.MAPPED or not path.startswith(b"/"):
                 path = path if mode & probe.TEXT else self._places.path(node)
             if by == "file":
@@ -360,63 +374,60 @@ class DataPath(View):
                 return os.path.dirname(path) or path
             return next((os.fsencode(name) for name, each in patterns if each.match(path)), b"(other files)")
 
-        if by in ("mount", "fs"):
-            on = self._places.mounts_of(files).tolist()
-            named = self._places.mount_name if by == "mount" else lambda number: self._places.type_of(number).encode()
-            told = {number: label(named(number)) for number in set(on)}
-            keys = np.array(
-                [told[number] if node else label(b"(no file)") for node, number in zip(files.tolist(), on, strict=True)]
-            )
-        else:
-            each = zip(files.tolist(), self._places.names.paths(files), modes.tolist(), strict=True)
-            keys = np.array([label(of(*one)) for one in each])
-        names = list(labels)
-        return keys.astype(np.int64), names.__getitem__
+        # Names as hashes: those of a million files would not fit.
+        each = zip(_singly(files), self._places.names.paths(files), _singly(modes), strict=True)
+        told = np.fromiter((hash(of(*one)) for one in each), np.int64, len(files))
+
+        def name(at: int) -> bytes:
+            (path,) = self._places.names.paths(files[at : at + 1])
+            return of(int(files[at]), path, int(modes[at]))
+
+        return tables.first_equals(told), name
 
     def _seen(self) -> _Seen:
         """All that was seen by now."""
-        files, numbers, columns, nodes = table = self._table.rows()
-        none = np.zeros(0, bool)
-        cached = self._places.is_cached(nodes)[files] if len(files) else none
-        for name in ("warm", "cold", "direct"):
-            columns[name] = np.where(cached, columns[name], 0)
-        other = self._places.names.others(nodes)[files] if len(files) else none
-        return _Seen(table, cached, self._is_metadata[numbers] & ~other, other)
+        rows = self._table.rows()
+        cached = self._places.is_cached(rows.nodes)[rows.files]
+        other = self._places.names.others(rows.nodes)[rows.files]
+        return _Seen(rows, cached, self._is_metadata[rows.numbers] & ~other, other)
 
-    def _rows(self, by: str, seen: _Seen) -> tuple[list[Record], list[tables.Group]]:
-        """Those of `gotrace.records.datapath.Datapath`, and the groups for which there is none."""
-        (files, numbers, columns, nodes), cached, metadata, other = seen
+    def _rows(self, by: str, seen: _Seen) -> tuple[list[Record], tables.Groups]:
+        """Those of `gotrace.records.datapath.Datapath`, and the groups that they are of."""
+        files, numbers, nodes = seen.rows.files, seen.rows.numbers, seen.rows.nodes
+        keys: tables.Places
         if by == "call":
-            of_file, keys, named = numbers, numbers, lambda number: self.call(number).name.encode()
+            keys, named = numbers, lambda number: self.call(number).name.encode()
         else:
             of_file, named = self._keys(by, nodes)
-            keys = of_file[files] if len(files) else numbers
-        found = tables.groups(keys, named, columns, metadata, other)
-        shown = found[: self.top or len(found)]
-        lengths = self._table.histograms(keys, [key for key, _ in shown])
-        has_cache = {key for key in np.unique(keys[cached & ~metadata]).tolist()}
-        resolved = self._resolved(of_file, nodes) if by == "file" else {}
+            keys = of_file[files]
+        found = tables.groups(keys, named, seen.column, seen.metadata, seen.other, self.top)
+        shown = np.array([key for key, _ in found.shown], np.int64)
+        lengths = self._table.histograms(keys, shown.tolist())
+        has_cache = np.isin(shown, keys[seen.cached & ~seen.metadata]).tolist()
+        resolved: list[bool | None] = [None] * len(shown)
+        if by == "file":  # whether one of its files was seen itself
+            _, modes = self._places.names.places(nodes)
+            resolved = np.isin(shown, of_file[modes & probe.TEXT == 0]).tolist()
         rows = [
             {
                 "name": group.name.decode("utf-8", "surrogateescape"),
-                "resolved": resolved.get(key),
+                "resolved": is_resolved,
                 **sums_record(group),
                 "latency": statistics(histogram),
-                "cache": {name: group.sums[name] for name in ("warm", "cold", "direct")} if key in has_cache else None,
+                "cache": {name: group.sums[name] for name in ("warm", "cold", "direct")} if is_cached else None,
             }
-            for (key, group), histogram in zip(shown, lengths, strict=True)
+            for (_, group), histogram, is_cached, is_resolved in zip(found.shown, lengths, has_cache, resolved, strict=True)
         ]
-        return rows, [group for _, group in found[len(shown) :]]
+        return rows, found
 
     def end(self) -> Iterator[Record]:
         source = self.source
         waiting = self._in_progress()
         seen = self._seen()
-        table, _, metadata, other = seen
-        _, numbers, columns, nodes = table
-        rows, rest = self._rows(self.by, seen)
-        everything = tables.groups(np.zeros(len(numbers), np.int64), lambda _: b"all", columns, metadata, other)
-        more = _together(rest) if rest else None
+        table, numbers = seen.rows, seen.rows.numbers
+        rows, found = self._rows(self.by, seen)
+        all_of = np.zeros_like(numbers)
+        everything = tables.groups(all_of, lambda _: b"all", seen.column, seen.metadata, seen.other, 1)
         self.result = {
             "type": self.name,
             "target": source.name,
@@ -424,18 +435,18 @@ class DataPath(View):
             "lost": source.lost,
             "processes": len(self._processes),
             "threads": len(self._threads),
-            "all": sums_record(everything[0][1]) if everything else sums_record(_together([])),
+            "all": sums_record(everything.shown[0][1] if everything.shown else everything.rest),
             "by": self.by,
             "rows": rows,
-            "more_rows": len(rest),
-            "more": sums_record(more) if more is not None else None,
+            "more_rows": found.more,
+            "more": sums_record(found.rest) if found.more else None,
             "errors": [
                 {"error": error_name(number), "count": count}
                 for number, count in sorted(self._errors.items(), key=lambda each: -each[1])
             ],
-            "mounts": self._places.mounts_record(nodes),
+            "mounts": self._places.mounts_record(table.nodes),
             "in_progress": waiting,
-            "not_covered": self._not_covered(numbers, columns["calls"]),
+            "not_covered": self._not_covered(numbers, table.column("calls")),
             "explained": self._explained(table) if self.explain else None,
         }
         yield self.result
@@ -447,15 +458,10 @@ class DataPath(View):
         lengths = zip(there, self._table.histograms(parts, there), strict=True)
         return Drawing(
             self.result,
-            {by: (rows, len(rest)) for by in _DRAWN if by != self.by for rows, rest in [self._rows(by, seen)]},
+            {by: (rows, found.more) for by in _DRAWN if by != self.by for rows, found in [self._rows(by, seen)]},
             {PARTS[part]: histogram for part, histogram in lengths},
             self._slowest_calls(),
         )
-
-    def _resolved(self, of_file: npt.NDArray[np.int64], nodes: npt.NDArray[np.uint64]) -> dict[int, bool]:
-        """Of each path, whether one of its files was seen itself."""
-        _, modes = self._places.names.places(nodes)
-        return dict.fromkeys(of_file.tolist(), False) | dict.fromkeys(of_file[modes & probe.TEXT == 0].tolist(), True)
 
     def _in_progress(self) -> list[Record] | None:
         """Calls that had not ended, the longest first."""
@@ -480,7 +486,7 @@ class DataPath(View):
             if source.begin_ns <= begin_ns < source.now_ns
         ]
 
-    def _not_covered(self, numbers: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> list[Record]:
+    def _not_covered(self, numbers: tables.Places, counts: npt.NDArray[np.int64]) -> list[Record]:
         missing: dict[str, str] = {}
         for each in self.source.header["probes"]["datapath"]["missing"]:
             name = each["name"].removeprefix(TRACE_EVENT).split("__", 1)[-1]
@@ -527,13 +533,10 @@ def _epoch(text: str) -> tuple[int, re.Pattern[bytes] | None]:
         return 0, re.compile(text.encode("utf-8", "surrogateescape"))
 
 
-def _together(groups: Sequence[tables.Group]) -> tables.Group:
-    sums = {name: sum(group.sums[name] for group in groups) for name in tables.COLUMNS}
-    metadata, other = (
-        (sum(calls for calls, _ in part), sum(ns for _, ns in part))
-        for part in ([each.metadata for each in groups], [each.other for each in groups])
-    )
-    return tables.Group(b"", sums, metadata, other)
+def _singly(array: npt.NDArray[Any]) -> Iterator[int]:
+    """As Python's numbers, a few at a time."""
+    for begin in range(0, len(array), 1 << 14):
+        yield from array[begin : begin + (1 << 14)].tolist()
 
 
 def sums_record(group: tables.Group) -> Record:

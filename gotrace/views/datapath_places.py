@@ -33,6 +33,7 @@ _WITHOUT_CACHE = {
     "bpf",
 }
 _KERNEL_NAMES = {"pipefs": "pipe", "sockfs": "socket", "anon_inodefs": "anon_inode"}
+_CHUNK = 1 << 16
 _REGULAR, _TYPE = 0x8000, 0xF000
 
 
@@ -140,7 +141,8 @@ class Places:
 
     def mounts_record(self, nodes: npt.NDArray[np.uint64]) -> list[Record]:
         """Those on which these files are, as `gotrace.records.datapath.Mount`."""
-        seen = sorted(set(np.unique(self.mounts_of(nodes)).tolist()) - {0})
+        chunks = (nodes[begin : begin + _CHUNK] for begin in range(0, len(nodes), _CHUNK))  # for the memory's sake
+        seen = sorted({mount for chunk in chunks for mount in np.unique(self.mounts_of(chunk)).tolist()} - {0})
         found = []
         for number in seen:
             known = self.mounts.get(number)

@@ -48,6 +48,32 @@ struct fuse_key {
 	u64 unique;
 };
 
+/*
+ * What an entry was when it was walked to last on this CPU, and its node. As long as all of that is as it was it is the same
+ * node: whoever reads or writes a file again and again need not walk again.
+ */
+struct recent {
+	u64 dentry, mnt;
+	u64 is_hashed, parent, hash;
+	u64 inode, number, mode;
+	u64 node;
+};
+
+/* A dentry from d_hash.pprev on, where its fields lie in this order (CONFIG_DENTRY_ORDERED). */
+struct dentry_part {
+	u64 pprev, parent, hash, name, inode;
+};
+
+struct path_part {
+	u64 mnt, dentry;
+};
+
+/* A fdtable from max_fds on. */
+struct table_part {
+	u32 most, unused;
+	u64 files;
+};
+
 /* How far a walk is, and what is told of the node that it came from. The verifier knows nothing of it: hence volatile. */
 struct walk {
 	volatile u64 dentry, mnt;
@@ -56,9 +82,13 @@ struct walk {
 	volatile u64 first;
 	volatile u64 named; /* whose name is being told */
 	volatile u32 at, length;
+	struct recent now;
 	char text[TEXT_BYTES + 64];
 };
 
+#define RECENT 256
+
+BPF_PERCPU_ARRAY(recents, struct recent, RECENT);
 BPF_HASH(calls, u64, struct call, 65536);
 BPF_HASH(followed, u32, u8, 65536);
 BPF_TABLE("lru_hash", u64, u8, known, 131072);
@@ -136,11 +166,11 @@ static __always_inline struct call *call_of(u64 id)
 static __always_inline u64 file_of(struct config *cfg, u32 fd)
 {
 	u64 files = word_at(bpf_get_current_task(), cfg->slot[CONFIG_TASK_FILES]);
-	u64 table = word_at(files, cfg->slot[CONFIG_FILES_FDT]);
+	struct table_part table = {};
 
-	if (!files || fd >= half_at(table, cfg->slot[CONFIG_FDT_MAX]))
-		return 0;
-	return word_at(word_at(table, cfg->slot[CONFIG_FDT_FD]), 8ULL * fd);
+	bpf_probe_read_kernel(&table, sizeof(table),
+			      (void *)(word_at(files, cfg->slot[CONFIG_FILES_FDT]) + cfg->slot[CONFIG_FDT_MAX]));
+	return files && fd < table.most ? word_at(table.files, 8ULL * fd) : 0;
 }
 
 static __always_inline void tell_file(struct walk *walk, u64 parent, u64 time_ns)
@@ -249,11 +279,48 @@ static __always_inline u64 node_of(struct config *cfg, struct walk *walk, u64 de
 	return walk->first;
 }
 
-static __always_inline u64 node_of_file(struct config *cfg, struct walk *walk, u64 file, u64 time_ns)
+/* What an entry is now. */
+static __always_inline void read_recent(struct config *cfg, struct path_part *path, struct recent *now)
 {
-	return file ? node_of(cfg, walk, word_at(file, cfg->slot[CONFIG_FILE_DENTRY]),
-			      word_at(file, cfg->slot[CONFIG_FILE_MNT]), time_ns)
-		    : 0;
+	struct dentry_part dentry = {};
+
+	bpf_probe_read_kernel(&dentry, sizeof(dentry), (void *)(path->dentry + cfg->slot[CONFIG_DENTRY_PPREV]));
+	now->dentry = path->dentry;
+	now->mnt = path->mnt;
+	now->is_hashed = dentry.pprev != 0;
+	now->parent = dentry.parent;
+	now->hash = dentry.hash;
+	now->inode = dentry.inode;
+	now->number = word_at(dentry.inode, cfg->slot[CONFIG_INODE_INO]);
+	now->mode = half_at(dentry.inode, cfg->slot[CONFIG_INODE_MODE]) & 0xffff;
+}
+
+static __always_inline bool is_as_it_was(const struct recent *one, const struct recent *now)
+{
+	return one->dentry == now->dentry && one->mnt == now->mnt && one->is_hashed == now->is_hashed &&
+	       one->parent == now->parent && one->hash == now->hash && one->inode == now->inode &&
+	       one->number == now->number && one->mode == now->mode;
+}
+
+static __always_inline u64 node_of_file(struct config *cfg, struct walk *walk, u64 file)
+{
+	struct recent *now = &walk->now, *recent;
+	struct path_part path = {};
+	u32 place;
+
+	bpf_probe_read_kernel(&path, sizeof(path), (void *)(file + cfg->slot[CONFIG_FILE_MNT]));
+	place = (path.dentry >> 6 ^ path.dentry >> 14) & (RECENT - 1);
+	recent = recents.lookup(&place);
+	if (!file || !path.dentry || !recent)
+		return 0;
+	read_recent(cfg, &path, now);
+	if (is_as_it_was(recent, now))
+		return recent->node;
+	now->node = node_of(cfg, walk, path.dentry, path.mnt, bpf_ktime_get_ns());
+	/* The name of a file system's root is that of where it is mounted. */
+	if (cfg->slot[CONFIG_DENTRY_ORDERED] && path.dentry != word_at(path.mnt, cfg->slot[CONFIG_VFSMOUNT_ROOT]))
+		*recent = *now;
+	return now->node;
 }
 
 /*
@@ -320,7 +387,7 @@ static __always_inline void tell_call(u64 id, u64 begin_ns, u64 end_ns, u64 what
 /* args: the registers, and the number of the call. */
 int on_tracepoint__sys_enter(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 id = bpf_get_current_pid_tgid(), number = ctx->args[1], time_ns, file = 0;
+	u64 id = bpf_get_current_pid_tgid(), number = ctx->args[1], file = 0;
 	u64 regs = ctx->args[0];
 	struct config *cfg = settings();
 	u32 shape, fd, zero = 0;
@@ -346,8 +413,7 @@ int on_tracepoint__sys_enter(struct bpf_raw_tracepoint_args *ctx)
 	if (shape <= SHAPE_MAP) {
 		fd = shape == SHAPE_FD ? ARGUMENT(regs, 0) : shape == SHAPE_SOURCE ? ARGUMENT(regs, 1) : ARGUMENT(regs, 4);
 		file = file_of(cfg, fd);
-		time_ns = bpf_ktime_get_ns();
-		call->file = node_of_file(cfg, walk, file, time_ns);
+		call->file = node_of_file(cfg, walk, file);
 		if (file && half_at(file, cfg->slot[CONFIG_FILE_FLAGS]) & cfg->slot[CONFIG_O_DIRECT])
 			call->flags |= DIRECT;
 		if (file && shape == SHAPE_MAP) {
@@ -573,7 +639,7 @@ int on_trace_event__io_uring__io_uring_complete(struct completed *ctx)
 		return 0;
 	count_hit(HIT_ON_TRACE_EVENT__IO_URING__IO_URING_COMPLETE);
 	file = word_at(key, cfg->slot[CONFIG_REQUEST_FILE]);
-	node = node_of_file(cfg, walk, file, time_ns);
+	node = node_of_file(cfg, walk, file);
 	tell_call(request->id, request->begin_ns, time_ns, request->what, node, result);
 	request->begin_ns = time_ns;
 	return 0;

@@ -23,6 +23,8 @@ from gotrace.kernel.btf import TASK_FIELDS, task_settings
 from gotrace.probe import Kind, PlanBuilder, Probe
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gotrace.binary.program import GoProgram
     from gotrace.kernel.bpf import LoadedObject
     from gotrace.probe import Plan, Traceable
@@ -80,8 +82,8 @@ _FIELDS = {
     "task_files": ("task_struct", "files"),
     "task_fs": ("task_struct", "fs"),
     "files_fdt": ("files_struct", "fdt"),
-    "fdt_fd": ("fdtable", "fd"),
     "fdt_max": ("fdtable", "max_fds"),
+    "fdt_fd": ("fdtable", "fd"),
     "file_dentry": ("file", "f_path.dentry"),
     "file_mnt": ("file", "f_path.mnt"),
     "file_inode": ("file", "f_inode"),
@@ -109,6 +111,7 @@ _FIELDS = {
     "fs_root_dentry": ("fs_struct", "root.dentry"),
     "fs_root_mnt": ("fs_struct", "root.mnt"),
 }
+_DENTRY = ("dentry_pprev", "dentry_parent", "dentry_hash", "dentry_name", "dentry_inode")
 # What a kernel can do without: of 32-bit programs on x86-64, and of io_uring.
 _OPTIONAL_FIELDS = {"task_status": ("task_struct", "thread_info.status"), "request_file": ("io_kiocb", "file")}
 
@@ -129,7 +132,7 @@ PROBE = Probe(
         Kind("served", 0xE05, ("begin_ns", "operation", "call_ns", "connection", "process")),
     ),
     config=(
-        *("tgid", "cgroup", "cgroup_level", "o_direct", "page_order"),
+        *("tgid", "cgroup", "cgroup_level", "o_direct", "page_order", "dentry_ordered"),
         *(f"shapes{word}" for word in range(_SLOTS)),
         *_FIELDS,
         *_OPTIONAL_FIELDS,
@@ -172,7 +175,10 @@ def settings(target: Traceable) -> dict[str, int]:
 
     fields = {**_FIELDS, **_OPTIONAL_FIELDS}
     found = {name: offset for name, offset in task_settings(fields).items() if name in fields}
-    if lacking := sorted(_FIELDS.keys() - found.keys()):
+    lacking = sorted(_FIELDS.keys() - found.keys())
+    if not lacking and not (_is_ordered(found, ("file_mnt", "file_dentry")) and _is_ordered(found, ("fdt_max", "fdt_fd"))):
+        lacking = ["struct path and fdtable as they were"]
+    if lacking:
         raise HostError(
             f"this kernel keeps files in a way that is not known (no {lacking[0]})", "report it with `uname -r`"
         )
@@ -184,7 +190,13 @@ def settings(target: Traceable) -> dict[str, int]:
     for number, name in _numbers().items():
         shapes[f"shapes{number >> 4}"] |= CALLS[name] << (number & 15) * 4
     whose = {"tgid": tgid, "cgroup": which.cgroup, "cgroup_level": which.cgroup_level}
-    return {**found, **shapes, **whose, "o_direct": os.O_DIRECT, "page_order": page_order()}
+    about = {"o_direct": os.O_DIRECT, "page_order": page_order(), "dentry_ordered": int(_is_ordered(found, _DENTRY))}
+    return {**found, **shapes, **whose, **about}
+
+
+def _is_ordered(offsets: dict[str, int], fields: Sequence[str]) -> bool:
+    """Whether the kernel keeps these pointers one after the other, as the structs of the C text have them."""
+    return [offsets[name] for name in fields] == [offsets[fields[0]] + 8 * place for place in range(len(fields))]
 
 
 def page_order() -> int:

@@ -50,6 +50,7 @@ REACH = {
     "sched_server_cost": 0.3,
     "datapath_strace": 0.0375,
     "datapath_bpftrace": 1.0,
+    "datapath_bcc": 1.1,
     "compare_time": 0.5,
     "baseline_cost": None,
     "false_alarms_metrics": 0.25,

@@ -100,7 +100,7 @@ class Wanted:
     def _output(self, path: str, format_: str, each: bool) -> Output:
         if self.flames and format_ in FLAMES:
             return Flames(path, format_, self.force)
-        if format_ in ("svg", "parquet"):
+        if format_ in ("svg", "parquet", "csv"):
             return Drawn(path, format_, self.force)
         if format_ == "html":
             return Page(path, self.force)

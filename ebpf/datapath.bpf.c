@@ -49,8 +49,8 @@ struct fuse_key {
 };
 
 /*
- * What an entry was when it was walked to last on this CPU, and its node. As long as all of that is as it was it is the same
- * node: whoever reads or writes a file again and again need not walk again.
+ * What an entry was when it was walked to last on this CPU, and its node. As long as all of that is as it was it is the
+ * same node: whoever reads or writes a file again and again need not walk again.
  */
 struct recent {
 	u64 dentry, mnt;
@@ -92,6 +92,7 @@ BPF_PERCPU_ARRAY(recents, struct recent, RECENT);
 BPF_HASH(calls, u64, struct call, 65536);
 BPF_HASH(followed, u32, u8, 65536);
 BPF_TABLE("lru_hash", u64, u8, known, 131072);
+BPF_TABLE("lru_hash", u64, u8, stacks, 16384);
 BPF_TABLE("lru_hash", struct place, u64, mapped, 16384);
 BPF_TABLE("lru_hash", u64, struct request, requests, 65536);
 BPF_TABLE("lru_hash", struct fuse_key, struct request, served, 16384);
@@ -260,33 +261,14 @@ static __always_inline void tell_mount(struct config *cfg, u64 dentry, u64 mnt, 
 	     name[0], name[1]);
 }
 
-/* The node of an entry on a mount; it is told if nobody knows it. */
-static __always_inline u64 node_of(struct config *cfg, struct walk *walk, u64 dentry, u64 mnt, u64 time_ns)
-{
-	int i;
-
-	if (!dentry || !mnt)
-		return 0;
-	tell_mount(cfg, dentry, mnt, time_ns);
-	walk->dentry = walk->up = dentry;
-	walk->mnt = walk->up_mnt = mnt;
-	walk->node = walk->first = 0;
-	walk->at = walk->length = 0;
-#pragma clang loop unroll(disable)
-	for (i = 0; i < MOST_STEPS; i++)
-		if (!steps(cfg, walk, time_ns))
-			break;
-	return walk->first;
-}
-
 /* What an entry is now. */
-static __always_inline void read_recent(struct config *cfg, struct path_part *path, struct recent *now)
+static __always_inline void read_recent(struct config *cfg, u64 entry, u64 mnt, struct recent *now)
 {
 	struct dentry_part dentry = {};
 
-	bpf_probe_read_kernel(&dentry, sizeof(dentry), (void *)(path->dentry + cfg->slot[CONFIG_DENTRY_PPREV]));
-	now->dentry = path->dentry;
-	now->mnt = path->mnt;
+	bpf_probe_read_kernel(&dentry, sizeof(dentry), (void *)(entry + cfg->slot[CONFIG_DENTRY_PPREV]));
+	now->dentry = entry;
+	now->mnt = mnt;
 	now->is_hashed = dentry.pprev != 0;
 	now->parent = dentry.parent;
 	now->hash = dentry.hash;
@@ -302,25 +284,43 @@ static __always_inline bool is_as_it_was(const struct recent *one, const struct 
 	       one->number == now->number && one->mode == now->mode;
 }
 
+/* The node of an entry on a mount; it is told if nobody knows it. */
+static __always_inline u64 node_of(struct config *cfg, struct walk *walk, u64 dentry, u64 mnt)
+{
+	u32 place = (dentry >> 6 ^ dentry >> 14) & (RECENT - 1);
+	struct recent *recent = recents.lookup(&place);
+	u64 time_ns;
+	int i;
+
+	if (!dentry || !mnt || !recent)
+		return 0;
+	read_recent(cfg, dentry, mnt, &walk->now);
+	if (is_as_it_was(recent, &walk->now))
+		return recent->node;
+	time_ns = bpf_ktime_get_ns();
+	tell_mount(cfg, dentry, mnt, time_ns);
+	walk->dentry = walk->up = dentry;
+	walk->mnt = walk->up_mnt = mnt;
+	walk->node = walk->first = 0;
+	walk->at = walk->length = 0;
+#pragma clang loop unroll(disable)
+	for (i = 0; i < MOST_STEPS; i++)
+		if (!steps(cfg, walk, time_ns))
+			break;
+	walk->now.node = walk->first;
+	/* The name of a file system's root is that of where it is mounted. */
+	if (cfg->slot[CONFIG_DENTRY_ORDERED] && dentry != word_at(mnt, cfg->slot[CONFIG_VFSMOUNT_ROOT]))
+		*recent = walk->now;
+	return walk->first;
+}
+
 static __always_inline u64 node_of_file(struct config *cfg, struct walk *walk, u64 file)
 {
-	struct recent *now = &walk->now, *recent;
 	struct path_part path = {};
-	u32 place;
 
-	bpf_probe_read_kernel(&path, sizeof(path), (void *)(file + cfg->slot[CONFIG_FILE_MNT]));
-	place = (path.dentry >> 6 ^ path.dentry >> 14) & (RECENT - 1);
-	recent = recents.lookup(&place);
-	if (!file || !path.dentry || !recent)
-		return 0;
-	read_recent(cfg, &path, now);
-	if (is_as_it_was(recent, now))
-		return recent->node;
-	now->node = node_of(cfg, walk, path.dentry, path.mnt, bpf_ktime_get_ns());
-	/* The name of a file system's root is that of where it is mounted. */
-	if (cfg->slot[CONFIG_DENTRY_ORDERED] && path.dentry != word_at(path.mnt, cfg->slot[CONFIG_VFSMOUNT_ROOT]))
-		*recent = *now;
-	return now->node;
+	if (file)
+		bpf_probe_read_kernel(&path, sizeof(path), (void *)(file + cfg->slot[CONFIG_FILE_MNT]));
+	return node_of(cfg, walk, path.dentry, path.mnt);
 }
 
 /*
@@ -382,6 +382,47 @@ static __always_inline void base_of(struct config *cfg, int folder, u64 text, u6
 static __always_inline void tell_call(u64 id, u64 begin_ns, u64 end_ns, u64 what, u64 file, s64 result)
 {
 	emit_of((u32)id, KIND_CALL, end_ns, begin_ns, what, file, result, id >> 32);
+}
+
+#define MOST_FRAMES 63		/* a multiple of those of an event */
+#define HAS_CALLER (1ULL << 63) /* a flag of a stack: gotrace.analysis.stacks */
+
+static __always_inline u64 user_word(u64 at)
+{
+	u64 value = 0;
+
+	bpf_probe_read_user(&value, sizeof(value), (void *)at);
+	return value;
+}
+
+/* Where a long call came from: at its end the user's stack is still that of the call. Once it is known it is a number. */
+static __always_inline void tell_stack(void *ctx, struct walk *walk, u64 regs, u64 id, u64 begin_ns, u64 time_ns)
+{
+	u64 *pc = (u64 *)walk->text, number = HAS_CALLER | id >> 32;
+	u8 yes = 1;
+	long size;
+	int i;
+
+	__builtin_memset(walk->text, 0, MOST_FRAMES * 8);
+	size = bpf_get_stack(ctx, pc + 1, (MOST_FRAMES - 1) * 8, BPF_F_USER_STACK);
+	if (size <= 0)
+		return;
+#ifdef TASK_REGISTERS
+	pc[0] = GO_UNRECORDED_CALLER(regs);
+#endif
+#pragma clang loop unroll(disable)
+	for (i = 0; i < MOST_FRAMES; i++)
+		number = mixed(number, pc[i]);
+	if (!stacks.lookup(&number)) {
+		size = 1 + ((u64)size >> 3); /* BPF has no signed division */
+#pragma clang loop unroll(disable)
+		for (i = 0; i < MOST_FRAMES; i += 3)
+			if (i < size)
+				emit(KIND_CALL_STACK, time_ns, number, (u64)i | (u64)size << 32 | HAS_CALLER, pc[i],
+				     pc[i + 1], pc[i + 2]);
+		stacks.update(&number, &yes);
+	}
+	emit(KIND_CALLED_FROM, time_ns, begin_ns, number, id >> 32, 0, 0);
 }
 
 /* args: the registers, and the number of the call. */
@@ -461,10 +502,12 @@ int on_tracepoint__sys_exit(struct bpf_raw_tracepoint_args *ctx)
 			text = has_folder ? ARGUMENT(regs, 1) : ARGUMENT(regs, 0);
 			base_of(cfg, has_folder ? (int)ARGUMENT(regs, 0) : FROM_HERE, text, &dentry, &mnt);
 		}
-		call->file = node_of(cfg, walk, dentry, mnt, time_ns);
+		call->file = node_of(cfg, walk, dentry, mnt);
 		if (text)
 			call->file = node_of_text(walk, call->file, text, result, time_ns);
 	}
+	if (time_ns - begin_ns >= LONG_NS)
+		tell_stack(ctx, walk, regs, id, begin_ns, time_ns);
 	tell_call(id, begin_ns, time_ns, call->number | (u64)call->flags << 16 | (u64)call->page_ins << 32, call->file,
 		  result);
 	return 0;

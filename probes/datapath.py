@@ -65,6 +65,7 @@ IO_URING_OPERATIONS = {int(number): name for number, name in re.findall(r"(\d+) 
 DIRECT = 1  # flag of a call: past the page cache (O_DIRECT)
 # flags of a file, above its mode: it had no name any more; it is a text, not a file; it is known by a mapping alone
 DELETED, TEXT, MAPPED = 1 << 16, 1 << 17, 1 << 18
+LONG_NS = 1_000_000  # calls that take so long have a stack
 _SLOTS = 32  # words of 16 calls each
 
 _OPTIONAL = (
@@ -130,6 +131,9 @@ PROBE = Probe(
         Kind("mount", 0xE04, ("mount", "device", "magic", "type_low", "type_high"), once=True),
         # a request to a FUSE server has ended; call_ns: when the call that it was for had begun
         Kind("served", 0xE05, ("begin_ns", "operation", "call_ns", "connection", "process")),
+        # three addresses of a stack, as `gotrace.analysis.stacks.COLUMNS` has them, and of which stack a long call came
+        Kind("call_stack", 0xE06, ("stack", "place", "pc0", "pc1", "pc2"), once=True),
+        Kind("called_from", 0xE07, ("begin_ns", "stack", "process")),
     ),
     config=(
         *("tgid", "cgroup", "cgroup_level", "o_direct", "page_order", "dentry_ordered"),
@@ -155,12 +159,13 @@ PROBE = Probe(
         "IO_URING": IO_URING,
         "PAGE_FAULT": PAGE_FAULT,
         "DIRECT": DIRECT,
+        "LONG_NS": LONG_NS,
         "DELETED": DELETED,
         "TEXT": TEXT,
         "MAPPED": MAPPED,
     },
     optional=_OPTIONAL,
-    kernel_hit_ns=750.0,
+    kernel_hit_ns=500.0,
     ring_bytes=32 << 20,
     go=False,
     tree=True,

@@ -43,7 +43,15 @@ def lengths(*took_ns: int) -> Histogram:
 def drawing(name: str = "/data/a") -> Drawing:
     """Explained; ``name`` is that of a file."""
     call = {"type": "datapath_call", "time": TIME, "process": 10, "tid": 11, "call": "openat", "path": name}
-    call |= {"metadata": True, "duration_ns": 9 * MS, "server_ns": 0, "result": 3, "error": None, "pages": 0}
+    call |= {
+        "metadata": True,
+        "duration_ns": 9 * MS,
+        "server_ns": 0,
+        "result": 3,
+        "error": None,
+        "pages": 0,
+        "stack": ["read", "main"],
+    }
     epoch = {"time": TIME, "length_ns": 1000 * MS, "threads": 2, "calls": 1234, "metadata_share": 0.015}
     explained = {
         "threads": [{"process": 10, "tid": 11, "wall_ns": 1000 * MS, "metadata_ns": 30 * MS, "data_ns": 8 * MS}],
@@ -65,8 +73,15 @@ def drawing(name: str = "/data/a") -> Drawing:
         "more_rows": 2,
         "errors": [{"error": "ENOENT", "count": 3}],
         "in_progress": [{"process": 10, "tid": 12, "call": "read", "path": "/slow", "lasted_ns": 2000 * MS}],
+        "nfs": [],
         "not_covered": [{"what": "io_uring", "why": "no such tracepoint"}],
         "explained": explained,
     }
     took = {"metadata": lengths(1000, 1000, 1000, 1_500_000, 1_500_000), "data": lengths(5000, 5000)}
-    return Drawing(result, {"dir": ([row("/data")], 0), "file": ([row(name)], 0)}, took, [call])
+    return Drawing(
+        result,
+        {"dir": ([row("/data")], 0), "file": ([row(name)], 0)},
+        took,
+        [call],
+        lambda: [*result["rows"], row(name, 10 * MS)],
+    )

@@ -80,6 +80,12 @@ def summary(view: DataPath) -> Iterator[str | Rows]:
             shown = len(result["rows"])
             taken = duration_text(result["more"]["total_ns"])
             yield f"{taken} in {more_rows(shown + result['more_rows'], shown)}"
+    if result["nfs"]:
+        yield ""
+        yield Rows(_NFS, [_nfs_row(each) for each in result["nfs"]])
+        yield "Requests of everybody who uses these mounts; times are means of a request, from sums in milliseconds."
+    if result["nfs"] is None:
+        yield "What NFS counted: ?"
     yield from _explained(result)
     if result["errors"]:
         yield "Errors: " + ", ".join(f"{each['error']} {each['count']:,}" for each in result["errors"]) + "."
@@ -110,6 +116,29 @@ def _row(row: Record) -> Row:
     )
 
 
+def _stack(functions: Sequence[str]) -> str:
+    more = len(functions) - _FRAMES
+    return " < ".join(map(printable, functions[:_FRAMES])) + (f" < {more} more" if more > 0 else "")
+
+
+_NFS = (
+    *(Column("NFS mounted at", 14, left=True, elastic=24, keep_end=True), Column("operation", 12, left=True, gap=2)),
+    *(Column("calls", 9), Column("sent again", 10, rank=2), Column("queue", 8, rank=1), Column("server", 8)),
+    Column("total", 8),
+)
+
+
+def _nfs_row(each: Record) -> Row:
+    return (
+        printable(each["point"]),
+        each["operation"],
+        f"{each['calls']:,}",
+        f"{each['retransmits']:,}",
+        *(duration_text(each[name] / each["calls"]) for name in ("queue_ns", "server_ns", "total_ns")),
+    )
+
+
+_FRAMES = 24
 _THREADS = (
     *(Column("process", 7), Column("thread", 7), Column("seen for", 8, rank=2), Column("metadata", 8), Column("share", 6)),
     *(Column("data", 8, rank=1), Column("share", 6, rank=1)),
@@ -160,6 +189,8 @@ def _explained(result: Record) -> Iterator[str | Rows]:
             f"  {duration_text(each['duration_ns'])}  {each['call']} {printable(each['path'] or '-')}"
             f" (thread {each['tid']}{server}{', ' + each['error'] if each['error'] else ''})"
         )
+        if each["stack"]:
+            yield f"    from {_stack(each['stack'])}"
     for each in found["storms"][:_MOST]:
         yield (
             f"Not found: {count_text(each['not_found'], 'look-up')} of {count_text(each['names'], 'name')} in "

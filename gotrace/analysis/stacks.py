@@ -114,6 +114,10 @@ class StackTable:
         """Every address that `frames` may look up."""
         return self._whole.get(stack, ()) + self._callers.get(stack, ())[:1]
 
+    def caller(self, stack: int) -> int:
+        """Where the innermost function was called, if it has no frame record, as `frames` would look it up; 0 for none."""
+        return self._callers.get(stack, (0, ()))[0]
+
     def frames(self, stack: int) -> list[Frame]:
         """The functions of a stack, innermost first; empty if unknown: none was taken, or its frames were lost.
 

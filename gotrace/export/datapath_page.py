@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, BinaryIO
 
 from gotrace.analysis.histogram import Histogram, lowest_values
 from gotrace.export.charts.page import BLUE, ORANGE, SAND, Markup, Page, Record, bar_chart, solid
@@ -29,12 +32,46 @@ _MOST = 200  # rows of what `--explain` found
 @dataclass(frozen=True)
 class Drawing:
     """The result's record; rows by other things than its own, and how many more there are; how long calls took, by `PARTS`;
-    the slowest calls, as records."""
+    the slowest calls, as records; and all rows of the result, those too that it leaves out."""
 
     result: Record
     tables: Mapping[str, tuple[Sequence[Record], int]]
     lengths: Mapping[str, Histogram]
     slowest: Sequence[Record]
+    every_row: Callable[[], Sequence[Record]]
+
+
+def write(drawing: Drawing, title: str, format_: str, file: BinaryIO) -> None:
+    """Every row, however many the result has: as "csv" or "parquet". Bytes of names that are not UTF-8 are as \\xff."""
+    rows = [_row_of_columns(row) for row in drawing.every_row()]
+    columns = {name: [row[name] for row in rows] for name in _TYPES}
+    if format_ == "csv":
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([list(columns), *zip(*columns.values(), strict=True)])
+        file.write(text.getvalue().encode())
+        return
+    from arro3.core import Array, DataType, Table
+    from arro3.io import write_parquet
+
+    types = {str: DataType.utf8(), bool: DataType.bool(), int: DataType.int64()}
+    made: dict[str, Any] = {name: Array(values, type=types[_TYPES[name]]) for name, values in columns.items()}
+    write_parquet(Table.from_pydict(made), file, compression="zstd(1)")
+
+
+_SUMS = ("calls", "errors", "not_found", "bytes", "total_ns", "metadata_calls", "metadata_ns", "other_calls", "other_ns")
+_LATENCIES = ("p50_ns", "p90_ns", "p99_ns", "max_ns")
+_CACHE = ("warm", "cold", "direct")
+_TYPES: dict[str, type] = {
+    "name": str,
+    "resolved": bool,
+    **dict.fromkeys((*_SUMS, "server_ns", "requests", *_LATENCIES, *_CACHE), int),
+}
+
+
+def _row_of_columns(row: Record) -> dict[str, Any]:
+    name = row["name"].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    flat = {**row, **row["latency"], **(row["cache"] or dict.fromkeys(_CACHE))}
+    return {**{column: flat[column] for column in _TYPES}, "name": name}
 
 
 def page(title: str, drawing: Drawing) -> str:
@@ -149,11 +186,12 @@ def _slowest(made: Page, calls: Sequence[Record]) -> None:
             f"{each['tid']}",
             each["error"] or f"{each['result']:,}",
             each["time"],
+            " < ".join(each["stack"]) or "-",
         )
         for each in calls
     ]
-    heads = ("took", "server", "call", "file", "process", "thread", "result", "began")
-    made.table("The slowest calls", heads, rows, names=("call", "file"))
+    heads = ("took", "server", "call", "file", "process", "thread", "result", "began", "came from")
+    made.table("The slowest calls", heads, rows, names=("call", "file", "came from"))
 
 
 def _explained(made: Page, found: Record) -> None:

@@ -11,6 +11,7 @@ _HISTOGRAMS: Formats = {"hlog": (".hlog",), "hgrm": (".hgrm",)}
 _PERFETTO: Formats = {"perfetto": (".perfetto", ".pftrace", ".perfetto-trace")}
 _PAGES: Formats = {"html": (".html", ".htm")}
 _PICTURES: Formats = {"svg": (".svg",), **_PAGES}
+_COLUMNS: Formats = {"csv": (".csv",), "parquet": (".parquet",)}
 RECORDING: Formats = {"gotrace": (".gotrace",)}
 
 FLAMES: Formats = {
@@ -19,13 +20,13 @@ FLAMES: Formats = {
     "pprof": (".pb.gz", ".pprof"),
     "speedscope": (".speedscope.json",),
 }
-FORMATS: Formats = {**_LINES, "csv": (".csv",), "parquet": (".parquet",), **_HISTOGRAMS, **_PERFETTO, **FLAMES}
+FORMATS: Formats = {**_LINES, **_COLUMNS, **_HISTOGRAMS, **_PERFETTO, **FLAMES}
 PAUSES: Formats = {**_TABLE, **_LINES, **_ARRAY, **_HISTOGRAMS, **_PAGES, **RECORDING}
 STARTS: Formats = {**_TABLE, **_PICTURES, **_PERFETTO, **_ARRAY, **_LINES, "hlog": (".hlog",), **RECORDING}
 PROFILES: Formats = {**_TABLE, **_LINES, **_ARRAY, **FLAMES, "folded": (".folded",), **RECORDING}
 GOROUTINES: Formats = {**PROFILES, "text": (".goroutines",)}
 SCHEDULES: Formats = {**_TABLE, **_LINES, **_ARRAY, **_HISTOGRAMS, **_PAGES, **RECORDING}
-CALLS: Formats = {**_TABLE, **_LINES, **_ARRAY, **_HISTOGRAMS, **_PAGES, **RECORDING}
+CALLS: Formats = {**_TABLE, **_LINES, **_ARRAY, **_HISTOGRAMS, **_PAGES, **_COLUMNS, **RECORDING}
 LOADS: Formats = {**_TABLE, **_LINES, **_ARRAY, **_PAGES}
 GPU_MEMORY: Formats = {**_TABLE, **_LINES, **_ARRAY, **_PICTURES, "parquet": (".parquet",), **RECORDING}
 TABLES: Formats = {**_TABLE, **_ARRAY}
@@ -38,7 +39,7 @@ LINES: Formats = {**_LINES}
 WATCHED: Formats = {**_TABLE, **_LINES, **_PAGES, **RECORDING}
 REPORTS: Formats = {
     name: endings
-    for name, endings in {**PAUSES, **STARTS, **WATCHED, **GOROUTINES, **GPU_MEMORY}.items()
+    for name, endings in {**PAUSES, **STARTS, **WATCHED, **GOROUTINES, **CALLS, **GPU_MEMORY}.items()
     if name != "gotrace"
 }
 

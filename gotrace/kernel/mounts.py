@@ -36,9 +36,10 @@ def parsed(line: str) -> Mount:
     kind, source, of_system = (about.split(" ", 2) + ["", ""])[:3]
     major, minor = map(int, device.split(":"))
     merged = ",".join(filter(None, dict.fromkeys([*options.split(","), *of_system.split(",")])))
-    names = [_plain(text) for text in (root, point, kind, source, merged)]
+    names = [plain(text) for text in (root, point, kind, source, merged)]
     return Mount(int(number), major << 20 | minor, names[0], names[1], names[2], names[3], names[4])
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """A name as it is, without the kernel's escapes."""
     return _ESCAPED.sub(lambda match: chr(int(match[1], 8)), text)

@@ -61,6 +61,19 @@ class Mount(TypedDict):
     options: str | None
 
 
+class NfsOperation(TypedDict):
+    """Requests of an operation on a mount of NFS, of everybody who uses the mount; times are sums, to milliseconds."""
+
+    point: str
+    operation: str
+    calls: int
+    retransmits: int
+    timeouts: int
+    queue_ns: Annotated[int, "until they were sent"]
+    server_ns: Annotated[int, "from then to the answer: round trips"]
+    total_ns: int
+
+
 class Waiting(TypedDict):
     """A call that had not ended."""
 
@@ -85,6 +98,10 @@ class DatapathCall(Moment):
     result: int
     error: str | None
     pages: Annotated[int, "that were read into the page cache meanwhile"]
+    stack: Annotated[
+        list[str],
+        "functions that it came from, innermost first, as far as frame pointers lead; empty: unknown, or shorter than 1 ms",
+    ]
 
 
 class ThreadShare(TypedDict):
@@ -145,6 +162,9 @@ class Datapath(Watched):
     more: Annotated[Sums | None, "of the rows that are not shown"]
     errors: list[Error]
     mounts: list[Mount]
+    nfs: Annotated[
+        list[NfsOperation] | None, "meanwhile, on those of the mounts that are NFS, longest first; null: unknown"
+    ]
     in_progress: Annotated[list[Waiting] | None, "null if unknown"]
     not_covered: list[Missing]
     explained: Explained | None

@@ -53,6 +53,13 @@ class _File:
         self._begins = np.array([at for at, _, _ in names], np.uint64)
         self._names = names
 
+    def code(self, offset: int, size: int) -> bytes:
+        """The bytes that end with the one at a place in the file; b"" if that has no code."""
+        vaddr = self._elf.vaddr(offset)
+        with contextlib.suppress(BinaryError):
+            return self._elf.read(vaddr - size + 1, size) if vaddr is not None else b""
+        return b""
+
     def at(self, offset: int) -> list[Frame]:
         """The functions at a place in the file, innermost first."""
         whole = [Frame(f"[{self._module}]", "", 0, self._module, USER)]
@@ -166,6 +173,12 @@ class Symbols:
     def frames(self, addresses: Sequence[int]) -> list[Frame]:
         """The functions at ``addresses``, in the order of these."""
         return [frame for address in addresses for frame in self.at(address)]
+
+    def code(self, address: int, size: int) -> bytes:
+        """The ``size`` bytes of code that end with the one at ``address``, as its file has them; b"" if unknown."""
+        mapping = self._mapping(address)
+        file = self._file(mapping.path) if mapping is not None else None
+        return file.code(address - mapping.begin + mapping.offset, size) if mapping and file else b""
 
     def _resolve(self, address: int) -> list[Frame]:
         if address >> 63:

@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from gotrace.analysis.histogram import Histogram
 from gotrace.errors import UsageError
 from gotrace.export.datapath_page import PARTS, Drawing
 from gotrace.export.hdr_log import tag
+from gotrace.kernel import nfs
 from gotrace.kernel.bpf import TRACE_EVENT
 from gotrace.kernel.heap import keep_large_arrays_apart
 from gotrace.probes import datapath as probe
@@ -25,6 +26,7 @@ from gotrace.records.times import moment
 from gotrace.records.watched import statistics
 from gotrace.text import duration_ns
 from gotrace.views.datapath_places import Places, mounts_of_processes
+from gotrace.views.datapath_stacks import CallStacks
 from gotrace.views.view import Interval, Record, View
 
 if TYPE_CHECKING:
@@ -122,6 +124,7 @@ class DataPath(View):
         self._shares = explaining.Shares()
         self._slowest = explaining.Slowest(_SLOWEST)
         self._readers: dict[int, set[int]] = {}
+        self._mountstats: nfs.Mountstats | None = None
 
     @property
     def options(self) -> Record:
@@ -137,7 +140,9 @@ class DataPath(View):
         self._is_metadata, moves, reads = known
         self._table = tables.Table(moves, reads, probe.PAGE_FAULT)
         self._epochs = explaining.Epochs(self.source.begin_ns)
+        self._stacks = CallStacks(self.source)
         self._interval_ns, self._marks = _epoch(self.epoch)
+        self._nfs_before = self.source.ask("nfs", self._nfs_now, of_host=True)
         yield from ()
 
     def call(self, number: int) -> Call:
@@ -151,6 +156,7 @@ class DataPath(View):
             self._places.learn(self.source.ask("mounts", self._mounts, of_host=True) or ())
         for each in kinds.of(events, "served").tolist():
             self._note_served(dict(zip(("time_ns", "tid", "kind", "cpu", *kinds.columns("served")), each, strict=True)))
+        self._stacks.feed(events)
         found = kinds.of(events, "call")
         if len(found):
             yield from self._add(found)
@@ -158,6 +164,20 @@ class DataPath(View):
     def _mounts(self) -> list[list[Any]]:
         # Ours too: a short process may be gone, and numbers of mounts are those of all namespaces.
         return mounts_of_processes([os.getpid(), self.source.process.pid, *self._processes])
+
+    def _nfs_now(self) -> Any:
+        if self._mountstats is None:
+            self._mountstats = nfs.Mountstats(self.source.process.pid)
+        return self._mountstats.read()
+
+    def _nfs(self, mounts: Sequence[Record]) -> list[Record] | None:
+        before, after = self._nfs_before, self.source.ask("nfs", self._nfs_now, of_host=True)
+        points = {each["point"] for each in mounts if each["type"].startswith("nfs")}
+        if self._mountstats is not None:
+            self._mountstats.close()
+        if not points:
+            return []
+        return None if before is None or after is None else nfs_records(before, after, points)
 
     def _note_served(self, served: Record) -> None:
         key = served["tid"], served["call_ns"]
@@ -193,16 +213,19 @@ class DataPath(View):
             self._errors[number] = self._errors.get(number, 0) + count
         self._threads.update(np.unique(found["tid"]).tolist())
         self._processes.update(np.unique(found["process"]).tolist())
+        long = np.flatnonzero(calls.took_ns >= probe.LONG_NS)
+        began = zip(long.tolist(), found["tid"][long].tolist(), found["begin_ns"][long].tolist(), strict=True)
+        stacks = {at: self._stacks.take(tid, begin_ns) for at, tid, begin_ns in began}
         on_files = ~self._places.names.others(calls.files)
         for at in self._slowest.candidates(np.where(on_files, calls.took_ns, -1)):
             # Named at the end: looking for names now would sort all that are known, each time.
             one = tables.Calls(*(column[at : at + 1].copy() for column in calls))
-            self._slowest.add(int(calls.took_ns[at]), (found[at].copy(), one))
+            self._slowest.add(int(calls.took_ns[at]), (found[at].copy(), one, stacks.get(at, [])))
         if self.explain:
             self._explain(found, calls, on_files)
         if self.min_ns:
             for at in np.flatnonzero(calls.took_ns >= self.min_ns).tolist():
-                yield self._single(found[at], calls, at)
+                yield self._single(found[at], calls, at, stacks.get(at, []))
 
     def _explain(self, found: Events, calls: tables.Calls, files: tables.Flags) -> None:
         ends, begins = found["time_ns"].astype(np.int64), found["begin_ns"].astype(np.int64)
@@ -252,7 +275,7 @@ class DataPath(View):
         }
 
     def _slowest_calls(self) -> list[Record]:
-        return [self._single(event, call, 0) for event, call in self._slowest.found()]
+        return [self._single(event, call, 0, stack) for event, call, stack in self._slowest.found()]
 
     def _folders(self, rows: tables.Rows) -> list[explaining.Folder]:
         """Of each folder what was done with its entries, and of listing itself."""
@@ -331,7 +354,7 @@ class DataPath(View):
                 )
         return found
 
-    def _single(self, event: Any, calls: tables.Calls, at: int) -> Record:
+    def _single(self, event: Any, calls: tables.Calls, at: int, stack: list[str]) -> Record:
         begin_ns, result = int(event["begin_ns"]), int(calls.results[at])
         call = self.call(int(calls.numbers[at]))
         return {
@@ -347,6 +370,7 @@ class DataPath(View):
             "result": result,
             "error": error_name(-result) if -4095 <= result < 0 else None,
             "pages": int(calls.pages[at]),
+            "stack": stack,
         }
 
     def _keys(self, by: str, files: npt.NDArray[np.uint64]) -> tuple[tables.Places, Callable[[int], bytes]]:
@@ -391,7 +415,7 @@ class DataPath(View):
         other = self._places.names.others(rows.nodes)[rows.files]
         return _Seen(rows, cached, self._is_metadata[rows.numbers] & ~other, other)
 
-    def _rows(self, by: str, seen: _Seen) -> tuple[list[Record], tables.Groups]:
+    def _rows(self, by: str, seen: _Seen, top: int) -> tuple[list[Record], tables.Groups]:
         """Those of `gotrace.records.datapath.Datapath`, and the groups that they are of."""
         files, numbers, nodes = seen.rows.files, seen.rows.numbers, seen.rows.nodes
         keys: tables.Places
@@ -400,7 +424,7 @@ class DataPath(View):
         else:
             of_file, named = self._keys(by, nodes)
             keys = of_file[files]
-        found = tables.groups(keys, named, seen.column, seen.metadata, seen.other, self.top)
+        found = tables.groups(keys, named, seen.column, seen.metadata, seen.other, top)
         shown = np.array([key for key, _ in found.shown], np.int64)
         lengths = self._table.histograms(keys, shown.tolist())
         has_cache = np.isin(shown, keys[seen.cached & ~seen.metadata]).tolist()
@@ -422,10 +446,12 @@ class DataPath(View):
 
     def end(self) -> Iterator[Record]:
         source = self.source
+        self._stacks.close()
         waiting = self._in_progress()
         seen = self._seen()
         table, numbers = seen.rows, seen.rows.numbers
-        rows, found = self._rows(self.by, seen)
+        rows, found = self._rows(self.by, seen, self.top)
+        mounts = self._places.mounts_record(table.nodes)
         all_of = np.zeros_like(numbers)
         everything = tables.groups(all_of, lambda _: b"all", seen.column, seen.metadata, seen.other, 1)
         self.result = {
@@ -444,7 +470,8 @@ class DataPath(View):
                 {"error": error_name(number), "count": count}
                 for number, count in sorted(self._errors.items(), key=lambda each: -each[1])
             ],
-            "mounts": self._places.mounts_record(table.nodes),
+            "mounts": mounts,
+            "nfs": self._nfs(mounts),
             "in_progress": waiting,
             "not_covered": self._not_covered(numbers, table.column("calls")),
             "explained": self._explained(table) if self.explain else None,
@@ -458,9 +485,10 @@ class DataPath(View):
         lengths = zip(there, self._table.histograms(parts, there), strict=True)
         return Drawing(
             self.result,
-            {by: (rows, found.more) for by in _DRAWN if by != self.by for rows, found in [self._rows(by, seen)]},
+            {by: (rows, found.more) for by in _DRAWN if by != self.by for rows, found in [self._rows(by, seen, self.top)]},
             {PARTS[part]: histogram for part, histogram in lengths},
             self._slowest_calls(),
+            lambda: self._rows(self.by, seen, 0)[0],
         )
 
     def _in_progress(self) -> list[Record] | None:
@@ -550,6 +578,30 @@ def sums_record(group: tables.Group) -> Record:
         "server_ns": sums["served_ns"],
         "requests": sums["served"],
     }
+
+
+def nfs_records(before: Any, after: Any, points: Container[str | None]) -> list[Record]:
+    """Those of `gotrace.records.datapath.NfsOperation`; ``before`` and ``after`` as JSON has `nfs.Operations`."""
+    then, now = (
+        {point: {name: nfs.Operation(*each) for name, each in mount.items()} for point, mount in told.items()}
+        for told in (before, after)
+    )
+    found = [
+        {
+            "point": point,
+            "operation": name,
+            "calls": each.calls,
+            "retransmits": max(0, each.sent - each.calls),
+            "timeouts": each.timeouts,
+            "queue_ns": each.queue_ms * 1_000_000,
+            "server_ns": each.server_ms * 1_000_000,
+            "total_ns": each.total_ms * 1_000_000,
+        }
+        for point, mount in nfs.between(then, now).items()
+        if point in points
+        for name, each in mount.items()
+    ]
+    return sorted(found, key=lambda each: -each["total_ns"])
 
 
 def error_name(number: int) -> str:

@@ -358,6 +358,39 @@ def test_explained(tmp_path: Path, slowfs: Any) -> None:
     assert data_set["server_ns"] == pytest.approx(data_set["total_ns"], rel=0.05)
 
 
+@pytest.mark.parametrize("program", ["callstacks", "gocallstacks"])
+def test_long_calls_have_stacks(tmp_path: Path, slowfs: Any, gotrace: Any, program: str) -> None:
+    """The functions of a C program and of a Go program, those without a frame record too, also in a recording's report."""
+    point, _ = slowfs
+    files = [f"{point}/opening/{number}" for number in range(2)]
+    built = targets.build(program, flavour=targets.C) if program == "callstacks" else targets.build(program)
+    recording = tmp_path / "run.gotrace"
+    options = ("--explain", "--min", "100ms", "-o", str(recording))
+    with subprocess.Popen(["sleep", "1"], stdout=subprocess.PIPE) as waiting:  # till it ends the program stays
+        out = tmp_path / "records.ndjson"
+        command = [*GOTRACE, "datapath", *options, "-o", str(out), "--", str(built), *files]
+        done = subprocess.run(command, stdin=waiting.stdout, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert done.returncode == 0, done.stderr
+    records = ndjson(out.read_text())
+    jsonschema.validate(records[-1], schema_of_command("datapath"))
+    opens = [each for each in records if each["type"] == "datapath_call" and each["call"] == "openat"]
+    assert [each["path"] for each in opens] == files
+    if program == "callstacks":
+        begin, functions = ["syscall"], ["innermost", "in_between", "outermost", "main"]
+    else:
+        begin, functions = [], ["os.Open", "main.innermost", "main.inBetween", "main.outermost", "main.main"]
+    for each in opens:
+        at = each["stack"].index(functions[0])
+        assert each["stack"][: len(begin)] == begin and each["stack"][at : at + len(functions)] == functions
+        assert at == 1 or each["stack"][0].startswith(("syscall.", "internal/runtime/syscall"))
+    slowest = records[-1]["explained"]["slowest"]
+    assert sorted(each["path"] for each in slowest[:2]) == files and slowest[0]["stack"] == opens[0]["stack"]
+    assert slowest[-1]["duration_ns"] < 1_000_000 and not slowest[-1]["stack"]
+    assert f"{functions[0]} < {functions[1]} < " in done.stderr
+    again = gotrace("report", str(recording), "--format", "ndjson")
+    assert ndjson(again.stdout) == records, again.stderr
+
+
 def test_tables_for_people(tmp_path: Path, caller: Path) -> None:
     """By mount and by file system, with the mount options that the kernel tells; names do no harm to a terminal."""
     folder = work(tmp_path)

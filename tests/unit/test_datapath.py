@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import Any
 
@@ -10,10 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+import targets
 from gotrace.analysis import datapath as tables
 from gotrace.analysis.datapath_explain import Folder, Mounted, Slowest, advice, storms
 from gotrace.analysis.histogram import Histogram, bucket_indexes
+from gotrace.cli.text.datapath import _nfs_row
+from gotrace.kernel import nfs
 from gotrace.kernel.mounts import Mount, parsed
+from gotrace.views.datapath import nfs_records
 
 _KEYS = some.lists(some.lists(some.integers(0, 2**63 - 1) | some.integers(0, 9), max_size=20), max_size=8)
 
@@ -192,3 +197,28 @@ def test_names_are_joined() -> None:
         50: b"?",
     }
     assert names.others(np.array([3, 7, 5, 50], np.uint64)).tolist() == [False, True, False, False]
+
+
+def test_what_nfs_counts() -> None:
+    """As fs/nfs/super.c and net/sunrpc/stats.c print it: a mount with eight words an operation, one with nine."""
+    text = (targets.SOURCES.parent / "mountstats.txt").read_text()
+    before = nfs.parsed(text)
+    assert before.keys() == {"/mnt/a b", "/mnt/b"} and before["/mnt/b"] == {"READ": (10, 10, 0, 280, 1048576, 5, 200, 250)}
+    assert before["/mnt/a b"]["GETATTR"] == (28, 30, 2, 7776, 4808, 1000, 24719, 25722)
+    after = nfs.parsed(
+        text.replace("GETATTR: 28 30 2 7776 4808 1000 24719 25722", "GETATTR: 38 43 3 9000 5000 1020 25719 26762")
+    )
+    told = [json.loads(json.dumps(each)) for each in (before, after)]
+    (row,) = nfs_records(*told, {"/mnt/a b"})
+    assert row == {
+        "point": "/mnt/a b",
+        "operation": "GETATTR",
+        "calls": 10,
+        "retransmits": 3,
+        "timeouts": 1,
+        "queue_ns": 20_000_000,
+        "server_ns": 1_000_000_000,
+        "total_ns": 1_040_000_000,
+    }
+    assert nfs_records(*told, {"/mnt/b"}) == [] and nfs_records({}, told[1], {"/mnt/b"})[0]["calls"] == 10
+    assert _nfs_row(row) == ("/mnt/a b", "GETATTR", "10", "3", "2.00 ms", "100 ms", "104 ms")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
+
+import pyarrow.parquet as parquet
 
 from conftest import HOSTILE
 from datapath_runs import drawing
-from gotrace.export.datapath_page import PARTS, Drawing, page
+from gotrace.export.datapath_page import PARTS, Drawing, page, write
 from gotrace.export.picture.frame import escaped
 from gotrace.text import printable
 from pages import Parsed, strings
@@ -56,6 +60,18 @@ def test_names_do_no_harm() -> None:
 def test_nothing_to_draw() -> None:
     shown = drawing()
     nothing = {**shown.result, "rows": [], "more_rows": 0, "lost": 0, "explained": None, "in_progress": None}
-    found = Parsed(page("it", Drawing(nothing, {"dir": ([], 0)}, {}, [])))
+    found = Parsed(page("it", Drawing(nothing, {"dir": ([], 0)}, {}, [], list)))
     assert not found.tables and not found.figures and "There is nothing to draw." in found.words
     assert "Calls that had not ended: ?" in found.words
+
+
+def test_every_row_as_columns() -> None:
+    """Those too that the result leaves out; of both formats the same."""
+    files = {format_: io.BytesIO() for format_ in ("csv", "parquet")}
+    for format_, file in files.items():
+        write(drawing("/data/\udcff,\n"), "it", format_, file)
+    table = parquet.read_table(io.BytesIO(files["parquet"].getvalue())).to_pylist()
+    assert [each["name"] for each in table] == ["openat", "read", "/data/\\xff,\n"]
+    assert table[0]["total_ns"] == 40_000_000 and table[2]["cold"] == 1 and table[0]["resolved"] is None
+    lines = list(csv.DictReader(io.StringIO(files["csv"].getvalue().decode(), newline="")))
+    assert lines == [{name: "" if value is None else str(value) for name, value in each.items()} for each in table]

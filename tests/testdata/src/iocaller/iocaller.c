@@ -90,15 +90,22 @@ static int opened(const char *path, int flags)
 	return fd;
 }
 
-static void reads(int fd, int count)
+// Returns what the hundred took that took least: those during which nobody else had the CPU.
+static uint64_t reads(int fd, int count)
 {
-	uint64_t begin = now(), took;
+	uint64_t begin = now(), last = begin, least = UINT64_MAX, time;
 
-	for (int i = 0; i < count; i++)
+	for (int i = 1; i <= count; i++) {
 		if (syscall(SYS_pread64, fd, buffer, 64, 0) < 0)
 			die("pread64");
-	took = now() - begin;
-	told("pread64", name_of(fd), count, took);
+		if (i % 100 == 0) {
+			time = now();
+			least = time - last < least ? time - last : least;
+			last = time;
+		}
+	}
+	told("pread64", name_of(fd), count, now() - begin);
+	return least;
 }
 
 static void fill(int fd, size_t size)
@@ -446,7 +453,7 @@ int main(int count, char **arguments)
 	else if (count > 3 && !strcmp(arguments[1], "storm"))
 		storm(atoi(arguments[3]));
 	else if (count > 3 && !strcmp(arguments[1], "reads"))
-		reads(opened("data", O_RDWR | O_CREAT), atoi(arguments[3]));
+		told("at best", "", 100, reads(opened("data", O_RDWR | O_CREAT), atoi(arguments[3])));
 	else
 		die("MODE");
 	return 0;

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import pyarrow.parquet as parquet
 import pytest
 from hdrh.histogram import HdrHistogram
 
@@ -366,11 +367,12 @@ def test_long_calls_have_stacks(tmp_path: Path, slowfs: Any, gotrace: Any, progr
     built = targets.build(program, flavour=targets.C) if program == "callstacks" else targets.build(program)
     recording = tmp_path / "run.gotrace"
     options = ("--explain", "--min", "100ms", "-o", str(recording))
-    with subprocess.Popen(["sleep", "1"], stdout=subprocess.PIPE) as waiting:  # till it ends the program stays
-        out = tmp_path / "records.ndjson"
-        command = [*GOTRACE, "datapath", *options, "-o", str(out), "--", str(built), *files]
-        done = subprocess.run(command, stdin=waiting.stdout, capture_output=True, text=True, timeout=PATIENCE_S)
-    assert done.returncode == 0, done.stderr
+    out = tmp_path / "records.ndjson"
+    command = [*GOTRACE, "datapath", *options, "-o", str(out), "--", str(built), *files]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as tracer:
+        until(lambda: out.exists() and out.read_bytes().count(b'"openat"') == 2)
+        text = tracer.communicate(b"", timeout=PATIENCE_S)[1].decode()  # now the program may end
+    assert tracer.returncode == 0, text
     records = ndjson(out.read_text())
     jsonschema.validate(records[-1], schema_of_command("datapath"))
     opens = [each for each in records if each["type"] == "datapath_call" and each["call"] == "openat"]
@@ -386,7 +388,7 @@ def test_long_calls_have_stacks(tmp_path: Path, slowfs: Any, gotrace: Any, progr
     slowest = records[-1]["explained"]["slowest"]
     assert sorted(each["path"] for each in slowest[:2]) == files and slowest[0]["stack"] == opens[0]["stack"]
     assert slowest[-1]["duration_ns"] < 1_000_000 and not slowest[-1]["stack"]
-    assert f"{functions[0]} < {functions[1]} < " in done.stderr
+    assert f"{functions[0]} < {functions[1]} < " in text
     again = gotrace("report", str(recording), "--format", "ndjson")
     assert ndjson(again.stdout) == records, again.stderr
 
@@ -437,6 +439,38 @@ def test_a_step_of_a_pipeline_and_its_page(tmp_path: Path, caller: Path, gotrace
     again = tmp_path / "again.html"
     assert gotrace("report", str(out / "files/datapath.gotrace"), "-o", str(again)).returncode == 0
     assert again.read_bytes() == (out / "files/datapath.html").read_bytes()
+
+
+@pytest.mark.alone
+def test_a_million_names_fit(tmp_path: Path, caller: Path) -> None:
+    """Each is looked up once, and is a row; nothing is lost, and gotrace never has more than 300 MB."""
+    out = tmp_path / "x.json"
+    command = [*GOTRACE, "datapath", "--by", "file", "-o", str(out), "--", str(caller), "storm", str(tmp_path), "1000000"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0 and usage.ru_maxrss * 1024 < 300e6
+    (summary,) = json.loads(out.read_text())
+    assert summary["lost"] == 0 and 1_000_000 <= summary["all"]["not_found"] < 1_000_010
+    assert 1_000_000 <= len(summary["rows"]) + summary["more_rows"] < 1_000_020
+    assert summary["more"]["calls"] + sum(row["calls"] for row in summary["rows"]) == summary["all"]["calls"]
+
+
+def test_every_row_as_parquet(tmp_path: Path, caller: Path) -> None:
+    """Sums are those of the summary, names those of the program."""
+    out = tmp_path / "x.parquet"
+    options = ("--by", "file", "--top", "1", "-o", str(out))
+    truth, records = traced(tmp_path, caller, "counted", work(tmp_path), options=options)
+    rows = {row["name"]: row for row in parquet.read_table(out).to_pylist()}
+    assert (
+        len(rows) == 1 + records[-1]["more_rows"]
+        and sum(row["calls"] for row in rows.values()) == records[-1]["all"]["calls"]
+    )
+    counts: Counter[str] = Counter()
+    for (_, path), count in told(truth).items():
+        counts[os.fsdecode(path)] += count
+    both = counts.keys() & rows.keys()
+    assert len(both) > 1 and {path: rows[path]["calls"] for path in both} == {path: counts[path] for path in both}
 
 
 def test_what_cannot_be_asked(gotrace: Any) -> None:

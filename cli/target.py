@@ -63,7 +63,7 @@ def _fitting(terms: tuple[tuple[str, str], ...], every: bool, family: bool) -> t
     from gotrace.find.selection import Selector, fitting
 
     selector = Selector(terms)
-    found = fitting([selector], Scanner(every=every).scan().processes)
+    found = fitting([selector], Scanner(every=every).scan())
     return selector, roots(found) if family else found
 
 

@@ -54,7 +54,7 @@ def command(wait: int | None, select: tuple[str, ...], outputs: tuple[str, ...],
     selectors = [parsed(each) for each in select]
     results = wanted(outputs, format_, PROCESSES, force, screen="table")
     scan = Scanner().scan()
-    meant = fitting(selectors, scan.processes) if selectors else scan.processes
+    meant = fitting(selectors, scan) if selectors else scan.processes
     with waiting("looking at processes") as tell:
         records = listed(meant, (wait or 0) / 1e9, tell)
     summary = text.summary(scan, len(records), wait / 1e9 if wait else None)

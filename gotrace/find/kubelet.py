@@ -14,11 +14,12 @@ import re
 import ssl
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from gotrace.find.names import Container
+from gotrace.find.names import Container, Names
 from gotrace.find.places import Place
 from gotrace.text import printable
 
@@ -86,6 +87,18 @@ class Kubelet:
     def of(self, place: Place) -> Container | None:
         """The container, or at least the pod, of a place; None if neither is known."""
         return self._containers.get(place.container) or self._pods.get(place.pod)
+
+    def naming(self, names: Names) -> Callable[[Place], Container]:
+        """What is known of a container, for `gotrace.find.processes.Scanner`: of one that was started since, its files."""
+
+        def of(place: Place) -> Container:
+            told = self.of(place)
+            if told is not None and told.name:
+                return told
+            read = names.of(place)
+            return read if told is None else replace(told, name=read.name, image=read.image)
+
+        return of
 
     def _asked(self, source: str) -> Any:
         url = urlsplit(source)

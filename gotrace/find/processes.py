@@ -46,7 +46,7 @@ _ANY = Executable("", "", False)
 
 @dataclass(frozen=True)
 class GoProcess:
-    """A Go process when it was looked at. (``pid``, ``start``) is never another process's.
+    """A Go process when it was looked at, or any where every one is found. (``pid``, ``start``) is never another process's.
 
     ``start`` are clock ticks since boot, ``age_s`` seconds since then; ``comm`` is the kernel's name for it (15 bytes),
     ``exe`` its executable's path, as the process itself has it; ``file`` identifies the executable: see

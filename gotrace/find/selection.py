@@ -7,13 +7,14 @@ annotation:NAME, as a container or pod has them.
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from gotrace.errors import TargetError, UsageError
-from gotrace.find.processes import GoProcess
-from gotrace.text import printable
+from gotrace.find.processes import GoProcess, Scan
+from gotrace.text import count_text, printable
 
 _SHORT_ID = 12  # of a container, as podman and docker print it
 _NEAREST = 5
@@ -117,12 +118,14 @@ class Selection:
         return "too young" if process.age_s < self.min_age_s else ""
 
 
-def fitting(selectors: Sequence[Selector], processes: Sequence[GoProcess]) -> list[GoProcess]:
+def fitting(selectors: Sequence[Selector], scan: Scan) -> list[GoProcess]:
     """Those that one of the selectors fits. Raises TargetError with what is nearest if there are none."""
-    found = [each for each in processes if any(selector.fits(each) for selector in selectors)]
+    found = [each for each in scan.processes if any(selector.fits(each) for selector in selectors)]
     if not found:
-        near = ", ".join(map(printable, nearest(selectors, processes)))
+        near = ", ".join(map(printable, nearest(selectors, scan.processes)))
         hint = f"the nearest are: {near}" if near else "`gotrace ps` lists what there is"
+        if scan.unreadable and os.geteuid():
+            hint += f"; {count_text(scan.unreadable, 'process', 'processes')} may not be looked at: run as root (sudo)"
         raise TargetError(f"no process fits {printable(' or '.join(map(str, selectors)))}", hint)
     return found
 

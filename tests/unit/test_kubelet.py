@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from gotrace.find.kubelet import Kubelet, pods_of, sources_of
-from gotrace.find.names import Container
+from gotrace.find.names import Container, Names
 from gotrace.find.places import Place
 
 _ID = "49f9e8e5395d57c1083996c09e2e6f042d5fe1ec0310facab32f94912b35ce59"
@@ -128,6 +128,22 @@ def test_containers_and_pods(server: Server, account: Path) -> None:
     unseen = kubelet.of(Place("containerd", "0" * 64, _UID))  # a container that was started since
     assert unseen is not None and (unseen.name, unseen.pod) == ("", "api-7d9f8c6b5-x2x4k")
     assert kubelet.of(Place("docker", "0" * 64)) is None
+
+
+def test_a_container_that_was_started_since(server: Server, account: Path, tmp_path: Path) -> None:
+    """Its pod is known from the kubelet, its name from the files of its runtime."""
+    kubelet, place = Kubelet([url(server)], str(account)), Place("containerd", "0" * 64, _UID)
+    naming = kubelet.naming(Names(str(tmp_path)))
+    bundle = tmp_path / f"run/containerd/io.containerd.runtime.v2.task/k8s.io/{place.container}"
+    bundle.mkdir(parents=True)
+    names = {"container-name": "new", "image-name": "new:1", "sandbox-name": "a", "sandbox-namespace": "b"}
+    said = {f"io.kubernetes.cri.{name}": value for name, value in names.items()}
+    (bundle / "config.json").write_text(json.dumps({"annotations": said}))
+    assert naming(place) == Container("new", "new:1", "b", "a")
+    assert kubelet.refresh()
+    found = naming(place)
+    assert (found.name, found.image, found.namespace, found.service) == ("new", "new:1", "shop", "api")
+    assert naming(Place("containerd", _ID, _UID)).name == "app" and naming(Place()).pod == ""
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ _COLUMNS = (
     Column("age", rank=8, gap=2),
     Column("symbols", left=True, rank=9, gap=2),
 )
+_MOST_NAMED = 8
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
 
 
@@ -81,7 +82,8 @@ def _unknown(processes: Sequence[PsProcess]) -> Iterator[str]:
             for reason in dict.fromkeys(each["unknown"].values()):
                 by_reason[reason].append(each["pid"])
     for reason, pids in by_reason.items():
-        yield f"Unknown of {', '.join(map(str, pids))}: {printable(reason)}."
+        more = f" and {len(pids) - _MOST_NAMED} more" if len(pids) > _MOST_NAMED else ""
+        yield f"Unknown of {', '.join(map(str, pids[:_MOST_NAMED]))}{more}: {printable(reason)}."
 
 
 def _row(each: PsProcess) -> Row:

@@ -44,7 +44,7 @@ def test_every_kind_of_go_program_and_nothing_else(tmp_path: Path) -> None:
         build("gcload", NEWEST, "pie"): (f"go{NEWEST}", False),
         build("gcload", OLD, "nosections"): (f"go{OLD}", True),
     }
-    renamed = tmp_path / "a\x1b[31mb"
+    renamed = Path(os.fsdecode(os.fsencode(tmp_path) + b"/a\x1b[31m)\xff"))
     shutil.copy(build("gcload", OLD, "default"), renamed)
     kinds[renamed] = f"go{OLD}", False
     with running(*([path] for path in kinds), ["cat"]) as children:
@@ -55,9 +55,9 @@ def test_every_kind_of_go_program_and_nothing_else(tmp_path: Path) -> None:
             assert process.exe == str(path) and process.name == path.name
             assert (process.executable.go_version, process.executable.stripped) == (version, stripped)
             assert process.executable.refusal == ""
-            stat = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
+            stat = os.fsdecode(Path(f"/proc/{child.pid}/stat").read_bytes()).rpartition(")")[2].split()
             assert (process.start, process.parent) == (int(stat[19]), os.getpid())
-            assert process.comm == Path(f"/proc/{child.pid}/comm").read_text()[:-1]
+            assert process.comm == os.fsdecode(Path(f"/proc/{child.pid}/comm").read_bytes())[:-1]
             assert 0 <= process.age_s < 60
         assert not {child.pid for child in children[len(kinds) :]} & there.keys()
         assert scan.seen >= len(children) + 1

@@ -62,6 +62,8 @@ def test_where_it_runs(changed: dict[str, Any], where: str) -> None:
 def test_what_is_unknown_is_said_once() -> None:
     changed = dict.fromkeys(("gc_per_s", "heap_live_bytes", "gomaxprocs"))
     blind = {**changed, "unknown": dict.fromkeys(changed, "its memory may not be read")}
+    many = list(rendered(ps._lines([process(pid=pid, **blind) for pid in range(1, 12)], SUMMARY)))
+    assert many[-1] == "Unknown of 1, 2, 3, 4, 5, 6, 7, 8 and 3 more: its memory may not be read."
     both = [process(pid=pid, **blind, quota_cpus=None) for pid in (1, 2)]
     lines = list(rendered(ps._lines(both, {**SUMMARY, "wait_s": 2.0, "unreadable": 1})))
     assert " ".join(lines[1].split()) == "1 api 1.27.3 - 1.50 64 ? - 5.00 GiB ? ? 1 d stripped"

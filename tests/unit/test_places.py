@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gotrace.find.places import Place, place_of
@@ -94,6 +94,7 @@ def test_in_a_hybrid_the_line_that_says_most_counts() -> None:
     assert place_of("9:name=systemd:/\n0::/\n") == place_of("") == place_of("nonsense") == Place()
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.sampled_from(["/", ":", "\n", "kubepods", "-pod", _UID, "docker-", _ID, ".scope", "lxc", "\\x2", "é"])))
 def test_any_text_means_some_place(words: list[str]) -> None:
     place = place_of("".join(words))

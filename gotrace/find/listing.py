@@ -30,11 +30,13 @@ _NO_NAME = "its runtime has no file about it that may be read here"
 
 
 class _Counted(NamedTuple):
-    """At one moment; None: unknown."""
+    """At one moment; ``gc_cycles`` None: unknown."""
 
     at_s: float
     cpu_s: float
     gc_cycles: int | None
+    heap_live: int | None = None
+    gomaxprocs: int | None = None
 
 
 class _Listed:
@@ -54,6 +56,8 @@ class _Listed:
         with Process.open(self.process.pid) as opened:
             if not self.process.is_there():
                 raise TargetError("it has exited")
+            if opened.identity() != self.process.file:
+                raise TargetError("it executes another program by now")
             if opened.memory_fd < 0:
                 raise HostError("its memory may not be read: run as root (sudo)")
             yield opened
@@ -76,23 +80,21 @@ class _Listed:
         self._unknown(_OF_RUNTIME, error.message)
 
     def _counted(self) -> _Counted:
-        cycles = None
+        cycles = live = gomaxprocs = None
         if self._reader is not None:
             try:
-                cycles = self._reader.counters().num_gc
-            except HostError as error:
+                counters = self._reader.counters()
+                cycles, live, gomaxprocs = counters.num_gc, counters.heap_marked, self._reader.gomaxprocs()
+            except GotraceError as error:
                 self.cannot(error)
-        return _Counted(time.clock_gettime(time.CLOCK_BOOTTIME), self.process.cpu_s(), cycles)
+        return _Counted(time.clock_gettime(time.CLOCK_BOOTTIME), self.process.cpu_s(), cycles, live, gomaxprocs)
 
     def record(self) -> PsProcess:
         """Everything, as it is now. Raises TargetError or OSError if the process has exited."""
         process, pid = self.process, self.process.pid
         now = self._counted()
-        live = gomaxprocs = None
-        if self._reader is not None:
-            live, gomaxprocs = self._reader.counters().heap_marked, self._reader.gomaxprocs()
-            if gomaxprocs is None:
-                self.unknown["gomaxprocs"] = "its Ps were not found"
+        if now.gomaxprocs is None:
+            self.unknown.setdefault("gomaxprocs", "its Ps were not found")
         began_s = self._began.at_s or process.start / TICKS
         period = max(now.at_s - began_s, 1 / TICKS)
         quota = None
@@ -121,10 +123,10 @@ class _Listed:
             **place_of(process),
             "cpus_used": (now.cpu_s - self._began.cpu_s) / period,
             "cpus": cpus,
-            "gomaxprocs": gomaxprocs,
+            "gomaxprocs": now.gomaxprocs,
             "quota_cpus": quota,
             "rss_bytes": rss_bytes,
-            "heap_live_bytes": live,
+            "heap_live_bytes": now.heap_live,
             "gc_cycles": now.gc_cycles,
             "gc_per_s": None if cycles is None else cycles / period,
             "period_s": period,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -18,6 +19,8 @@ import pytest
 
 import services
 from conftest import Target, cpu_quota
+from gotrace.find.listing import listed
+from gotrace.find.processes import Scanner
 from gotrace.records.all import schema_of_command
 from targets import MATRIX, NEWEST, build
 
@@ -184,3 +187,16 @@ def test_one_that_cannot_be_traced(gotrace: Run, start: Start, tmp_path: Path) -
     assert process["rss_bytes"] > 0 and set(process["unknown"].values()) == {"it cannot be traced"}
     said = gotrace("ps", "--select", f"pid={target.pid}").stdout
     assert f"{target.pid} cannot be traced: it was built with go1.18.9 (gotrace supports Go 1.19 and later)." in said
+
+
+def test_one_that_ends_or_executes_another_program_meanwhile(start: Start) -> None:
+    """The first is left out; of the second nothing is read where another program has its books."""
+    ended, other = (start(build("lister")) for _ in range(2))
+    time.sleep(0.1)
+    found = {each.pid: each for each in Scanner().scan().processes}
+    ended.process.kill()
+    ended.process.wait()
+    (record,) = listed([found[ended.pid], dataclasses.replace(found[other.pid], file=(1,))])
+    assert (record["pid"], record["gc_cycles"]) == (other.pid, None)
+    assert record["unknown"]["gc_cycles"] == "it executes another program by now"
+    assert listed([dataclasses.replace(found[other.pid], start=1)]) == []  # its pid is another one's by now

@@ -25,6 +25,7 @@ TICKS = os.sysconf("SC_CLK_TCK")  # a second
 _PF_KTHREAD = 0x00200000  # include/linux/sched.h
 _DELETED = " (deleted)"
 _OF_GO = {".go.buildinfo", ".gopclntab", ".note.go.buildid", ".go_export"}  # the last one: gccgo's
+_LARGEST = 512 << 20
 _MOST_KEPT = 1 << 16  # executables: more than that many are none that run
 
 
@@ -183,12 +184,17 @@ def executable_of(path: str) -> Executable | None:
     """The Go program at ``path``, one that cannot be traced too; None for anything else.
 
     Only headers, notes and the build information are read. Of a file without section headers, or of a Go program without
-    build information, more has to be.
+    build information, more has to be: anybody may run one, so a large one is not searched.
     """
     try:
+        large = os.stat(path).st_size > _LARGEST
+        if large and not _is_wide(path):
+            return None
         with Elf.open(path) as elf:
-            if not _may_be_go(elf):
+            if not _may_be_go(elf, large):
                 return None
+            if large:
+                return Executable("", "", not elf.has_symtab, f"its executable is larger than {_LARGEST >> 20} MiB")
             info = None
             try:
                 info = identify(elf)
@@ -199,8 +205,14 @@ def executable_of(path: str) -> Executable | None:
             return Executable(info.go_version, info.path, stripped=not elf.has_symtab)
     except UntraceableError as error:  # of another architecture
         return _refused(error, path, stripped=False)
-    except BinaryError:
+    except (BinaryError, OSError):
         return None
+
+
+def _is_wide(path: str) -> bool:
+    """Whether it is a 64-bit ELF file: of others the whole is searched."""
+    with open(path, "rb") as file:
+        return file.read(5) == b"\x7fELF\x02"
 
 
 def _refused(error: BinaryError, path: str, stripped: bool, go_version: str = "") -> Executable:
@@ -208,9 +220,9 @@ def _refused(error: BinaryError, path: str, stripped: bool, go_version: str = ""
     return Executable(go_version, "", stripped, told.message, told.hint)
 
 
-def _may_be_go(elf: Elf) -> bool:
+def _may_be_go(elf: Elf, large: bool) -> bool:
     if not elf.sections:
-        return True
+        return not large
     return not _OF_GO.isdisjoint(elf.sections) or any(name.startswith("libgo.so.") for name in elf.needed())
 
 

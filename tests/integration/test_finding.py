@@ -150,3 +150,17 @@ def test_go_that_cannot_be_traced_says_why(tmp_path: Path) -> None:
         "it was built with gccgo, whose runtime is another one",
     ]
     assert [each.hint for each in refusals] == ["gotrace supports Go 1.19 and later", "build it with Go's own compiler"]
+
+
+def test_a_large_file_is_not_searched(tmp_path: Path) -> None:
+    """One with holes costs who runs it nothing."""
+    path = tmp_path / "large"
+    cases = (("stripped", 64, "its executable is larger than 512 MiB"), ("nosections", 64, ""), ("stripped", 32, ""))
+    for flavour, bits, refusal in cases:
+        data = bytearray(build("gcload", OLD, flavour).read_bytes())
+        data[4] = bits // 32  # EI_CLASS
+        path.write_bytes(data)
+        os.truncate(path, 8 << 30)
+        begin = time.process_time()
+        about = executable_of(str(path))
+        assert (about.refusal if about else "") == refusal and time.process_time() - begin < 0.5

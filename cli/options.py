@@ -127,6 +127,15 @@ _OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "name": (("--name",), {"metavar": "GLOB", "help": "The process whose executable, or thread, is called so: 'prom*'."}),
     "container": (("--container",), {"metavar": "NAME", "help": "The process in this container: its name, or its id."}),
     "unit": (("--unit",), {"metavar": "NAME", "help": "The process in this unit of systemd."}),
+    "select": (
+        ("--select",),
+        {
+            "multiple": True,
+            "metavar": "KEY=GLOB,…",
+            "help": "Only these processes, as name=api*: by name, exe, pid, container, image, unit, namespace, pod,"
+            " service, label:NAME; may be repeated.",
+        },
+    ),
     "duration": (("-d", "--duration"), {"type": _Length(), "help": "Stop after this time: 10s, 500ms, 1m30s."}),
     "interval": (
         ("-i", "--interval"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from gotrace.cli.options import Command, Duration, output_options, schema_option
+from gotrace.cli.options import Command, Duration, option, output_options, schema_option
 from gotrace.export.formats import PROCESSES
 
 
@@ -27,14 +27,7 @@ from gotrace.export.formats import PROCESSES
     metavar="DURATION",
     help="Measure CPUs and GC/s over this time.  [default: averages since each process began]",
 )
-@click.option(
-    "--select",
-    "select",
-    multiple=True,
-    metavar="EXPR",
-    help="Only these: KEY=GLOB,… as name=api*, exe, pid, container, image, unit, namespace, pod, service, label:NAME;"
-    " may be repeated.",
-)
+@option("select")
 @click.option("--json", "format_", flag_value="json", help="The same as --format json.")
 @output_options(PROCESSES, screen=("table", "ndjson", "json"))
 @schema_option

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from gotrace.cli.options import Command, Duration, say
+from gotrace.cli.options import Command, Duration, option, say
 
 
 @click.command(
@@ -22,7 +22,7 @@ from gotrace.cli.options import Command, Duration, say
 @click.option("-f", "--file", "file", type=click.Path(), help="Settings, in YAML; options go before them.")
 @click.option("--listen", metavar="HOST:PORT", help="Where /metrics is answered.  [default: 127.0.0.1:9464]")
 @click.option("--otlp", metavar="URL", help="Send metrics to this collector too, by OTLP over HTTP.")
-@click.option("--select", multiple=True, metavar="KEY=GLOB,…", help="Which processes; may be repeated.")
+@option("select")
 @click.option("--exclude", multiple=True, metavar="KEY=GLOB,…", help="Which processes not; may be repeated.")
 @click.option("--min-age", type=Duration(), help="Leave younger processes alone.  [default: 30s]")
 @click.option("--spool", metavar="DIR", help="Keep every minute in this folder, 100 MiB at most.")

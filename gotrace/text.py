@@ -74,7 +74,9 @@ def bytes_text(size: float) -> str:
 
 
 def percent_text(share: float) -> str:
-    """A share of 1 with three significant digits: 0.25%, 12.5%, 100%."""
+    """A share of 1 with three significant digits: 0.25%, 12.5%, 100%; "<0.001%" for what is that little."""
+    if 0 < abs(share) < 1e-5:
+        return "<0.001%"
     return f"{100 * share:.0f}%" if abs(share) >= 0.9995 else f"{100 * share:.3g}%"
 
 

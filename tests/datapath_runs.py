@@ -52,7 +52,7 @@ def drawing(name: str = "/data/a") -> Drawing:
         "pages": 0,
         "stack": ["read", "main"],
     }
-    epoch = {"time": TIME, "length_ns": 1000 * MS, "threads": 2, "calls": 1234, "metadata_share": 0.015}
+    epoch = {"time": TIME, "length_ns": 1000 * MS, "threads": 2, "calls": 1234, "metadata_share": 0.015, "most_share": 0.03}
     explained = {
         "threads": [{"process": 10, "tid": 11, "wall_ns": 1000 * MS, "metadata_ns": 30 * MS, "data_ns": 8 * MS}],
         "epochs": [{**epoch, "metadata_ns": 30 * MS, "data_ns": 8 * MS}],

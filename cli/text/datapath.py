@@ -145,7 +145,13 @@ _THREADS = (
 )
 _EPOCHS = (
     *(Column("epoch", 5), Column("began", 12, rank=2), Column("lasted", 8), Column("threads", 7, rank=3)),
-    *(Column("calls", 9, rank=1), Column("metadata", 8), Column("share", 6), Column("data", 8, rank=1)),
+    *(
+        Column("calls", 9, rank=1),
+        Column("metadata", 8),
+        Column("share", 6),
+        Column("of one", 6, rank=2),
+        Column("data", 8, rank=1),
+    ),
 )
 _MOST = 10  # threads, and storms
 
@@ -175,12 +181,14 @@ def _explained(result: Record) -> Iterator[str | Rows]:
                 f"{each['calls']:,}",
                 duration_text(each["metadata_ns"]),
                 percent_text(each["metadata_share"]),
+                percent_text(each["most_share"]),
                 duration_text(each["data_ns"]),
             )
             for number, each in enumerate(found["epochs"])
         ],
     )
-    yield "Epoch 0 is what came before the first mark; shares are of the time of its threads, without pipes and sockets."
+    yield "Epoch 0 is what came before the first mark; shares are of the time of its threads, without pipes and sockets;"
+    yield "of one: the thread that lost most."
     yield ""
     yield "Slowest calls:"
     for each in found["slowest"]:

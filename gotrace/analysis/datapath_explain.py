@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import heapq
+import os
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -43,14 +46,14 @@ class Epochs:
     def __init__(self, begin_ns: int) -> None:
         self.begins = [begin_ns]
         self._sums: list[list[int]] = [[0, 0, 0]]
-        self._threads: list[set[int]] = [set()]
+        self._threads: list[Counter[int]] = [Counter()]  # of each thread that made calls, its time in metadata
 
     def mark(self, times: Iterable[int]) -> None:
         """An epoch begins at each of these times, in order."""
         for time_ns in times:
             self.begins.append(time_ns)
             self._sums.append([0, 0, 0])
-            self._threads.append(set())
+            self._threads.append(Counter())
 
     def add(self, tids: Ints, begins: Ints, ends: Ints, metadata: Flags) -> None:
         """A call counts for the epoch in which it begins."""
@@ -62,7 +65,9 @@ class Epochs:
             sums[0] += int(took[metadata[mine]].sum())
             sums[1] += int(took[~metadata[mine]].sum())
             sums[2] += int(mine.sum())
-            self._threads[epoch].update(np.unique(tids[mine]).tolist())
+            found, back = np.unique(tids[mine], return_inverse=True)
+            of_threads = np.bincount(back, np.where(metadata[mine], took, 0))
+            self._threads[epoch].update(dict(zip(found.tolist(), of_threads.astype(np.int64).tolist(), strict=True)))
 
     def found(self, end_ns: int) -> Iterator[dict[str, Any]]:
         """What came of each, with the share of its threads' time; ``begin_ns`` as it was given."""
@@ -70,6 +75,7 @@ class Epochs:
             length = (self.begins[at + 1] if at + 1 < len(self.begins) else end_ns) - begin_ns
             metadata_ns, data_ns, calls = self._sums[at]
             threads = len(self._threads[at])
+            most = max(self._threads[at].values(), default=0)
             yield {
                 "begin_ns": begin_ns,
                 "length_ns": length,
@@ -78,6 +84,7 @@ class Epochs:
                 "metadata_ns": metadata_ns,
                 "data_ns": data_ns,
                 "metadata_share": metadata_ns / (length * threads) if length * threads else 0.0,
+                "most_share": most / length if length else 0.0,
             }
 
 
@@ -138,11 +145,24 @@ class Mounted(NamedTuple):
 
 _MANY = 100  # below that nothing is a storm, and no folder large
 _SMALL = 128 << 10
+_CODE = re.compile(r"/python\d|/(site|dist)-packages\b|/node_modules\b|/__pycache__")  # nobody makes a tar of it
 
 
 def storms(folders: Iterable[Folder]) -> list[Folder]:
     """Folders in which many names were looked up that are not there, those with most first."""
     return sorted((each for each in folders if each.not_found >= _MANY), key=lambda each: -each.not_found)
+
+
+def _together(folders: Iterable[Folder]) -> Iterator[Folder]:
+    """The folders of a folder as one, where they are several: a data set has one for each class, or each hundred files."""
+    of: dict[str, list[Folder]] = defaultdict(list)
+    for each in folders:
+        if each.opens and not _CODE.search(each.path):
+            of[os.path.dirname(each.path)].append(each)
+    for parent, children in of.items():
+        if len(children) > 1:
+            sums = (sum(column) for column in list(zip(*children, strict=True))[1:])
+            yield Folder(os.path.join(parent, "*"), *sums)
 
 
 def advice(folders: Sequence[Folder], mounted: Sequence[Mounted], thread_ns: int) -> list[str]:
@@ -159,13 +179,24 @@ def advice(folders: Sequence[Folder], mounted: Sequence[Mounted], thread_ns: int
                 f"{printable(each.path)} took {duration_text(each.not_found_ns)}: shorten the search path, or remember "
                 "what is not there."
             )
-    small = [each for each in folders if each.opens >= _MANY and each.bytes / each.opens < _SMALL]
-    for each in sorted(small, key=lambda each: -each.metadata_ns)[:3]:
-        if each.names >= _MANY and weighs(each.metadata_ns) and each.metadata_ns > each.data_ns:
+    said: list[str] = []
+    for each in sorted((*folders, *_together(folders)), key=lambda each: -each.metadata_ns):
+        took_ns = each.metadata_ns + each.data_ns
+        if not (each.names >= _MANY and each.opens >= _MANY and each.bytes / each.opens < _SMALL and len(said) < 3):
+            continue
+        if _CODE.search(each.path):
+            continue
+        # A small file's first read is a round trip of its own, too: it need not be most of the time.
+        if (
+            weighs(each.metadata_ns)
+            and each.metadata_ns >= 0.25 * took_ns
+            and f"{os.path.dirname(each.path)}/*" not in said
+        ):
+            said.append(each.path)
             found.append(
                 f"{printable(each.path)} has many small files ({count_text(each.names, 'name')} used, "
                 f"{bytes_text(each.bytes / each.opens)} read or written per open), and metadata took "
-                f"{percent_text(each.metadata_ns / (each.metadata_ns + each.data_ns))} of the time in calls there: pack "
+                f"{percent_text(each.metadata_ns / took_ns)} of the time in calls there: pack "
                 "them into archives of some 100 MB that are read from begin to end (tar, Parquet, LMDB)."
             )
     for each in sorted(folders, key=lambda each: -each.listing_ns)[:1]:

@@ -205,7 +205,8 @@ def _explained(made: Page, found: Record) -> None:
         rows.append((f"{each['tid']}", f"{each['process']}", seen, metadata, shares[0], data, shares[1]))
     made.table("Threads", ("thread", "process", "seen for", "metadata", "share", "data", "share of data"), rows)
     made.say(
-        "Epoch 0 is what came before the first mark; shares are of the time of its threads, without pipes and sockets."
+        "Epoch 0 is what came before the first mark; shares are of the time of its threads, without pipes and sockets; of "
+        "one: the thread that lost most."
     )
     rows = [
         (
@@ -216,11 +217,12 @@ def _explained(made: Page, found: Record) -> None:
             f"{each['calls']:,}",
             duration_text(each["metadata_ns"]),
             percent_text(each["metadata_share"]),
+            percent_text(each["most_share"]),
             duration_text(each["data_ns"]),
         )
         for number, each in enumerate(found["epochs"][:_MOST])
     ]
-    made.table("Epochs", ("epoch", "began", "lasted", "threads", "calls", "metadata", "share", "data"), rows)
+    made.table("Epochs", ("epoch", "began", "lasted", "threads", "calls", "metadata", "share", "of one", "data"), rows)
     rows = [
         (each["path"], f"{each['not_found']:,}", f"{each['names']:,}", duration_text(each["total_ns"]))
         for each in found["storms"][:_MOST]

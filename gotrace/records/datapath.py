@@ -123,6 +123,7 @@ class Epoch(Moment):
     metadata_ns: int
     data_ns: int
     metadata_share: Annotated[float, "of the time of its threads"]
+    most_share: Annotated[float, "of the epoch, what the thread that lost most to metadata lost"]
 
 
 class Storm(TypedDict):

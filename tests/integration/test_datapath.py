@@ -344,6 +344,7 @@ def test_explained(tmp_path: Path, slowfs: Any) -> None:
         slept_ns = (number + 1) * 138_000_000
         assert slept_ns < epoch["metadata_ns"] < 1.2 * slept_ns and 50_000_000 < epoch["data_ns"] < 80_000_000
         assert epoch["metadata_share"] == pytest.approx(epoch["metadata_ns"] / epoch["length_ns"])
+        assert epoch["most_share"] == pytest.approx(epoch["metadata_share"])  # of its only thread
     (thread,) = explained["threads"]
     assert 6 * 138_000_000 < thread["metadata_ns"] < 1.2 * 6 * 138_000_000 < 1.2 * thread["wall_ns"]
     slowest = explained["slowest"]

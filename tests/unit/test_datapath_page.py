@@ -32,7 +32,7 @@ def test_numbers_are_the_records() -> None:
     assert found.tables["Directories"][1] == [*row, "25%", "50%"]
     assert found.tables["The slowest calls"][1][:4] == ["9.00 ms", "-", "openat", "/data/a"]
     assert found.tables["Threads"][1] == ["11", "10", "1.00 s", "30.0 ms", "3%", "8.00 ms", "0.8%"]
-    assert found.tables["Epochs"][1][2:] == ["1.00 s", "2", "1,234", "30.0 ms", "1.5%", "8.00 ms"]
+    assert found.tables["Epochs"][1][2:] == ["1.00 s", "2", "1,234", "30.0 ms", "1.5%", "3%", "8.00 ms"]
     assert found.tables["Names that were not found"][1] == ["/data/lib", "3", "2", "1.00 ms"]
     widths = [float(each) for each in re.findall(r'<rect x="[\d.]+" width="([\d.]+)"', markup)]
     assert widths[:6] == [105.0, 28.0, 7.0, 52.5, 14.0, 3.5]  # of 140, and the next row's half of it

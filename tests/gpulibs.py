@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import subprocess
 import sys
@@ -20,20 +19,8 @@ from gotrace.analysis.gpumem import summary
 from gotrace.analysis.gpumem.layers import CALL, Layers
 from gotrace.export.gpumem_page import draw
 
-SOURCES = targets.ROOT / "tests" / "testdata" / "gpumem"
 MIB, MS = 1 << 20, 1_000_000
 POOL, STREAM = 0xD01, 0x10
-# So that functions begin with a push, as the real ones do.
-_FLAGS = [
-    "-O1",
-    "-g0",
-    "-fno-omit-frame-pointer",
-    "-fcf-protection=none",
-    "-fno-optimize-sibling-calls",
-    "-Wall",
-    "-Werror",
-    "-Wno-unused",
-]
 
 
 class Call(NamedTuple):
@@ -49,48 +36,8 @@ class Call(NamedTuple):
 
 @functools.cache
 def built() -> Path:
-    """The folder with libcuda.so.1, libcudart.so.12, libc10_cuda.so and the programs linked, static and unlinked."""
-    texts = [path.read_bytes() for path in sorted(SOURCES.iterdir())]
-    stamp = hashlib.sha256(b"\0".join([*texts, *map(str.encode, _FLAGS)])).hexdigest()[:16]
-    folder = targets.cache() / "targets" / f"gpumem-{stamp}"
-    if (folder / "done").exists():
-        return folder
-    folder.mkdir(parents=True, exist_ok=True)
-    versions = folder / "versions"
-    versions.write_text("libcudart.so.12 { global: cuda*; local: *; };\n")
-
-    def cc(out: str, *arguments: str) -> None:
-        command = ["gcc", *_FLAGS, "-o", str(folder / out), *arguments, "-pthread", "-ldl"]
-        subprocess.run(command, cwd=SOURCES, check=True)
-
-    here = ["-L", str(folder), "-Wl,-rpath,$ORIGIN"]
-    cc("libcuda.so.1", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "cuda.c")
-    driver = [*here, "-l:libcuda.so.1"]
-    cc(
-        "libcudart.so.12",
-        "-shared",
-        "-fPIC",
-        "-s",
-        "-Wl,-soname,libcudart.so.12",
-        f"-Wl,--version-script={versions}",
-        "cudart.c",
-        *driver,
-    )
-    cc(
-        "libc10_cuda.so",
-        "-shared",
-        "-fPIC",
-        "-Wl,-soname,libc10_cuda.so",
-        "c10_cuda.c",
-        *here,
-        "-l:libcudart.so.12",
-        "-l:libcuda.so.1",
-    )
-    cc("linked", "program.c", "-Wl,--no-as-needed", *here, "-l:libcudart.so.12", "-l:libcuda.so.1", "-l:libc10_cuda.so")
-    cc("static", "-DSTATIC", "program.c", *driver)
-    cc("unlinked", "program.c")
-    (folder / "done").touch()
-    return folder
+    """`targets.cuda_standins`, looked for once."""
+    return targets.cuda_standins()
 
 
 def environment(truth: Path) -> dict[str, str]:

@@ -220,6 +220,49 @@ def flavours_of(version: str, arch: str) -> list[str]:
     return [name for name in FLAVOURS if name not in skipped]
 
 
+CUDA_SOURCES = ROOT / "tests" / "testdata" / "gpumem"
+# So that functions begin with a push, as the real ones do.
+_CUDA_FLAGS = {
+    "amd64": ["-fcf-protection=none"],
+    "arm64": [],
+}
+
+
+def cuda_standins(arch: str = HOST_ARCH) -> Path:
+    """The folder with libcuda.so.1, libcudart.so.12, libc10_cuda.so and the programs linked, static and unlinked."""
+    flags = ["-O1", "-g0", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-Wall", "-Werror", "-Wno-unused"]
+    flags += _CUDA_FLAGS[arch]
+    compiler = "gcc" if arch == HOST_ARCH else CROSS_CC[arch]
+    texts = [path.read_bytes() for path in sorted(CUDA_SOURCES.iterdir())]
+    stamp = hashlib.sha256(b"\0".join([*texts, *map(str.encode, (*flags, arch))])).hexdigest()[:16]
+    folder = cache() / "targets" / f"gpumem-{stamp}"
+    if (folder / "done").exists():
+        return folder
+    if EMULATED:
+        raise RuntimeError("the stand-ins for CUDA were not built in advance")
+    folder.mkdir(parents=True, exist_ok=True)
+    versions = folder / "versions"
+    versions.write_text("libcudart.so.12 { global: cuda*; local: *; };\n")
+
+    def cc(out: str, *arguments: str) -> None:
+        command = [compiler, *flags, "-o", str(folder / out), *arguments, "-pthread", "-ldl"]
+        subprocess.run(command, cwd=CUDA_SOURCES, check=True)
+
+    def library(name: str, *arguments: str) -> None:
+        cc(name, "-shared", "-fPIC", f"-Wl,-soname,{name}", *arguments)
+
+    here = ["-L", str(folder), "-Wl,-rpath,$ORIGIN"]
+    driver, runtime = [*here, "-l:libcuda.so.1"], "-l:libcudart.so.12"
+    library("libcuda.so.1", "cuda.c")
+    library("libcudart.so.12", "-s", f"-Wl,--version-script={versions}", "cudart.c", *driver)
+    library("libc10_cuda.so", "c10_cuda.c", *here, runtime, "-l:libcuda.so.1")
+    cc("linked", "program.c", "-Wl,--no-as-needed", *here, runtime, "-l:libcuda.so.1", "-l:libc10_cuda.so")
+    cc("static", "-DSTATIC", "program.c", *driver)
+    cc("unlinked", "program.c")
+    (folder / "done").touch()
+    return folder
+
+
 def truth(line: str) -> dict[str, object]:
     """The JSON line a target ends with."""
     return dict(json.loads(line))
@@ -242,7 +285,7 @@ def everywhere(arch: str) -> list[tuple[str, str, str, str]]:
         for version in (MATRIX[0], "1.22.10", NEWEST)
     ]
     wanted += [("gcload", version, flavour) for version, flavour in EVERYWHERE_FLAVOURS if version in MATRIX]
-    wanted.append(("calls", NEWEST, C))
+    wanted += [("calls", NEWEST, C), ("iocaller", NEWEST, C)]
     wanted += [("callback", version, "cgo-external") for version in ("1.22.10", NEWEST) if version in MATRIX]
     wanted.append(("spender", NEWEST, "stripped"))
     wanted += [("starter", NEWEST, "pie-stripped"), ("starter", NEWEST, "cgo-external"), ("execer", NEWEST, "pie-stripped")]
@@ -251,3 +294,4 @@ def everywhere(arch: str) -> list[tuple[str, str, str, str]]:
 
 if __name__ == "__main__":
     prebuild(everywhere(sys.argv[1]))
+    cuda_standins(sys.argv[1])

@@ -61,10 +61,10 @@ struct pt_regs {
 /* The word that a goroutine has saved for it, SP, is where the return address stands. */
 #define GO_SAVED_CALLER(saved) user_word(saved)
 
-#define SYSCALL_ARG0(regs) ((regs)->di)
-#define SYSCALL_ARG1(regs) ((regs)->si)
-#define SYSCALL_ARG3(regs) ((regs)->r10)
-#define SYSCALL_ARG4(regs) ((regs)->r8)
+#define SYSCALL_ARG0(ctx) ((ctx)->di)
+#define SYSCALL_ARG1(ctx) ((ctx)->si)
+#define SYSCALL_ARG3(ctx) ((ctx)->r10)
+#define SYSCALL_ARG4(ctx) ((ctx)->r8)
 
 #define SYSCALL_INSTRUCTION 0x050f
 #define SYSCALL_BYTES 2
@@ -104,10 +104,10 @@ struct pt_regs {
 /* The word that a goroutine has saved for it is LR. */
 #define GO_SAVED_CALLER(saved) (saved)
 
-#define SYSCALL_ARG0(regs) (((__u64 *)((regs) + 1))[0]) /* orig_x0: the result is in the register by then */
-#define SYSCALL_ARG1(regs) ((regs)->regs[1])
-#define SYSCALL_ARG3(regs) ((regs)->regs[3])
-#define SYSCALL_ARG4(regs) ((regs)->regs[4])
+#define SYSCALL_ARG0(ctx) (((__u64 *)((ctx) + 1))[0]) /* orig_x0: the result is in the register by then */
+#define SYSCALL_ARG1(ctx) ((ctx)->regs[1])
+#define SYSCALL_ARG3(ctx) ((ctx)->regs[3])
+#define SYSCALL_ARG4(ctx) ((ctx)->regs[4])
 
 #define SYSCALL_INSTRUCTION 0xd4000001
 #define SYSCALL_BYTES 4

@@ -73,6 +73,7 @@ def work(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.everywhere
 def test_counts_are_the_programs_own(tmp_path: Path, caller: Path) -> None:
     log = tmp_path / "run.hlog"
     options = ("--min", "1ns", "-o", str(log))

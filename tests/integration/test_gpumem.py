@@ -81,7 +81,12 @@ def expected(truth):
 
 @pytest.mark.parametrize(
     ("program", "when", "links"),
-    [("linked", "start", True), ("unlinked", "start", True), ("static", "start", True), ("linked", "start", False)],
+    [
+        pytest.param("linked", "start", True, marks=pytest.mark.everywhere),
+        ("unlinked", "start", True),
+        ("static", "start", True),
+        ("linked", "start", False),
+    ],
 )
 def test_every_call(program, when, links, run, monkeypatch):
     """Random calls of three threads: entry by entry, with arguments, results, addresses, and who asked whom.

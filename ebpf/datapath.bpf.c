@@ -340,6 +340,8 @@ static __always_inline u64 node_of_text(struct walk *walk, u64 base, u64 text, l
 	*(u64 *)&walk->text[size & (TEXT_BYTES - 1)] = 0;
 #pragma clang loop unroll(disable)
 	for (i = 0; i < TEXT_BYTES / 8; i++) {
+		/* Or clang counts down instead, by a number of which verifiers of Linux 6.1 lose the bounds. */
+		asm volatile("" : "+r"(i));
 		if (i * 8 >= size)
 			break;
 		hash = mixed(hash, words[i]);

@@ -307,11 +307,3 @@ def _refused(pid: int) -> HostError:
         privileges.PROTECTED,
         "run as root (sudo), or as the process's own user",
     )
-
-
-def _first_line(path: str) -> str:
-    try:
-        with open(path, errors="surrogateescape") as file:
-            return file.readline().strip()
-    except OSError:
-        return ""

@@ -30,10 +30,15 @@ Array = npt.NDArray[Any]
 # What the functions of this module raise for bytes that are something else, or cut off. `OSError` is the file's own.
 ERRORS = (ValueError, struct.error, ZstdError)
 
+
+class CutOff(ValueError):
+    """What begins as a message ends within it."""
+
+
 _SCHEMA, _BATCH = 1, 3
 _INT, _BINARY = 2, 4
 _CONTINUED = b"\xff\xff\xff\xff"
-_MOST_ROWS = 1 << 31
+_MOST_ROWS, _MOST_BYTES = 1 << 31, 1 << 31
 
 
 class Stream:
@@ -70,7 +75,7 @@ class Stream:
     def _read(self, size: int) -> bytes:
         # A length may be anything, and memory for it would be taken.
         if not 0 <= size <= os.fstat(self._file.fileno()).st_size - self._file.tell():
-            raise ValueError("cut off")
+            raise CutOff if 0 <= size < _MOST_BYTES else ValueError("no size")
         return self._file.read(size)
 
 

@@ -67,6 +67,10 @@ class Recording:
         self._file = file
         try:
             self._stream = arrow.Stream(file)
+        except arrow.CutOff as error:
+            raise GotraceError(
+                f"{printable(path)} is cut off in its header", "nothing can be read of it: was the disk full, or the copy?"
+            ) from error
         except _NOT_UNDERSTOOD as error:
             raise _not_one(path) from error
         self.header, self._dtype = _header(path, self._stream)

@@ -37,8 +37,20 @@ def check_files(paths: Sequence[str], force: bool) -> None:
             raise exists_already(path)
         try:
             os.stat(os.path.dirname(path) or ".")
-        except (FileNotFoundError, NotADirectoryError) as error:  # any other may not concern whoever creates the file
-            raise cannot_write(path, error) from None
+            _try(path)
+        except OSError as error:
+            # Whether it is permitted may be another question to whoever creates the file.
+            if error.errno not in (errno.EACCES, errno.EPERM):
+                raise cannot_write(path, error) from None
+
+
+def _try(path: str) -> None:
+    """Raises OSError if there is no file and none can be made: not every folder takes files (/proc)."""
+    if not os.path.lexists(path):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        os.unlink(path)
+    elif os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
 
 
 def exists_already(path: str) -> GotraceError:

@@ -442,7 +442,11 @@ def test_what_a_gpu_would_be_asked(tmp_path):
         [sys.executable, targets.ROOT / "scripts/gpu-check", tmp_path / "out"], env=env, capture_output=True, text=True
     )
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
-    told = json.loads((tmp_path / "out/report.json").read_text())
+    before = (tmp_path / "out/report.json").read_bytes()
+    again = subprocess.run(done.args, capture_output=True, text=True)
+    assert again.returncode == 1 and "is not empty" in again.stderr and "--force" in again.stderr
+    assert (tmp_path / "out/report.json").read_bytes() == before
+    told = json.loads(before)
     asked, nested = told["1. calls of the runtime, and of the driver by it"]
     assert nested == 2 * 2000 + 2 * 2 * 20 + 2 and asked == nested + 1  # and the driver once without it
     assert told["2. addresses"] == "equal, 80 calls"

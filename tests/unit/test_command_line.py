@@ -281,6 +281,9 @@ def test_outputs_in_folders_that_are_not_there(tmp_path: Path, here: Callable[..
     status, _, complaint = here("export", "gc.gotrace", "-o", first, "-o", second)
     assert status == 1 and f"cannot write {second}: No such file or directory" in complaint
     assert list(tmp_path.iterdir()) == []
+    for second in ("/proc/x.hlog", f"{tmp_path}/{'x' * 300}.hlog"):  # the folder is there, and takes no such file
+        status, _, complaint = here("export", "gc.gotrace", "-o", first, "-o", second)
+        assert status == 1 and f"cannot write {second}: " in complaint and list(tmp_path.iterdir()) == []
     status, _, complaint = here("report", str(tmp_path / "none" / "x.gotrace"))
     assert status == 1 and "cannot write" not in complaint
 

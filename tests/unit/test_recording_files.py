@@ -102,7 +102,9 @@ def test_cut_off_anywhere_it_is_read_up_to_the_last_whole_chunk(path: Path, tmp_
     for size in sorted(size for size in near | set(range(0, len(whole), len(whole) // 50)) if size < len(whole)):
         cut.write_bytes(whole[:size])
         if size < ends[0]:
-            with pytest.raises(GotraceError, match="is not a gotrace recording"):
+            with pytest.raises(
+                GotraceError, match="is not a gotrace recording" if size < 8 else "is cut off in its header"
+            ):
                 read(cut)
             continue
         recording, chunks = read(cut)

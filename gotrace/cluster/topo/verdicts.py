@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from gotrace.cluster.topo import variables
 from gotrace.cluster.topo.model import (
     NCCL_LOG,
     NCCL_XML,
@@ -92,6 +93,8 @@ _SETTABLE = ("LOC", "PIX", "PXB", "PHB", "SYS")
 _ORDER = (
     "odd-node",
     "env-ib-disable",
+    "env-loopback",
+    "env-unknown",
     "env-socket",
     "log-socket",
     "log-no-ib",
@@ -154,6 +157,27 @@ def _environment(facts: Facts) -> Iterator[Finding]:
     if value("NCCL_NET").lower() == "socket" and live:
         source = settings["NCCL_NET"][1]
         yield Finding("env-socket", "wrong", "NCCL_NET=Socket leaves the RDMA ports idle", "unset NCCL_NET", ports, source)
+    # A name is a prefix, but for one behind "="; what is behind "^" is left out.
+    taken = [name.lstrip("=") for name in value("NCCL_SOCKET_IFNAME").split(",") if name]
+    if taken and not taken[0].startswith("^") and all(name.split(":")[0] == "lo" for name in taken):
+        yield Finding(
+            "env-loopback",
+            "warning",
+            f"NCCL_SOCKET_IFNAME={value('NCCL_SOCKET_IFNAME')} names the loopback interface: nodes cannot reach each other",
+            "unset NCCL_SOCKET_IFNAME, unless the job has one node",
+            "the start-up of every job, and all data where there is no RDMA, goes over this interface",
+            settings["NCCL_SOCKET_IFNAME"][1],
+        )
+    for name in sorted(settings):
+        if near := variables.meant(name):
+            yield Finding(
+                "env-unknown",
+                "warning",
+                f"{name} is set, which NCCL does not know: it has no effect",
+                f"is it {near}?",
+                "NCCL ignores names that it does not know",
+                settings[name][1],
+            )
     if value("NCCL_P2P_DISABLE") == "1" and len(facts.gpus) != 1:
         yield Finding(
             "env-p2p",

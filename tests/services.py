@@ -6,6 +6,8 @@ import contextlib
 import os
 import shutil
 import socket
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,3 +42,24 @@ def remove_podmans_groups() -> None:
         for folder, *_ in os.walk(root, topdown=False):
             with contextlib.suppress(OSError):  # somebody else's, and in use
                 os.rmdir(folder)
+
+
+@contextlib.contextmanager
+def image_of(program: Path, folder: Path) -> Iterator[tuple[list[str], str]]:
+    """(podman's `run` with a container's name, the name): an image with one program, /NAME. Both are gone afterwards."""
+    if shutil.which("podman") is None:
+        pytest.skip("no podman")
+    runc = Path("/usr/sbin/runc")
+    podman = ["podman", *(["--runtime", str(runc)] if runc.exists() else [])]
+    name = f"gotrace-test-{os.getpid()}"
+    shutil.copy(program, folder / program.name)
+    subprocess.run(["tar", "-C", folder, "-cf", folder / "image.tar", program.name], check=True)
+    subprocess.run([*podman, "import", folder / "image.tar", f"{name}:1"], check=True, capture_output=True)
+    # The defaults may be more than is allowed here.
+    limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
+    try:
+        yield [*podman, "run", "-i", "--rm", "--network=host", *limits, "--name", name], name
+    finally:
+        subprocess.run([*podman, "rm", "-f", "-t", "0", name], capture_output=True)
+        subprocess.run([*podman, "rmi", "-f", f"{name}:1"], check=True, capture_output=True)
+        remove_podmans_groups()

@@ -31,7 +31,7 @@ Array = npt.NDArray[Any]
 ERRORS = (ValueError, struct.error, ZstdError)
 
 
-class CutOff(ValueError):
+class CutOffError(ValueError):
     """What begins as a message ends within it."""
 
 
@@ -75,7 +75,7 @@ class Stream:
     def _read(self, size: int) -> bytes:
         # A length may be anything, and memory for it would be taken.
         if not 0 <= size <= os.fstat(self._file.fileno()).st_size - self._file.tell():
-            raise CutOff if 0 <= size < _MOST_BYTES else ValueError("no size")
+            raise CutOffError if 0 <= size < _MOST_BYTES else ValueError("no size")
         return self._file.read(size)
 
 

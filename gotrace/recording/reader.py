@@ -67,7 +67,7 @@ class Recording:
         self._file = file
         try:
             self._stream = arrow.Stream(file)
-        except arrow.CutOff as error:
+        except arrow.CutOffError as error:
             raise GotraceError(
                 f"{printable(path)} is cut off in its header", "nothing can be read of it: was the disk full, or the copy?"
             ) from error

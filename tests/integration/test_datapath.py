@@ -19,6 +19,7 @@ import pyarrow.parquet as parquet
 import pytest
 from hdrh.histogram import HdrHistogram
 
+import services
 import targets
 from conftest import GOTRACE, PATIENCE_S, Others, Target, until
 from gotrace.records.all import schema_of_command
@@ -97,6 +98,29 @@ def test_hard_names_are_the_kernels(tmp_path: Path, caller: Path) -> None:
     found = seen(records)
     wrong = {what: (count, found[what]) for what, count in told(truth).items() if found[what] != count}
     assert not wrong
+
+
+def test_a_container_by_its_name(tmp_path: Path) -> None:
+    """Its calls are those that it tells of itself, with the names that files have in it."""
+    program, out = tmp_path / "iocaller", tmp_path / "records.ndjson"
+    source = targets.SOURCES / "iocaller" / "iocaller.c"
+    subprocess.run(["gcc", "-O2", "-static", "-o", program, source, "-pthread"], check=True)
+    (tmp_path / "image").mkdir()
+    with services.image_of(program, tmp_path / "image") as (run, container):
+        words = [*run, "-e", "WAIT=1", f"{container}:1", "/iocaller", "counted", "/etc"]
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
+            assert running.stdin is not None
+            inspect = ["podman", "inspect", "-f", "{{.State.Running}}", container]
+            until(lambda: subprocess.run(inspect, capture_output=True, text=True).stdout == "true\n")
+            arguments = [*GOTRACE, "datapath", "--container", container, "--min", "1ns", "-o", str(out)]
+            with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as tracer:
+                assert tracer.stderr is not None and "Tracing" in tracer.stderr.readline()
+                truth, _ = running.communicate("\n", timeout=PATIENCE_S)
+                assert tracer.wait(PATIENCE_S) == 0
+    records = ndjson(out.read_text())
+    found, wanted = seen(records), told(ndjson(truth))
+    assert records[-1]["lost"] == 0 and wanted["pread64", b"/etc/data"] == 10007
+    assert {what: found[what] for what in wanted} == dict(wanted)
 
 
 _STRACE = re.compile(r"^\d+ +(\w+)\((.*)\) += (-?\w+)(?: (E\w+))?")

@@ -94,37 +94,9 @@ def test_rates_over_a_time(gotrace: Run, start: Start) -> None:
 @pytest.fixture
 def container(tmp_path: Path) -> Iterator[str]:
     """The name of a container of podman in which the lister runs, with half a CPU."""
-    if shutil.which("podman") is None:
-        pytest.skip("no podman")
-    runc = Path("/usr/sbin/runc")
-    podman = ["podman", *(["--runtime", str(runc)] if runc.exists() else [])]
-    name = f"gotrace-test-{os.getpid()}"
-    shutil.copy(build("lister"), tmp_path / "lister")
-    subprocess.run(["tar", "-C", tmp_path, "-cf", tmp_path / "image.tar", "lister"], check=True)
-    subprocess.run([*podman, "import", tmp_path / "image.tar", f"{name}:1"], check=True, capture_output=True)
-    # The defaults may be more than is allowed here.
-    limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
-    try:
-        words = [
-            "run",
-            "-i",
-            "-d",
-            "--rm",
-            "--network=host",
-            *limits,
-            "--cpus",
-            "0.5",
-            "--name",
-            name,
-            f"{name}:1",
-            "/lister",
-        ]
-        subprocess.run([*podman, *words], check=True, capture_output=True)
+    with services.image_of(build("lister"), tmp_path) as (run, name):
+        subprocess.run([*run, "-d", "--cpus", "0.5", f"{name}:1", "/lister"], check=True, capture_output=True)
         yield name
-    finally:
-        subprocess.run([*podman, "rm", "-f", "-t", "0", name], capture_output=True)
-        subprocess.run([*podman, "rmi", "-f", f"{name}:1"], check=True, capture_output=True)
-        services.remove_podmans_groups()
 
 
 @pytest.mark.bpf

@@ -163,6 +163,7 @@ class Session:
         self.late: list[int] = []  # probes of libraries that were mapped later
         self._known: set[str] = set()  # files that were looked at, by their paths
         self._looked_ns = 0
+        self._others: set[int] = set()
         self._ring: Readable | None = None
         self._keeper: Keeper | None = None
         self._windows: Windows | None = None
@@ -336,6 +337,20 @@ class Session:
             for plan in plans
             for path in new
         ]
+
+    def others(self) -> list[dict[str, Any]]:
+        """Processes that it has started, and these, that have libraries which probes are for, and were not told before.
+
+        Of each its pid, its exe, and the libraries' paths.
+        """
+        wanted = functools.partial(_is_wanted, [part.module for part in self.parts.values()])
+        found = []
+        for pid in set(family(self.process.pid, _FAMILY)) - self._others:
+            with contextlib.suppress(GotraceError), Process.open(pid) as process:
+                if paths := {each.path for each in process.mappings() if each.executable and wanted(each.path)}:
+                    self._others.add(pid)
+                    found.append({"pid": pid, "exe": process.exe_name, "libraries": sorted(paths)})
+        return found
 
     def looked_at(self, since_ns: int, paths: Iterable[str]) -> None:
         """These libraries have their probes, or cannot: all that had been mapped at ``since_ns``."""

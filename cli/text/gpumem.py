@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 
 from gotrace.analysis.gpumem.layers import DIRECT, MAPPED, POOL, TORCH
@@ -30,6 +31,7 @@ _FAILED = (
     *(Column("times", 6, gap=2), Column("size", 9, gap=2), Column("thread", 7, rank=2, gap=2)),
     *(Column("memory", left=True, gap=2, rank=1), Column("asked by", left=True, elastic=24, gap=2)),
 )
+_MOST_OTHERS = 8
 _WHY = {
     "merge_failure": "merge failure",
     "refused_reuse": "refused reuse",
@@ -152,5 +154,13 @@ def _trust(result: Record) -> Iterator[str]:
             yield f"{what}: {count_text(len(each['functions']), 'function')}{since}"
         for name, reason in each["missing"]:
             yield f"Not probed: {printable(name)} ({printable(reason)})."
+    others = result["others"]
     if not any(each["functions"] for each in result["libraries"]):
-        yield "No CUDA library was mapped: nothing was probed. Processes that it started are not followed: see --pid."
+        also = "" if others else " Processes that it started are not followed: see --pid."
+        yield f"No CUDA library was mapped: nothing was probed.{also}"
+    if others:
+        names = [f"{each['pid']} ({printable(os.path.basename(each['exe']))})" for each in others[:_MOST_OTHERS]]
+        more = f" and {len(others) - _MOST_OTHERS} more" if len(others) > _MOST_OTHERS else ""
+        what = count_text(len(others), "process", "processes")
+        yield f"NOT FOLLOWED: {what} with CUDA libraries that it has started: {', '.join(names)}{more}."
+        yield f"`gotrace gpumem --pid {others[0]['pid']}` follows one."

@@ -40,6 +40,14 @@ class Library(TypedDict):
     ]
 
 
+class Other(TypedDict):
+    """A process that the target has started, or one of these, and that has CUDA libraries: it is not followed."""
+
+    pid: int
+    exe: str
+    libraries: list[str]
+
+
 class Pieces(TypedDict):
     """Neighbouring free ranges that lie in different segments."""
 
@@ -100,6 +108,7 @@ class GpuMemory(Watched, Moment):
 
     type: Literal["gpumem"]
     libraries: list[Library]
+    others: Annotated[list[Other], "that were seen: once a second is looked"]
     calls: Annotated[dict[str, Called], "by operation, of whichever layer the program called"]
     nested: Annotated[int, "calls of the driver by the runtime: the same memory, counted once"]
     traced: Annotated[int, "events of PyTorch's allocator"]

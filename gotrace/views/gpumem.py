@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gotrace.kernel.ring import Events
 
 BIN_NS = 10_000_000
+_OTHERS_NS = 1_000_000_000  # how often is looked for processes that it has started
 
 
 class GpuMemory(View):
@@ -48,6 +49,8 @@ class GpuMemory(View):
         self._stacks: StackTable | None = None
         self._names: dict[int, list[str]] = {}
         self.libraries: list[Record] = []
+        self._others: list[Record] = []
+        self._others_ns = 0
         self.rows: npt.NDArray[np.void] = np.zeros(0, CALL)
         self.courses: dict[Key, Course] = {}
         self.result: Record = {}
@@ -82,6 +85,10 @@ class GpuMemory(View):
             for each in source.ask("libraries", lambda: source.tracing.probe_libraries() or None) or ():
                 told = {name: each[name] for name in ("path", "missing", "late_ns")}
                 self.libraries.append({**told, "functions": each["points"]})
+            if due := source.now_ns - self._others_ns >= _OTHERS_NS:
+                self._others_ns = source.now_ns
+            others: list[Record] | None = source.ask("others", lambda: source.tracing.others() or None, due)
+            self._others += others or ()
         for stack in self._stacks.feed(events):  # now, while what is there has surely a name
             self._names[stack] = self._stacks.names(stack)
         rows = self._calls(events)
@@ -136,6 +143,7 @@ class GpuMemory(View):
             "watched_ns": source.now_ns - source.begin_ns,
             "lost": source.lost,
             "libraries": self.libraries,
+            "others": self._others,
             "calls": {
                 name: {"count": layers.calls[name, False] + layers.calls[name, True], "failed": layers.calls[name, True]}
                 for name in calls.OPS

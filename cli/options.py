@@ -116,7 +116,7 @@ def go_processes(_: click.Context, __: click.Parameter, incomplete: str) -> list
     return [CompletionItem(pid, help=printable(name)) for pid, name in found if pid.startswith(incomplete)]
 
 
-_MANY = click.IntRange(1, 1000)
+_MANY = click.IntRange(1, 1000)  # gotrace.cli.text.layout.MOST_ROWS
 
 # Every option that more than one command has. A command may give another help text or default, never another meaning.
 _OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {

@@ -12,11 +12,16 @@
 #define MOST_STEPS 224 /* events of a walk: beyond them a name is cut off */
 #define NAME_BYTES 24  /* of a name in one event */
 #define TEXT_BYTES 4096
+#define PATH_BYTES                                                                                                         \
+	(TEXT_BYTES + 1) /* more than a path may have: one that is longer is told from one that is just as long */
 #define FROM_HERE (-100) /* AT_FDCWD */
 #define ANONYMOUS 0x20	 /* MAP_ANONYMOUS */
 #define BAD_ADDRESS (-14)
 #define ARGUMENT(regs, NUMBER) word_at((u64) & SYSCALL_ARG##NUMBER((struct pt_regs *)(regs)), 0)
-#define COMPATIBLE 2 /* TS_COMPAT: a system call of a 32-bit program, with numbers of its own */
+#define CLONE 0x40049409	/* FICLONE */
+#define CLONE_RANGE 0x4020940d	/* FICLONERANGE */
+#define DEDUPE_RANGE 0xc0189436 /* FIDEDUPERANGE */
+#define COMPATIBLE 2		/* TS_COMPAT: a system call of a 32-bit program, with numbers of its own */
 
 /* What a thread is at. */
 struct call {
@@ -33,7 +38,8 @@ struct call {
 /* A request: of io_uring, or to a FUSE server. */
 struct request {
 	u64 begin_ns;
-	u64 id; /* the thread that made it, as bpf_get_current_pid_tgid() has it */
+	u64 file; /* by the name that it has; 0: none */
+	u64 id;	  /* the thread that made it, as bpf_get_current_pid_tgid() has it */
 	u64 call_ns;
 	u64 what;
 };
@@ -80,6 +86,9 @@ struct walk {
 	volatile u64 up, up_mnt; /* where that is mounted, if it is a root */
 	volatile u64 node, inode, device, mode;
 	volatile u64 first;
+	volatile u64 given;  /* where the text is that a call was given; 0: a descriptor was */
+	volatile s64 result; /* of the call */
+	volatile u32 shape;
 	volatile u64 named; /* whose name is being told */
 	volatile u32 at, length;
 	struct recent now;
@@ -91,6 +100,8 @@ struct walk {
 BPF_PERCPU_ARRAY(recents, struct recent, RECENT);
 BPF_HASH(calls, u64, struct call, 65536);
 BPF_HASH(followed, u32, u8, 65536);
+BPF_ARRAY(compatible, u64,
+	  1); /* calls of 32-bit programs, which are not traced: a part, by what their numbers mean elsewhere */
 BPF_TABLE("lru_hash", u64, u8, known, 131072);
 BPF_TABLE("lru_hash", u64, u8, stacks, 16384);
 BPF_TABLE("lru_hash", struct place, u64, mapped, 16384);
@@ -285,8 +296,9 @@ static __always_inline bool is_as_it_was(const struct recent *one, const struct 
 }
 
 /* The node of an entry on a mount; it is told if nobody knows it. */
-static __always_inline u64 node_of(struct config *cfg, struct walk *walk, u64 dentry, u64 mnt)
+static __always_inline u64 node_of(struct config *cfg, struct walk *walk)
 {
+	u64 dentry = walk->dentry, mnt = walk->mnt;
 	u32 place = (dentry >> 6 ^ dentry >> 14) & (RECENT - 1);
 	struct recent *recent = recents.lookup(&place);
 	u64 time_ns;
@@ -314,30 +326,39 @@ static __always_inline u64 node_of(struct config *cfg, struct walk *walk, u64 de
 	return walk->first;
 }
 
-static __always_inline u64 node_of_file(struct config *cfg, struct walk *walk, u64 file)
+/* A walk from a file on, from nowhere if there is none. */
+static __always_inline void begin_at(struct config *cfg, struct walk *walk, u64 file)
 {
 	struct path_part path = {};
 
 	if (file)
 		bpf_probe_read_kernel(&path, sizeof(path), (void *)(file + cfg->slot[CONFIG_FILE_MNT]));
-	return node_of(cfg, walk, path.dentry, path.mnt);
+	walk->dentry = path.dentry;
+	walk->mnt = path.mnt;
+	walk->given = 0;
+}
+
+static __always_inline u64 node_of_file(struct config *cfg, struct walk *walk, u64 file)
+{
+	begin_at(cfg, walk, file);
+	return node_of(cfg, walk);
 }
 
 /*
- * The node of a text below the directory ``base``, for a call that has ended. An empty one is for the directory's
- * descriptor itself (AT_EMPTY_PATH), or an error.
+ * The node of a text below the directory ``base``, which was read into the walk with ``size`` bytes. An empty one is for
+ * the directory's descriptor itself (AT_EMPTY_PATH), or an error.
  */
-static __always_inline u64 node_of_text(struct walk *walk, u64 base, u64 text, long result, u64 time_ns)
+static __always_inline u64 node_of_text(struct walk *walk, u64 base, long size, u64 time_ns)
 {
-	long size = bpf_probe_read_user_str(walk->text, TEXT_BYTES, (void *)text);
-	u64 hash = base, *words = (u64 *)walk->text;
+	u64 hash = base, *words = (u64 *)walk->text, mode = TEXT;
 	int i;
 
-	if (size < 0 && result != BAD_ADDRESS)
-		count_loss();
 	if (size <= 1) /* of an empty text older kernels (6.1) do not count the zero */
 		return size >= 0 ? base : 0;
-	*(u64 *)&walk->text[size & (TEXT_BYTES - 1)] = 0;
+	if (size > TEXT_BYTES)
+		mode |= CUT;
+	else
+		*(u64 *)&walk->text[(size - 1) & (TEXT_BYTES - 1)] = 0;
 #pragma clang loop unroll(disable)
 	for (i = 0; i < TEXT_BYTES / 8; i++) {
 		/* Or clang counts down instead, by a number of which verifiers of Linux 6.1 lose the bounds. */
@@ -350,7 +371,7 @@ static __always_inline u64 node_of_text(struct walk *walk, u64 base, u64 text, l
 		return hash;
 	walk->named = walk->node = hash;
 	walk->inode = walk->device = 0;
-	walk->mode = TEXT;
+	walk->mode = mode;
 	walk->at = 0;
 	walk->length = size - 1;
 	tell_file(walk, base, time_ns);
@@ -361,24 +382,66 @@ static __always_inline u64 node_of_text(struct walk *walk, u64 base, u64 text, l
 	return hash;
 }
 
-/* Where a path begins: at the root, here, or at a directory's descriptor. */
-static __always_inline void base_of(struct config *cfg, int folder, u64 text, u64 *dentry, u64 *mnt)
+/* A walk from where a path begins: at the root, here, or at a directory's descriptor. */
+static __always_inline void begin_at_base(struct config *cfg, struct walk *walk, int folder, char first)
 {
-	u64 fs = word_at(bpf_get_current_task(), cfg->slot[CONFIG_TASK_FS]), file;
+	u64 fs = word_at(bpf_get_current_task(), cfg->slot[CONFIG_TASK_FS]);
+
+	if (first == '/') {
+		walk->dentry = word_at(fs, cfg->slot[CONFIG_FS_ROOT_DENTRY]);
+		walk->mnt = word_at(fs, cfg->slot[CONFIG_FS_ROOT_MNT]);
+	} else if (folder == FROM_HERE) {
+		walk->dentry = word_at(fs, cfg->slot[CONFIG_FS_PWD_DENTRY]);
+		walk->mnt = word_at(fs, cfg->slot[CONFIG_FS_PWD_MNT]);
+	} else {
+		begin_at(cfg, walk, file_of(cfg, folder));
+	}
+}
+
+/* A walk for the path that a call was given, as long as its arguments are there. */
+static __always_inline void begin_at_path(struct config *cfg, struct walk *walk, u32 shape, u64 regs)
+{
+	bool has_folder = shape == SHAPE_AT || shape == SHAPE_OPEN_AT || shape == SHAPE_EXEC_AT;
+	u64 text = ARGUMENT(regs, 0), second = ARGUMENT(regs, 1);
+	int folder = has_folder ? (int)text : FROM_HERE;
 	char first = 0;
 
-	bpf_probe_read_user(&first, 1, (void *)text);
-	if (first == '/') {
-		*dentry = word_at(fs, cfg->slot[CONFIG_FS_ROOT_DENTRY]);
-		*mnt = word_at(fs, cfg->slot[CONFIG_FS_ROOT_MNT]);
-	} else if (folder == FROM_HERE) {
-		*dentry = word_at(fs, cfg->slot[CONFIG_FS_PWD_DENTRY]);
-		*mnt = word_at(fs, cfg->slot[CONFIG_FS_PWD_MNT]);
-	} else {
-		file = file_of(cfg, folder);
-		*dentry = word_at(file, cfg->slot[CONFIG_FILE_DENTRY]);
-		*mnt = word_at(file, cfg->slot[CONFIG_FILE_MNT]);
+	if (has_folder || shape == SHAPE_SECOND)
+		text = second;
+	if (shape == SHAPE_SECOND_AT) {
+		text = ARGUMENT(regs, 2);
+		folder = second;
 	}
+	bpf_probe_read_user(&first, 1, (void *)text);
+	begin_at_base(cfg, walk, folder, first);
+	walk->given = text;
+}
+
+/* The node that a walk begins at, or that of the text which it was begun for. */
+static __always_inline u64 node_of_path(struct config *cfg, struct walk *walk, u64 time_ns)
+{
+	u64 node = node_of(cfg, walk), text = walk->given;
+	long size;
+
+	if (!text)
+		return node;
+	size = bpf_probe_read_user_str(walk->text, PATH_BYTES, (void *)text);
+	if (size < 0 && walk->result != BAD_ADDRESS)
+		count_loss();
+	return node_of_text(walk, node, size, time_ns);
+}
+
+/* The node of a path that the kernel has copied. */
+static __always_inline u64 node_of_name(struct config *cfg, struct walk *walk, int folder, u64 name)
+{
+	char first = 0;
+	u64 node;
+
+	bpf_probe_read_kernel(&first, 1, (void *)name);
+	begin_at_base(cfg, walk, folder, first);
+	node = node_of(cfg, walk);
+	return node_of_text(walk, node, bpf_probe_read_kernel_str(walk->text, PATH_BYTES, (void *)name),
+			    bpf_ktime_get_ns());
 }
 
 static __always_inline void tell_call(u64 id, u64 begin_ns, u64 end_ns, u64 what, u64 file, s64 result)
@@ -427,6 +490,23 @@ static __always_inline void tell_stack(void *ctx, struct walk *walk, u64 regs, u
 	emit(KIND_CALLED_FROM, time_ns, begin_ns, number, id >> 32, 0, 0);
 }
 
+/* What executes a file has its path at the beginning only. */
+static __always_inline bool is_exec(u32 shape)
+{
+	return shape == SHAPE_EXEC || shape == SHAPE_EXEC_AT;
+}
+
+/* fcntl's F_GETLK, F_SETLK, F_SETLKW, and F_OFD_ of each. */
+static __always_inline bool is_lock(u32 command)
+{
+	return (command >= 5 && command <= 7) || (command >= 36 && command <= 38);
+}
+
+static __always_inline bool is_clone(u32 command)
+{
+	return command == CLONE || command == CLONE_RANGE || command == DEDUPE_RANGE;
+}
+
 /* args: the registers, and the number of the call. */
 int on_tracepoint__sys_enter(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -441,7 +521,16 @@ int on_tracepoint__sys_enter(struct bpf_raw_tracepoint_args *ctx)
 	shape = cfg ? shape_of(cfg, number) : 0;
 	if (!shape || !is_followed(cfg))
 		return 0;
-	if (cfg->slot[CONFIG_TASK_STATUS] && half_at(bpf_get_current_task(), cfg->slot[CONFIG_TASK_STATUS]) & COMPATIBLE)
+	if (cfg->slot[CONFIG_TASK_STATUS] && half_at(bpf_get_current_task(), cfg->slot[CONFIG_TASK_STATUS]) & COMPATIBLE) {
+		u64 *count = compatible.lookup(&zero);
+
+		if (count)
+			__sync_fetch_and_add(count, 1);
+		return 0;
+	}
+	if (shape == SHAPE_LOCK && !is_lock(ARGUMENT(regs, 1)))
+		return 0;
+	if (shape == SHAPE_CLONE && !is_clone(ARGUMENT(regs, 1)))
 		return 0;
 	count_hit(HIT_ON_TRACEPOINT__SYS_ENTER);
 	call = call_of(id);
@@ -453,13 +542,14 @@ int on_tracepoint__sys_enter(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	call->file = call->flags = call->page_ins = 0;
 	call->number = number;
-	if (shape <= SHAPE_MAP) {
-		fd = shape == SHAPE_FD ? ARGUMENT(regs, 0) : shape == SHAPE_SOURCE ? ARGUMENT(regs, 1) : ARGUMENT(regs, 4);
+	if (shape <= SHAPE_CLONE) {
+		fd = shape == SHAPE_SOURCE ? ARGUMENT(regs, 1) : shape == SHAPE_MAP ? ARGUMENT(regs, 4) : ARGUMENT(regs, 0);
 		file = file_of(cfg, fd);
+		walk->shape = shape;
 		call->file = node_of_file(cfg, walk, file);
 		if (file && half_at(file, cfg->slot[CONFIG_FILE_FLAGS]) & cfg->slot[CONFIG_O_DIRECT])
 			call->flags |= DIRECT;
-		if (file && shape == SHAPE_MAP) {
+		if (file && walk->shape == SHAPE_MAP) {
 			u64 inode = word_at(file, cfg->slot[CONFIG_FILE_INODE]), node = call->file;
 
 			place.inode = word_at(inode, cfg->slot[CONFIG_INODE_INO]);
@@ -474,7 +564,7 @@ int on_tracepoint__sys_enter(struct bpf_raw_tracepoint_args *ctx)
 /* args: the registers, in which the arguments still are, and the result. */
 int on_tracepoint__sys_exit(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 id = bpf_get_current_pid_tgid(), time_ns, begin_ns, text = 0, file, dentry = 0, mnt = 0;
+	u64 id = bpf_get_current_pid_tgid(), time_ns, begin_ns;
 	u64 regs = ctx->args[0];
 	struct call *call = calls.lookup(&id);
 	long result = ctx->args[1];
@@ -492,26 +582,36 @@ int on_tracepoint__sys_exit(struct bpf_raw_tracepoint_args *ctx)
 	if (!cfg || !walk)
 		return 0;
 	count_hit(HIT_ON_TRACEPOINT__SYS_EXIT);
+	walk->result = result;
 	shape = shape_of(cfg, call->number);
-	if (shape >= SHAPE_PATH && shape <= SHAPE_OPEN_AT) {
-		bool has_folder = shape == SHAPE_AT || shape == SHAPE_OPEN_AT;
-
-		if (shape >= SHAPE_OPEN && result >= 0) {
-			file = file_of(cfg, result);
-			dentry = word_at(file, cfg->slot[CONFIG_FILE_DENTRY]);
-			mnt = word_at(file, cfg->slot[CONFIG_FILE_MNT]);
-		} else {
-			text = has_folder ? ARGUMENT(regs, 1) : ARGUMENT(regs, 0);
-			base_of(cfg, has_folder ? (int)ARGUMENT(regs, 0) : FROM_HERE, text, &dentry, &mnt);
-		}
-		call->file = node_of(cfg, walk, dentry, mnt);
-		if (text)
-			call->file = node_of_text(walk, call->file, text, result, time_ns);
+	if (shape >= SHAPE_PATH && shape <= SHAPE_RETURNS && !(is_exec(shape) && result >= 0)) {
+		if (shape < SHAPE_OPEN || (shape < SHAPE_RETURNS && result < 0))
+			begin_at_path(cfg, walk, shape, regs);
+		else
+			begin_at(cfg, walk, result < 0 ? 0 : file_of(cfg, result));
+		call->file = node_of_path(cfg, walk, time_ns);
 	}
 	if (time_ns - begin_ns >= LONG_NS)
 		tell_stack(ctx, walk, regs, id, begin_ns, time_ns);
 	tell_call(id, begin_ns, time_ns, call->number | (u64)call->flags << 16 | (u64)call->page_ins << 32, call->file,
-		  result);
+		  walk->result);
+	return 0;
+}
+
+/* args: the task, its number before, and what it executes: for a script, still that. */
+int on_tracepoint__sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 id = bpf_get_current_pid_tgid();
+	struct call *call = calls.lookup(&id);
+	struct config *cfg = settings();
+	struct walk *walk;
+	u32 zero = 0;
+
+	walk = walks.lookup(&zero);
+	if (!call || !call->begin_ns || !cfg || !walk)
+		return 0;
+	count_hit(HIT_ON_TRACEPOINT__SCHED_PROCESS_EXEC);
+	call->file = node_of_name(cfg, walk, FROM_HERE, word_at(ctx->args[2], cfg->slot[CONFIG_BINPRM_FILENAME]));
 	return 0;
 }
 
@@ -601,9 +701,28 @@ struct filemap_fault {
 	u32 device;
 };
 
+/* The node of the file that the process executes, if it is this one: execve has mapped it. */
+static __always_inline u64 node_of_program(const struct place *place)
+{
+	struct config *cfg = settings();
+	u64 file, inode;
+	struct walk *walk;
+	u32 zero = 0;
+
+	walk = walks.lookup(&zero);
+	if (!cfg || !walk || !cfg->slot[CONFIG_MM_EXE])
+		return 0;
+	file = word_at(word_at(bpf_get_current_task(), cfg->slot[CONFIG_TASK_MM]), cfg->slot[CONFIG_MM_EXE]);
+	inode = word_at(file, cfg->slot[CONFIG_FILE_INODE]);
+	if (!file || word_at(inode, cfg->slot[CONFIG_INODE_INO]) != place->inode ||
+	    half_at(word_at(inode, cfg->slot[CONFIG_INODE_SB]), cfg->slot[CONFIG_SB_DEV]) != place->device)
+		return 0;
+	return node_of_file(cfg, walk, file);
+}
+
 int on_trace_event__filemap__mm_filemap_fault(struct filemap_fault *ctx)
 {
-	u64 id = bpf_get_current_pid_tgid(), time_ns = bpf_ktime_get_ns(), *node;
+	u64 id = bpf_get_current_pid_tgid(), time_ns = bpf_ktime_get_ns(), exe, *node;
 	struct place place = {.inode = ctx->inode, .device = ctx->device};
 	struct call *call = calls.lookup(&id);
 
@@ -613,6 +732,12 @@ int on_trace_event__filemap__mm_filemap_fault(struct filemap_fault *ctx)
 	node = mapped.lookup(&place);
 	if (node) {
 		call->fault_file = *node;
+		return 0;
+	}
+	call->fault_file = node_of_program(&place);
+	if (call->fault_file) {
+		exe = call->fault_file;
+		mapped.update(&place, &exe);
 		return 0;
 	}
 	/* Mapped before it was traced, or by execve: who reads this knows the mappings. */
@@ -631,7 +756,9 @@ int on_software_event__page_faults_maj(struct perf_event_context *ctx)
 		return 0;
 	count_hit(HIT_ON_SOFTWARE_EVENT__PAGE_FAULTS_MAJ);
 	if (call->fault_file)
-		tell_call(id, call->fault_ns, time_ns, PAGE_FAULT | (u64)call->fault_page_ins << 32, call->fault_file, 0);
+		tell_call(id, call->fault_ns, time_ns,
+			  (call->begin_ns ? FAULT_IN_CALL : PAGE_FAULT) | (u64)call->fault_page_ins << 32, call->fault_file,
+			  0);
 	call->fault_ns = 0;
 	return 0;
 }
@@ -652,16 +779,40 @@ struct completed {
 	s32 result;
 };
 
+/* The file that a request of io_uring names by a path or a descriptor, which nothing has any more when it completes. */
+static __always_inline u64 node_of_request(struct config *cfg, struct walk *walk, u64 request, u8 operation)
+{
+	u64 named = 0;
+	int i;
+
+	for (i = 0; i < NAMED; i++)
+		if ((cfg->slot[CONFIG_NAMED0 + i] & 0xffff) == operation + 1)
+			named = cfg->slot[CONFIG_NAMED0 + i];
+	if (operation == URING_CLOSE && cfg->slot[CONFIG_CLOSE_FD]) {
+		named = word_at(request, cfg->slot[CONFIG_CLOSE_FD]); /* and a slot of the ring, if that is not 0 */
+		return named >> 32 ? 0 : node_of_file(cfg, walk, file_of(cfg, named));
+	}
+	if (!named)
+		return 0;
+	return node_of_name(cfg, walk, (int)half_at(request, named >> 16 & 0xffff),
+			    word_at(word_at(request, named >> 32), cfg->slot[CONFIG_FILENAME_NAME]));
+}
+
 /* io_uring: submitted by a thread of the process, or by one of the kernel's that polls for it. */
 int on_trace_event__io_uring__io_uring_submit_req(struct submitted *ctx)
 {
 	struct request request = {.id = bpf_get_current_pid_tgid(), .what = IO_URING + ctx->operation};
 	u64 key = ctx->request;
 	struct config *cfg = settings();
+	struct walk *walk;
+	u32 zero = 0;
 
 	if (!cfg || !is_followed(cfg))
 		return 0;
 	count_hit(HIT_ON_TRACE_EVENT__IO_URING__IO_URING_SUBMIT_REQ);
+	walk = walks.lookup(&zero);
+	if (walk)
+		request.file = node_of_request(cfg, walk, key, ctx->operation);
 	request.begin_ns = bpf_ktime_get_ns();
 	requests.update(&key, &request);
 	return 0;
@@ -684,7 +835,7 @@ int on_trace_event__io_uring__io_uring_complete(struct completed *ctx)
 		return 0;
 	count_hit(HIT_ON_TRACE_EVENT__IO_URING__IO_URING_COMPLETE);
 	file = word_at(key, cfg->slot[CONFIG_REQUEST_FILE]);
-	node = node_of_file(cfg, walk, file);
+	node = request->file ?: node_of_file(cfg, walk, file);
 	tell_call(request->id, request->begin_ns, time_ns, request->what, node, result);
 	request->begin_ns = time_ns;
 	return 0;

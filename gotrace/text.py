@@ -80,6 +80,11 @@ def percent_text(share: float) -> str:
     return f"{100 * share:.0f}%" if abs(share) >= 0.9995 else f"{100 * share:.3g}%"
 
 
+def overlap_text(share: float) -> str:
+    """A share of a time; of what overlaps it is how much there was at once, on average."""
+    return percent_text(share) if share <= 1.0005 else f"{share:.1f} at once"
+
+
 def growth_text(size: float | None, least: int) -> str:
     """By how many bytes something grew; "?" where that is not known. Less than ``least`` cannot be told from nothing."""
     if size is None:

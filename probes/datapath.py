@@ -13,13 +13,14 @@ was. Requests to a FUSE server (``fuse_request_send``, ``fuse_request_end``) tel
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import struct
 from typing import TYPE_CHECKING
 
 from gotrace.errors import HostError
-from gotrace.kernel.btf import TASK_FIELDS, task_settings
+from gotrace.kernel.btf import TASK_FIELDS, field_offsets, task_settings
 from gotrace.probe import Kind, PlanBuilder, Probe
 
 if TYPE_CHECKING:
@@ -29,10 +30,11 @@ if TYPE_CHECKING:
     from gotrace.kernel.bpf import LoadedObject
     from gotrace.probe import Plan, Traceable
 
-# How a call names its file: by a descriptor (the first argument; the second, sendfile's source; the fifth, of a mapping),
-# by a path, or by a folder's descriptor and a path. What opens a file has it by the descriptor that it returns. NOTHING:
-# it is counted, and has no file.
-FD, SOURCE, MAP, PATH, AT, OPEN, OPEN_AT, NOTHING = range(1, 9)
+# How a call names its file. By a descriptor: the first argument; the second, sendfile's source; the fifth, of a mapping;
+# the first of fcntl for locks, of ioctl for copies. By a path: the first argument, or after a folder's descriptor; the
+# second, or the third after a folder's. What executes it has replaced its arguments at the end. What opens a file has it
+# by the descriptor that it returns, and before that by a path, or not at all. NOTHING: it is counted, and has no file.
+FD, SOURCE, MAP, LOCK, CLONE, PATH, AT, SECOND, SECOND_AT, EXEC, EXEC_AT, OPEN, OPEN_AT, RETURNS, NOTHING = range(1, 16)
 
 # call -> how it names its file. Where two files are named, it is the first: a copy's source, the old name.
 CALLS = {
@@ -40,31 +42,48 @@ CALLS = {
     **dict.fromkeys(("pwritev2", "copy_file_range", "splice", "fsync", "fdatasync", "sync_file_range", "syncfs"), FD),
     **dict.fromkeys(("close", "fstat", "fstatfs", "lseek", "getdents", "getdents64", "ftruncate", "fallocate"), FD),
     **dict.fromkeys(("flock", "fadvise64", "readahead", "fchmod", "fchown", "fgetxattr", "fsetxattr", "flistxattr"), FD),
+    **dict.fromkeys(("fremovexattr", "fchdir", "tee", "vmsplice"), FD),
     "sendfile": SOURCE,
     "mmap": MAP,
+    "fcntl": LOCK,
+    "ioctl": CLONE,
     **dict.fromkeys(("stat", "lstat", "access", "readlink", "statfs", "truncate", "unlink", "rmdir", "mkdir"), PATH),
     **dict.fromkeys(("rename", "chmod", "chown", "lchown", "link", "mknod", "utimes", "getxattr", "lgetxattr"), PATH),
-    **dict.fromkeys(("setxattr", "listxattr", "chdir"), PATH),
+    **dict.fromkeys(("setxattr", "lsetxattr", "listxattr", "llistxattr", "removexattr", "lremovexattr"), PATH),
+    **dict.fromkeys(("chdir", "chroot"), PATH),
     **dict.fromkeys(("newfstatat", "statx", "faccessat", "faccessat2", "readlinkat", "unlinkat", "mkdirat"), AT),
-    **dict.fromkeys(("renameat", "renameat2", "fchmodat", "fchownat", "linkat", "mknodat", "utimensat"), AT),
+    **dict.fromkeys(("renameat", "renameat2", "fchmodat", "fchmodat2", "fchownat", "linkat", "mknodat", "utimensat"), AT),
+    "name_to_handle_at": AT,
+    **dict.fromkeys(("symlink", "inotify_add_watch"), SECOND),
+    "symlinkat": SECOND_AT,
+    "execve": EXEC,
+    "execveat": EXEC_AT,
     **dict.fromkeys(("open", "creat"), OPEN),
     **dict.fromkeys(("openat", "openat2"), OPEN_AT),
-    **dict.fromkeys(("io_submit", "msync", "sync"), NOTHING),
+    **dict.fromkeys(("open_by_handle_at", "memfd_create"), RETURNS),
+    **dict.fromkeys(("io_submit", "msync", "sync", "close_range"), NOTHING),
 }
 
-# Numbers of what is no system call. IO_URING: and its operation.
-IO_URING, PAGE_FAULT = 0x400, 0x800
-# enum io_uring_op of linux/io_uring.h: those on files
-_OPERATIONS = (
-    "1 readv 2 writev 3 fsync 4 read_fixed 5 write_fixed 8 sync_file_range 17 fallocate 18 openat 19 close 21 statx "
-    "22 read 23 write 24 fadvise 28 openat2 30 splice 35 renameat 36 unlinkat 37 mkdirat 55 ftruncate 58 readv_fixed "
-    "59 writev_fixed"
+# Numbers of what is no system call. IO_URING: and its operation. A page fault in a call took a part of the call's time.
+IO_URING, PAGE_FAULT, FAULT_IN_CALL = 0x400, 0x800, 0x801
+# enum io_uring_op of linux/io_uring.h, from 0 on. Those with a + are on files (or on whatever their descriptor is), and
+# have their class by their name; the others wait for something else: sockets, timers, other requests.
+_OPERATIONS = re.findall(
+    r"\S+",
+    "nop +readv +writev +fsync +read_fixed +write_fixed poll_add poll_remove +sync_file_range sendmsg recvmsg timeout "
+    "timeout_remove accept async_cancel link_timeout connect +fallocate +openat +close files_update +statx +read +write "
+    "+fadvise madvise send recv +openat2 epoll_ctl +splice provide_buffers remove_buffers +tee shutdown +renameat "
+    "+unlinkat +mkdirat +symlinkat +linkat msg_ring +fsetxattr +setxattr +fgetxattr +getxattr socket uring_cmd send_zc "
+    "sendmsg_zc +read_multishot waitid futex_wait futex_wake futex_waitv fixed_fd_install +ftruncate bind listen recv_zc "
+    "epoll_wait +readv_fixed +writev_fixed pipe nop128 uring_cmd128",
 )
-IO_URING_OPERATIONS = {int(number): name for number, name in re.findall(r"(\d+) (\w+)", _OPERATIONS)}
+IO_URING_OPERATIONS = {number: name.lstrip("+") for number, name in enumerate(_OPERATIONS)}
+IO_URING_ON_FILES = {number for number, name in enumerate(_OPERATIONS) if name[0] == "+"}
 
 DIRECT = 1  # flag of a call: past the page cache (O_DIRECT)
-# flags of a file, above its mode: it had no name any more; it is a text, not a file; it is known by a mapping alone
-DELETED, TEXT, MAPPED = 1 << 16, 1 << 17, 1 << 18
+# flags of a file, above its mode: it had no name any more; it is a text, not a file; it is known by a mapping alone; it is
+# a text that is longer than the kernel takes, and cut off
+DELETED, TEXT, MAPPED, CUT = 1 << 16, 1 << 17, 1 << 18, 1 << 19
 LONG_NS = 1_000_000  # calls that take so long have a stack
 _SLOTS = 32  # words of 16 calls each
 
@@ -114,7 +133,26 @@ _FIELDS = {
 }
 _DENTRY = ("dentry_pprev", "dentry_parent", "dentry_hash", "dentry_name", "dentry_inode")
 # What a kernel can do without: of 32-bit programs on x86-64, and of io_uring.
-_OPTIONAL_FIELDS = {"task_status": ("task_struct", "thread_info.status"), "request_file": ("io_kiocb", "file")}
+_OPTIONAL_FIELDS = {
+    "task_status": ("task_struct", "thread_info.status"),
+    "request_file": ("io_kiocb", "file"),
+    "task_mm": ("task_struct", "mm"),
+    "mm_exe": ("mm_struct", "exe_file"),
+    "filename_name": ("filename", "name"),
+    "binprm_filename": ("linux_binprm", "filename"),
+}
+# io_uring's operations whose names the kernel has copied when they are submitted: what they keep in a request (which begins
+# with it), the folder's descriptor and the name there. They begin where a request does. Of two names it is the first.
+_NAMED = {
+    "openat": ("io_open", "dfd", "filename"),
+    "openat2": ("io_open", "dfd", "filename"),
+    "statx": ("io_statx", "dfd", "filename"),
+    "unlinkat": ("io_unlink", "dfd", "filename"),
+    "mkdirat": ("io_mkdir", "dfd", "filename"),
+    "renameat": ("io_rename", "old_dfd", "oldpath"),
+    "linkat": ("io_link", "old_dfd", "oldpath"),
+    "symlinkat": ("io_link", "new_dfd", "newpath"),
+}
 
 PROBE = Probe(
     stem="datapath",
@@ -136,14 +174,15 @@ PROBE = Probe(
         Kind("called_from", 0xE07, ("begin_ns", "stack", "process")),
     ),
     config=(
-        *("tgid", "cgroup", "cgroup_level", "o_direct", "page_order", "dentry_ordered"),
+        *("tgid", "cgroup", "cgroup_level", "o_direct", "page_order", "dentry_ordered", "close_fd"),
+        *(f"named{number}" for number in range(len(_NAMED))),
         *(f"shapes{word}" for word in range(_SLOTS)),
         *_FIELDS,
         *_OPTIONAL_FIELDS,
     ),
     hits=(
         *("on_tracepoint__sys_enter", "on_tracepoint__sys_exit"),
-        *("on_tracepoint__sched_process_fork", "on_tracepoint__sched_process_free"),
+        *("on_tracepoint__sched_process_exec", "on_tracepoint__sched_process_fork", "on_tracepoint__sched_process_free"),
         *("on_software_event__page_faults", "on_software_event__page_faults_maj"),
         *_OPTIONAL,
     ),
@@ -151,18 +190,29 @@ PROBE = Probe(
         "SHAPE_FD": FD,
         "SHAPE_SOURCE": SOURCE,
         "SHAPE_MAP": MAP,
+        "SHAPE_LOCK": LOCK,
+        "SHAPE_CLONE": CLONE,
         "SHAPE_PATH": PATH,
         "SHAPE_AT": AT,
+        "SHAPE_SECOND": SECOND,
+        "SHAPE_SECOND_AT": SECOND_AT,
+        "SHAPE_EXEC": EXEC,
+        "SHAPE_EXEC_AT": EXEC_AT,
         "SHAPE_OPEN": OPEN,
         "SHAPE_OPEN_AT": OPEN_AT,
+        "SHAPE_RETURNS": RETURNS,
         "SHAPE_SLOTS": _SLOTS,
         "IO_URING": IO_URING,
+        "URING_CLOSE": _OPERATIONS.index("+close"),
+        "NAMED": len(_NAMED),
         "PAGE_FAULT": PAGE_FAULT,
+        "FAULT_IN_CALL": FAULT_IN_CALL,
         "DIRECT": DIRECT,
         "LONG_NS": LONG_NS,
         "DELETED": DELETED,
         "TEXT": TEXT,
         "MAPPED": MAPPED,
+        "CUT": CUT,
     },
     optional=_OPTIONAL,
     kernel_hit_ns=500.0,
@@ -195,8 +245,24 @@ def settings(target: Traceable) -> dict[str, int]:
     for number, name in _numbers().items():
         shapes[f"shapes{number >> 4}"] |= CALLS[name] << (number & 15) * 4
     whose = {"tgid": tgid, "cgroup": which.cgroup, "cgroup_level": which.cgroup_level}
-    about = {"o_direct": os.O_DIRECT, "page_order": page_order(), "dentry_ordered": int(_is_ordered(found, _DENTRY))}
+    about = {"close_fd": _offset("io_close", "fd"), **_named()}
+    about |= {"o_direct": os.O_DIRECT, "page_order": page_order(), "dentry_ordered": int(_is_ordered(found, _DENTRY))}
     return {**found, **shapes, **whose, **about}
+
+
+def _offset(struct_name: str, field: str) -> int:
+    """0 where there is none."""
+    return field_offsets(((struct_name, field),))[0] or 0
+
+
+def _named() -> dict[str, int]:
+    """Of each of `_NAMED` its number + 1, from bit 16 on where its folder is, from bit 32 on its name; 0: not known."""
+    found = {}
+    for slot, (name, (struct_name, *fields)) in enumerate(_NAMED.items()):
+        folder, path = (_offset(struct_name, field) for field in fields)
+        number = _OPERATIONS.index(f"+{name}") + 1
+        found[f"named{slot}"] = number | folder << 16 | path << 32 if folder and path else 0
+    return found
 
 
 def _is_ordered(offsets: dict[str, int], fields: Sequence[str]) -> bool:
@@ -221,15 +287,79 @@ def _numbers() -> dict[int, str]:
     return {number: name for number, name in names().items() if name in CALLS}
 
 
-def in_progress(loaded: LoadedObject) -> list[tuple[int, int, int, int, int]]:
-    """(process, thread, begin, number, file) of each call whose end was not seen; what opens has no file yet."""
+def in_progress(loaded: LoadedObject) -> list[tuple[int, int, int, int, int, str | None]]:
+    """(process, thread, begin, number, file, path) of each call whose end was not seen. The file of one that names it by a
+    path is known at its end: until then it is the path that it was given, if that can be read."""
     found = []
     for key, value in loaded.maps["calls"].items():
         tid, tgid = struct.unpack("=II", key)
         begin_ns, file = struct.unpack_from("=QQ", value)
         if begin_ns:
-            found.append((tgid, tid, begin_ns, struct.unpack_from("=I", value, 32)[0], file))
+            number = struct.unpack_from("=I", value, 32)[0]
+            found.append((tgid, tid, begin_ns, number, file, None if file else _given(tgid, tid, number)))
     return found
+
+
+# Which argument is the path, and which the folder's descriptor.
+_ARGUMENTS = {
+    **dict.fromkeys((PATH, OPEN, EXEC), (0, None)),
+    **dict.fromkeys((AT, OPEN_AT, EXEC_AT), (1, 0)),
+    SECOND: (1, None),
+    SECOND_AT: (2, 1),
+}
+
+
+_FROM_HERE = (1 << 32) - 100  # AT_FDCWD
+
+
+def _given(pid: int, tid: int, number: int) -> str | None:
+    """The path that the call was given in which a thread is now: /proc/PID/syscall has its arguments (proc(5))."""
+    places = _ARGUMENTS.get(CALLS.get(_numbers().get(number, ""), NOTHING))
+    try:
+        with open(f"/proc/{pid}/task/{tid}/syscall") as file:
+            now, *words = file.read().split()
+        if places is None or now != str(number):
+            return None
+        with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+            text = os.pread(memory.fileno(), 4096, int(words[places[0]], 16)).split(b"\0", 1)[0]
+        folder = _FROM_HERE if places[1] is None else int(words[places[1]], 16) & 0xFFFFFFFF
+        below = "cwd" if folder == _FROM_HERE else f"fd/{folder}"
+        base = "" if text[:1] == b"/" else os.readlink(f"/proc/{pid}/{below}")
+    except (OSError, ValueError):
+        return None
+    return (base.rstrip("/") + "/" if base else "") + text.decode("utf-8", "surrogateescape")
+
+
+def unseen(loaded: LoadedObject, pid: int, any_seen: bool) -> dict[str, int]:
+    """What was left out: ``compatible`` calls of 32-bit programs; ``running``, processes that are there still though the
+    first one is gone; ``in_calls``, its threads that are in a call that began before anything was seen."""
+    running = [tgid for (tgid,) in (struct.unpack("=I", key) for key, _ in loaded.maps["followed"].items()) if tgid != pid]
+    inside = 0
+    if not any_seen:
+        for tid in _tasks(pid):
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{tid}/syscall") as file:
+                inside += file.read().split()[0].isdigit()
+    return {
+        "compatible": struct.unpack("=Q", next(value for _, value in loaded.maps["compatible"].items()))[0],
+        "running": 0 if _is_there(pid) else sum(map(_is_there, running)),
+        "in_calls": inside,
+    }
+
+
+def _tasks(pid: int) -> list[str]:
+    try:
+        return os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return []
+
+
+def _is_there(pid: int) -> bool:
+    """Whether a process is there, and no zombie."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def plan(program: GoProgram) -> Plan:

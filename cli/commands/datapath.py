@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -56,10 +57,9 @@ from gotrace.export.formats import CALLS
 @click.option(
     "--by",
     type=click.Choice(["call", "file", "dir", "mount", "fs", "dataset"]),
-    default="call",
-    show_default=True,
+    default=None,
     metavar="WHAT",
-    help="What a row stands for: call, file, dir, mount, fs, dataset.",
+    help="What a row stands for: call (if nothing is said), file, dir, mount, fs, dataset.",
 )
 @click.option(
     "--dataset",
@@ -84,7 +84,7 @@ def command(
     pid: int | None,
     cgroup: str | None,
     duration: int | None,
-    by: str,
+    by: str | None,
     datasets: tuple[str, ...],
     min_call: int,
     explain: bool,
@@ -106,17 +106,24 @@ def command(
     elif command:
         raise UsageError("give either a command after `--`, or what runs already", "leave one of them out")
     need("--explain", explain, "epoch")
-    need("--dataset", by != "dataset" or bool(datasets), "by")
+    if by == "dataset" and not datasets:
+        raise UsageError("--by dataset needs --dataset", "add --dataset '/data/**', or leave --by out")
+    if datasets and by not in (None, "dataset"):
+        raise UsageError(f"--dataset and --by {by} exclude each other: rows are data sets or not", "leave one of them out")
+    for each in datasets:
+        if not each.startswith(("/", "*")):
+            raise UsageError(f"no path begins as {each!r} does", f"write all of the path: {os.path.abspath(each)}")
     from gotrace.cli.outputs import wanted
     from gotrace.kernel.executable import ControlGroup
     from gotrace.run.outputs import feed
     from gotrace.run.sources import programs, repeatable
-    from gotrace.run.target import attached
+    from gotrace.run.target import DURATION, attached
+    from gotrace.text import duration_text
     from gotrace.views.datapath import DataPath, check_epoch
 
     check_epoch(epoch)
     results = wanted(outputs, format_, CALLS, force, screen="table")
-    view = DataPath("dataset" if datasets else by, datasets, min_call, top, explain, epoch)
+    view = DataPath("dataset" if datasets else by or "call", datasets, min_call, top, explain, epoch)
     group = ControlGroup(cgroup) if cgroup is not None else None
     about = repeatable(command) if results.recording is not None else None
     screen = sys.stderr if command else sys.stdout  # a command's standard output is its own
@@ -124,4 +131,6 @@ def command(
     with tracing as traced, results.opened(screen) as opened:
         for number, live, views in programs(traced, [view], results.recording, force, about=about):
             feed(live, views, opened, number)
+        if command and duration is not None and traced.ended == DURATION:
+            say(f"Ended the command after {duration_text(duration)}.")
     return traced.exit_status()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from gotrace.analysis.datapath_explain import MOST_EPOCHS
 from gotrace.cli.text.clock import clock
 from gotrace.cli.text.layout import Column, Row, Rows, more_rows
-from gotrace.text import bytes_text, cost_text, count_text, duration_text, percent_text, printable
+from gotrace.run.target import EXITED
+from gotrace.text import bytes_text, cost_text, count_text, duration_text, overlap_text, percent_text, printable
 from gotrace.views.datapath import DataPath
 from gotrace.views.view import Record
 
@@ -20,7 +22,8 @@ _SINGLE = (
 )
 _NUMBERS = (
     *(Column("calls", 9), Column("errors", 7, rank=4), Column("bytes", 9, rank=3), Column("total", 8)),
-    *(Column("metadata", 8, rank=2), Column("p50", 8, rank=1), Column("p99", 8, rank=5), Column("max", 8)),
+    *(Column("metadata", 8, rank=2), Column("no file", 7, rank=8), Column("p50", 8, rank=1)),
+    *(Column("p99", 8, rank=5), Column("max", 8)),
     *(Column("cold reads", 10, rank=6), Column("server", 7, rank=7)),
 )
 _WHAT = {
@@ -66,9 +69,10 @@ def summary(view: DataPath) -> Iterator[str | Rows]:
         yield (
             f"{duration_text(on_files)} in calls on files: metadata {duration_text(total['metadata_ns'])} "
             f"({percent_text(total['metadata_ns'] / max(1, on_files))}, {count_text(total['metadata_calls'], 'call')}), "
-            f"data {duration_text(on_files - total['metadata_ns'])}; on pipes, sockets and devices "
+            f"data {duration_text(on_files - total['metadata_ns'])}; on no files (pipes, sockets, devices, timers) "
             f"{duration_text(total['other_ns'])} ({count_text(total['other_calls'], 'call')})"
         )
+    yield from _unseen(result, view.source.end["ended"])
     for each in result["not_covered"]:
         yield f"Not covered: {printable(each['what'])} ({printable(each['why'])})."
     yield ""
@@ -76,10 +80,12 @@ def summary(view: DataPath) -> Iterator[str | Rows]:
         what = Column(_WHAT[result["by"]], 14, left=True, elastic=24, keep_end=result["by"] not in ("call", "fs"))
         rows = [_row(row) for row in result["rows"]]
         yield Rows((what, *_NUMBERS), rows)
+        if any(row["name"] == "page fault in a call" for row in result["rows"]) and result["by"] == "call":
+            yield "Page faults in a call took a part of that call's time, which is counted once elsewhere."
         if result["more_rows"]:
             shown = len(result["rows"])
             taken = duration_text(result["more"]["total_ns"])
-            yield f"{taken} in {more_rows(shown + result['more_rows'], shown)}"
+            yield f"{taken} in {more_rows(shown + result['more_rows'], shown, '`-o FILE.parquet`')}"
     if result["nfs"]:
         yield ""
         yield Rows(_NFS, [_nfs_row(each) for each in result["nfs"]])
@@ -88,7 +94,10 @@ def summary(view: DataPath) -> Iterator[str | Rows]:
         yield "What NFS counted: ?"
     yield from _explained(result)
     if result["errors"]:
-        yield "Errors: " + ", ".join(f"{each['error']} {each['count']:,}" for each in result["errors"]) + "."
+        yield "Errors: " + ", ".join(map(_error, result["errors"])) + "."
+    if result["interrupted"]:
+        calls = count_text(result["interrupted"], "call")
+        yield f"{calls} interrupted by a signal: restarted after it (and counted again), or EINTR. No errors."
     for each in result["in_progress"] or ():
         where = printable(each["path"] or "?")
         yield f"NOT ENDED: thread {each['tid']} is in {each['call']} for {duration_text(each['lasted_ns'])} ({where})."
@@ -98,6 +107,24 @@ def summary(view: DataPath) -> Iterator[str | Rows]:
         yield f"{count_text(result['lost'], 'event')} LOST: counts are too low, and names may be missing."
     cost = cost_text(view.source.end["cost"], watched)
     yield f"Cost: {cost}. Meanwhile each system call of any other process took about 0.1 us longer."
+
+
+def _error(each: Record) -> str:
+    aside = f" ({each['other']:,} of them on no file)" if each["other"] else ""
+    return f"{each['error']} {each['count']:,}{aside}"
+
+
+def _unseen(result: Record, ended: str) -> Iterator[str]:
+    found = result["unseen"] or {"compatible": 0, "in_calls": 0, "running": 0}
+    if found["in_calls"]:
+        threads = found["in_calls"]
+        yield f"{count_text(threads, 'thread')} {'was' if threads == 1 else 'were'} in calls that began before."
+    if found["compatible"]:
+        yield f"NOT SEEN: calls of 32-bit programs (at least {found['compatible']:,})."
+    if found["running"] and ended == EXITED:
+        running = found["running"]
+        processes, verb = count_text(running, "process", "processes"), "runs" if running == 1 else "run"
+        yield f"{processes} that it started still {verb}: not followed any further."
 
 
 def _row(row: Record) -> Row:
@@ -110,7 +137,8 @@ def _row(row: Record) -> Row:
         bytes_text(row["bytes"]) if row["bytes"] else "-",
         duration_text(row["total_ns"]),
         percent_text(row["metadata_ns"] / row["total_ns"]) if row["total_ns"] else "-",
-        *(duration_text(latency[name]) for name in ("p50_ns", "p99_ns", "max_ns")),
+        percent_text(row["other_ns"] / row["total_ns"]) if row["other_ns"] else "-",
+        *(duration_text(latency[name]) if row["calls"] else "-" for name in ("p50_ns", "p99_ns", "max_ns")),
         percent_text(cache["cold"] / reads) if cache and reads else "-",
         percent_text(row["server_ns"] / row["total_ns"]) if row["requests"] and row["total_ns"] else "-",
     )
@@ -154,6 +182,7 @@ _EPOCHS = (
     ),
 )
 _MOST = 10  # threads, and storms
+_MOST_EPOCHS = 50
 
 
 def _explained(result: Record) -> Iterator[str | Rows]:
@@ -163,13 +192,14 @@ def _explained(result: Record) -> Iterator[str | Rows]:
     yield ""
     rows = []
     for each in found["threads"][:_MOST]:
-        shares = [percent_text(each[what] / max(1, each["wall_ns"])) for what in ("metadata_ns", "data_ns")]
+        shares = [overlap_text(each[what] / max(1, each["wall_ns"])) for what in ("metadata_ns", "data_ns")]
         seen, metadata, data = (duration_text(each[what]) for what in ("wall_ns", "metadata_ns", "data_ns"))
         rows.append((each["process"], each["tid"], seen, metadata, shares[0], data, shares[1]))
     yield Rows(_THREADS, rows)
     if (more := len(found["threads"]) - _MOST) > 0:
         yield f"{count_text(more, 'more thread')} had less time in metadata."
     yield ""
+    epochs = found["epochs"]
     yield Rows(
         _EPOCHS,
         [
@@ -180,15 +210,20 @@ def _explained(result: Record) -> Iterator[str | Rows]:
                 each["threads"],
                 f"{each['calls']:,}",
                 duration_text(each["metadata_ns"]),
-                percent_text(each["metadata_share"]),
-                percent_text(each["most_share"]),
+                overlap_text(each["metadata_share"]),
+                overlap_text(each["most_share"]),
                 duration_text(each["data_ns"]),
             )
-            for number, each in enumerate(found["epochs"])
+            for number, each in enumerate(epochs[:_MOST_EPOCHS])
         ],
     )
+    if (more := len(epochs) - _MOST_EPOCHS) > 0:
+        yield f"{count_text(more, 'more epoch')}: -o FILE.json has all of them."
+    if len(epochs) >= MOST_EPOCHS:
+        yield f"After {MOST_EPOCHS:,} epochs no more were begun: the last one is all the rest."
     yield "Epoch 0 is what came before the first mark; shares are of the time of its threads, without pipes and sockets;"
     yield "of one: the thread that lost most."
+    yield "Where requests overlap (io_uring), a share is how many there were at once."
     yield ""
     yield "Slowest calls:"
     for each in found["slowest"]:

@@ -60,9 +60,16 @@ def room_of(stream: Stream) -> int | None:
     return None
 
 
-def more_rows(count: int, top: int) -> str:
-    """What is said of ``count`` rows of which the first ``top`` are shown."""
-    return f"{count_text(count - top, 'more row')}: --top {count} shows them."
+MOST_ROWS = 1000  # of --top
+
+
+def more_rows(count: int, top: int, whole: str = "") -> str:
+    """What is said of ``count`` rows of which the first ``top`` are shown; ``whole`` is what has them all."""
+    if count <= MOST_ROWS:
+        how = f"--top {count} shows them"
+    else:
+        how = f"{whole} has them" if whole else f"--top {MOST_ROWS} shows the first of them"
+    return f"{count_text(count - top, 'more row')}: {how}."
 
 
 class Lines:

@@ -63,6 +63,7 @@ struct pt_regs {
 
 #define SYSCALL_ARG0(ctx) ((ctx)->di)
 #define SYSCALL_ARG1(ctx) ((ctx)->si)
+#define SYSCALL_ARG2(ctx) ((ctx)->dx)
 #define SYSCALL_ARG3(ctx) ((ctx)->r10)
 #define SYSCALL_ARG4(ctx) ((ctx)->r8)
 
@@ -106,6 +107,7 @@ struct pt_regs {
 
 #define SYSCALL_ARG0(ctx) (((__u64 *)((ctx) + 1))[0]) /* orig_x0: the result is in the register by then */
 #define SYSCALL_ARG1(ctx) ((ctx)->regs[1])
+#define SYSCALL_ARG2(ctx) ((ctx)->regs[2])
 #define SYSCALL_ARG3(ctx) ((ctx)->regs[3])
 #define SYSCALL_ARG4(ctx) ((ctx)->regs[4])
 

@@ -25,6 +25,8 @@ Places = npt.NDArray[np.integer[Any]]  # numbers that need not have 64 bits
 Flags = npt.NDArray[np.bool_]
 
 UNKNOWN = b"?"
+# Of include/linux/errno.h: what a call that a signal interrupts returns within the kernel.
+INTERRUPTED = {512: "ERESTARTSYS", 513: "ERESTARTNOINTR", 514: "ERESTARTNOHAND", 516: "ERESTART_RESTARTBLOCK"}
 _FILES = (0x4000, 0x6000, 0x8000, 0xA000)  # types of a mode: folders, disks, regular files, links
 _BUCKET_BITS = 16
 _PENDING = 1 << 18
@@ -170,10 +172,11 @@ _FILE = np.dtype([("node", "u8"), ("parent", "u8"), ("inode", "u8"), ("place", "
 
 
 class Names:
-    """What files are called. ``text`` is the flag of a mode that says that a node is a text, not a file."""
+    """What files are called. ``text`` is the flag of a mode that says that a node is a text, not a file, ``cut`` that it is
+    the beginning of one."""
 
-    def __init__(self, text: int, deleted: int) -> None:
-        self._text, self._deleted = text, deleted
+    def __init__(self, text: int, deleted: int, cut: int) -> None:
+        self._text, self._deleted, self._cut = text, deleted, cut
         self._files, self._names = _Last(_FILE, ["node"]), _Last(_NAME, ["node", "at"])
         self._settled = True
         self._known: dict[int, bytes] = {}
@@ -293,6 +296,7 @@ class Names:
             text = b"/".join(each for each in name.split(b"/") if each not in (b"", b"."))
             if not text:
                 return parent
+            text += b"\xe2\x80\xa6" if node.mode & self._cut else b""
             return (parent if parent != b"/" else b"") + b"/" + text
         path = (parent if parent != b"/" else b"") + b"/" + name
         return path + b" (deleted)" if node.mode & self._deleted and not path.endswith(b" (deleted)") else path
@@ -322,7 +326,12 @@ class Calls(NamedTuple):
 
     @property
     def failed(self) -> Flags:
-        return (self.results < 0) & (self.results >= -4095)
+        return (self.results < 0) & (self.results >= -4095) & ~self.interrupted
+
+    @property
+    def interrupted(self) -> Flags:
+        """By a signal: the kernel begins the call again, or returns EINTR, which is decided after its end is seen."""
+        return np.isin(-self.results, list(INTERRUPTED))
 
 
 class Rows:
@@ -406,7 +415,8 @@ def _bucket(took_ns: Ints) -> Ints:
 
 
 class Table:
-    """What calls of each number on each file came to. ``moves`` says of a number whether its result is bytes."""
+    """What calls of each number on each file came to. ``moves`` says of a number whether its result is bytes; numbers from
+    ``page_fault`` on are page faults."""
 
     def __init__(self, moves: Flags, reads: Flags, page_fault: int) -> None:
         self._moves, self._reads, self._page_fault = moves, reads, page_fault
@@ -414,7 +424,7 @@ class Table:
 
     def add(self, calls: Calls) -> None:
         moved = np.where(self._moves[calls.numbers] & (calls.results > 0), calls.results, 0)
-        fault = calls.numbers == self._page_fault
+        fault = calls.numbers >= self._page_fault
         returned = self._reads[calls.numbers] & (calls.results > 0)
         reads = returned & ~calls.direct
         values = {
@@ -483,6 +493,9 @@ class Group(NamedTuple):
     other: tuple[int, int]
 
 
+NOTHING = Group(b"", dict.fromkeys(COLUMNS, 0), (0, 0), (0, 0))
+
+
 class Groups(NamedTuple):
     """The first of them by time, with their keys; of the others how many there are, and all of them together."""
 
@@ -526,9 +539,10 @@ def groups(
     return Groups(listed, len(found) - len(shown), group(len(shown), b""))
 
 
-def pattern(glob: str) -> re.Pattern[bytes]:
-    """A data set by the paths of its files: ``**`` is any number of folders, ``*`` and ``?`` stay within one."""
-    parts = re.split(r"(\*\*/?|\*|\?|\[[^]]*\])", glob)
+def pattern(glob: str) -> re.Pattern[str]:
+    """A data set by the paths of its files, as text (bytes that are not UTF-8 are surrogates): ``**`` is any number of
+    folders, ``*``, ``?`` and ``[…]`` stay within one."""
+    parts = re.split(r"(\*\*/?|\*|\?|\[!?\]?[^]]*\])", glob)
     out = ""
     for part in parts:
         if part.startswith("**"):
@@ -538,7 +552,7 @@ def pattern(glob: str) -> re.Pattern[bytes]:
         elif part == "?":
             out += "[^/]"
         elif part.startswith("[") and part.endswith("]"):
-            out += fnmatch.translate(part)[4:-3]
+            out += "(?!/)" + fnmatch.translate(part)[4:-3]
         else:
             out += re.escape(part)
-    return re.compile(out.encode("utf-8", "surrogateescape") + rb"\Z", re.DOTALL)
+    return re.compile(out + r"\Z", re.DOTALL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import os
 import re
 from collections import Counter, defaultdict
@@ -40,8 +41,11 @@ class Shares:
             known[4] += int(sums[1, at])
 
 
+MOST_EPOCHS = 100_000
+
+
 class Epochs:
-    """Time in calls between marks; the first epoch begins at ``begin_ns``."""
+    """Time in calls between marks; the first epoch begins at ``begin_ns``, and there are `MOST_EPOCHS` at most."""
 
     def __init__(self, begin_ns: int) -> None:
         self.begins = [begin_ns]
@@ -50,8 +54,8 @@ class Epochs:
 
     def mark(self, times: Iterable[int]) -> None:
         """An epoch begins at each of these times, in order."""
-        for time_ns in times:
-            self.begins.append(time_ns)
+        for time_ns in itertools.islice(times, max(0, MOST_EPOCHS - len(self.begins))):
+            self.begins.append(max(time_ns, self.begins[-1]))  # they are searched
             self._sums.append([0, 0, 0])
             self._threads.append(Counter())
 

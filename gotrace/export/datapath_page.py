@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from gotrace.analysis.histogram import Histogram, lowest_values
 from gotrace.export.charts.page import BLUE, ORANGE, SAND, Markup, Page, Record, bar_chart, solid
 from gotrace.export.picture.frame import escaped
-from gotrace.text import bytes_text, count_text, duration_text, percent_text
+from gotrace.text import bytes_text, count_text, duration_text, overlap_text, percent_text
 
 # What a call is counted as, and its colour.
 PARTS = ("metadata", "data", "pipes, sockets, devices")
@@ -81,7 +81,7 @@ def page(title: str, drawing: Drawing) -> str:
     if drawing.lengths:
         made.draw("How long calls took", latency_chart(drawing.lengths))
         made.head("What they were on")
-        made.say("Bars are time: orange metadata, blue data, sand-coloured pipes, sockets and devices.")
+        made.say("Bars are time: orange metadata, blue data, sand-coloured on no file (pipes, sockets, devices, timers).")
     else:
         made.say("There is nothing to draw.")
     for by, (rows, more) in {result["by"]: (result["rows"], result["more_rows"]), **drawing.tables}.items():
@@ -156,7 +156,7 @@ def _row(row: Record, longest: int) -> tuple[str, ...]:
         f"{row['calls']:,}",
         f"{row['errors']:,}",
         bytes_text(row["bytes"]) if row["bytes"] else "-",
-        *(duration_text(latency[name]) for name in ("p50_ns", "p99_ns", "max_ns")),
+        *(duration_text(latency[name]) if row["calls"] else "-" for name in ("p50_ns", "p99_ns", "max_ns")),
         percent_text(cache["cold"] / reads) if cache and reads else "-",
         percent_text(row["server_ns"] / total) if row["requests"] and total else "-",
     )
@@ -200,7 +200,7 @@ def _explained(made: Page, found: Record) -> None:
         made.say(f"Advice: {sentence}" if found["advice"] else sentence)
     rows: list[tuple[str, ...]] = []
     for each in found["threads"][:_MOST]:
-        shares = [percent_text(each[what] / max(1, each["wall_ns"])) for what in ("metadata_ns", "data_ns")]
+        shares = [overlap_text(each[what] / max(1, each["wall_ns"])) for what in ("metadata_ns", "data_ns")]
         seen, metadata, data = (duration_text(each[what]) for what in ("wall_ns", "metadata_ns", "data_ns"))
         rows.append((f"{each['tid']}", f"{each['process']}", seen, metadata, shares[0], data, shares[1]))
     made.table("Threads", ("thread", "process", "seen for", "metadata", "share", "data", "share of data"), rows)
@@ -216,8 +216,8 @@ def _explained(made: Page, found: Record) -> None:
             f"{each['threads']:,}",
             f"{each['calls']:,}",
             duration_text(each["metadata_ns"]),
-            percent_text(each["metadata_share"]),
-            percent_text(each["most_share"]),
+            overlap_text(each["metadata_share"]),
+            overlap_text(each["most_share"]),
             duration_text(each["data_ns"]),
         )
         for number, each in enumerate(found["epochs"][:_MOST])

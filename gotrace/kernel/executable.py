@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gotrace.errors import GotraceError, TargetError
+from gotrace.kernel.mounts import mounts
 from gotrace.kernel.process import OpenFile
 
 
@@ -74,11 +75,17 @@ class ControlGroup(Executable):
         number, level = cgroup_of(path)
         super().__init__(os.path.realpath("/proc/self/exe"), "", Filter(cgroup=number, cgroup_level=level), "", 0)
         self.exe_name = f"cgroup {path}"
+        self._folder = os.path.realpath(path)
+
+    def gone(self) -> str:
+        """That it is not there any more, or ""."""
+        return "" if os.path.isdir(self._folder) else "cgroup removed"
 
 
 def cgroup_of(path: str) -> tuple[int, int]:
     """(id, how deep it is) of a cgroup by its folder in cgroupfs of version 2. Raises GotraceError."""
-    hint = "give a directory below the cgroup2 mount, such as /sys/fs/cgroup/system.slice"
+    mounted = [each.point for each in mounts(os.getpid()) if each.type == "cgroup2"]  # on a hybrid host not where one looks
+    hint = f"give a directory below the cgroup2 mount, such as {mounted[0] if mounted else '/sys/fs/cgroup'}/system.slice"
     folder = os.path.realpath(path)
     if not os.path.exists(os.path.join(folder, "cgroup.procs")) or os.path.exists(os.path.join(folder, "tasks")):
         raise GotraceError(f"{path} is not a cgroup v2 directory", hint)

@@ -261,13 +261,13 @@ def _exe_name(pid: int) -> str:
     if leader != pid:
         raise TargetError(f"{pid} is a thread of process {leader}", f"use --pid {leader}")
     if status.get("State", "").startswith(("Z", "X")):
-        raise TargetError(f"process {pid} has already exited (zombie)", "give the pid of a running Go program")
+        raise TargetError(f"process {pid} has already exited (zombie)", "give the pid of a process that runs")
     # Kthread came with Linux 6.8. Before it: a process that is just exiting has no memory either, but kthreadd (2) is
     # the parent of kernel threads only.
     family = "2" in (status.get("PPid"), str(pid))
     if status.get("Kthread", "1" if family and "VmSize" not in status else "0") == "1":
         name = printable(status.get("Name", "?"))
-        raise TargetError(f"{pid} is a kernel thread ({name})", "give the pid of a Go program")
+        raise TargetError(f"{pid} is a kernel thread ({name})", "give the pid of a program")
     try:
         return os.readlink(f"/proc/{pid}/exe")
     except PermissionError:
@@ -288,7 +288,7 @@ def _status(pid: int) -> dict[str, str]:
 
 def _pidfd(pid: int) -> int | None:
     if pid <= 0:
-        raise TargetError(f"{pid} is not a valid process id", "give the pid of a running Go program")
+        raise TargetError(f"{pid} is not a valid process id", "give the pid of a process that runs")
     try:
         return os.pidfd_open(pid)
     except (ProcessLookupError, OverflowError):

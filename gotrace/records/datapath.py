@@ -26,10 +26,12 @@ class Sums(TypedDict):
     errors: int
     not_found: Annotated[int, "those of the errors that are ENOENT"]
     bytes: Annotated[int, "that were read and written; of page faults those of the pages that were read"]
-    total_ns: Annotated[int, "how long all of them took; calls of several threads overlap"]
+    total_ns: Annotated[
+        int, "how long all of them took; calls of several threads overlap; of all without page faults in calls"
+    ]
     metadata_calls: Annotated[int, "those on files that move no data: open, stat, close, …"]
     metadata_ns: int
-    other_calls: Annotated[int, "those on what is no file: pipes, sockets, terminals, devices"]
+    other_calls: Annotated[int, "those on what is no file: pipes, sockets, terminals, devices, timers of io_uring"]
     other_ns: int
     server_ns: Annotated[int, "of it in a FUSE server: from a request to its end"]
     requests: Annotated[int, "to a FUSE server"]
@@ -49,6 +51,7 @@ class Row(Sums):
 class Error(TypedDict):
     error: Annotated[str, "as errno(3) names it"]
     count: int
+    other: Annotated[int, "of them on what is no file: a socket that has nothing to read is EAGAIN"]
 
 
 class Mount(TypedDict):
@@ -82,6 +85,16 @@ class Waiting(TypedDict):
     call: str
     path: str | None
     lasted_ns: int
+
+
+class Unseen(TypedDict):
+    """What was there and is in no count."""
+
+    compatible: Annotated[
+        int, "calls of 32-bit programs, at least: those whose number is that of a call on files elsewhere"
+    ]
+    running: Annotated[int, "processes that the first one started, and that still ran when it had ended"]
+    in_calls: Annotated[int, "threads of the first process that were in calls which began before, where no call was seen"]
 
 
 class DatapathCall(Moment):
@@ -158,15 +171,17 @@ class Datapath(Watched):
     threads: int
     all: Sums
     by: Annotated[str, OneOf(BY)]
-    rows: Annotated[list[Row], "those that took longest first"]
+    rows: Annotated[list[Row], "those that took longest first, and data sets without a call"]
     more_rows: int
     more: Annotated[Sums | None, "of the rows that are not shown"]
-    errors: list[Error]
+    errors: Annotated[list[Error], "without calls that a signal interrupted"]
+    interrupted: Annotated[int, "calls that a signal interrupted: the kernel began them again, or they returned EINTR"]
     mounts: list[Mount]
     nfs: Annotated[
         list[NfsOperation] | None, "meanwhile, on those of the mounts that are NFS, longest first; null: unknown"
     ]
     in_progress: Annotated[list[Waiting] | None, "null if unknown"]
+    unseen: Annotated[Unseen | None, "null if unknown"]
     not_covered: list[Missing]
     explained: Explained | None
 

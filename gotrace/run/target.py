@@ -60,7 +60,7 @@ class StopRequest:
         self.signal = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
 
 
-EXECUTED, EXITED = "target executed another program", "target exited"
+EXECUTED, EXITED, DURATION = "target executed another program", "target exited", "duration"
 
 
 class Command:
@@ -308,7 +308,7 @@ class Loop:
             elif self.stop.signal:
                 ended = self.stop.signal
             elif self._deadline_ns is not None and now >= self._deadline_ns:
-                now, ended = self._deadline_ns, "duration"
+                now, ended = self._deadline_ns, DURATION
             elif failed():
                 ended = "output error"
             else:
@@ -545,7 +545,10 @@ def attached(
 
             keep_the_rest("gotrace", unused)
             drop_to_caller()  # a launched command stays root's, and so must we to end it
-        yield Traced(tracing, symbols, stop, say, duration, started, held, children)
+        traced = Traced(tracing, symbols, stop, say, duration, started, held, children)
+        if group is not None:
+            traced.until = group.gone
+        yield traced
 
 
 @contextlib.contextmanager

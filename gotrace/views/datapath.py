@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
 from collections.abc import Callable, Container, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,7 +24,7 @@ from gotrace.probes import datapath as probe
 from gotrace.records.times import moment
 from gotrace.records.watched import statistics
 from gotrace.text import duration_ns
-from gotrace.views.datapath_places import Places, mounts_of_processes
+from gotrace.views.datapath_places import UNNAMED, Places, mapped_files, mounts_of_processes
 from gotrace.views.datapath_stacks import CallStacks
 from gotrace.views.view import Interval, Record, View
 
@@ -33,13 +32,13 @@ if TYPE_CHECKING:
     from gotrace.analysis.pauses import Batch
     from gotrace.kernel.ring import Events
 
-_READS = {"read", "pread64", "readv", "preadv", "preadv2", "read_fixed", "readv_fixed"}
+_READS = {"read", "pread64", "readv", "preadv", "preadv2", "read_fixed", "readv_fixed", "read_multishot"}
 _MOVES = {"sendfile", "copy_file_range", "splice", "write", "pwrite64", "writev", "pwritev", "pwritev2"} | {
-    *("write_fixed", "writev_fixed"),
+    *("write_fixed", "writev_fixed", "tee", "vmsplice"),
     *_READS,
 }
-# What moves data, or waits for it; all else is metadata.
-_DATA = _MOVES | {"fsync", "fdatasync", "sync_file_range", "syncfs", "sync", "msync", "readahead", "page fault"}
+# What moves data, or waits for it; all else is metadata. Of ioctl it is copies that share blocks.
+_DATA = _MOVES | {"fsync", "fdatasync", "sync_file_range", "syncfs", "sync", "msync", "readahead", "ioctl"}
 _NUMBERS = 1 << 12
 _SLOWEST = 10
 _DRAWN = ("dir", "file", "fs")  # by which a page has tables, whatever the result has its rows by
@@ -65,6 +64,7 @@ class Call(NamedTuple):
     metadata: bool
     moves: bool
     reads: bool
+    other: bool = False  # on no file, whatever it has
 
 
 def calls_of(header: Record) -> dict[int, Call]:
@@ -73,9 +73,11 @@ def calls_of(header: Record) -> dict[int, Call]:
     names = {int(number): name for number, name in told.items()}
     found = {number: Call(name, name not in _DATA, name in _MOVES, name in _READS) for number, name in names.items()}
     for number, name in probe.IO_URING_OPERATIONS.items():
-        plain = Call(f"io_uring {name}", name not in _DATA, name in _MOVES, name in _READS)
-        found[probe.IO_URING + number] = plain
-    found[probe.PAGE_FAULT] = Call("page fault", False, False, False)
+        kind = (name not in _DATA, name in _MOVES, name in _READS)
+        other = number not in probe.IO_URING_ON_FILES
+        found[probe.IO_URING + number] = Call(f"io_uring {name}", *((False, False, False) if other else kind), other)
+    for number, name in ((probe.PAGE_FAULT, "page fault"), (probe.FAULT_IN_CALL, "page fault in a call")):
+        found[number] = Call(name, False, False, False)
     return found
 
 
@@ -116,7 +118,8 @@ class DataPath(View):
         self.by, self.datasets, self.min_ns, self.top = by, tuple(datasets), min_ns, top
         self._places = Places()
         self.result: Record = {}
-        self._errors: dict[int, int] = {}
+        self._errors: dict[int, list[int]] = {}  # of each how many, and of them those on no file
+        self._interrupted = 0
         self._threads: set[int] = set()
         self._processes: set[int] = set()
         self._served: dict[tuple[int, int], tuple[int, int]] = {}
@@ -134,10 +137,11 @@ class DataPath(View):
     def begin(self) -> Iterator[Record]:
         keep_large_arrays_apart()
         self._calls = calls_of(self.source.header)
-        known = np.zeros((3, _NUMBERS), bool)
+        known = np.zeros((4, _NUMBERS), bool)
+        known[3, probe.IO_URING : probe.PAGE_FAULT] = True  # what nobody knows
         for number, call in self._calls.items():
-            known[:, number] = call.metadata, call.moves, call.reads
-        self._is_metadata, moves, reads = known
+            known[:, number] = call.metadata, call.moves, call.reads, call.other
+        self._is_metadata, moves, reads, self._is_other = known
         self._table = tables.Table(moves, reads, probe.PAGE_FAULT)
         self._epochs = explaining.Epochs(self.source.begin_ns)
         self._stacks = CallStacks(self.source)
@@ -146,14 +150,19 @@ class DataPath(View):
         yield from ()
 
     def call(self, number: int) -> Call:
-        unknown = number - probe.IO_URING if number >= probe.IO_URING else number
-        what = "io_uring operation" if number >= probe.IO_URING else "call"
-        return self._calls.get(number) or Call(f"{what} {unknown}", True, False, False)
+        if (known := self._calls.get(number)) is not None:
+            return known
+        if number >= probe.IO_URING:
+            return Call(f"io_uring operation {number - probe.IO_URING}", False, False, False, True)
+        return Call(f"call {number}", True, False, False)
 
     def feed(self, events: Events, batch: Batch | None) -> Iterator[Record]:
         kinds = self.source.kinds("datapath")
-        if self._places.add(*(kinds.of(events, name) for name in ("name", "file", "mount"))):
+        files = kinds.of(events, "file")
+        if self._places.add(kinds.of(events, "name"), files, kinds.of(events, "mount")):
             self._places.learn(self.source.ask("mounts", self._mounts, of_host=True) or ())
+        if mapped := np.unique(files["tid"][files["mode"] & np.uint64(probe.MAPPED) != 0]).tolist():
+            self._places.learn_mapped(self.source.ask("mappings", lambda: mapped_files(mapped), of_host=True) or ())
         for each in kinds.of(events, "served").tolist():
             self._note_served(dict(zip(("time_ns", "tid", "kind", "cpu", *kinds.columns("served")), each, strict=True)))
         self._stacks.feed(events)
@@ -208,15 +217,17 @@ class DataPath(View):
             served=served,
         )
         self._table.add(calls)
-        numbers, counts = np.unique(-calls.results[calls.failed], return_counts=True)
-        for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
-            self._errors[number] = self._errors.get(number, 0) + count
+        on_files = ~(self._places.names.others(calls.files) | self._is_other[calls.numbers])
+        self._interrupted += int(np.count_nonzero(calls.interrupted))
+        for which, failed in enumerate((calls.failed, calls.failed & ~on_files)):
+            numbers, counts = np.unique(-calls.results[failed], return_counts=True)
+            for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
+                self._errors.setdefault(number, [0, 0])[which] += count
         self._threads.update(np.unique(found["tid"]).tolist())
         self._processes.update(np.unique(found["process"]).tolist())
         long = np.flatnonzero(calls.took_ns >= probe.LONG_NS)
         began = zip(long.tolist(), found["tid"][long].tolist(), found["begin_ns"][long].tolist(), strict=True)
         stacks = {at: self._stacks.take(tid, begin_ns) for at, tid, begin_ns in began}
-        on_files = ~self._places.names.others(calls.files)
         for at in self._slowest.candidates(np.where(on_files, calls.took_ns, -1)):
             # Named at the end: looking for names now would sort all that are known, each time.
             one = tables.Calls(*(column[at : at + 1].copy() for column in calls))
@@ -230,15 +241,17 @@ class DataPath(View):
     def _explain(self, found: Events, calls: tables.Calls, files: tables.Flags) -> None:
         ends, begins = found["time_ns"].astype(np.int64), found["begin_ns"].astype(np.int64)
         tids, metadata = found["tid"].astype(np.int64), self._is_metadata[calls.numbers]
+        files = files & (calls.numbers != probe.FAULT_IN_CALL)  # in the call's own time
         self._shares.add(tids, found["process"].astype(np.int64), begins, ends, metadata, files)
         if self._interval_ns:
             last, until = self._epochs.begins[-1], int(ends.max())
             self._epochs.mark(range(last + self._interval_ns, until + 1, self._interval_ns))
         elif self._marks is not None:
             opens = np.isin(calls.numbers, self._numbers_of(_OPENS)) & (calls.results >= 0)
-            matches = {node: self._marks.search(self._places.path(node)) for node in np.unique(calls.files[opens]).tolist()}
-            marked = opens & np.isin(calls.files, np.array([node for node, match in matches.items() if match], np.uint64))
-            self._epochs.mark(sorted(begins[marked].tolist()))
+            opened = np.unique(calls.files[opens]).tolist()
+            matching = [node for node in opened if self._marks.search(self._places.path(node))]
+            marked = opens & np.isin(calls.files, np.array(matching, np.uint64))
+            self._epochs.mark(sorted(ends[marked].tolist()))  # what began while it opened is of the epoch before
         self._epochs.add(tids[files], begins[files], ends[files], metadata[files])
         reads = np.isin(calls.numbers, self._numbers_of(_READS)) & (calls.pages > 0)
         for node in np.unique(calls.files[reads]).tolist():
@@ -364,7 +377,7 @@ class DataPath(View):
             "tid": int(event["tid"]),
             "call": call.name,
             "path": self._places.path_text(int(event["file"])),
-            "metadata": call.metadata,
+            "metadata": call.metadata and not self._places.names.others(event["file"].reshape(1))[0],
             "duration_ns": int(calls.took_ns[at]),
             "server_ns": int(min(calls.served_ns[at], calls.took_ns[at])),
             "result": result,
@@ -395,8 +408,11 @@ class DataPath(View):
             if by == "file":
                 return path
             if by == "dir":
-                return os.path.dirname(path) or path
-            return next((os.fsencode(name) for name, each in patterns if each.match(path)), b"(other files)")
+                return path if path.startswith(UNNAMED) else os.path.dirname(path) or path
+            text = path.decode("utf-8", "surrogateescape")
+            either = (text, text.removesuffix(" (deleted)")) if mode & probe.DELETED else (text,)
+            found = (name for name, each in patterns if any(map(each.match, either)))
+            return next((os.fsencode(name) for name in found), b"(other files)")
 
         # Names as hashes: those of a million files would not fit.
         each = zip(_singly(files), self._places.names.paths(files), _singly(modes), strict=True)
@@ -412,7 +428,7 @@ class DataPath(View):
         """All that was seen by now."""
         rows = self._table.rows()
         cached = self._places.is_cached(rows.nodes)[rows.files]
-        other = self._places.names.others(rows.nodes)[rows.files]
+        other = self._places.names.others(rows.nodes)[rows.files] | self._is_other[rows.numbers]
         return _Seen(rows, cached, self._is_metadata[rows.numbers] & ~other, other)
 
     def _rows(self, by: str, seen: _Seen, top: int) -> tuple[list[Record], tables.Groups]:
@@ -442,6 +458,10 @@ class DataPath(View):
             }
             for (_, group), histogram, is_cached, is_resolved in zip(found.shown, lengths, has_cache, resolved, strict=True)
         ]
+        if by == "dataset" and not found.more:
+            of_none = {**sums_record(tables.NOTHING), "latency": statistics(Histogram()), "cache": None}
+            absent = sorted({*self.datasets} - {row["name"] for row in rows})
+            rows += [{"name": name, "resolved": None, **of_none} for name in absent]
         return rows, found
 
     def end(self) -> Iterator[Record]:
@@ -453,7 +473,12 @@ class DataPath(View):
         rows, found = self._rows(self.by, seen, self.top)
         mounts = self._places.mounts_record(table.nodes)
         all_of = np.zeros_like(numbers)
-        everything = tables.groups(all_of, lambda _: b"all", seen.column, seen.metadata, seen.other, 1)
+        in_call = numbers == probe.FAULT_IN_CALL
+
+        def once(name: str) -> tables.Ints:
+            return np.where(in_call, 0, seen.column(name)) if name == "total_ns" else seen.column(name)
+
+        everything = tables.groups(all_of, lambda _: b"all", once, seen.metadata, seen.other, 1)
         self.result = {
             "type": self.name,
             "target": source.name,
@@ -467,12 +492,14 @@ class DataPath(View):
             "more_rows": found.more,
             "more": sums_record(found.rest) if found.more else None,
             "errors": [
-                {"error": error_name(number), "count": count}
-                for number, count in sorted(self._errors.items(), key=lambda each: -each[1])
+                {"error": error_name(number), "count": count, "other": other}
+                for number, (count, other) in sorted(self._errors.items(), key=lambda each: -each[1][0])
             ],
+            "interrupted": self._interrupted,
             "mounts": mounts,
             "nfs": self._nfs(mounts),
             "in_progress": waiting,
+            "unseen": self._unseen(),
             "not_covered": self._not_covered(numbers, table.column("calls")),
             "explained": self._explained(table) if self.explain else None,
         }
@@ -495,7 +522,7 @@ class DataPath(View):
         """Calls that had not ended, the longest first."""
         source = self.source
 
-        def seen() -> list[list[int]]:
+        def seen() -> list[list[Any]]:
             loaded = source.tracing.parts["datapath"].loaded
             return [list(each) for each in probe.in_progress(loaded)]
 
@@ -507,12 +534,21 @@ class DataPath(View):
                 "process": process,
                 "tid": tid,
                 "call": self.call(number).name,
-                "path": self._places.path_text(file),
+                "path": self._places.path_text(file) or (given[0] if given else None),
                 "lasted_ns": source.now_ns - begin_ns,
             }
-            for process, tid, begin_ns, number, file in sorted(told, key=lambda each: each[2])
+            for process, tid, begin_ns, number, file, *given in sorted(told, key=lambda each: each[2])
             if source.begin_ns <= begin_ns < source.now_ns
         ]
+
+    def _unseen(self) -> Record | None:
+        """What `gotrace.records.datapath.Unseen` has."""
+        source = self.source
+
+        def seen() -> Record:
+            return probe.unseen(source.tracing.parts["datapath"].loaded, source.process.pid, len(self._threads) > 0)
+
+        return source.ask("what was not seen", seen, of_host=True)
 
     def _not_covered(self, numbers: tables.Places, counts: npt.NDArray[np.int64]) -> list[Record]:
         missing: dict[str, str] = {}
@@ -541,24 +577,42 @@ class DataPath(View):
         return {tag(self.call(number).name): histogram for number, histogram in of_calls}
 
 
+_LEAST_EPOCH_NS = 1_000_000
+
+
 def check_epoch(text: str) -> None:
-    """Raises UsageError for what is neither a duration nor a regular expression."""
+    """Raises UsageError for what is neither a duration of at least 1 ms nor a regular expression."""
+    import re2
+
+    hint = "write a part of a path, or a duration (30s)"
     try:
-        _epoch(text)
-    except re.error as error:
-        raise UsageError(
-            f"epoch is no regular expression: {error}", "write a part of a path, or a duration (30s)"
-        ) from None
+        length_ns, marks = _epoch(text)
+    except re2.error as error:
+        raise UsageError(f"epoch is no regular expression of RE2: {_reason(error)}", hint) from None
+    if text and marks is None and length_ns < _LEAST_EPOCH_NS:
+        raise UsageError(f"an epoch of {text} is shorter than 1 ms", hint)
 
 
-def _epoch(text: str) -> tuple[int, re.Pattern[bytes] | None]:
-    """(length in nanoseconds, or 0; what a path has that begins one). Raises re.error."""
+def _reason(error: Exception) -> str:
+    told = error.args[0] if error.args else ""
+    return told.decode("utf-8", "replace") if isinstance(told, bytes) else str(told)
+
+
+def _epoch(text: str) -> tuple[int, Any]:
+    """(length in nanoseconds, or 0; what a path has that begins one). Raises re2.error.
+
+    RE2 takes time linear in the length of a path, whatever the expression and the path are.
+    """
     if not text:
         return 0, None
     try:
         return duration_ns(text), None
     except ValueError:
-        return 0, re.compile(text.encode("utf-8", "surrogateescape"))
+        import re2
+
+        quiet = re2.Options()
+        quiet.log_errors = False
+        return 0, re2.compile(text.encode("utf-8", "surrogateescape"), quiet)
 
 
 def _singly(array: npt.NDArray[Any]) -> Iterator[int]:
@@ -605,8 +659,8 @@ def nfs_records(before: Any, after: Any, points: Container[str | None]) -> list[
 
 
 def error_name(number: int) -> str:
-    """As errno(3) has it; those that only the kernel knows by their number."""
-    return errno.errorcode.get(number, f"error {number}")
+    """As errno(3) has it, or the kernel's linux/errno.h; those that neither knows by their number."""
+    return errno.errorcode.get(number) or tables.INTERRUPTED.get(number) or f"error {number}"
 
 
 VIEW = DataPath

@@ -61,7 +61,9 @@ class DataPathLoad(View):
     def end(self) -> Iterator[Record]:
         found = np.concatenate([self.found, *self._parts])
         self._parts = []
-        others = self.places.names.others(found["file"])
+        found = found[found["number"] != probe.FAULT_IN_CALL]  # in the call's own time
+        on_none = [number for number, call in self.calls.items() if call.other]
+        others = self.places.names.others(found["file"]) | np.isin(found["number"], on_none)
         self.others = int(others.sum())
         found = found[~others]
         self.found = found[np.argsort(found["begin_ns"], kind="stable")]

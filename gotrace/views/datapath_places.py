@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ _WITHOUT_CACHE = {
 }
 _KERNEL_NAMES = {"pipefs": "pipe", "sockfs": "socket", "anon_inodefs": "anon_inode"}
 _CHUNK = 1 << 16
+UNNAMED = b"inode "  # begins what a mapped file is called of which no more is known
 _REGULAR, _TYPE = 0x8000, 0xF000
 
 
@@ -42,15 +44,29 @@ def mounts_of_processes(pids: Iterable[int]) -> list[list[Any]]:
     return [list(each) for each in {each for pid in pids for each in mounts.mounts(pid)}]
 
 
+def mapped_files(tids: Iterable[int]) -> list[list[Any]]:
+    """[device, inode, path] of each file that these threads have mapped, as JSON has it, for `Places.learn_mapped`."""
+    found: dict[tuple[int, int], str] = {}
+    for tid in tids:
+        with contextlib.suppress(OSError), open(f"/proc/{tid}/maps", encoding="utf-8", errors="surrogateescape") as file:
+            for line in file:
+                _, _, _, device, inode, *path = line.rstrip("\n").split(maxsplit=5)
+                if path and path[0].startswith("/") and not path[0].endswith(" (deleted)"):
+                    major, minor = (int(number, 16) for number in device.split(":"))
+                    found[major << 20 | minor, int(inode)] = path[0].replace("\\012", "\n")
+    return [[*place, path] for place, path in found.items()]
+
+
 class Places:
     """Nodes and mounts that were told so far. ``mounts`` are those that some process has in its mountinfo, by number."""
 
     def __init__(self) -> None:
-        self.names = tables.Names(probe.TEXT, probe.DELETED)
+        self.names = tables.Names(probe.TEXT, probe.DELETED, probe.CUT)
         self.mounts: dict[int, mounts.Mount] = {}
         self._points: dict[bytes, int] = {}  # the number of the mount at each point
         self._folders_on: dict[bytes, int] = {}  # and of the one that a folder is on
         self._types: dict[int, str] = {}
+        self._mapped: dict[tuple[int, int], bytes] = {}
 
     def add(self, names: Events, files: Events, mounts: Events) -> bool:
         """Events of these kinds; whether there is a mount among them of which no more is known."""
@@ -68,6 +84,15 @@ class Places:
             self._points[os.fsencode(mount.point)] = mount.number
             self._folders_on = {}
 
+    def learn_mapped(self, told: Sequence[Sequence[Any]]) -> None:
+        """What `mapped_files` found."""
+        self._mapped |= {(device, inode): path.encode("utf-8", "surrogateescape") for device, inode, path in told}
+
+    def _of_device(self, device: int) -> mounts.Mount | None:
+        """A mount of a device: one that has all of it, if there is one."""
+        mounted = [each for each in self.mounts.values() if each.device == device]
+        return min(mounted, key=lambda each: (each.root != "/", each.number), default=None)
+
     def path_text(self, node: int) -> str | None:
         """For a record: bytes that are not UTF-8 as surrogates; None for no file."""
         return self.path(node).decode("utf-8", "surrogateescape") if node else None
@@ -78,8 +103,10 @@ class Places:
         if found is None:
             return tables.UNKNOWN
         if found.mode & probe.MAPPED:
-            mount = next((each for each in self.mounts.values() if each.device == found.place), None)
-            return os.fsencode(f"{mount.point if mount else '?'} inode {found.inode}")
+            if (path := self._mapped.get((found.place, found.inode))) is not None:
+                return path
+            mount = self._of_device(found.place)
+            return UNNAMED + f"{found.inode} on ".encode() + os.fsencode(mount.point if mount else "?")
         if not found.parent and not found.mode & probe.TEXT:
             kind = self._types.get(found.place >> 32, "")
             if kind in _KERNEL_NAMES:
@@ -95,7 +122,8 @@ class Places:
         if not found.mode & (probe.TEXT | probe.MAPPED):
             return found.place >> 32
         if found.mode & probe.MAPPED:
-            return next((each.number for each in self.mounts.values() if each.device == found.place), 0)
+            mount = self._of_device(found.place)
+            return mount.number if mount is not None else 0
         return self._mount_at(os.path.dirname(self.path(node)), self.path(node))
 
     def _mount_at(self, folder: bytes, path: bytes) -> int:

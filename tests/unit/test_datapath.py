@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +15,17 @@ from hypothesis import strategies as some
 
 import targets
 from gotrace.analysis import datapath as tables
-from gotrace.analysis.datapath_explain import Folder, Mounted, Slowest, advice, storms
+from gotrace.analysis.datapath_explain import MOST_EPOCHS, Epochs, Folder, Mounted, Slowest, advice, storms
 from gotrace.analysis.histogram import Histogram, bucket_indexes
 from gotrace.cli.text.datapath import _nfs_row
+from gotrace.cli.text.layout import more_rows
+from gotrace.errors import UsageError
 from gotrace.kernel import nfs
 from gotrace.kernel.mounts import Mount, parsed
-from gotrace.views.datapath import nfs_records
+from gotrace.probes import datapath as probe
+from gotrace.text import overlap_text
+from gotrace.views.datapath import check_epoch, error_name, nfs_records
+from gotrace.views.datapath_places import Places
 
 _KEYS = some.lists(some.lists(some.integers(0, 2**63 - 1) | some.integers(0, 9), max_size=20), max_size=8)
 
@@ -82,10 +89,16 @@ def test_the_slowest_are_the_first_of_all(parts: list[list[int]]) -> None:
         ("/data/shard-??.[ct]ar", "/data/shard-7.tar", False),
         ("/a.b/*", "/a-b/c", False),
         ("/data/*", "/data/line\nend", True),
+        ("/data/?/*.jpg", "/data/é/x.jpg", True),
+        ("/data/[!x]/a", "/data///a", False),
+        ("/data[!x]a", "/data/a", False),
+        ("/data/[]x]", "/data/]", True),
+        ("/data/[!a-c]", "/data/é", True),
+        ("/data/\udcff?", "/data/\udcffb", True),
     ],
 )
 def test_patterns_of_data_sets(glob: str, path: str, fits: bool) -> None:
-    assert bool(tables.pattern(glob).match(path.encode())) == fits
+    assert bool(tables.pattern(glob).match(path)) == fits
 
 
 def test_a_line_of_mountinfo() -> None:
@@ -173,8 +186,8 @@ def test_storms_are_many() -> None:
 
 def test_names_are_joined() -> None:
     """Of nodes that are lost, of texts, of what was deleted."""
-    text, deleted = 1 << 17, 1 << 16
-    names = tables.Names(text, deleted)
+    text, deleted, cut = 1 << 17, 1 << 16, 1 << 19
+    names = tables.Names(text, deleted, cut)
     name_type = np.dtype([(each, np.uint64) for each in ("node", "at", "name0", "name1", "name2")])
     file_type = np.dtype([(each, np.uint64) for each in ("node", "parent", "inode", "place", "mode")])
     folder, regular = 0x41ED, 0x81A4
@@ -187,15 +200,16 @@ def test_names_are_joined() -> None:
         (6, 99, 6, 0, regular),
         (7, 0, 7, 0, 0x1180),
         (8, 1, 0, 0, text),
+        (9, 1, 0, 0, text | cut),
     ]
-    words = {1: b"/", 2: b"a", 3: b"n" * 30, 4: b"gone", 5: b"../x//y/.", 6: b"orphan", 7: b"", 8: b"/etc"}
+    words = {1: b"/", 2: b"a", 3: b"n" * 30, 4: b"gone", 5: b"../x//y/.", 6: b"orphan", 7: b"", 8: b"/etc", 9: b"/long"}
     rows = []
     for node, name in words.items():
         for at in range(0, max(len(name), 1), 24):
             part = name[at : at + 24].ljust(24, b"\0")
             rows.append((node, at, *(int.from_bytes(part[word : word + 8], "little") for word in (0, 8, 16))))
     names.add(np.array(rows[::-1], name_type), np.array(files[::-1], file_type))
-    paths = {node: names.path(node) for node in (1, 2, 3, 4, 5, 6, 8, 50)}
+    paths = {node: names.path(node) for node in (1, 2, 3, 4, 5, 6, 8, 9, 50)}
     assert paths == {
         1: b"/",
         2: b"/a",
@@ -204,6 +218,7 @@ def test_names_are_joined() -> None:
         5: b"/a/../x/y",
         6: "…/orphan".encode(),
         8: b"/etc",
+        9: "/long…".encode(),
         50: b"?",
     }
     assert names.others(np.array([3, 7, 5, 50], np.uint64)).tolist() == [False, True, False, False]
@@ -232,3 +247,81 @@ def test_what_nfs_counts() -> None:
     }
     assert nfs_records(*told, {"/mnt/b"}) == [] and nfs_records({}, told[1], {"/mnt/b"})[0]["calls"] == 10
     assert _nfs_row(row) == ("/mnt/a b", "GETATTR", "10", "3", "2.00 ms", "100 ms", "104 ms")
+
+
+_CALL = some.tuples(some.integers(1, 100), some.integers(1, 30), some.booleans())
+
+
+@given(some.lists(some.lists(_CALL, max_size=9), max_size=5))
+def test_epochs_are_in_order_and_count_every_call(batches: list[list[tuple[int, int, bool]]]) -> None:
+    """(end, how long it took, whether it is a mark) of each call; those of a batch come as they ended."""
+    epochs, marks = Epochs(0), []
+    for batch in batches:
+        batch = sorted(batch)
+        ends = np.array([end for end, _, _ in batch], np.int64)
+        begins = np.array([max(0, end - took) for end, took, _ in batch], np.int64)
+        new = [end for end, _, mark in batch if mark]
+        epochs.mark(new)
+        marks += new
+        epochs.add(ends, begins, ends, np.zeros(len(batch), bool))
+    found = list(epochs.found(200))
+    assert [each["begin_ns"] for each in found] == sorted(each["begin_ns"] for each in found)
+    assert len(found) == 1 + len(marks) and all(each["length_ns"] >= 0 for each in found)
+    assert sum(each["calls"] for each in found) == sum(map(len, batches))
+    assert sum(each["length_ns"] for each in found) == 200
+
+
+def test_there_is_an_end_of_epochs() -> None:
+    epochs = Epochs(0)
+    epochs.mark(range(10**12))
+    epochs.mark([10**12])
+    assert len(epochs.begins) == MOST_EPOCHS
+
+
+def test_calls_that_a_signal_interrupts_have_not_failed() -> None:
+    results = np.array([-512, -513, -514, -516, -515, -4, 7, -4096], np.int64)
+    ints, flags = np.zeros(8, np.int64), np.zeros(8, bool)
+    calls = tables.Calls(ints.astype(np.uint64), ints, ints, results, ints, flags, ints, ints)
+    assert calls.failed.tolist() == [False] * 4 + [True, True, False, False]
+    assert calls.interrupted.tolist() == [True] * 4 + [False] * 4
+    assert [error_name(number) for number in (512, 515, 4)] == ["ERESTARTSYS", "error 515", "EINTR"]
+
+
+def test_operations_of_io_uring_are_the_kernels() -> None:
+    """As far as this machine's header has them."""
+    header = Path("/usr/include/linux/io_uring.h")
+    if not header.exists():
+        pytest.skip("no header of the kernel")
+    (text,) = re.findall(r"enum io_uring_op \{(.*?)IORING_OP_LAST", header.read_text(), re.DOTALL)
+    names = [name.lower() for name in re.findall(r"IORING_OP_(\w+),", text)]
+    assert len(names) > 40 and [probe.IO_URING_OPERATIONS[number] for number in range(len(names))] == names
+
+
+def test_epochs_that_can_be_asked_for() -> None:
+    for text, said in (("0s", "shorter than 1 ms"), ("10us", "shorter than 1 ms"), ("(", "no regular expression")):
+        with pytest.raises(UsageError, match=said):
+            check_epoch(text)
+    for text in ("", "1ms", "30s", r"checkpoint-\d+", "(a+)+$"):
+        check_epoch(text)
+
+
+def test_mapped_files_without_a_name_are_of_the_mount_that_has_all_of_its_device() -> None:
+    places = Places()
+    shape = [(each, np.uint64) for each in ("node", "parent", "inode", "place", "mode")]
+    none = np.zeros(0, [(each, np.uint64) for each in ("node", "at", "name0", "name1", "name2")])
+    files = np.array([(9, 0, 1234, 98 << 20 | 3, probe.MAPPED)], shape)
+    places.add(none, files, np.zeros(0, [("mount", np.uint64), ("type_low", np.uint64), ("type_high", np.uint64)]))
+    places.learn([[30, 98 << 20 | 3, "/netns", "/run/netns", "ext4", "", ""], [36, 98 << 20 | 3, "/", "/", "ext4", "", ""]])
+    assert places.path(9) == b"inode 1234 on /" and places.mount_of(9) == 36
+    places.learn_mapped([[98 << 20 | 3, 1234, "/usr/bin/node"]])
+    assert places.path(9) == b"/usr/bin/node"
+
+
+def test_shares_of_requests_that_overlap() -> None:
+    assert [overlap_text(share) for share in (0, 0.5, 1, 23.31)] == ["0%", "50%", "100%", "23.3 at once"]
+
+
+def test_rows_that_top_cannot_show() -> None:
+    assert more_rows(1000, 20).endswith("--top 1000 shows them.")
+    assert more_rows(5800, 20, "`-o FILE.parquet`") == "5,780 more rows: `-o FILE.parquet` has them."
+    assert more_rows(5800, 20) == "5,780 more rows: --top 1000 shows the first of them."

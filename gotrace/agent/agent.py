@@ -273,17 +273,28 @@ class Agent:
 
     def processes(self) -> list[dict[str, Any]]:
         """What is known of every Go process, as JSON."""
-        return [
-            {
-                "pid": known.process.pid,
-                "exe": printable(known.process.exe),
-                "go_version": known.process.executable.go_version,
-                "state": known.state,
-                "reason": known.reason,
-                **(_told(known.observed) if known.observed is not None else {}),
-            }
-            for known in list(self.known.values())  # another thread asks
-        ]
+        return [_row(known) for known in list(self.known.values())]  # another thread asks
+
+    def process(self, pid: int) -> dict[str, Any] | None:
+        """The same of one, and `Course.details`; None if there is none that is traced."""
+        known = self.known.get(pid)
+        observed = known.observed if known is not None else None
+        if known is None or observed is None:
+            return None
+        return {**_row(known), **observed.course.details()}
+
+
+def _row(known: _Known) -> dict[str, Any]:
+    observed = known.observed
+    return {
+        "pid": known.process.pid,
+        "name": printable(known.process.name),
+        "exe": printable(known.process.exe),
+        "go_version": known.process.executable.go_version,
+        "state": known.state,
+        "reason": known.reason,
+        **(_told(observed) if observed is not None else {}),
+    }
 
 
 def _told(observed: Observed) -> dict[str, Any]:
@@ -297,4 +308,6 @@ def _told(observed: Observed) -> dict[str, Any]:
         "heap_goal_bytes": observed.goal,
         "lost": observed.session.lost,
         "cost_ns": observed.cost_ns,
+        "cpu_s": observed.cpu_s,
+        **observed.course.told(),
     }

@@ -13,6 +13,7 @@ from gotrace.agent.agent import Agent
 from gotrace.agent.http import Response, Route, Server
 from gotrace.agent.metrics_page import MetricsPage
 from gotrace.agent.push import Destination, Push
+from gotrace.agent.requests import Request
 from gotrace.agent.spool import Spool
 from gotrace.agent.status_page import status_page
 from gotrace.find.processes import Scanner
@@ -25,12 +26,12 @@ if TYPE_CHECKING:
     from gotrace.agent.settings import Settings
 
 STEMS = ("gc",)
-_RING_BYTES = 1 << 20  # 14 563 events: at 3 000 a second nothing is lost in 4.8 s
+RING_BYTES = 1 << 20  # 14 563 events: at 3 000 a second nothing is lost in 4.8 s
 
 
 def prepare() -> None:
     """Compile what `serve` loads, and keep it: a compiler takes more memory than the agent may. Raises GotraceError."""
-    with SharedProbes.opened([probe_module(stem) for stem in STEMS], _RING_BYTES):
+    with SharedProbes.opened([probe_module(stem) for stem in STEMS], RING_BYTES):
         pass
 
 
@@ -41,12 +42,12 @@ def serve(settings: Settings, say: Say) -> None:
     selection, address = settings.selection(), settings.address()
     with contextlib.ExitStack() as stack:
         stack.enter_context(stop.installed())
-        probes = stack.enter_context(SharedProbes.opened([probe_module(stem) for stem in STEMS], _RING_BYTES))
+        probes = stack.enter_context(SharedProbes.opened([probe_module(stem) for stem in STEMS], RING_BYTES))
         spool = Spool(settings.spool, settings.spool_bytes) if settings.spool else None
         agent = Agent(probes, Scanner(), selection, say, settings.bounds(), spool)
         routes = {
             "/metrics": MetricsPage(agent.registry).route,
-            "/processes": _route(lambda: json.dumps(agent.processes(), indent=1).encode(), "application/json"),
+            "/processes": Route({"GET": lambda request: _processes(agent, request)}),
             "/": _route(lambda: status_page(agent).encode(), "text/html; charset=utf-8"),
         }
         server = stack.enter_context(
@@ -70,3 +71,14 @@ def serve(settings: Settings, say: Say) -> None:
 
 def _route(page: Callable[[], bytes], content_type: str) -> Route:
     return Route({"GET": lambda request: Response(200, page(), content_type)})
+
+
+def _processes(agent: Agent, request: Request) -> Response:
+    """Rows of all, or with ``?pid=12`` everything about one."""
+    if not request.query:
+        return Response(200, json.dumps(agent.processes(), indent=1).encode(), "application/json")
+    key, _, pid = request.query.partition("=")
+    found = agent.process(int(pid)) if key == "pid" and pid.isascii() and pid.isdecimal() and len(pid) < 11 else None
+    if found is None:
+        return Response(404, b"no such process is traced\n")
+    return Response(200, json.dumps(found, indent=1).encode(), "application/json")

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gotrace.agent import families as of
+from gotrace.agent.course import Course
 from gotrace.agent.spool import WORST
+from gotrace.analysis.exponential import Exponential
 from gotrace.analysis.gc_summary import CONCURRENT_MARK, PARTS, SWEEP, part_of
 from gotrace.analysis.pauses import NO_LIMIT, NOT_READ, TRIGGERS, UNKNOWN, Batch
 from gotrace.export.metrics.model import Exemplar, Histogram, Number, Registry, Resource
@@ -138,6 +140,7 @@ class Observed:
     cost_ns: int = 0
     cpu_s: float = 0
     attached_at: float = field(default_factory=time.monotonic)
+    course: Course = field(default_factory=Course)
 
     def __post_init__(self) -> None:
         session = self.session
@@ -145,6 +148,7 @@ class Observed:
         self._wall_offset_ns = header["clock"]["wall_offset_ns"]
         self._decoder = decoder(header, session.static_text)
         self._lost = 0
+        self._observed_at = self.attached_at
         self._usage: Usage | None = None
         self.service.processes.add(self)
         target = header["target"]
@@ -163,11 +167,14 @@ class Observed:
         cost_ns = self.session.cost().target_ns_estimate
         self.service.number(of.OVERHEAD).add(max(0, cost_ns - self.cost_ns) / 1e9)
         self.cost_ns = max(cost_ns, self.cost_ns)
+        ran_s = None
         if last:
             self.service.processes.discard(self)
             self.service.registry.drop(self._own)
         else:
-            self._add_usage()
+            ran_s = self._add_usage()
+        self.course.add(batch, self._decoder.reasons, self._wall_offset_ns, self._observed_at, ran_s)
+        self._observed_at = time.monotonic()
         self.service.refresh()
 
     def _add_pauses(self, pauses: Array) -> None:
@@ -186,6 +193,8 @@ class Observed:
                 if len(known):
                     exemplar = self._longest(pauses[own]) if part == "total" else None
                     self.service.observe(of.STW, (reason, part), known, exemplar)
+                    so_far = self.course.pauses.get((reason, part), Exponential())
+                    self.course.pauses[reason, part] = so_far.plus(known)
         if collector.any():
             self.service.observe(of.GC_PAUSE, (), pauses["total_ns"][collector], self._longest(pauses[collector]))
         if self.service.window is not None:
@@ -203,13 +212,14 @@ class Observed:
 
     def _add_cycles(self, batch: Batch) -> None:
         cycles, sweeps, service = batch.cycles, batch.sweeps, self.service
-        if len(sweeps):
-            service.observe(of.PHASE, (SWEEP,), sweeps["sweep_ns"])
+        for phase, lengths in ((SWEEP, sweeps["sweep_ns"]), (CONCURRENT_MARK, cycles["mark_ns"])):
+            if len(lengths):
+                service.observe(of.PHASE, (phase,), lengths)
+                self.course.phases[phase] = self.course.phases.get(phase, Exponential()).plus(lengths)
         if not len(cycles):
             return
         self.cycles += len(cycles)
         service.number(of.GC_CYCLES).add(len(cycles))
-        service.observe(of.PHASE, (CONCURRENT_MARK,), cycles["mark_ns"])
         assists = cycles["assist_ns"]
         service.number(of.ASSIST).add(int(assists[assists != UNKNOWN].sum()) / 1e9)
         triggers, counts = np.unique(cycles["trigger"], return_counts=True)
@@ -226,11 +236,13 @@ class Observed:
         if 0 < last["memory_limit_bytes"] < NO_LIMIT:
             service.number(of.MEMORY_LIMIT).set(int(last["memory_limit_bytes"]))
 
-    def _add_usage(self) -> None:
+    def _add_usage(self) -> float | None:
+        """Returns the CPU time since the last one, None if it is not known."""
         try:
             now = Usage.of(self.session.process.pid)
         except OSError:
-            return
+            return None
+        is_first = self._usage is None
         before = self._usage or Usage(0, now.user_s, now.system_s, now.minor, now.major)
         service, self._usage = self.service, now
         self.rss, self.cpu_s = now.rss, now.user_s + now.system_s
@@ -238,3 +250,4 @@ class Observed:
         service.number(of.CPU_TIME, "system").add(max(0, now.system_s - before.system_s))
         service.number(of.PAGING_FAULTS, "minor").add(max(0, now.minor - before.minor))
         service.number(of.PAGING_FAULTS, "major").add(max(0, now.major - before.major))
+        return None if is_first else now.user_s + now.system_s - before.user_s - before.system_s

@@ -16,6 +16,7 @@ from gotrace.errors import TargetError, UsageError
 from gotrace.find.processes import GoProcess, Scan
 from gotrace.text import count_text, printable
 
+NOT_SELECTED = "not selected"
 _SHORT_ID = 12  # of a container, as podman and docker print it
 _NEAREST = 5
 
@@ -107,7 +108,7 @@ class Selection:
         """Why a process is left alone, in words that can be counted by; "" if it is meant."""
         by = [selector for selector in self.select if selector.fits(process)]
         if self.select and not by:
-            return "not selected"
+            return NOT_SELECTED
         named = any(key in _NAMING for selector in by for key, _ in selector.terms)
         if any(selector.fits(process) for selector in self.exclude):
             return "excluded"

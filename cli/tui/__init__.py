@@ -1,0 +1,1 @@
+"""What takes the whole terminal. Needs the extra `tui`."""

@@ -74,7 +74,7 @@ def command(
 
 
 def _check_terminal() -> None:
-    instead = "`gotrace gc --pid PID` prints lines"
+    instead = "`gotrace gc --all-processes` prints lines"
     streams = (sys.stdin, sys.stdout, sys.__stderr__)  # the last one is what textual draws on
     if not all(stream is not None and stream.isatty() for stream in streams):
         raise UsageError("`gotrace top` needs a terminal", instead)

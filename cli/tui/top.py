@@ -224,7 +224,7 @@ class Top(App[None]):
         order = {str(each.pid): place for place, each in enumerate(seen)}
         if [each.key.value for each in table.ordered_rows] != list(order):
             table.sort("pid", key=lambda cell: order[cell.plain.strip()])
-        if chosen is not None and chosen.value in order:
+        if chosen is not None and chosen.value in order and table.cursor_row:  # else whoever is first stays chosen
             table.move_cursor(row=order[chosen.value])
         others = [each for each in self._rows if not each.is_traced and text.fits(each, self._wanted)]
         below = self._main.query_one("#untraced", Static)

@@ -250,4 +250,4 @@ class Observed:
         service.number(of.CPU_TIME, "system").add(max(0, now.system_s - before.system_s))
         service.number(of.PAGING_FAULTS, "minor").add(max(0, now.minor - before.minor))
         service.number(of.PAGING_FAULTS, "major").add(max(0, now.major - before.major))
-        return None if is_first else now.user_s + now.system_s - before.user_s - before.system_s
+        return None if is_first else max(0.0, now.user_s - before.user_s) + max(0.0, now.system_s - before.system_s)

@@ -17,7 +17,9 @@ from textual.pilot import Pilot
 from textual.widgets import DataTable, Input, Static
 
 from gotrace.agent.course import nearest_rank, quantile
-from gotrace.agent.watch import Details, Row
+from gotrace.agent.http import Response, Route, Security, Server
+from gotrace.agent.requests import Request
+from gotrace.agent.watch import Details, Remote, Row
 from gotrace.analysis.exponential import Exponential
 from gotrace.cli.text import top as text
 from gotrace.cli.tui.top import Top
@@ -190,6 +192,32 @@ def test_failures_of_the_source() -> None:
         await later(lambda: app.failure is not None, pilot)
 
     assert str(drive(script).failure) == "a mistake"
+
+
+@pytest.mark.parametrize("body", [b"[", b"{}", b'[{"pid": "x"}]', b"[1]", b"\xff", b"[" * 100_000])
+def test_an_agent_elsewhere(body: bytes, tmp_path: Path) -> None:
+    made, bodies = Made(), [body]
+
+    def answer(request: Request) -> Response:
+        if not request.query:
+            return Response(200, bodies[0])
+        found = made.details(int(request.query.removeprefix("pid=")))
+        return Response(200, msgspec.json.encode(found)) if found else Response(404)
+
+    token = tmp_path / "token"
+    token.write_text("secret")
+    routes = {"/processes": Route({"GET": answer})}
+    with Server(("127.0.0.1", 0), routes, security=Security(token=str(token))) as server:
+        url = f"http://127.0.0.1:{server.address[1]}"
+        with pytest.raises(HostError, match="status 401"):
+            Remote(url).rows()
+        remote = Remote(f"{url}/", str(token))
+        with pytest.raises(HostError, match="cannot be read"):
+            remote.rows()
+        bodies[0] = json.dumps(made.all).encode()
+        assert remote.rows() == made.rows() and remote.details(20) == made.details(20) and remote.details(7) is None
+    with pytest.raises(HostError, match="does not answer"):
+        remote.rows()
 
 
 @given(st.lists(st.integers(0, 10**10), min_size=1, max_size=300), st.sampled_from([0.5, 0.9, 0.99, 1.0]))

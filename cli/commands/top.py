@@ -18,9 +18,8 @@ from gotrace.errors import GotraceError, HostError, UsageError
     topic="agent",
     short_help="Watch the pauses and memory of every Go process, live.",
     examples=[
-        ("gotrace top", "every Go process of this host; q quits, ? explains the keys"),
-        ("gotrace top --name 'api*'", "those of this name"),
-        ("gotrace top --connect http://127.0.0.1:9464", "what `gotrace serve` traces; needs no root"),
+        ("gotrace top", "shows every Go process of this host; q quits, ? explains the keys"),
+        ("gotrace top --connect http://127.0.0.1:9464", "shows what `gotrace serve` traces, without root"),
     ],
 )
 @option(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 NONE, UNKNOWN = "-", "?"
 _BARS = "▁▂▃▄▅▆▇█"
 _LEAST_NAME, _GAP = 12, 2
+_A_LINE = 8  # of the columns, where there is one process
 
 
 @dataclass(frozen=True)
@@ -132,8 +133,11 @@ def spark(values: Sequence[float]) -> str:
 def details(process: Details) -> Iterator[str | Rows]:
     """Everything about one process, as parts for `gotrace.cli.text.layout.rendered`."""
     yield f"{printable(process.exe)}, pid {process.pid}, {printable(process.go_version) or 'Go version unknown'}"
-    now = "  ".join(f"{each.name} {each.cell(process)}" for each in FIELDS)
-    yield f"traced for {duration_text(process.traced_s * 1e9)}; events lost: {process.lost:,}; {now}"
+    yield f"traced for {duration_text(process.traced_s * 1e9)}"
+    for fields in (FIELDS[:_A_LINE], FIELDS[_A_LINE:]):
+        yield ""
+        columns = [Column(each.name, width=each.width, rank=each.rank, gap=2) for each in fields]
+        yield Rows(columns, [[each.cell(process) for each in fields]])
     yield ""
     yield "Pauses so far, percentiles within 2.2%"
     yield _table("reason", [(each.reason, each.part, each) for each in process.reasons])

@@ -32,17 +32,17 @@ _ENDED_S = 5  # so long the row of a process stays that is no longer there
 _MOST_UNTRACED = 6
 _EXPORT = "gotrace-top.ndjson"
 _HELP = """
- up, down, j, k   choose a process
- enter            everything about it; esc: back
- s                sort by the next of: {sorts}
- /                only names, paths or pids that have this in them; esc: all
- p                pause the screen, and go on
- u                show which processes are not traced, and why, or hide them
- e                write what is seen to {export} (a new file each time)
- q                quit
+ up, down, j, k  choose a process
+ enter           everything about it; esc: back
+ s               sort by the next of: {sorts}
+ /               only names, paths or pids that have this in them; esc: all
+ p               pause the screen, and go on
+ u               show what is not traced, and why, or hide it
+ e               write what is seen to {export}, or the next free name
+ q               quit
 
- Columns are of the last second or so, since the agent last looked; "so far" and
- what is behind it is since the process is traced. MAF is RSS / live heap.
+ Columns are of the last second or so, since the agent last looked; from
+ "so far" on they are since the process is traced. MAF is RSS / live heap.
 
  Any key closes this.
 """
@@ -202,7 +202,7 @@ class Top(App[None]):
             return
         self._fields = fields
         table.clear(columns=True)
-        table.add_column("pid", width=7, key="pid")
+        table.add_column(f"{'pid':>7}", width=7, key="pid")
         table.add_column("name", width=width, key="name")
         for each in fields:
             table.add_column(Text(f"{each.name:>{each.width}}"), width=each.width, key=each.name)

@@ -137,11 +137,18 @@ def test_what_it_exports_is_what_the_programs_count(agent, program, start):
         assert told[each.pid]["rss_bytes"] == pytest.approx(int(resident) * 1024, rel=0.05)
         assert told[each.pid]["cycles"] == truth["NumGC"] - truth["before"] and told[each.pid]["lost"] == 0
         rss += told[each.pid]["rss_bytes"]
+        of_it = json.loads(serving.get(f"/processes?pid={each.pid}"))
+        sums = {part["reason"]: part["sum_ns"] for part in of_it["reasons"] if part["part"] == "total"}
+        assert sum(sums[reason] for reason in COLLECTOR) == sum(truth["PauseNs"][truth["before"] : truth["NumGC"]])
+        assert sum(sums.values()) == of_it["paused_ns"] and of_it["gomaxprocs"] == os.cpu_count()
     assert sum(serving.values("process_memory_usage_bytes")) == rss
     infos = [dict(has) for (name, has) in serving.samples() if name == "gotrace_target_info"]
     assert {(each["exe"], each["process_pid"]) for each in infos} == {
         (os.readlink(f"/proc/{each.pid}/exe"), str(each.pid)) for each in ours
     }
+    for wrong in ("pid=1", "pid=x", "name=shop"):
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            serving.get(f"/processes?{wrong}")
     page = serving.get("/")
     assert "://" not in page and all(f"<td>{each.pid}</td>" in page for each in ours)
     assert [each.finish() for each in ours] == [0] * 3

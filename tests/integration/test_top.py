@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,10 @@ class Terminal:
 
     def screen(self) -> str:
         return self._do("capture-pane", "-p")
+
+    def colours(self) -> set[tuple[str, ...]]:
+        """Red, green and blue of what is on the screen."""
+        return set(re.findall(r"[34]8;2;(\d+);(\d+);(\d+)", self._do("capture-pane", "-p", "-e")))
 
     def is_alternate(self) -> bool:
         return self._do("display-message", "-p", "#{alternate_on}").strip() == "1"
@@ -89,12 +94,15 @@ def test_what_is_on_the_screen(terminal: Terminal, start: Start, tmp_path: Path,
         path = shutil.copy(targets.build("gcload", version), tmp_path / name)
         ours.append(start(Path(path), "-cycles", "200", env={"GODEBUG": "gctrace=1"}))
     settings, pid_file = tmp_path / "stty", tmp_path / "pid"
-    command = shlex.join([*GOTRACE, "top", "--name", f"{prefix}-*"])
+    plain = how == "TERM"
+    variables = ["COLORTERM=truecolor", *(["NO_COLOR=1"] if plain else [])]
+    command = shlex.join(["env", *variables, *GOTRACE, "top", "--name", f"{prefix}-*"])
     script = tmp_path / "script"
     script.write_text(f"cd {tmp_path}\necho $$ >{pid_file}\nexec {command}\n")
     terminal.type(f"stty -g >{settings}.before; sh {script}; stty -g >{settings}")
     until(lambda: "2 traced" in terminal.screen(), 60)
-    assert terminal.is_alternate()
+    assert terminal.is_alternate() and terminal.colours()
+    assert all(len(set(each)) == 1 for each in terminal.colours()) is plain
     before = [len(gctrace(each.stderr.read_text())) for each in ours]
     for each in ours:
         each.go()
@@ -157,7 +165,9 @@ def test_what_is_refused(
     assert gotrace("top", "--pid", "1", "--name", "x").returncode == 2
     assert gotrace("top", "--token-file", "x").returncode == 2
     command = shlex.join([*GOTRACE, "top"])
+    code = "import sys; sys.modules['textual'] = None; from gotrace.cli.main import main; main(['top'])"
     for prefix, options, said in (
+        (f"{shlex.join([sys.executable, '-c', code])};: ", "", "pip install 'gotrace[tui]'"),
         ("TERM=dumb", "", "TERM=dumb"),
         ("", "--connect http://127.0.0.1:21500", "does not answer: Connection refused"),
         ("", "--connect nowhere", "cannot read the address"),

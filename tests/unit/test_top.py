@@ -100,7 +100,7 @@ async def later(condition: Callable[[], bool], pilot: Pilot[None]) -> None:
     raise AssertionError(lines(pilot.app))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("width", [40, 80, 120, 200])
+@pytest.mark.parametrize("width", [40, 80, 200])
 def test_columns_go_where_there_is_no_room_and_names_are_harmless(width: int) -> None:
     async def script(app: Top, pilot: Pilot[None], _: Made) -> None:
         seen = "\n".join(lines(app))

@@ -63,7 +63,7 @@ def command(
             terms = [("name", name)] if name is not None else [("pid", str(each)) for each in pid or ()]
             selectors = tuple(Selector((term,)) for term in terms)
             for each in selectors:
-                fitting([each], Scanner().scan().processes)
+                fitting([each], Scanner().scan())
             with waiting("setting up"):
                 source = stack.enter_context(Local.opened(Selection(selectors, defaults=False)))
         app = Top(source)

@@ -202,8 +202,8 @@ class Agent:
 
     def _end(self, pid: int, reason: str, state: str = "") -> None:
         """A process is over, or no longer traced if there is a ``state`` that it is in then."""
-        known = self.known[pid] if state else self.known.pop(pid)
-        observed, known.observed = known.observed, None
+        known = self.known[pid]  # others see it for as long as what it did is not all counted
+        observed = known.observed
         if observed is not None:
             fd = observed.session.exit_fd
             if fd is not None:
@@ -213,7 +213,9 @@ class Agent:
             self.probes.remove(pid)
             observed.service.ended_at = self.now()
             self._number(of.DETACHES, reason).add(1)
-        known.state = state
+        known.observed, known.state = None, state
+        if not state:
+            del self.known[pid]
         self._count()
 
     def _judge(self, known: _Known, now: float) -> None:

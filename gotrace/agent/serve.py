@@ -17,6 +17,7 @@ from gotrace.agent.requests import Request
 from gotrace.agent.spool import Spool
 from gotrace.agent.status_page import status_page
 from gotrace.find.processes import Scanner
+from gotrace.kernel.host import require_everybodys_processes
 from gotrace.probe import probe_module
 from gotrace.run.target import Say, StopRequest
 from gotrace.shared import SharedProbes
@@ -42,6 +43,7 @@ def serve(settings: Settings, say: Say) -> None:
     selection, address = settings.selection(), settings.address()
     with contextlib.ExitStack() as stack:
         stack.enter_context(stop.installed())
+        unseen = require_everybodys_processes()
         probes = stack.enter_context(SharedProbes.opened([probe_module(stem) for stem in STEMS], RING_BYTES))
         spool = Spool(settings.spool, settings.spool_bytes) if settings.spool else None
         agent = Agent(probes, Scanner(), selection, say, settings.bounds(), spool)
@@ -64,6 +66,8 @@ def serve(settings: Settings, say: Say) -> None:
             stack.callback(push.close)
         stack.callback(agent.close)
         host, port = server.address
+        if unseen:
+            say(unseen)
         say(f"Serving http{'s' if settings.tls_certificate else ''}://{host}:{port}/metrics… Ctrl-C to end.")
         while not stop.signal:
             agent.step()

@@ -28,6 +28,7 @@ from typing import Any
 from gotrace.arch import host_arch
 from gotrace.errors import HostError, LoadError
 from gotrace.kernel import privileges
+from gotrace.kernel.privileges import kernel_version
 
 _MAP_CREATE, _MAP_UPDATE_ELEM, _PROG_LOAD, _RAW_TRACEPOINT_OPEN, _LINK_CREATE = 0, 2, 5, 17, 28
 _MAP_LOOKUP_ELEM, _MAP_DELETE_ELEM, _MAP_GET_NEXT_KEY = 1, 3, 4
@@ -370,11 +371,6 @@ def map_relocations(instructions: bytes, names_by_fd: dict[int, str]) -> tuple[t
             index += 1  # the second half of the 16-byte instruction
         index += 1
     return tuple(found)
-
-
-def kernel_version() -> tuple[int, int]:
-    major, minor = (int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
-    return major, minor
 
 
 @functools.cache

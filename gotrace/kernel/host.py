@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 from gotrace import arch
 from gotrace.errors import HostError
-from gotrace.kernel.privileges import CAP_SYS_ADMIN, CAP_SYS_PTRACE, capabilities, in_initial_namespace
+from gotrace.kernel.privileges import (
+    CAP_DAC_READ_SEARCH,
+    CAP_SYS_ADMIN,
+    CAP_SYS_PTRACE,
+    capabilities,
+    in_initial_namespace,
+    lacking_to_trace,
+)
 
 
 def kernel_pid(pid: int) -> int:
@@ -17,8 +24,11 @@ def kernel_pid(pid: int) -> int:
 
 def _lacking_privilege(root: str) -> tuple[str, str] | None:
     """What keeps this process from tracing, and what to do about it; None if nothing does."""
-    if not capabilities(root) >> CAP_SYS_ADMIN & 1:
-        return "tracing needs root (CAP_SYS_ADMIN)", "run it with sudo; in a container, with --privileged"
+    held = capabilities(root)
+    if lacking := lacking_to_trace(held):
+        needed = " and ".join(lacking_to_trace(0))
+        without = "" if needed == (missing := " and ".join(lacking)) else f"; {missing} is missing"
+        return f"tracing needs root, or {needed}{without}", "run it with sudo; in a container, with these capabilities"
     if not in_initial_namespace("user", root):
         return (
             "tracing needs root on the host; this is root in a user namespace only",
@@ -29,9 +39,11 @@ def _lacking_privilege(root: str) -> tuple[str, str] | None:
 
 def _privileges(root: str) -> str:
     """What a process that may trace has, and what it may not do all the same."""
-    if capabilities(root) >> CAP_SYS_PTRACE & 1:
-        return "CAP_SYS_ADMIN"
-    return "CAP_SYS_ADMIN, but not CAP_SYS_PTRACE: processes with more rights than this one cannot be inspected"
+    held = capabilities(root)
+    enough = "CAP_SYS_ADMIN" if held >> CAP_SYS_ADMIN & 1 else "CAP_BPF and CAP_PERFMON"
+    if held >> CAP_SYS_PTRACE & 1:
+        return enough
+    return f"{enough}, but not CAP_SYS_PTRACE: processes with more rights than this one cannot be inspected"
 
 
 def lockdown(root: str = "/") -> str:
@@ -193,6 +205,19 @@ def require_tracing(root: str = "/") -> None:
         raise HostError(
             "this kernel does not support uprobes through perf", "use a kernel with CONFIG_UPROBE_EVENTS (4.17 or later)"
         )
+
+
+def require_everybodys_processes(root: str = "/") -> str:
+    """What cannot be seen of other users' programs all the same, "" if nothing. Raises HostError without CAP_SYS_PTRACE."""
+    held = capabilities(root)
+    if not held >> CAP_SYS_PTRACE & 1:
+        raise HostError(
+            "looking at other users' processes needs CAP_SYS_PTRACE, which is missing",
+            "run it with sudo; in a container, add this capability",
+        )
+    if held >> CAP_DAC_READ_SEARCH & 1:
+        return ""
+    return "CAP_DAC_READ_SEARCH is missing: programs are not seen whose files only their owners may read."
 
 
 def text_of(*path: str) -> str:

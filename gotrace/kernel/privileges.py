@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 
 from gotrace.errors import HostError
 
-CAP_SYS_ADMIN, CAP_SYS_PTRACE = 21, 19
+CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 2, 19, 21, 38, 39
+# What `gotrace serve` has to have, and nothing more: see docs/security.md. Linux before 6.10 wants CAP_SYS_ADMIN besides.
+SERVE_CAPABILITIES = {
+    "CAP_BPF": CAP_BPF,
+    "CAP_PERFMON": CAP_PERFMON,
+    "CAP_SYS_PTRACE": CAP_SYS_PTRACE,
+    "CAP_DAC_READ_SEARCH": CAP_DAC_READ_SEARCH,
+}
 # The hint of `refused` about another process.
 PROTECTED = "no right is missing: a security policy protects this process (SELinux, AppArmor, a sandbox); allow it there"
 _INITIAL_NAMESPACE = {"user": 0xEFFFFFFD, "pid": 0xEFFFFFFC}
@@ -16,6 +24,25 @@ def capabilities(root: str = "/") -> int:
     """The effective capabilities of this process, one bit each."""
     with open(os.path.join(root, "proc/self/status")) as file:
         return next((int(line.split()[1], 16) for line in file if line.startswith("CapEff:")), 0)
+
+
+def lacking_to_trace(held: int) -> list[str]:
+    """The names of what is missing among the capabilities ``held`` to load programs and to set uprobes.
+
+    CAP_SYS_ADMIN is enough. Links, by which uprobes are set since Linux 6.10 (`bpf.has_uprobe_multi`), take CAP_BPF and
+    CAP_PERFMON; perf events of uprobes are CAP_SYS_ADMIN's (CVE-2025-38466).
+    """
+    if held >> CAP_SYS_ADMIN & 1:
+        return []
+    if kernel_version() < (6, 10):
+        return ["CAP_SYS_ADMIN"]
+    return [name for name, bit in (("CAP_BPF", CAP_BPF), ("CAP_PERFMON", CAP_PERFMON)) if not held >> bit & 1]
+
+
+def kernel_version() -> tuple[int, int]:
+    """This kernel's release, its first two numbers."""
+    major, minor = (int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
+    return major, minor
 
 
 def in_initial_namespace(kind: str, root: str = "/") -> bool:
@@ -35,14 +62,14 @@ def refused(message: str, otherwise: str, unprivileged: str = "run as root (sudo
 
     ``otherwise`` is the hint where none is, ``unprivileged`` that for ordinary users.
     """
-    held, wanted = capabilities(root), {"CAP_SYS_ADMIN": CAP_SYS_ADMIN, "CAP_SYS_PTRACE": CAP_SYS_PTRACE}
-    lacking = [name for name, bit in wanted.items() if not held >> bit & 1]
+    held = capabilities(root)
+    lacking = [*lacking_to_trace(held), *(() if held >> CAP_SYS_PTRACE & 1 else ("CAP_SYS_PTRACE",))]
     if lacking and os.geteuid() != 0:
-        hint = unprivileged
+        hint = unprivileged if not held else f"{unprivileged}, or with {' and '.join(lacking)} too"
     elif not in_initial_namespace("user", root):
         hint = "this is root in a user namespace only: run it with sudo outside the rootless container"
     elif lacking:
-        hint = f"this root lacks {' and '.join(lacking)}: run the container with --privileged, or gotrace on the host"
+        hint = f"this root lacks {' and '.join(lacking)}: add {'it' if len(lacking) == 1 else 'them'} to the container"
     else:
         hint = otherwise
     return HostError(message, hint)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gotrace.errors import HostError
-from gotrace.kernel.host import Check, checks, lockdown, require_tracing
+from gotrace.kernel.host import Check, checks, lockdown, require_everybodys_processes, require_tracing
 from gotrace.kernel.privileges import capabilities, in_initial_namespace, refused
 
 ROOT_CAPABILITIES = "000001ffffffffff"
@@ -95,7 +95,9 @@ def test_a_kernel_without_lockdown(tmp_path: Path) -> None:
     [
         (ROOT_CAPABILITIES, True),
         ("0000000000200000", True),  # CAP_SYS_ADMIN alone
-        ("000000c000000000", False),  # CAP_BPF and CAP_PERFMON: kernels with the fix of CVE-2025-38466 ask for more
+        ("000000c000000000", True),  # CAP_BPF and CAP_PERFMON
+        ("0000004000000000", False),  # CAP_PERFMON alone
+        ("0000008000000000", False),
         ("00000000a80425fb", False),  # what Docker leaves to a container
         ("0000000000000000", False),
     ],
@@ -110,6 +112,24 @@ def test_capabilities(cap_eff: str, enough: bool, tmp_path: Path) -> None:
         with pytest.raises(HostError, match="needs root") as error:
             require_tracing(root)
         assert "sudo" in error.value.hint
+
+
+def test_what_is_missing_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before links (6.10) uprobes are perf events, for which CAP_SYS_ADMIN is asked."""
+    root = make_root(tmp_path, cap_eff="0000008000000000")
+    with pytest.raises(HostError, match="needs root, or CAP_BPF and CAP_PERFMON; CAP_PERFMON is missing"):
+        require_tracing(root)
+    root = make_root(tmp_path, cap_eff="000000c000000000")
+    with pytest.raises(HostError, match="CAP_SYS_PTRACE, which is missing"):
+        require_everybodys_processes(root)
+    root = make_root(tmp_path, cap_eff="000000c000080000")
+    assert "CAP_DAC_READ_SEARCH" in require_everybodys_processes(root)
+    root = make_root(tmp_path, cap_eff="000000c000080004")
+    assert not require_everybodys_processes(root)
+    uname = os.uname()
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "host", "6.8.0-48", "#1", uname.machine)))
+    with pytest.raises(HostError, match=r"needs root, or CAP_SYS_ADMIN$"):
+        require_tracing(root)
 
 
 def test_root_of_a_user_namespace_is_not_root(tmp_path: Path) -> None:
@@ -136,11 +156,12 @@ def test_root_of_a_user_namespace_is_not_root(tmp_path: Path) -> None:
             "00000000a80425fb",
             0,
             "4026531837",
-            "lacks CAP_SYS_ADMIN and CAP_SYS_PTRACE: run the container with --privileged",
+            "lacks CAP_BPF and CAP_PERFMON and CAP_SYS_PTRACE: add them to the container",
         ),
         (ROOT_CAPABILITIES, 0, "4026532281", "outside the rootless container"),
         ("00000000a80425fb", 0, "4026532281", "outside the rootless container"),
         ("0000000000000000", 1000, "4026531837", "run as root (sudo)"),
+        ("0000008000080000", 1000, "4026531837", "run as root (sudo), or with CAP_PERFMON too"),
         (ROOT_CAPABILITIES, 1000, "4026531837", "allow it"),
     ],
 )

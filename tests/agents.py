@@ -1,0 +1,60 @@
+"""The agent, run as a command, and what it answers."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from conftest import GOTRACE
+from services import free_port
+
+
+class Agent:
+    """``through`` is what the command is started by."""
+
+    def __init__(self, *options: str, through: Sequence[str] = ()) -> None:
+        self.port = free_port()
+        command = [*through, *GOTRACE, "serve", "--listen", f"127.0.0.1:{self.port}", *options]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert self.process.stderr is not None
+        self.head = self.process.stderr.readline()
+
+    def get(self, path: str) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
+            return str(answer.read().decode())
+
+    def samples(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+        families = text_string_to_metric_families(self.get("/metrics"))
+        return {(each.name, frozenset(each.labels.items())): each.value for family in families for each in family.samples}
+
+    def values(self, name: str, **labels: str) -> list[float]:
+        """The samples of a name that have these labels."""
+        return [
+            value for (each, has), value in self.samples().items() if each == name and labels.items() <= dict(has).items()
+        ]
+
+    def one(self, name: str, **labels: str) -> float:
+        (value,) = self.values(name, **labels)
+        return value
+
+    def traced(self) -> set[int]:
+        return {each["pid"] for each in json.loads(self.get("/processes")) if each["state"] == "traced"}
+
+    def is_ready(self) -> bool:
+        try:
+            return bool(self.get("/readyz"))
+        except urllib.error.HTTPError as error:
+            assert error.code == 503
+            return False
+
+    def finish(self) -> str:
+        self.process.send_signal(signal.SIGTERM)
+        _, rest = self.process.communicate(timeout=30)
+        assert self.process.returncode == 0 and "Traceback" not in rest, rest
+        return self.head + rest

@@ -18,10 +18,10 @@ from services import free_port
 class Agent:
     """``through`` is what the command is started by."""
 
-    def __init__(self, *options: str, through: Sequence[str] = ()) -> None:
+    def __init__(self, *options: str, through: Sequence[str] = (), command: Sequence[str] = GOTRACE) -> None:
         self.port = free_port()
-        command = [*through, *GOTRACE, "serve", "--listen", f"127.0.0.1:{self.port}", *options]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        words = [*through, *command, "serve", "--listen", f"127.0.0.1:{self.port}", *options]
+        self.process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
         assert self.process.stderr is not None
         self.head = self.process.stderr.readline()
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
 import click
 
 from gotrace.cli.options import Command, Duration, option, say
+from gotrace.errors import UsageError
 
 
 @click.command(
@@ -17,6 +20,7 @@ from gotrace.cli.options import Command, Duration, option, say
     examples=[
         ("gotrace serve --select 'name=api' --min-age 0s", "traces every process of this name, on http://127.0.0.1:9464"),
         ("gotrace serve -f agent.yaml --check", "says whether the file is right"),
+        ("gotrace serve --systemd > /etc/systemd/system/gotrace.service", "makes it a service, with its rights and limits"),
     ],
 )
 @click.option("-f", "--file", "file", type=click.Path(), help="Settings, in YAML; options go before them.")
@@ -27,6 +31,7 @@ from gotrace.cli.options import Command, Duration, option, say
 @click.option("--min-age", type=Duration(), help="Leave younger processes alone.  [default: 30s]")
 @click.option("--spool", metavar="DIR", help="Keep every minute in this folder, 100 MiB at most.")
 @click.option("--prepare", is_flag=True, help="Compile the probes, keep them for later, and exit.")
+@click.option("--systemd", is_flag=True, help="Print a unit for systemd that runs this gotrace, with -f FILE, and exit.")
 @click.option("--check", is_flag=True, help="Look at the settings, and exit.")
 def command(
     file: str | None,
@@ -37,6 +42,7 @@ def command(
     min_age: int | None,
     spool: str | None,
     prepare: bool,
+    systemd: bool,
     check: bool,
 ) -> None:
     """Trace every Go process of this host as long as it runs, and answer on /metrics what Prometheus asks.
@@ -49,6 +55,7 @@ def command(
     from gotrace.agent.serve import prepare as compile_probes
     from gotrace.agent.serve import serve
     from gotrace.agent.settings import SCHEMA, Settings
+    from gotrace.agent.unit import unit
     from gotrace.lab.yaml_file import read
 
     if prepare:
@@ -64,8 +71,18 @@ def command(
     given["min_age"] = f"{min_age}ns" if min_age is not None else None
     settings = msgspec.structs.replace(settings, **{key: value for key, value in given.items() if value})
     settings.address(), settings.selection()
-    if check:
+    if systemd:
+        if listen or otlp or select or exclude or min_age is not None:
+            raise UsageError("a service's settings are in a file", "write them into agent.yaml, and add -f agent.yaml")
+        click.echo(unit(own_command(), ["-f", os.path.abspath(file)] if file is not None else []), nl=False)
+    elif check:
         say("the settings are right")
     else:
         serve(settings, say)
     return None
+
+
+def own_command() -> list[str]:
+    """What starts this gotrace again, from any folder."""
+    name = os.path.abspath(sys.argv[0])
+    return [name] if os.path.basename(name) == "gotrace" else [sys.executable, "-m", "gotrace.cli"]

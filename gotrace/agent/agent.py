@@ -26,6 +26,7 @@ from gotrace.find.selection import Selection
 from gotrace.text import printable, program_text
 
 if TYPE_CHECKING:
+    from gotrace.find.kubelet import Kubelet
     from gotrace.run.target import Say
     from gotrace.shared import SharedProbes
 
@@ -79,6 +80,7 @@ class Agent:
     bounds: Bounds = field(default_factory=Bounds)
     spool: Spool | None = None
     now: Callable[[], float] = time.monotonic
+    kubelet: Kubelet | None = None  # who is asked for names of containers, if anybody is
 
     def __post_init__(self) -> None:
         self.registry = Registry(of.ALL, self.bounds.series)
@@ -94,6 +96,7 @@ class Agent:
         self._poll = select.poll()
         self._pid_of: dict[int, int] = {}  # by the descriptor that tells its end
         self._cpu_s = 0.0
+        self._problem = ""
         self._left_out = self.probes.left_out()
         self._number(of.BUILD, gotrace.__version__, os.uname().release)
 
@@ -263,6 +266,14 @@ class Agent:
         left_out = self.probes.left_out()
         self._number(of.LEFT_OUT).add(left_out - self._left_out)
         self._left_out = left_out
+        if self.kubelet is not None:
+            self._number(of.KUBELET_UP).set(int(not self.kubelet.problem))
+            for reason, count in list(self.kubelet.failures.items()):  # another thread asks
+                errors = self._number(of.KUBELET_ERRORS, reason)
+                errors.add(count - errors.value)
+            if self.kubelet.problem != self._problem and self.kubelet.problem:
+                self.say(f"The names of pods are unknown: {self.kubelet.problem}.")
+            self._problem = self.kubelet.problem
         self._number(of.SERIES).set(self.registry.series)
         beyond = self._number(of.BEYOND)
         beyond.add(max(0, self.registry.beyond - beyond.value))

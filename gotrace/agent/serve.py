@@ -12,10 +12,12 @@ import gotrace
 from gotrace.agent.agent import Agent
 from gotrace.agent.http import Response, Route, Server
 from gotrace.agent.metrics_page import MetricsPage
+from gotrace.agent.pods import Pods
 from gotrace.agent.push import Destination, Push
 from gotrace.agent.requests import Request
 from gotrace.agent.spool import Spool
 from gotrace.agent.status_page import status_page
+from gotrace.find.kubelet import Kubelet, sources_of
 from gotrace.find.processes import Scanner
 from gotrace.kernel.host import require_everybodys_processes
 from gotrace.probe import probe_module
@@ -46,7 +48,11 @@ def serve(settings: Settings, say: Say) -> None:
         unseen = require_everybodys_processes()
         probes = stack.enter_context(SharedProbes.opened([probe_module(stem) for stem in STEMS], RING_BYTES))
         spool = Spool(settings.spool, settings.spool_bytes) if settings.spool else None
-        agent = Agent(probes, Scanner(), selection, say, settings.bounds(), spool)
+        pods = None
+        if sources := sources_of():
+            pods = Pods(Kubelet(sources), selection.min_age_s).start()
+            stack.callback(pods.close)
+        agent = Agent(probes, Scanner(pods and pods.of), selection, say, settings.bounds(), spool, kubelet=pods and pods.kubelet)
         routes = {
             "/metrics": MetricsPage(agent.registry).route,
             "/processes": Route({"GET": lambda request: _processes(agent, request)}),

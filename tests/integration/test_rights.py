@@ -36,7 +36,7 @@ def with_only(capabilities: set[str], user: int = USER) -> list[str]:
 
 @pytest.fixture
 def prepared(tmp_path):
-    """How to start a command with nobody's own cache, filled by `serve --prepare` with the two capabilities that loading takes."""
+    """How to start a command with nobody's own cache, filled by `serve --prepare` with the two capabilities it takes."""
     for folder in (tmp_path, *tmp_path.parents[:2]):
         folder.chmod(0o755)
     cache = tmp_path / "cache"

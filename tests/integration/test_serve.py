@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from agents import Agent
+from kubelets import account_in, serving
 
 import targets
 from conftest import GOTRACE, until
@@ -254,3 +255,27 @@ def test_hundreds_that_come_and_go(agent, program):
     attached = serving.one("gotrace_agent_attaches_total", service_name="gotrace")
     assert sum(serving.values("gotrace_agent_detaches_total")) == attached > 0
     serving.finish()
+
+
+def test_who_is_asked_for_pods(tmp_path):
+    """A server that answers as the API server does, and refuses later: told, counted, and no reason to end."""
+    account = account_in(tmp_path)
+    code = (
+        "from gotrace.agent import pods; from gotrace.find import kubelet\n"
+        f"pods._EVERY_S = 0.2, 0.2; kubelet.Kubelet.__init__.__defaults__ = ({str(account)!r}, 5.0)\n"
+        "import sys; from gotrace.cli.main import main; main(sys.argv[1:])"
+    )
+    with serving(account) as server:
+        at = [f"KUBERNETES_SERVICE_HOST={server.server_address[0]}", f"KUBERNETES_SERVICE_PORT={server.server_port}"]
+        asking = Agent(command=["env", *at, "NODE_NAME=node-1", sys.executable, "-c", code])
+        until(asking.is_ready)
+        until(lambda: asking.values("gotrace_agent_kubelet_up") == [1])
+        assert not asking.values("gotrace_agent_kubelet_errors_total")
+        assert server.asked[0] == ("/api/v1/pods?fieldSelector=spec.nodeName%3Dnode-1", "Bearer secret")
+        server.status = 403
+        until(lambda: sum(asking.values("gotrace_agent_kubelet_errors_total", reason="403")) > 1)
+        assert asking.one("gotrace_agent_kubelet_up") == 0
+        server.status = 200
+        until(lambda: asking.one("gotrace_agent_kubelet_up") == 1)
+        said = asking.finish()
+    assert said.count("The names of pods are unknown: ") == 1 and "the service account may not get pods there" in said

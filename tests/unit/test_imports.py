@@ -57,7 +57,7 @@ TABLE: dict[str, set[str]] = {
         "cluster",
     },
     "cluster": BASE | {"records", "run"},
-    "agent": BASE | {"addresses", "analysis", "export", "find", "probe", "probes", "run", "shared"},
+    "agent": BASE | {"addresses", "analysis", "export", "find", "kernel", "probe", "probes", "run", "shared"},
     "ebpf": set(),
 }
 TABLE["cli"] = set(TABLE)

@@ -2,111 +2,30 @@
 
 from __future__ import annotations
 
-import http.server
 import json
-import shutil
-import ssl
-import subprocess
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kubelets import ID, INIT, UID, Server, account_in, document, pod, serving
 
+from conftest import until
+from gotrace.agent.pods import Pods
 from gotrace.find.kubelet import Kubelet, pods_of, sources_of
 from gotrace.find.names import Container, Names
 from gotrace.find.places import Place
 
-_ID = "49f9e8e5395d57c1083996c09e2e6f042d5fe1ec0310facab32f94912b35ce59"
-_INIT = "21572039dd8398ff8272b031fa5422a40165145ab37f2f8794e1e7f844fe8118"
-_UID = "2942c55e-c9cb-428a-93f4-eaf89c1f3ce0"
-
-
-def pod(name: str = "api-7d9f8c6b5-x2x4k", uid: str = _UID, **changed: Any) -> dict[str, Any]:
-    """As kubelets of Kubernetes 1.31 answer, with what is of no interest left out."""
-    metadata = {
-        "name": name,
-        "namespace": "shop",
-        "uid": uid,
-        "labels": {"app": "web", "pod-template-hash": "7d9f8c6b5"},
-        "annotations": {"kubernetes.io/config.seen": "2026-11-20T08:00:00Z", "kubernetes.io/config.source": "api"},
-        "ownerReferences": [
-            {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "api-7d9f8c6b5", "uid": "1", "controller": True}
-        ],
-    }
-    return {
-        "metadata": {**metadata, **changed},
-        "spec": {"containers": [{"name": "app", "image": "shop/api:1"}], "nodeName": "node-1"},
-        "status": {
-            "phase": "Running",
-            "initContainerStatuses": [
-                {"name": "migrate", "image": "shop/migrate:1", "containerID": f"containerd://{_INIT}"}
-            ],
-            "containerStatuses": [
-                {"name": "app", "image": "docker.io/shop/api:1", "containerID": f"containerd://{_ID}", "ready": True},
-                {"name": "waiting", "image": "x", "state": {"waiting": {"reason": "ImagePullBackOff"}}},
-            ],
-        },
-    }
-
-
-def document(*pods: dict[str, Any]) -> dict[str, Any]:
-    return {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": list(pods)}
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """Answers /pods to who has the token; ``status`` and ``body`` may be changed, and how long it ``waits``."""
-
-    status, body, waits = 200, json.dumps(document(pod())).encode(), 0.0
-
-    def __init__(self, tls: ssl.SSLContext | None) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.asked: list[tuple[str, str]] = []
-        if tls is not None:
-            self.socket = tls.wrap_socket(self.socket, server_side=True)
-        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
-
-    def handle_error(self, *_: object) -> None:
-        """A client that hung up."""
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        self.server.asked.append((self.path, self.headers.get("Authorization", "")))
-        time.sleep(self.server.waits)
-        good = self.headers.get("Authorization") == "Bearer secret" or not isinstance(self.connection, ssl.SSLSocket)
-        self.send_response(self.server.status if good else 401)
-        self.end_headers()
-        self.wfile.write(self.server.body if good else b"Unauthorized")
-
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 @pytest.fixture(scope="module")
 def account(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a service account, with the key of the server that its ca.crt vouches for beside it."""
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl")
-    folder = tmp_path_factory.mktemp("account")
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=kubelet"
-    words = [*command.split(), "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key", "-out", "ca.crt"]
-    subprocess.run(words, cwd=folder, check=True, capture_output=True)
-    (folder / "token").write_text("secret\n")
-    return folder
+    return account_in(tmp_path_factory.mktemp("account"))
 
 
 @pytest.fixture
 def server(account: Path) -> Iterator[Server]:
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(account / "ca.crt", account / "key")
-    with Server(tls) as server:
+    with serving(account) as server:
         yield server
-        server.shutdown()
 
 
 def url(server: Server) -> str:
@@ -115,17 +34,17 @@ def url(server: Server) -> str:
 
 def test_containers_and_pods(server: Server, account: Path) -> None:
     kubelet = Kubelet([url(server)], str(account))
-    assert kubelet.of(Place(container=_ID)) is None
+    assert kubelet.of(Place(container=ID)) is None
     assert kubelet.refresh() and (kubelet.problem, kubelet.failures) == ("", {})
     assert server.asked == [("/pods", "Bearer secret")]
-    found = kubelet.of(Place("containerd", _ID, _UID))
+    found = kubelet.of(Place("containerd", ID, UID))
     assert found is not None and found.labels["app"] == "web"
     assert (found.name, found.image, found.namespace, found.pod, found.owner, found.service) == (
         *("app", "docker.io/shop/api:1", "shop", "api-7d9f8c6b5-x2x4k", "Deployment/api", "api"),
     )
-    init = kubelet.of(Place("containerd", _INIT, _UID))
+    init = kubelet.of(Place("containerd", INIT, UID))
     assert init is not None and init.name == "migrate"
-    unseen = kubelet.of(Place("containerd", "0" * 64, _UID))  # a container that was started since
+    unseen = kubelet.of(Place("containerd", "0" * 64, UID))  # a container that was started since
     assert unseen is not None and (unseen.name, unseen.pod) == ("", "api-7d9f8c6b5-x2x4k")
     assert kubelet.of(Place("docker", "0" * 64)) is None
 
@@ -164,7 +83,7 @@ def test_refusals_are_told_and_counted(
     server.status, server.body = status, body
     assert not kubelet.refresh() and not kubelet.refresh()
     assert said in kubelet.problem and kubelet.failures == {kind: 2}
-    assert kubelet.of(Place(container=_ID)) is not None  # what was known stays
+    assert kubelet.of(Place(container=ID)) is not None  # what was known stays
 
 
 def test_no_answer_no_server_and_no_trust(server: Server, account: Path, tmp_path: Path) -> None:
@@ -219,7 +138,7 @@ def owner(kind: str, name: str) -> list[dict[str, Any]]:
     ],
 )
 def test_a_services_name(changed: dict[str, Any], service: str, by: str) -> None:
-    found = pods_of(document(pod("alone", **changed)))[0][_ID]
+    found = pods_of(document(pod("alone", **changed)))[0][ID]
     assert (found.service, found.owner) == (service, by)
 
 
@@ -227,7 +146,7 @@ def test_a_static_pod_goes_by_its_hash_too() -> None:
     """The mirror that the API server has is another one by its uid."""
     made = pod("etcd-node-1", annotations={"kubernetes.io/config.hash": "3e61c214bc3ed9ff81e21474dd6cba17"})
     _, pods = pods_of(document(made))
-    assert pods.keys() == {_UID, "3e61c214bc3ed9ff81e21474dd6cba17"}
+    assert pods.keys() == {UID, "3e61c214bc3ed9ff81e21474dd6cba17"}
 
 
 def mutants(value: Any) -> Iterator[Any]:
@@ -245,3 +164,23 @@ def test_whatever_is_said_is_no_error() -> None:
     for said in mutants(document(pod())):
         for each in (each for found in pods_of(said) for each in found.items()):
             assert isinstance(each[0], str) and isinstance(each[1], Container)
+
+
+def test_it_is_asked_again_and_again(server: Server, account: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the agent; what was known stays known while nobody answers, and files are asked for the rest."""
+    monkeypatch.setattr("gotrace.agent.pods._EVERY_S", (0.05, 0.05))
+    pods = Pods(Kubelet([url(server)], str(account)), 0).start()
+    try:
+        found = pods.of(Place("containerd", ID, UID))
+        assert (found.pod, found.service) == ("api-7d9f8c6b5-x2x4k", "api")
+        server.body = json.dumps(document(pod("other", uid="1"))).encode()
+        until(lambda: pods.of(Place("containerd", ID, UID)).pod == "other")
+        server.status = 403
+        until(lambda: pods.kubelet.failures["403"] > 1)
+        assert pods.of(Place("containerd", ID, UID)).pod == "other"
+        assert pods.of(Place()).pod == ""
+    finally:
+        pods.close()
+    asked = len(server.asked)
+    pods._thread.join(10)
+    assert len(server.asked) <= asked + 1

@@ -1,0 +1,68 @@
+"""The agent's unit for systemd: systemd itself reads and judges it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gotrace.agent.unit import SYSTEM_CALLS, unit
+from gotrace.kernel.privileges import SERVE_CAPABILITIES
+
+needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze")
+
+
+def analyzed(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["systemd-analyze", *arguments, "./gotrace.service"], cwd=folder, capture_output=True, text=True, timeout=60
+    )
+
+
+@needs_systemd
+def test_systemd_takes_it(tmp_path: Path) -> None:
+    """Without a warning, and with an exposure of 2.6 of 10 (systemd 252): it must see processes, and open sockets."""
+    file = tmp_path / "agent $HOME %n.yaml"
+    command = [sys.executable, "-m", "gotrace.cli", "serve", "--systemd", "-f", str(file)]
+    file.write_text("schema: gotrace.agent/1\n")
+    made = subprocess.run(command, capture_output=True, text=True, check=True)
+    (tmp_path / "gotrace.service").write_text(made.stdout)
+    done = analyzed(tmp_path, "verify")
+    assert (done.returncode, done.stderr) == (0, "")
+    done = analyzed(tmp_path, "security", "--offline=true")
+    (exposure,) = re.findall(r"Overall exposure level for gotrace\.service: ([\d.]+)", done.stdout)
+    assert float(exposure) <= 2.6
+
+
+def test_its_rights_are_the_published_ones() -> None:
+    text = unit(["/opt/a b/gotrace"], ["-f", "/etc/50%.yaml"])
+    for key in ("AmbientCapabilities", "CapabilityBoundingSet"):
+        (words,) = re.findall(rf"^{key}=(.*)$", text, re.MULTILINE)
+        assert words.split() == list(SERVE_CAPABILITIES)
+    assert 'ExecStart="/opt/a b/gotrace" serve -f /etc/50%%.yaml\n' in text
+    assert 'ExecStartPre="/opt/a b/gotrace" serve --prepare\n' in text
+
+
+@needs_systemd
+@pytest.mark.bpf
+@pytest.mark.skipif(shutil.which("strace") is None, reason="no strace")
+def test_its_system_calls_are_allowed(tmp_path: Path) -> None:
+    """What compiling, loading and ending take, as strace sees it, is in the filter. Nothing else of systemd runs here."""
+    words = ["systemd-analyze", "syscall-filter", *(each for each in SYSTEM_CALLS if each.startswith("@"))]
+    allowed = set(SYSTEM_CALLS)
+    groups = [each for each in SYSTEM_CALLS if each.startswith("@")]
+    while groups:
+        done = subprocess.run([*words[:2], groups.pop()], capture_output=True, text=True, check=True)
+        found = {line.strip() for line in done.stdout.splitlines()[1:] if line.startswith("    ") and "#" not in line}
+        groups += [each for each in found if each.startswith("@") and each not in allowed]
+        allowed |= found
+    log, gotrace = tmp_path / "log", [sys.executable, "-m", "gotrace.cli", "serve"]
+    serving = ["timeout", "-s", "TERM", "5", *gotrace, "--listen", "127.0.0.1:0", "--min-age", "0s"]
+    for command in (["env", f"GOTRACE_CACHE={tmp_path}", *gotrace, "--prepare"], serving):
+        subprocess.run(["strace", "-f", "-qq", "-o", str(log), *command], timeout=120, capture_output=True)
+        called = set(re.findall(r"^\d+ +(\w+)\(", log.read_text(), re.MULTILINE))
+        assert "bpf" in called and called <= allowed, (shlex.join(command), called - allowed)

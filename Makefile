@@ -1,5 +1,5 @@
 # gotrace: `make demo` and `make test` do all of their own set-up. `make help` lists the rest.
-.PHONY: help setup demo demo-cluster baseline-report test test-arm64 test-fresh bench lint format docs sbom clean
+.PHONY: help setup demo demo-cluster demo-serve baseline-report test test-arm64 test-fresh bench lint format docs sbom clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -17,6 +17,10 @@ baseline-report: ## that service under load, six times: how it behaves here (RUN
 demo-cluster: ## the tools for AI clusters on a slow file system, a saved topology, stand-ins for CUDA: three pages
 	@scripts/setup cluster
 	@.venv/bin/python scripts/demo-cluster
+
+demo-serve: ## the agent, a real Prometheus and three Go services: the 99th percentile of pauses, asked of both
+	@scripts/setup serve
+	@.venv/bin/python scripts/demo-serve
 
 test: ## set up and run every test (ARGS=tests/unit runs some)
 	@scripts/setup test

@@ -41,7 +41,7 @@ def command(image: str | None, namespace: str, no_pod_monitor: bool, old_kernels
             raise UsageError(f"{what} {printable(text)!r} is no name", "give one as kubectl takes it")
     made = manifest.documents(image, namespace, not no_pod_monitor, old_kernels)
 
-    class Dumper(yaml.SafeDumper):
+    class Dumper(yaml.SafeDumper):  # type: ignore[misc]
         """Without anchors, and with texts of several lines as they are."""
 
         def ignore_aliases(self, data: object) -> bool:

@@ -48,11 +48,13 @@ def serve(settings: Settings, say: Say) -> None:
         unseen = require_everybodys_processes()
         probes = stack.enter_context(SharedProbes.opened([probe_module(stem) for stem in STEMS], RING_BYTES))
         spool = Spool(settings.spool, settings.spool_bytes) if settings.spool else None
-        pods = None
+        naming = kubelet = None
         if sources := sources_of():
-            pods = Pods(Kubelet(sources), selection.min_age_s).start()
+            kubelet = Kubelet(sources)
+            pods = Pods(kubelet, selection.min_age_s).start()
             stack.callback(pods.close)
-        agent = Agent(probes, Scanner(pods and pods.of), selection, say, settings.bounds(), spool, kubelet=pods and pods.kubelet)
+            naming = pods.of
+        agent = Agent(probes, Scanner(naming), selection, say, settings.bounds(), spool, kubelet=kubelet)
         routes = {
             "/metrics": MetricsPage(agent.registry).route,
             "/processes": Route({"GET": lambda request: _processes(agent, request)}),

@@ -15,7 +15,8 @@ import sys
 from typing import Any
 
 from gotrace.errors import HostError, LoadError
-from gotrace.kernel.bpf import MAP_TYPE_RINGBUF, BpfObject, MapSpec, has_sleepable_uprobes, kernel_version, map_relocations
+from gotrace.kernel.bpf import MAP_TYPE_RINGBUF, BpfObject, MapSpec, has_sleepable_uprobes, map_relocations
+from gotrace.kernel.privileges import kernel_version
 
 # Where Debian, Ubuntu, and Fedora's family install python3-bpfcc for the system's Python.
 BCC_FOLDERS = ("/usr/lib/python3/dist-packages", f"/usr/lib/python3.{sys.version_info[1]}/site-packages")

@@ -21,8 +21,7 @@ from gotrace import ebpf, probes, session
 from gotrace.analysis.columns import Kinds
 from gotrace.binary.program import Program
 from gotrace.errors import TargetError
-from gotrace.kernel.bpf import kernel_version
-from gotrace.kernel.privileges import drop_to_caller
+from gotrace.kernel.privileges import drop_to_caller, kernel_version
 from gotrace.kernel.process import Process
 from gotrace.probe import PlanBuilder, is_library
 from gotrace.recording.reader import Recording

@@ -1,5 +1,5 @@
 # gotrace: `make demo` and `make test` do all of their own set-up. `make help` lists the rest.
-.PHONY: help setup demo demo-cluster demo-serve baseline-report test test-arm64 test-fresh bench lint format docs sbom clean
+.PHONY: help setup demo demo-cluster demo-serve image baseline-report test test-arm64 test-fresh bench lint format docs sbom clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -21,6 +21,12 @@ demo-cluster: ## the tools for AI clusters on a slow file system, a saved topolo
 demo-serve: ## the agent, a real Prometheus and three Go services: the 99th percentile of pauses, asked of both
 	@scripts/setup serve
 	@.venv/bin/python scripts/demo-serve
+
+image: ## the agent as a container image (IMAGE=gotrace IMAGE_OPTIONS='--build-arg BASE=…', by podman)
+	@scripts/setup run
+	@rm -rf build/image
+	@.venv/bin/python -m pip wheel -q --no-deps -w build/image .
+	@podman build -t $(or $(IMAGE),gotrace) $(IMAGE_OPTIONS) .
 
 test: ## set up and run every test (ARGS=tests/unit runs some)
 	@scripts/setup test

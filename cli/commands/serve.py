@@ -72,7 +72,7 @@ def command(
     settings = msgspec.structs.replace(settings, **{key: value for key, value in given.items() if value})
     settings.address(), settings.selection()
     if systemd:
-        if listen or otlp or select or exclude or min_age is not None:
+        if listen or otlp or select or exclude or spool or min_age is not None:
             raise UsageError("a service's settings are in a file", "write them into agent.yaml, and add -f agent.yaml")
         click.echo(unit(own_command(), ["-f", os.path.abspath(file)] if file is not None else []), nl=False)
     elif check:

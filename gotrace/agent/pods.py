@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 
 from gotrace.find.kubelet import Kubelet
-from gotrace.find.names import Container, Names
-from gotrace.find.places import Place
+from gotrace.find.names import Names
 
 _EVERY_S = 5, 20
 
@@ -20,14 +19,10 @@ class Pods:
 
     def __init__(self, kubelet: Kubelet, min_age_s: float, names: Names | None = None) -> None:
         self.kubelet = kubelet
-        self._names = names or Names()
+        self.of = kubelet.naming(names or Names())
         self._every_s = min(max(min_age_s / 2, _EVERY_S[0]), _EVERY_S[1])
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pods", daemon=True)
-
-    def of(self, place: Place) -> Container:
-        """What the kubelet knows, else what is in files."""
-        return self.kubelet.of(place) or self._names.of(place)
 
     def start(self) -> Pods:
         self.kubelet.refresh()

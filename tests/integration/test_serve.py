@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from agents import Agent
 from kubelets import account_in, serving
 
 import targets
-from conftest import GOTRACE, until
+from conftest import until
 from gotrace.agent.spool import records_in
 from groundtruth import gctrace
 from services import free_port

@@ -51,7 +51,7 @@ def test_containers_and_pods(server: Server, account: Path) -> None:
 
 def test_a_container_that_was_started_since(server: Server, account: Path, tmp_path: Path) -> None:
     """Its pod is known from the kubelet, its name from the files of its runtime."""
-    kubelet, place = Kubelet([url(server)], str(account)), Place("containerd", "0" * 64, _UID)
+    kubelet, place = Kubelet([url(server)], str(account)), Place("containerd", "0" * 64, UID)
     naming = kubelet.naming(Names(str(tmp_path)))
     bundle = tmp_path / f"run/containerd/io.containerd.runtime.v2.task/k8s.io/{place.container}"
     bundle.mkdir(parents=True)
@@ -62,7 +62,7 @@ def test_a_container_that_was_started_since(server: Server, account: Path, tmp_p
     assert kubelet.refresh()
     found = naming(place)
     assert (found.name, found.image, found.namespace, found.service) == ("new", "new:1", "shop", "api")
-    assert naming(Place("containerd", _ID, _UID)).name == "app" and naming(Place()).pod == ""
+    assert naming(Place("containerd", ID, UID)).name == "app" and naming(Place()).pod == ""
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,11 @@ from gotrace.errors import Exit, UsageError
 @click.option("--namespace", default="gotrace", show_default=True, help="Where it is installed.")
 @click.option("--no-pod-monitor", is_flag=True, help="Leave out what the Prometheus operator finds it by.")
 @click.option("--old-kernels", is_flag=True, help="Add SYS_ADMIN: nodes have Linux before 6.10.")
-@click.option("--check", "checked", type=click.Path(), metavar="FILE", help="Look at a manifest; 1 if it has other rights.")
-def command(image: str | None, namespace: str, no_pod_monitor: bool, old_kernels: bool, checked: str | None) -> int | None:
+@click.option("--check", is_flag=True, help="Look at the manifest FILE; exit status 1 if it has other rights.")
+@click.argument("file", required=False, type=click.Path())
+def command(
+    image: str | None, namespace: str, no_pod_monitor: bool, old_kernels: bool, check: bool, file: str | None
+) -> int | None:
     """Print what runs `gotrace serve` on every node of a cluster: a DaemonSet with the capabilities that it needs, and a
     service account that may ask for the names of pods.
     """
@@ -32,8 +35,10 @@ def command(image: str | None, namespace: str, no_pod_monitor: bool, old_kernels
     from gotrace.agent import manifest
     from gotrace.text import printable
 
-    if checked is not None:
-        return _check(checked)
+    if check != (file is not None):
+        raise UsageError("--check and a FILE go together", "gotrace k8s --check gotrace.yaml")
+    if file is not None:
+        return _check(file)
     if image is None:
         raise UsageError("--image is missing", "build one with `make image`, push it, and give its name")
     for what, text in (("--image", image), ("--namespace", namespace)):

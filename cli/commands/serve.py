@@ -19,7 +19,6 @@ from gotrace.errors import UsageError
     short_help="Trace every Go process, always, and export metrics.",
     examples=[
         ("gotrace serve --select 'name=api' --min-age 0s", "traces every process of this name, on http://127.0.0.1:9464"),
-        ("gotrace serve -f agent.yaml --check", "says whether the file is right"),
         ("gotrace serve --systemd > /etc/systemd/system/gotrace.service", "makes it a service, with its rights and limits"),
     ],
 )

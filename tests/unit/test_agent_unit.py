@@ -24,6 +24,7 @@ def analyzed(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @needs_systemd
+@pytest.mark.started
 def test_systemd_takes_it(tmp_path: Path) -> None:
     """Without a warning, and with an exposure of 2.6 of 10 (systemd 252): it must see processes, and open sockets."""
     file = tmp_path / "agent $HOME %n.yaml"

@@ -75,7 +75,7 @@ class Pid(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic 
         if isinstance(value, (int, tuple)):
             return value
         found = value.split(",") if self._several else [value]
-        if not all(re.fullmatch(r"[1-9]\d{0,9}", each, re.ASCII) for each in found):
+        if not all(re.fullmatch(r"[1-9]\d*", each, re.ASCII) for each in found):
             self.fail(f"{value!r} is not a process's number{' (12,34 for several)' if self._several else ''}.", param, ctx)
         return tuple(dict.fromkeys(map(int, found))) if self._several else int(value)
 

@@ -240,7 +240,6 @@ def test_without_root_on_somebody_elses_process(start):
 @pytest.mark.parametrize(
     ("pid", "words"),
     [
-        ("0", "not a valid process id"),
         ("2", "is a kernel thread (kthreadd)"),
         ("4194303", "no process with pid"),
         ("99999999999999999999", "no process with pid"),

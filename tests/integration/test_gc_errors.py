@@ -48,7 +48,8 @@ def test_no_such_process(gotrace):
 
 
 def test_no_process_id(gotrace):
-    check(gotrace("gc", "--pid", "0"), 1, "not a valid process id")
+    for pid in ("0", "-3", "12,x"):
+        check(gotrace("gc", f"--pid={pid}"), 2, "is not a process's number")
 
 
 def test_kernel_thread(gotrace):

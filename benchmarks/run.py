@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import agent
 import baseline_cost
 import coldstart_overhead
 import compare_time
@@ -53,6 +54,9 @@ REACH = {
     "datapath_bcc": 1.1,
     "compare_time": 0.5,
     "baseline_cost": None,
+    "agent_rss": 1.0,
+    "agent_cpu": 1.0,
+    "agent_detach": 1.0,
     "false_alarms_metrics": 0.25,
     "false_alarms_requests": 0.1,
     "false_alarms_p99": 0.2,
@@ -77,6 +81,7 @@ PARTS: tuple[Callable[[], dict[str, Any] | list[dict[str, Any]]], ...] = (
     datapath.run,
     compare_time.run,
     baseline_cost.run,
+    agent.run,
     false_alarms.run,
 )
 

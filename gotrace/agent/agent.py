@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import gotrace
 from gotrace.agent import families as of
+from gotrace.agent.course import Course
 from gotrace.agent.services import Observed, Service, resource_of
 from gotrace.agent.spool import Spool, Window
 from gotrace.errors import GotraceError
@@ -79,6 +80,7 @@ class Agent:
     say: Say
     bounds: Bounds = field(default_factory=Bounds)
     spool: Spool | None = None
+    detailed: bool = False  # whether everything about one process is known from its beginning, before anybody asks
     now: Callable[[], float] = time.monotonic
     kubelet: Kubelet | None = None  # who is asked for names of containers, if anybody is
 
@@ -195,7 +197,7 @@ class Agent:
         if service is None:
             window = Window(time.time_ns()) if self.spool is not None else None
             service = self.services[resource] = Service(self.registry, resource, window)
-        known.observed, known.state = Observed(process, session, service), TRACED
+        known.observed, known.state = Observed(process, session, service, course=Course(self.detailed)), TRACED
         known.observe_at, known.judged_at = now + self._every_s(), now
         known.cost_ns, known.cpu_s = 0, 0
         if session.exit_fd is not None:

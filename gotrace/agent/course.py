@@ -11,7 +11,7 @@ import numpy as np
 
 from gotrace.analysis.columns import Array
 from gotrace.analysis.exponential import Exponential
-from gotrace.analysis.gc_summary import MARK_ASSIST, PARTS
+from gotrace.analysis.gc_summary import CONCURRENT_MARK, MARK_ASSIST, PARTS, SWEEP, part_of
 from gotrace.analysis.pauses import UNKNOWN, Batch
 
 _LONGEST = 20
@@ -37,8 +37,12 @@ def nearest_rank(values: Array, share: float) -> int:
 
 @dataclass
 class Course:
-    """Feed it what each observation found. Times are ns, sizes bytes; what is not known is null in its JSON."""
+    """Feed it what each observation found. Times are ns, sizes bytes; what is not known is null in its JSON.
 
+    What is more than a row takes memory and time: it is kept if it is ``detailed``, which it is once `details` was called.
+    """
+
+    detailed: bool = False
     pauses: dict[tuple[str, str], Exponential] = field(default_factory=dict)  # by reason and part
     totals: Exponential = field(default_factory=Exponential)
     phases: dict[str, Exponential] = field(default_factory=dict)
@@ -56,16 +60,8 @@ class Course:
         pauses, cycles = batch.pauses, batch.cycles
         totals = pauses["total_ns"]
         self.totals = self.totals.plus(totals)
-        found = [
-            (int(each["total_ns"]), int(each["start_ns"]) + wall_offset_ns, reasons[int(each["reason"])])
-            for each in pauses[np.argsort(totals)[-_LONGEST:]]
-        ]
-        self._longest = sorted(self._longest + found, reverse=True)[:_LONGEST]
-        assists = cycles["assist_ns"][cycles["assist_ns"] != UNKNOWN]
-        if len(assists):
-            self.phases[MARK_ASSIST] = self.phases.get(MARK_ASSIST, Exponential()).plus(assists)
-        for each in cycles[-_CYCLES:]:
-            self._heap.append(tuple(int(each[f"heap_{name}_bytes"]) for name in ("start", "end", "live", "goal")))
+        if self.detailed:
+            self._add_details(batch, reasons, wall_offset_ns)
         marked = cycles["end_ns"] - cycles["mark_termination_ns"]
         began = np.maximum(marked - cycles["mark_ns"], round(begin_s * 1e9))
         if len(cycles):
@@ -82,6 +78,24 @@ class Course:
             "cpu_s": None if cpu_s is None else round(cpu_s, 3),
         }
 
+    def _add_details(self, batch: Batch, reasons: list[str], wall_offset_ns: int) -> None:
+        pauses, cycles, sweeps = batch.pauses, batch.cycles, batch.sweeps
+        for number in np.unique(pauses["reason"]).tolist():
+            of_it = pauses[pauses["reason"] == number]
+            for part in PARTS:
+                values, _ = part_of(of_it, part)
+                _count(self.pauses, (reasons[number], part), values[values != UNKNOWN])
+        found = [
+            (int(each["total_ns"]), int(each["start_ns"]) + wall_offset_ns, reasons[int(each["reason"])])
+            for each in pauses[np.argsort(pauses["total_ns"])[-_LONGEST:]]
+        ]
+        self._longest = sorted(self._longest + found, reverse=True)[:_LONGEST]
+        _count(self.phases, CONCURRENT_MARK, cycles["mark_ns"])
+        _count(self.phases, MARK_ASSIST, cycles["assist_ns"][cycles["assist_ns"] != UNKNOWN])
+        _count(self.phases, SWEEP, sweeps["sweep_ns"])
+        for each in cycles[-_CYCLES:]:
+            self._heap.append(tuple(int(each[f"heap_{name}_bytes"]) for name in ("start", "end", "live", "goal")))
+
     def told(self) -> dict[str, Any]:
         """A row, as JSON."""
         known = bool(self.totals.count)
@@ -95,7 +109,11 @@ class Course:
         }
 
     def details(self) -> dict[str, Any]:
-        """What is more than a row: reasons and parts, phases, the longest pauses, the heap over the last cycles."""
+        """What is more than a row: reasons and parts, phases, the longest pauses, the heap over the last cycles.
+
+        It is of the time since it was first asked for, or since the process is traced if it was ``detailed`` then.
+        """
+        self.detailed = True
         ordered = sorted(self.pauses.items(), key=lambda item: (item[0][0], PARTS.index(item[0][1])))
         return {
             "reasons": [{"reason": reason, "part": part, **_statistics(each)} for (reason, part), each in ordered],
@@ -109,6 +127,11 @@ class Course:
                 for each in list(self._heap)  # another thread asks
             ],
         }
+
+
+def _count(into: dict[Any, Exponential], key: Any, values: Array) -> None:
+    if len(values):
+        into[key] = into.get(key, Exponential()).plus(values)
 
 
 def _statistics(values: Exponential) -> dict[str, int]:

@@ -12,7 +12,6 @@ import numpy as np
 from gotrace.agent import families as of
 from gotrace.agent.course import Course
 from gotrace.agent.spool import WORST
-from gotrace.analysis.exponential import Exponential
 from gotrace.analysis.gc_summary import CONCURRENT_MARK, PARTS, SWEEP, part_of
 from gotrace.analysis.pauses import NO_LIMIT, NOT_READ, TRIGGERS, UNKNOWN, Batch
 from gotrace.export.metrics.model import Exemplar, Histogram, Number, Registry, Resource
@@ -193,8 +192,6 @@ class Observed:
                 if len(known):
                     exemplar = self._longest(pauses[own]) if part == "total" else None
                     self.service.observe(of.STW, (reason, part), known, exemplar)
-                    so_far = self.course.pauses.get((reason, part), Exponential())
-                    self.course.pauses[reason, part] = so_far.plus(known)
         if collector.any():
             self.service.observe(of.GC_PAUSE, (), pauses["total_ns"][collector], self._longest(pauses[collector]))
         if self.service.window is not None:
@@ -215,7 +212,6 @@ class Observed:
         for phase, lengths in ((SWEEP, sweeps["sweep_ns"]), (CONCURRENT_MARK, cycles["mark_ns"])):
             if len(lengths):
                 service.observe(of.PHASE, (phase,), lengths)
-                self.course.phases[phase] = self.course.phases.get(phase, Exponential()).plus(lengths)
         if not len(cycles):
             return
         self.cycles += len(cycles)

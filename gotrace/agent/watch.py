@@ -193,7 +193,7 @@ class Local:
     def opened(cls, selection: Selection) -> Iterator[Local]:
         """Trace what is selected, until the end. Raises GotraceError."""
         with SharedProbes.opened([probe_module(stem) for stem in STEMS], RING_BYTES) as probes:
-            agent = Agent(probes, Scanner(), selection, lambda line: None, Bounds(processes=MOST, cost=1))
+            agent = Agent(probes, Scanner(), selection, lambda line: None, Bounds(processes=MOST, cost=1), detailed=True)
             local = cls(agent)
             local._thread.start()
             try:

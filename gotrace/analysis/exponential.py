@@ -59,16 +59,16 @@ class Exponential:
         indexes, counts = buckets_of(values)
         classic = np.zeros(len(CLASSIC_NS) + 1, np.int64)
         for start in range(0, values.size, _CHUNK):
-            part = values[start : start + _CHUNK]
-            classic += np.bincount(_CLASSIC.searchsorted(part), minlength=len(classic))
+            classic += np.bincount(_CLASSIC.searchsorted(values[start : start + _CHUNK]), minlength=len(classic))
+        # In two halves: neither sum can leave 64 bits. Values below 2**32 need but one.
+        high = int((values >> 32).sum()) << 32 if most >> 32 else 0
         seen = Exponential(
             SCHEMA,
             indexes,
             counts,
             zeros=values.size - int(counts.sum()),
             count=values.size,
-            # In two halves: neither sum can leave 64 bits.
-            sum_ns=(int((values >> 32).sum()) << 32) + int((values & 0xFFFFFFFF).sum()),
+            sum_ns=high + int((values & 0xFFFFFFFF).sum()),
             min_ns=least,
             max_ns=most,
             classic=classic,
@@ -127,11 +127,11 @@ def _summed(
     every = np.concatenate(indexes)
     if not every.size:
         return _NO_INDEXES, _NO_COUNTS
-    first = every.min()
-    dense = np.zeros(int(every.max()) - int(first) + 1, np.int64)
-    np.add.at(dense, every - first, np.concatenate(counts))
+    first = int(every.min())
+    # Weights are floats, which are exact up to 2**53: nobody has seen as many values.
+    dense = np.bincount(every - first, np.concatenate(counts))
     filled = dense.nonzero()[0]
-    return (filled + first).astype(np.int16), dense[filled]
+    return (filled + first).astype(np.int16), dense[filled].astype(np.int64)
 
 
 @functools.cache

@@ -7,11 +7,9 @@ agent should not have. So the API server is asked for the pods of this node wher
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import re
-import ssl
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -101,6 +99,10 @@ class Kubelet:
         return of
 
     def _asked(self, source: str) -> Any:
+        # Four megabytes, and only where there is a kubelet.
+        import http.client
+        import ssl
+
         url = urlsplit(source)
         try:
             if url.scheme == "https":

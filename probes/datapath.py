@@ -96,6 +96,8 @@ _OPTIONAL = (
     "on_trace_event__fuse__fuse_request_end",
 )
 
+# What has to be where it was, and is no setting.
+_CHECKED = {"file_dentry": ("file", "f_path.dentry")}
 # setting -> (the kernel's struct, its field)
 _FIELDS = {
     **{name: TASK_FIELDS[name] for name in ("task_pid", "task_tgid")},
@@ -104,7 +106,6 @@ _FIELDS = {
     "files_fdt": ("files_struct", "fdt"),
     "fdt_max": ("fdtable", "max_fds"),
     "fdt_fd": ("fdtable", "fd"),
-    "file_dentry": ("file", "f_path.dentry"),
     "file_mnt": ("file", "f_path.mnt"),
     "file_inode": ("file", "f_inode"),
     "file_flags": ("file", "f_flags"),
@@ -228,9 +229,9 @@ def settings(target: Traceable) -> dict[str, int]:
     from gotrace.kernel.executable import Executable, Filter
     from gotrace.kernel.host import kernel_pid
 
-    fields = {**_FIELDS, **_OPTIONAL_FIELDS}
+    fields = {**_FIELDS, **_OPTIONAL_FIELDS, **_CHECKED}
     found = {name: offset for name, offset in task_settings(fields).items() if name in fields}
-    lacking = sorted(_FIELDS.keys() - found.keys())
+    lacking = sorted((_FIELDS.keys() | _CHECKED.keys()) - found.keys())
     if not lacking and not (_is_ordered(found, ("file_mnt", "file_dentry")) and _is_ordered(found, ("fdt_max", "fdt_fd"))):
         lacking = ["struct path and fdtable as they were"]
     if lacking:
@@ -247,7 +248,7 @@ def settings(target: Traceable) -> dict[str, int]:
     whose = {"tgid": tgid, "cgroup": which.cgroup, "cgroup_level": which.cgroup_level}
     about = {"close_fd": _offset("io_close", "fd"), **_named()}
     about |= {"o_direct": os.O_DIRECT, "page_order": page_order(), "dentry_ordered": int(_is_ordered(found, _DENTRY))}
-    return {**found, **shapes, **whose, **about}
+    return {**{name: found[name] for name in found.keys() - _CHECKED.keys()}, **shapes, **whose, **about}
 
 
 def _offset(struct_name: str, field: str) -> int:

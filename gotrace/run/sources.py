@@ -171,6 +171,7 @@ class Live(Source):
                     self.recorder.answers(told | {"in_progress": self.in_progress})
                 self._answers = {}
         finally:
+            self.books.close()
             if not self.last:
                 self.end = self._closing("error")
             if self.recorder is not None:

@@ -20,6 +20,11 @@ class Books:
     def __init__(self, process: Process) -> None:
         self._process = process
 
+    def close(self) -> None:
+        """Give back what is open; who looks again opens it again."""
+        if "scheduler" in vars(self):
+            self.scheduler.close()
+
     @cached_property
     def looker(self) -> Looker:
         return Looker(self._process)

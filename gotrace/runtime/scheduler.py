@@ -85,6 +85,10 @@ class SchedulerReader:
         self._here: dict[int, int] = {}  # the number here of each thread by its own
         self._threads = {0: 0}  # the thread of each M, by its number here
 
+    def close(self) -> None:
+        """Give back the files of its threads, which are opened again when they are asked for."""
+        self._cpus.close()
+
     def glance(self) -> Glance:
         """The scheduler now, for `sample`. Raises TargetError or HostError.
 

@@ -11,7 +11,7 @@ import time
 import pytest
 
 import targets
-from conftest import GOTRACE
+from conftest import GOTRACE, until
 
 pytestmark = pytest.mark.bpf
 
@@ -58,6 +58,7 @@ def test_kernel_thread(gotrace):
 
 def test_thread_of_a_process(gotrace, sleeping):
     pid = sleeping(targets.build("lifecycle"))
+    until(lambda: len(os.listdir(f"/proc/{pid}/task")) > 1)
     thread = next(name for name in os.listdir(f"/proc/{pid}/task") if int(name) != pid)
     check(gotrace("gc", "--pid", thread), 1, f"use --pid {pid}")
 

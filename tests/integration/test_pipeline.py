@@ -89,7 +89,10 @@ def test_ctrl_c_while_it_measures():
         until(lambda: Path("out/measure/report.json").exists(), PATIENCE_S)
         time.sleep(1)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=PATIENCE_S)
+        try:
+            _, said = process.communicate(timeout=PATIENCE_S)
+        finally:
+            process.kill()
     assert process.returncode == 130 and "Traceback" not in said, said
     until(lambda: not {"wrk", "shop"} & names_with(port))
     state = json.loads(Path("out/pipeline.json").read_text())["steps"]

@@ -177,11 +177,16 @@ def test_kill_9_loses_at_most_the_last_second(tmp_path, start):
 
 def test_what_is_no_recording(tmp_path, gotrace, recorded):
     path, _ = recorded
-    for name, data in (("empty", b""), ("text", b"hello\n" * 100), ("head", path.read_bytes()[:40])):
+    none = "is not a gotrace recording"
+    for name, data, said in (
+        ("empty", b"", none),
+        ("text", b"hello\n" * 100, none),
+        ("head", path.read_bytes()[:40], "is cut off in its header"),
+    ):
         other = tmp_path / name
         other.write_bytes(data)
         done = gotrace("report", str(other))
-        assert done.returncode == 1 and "is not a gotrace recording" in done.stderr and "hint:" in done.stderr
+        assert done.returncode == 1 and said in done.stderr and "hint:" in done.stderr
     assert gotrace("report", str(tmp_path / "absent")).returncode == 1
     # an Arrow stream of somebody else's
     other = tmp_path / "other"

@@ -35,7 +35,7 @@ def test_text_and_declaration_name_the_same(name):
     declared = {f"CONFIG_{word.upper()}" for word in probe.config} | {f"HIT_{word.upper()}" for word in probe.hits}
     declared |= {f"KIND_{kind.name.upper()}" for kind in probe.kinds if not kind.of_session}
     named = set(re.findall(r"\b(?:CONFIG|HIT|KIND)_[A-Z0-9_]+", text))
-    in_a_row = re.compile(r"(CONFIG_SHAPES)\d+")  # settings that C reaches from the first of them
+    in_a_row = re.compile(r"(CONFIG_(?:SHAPES|NAMED))\d+")  # settings that C reaches from the first of them
     assert {in_a_row.sub(r"\1", each) for each in declared} == {in_a_row.sub(r"\1", each) for each in named}
     assert all(len(kind.columns) <= 5 for kind in probe.kinds)
 

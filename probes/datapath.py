@@ -97,7 +97,7 @@ _OPTIONAL = (
 )
 
 # What has to be where it was, and is no setting.
-_CHECKED = {"file_dentry": ("file", "f_path.dentry")}
+_CHECKED = {"fdt_fd": ("fdtable", "fd"), "file_dentry": ("file", "f_path.dentry")}
 # setting -> (the kernel's struct, its field)
 _FIELDS = {
     **{name: TASK_FIELDS[name] for name in ("task_pid", "task_tgid")},
@@ -105,7 +105,6 @@ _FIELDS = {
     "task_fs": ("task_struct", "fs"),
     "files_fdt": ("files_struct", "fdt"),
     "fdt_max": ("fdtable", "max_fds"),
-    "fdt_fd": ("fdtable", "fd"),
     "file_mnt": ("file", "f_path.mnt"),
     "file_inode": ("file", "f_inode"),
     "file_flags": ("file", "f_flags"),

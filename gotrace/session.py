@@ -13,9 +13,10 @@ import enum
 import functools
 import mmap
 import os
+import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
@@ -25,9 +26,10 @@ from gotrace.arch import host_arch
 from gotrace.errors import GotraceError, HostError, TargetError
 from gotrace.kernel import bpf
 from gotrace.kernel.executable import Executable
-from gotrace.kernel.host import online_cpus, require_tracing
+from gotrace.kernel.family import Family
+from gotrace.kernel.host import kernel_pid, online_cpus, require_tracing
 from gotrace.kernel.keeper import EXECUTED, READY, Keeper
-from gotrace.kernel.process import MemoryMapping, OpenFile, Process, family
+from gotrace.kernel.process import MemoryMapping, OpenFile, Process, family, is_there
 from gotrace.kernel.windows import Windows
 from gotrace.made import Made, code_stamp, require_same_arch
 from gotrace.probe import FOREVER_NS, Missing, Plan, Point, is_library
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     Files = dict[str, OpenFile]  # by `Point.file`, the executable as ""
 
 _FAMILY = 10_000  # processes that a target may have started before
+_MOST_FILES = 1024  # of a family that were looked at
 SAMPLE_NS = 1_003_009  # 997 times a second: out of step with what happens every millisecond
 
 
@@ -125,6 +128,11 @@ class LoadedProbe:
         points, libraries = (*own.points, *plan.points), (*own.libraries, *plan.libraries)
         self.plan = dataclasses.replace(own, points=points, libraries=libraries, missing=(*own.missing, *plan.missing))
 
+    def followed(self) -> Iterator[bytes]:
+        """The processes that a probe follows by itself, as its table has them."""
+        if self.probe.tree:
+            yield from (key for key, _ in self.loaded.maps["followed"].items())
+
     @property
     def hits(self) -> dict[str, int]:
         """How often the target ran into each program."""
@@ -163,10 +171,11 @@ class Session:
         self.late: list[int] = []  # probes of libraries that were mapped later
         self._known: set[str] = set()  # files that were looked at, by their paths
         self._looked_ns = 0
-        self._others: set[int] = set()
         self._ring: Readable | None = None
         self._keeper: Keeper | None = None
         self._windows: Windows | None = None
+        self._family: Family | None = None
+        self._told: list[dict[str, Any]] = []  # of it, and not asked for yet
         self._ahead: list[Events] = []  # read before it was their turn: of the program that was executed
         # What was counted before ``begin_ns``, and when the program executed another.
         self._before = (0, {stem: dict.fromkeys(part.probe.hits, 0) for stem, part in parts.items()})
@@ -244,6 +253,7 @@ class Session:
     def read(self) -> Events:
         """Every event since the last call; once another program was executed, only those of the one before."""
         events = self.ring.read()
+        self._listen()
         if self._windows is not None:
             self._ahead += self._ended_windows()
         if self._ahead:
@@ -301,9 +311,13 @@ class Session:
         """Probe what the process has mapped since the last call, and say what: of probes that are declared ``later``.
 
         Of each file its path, build_id, points (names), and the ``late_ns`` for which it had been mapped at most; with the
-        first, what is missing of all ([name, reason]). Raises GotraceError.
+        first, what is missing of all ([name, reason]). Where the processes that it starts are followed, see `_FamilyProbes`.
+        Raises GotraceError.
         """
         assert isinstance(self.process, Process)
+        if self._family is not None:
+            told, self._told = self._told, []
+            return told
         begin_ns, self._looked_ns = self._looked_ns, time.monotonic_ns()
         parts = [part for part in self.parts.values() if part.probe.later]
         wanted = functools.partial(_is_wanted, [part.module for part in parts])
@@ -338,19 +352,31 @@ class Session:
             for path in new
         ]
 
-    def others(self) -> list[dict[str, Any]]:
-        """Processes that it has started, and these, that have libraries which probes are for, and were not told before.
+    def _listen(self) -> None:
+        """Take what there is to be told of the family."""
+        told = self._family.receive(0) if self._family is not None else None
+        while told is not None:
+            self._take(told)
+            told = self._family.receive(0) if self._family is not None else None
 
-        Of each its pid, its exe, and the libraries' paths.
-        """
-        wanted = functools.partial(_is_wanted, [part.module for part in self.parts.values()])
-        found = []
-        for pid in set(family(self.process.pid, _FAMILY)) - self._others:
-            with contextlib.suppress(GotraceError), Process.open(pid) as process:
-                if paths := {each.path for each in process.mappings() if each.executable and wanted(each.path)}:
-                    self._others.add(pid)
-                    found.append({"pid": pid, "exe": process.exe_name, "libraries": sorted(paths)})
-        return found
+    def _take(self, told: dict[str, Any]) -> None:
+        for stem, plan in told.pop("plans", {}).items():
+            self.parts[stem].extend(Plan.from_json(plan))
+        if len(self._told) < _FAMILY:
+            self._told.append(told)
+
+    def running(self) -> int:
+        """How many of the processes that it has started are there, though it has ended; 0 while it runs."""
+        if self._family is None or not self.process.wait(0):
+            return 0
+        numbers = {int.from_bytes(key, sys.byteorder) for part in self.parts.values() for key in part.followed()}
+        return sum(map(is_there, numbers - {self.process.pid}))
+
+    def follow(self, family: Family) -> None:
+        """Leave what the processes that it starts map to ``family``."""
+        self._family = family
+        for told in family.first:
+            self._take(told)
 
     def looked_at(self, since_ns: int, paths: Iterable[str]) -> None:
         """These libraries have their probes, or cannot: all that had been mapped at ``since_ns``."""
@@ -447,6 +473,8 @@ class Session:
         if self._keeper is not None:
             keeper_cpu, keeper_bytes = self._keeper.cost()
             cpu, resident = cpu + keeper_cpu, resident + keeper_bytes
+        if self._family is not None:
+            cpu += self._family.cpu_s()
         if self._windows is not None:
             cpu += self._windows.cpu_s()
         return Cost(hits, round(target_ns), round(cpu, 3), resident)
@@ -484,8 +512,10 @@ def opened(
         prepared = _prepared(modules, process, files)
         parts: dict[str, LoadedProbe] = {}
         shared: dict[str, bpf.Map] = {}
+        # Probes on files, and a look at all that the family maps, where every probe follows that by itself.
+        family = all(each.PROBE.tree and each.PROBE.later for each in modules) and kernel_pid(process.pid) > 0
         for module, (plan, obj) in zip(modules, prepared, strict=True):
-            plan = _as_mapped(plan.leaving_out(without), process, files)
+            plan = _as_mapped(plan.leaving_out(without), process, files, every=family)
             in_kernel = {name for name in obj.programs if not bpf.is_uprobe(name)}
             wanted = ({point.program for point in plan.points} | in_kernel) - set(plan.without)
             loaded = stack.enter_context(bpf.load(obj.with_ring(ring_bytes), wanted, shared))
@@ -511,7 +541,7 @@ def opened(
                 _follow_family(part, process.pid)
         probes: list[int] = []
         with bpf.closing_all(probes):
-            _attach_to_program(parts, process.pid, files, probes)
+            _attach_to_program(parts, -1 if family else process.pid, files, probes)
             bases = {path: file.base for path, file in files.items()}
             session = Session(process, parts, bias, bases, exe, counted, sampled[0].name if sampled else "")
             session.looked_at(begin, files)
@@ -520,6 +550,11 @@ def opened(
                 if part.probe.window_ns:
                     windows = Windows(part.probe.window_ns, part.probe.every_ns, foreign)
                     session.set_by(stack.enter_context(contextlib.closing(windows)))
+            if family:
+                known = {cache.identity(file.fd)[:2] for file in files.values()}
+                looking = _FamilyProbes(parts, known)
+                followed = Family(process.pid, looking.look, _linkers_site, foreign)
+                session.follow(stack.enter_context(contextlib.closing(followed)))
             if follow is Follow.NOTHING:
                 fds += probes
                 probes.clear()
@@ -582,7 +617,7 @@ def _renewed(
             lacking = tuple(item for item in part.plan.missing if item.name in part.probe.hits)
             plan = _as_mapped(plan.leaving_out(without), process, files)
             part.plan = dataclasses.replace(plan, missing=(*plan.missing, *lacking))
-            part.loaded.forget(kept=("config", "lost", "hits"))
+            part.loaded.forget(kept=("config", "lost", "hits", "followed"))
             part.loaded.add(obj, {point.program for point in part.plan.points})
         first = next(iter(parts.values())).plan
         bias = process.load_bias(first.first_vaddr, exe) if first.pie else 0
@@ -646,7 +681,7 @@ def _attach_to_kernel(
 def _follow_family(part: LoadedProbe, pid: int) -> None:
     """Tell a probe that follows a tree of processes which there are already: it sees who they fork from then on."""
     known: set[int] = set()
-    while new := set(family(pid, _FAMILY)) - known:
+    while new := {pid, *family(pid, _FAMILY)} - known:
         known |= new
         for each in new:
             part.loaded.maps["followed"].put(each.to_bytes(4, sys.byteorder), b"\1")
@@ -748,27 +783,116 @@ def verify(descriptor: int, point: Point) -> None:
         )
 
 
-def _as_mapped(plan: Plan, process: Traceable, files: Files) -> Plan:
+def _as_mapped(plan: Plan, process: Traceable, files: Files, every: bool = False) -> Plan:
     """The plan without points of libraries whose code in memory is not that of the file: whoever patched it jumps there.
 
-    A breakpoint, which another tracer may have set, is the exception.
+    A breakpoint, which another tracer may have set, is the exception. With ``every`` in no process that maps the file, for
+    a probe on a file is one for each of them.
     """
     memory = process.memory_fd if isinstance(process, Process) else -1
     if memory < 0:
         return plan
-    trap = host_arch().uprobe_breakpoint
-    patched = []
-    for point in plan.points:
-        if point.file:
-            found = b""
-            with contextlib.suppress(OSError):
-                found = os.pread(memory, len(point.code), files[point.file].base + point.file_offset)
-            if found not in (point.code, trap + point.code[len(trap) :]):
-                patched.append(point)
+    patched = _patched(plan.points, memory, {path: file.base for path, file in files.items() if path})
+    for pid, bases in _mapping(files).items() if every else ():
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/mem", "rb", buffering=0) as other:
+            found = _patched(plan.points, other.fileno(), bases, unreadable=False)
+            patched += [point for point in found if point not in patched]
     reason = "its code in memory is not that of its file: something in the process has replaced it"
     missing = [Missing(point.name, reason) for point in patched if not point.returns]
     points = tuple(point for point in plan.points if point not in patched)
     return dataclasses.replace(plan, points=points, missing=(*plan.missing, *missing))
+
+
+def _patched(points: Iterable[Point], memory: int, bases: Mapping[str, int], unreadable: bool = True) -> list[Point]:
+    """Those of libraries at ``bases`` that a process's memory has other code at, or none that can be read."""
+    trap, found = host_arch().uprobe_breakpoint, []
+    for point in points:
+        if point.file in bases:
+            code = b""
+            with contextlib.suppress(OSError):
+                code = os.pread(memory, len(point.code), bases[point.file] + point.file_offset)
+            if code not in (point.code, trap + point.code[len(trap) :]) and (code or unreadable):
+                found.append(point)
+    return found
+
+
+def _mapping(files: Files) -> dict[int, dict[str, int]]:
+    """{pid: {path: base}} of every process that has mapped some of these libraries as code; the paths are ours."""
+    found: dict[int, dict[str, int]] = {}
+    inodes = {os.stat(file.fd).st_ino: path for path, file in files.items() if path}
+    wanted = re.compile(b"^(\\w+)-\\w+ r.x. (\\w+) \\S+ (%s) " % b"|".join(b"%d" % inode for inode in inodes), re.M)
+    for pid in filter(str.isdigit, os.listdir("/proc") if inodes else ()):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/maps", "rb") as file:
+            for begin, offset, inode in wanted.findall(file.read()):
+                found.setdefault(int(pid), {})[inodes[int(inode)]] = int(begin, 16) - int(offset, 16)
+    return found
+
+
+class _FamilyProbes:
+    """What a family of processes maps, probed file by file: in a process of its own, see `gotrace.kernel.family`."""
+
+    def __init__(self, parts: dict[str, LoadedProbe], known: set[tuple[int, ...]]) -> None:
+        self._parts, self._known = parts, known
+        self._modules = [part.module for part in parts.values()]
+        self._probes: list[int] = []
+
+    def look(self, process: Process, late_ns: int | None) -> dict[str, Any] | None:
+        """Probe what ``process`` has mapped of files that have no probes yet; None where it has no such library at all.
+
+        As a message: its pid, its exe, the ``libraries`` that it has, ``late_ns`` as given, and where files are new the
+        ``files`` (path, build_id, points) with the ``plans`` and what is ``missing``. Raises GotraceError.
+        """
+        libraries = [each.path for each in process.mappings() if each.executable and _is_wanted(self._modules, each.path)]
+        about = {"pid": process.pid, "exe": process.exe_name, "libraries": sorted(set(libraries)), "late_ns": late_ns}
+        with opened_files(self._modules, process) as files:
+            new = {path: file for path, file in files.items() if cache.identity(file.fd)[:2] not in self._known}
+            if "" in new and not _may_have(new[""].fd):
+                self._known.add(cache.identity(new.pop("").fd)[:2])
+            if not new:
+                return about if libraries else None
+            if len(self._known) + len(new) > _MOST_FILES:
+                raise TargetError(f"more than {_MOST_FILES} files of the family would have probes", "trace one of them")
+            self._known |= {cache.identity(file.fd)[:2] for file in new.values()}
+            plans = {}
+            for part, (plan, obj) in zip(
+                self._parts.values(), _prepared(self._modules, process, {"": files[""], **new}), strict=True
+            ):
+                plan = _as_mapped(plan, process, new, every=True)
+                points = tuple(point for point in plan.points if point.file in new)
+                part.loaded.add(obj, {point.program for point in points})
+                for point in points:
+                    verify(new[point.file].fd, point)
+                _attach_points(part.loaded, points, -1, new, self._probes)
+                plans[part.probe.stem] = dataclasses.replace(plan, points=points)
+        builds = {each.path: each.build_id for plan in plans.values() for each in plan.libraries}
+        points = [(point.file, point.name) for plan in plans.values() for point in plan.points if not point.returns]
+        told = [
+            {
+                "path": path or process.exe_name,
+                "build_id": builds.get(path, ""),
+                "points": [name for file, name in points if file == path],
+            }
+            for path in new
+        ]
+        missing = [[each.name, each.reason] for plan in plans.values() for each in plan.missing]
+        about |= {"files": told, "missing": missing, "plans": {stem: plan.to_json() for stem, plan in plans.items()}}
+        return about
+
+
+def _linkers_site(path: str) -> int:
+    """Where a dynamic linker stands still for debuggers when it has mapped libraries; glibc's and musl's do."""
+    from gotrace.binary import code
+    from gotrace.binary.elf import Elf
+
+    with Elf.open(path) as elf:
+        return code.function_site(elf, "_dl_debug_state").file_offset
+
+
+def _may_have(fd: int) -> bool:
+    """Whether an executable may have functions of CUDA inside, by their names: most have not, and need no closer look."""
+    with contextlib.suppress(ValueError, OSError), mmap.mmap(fd, 0, prot=mmap.PROT_READ) as data:
+        return data.find(b"cudaMalloc") >= 0 or data.find(b"cuMemAlloc") >= 0
+    return False
 
 
 def settings(part: LoadedProbe, process: Traceable, bias: int, counters: int) -> list[int]:

@@ -8,6 +8,9 @@ a library or program has the runtime inside, its names are local symbols.
 PyTorch's ``DeviceCachingAllocator::record_trace`` (c10/cuda/CUDACachingAllocator.cpp) is called at every event of its
 allocator, be its history recorded or not, with the action as a number that is the same in torch 2.5 and 2.14. It is a local
 symbol, and a C++ function: only its entry is probed.
+
+Processes that the target forks are followed, and what they execute: the probes sit on files, and count who is in the table
+``followed``. Where the kernel's own numbers of processes are not known (in a PID namespace) it is the target alone.
 """
 
 from __future__ import annotations
@@ -16,7 +19,9 @@ import itertools
 from typing import TYPE_CHECKING
 
 from gotrace.analysis.gpumem.calls import ACTIONS, LAST_OUT, LAST_REQUEST, OPS
-from gotrace.probe import Kind, Plan, PlanBuilder, Probe, stack_kind
+from gotrace.kernel.btf import TASK_FIELDS, task_settings
+from gotrace.kernel.host import kernel_pid
+from gotrace.probe import Kind, Plan, PlanBuilder, Probe
 
 if TYPE_CHECKING:
     from gotrace.binary.elf import Elf
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
 
 RECORD_TRACE = "_ZN3c104cuda20CUDACachingAllocator6Native22DeviceCachingAllocator12record_trace"
 TORCH = "libc10_cuda"
+FORKED, EXECUTED = 1, 2  # what a process did
 
 _POOL = {
     "MemPoolCreate": "pool_create",
@@ -82,22 +88,33 @@ PROBE = Probe(
         Kind("call", 0xD01, ("call", "address", "size", "stream", "pool")),
         # trace: action (8 bits), device (8), the stack of an allocation or an OOM (32 from bit 32)
         Kind("trace", 0xD02, ("trace", "address", "size", "stream", "allocator")),
-        stack_kind(0xD03),  # of requests: the callers, by frame pointers
+        # of requests: the callers, by frame pointers; of the process of the thread
+        Kind("call_stack", 0xD03, ("stack", "place", "pc0", "pc1", "pc2"), once=True),
+        Kind("thread", 0xD04, ("process",), once=True),  # whose it is: before its first call
+        Kind("process", 0xD05, ("what", "process", "parent"), once=True),  # it was forked, or has executed a program
     ),
-    config=("stacks",),
-    hits=(*dict.fromkeys(itertools.chain.from_iterable(FUNCTIONS.values())), "torch_trace"),
+    config=("stacks", "tgid", "task_pid", "task_tgid"),
+    hits=(
+        *dict.fromkeys(itertools.chain.from_iterable(FUNCTIONS.values())),
+        "torch_trace",
+        *(f"on_tracepoint__sched_process_{what}" for what in ("fork", "exec", "free")),
+    ),
     constants={f"OP_{name.upper()}": number for name, number in OPS.items()}
+    | {"PROCESS_FORKED": FORKED, "PROCESS_EXECUTED": EXECUTED}
     | {"OP_LAST_OUT": LAST_OUT, "OP_LAST_REQUEST": LAST_REQUEST}
     | {f"TRACED_{name.upper()}": ACTIONS.index(name) for name in ("alloc", "oom")},
     go=False,
     libraries=("libcudart", "libcuda", TORCH, "libnccl"),
     later=True,
+    tree=True,
     ring_bytes=16 << 20,
 )
 
 
-def settings(_: Traceable) -> dict[str, int]:
-    return {"stacks": 1}
+def settings(target: Traceable) -> dict[str, int]:
+    """Which process is followed, and where the kernel keeps what is read of its tasks. Raises HostError without BTF."""
+    fields = task_settings(TASK_FIELDS)
+    return {"stacks": 1, "tgid": kernel_pid(target.pid), **{name: fields[name] for name in ("task_pid", "task_tgid")}}
 
 
 def plan(program: Program) -> Plan:

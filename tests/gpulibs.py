@@ -113,7 +113,7 @@ def drawing(events, bin_ns=10 * MS, end_ms=1000, names=("work", "main")):
         for each in summary.failures(courses, events)
     ]
     result = {"spaces": spaces, "failed": failed, "advice": summary.advice(spaces), "lost": 3, "watched_ns": end_ms * MS}
-    result |= {"peak_live": live, "peak_reserved": reserved}
+    result |= {"peak_live": live, "peak_reserved": reserved, "pid": 7, "exe": "/bin/worker"}
     return draw.Drawing(result, courses, events, 0, end_ms * MS, bin_ns)
 
 

@@ -259,6 +259,7 @@ def cuda_standins(arch: str = HOST_ARCH) -> Path:
     cc("linked", "program.c", "-Wl,--no-as-needed", *here, runtime, "-l:libcuda.so.1", "-l:libc10_cuda.so")
     cc("static", "-DSTATIC", "program.c", *driver)
     cc("unlinked", "program.c")
+    cc("launcher", "launcher.c")
     (folder / "done").touch()
     return folder
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 
 from gotrace.analysis.gpumem.layers import DIRECT, MAPPED, POOL, TORCH
 from gotrace.cli.text.clock import clock, width
 from gotrace.cli.text.layout import Column, Row, Rows, more_rows
 from gotrace.records.gpumem import name_of
-from gotrace.run.target import EXECUTED
 from gotrace.text import bytes_text, cost_text, count_text, duration_text, percent_text, printable
 from gotrace.views.gpumem import GpuMemory
 from gotrace.views.view import Record
@@ -31,7 +29,12 @@ _FAILED = (
     *(Column("times", 6, gap=2), Column("size", 9, gap=2), Column("thread", 7, rank=2, gap=2)),
     *(Column("memory", left=True, gap=2, rank=1), Column("asked by", left=True, elastic=24, gap=2)),
 )
-_MOST_OTHERS = 8
+_PROCESSES = (
+    Column("process", left=True, elastic=24),
+    *(Column("calls", 8, gap=2), Column("peak live", 10, gap=2), Column("peak reserved", 13, gap=2)),
+    *(Column("merge failures", 14, gap=2), Column("refused reuse", 13, rank=1, gap=2), Column("OOM", 4, gap=2)),
+)
+_MOST_OTHERS, _MOST_DETAILED = 8, 4
 _WHY = {
     "merge_failure": "merge failure",
     "refused_reuse": "refused reuse",
@@ -56,15 +59,55 @@ def line(view: GpuMemory, record: Record) -> Row | None:
 
 
 def summary(view: GpuMemory) -> Iterator[str | Rows]:
-    result = view.result
-    if not result or (view.source.end["ended"] == EXECUTED and not view.sees):  # a launcher
+    results = view.results
+    if not results:
         return
+    first = results[0]
     yield ""
-    calls = sum(each["count"] for each in result["calls"].values())
-    yield (
-        f"{result['target']}: {count_text(calls, 'call')} for GPU memory in {duration_text(result['watched_ns'])}; "
-        f"ended by: {view.source.end['ended']}"
+    ended = f"ended by: {view.source.end['ended']}"
+    if len(results) > 1:
+        calls = sum(map(_calls, results))
+        yield (
+            f"{first['target']}: {len(results)} processes made {count_text(calls, 'call')} for GPU memory in "
+            f"{duration_text(first['watched_ns'])}; {ended}"
+        )
+        yield ""
+        yield Rows(_PROCESSES, [_process(each) for each in results])
+    for each in results[:_MOST_DETAILED]:
+        yield ""
+        yield from _details(view, each, ended if len(results) == 1 else "")
+    if len(results) > _MOST_DETAILED:
+        yield ""
+        yield f"{more_rows(len(results), _MOST_DETAILED)} The files of -o have all of them."
+    yield ""
+    yield from _trust(first)
+    yield f"cost: {cost_text(view.source.end['cost'], first['watched_ns'])}"
+
+
+def _name(result: Record) -> str:
+    return f"pid {result['pid']} ({printable(result['exe'])})"
+
+
+def _calls(result: Record) -> int:
+    return sum(each["count"] for each in result["calls"].values())
+
+
+def _process(result: Record) -> Row:
+    spaces = result["spaces"]
+    return (
+        *(_name(result), f"{_calls(result):,}", bytes_text(result["peak_live"])),
+        _size(result["peak_reserved"], any(each["at_least"] for each in spaces)),
+        *(f"{sum(each['growths'][name] for each in spaces):,}" for name in ("merge_failure", "refused_reuse")),
+        f"{sum(each['ooms'] for each in spaces):,}",
     )
+
+
+def _details(view: GpuMemory, result: Record, ended: str) -> Iterator[str | Rows]:
+    calls = count_text(_calls(result), "call")
+    if ended:
+        yield f"{_name(result)}: {calls} for GPU memory in {duration_text(result['watched_ns'])}; {ended}"
+    else:
+        yield f"{_name(result)}: {calls}"
     if result["nested"]:
         yield f"{count_text(result['nested'], 'call')} of the driver by the runtime: the same memory, counted once."
     if not result["spaces"]:
@@ -87,9 +130,6 @@ def summary(view: GpuMemory) -> Iterator[str | Rows]:
         yield ""
         for each in result["advice"]:
             yield f"Advice: {each}."
-    yield ""
-    yield from _trust(result)
-    yield f"cost: {cost_text(view.source.end['cost'], result['watched_ns'])}"
 
 
 def _size(value: int | None, least: bool = False) -> str:
@@ -156,11 +196,11 @@ def _trust(result: Record) -> Iterator[str]:
             yield f"Not probed: {printable(name)} ({printable(reason)})."
     others = result["others"]
     if not any(each["functions"] for each in result["libraries"]):
-        also = "" if others else " Processes that it started are not followed: see --pid."
-        yield f"No CUDA library was mapped: nothing was probed.{also}"
-    if others:
-        names = [f"{each['pid']} ({printable(os.path.basename(each['exe']))})" for each in others[:_MOST_OTHERS]]
-        more = f" and {len(others) - _MOST_OTHERS} more" if len(others) > _MOST_OTHERS else ""
-        what = count_text(len(others), "process", "processes")
-        yield f"NOT FOLLOWED: {what} with CUDA libraries that it has started: {', '.join(names)}{more}."
-        yield f"`gotrace gpumem --pid {others[0]['pid']}` follows one."
+        yield "No CUDA library was mapped, by it or by what it started: nothing was probed."
+    for each in others[:_MOST_OTHERS]:
+        yield f"NOT FOLLOWED: pid {each['pid']} ({printable(each['exe'])}): {printable(each['reason'])}."
+    if len(others) > _MOST_OTHERS:
+        yield f"NOT FOLLOWED: {count_text(len(others) - _MOST_OTHERS, 'more process', 'more processes')}."
+    if result["running"]:
+        what = count_text(result["running"], "process runs", "processes run")
+        yield f"{what} still that it has started: what they asked for from then on is not in this."

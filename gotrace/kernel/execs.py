@@ -2,7 +2,8 @@
 
 A process that we have not started cannot be traced all the time: each of its signals would have to pass through us. So
 BPF reports an execve and keeps the process in it for the moment that it takes to ask for a stop by ptrace (measured:
-0.05 ms). Whoever waits here does so as a real-time thread, for the process may have the last free CPU.
+0.05 ms). The same is done where the dynamic linker has mapped libraries (``_dl_debug_state``, the place for debuggers in
+glibc's and musl's), before anything of them runs: `ExecWatch.watch_linker`. Whoever waits here does so as a real-time thread, for the process may have the last free CPU.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import mmap
 import os
 import select
 import struct
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from gotrace import cache
@@ -27,9 +29,10 @@ from gotrace.kernel.compiler import compile_object, ebpf_folder, host_cflags
 from gotrace.kernel.privileges import in_initial_namespace
 
 _WORDS = ("pid", "namespace", "namespace_dev", "tree", "task_pid", "task_tgid", "notices", "seen", "cpu")
-_NOTICE = struct.Struct("=IIQII")  # the ring's own header, then struct notice
+_NOTICE = struct.Struct("=IIQ4IQQ")  # the ring's own header, then struct notice
 _BUSY = 1 << 31  # of a record's length: see `gotrace.kernel.ring`
 _NO_CPU = 1 << 32
+_NOTHING_BYTES = 16  # of a function that returns at once
 _RESET_ON_FORK = 0x40000000
 
 _libc = ctypes.CDLL(None)
@@ -39,13 +42,15 @@ _libc = ctypes.CDLL(None)
 class Exec:
     """A process has executed a program, at ``time_ns`` (CLOCK_MONOTONIC), and is held before its first instruction.
 
-    ``late_ns``: or it could be stopped only so long afterwards. ``held`` is None where it could not be stopped at all.
+    Or it has ``linked`` libraries, and is held before the first instruction of these. ``late_ns``: or it could be stopped
+    only so long afterwards. ``held`` is None where it could not be stopped at all.
     """
 
     pid: int
     time_ns: int
     held: ptrace.Stopped | None
     late_ns: int = 0
+    linked: bool = False
 
     def release(self) -> None:
         if self.held is not None:
@@ -59,6 +64,7 @@ class ExecWatch:
     """
 
     def __init__(self, loaded: bpf.LoadedObject) -> None:
+        self._loaded = loaded
         self._words = loaded.maps["words"]
         ring = loaded.maps["notices"]
         self.fd = ring.fd  # readable when something was executed
@@ -72,7 +78,9 @@ class ExecWatch:
     def opened(cls, pid: int, tree: bool) -> Iterator[ExecWatch]:
         """Raises HostError or LoadError where the kernel does not let us."""
         with contextlib.ExitStack() as stack:
-            loaded = stack.enter_context(bpf.load(_compiled()))
+            obj = _compiled()
+            kernel = {name for name in obj.programs if not bpf.is_uprobe(name)}
+            loaded = stack.enter_context(bpf.load(obj, kernel))
             watch = cls(loaded)
             space = os.stat("/proc/self/ns/pid")
             fields = task_settings(TASK_FIELDS)
@@ -86,6 +94,19 @@ class ExecWatch:
                 stack.callback(os.close, bpf.attach_raw_tracepoint(program, name.removeprefix(bpf.RAW_TRACEPOINT)))
             yield watch
 
+    def watch_linker(self, path: str, file_offset: int) -> int:
+        """Tell, too, when one of them is in ``_dl_debug_state`` of this dynamic linker: the probe's descriptor.
+
+        Raises HostError or LoadError.
+        """
+        self._loaded.add(_compiled(), {"linked"})
+        return bpf.attach_uprobe(self._loaded.programs["linked"], path, file_offset)
+
+    def follow(self, pids: Iterable[int]) -> None:
+        """These belong to the tree already, by their numbers in the kernel."""
+        for pid in pids:
+            self._loaded.maps["followed"].put(pid.to_bytes(4, sys.byteorder), b"\1")
+
     def turn_to(self, pid: int, tree: bool) -> None:
         """Watch another process, or no longer what it starts."""
         self._put("pid", pid)
@@ -96,13 +117,14 @@ class ExecWatch:
 
     def next(self, seconds: float, *others: int) -> Exec | None:
         """Sleep until something is executed; None after ``seconds``, or as soon as one of the descriptors is readable."""
-        with _first_in_line() as is_first:
+        with first_in_line() as is_first:
             self._put("cpu", _libc.sched_getcpu() if is_first else _NO_CPU)
             if self._is_empty():
                 poll = select.poll()
                 for fd in (self.fd, *others):
                     poll.register(fd, select.POLLIN)
                 poll.poll(seconds * 1000)
+            self._put("cpu", _NO_CPU)  # awake: who comes now has to wait
             return self._take()
 
     def has_more(self) -> bool:
@@ -122,18 +144,21 @@ class ExecWatch:
         if length & _BUSY:
             return None
         self._barrier()
-        _, _, time_ns, pid, number = _NOTICE.unpack_from(self._shared, place)
-        asked = bool(pid) and ptrace.seize(pid)
+        _, _, time_ns, pid, tid, number, _, *linker = _NOTICE.unpack_from(self._shared, place)
+        linked = any(linker)
+        asked = bool(pid) and ptrace.seize(tid if linked else pid)
         self._put("seen", number)
         struct.pack_into("=Q", self._position, 0, at + (length + 8 + 7) // 8 * 8)
         if not asked:
-            return Exec(pid, time_ns, None, time.monotonic_ns() - time_ns)
-        held = ptrace.Stopped(pid)
-        return Exec(pid, time_ns, held, 0 if _is_in_execve(pid) else time.monotonic_ns() - time_ns)
+            return Exec(pid, time_ns, None, time.monotonic_ns() - time_ns, linked)
+        # Of who links libraries it is that thread alone: others may be in calls that would be interrupted.
+        held = ptrace.Stopped(tid, alone=True) if linked else ptrace.Stopped(pid)
+        on_time = _is_at(tid, *linker) if linked else _is_in_execve(pid)
+        return Exec(pid, time_ns, held, 0 if on_time else time.monotonic_ns() - time_ns, linked)
 
 
 @contextlib.contextmanager
-def _first_in_line() -> Iterator[bool]:
+def first_in_line() -> Iterator[bool]:
     """Be woken before anybody else is run, where that is allowed."""
     before = os.sched_getscheduler(0), os.sched_getparam(0)
     try:
@@ -145,6 +170,16 @@ def _first_in_line() -> Iterator[bool]:
         yield True
     finally:
         os.sched_setscheduler(0, *before)
+
+
+def _is_at(tid: int, entry: int, caller: int) -> bool:
+    """Whether a thread stands in a function that does nothing, or has just returned from it to its caller."""
+    try:
+        with open(f"/proc/{tid}/syscall") as file:
+            pc = int(file.read().split()[-1], 0)
+    except (OSError, ValueError):
+        return False
+    return pc == caller or entry <= pc < entry + _NOTHING_BYTES
 
 
 def _is_in_execve(pid: int) -> bool:

@@ -255,6 +255,15 @@ def family(pid: int, most: int = _MOST) -> list[int]:
     return found[:most]
 
 
+def is_there(pid: int) -> bool:
+    """Whether a process is there, and no zombie."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 def _exe_name(pid: int) -> str:
     status = _status(pid)
     leader = int(status.get("Tgid", str(pid)))

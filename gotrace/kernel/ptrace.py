@@ -100,13 +100,13 @@ def run_to(pid: int, address: int, seconds: float) -> int | None:
 
 
 class Stopped:
-    """A process that was seized, once all of its threads have stopped; `release` lets them run on."""
+    """A process that was seized, once all of its threads have stopped, or one thread ``alone``; `release` lets them run on."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, alone: bool = False) -> None:
         self.pid = pid
         self._tids: list[int] = [pid] if wait_stopped(pid) else []
         # One that has run since may have made threads, and threads threads.
-        while more := [tid for tid in self._threads() if tid not in self._tids]:
+        while not alone and (more := [tid for tid in self._threads() if tid not in self._tids]):
             stopped = [tid for tid in more if seize(tid) and wait_stopped(tid)]
             if not stopped:
                 break

@@ -460,7 +460,7 @@ class Following(Work):
         """Of the command, but for those that all have."""
         raise NotImplementedError
 
-    def result(self, found: dict[str, Any]) -> Result:
+    def result(self, found: list[dict[str, Any]]) -> Result:
         """What the record of the result comes to."""
         raise NotImplementedError
 
@@ -492,7 +492,7 @@ class Following(Work):
         words += [word for path in self.outputs() for word in ("-o", str(path))] + ["--force"] * force
         execute([*words, "--", *self.followed.command], self.place.log)
         records = json.loads(self.outputs()[0].read_bytes())
-        return self.result([each for each in records if each["type"] == self.verb][-1])
+        return self.result([each for each in records if each["type"] == self.verb])
 
 
 class FollowingGpuMemory(Following):
@@ -509,16 +509,17 @@ class FollowingGpuMemory(Following):
     def options(self) -> list[str]:
         return ["--bin", self.bin]
 
-    def result(self, found: dict[str, Any]) -> Result:
-        spaces = found["spaces"]
+    def result(self, found: list[dict[str, Any]]) -> Result:
+        spaces = [space for each in found for space in each["spaces"]]
         numbers = {
-            "peak_live": found["peak_live"],
+            "peak_live": max(each["peak_live"] for each in found),
             "merge_failures": sum(each["growths"]["merge_failure"] for each in spaces),
             "ooms": sum(each["ooms"] for each in spaces),
             "ooms_by_fragmentation": sum(each["ooms_by_fragmentation"] for each in spaces),
         }
+        of_one = " in one process" if len(found) > 1 else ""
         line = (
-            f"peak {bytes_text(numbers['peak_live'])} live; {count_text(numbers['merge_failures'], 'merge failure')}, "
+            f"peak {bytes_text(numbers['peak_live'])} live{of_one}; {count_text(numbers['merge_failures'], 'merge failure')}, "
             f"{count_text(numbers['ooms'], 'OOM')}, {numbers['ooms_by_fragmentation']} of them by fragmentation"
         )
         return Result(0, [line], numbers)
@@ -545,17 +546,18 @@ class FollowingFiles(Following):
         named = [word for each in self.datapath.dataset for word in ("--dataset", each)] or ["--by", by]
         return ["--explain", *named, *(["--epoch", epoch] if epoch else [])]
 
-    def result(self, found: dict[str, Any]) -> Result:
-        total = found["all"]
+    def result(self, found: list[dict[str, Any]]) -> Result:
+        told = found[-1]
+        total = told["all"]
         numbers = {name: total[name] for name in ("calls", "errors", "bytes", "metadata_ns")}
         numbers["data_ns"] = total["total_ns"] - total["metadata_ns"] - total["other_ns"]
-        numbers["lost"] = found["lost"]
+        numbers["lost"] = told["lost"]
         line = (
             f"{count_text(total['calls'], 'call')}, {total['errors']:,} of them failed; on files metadata "
             f"{duration_text(numbers['metadata_ns'])}, data {duration_text(numbers['data_ns'])}"
         )
-        lost = [f"{count_text(found['lost'], 'event')} LOST: counts are too low"] if found["lost"] else []
-        return Result(0, [line, *lost, *(printable(each) for each in found["explained"]["advice"])], numbers)
+        lost = [f"{count_text(found['lost'], 'event')} LOST: counts are too low"] if told["lost"] else []
+        return Result(0, [line, *lost, *(printable(each) for each in told["explained"]["advice"])], numbers)
 
 
 class Shell(Work):

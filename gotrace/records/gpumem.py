@@ -1,4 +1,4 @@
-"""The records of `gotrace.views.gpumem`: GPU memory of a process, by allocator."""
+"""The records of `gotrace.views.gpumem`: GPU memory of a process and of those that it starts, by allocator."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _Device = Annotated[int | None, "null: unknown, the thread was not seen to choos
 
 
 class GpuMemoryInterval(Moment):
-    """What happened since the last one, and how it stands."""
+    """What happened since the last one in all processes together, and how it stands."""
 
     type: Literal["gpumem_interval"]
     length_ns: int
@@ -36,16 +36,17 @@ class Library(TypedDict):
     functions: Annotated[list[str], "those probed"]
     missing: Annotated[list[list[str]], "what is not, and why"]
     late_ns: Annotated[
-        int | None, "it was mapped at most so long before its probes were set; null: it was there when tracing began"
+        int | None, "it was mapped at most so long before its probes were set; null: nothing of it ran before"
     ]
 
 
 class Other(TypedDict):
-    """A process that the target has started, or one of these, and that has CUDA libraries: it is not followed."""
+    """A process that the target has started, or one of these, that could not be followed, or not what it loaded then."""
 
     pid: int
     exe: str
     libraries: list[str]
+    reason: str
 
 
 class Pieces(TypedDict):
@@ -104,11 +105,15 @@ class Called(TypedDict):
 
 
 class GpuMemory(Watched, Moment):
-    """All of it, at the end."""
+    """All of one process that asked for memory, at the end; of none that did, the target."""
 
     type: Literal["gpumem"]
-    libraries: list[Library]
-    others: Annotated[list[Other], "that were seen: once a second is looked"]
+    pid: int
+    exe: str
+    processes: Annotated[int, "how many there are of these records"]
+    libraries: Annotated[list[Library], "of all processes together, as the two that follow"]
+    others: list[Other]
+    running: Annotated[int, "processes that it has started and that run still, though the target has ended"]
     calls: Annotated[dict[str, Called], "by operation, of whichever layer the program called"]
     nested: Annotated[int, "calls of the driver by the runtime: the same memory, counted once"]
     traced: Annotated[int, "events of PyTorch's allocator"]

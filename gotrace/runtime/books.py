@@ -20,6 +20,10 @@ class Books:
     def __init__(self, process: Process) -> None:
         self._process = process
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def close(self) -> None:
         """Give back what is open; who looks again opens it again."""
         if "scheduler" in vars(self):

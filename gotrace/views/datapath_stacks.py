@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from gotrace.analysis.stacks import Frame, StackTable
 from gotrace.arch import BY_MACHINE, host_arch
-from gotrace.errors import GotraceError
+from gotrace.runtime.code_of import CodeOf
 
 if TYPE_CHECKING:
     from gotrace.kernel.ring import Events
-    from gotrace.runtime.symbols import Symbols
     from gotrace.views.view import Record, Source
 
-_PROCESSES = 16  # whose code is kept open
 # CALL rel32; CALL [RIP + rel32]; CALL of a register
 _CALL = re.compile(rb"(?:\xe8.{4}|\xff\x15.{4}|\x41?\xff[\xd0-\xd7])\Z", re.DOTALL)
 
@@ -29,7 +26,7 @@ class CallStacks:
         self._table = StackTable(self._kinds.numbers("call_stack"), self._frames)
         self._named: dict[int, list[str]] = {}
         self._of_calls: dict[tuple[int, int], int] = {}
-        self._opened: dict[int, _Opened | None] = {}
+        self._code = CodeOf()
         self._process = 0  # whose stack is being named
 
     def feed(self, events: Events) -> None:
@@ -52,10 +49,7 @@ class CallStacks:
         return self._named.get(self._of_calls.pop((tid, begin_ns), 0), [])
 
     def close(self) -> None:
-        for each in self._opened.values():
-            if each is not None:
-                each.stack.close()
-        self._opened = {}
+        self._code.close()
 
     def _named_of(self, stacks: dict[int, int]) -> Record:
         return {str(stack): self._names(stack, process) for stack, process in stacks.items()}
@@ -75,31 +69,10 @@ class CallStacks:
 
     def _follows_call(self, address: int) -> bool:
         """Whether ``address`` is in a call instruction of the process that is being named, at its end (x86-64)."""
-        opened = self._opened.get(self._process)
-        if opened is None or host_arch() is not BY_MACHINE["x86_64"]:
+        symbols = self._code.of(self._process)
+        if symbols is None or host_arch() is not BY_MACHINE["x86_64"]:
             return False
-        return bool(_CALL.search(opened.symbols.code(address, 6)))
+        return bool(_CALL.search(symbols.code(address, 6)))
 
     def _frames(self, addresses: Sequence[int]) -> Sequence[Frame]:
-        if self._process not in self._opened:
-            self._opened[self._process] = _opened(self._process)
-            if len(self._opened) > _PROCESSES and (oldest := self._opened.pop(next(iter(self._opened)))) is not None:
-                oldest.stack.close()
-        opened = self._opened[self._process]
-        return opened.symbols.frames(addresses) if opened is not None else ()
-
-
-class _Opened(NamedTuple):
-    stack: contextlib.ExitStack
-    symbols: Symbols
-
-
-def _opened(pid: int) -> _Opened | None:
-    """None if the process is gone, or may not be read."""
-    from gotrace.kernel.process import Process
-    from gotrace.runtime.symbols import Symbols
-
-    with contextlib.ExitStack() as stack, contextlib.suppress(GotraceError, OSError):
-        symbols = stack.enter_context(Symbols.of(stack.enter_context(Process.open(pid))))
-        return _Opened(stack.pop_all(), symbols)
-    return None
+        return self._code.frames(self._process, addresses)

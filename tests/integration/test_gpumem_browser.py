@@ -22,7 +22,7 @@ def ground(browser, kind):
 @pytest.mark.parametrize("rows", [gpulibs.rows, lambda: np.zeros(0, CALL)], ids=["requests", "nothing"])
 def test_page(rows, browser, tmp_path):
     path = tmp_path / "gpu.html"
-    path.write_text(draw.page(HOSTILE, gpulibs.drawing(rows(), names=[HOSTILE])), encoding="utf-8")
+    path.write_text(draw.page(HOSTILE, [gpulibs.drawing(rows(), names=[HOSTILE])]), encoding="utf-8")
     opened(browser, path)
     assert complaints(browser) == [] and browser.title == browser.find_element(By.TAG_NAME, "h1").text == HOSTILE
     assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0

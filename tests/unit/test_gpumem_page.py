@@ -42,7 +42,7 @@ def painted(picture, prefix, shape, height, first):
 
 def test_each_cell():
     shown = drawing(rows())
-    picture = ElementTree.fromstring(draw.svg(shown, HOSTILE[0], "svg {}"))
+    picture = ElementTree.fromstring(draw.svg([shown], HOSTILE[0], "svg {}"))
     columns = draw.columns_of(shown)
     assert columns.count == 100 and columns.bin_ns == 10 * MS
     (course,) = shown.courses.values()
@@ -62,21 +62,21 @@ def test_columns_that_do_not_fit():
     shown = drawing(rows(), bin_ns=MS // 10)
     columns = draw.columns_of(shown)
     assert columns.bin_ns == MS and columns.count == 1000
-    assert "1,000 columns of 1.00 ms (100 us would be too many)" in draw.svg(shown, "it")
+    assert "1,000 columns of 1.00 ms (100 us would be too many)" in draw.svg([shown], "it")
 
 
 def test_page_and_nothing_to_draw():
-    page = draw.page("".join(HOSTILE[:4]), drawing(rows(), names=HOSTILE))
+    page = draw.page("".join(HOSTILE[:4]), [drawing(rows(), names=HOSTILE)])
     assert "<script>alert" not in page and "onerror" not in re.sub("&[^;]+;", "", page).replace("img src=x onerror", "")
     assert "3 events lost" in page and "OOM by fragmentation" not in page and "oom by fragmentation" in page
-    empty = draw.page("it", drawing(np.zeros(0, CALL)))
+    empty = draw.page("it", [drawing(np.zeros(0, CALL))])
     assert "There is nothing to draw." in empty
 
 
 def test_parquet():
     events = rows()
     file = io.BytesIO()
-    draw.write(drawing(events), "it", "parquet", file)
+    draw.write([drawing(events)], "it", "parquet", file)
     table = parquet.read_table(io.BytesIO(file.getvalue())).to_pylist()
     assert [(each["time_ns"], each["operation"], each["address"], each["size"], each["result"]) for each in table] == [
         (

@@ -12,6 +12,7 @@ A free names no pool: it goes where its address was allocated.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -101,12 +102,6 @@ class Layers:
             if space is None:
                 space = self.spaces[key] = Space(told=key.kind in (TORCH, MAPPED), keeps=key.kind != DIRECT)
             space.feed(np.array(kept, EVENT))
-
-    def now(self) -> dict[str, Any]:
-        """Bytes live and reserved, and the fragmentation of all that is free; without mappings, of which it is unknown."""
-        spaces = [space for key, space in self.spaces.items() if key.kind != MAPPED]
-        live, free, largest = (sum(each.sizes[at] for each in spaces) for at in range(3))
-        return {"live": live, "reserved": live + free, "fragmentation": 1 - largest / free if free else 0.0}
 
     def courses(self) -> dict[Key, Course]:
         return {key: space.course() for key, space in self.spaces.items()}
@@ -207,6 +202,13 @@ class Layers:
         """What was noted there counts elsewhere."""
         time_ns, _, address, size, row = self._pending[key][at]
         self._pending[key][at] = (time_ns, 0, address, size, row)
+
+
+def now(every: Iterable[Layers]) -> dict[str, Any]:
+    """Bytes live and reserved, and the fragmentation of all that is free; without mappings, of which it is unknown."""
+    spaces = [space for layers in every for key, space in layers.spaces.items() if key.kind != MAPPED]
+    live, free, largest = (sum(each.sizes[at] for each in spaces) for at in range(3))
+    return {"live": live, "reserved": live + free, "fragmentation": 1 - largest / free if free else 0.0}
 
 
 def joined(events: list[npt.NDArray[np.void]]) -> npt.NDArray[np.void]:

@@ -31,7 +31,7 @@ INNER = WIDTH - LEFT - RIGHT
 ROWS, CELL = 96, 2  # of addresses, and how high each is
 LINES, CLASS = 120, 12
 LEVELS, SHARES = 8, 5  # steps of colour: of what is live, and of failures
-MOST = 6  # spaces that are drawn
+MOST, MOST_PROCESSES = 6, 16  # spaces of a process that are drawn, and processes
 _FAILED = 100  # rows of a table
 
 Grid = npt.NDArray[np.float64]
@@ -49,36 +49,61 @@ class Drawing:
     bin_ns: int
 
 
-def write(drawing: Drawing, title: str, format_: str, file: BinaryIO) -> None:
+def write(drawings: Sequence[Drawing], title: str, format_: str, file: BinaryIO) -> None:
     """As "svg" or "parquet"."""
     if format_ == "parquet":
-        _write_rows(drawing, file)
+        _write_rows(drawings, file)
     else:
-        text = '<?xml version="1.0" encoding="UTF-8"?>\n' + svg(drawing, title, asset("gpumem_page/picture.css"))
+        text = '<?xml version="1.0" encoding="UTF-8"?>\n' + svg(drawings, title, asset("gpumem_page/picture.css"))
         file.write(text.encode())
 
 
-def page(title: str, drawing: Drawing) -> str:
-    """The whole page: the picture, and the numbers below it."""
-    result, made = drawing.result, Page()
-    if result["lost"]:
-        made.say(f"{count_text(result['lost'], 'event')} lost: what is shown may be wrong.", "lost")
+def page(title: str, drawings: Sequence[Drawing]) -> str:
+    """The whole page: of each process the picture, and the numbers below it."""
+    made, first = Page(), drawings[0].result
+    if first["lost"]:
+        made.say(f"{count_text(first['lost'], 'event')} lost: what is shown may be wrong.", "lost")
+    many = len(drawings) > 1
+    if many:
+        heads = ("process", "peak live", "peak reserved (at least)", "merge failures", "OOM, by fragmentation")
+        rows = [(name_of_process(each.result), *_numbers(each.result)) for each in drawings]
+        made.table("Processes", heads, rows)
+    for each in drawings[:MOST_PROCESSES]:
+        _section(made, each, many)
+    if len(drawings) > MOST_PROCESSES:
+        made.say(f"{len(drawings) - MOST_PROCESSES:,} more processes, with fewer failures or less memory.")
+    return made.made(title, asset("gpumem_page/picture.css"))
+
+
+def name_of_process(result: dict[str, Any]) -> str:
+    return f"pid {result['pid']} ({result['exe']})"
+
+
+def _numbers(result: dict[str, Any]) -> tuple[str, ...]:
+    """Peaks, merge failures, and OOMs by fragmentation."""
     spaces = result["spaces"]
-    failures = sum(each["growths"]["merge_failure"] for each in spaces)
-    made.tiles(
-        [
-            ("observed for", duration_text(result["watched_ns"])),
-            ("peak live", bytes_text(result["peak_live"])),
-            ("peak reserved (at least)", bytes_text(result["peak_reserved"])),
-            ("merge failures", f"{failures:,}"),
-            ("OOM, by fragmentation", f"{sum(each['ooms_by_fragmentation'] for each in spaces):,}"),
-        ]
+    return (
+        *(bytes_text(result[name]) for name in ("peak_live", "peak_reserved")),
+        f"{sum(each['growths']['merge_failure'] for each in spaces):,}",
+        f"{sum(each['ooms_by_fragmentation'] for each in spaces):,}",
     )
+
+
+def _section(made: Page, drawing: Drawing, many: bool) -> None:
+    """What a page has of one process; of one among ``many`` under its name."""
+    result = drawing.result
+    name = f", {name_of_process(result)}" if many else ""
+    spaces = result["spaces"]
+    names = ("peak live", "peak reserved (at least)", "merge failures", "OOM, by fragmentation")
+    tiles = [("observed for", duration_text(result["watched_ns"])), *zip(names, _numbers(result), strict=True)]
+    if many:
+        made.put(Markup(f"<h2>{escaped(name_of_process(result))}</h2>"))
+    made.tiles(tiles)
     for each in result["advice"]:
         made.say(f"{each[0].upper()}{each[1:]}.")
-    made.put(Markup(svg(drawing, "GPU memory over time")))
+    made.put(Markup(svg([drawing], f"GPU memory over time{name}")))
     heads = ("memory", "live", "reserved", "largest hole", "fragmentation", "requests", "needed", "merge failures")
-    made.table("Memory at the end", (*heads, "refused reuse", "OOM"), [_row(each) for each in spaces])
+    made.table(f"Memory at the end{name}", (*heads, "refused reuse", "OOM"), [_row(each) for each in spaces])
     rows = [
         (
             *(each["why"].replace("_", " "), f"{each['count']:,}", bytes_text(each["size"]), f"{each['tid']}"),
@@ -87,10 +112,10 @@ def page(title: str, drawing: Drawing) -> str:
         for each in result["failed"][:_FAILED]
     ]
     named = ("memory", "asked by")
-    made.table("Requests not served from what was free", ("why", "times", "size", "thread", *named), rows, names=named)
+    title = f"Requests not served from what was free{name}"
+    made.table(title, ("why", "times", "size", "thread", *named), rows, names=named)
     if len(result["failed"]) > _FAILED:
         made.say(f"{len(result['failed']) - _FAILED:,} more rows.")
-    return made.made(title, asset("gpumem_page/picture.css"))
 
 
 def _row(each: dict[str, Any]) -> tuple[str, ...]:
@@ -105,20 +130,40 @@ def columns_of(drawing: Drawing) -> Columns:
     return Columns.of(drawing.begin_ns, drawing.end_ns, drawing.bin_ns, INNER)
 
 
-def svg(drawing: Drawing, title: str, style: str = "") -> str:
+def svg(drawings: Sequence[Drawing], title: str, style: str = "") -> str:
     """The picture; with ``style`` within, where no page has it."""
-    columns = columns_of(drawing)
-    shown = sorted(drawing.courses, key=lambda key: -int(drawing.courses[key].states["reserved"].max(initial=0)))
-    shown = [key for key in shown if key.kind != MAPPED]
-    names = {(each["kind"], each["device"], each["handle"]): each for each in drawing.result["spaces"]}
+    columns, bin_ns = columns_of(drawings[0]), drawings[0].bin_ns
     width = duration_text(columns.bin_ns)
-    wide = "" if columns.bin_ns == drawing.bin_ns else f" ({duration_text(drawing.bin_ns)} would be too many)"
+    wide = "" if columns.bin_ns == bin_ns else f" ({duration_text(bin_ns)} would be too many)"
     body = [
         _text(10, 24, title, "title"),
         _text(10, 42, f"{count_text(columns.count, 'column')} of {width}{wide}", "note"),
         _key(490, 42),
     ]
     top = 60
+    for each in drawings[:MOST_PROCESSES]:
+        if len(drawings) > 1:
+            body.append(_text(10, top + 14, name_of_process(each.result), "head"))
+            top += 24
+        top = _spaces(each, columns, top, body)
+    if len(drawings) > MOST_PROCESSES:
+        body.append(_text(10, top + 14, f"{len(drawings) - MOST_PROCESSES} more processes are not drawn.", "note"))
+        top += 30
+    return filled(
+        "gpumem_page/picture.svg",
+        width=WIDTH,
+        height=top,
+        title=escaped(title),
+        style=f"<style>{style}</style>\n" if style else "",
+        body="".join(body),
+    )
+
+
+def _spaces(drawing: Drawing, columns: Columns, top: int, body: list[str]) -> int:
+    """Add the spaces of a process to ``body``, from ``top`` on; where they end."""
+    shown = sorted(drawing.courses, key=lambda key: -int(drawing.courses[key].states["reserved"].max(initial=0)))
+    shown = [key for key in shown if key.kind != MAPPED]
+    names = {(each["kind"], each["device"], each["handle"]): each for each in drawing.result["spaces"]}
     for key in shown[:MOST]:
         record = names[key.kind, None if key.device < 0 else key.device, key.handle]
         height, parts = _space(drawing.courses[key], record, columns, drawing.end_ns, top)
@@ -130,14 +175,7 @@ def svg(drawing: Drawing, title: str, style: str = "") -> str:
     if len(shown) > MOST:
         body.append(_text(10, top + 14, f"{len(shown) - MOST} more spaces, which held less, are not drawn.", "note"))
         top += 30
-    return filled(
-        "gpumem_page/picture.svg",
-        width=WIDTH,
-        height=top,
-        title=escaped(title),
-        style=f"<style>{style}</style>\n" if style else "",
-        body="".join(body),
-    )
+    return top
 
 
 def _space(course: Course, record: dict[str, Any], columns: Columns, end_ns: int, top: int) -> tuple[int, list[str]]:
@@ -268,12 +306,15 @@ def _key(x: int, y: int) -> str:
     return "".join(parts)
 
 
-def _write_rows(drawing: Drawing, file: BinaryIO) -> None:
-    """Every call and every event of PyTorch's allocator, in order of time."""
+def _write_rows(drawings: Sequence[Drawing], file: BinaryIO) -> None:
+    """Every call and every event of PyTorch's allocator, with its process, in order of time."""
     from arro3.core import Array, Table
     from arro3.io import write_parquet
 
-    rows = drawing.rows
+    rows = np.concatenate([each.rows for each in drawings])
+    pids = np.repeat([each.result["pid"] for each in drawings], [len(each.rows) for each in drawings])
+    order = np.argsort(rows["time_ns"], kind="stable")
+    rows, pids = rows[order], pids[order]
     word, traced = rows["call"], rows["trace"]
     names = [
         calls.ACTIONS[number] if is_traced and number < len(calls.ACTIONS) else calls.NAMES.get(number, "?")
@@ -282,6 +323,7 @@ def _write_rows(drawing: Drawing, file: BinaryIO) -> None:
     layers = np.where(traced, 2, calls.of_driver(word)).tolist()
     columns: dict[str, Any] = {
         "time_ns": rows["time_ns"],
+        "pid": pids.astype(np.uint32),
         "tid": rows["tid"],
         "layer": [("runtime", "driver", "PyTorch")[layer] for layer in layers],
         "operation": names,

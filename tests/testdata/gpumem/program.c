@@ -6,7 +6,8 @@
  * Or, where WHEN is "once", it plays it once and reads nothing.
  *
  * WHEN the CUDA libraries come in: "start", before the first line is read, or "late", with the first line. Linked with
- * them, or built with STATIC, it has them from the beginning.
+ * them, or built with STATIC, it has them from the beginning. With "forks" they are there from the start, and with each
+ * line it forks first: the child, which executes nothing, plays "pieces" and ends.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -15,6 +16,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #ifdef STATIC
 #include "cudart.c"
@@ -218,6 +221,23 @@ static void example(void)
 	pool_trim(pool, 0);
 }
 
+/* Four blocks of 8 MiB, every other one freed; 12 MiB do not fit, and 10 are refused though 16 are free. */
+static void pieces(void)
+{
+	void *pool, *at[4], *more;
+
+	set_device(1);
+	pool_create(&pool, NULL);
+	for (int i = 0; i < 4; i++)
+		malloc_from_pool(&at[i], 8 * MIB, pool, NULL);
+	free_async(at[0], NULL);
+	free_async(at[2], NULL);
+	synchronise();
+	malloc_from_pool(&more, 12 * MIB, pool, NULL);
+	fail(1);
+	malloc_from_pool(&at[0], 10 * MIB, pool, NULL);
+}
+
 /* Reserve 8 MiB of addresses, map two pieces of 2 MiB, unmap one. */
 static void vmm(void)
 {
@@ -315,10 +335,21 @@ int main(int argc, char **argv)
 
 	while (once ? left-- > 0 : fgets(line, sizeof(line), stdin) != NULL) {
 		load();
+		if (!strcmp(when, "forks")) {
+			pid_t child = fork();
+
+			if (!child) {
+				pieces();
+				_exit(0);
+			}
+			waitpid(child, NULL, 0);
+		}
 		if (!strcmp(scenario, "mix"))
 			mix();
 		else if (!strcmp(scenario, "example"))
 			example();
+		else if (!strcmp(scenario, "pieces"))
+			pieces();
 		else if (!strcmp(scenario, "vmm"))
 			vmm();
 		else if (!strcmp(scenario, "pools"))

@@ -1,0 +1,182 @@
+"""What a family of processes maps, looked at while who maps it is held: a process and all that it starts.
+
+A process of our own waits for two things (`gotrace.kernel.execs`): that one of the family executes a program, and that its
+dynamic linker has mapped libraries. Whoever does is held until another of our processes has looked at it, about a millisecond
+where there is nothing new. So nothing is missed of a library but where nobody could be held in time, and then it is known for
+how long.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import re
+import select
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from gotrace.errors import GotraceError
+from gotrace.kernel import bpf
+from gotrace.kernel.execs import Exec, ExecWatch, first_in_line
+from gotrace.kernel.forked import cpu_s, forked
+from gotrace.kernel.process import Process, family
+
+# Looks at what a process has mapped, for so long at most before anything was done about it (None: before gotrace began, or
+# before it ran); a message, or None if there is nothing to say. Raises GotraceError.
+Look = Callable[[Process, int | None], dict[str, Any] | None]
+
+# Where in a dynamic linker, by its path, it tells that it has mapped libraries. Raises GotraceError.
+Site = Callable[[str], int]
+
+_LINKER = re.compile(r"/ld(-[\w.-]+)?\.so\b|/ld-musl-[^/]*\.so\.1$|/ld-[\d.]+\.so$")
+_MOST_BYTES = 1 << 20
+_READY = {"ready": True}
+
+
+class Family:
+    """That process, from outside. Messages are of `Look`, or {pid, exe, libraries, reason} of who could not be looked at."""
+
+    def __init__(self, pid: int, look: Look, site: Site, foreign: Sequence[int] = ()) -> None:
+        self._socket, self._child = forked(lambda parent: _Looking(parent, pid, look, site).run(), foreign)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _MOST_BYTES)
+        self.first: list[dict[str, Any]] = []  # of who is there already
+        while (told := self.receive(None)) != _READY:
+            assert told is not None
+            self.first.append(told)
+
+    def receive(self, seconds: float | None) -> dict[str, Any] | None:
+        """The next message, or None after ``seconds``. Raises GotraceError."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        if not poll.poll(None if seconds is None else seconds * 1000):
+            return None
+        data = self._socket.recv(_MOST_BYTES)
+        if not data:
+            raise GotraceError(
+                "the process that looks at what others map has ended", "start again; `gotrace doctor` shows the details"
+            )
+        told: dict[str, Any] = json.loads(data)
+        return told
+
+    def cpu_s(self) -> float:
+        return cpu_s(self._child)
+
+    def close(self) -> None:
+        """No more of it; its probes go with it."""
+        self._socket.close()
+        os.waitpid(self._child, 0)
+
+
+class _Looking:
+    """That process, from inside."""
+
+    def __init__(self, parent: socket.socket, pid: int, look: Look, site: Site) -> None:
+        self._parent, self._pid, self._look, self._site = parent, pid, look, site
+        self._linkers: dict[tuple[int, int], bool] = {}  # by their inodes, whether there is a probe
+        self._probes: list[int] = []
+        self._waiting: list[bytes] = []  # messages that nobody has read for long: no process is held for that
+
+    def run(self) -> None:
+        with contextlib.suppress(OSError), bpf.closing_all(self._probes), ExecWatch.opened(self._pid, tree=True) as watch:
+            holder, child = forked(lambda ours: _hold(ours, watch))
+            try:
+                others = family(self._pid)
+                watch.follow(others)
+                for pid in (self._pid, *others):
+                    self._seen(watch, pid, None)
+                self._tell(_READY)
+                while not self._is_over(holder):
+                    self._send()
+                    if _is_readable(holder, 0):
+                        self._found(watch, holder)
+            finally:
+                holder.close()
+                os.waitpid(child, 0)
+
+    def _is_over(self, holder: socket.socket) -> bool:
+        """Wait for something to do; True if nobody is there any more, who never says a word."""
+        poll = select.poll()
+        for each in (self._parent, holder):
+            poll.register(each, select.POLLIN)
+        return any(fd == self._parent.fileno() for fd, _ in poll.poll(100 if self._waiting else None))
+
+    def _found(self, watch: ExecWatch, holder: socket.socket) -> None:
+        data = holder.recv(_MOST_BYTES)
+        if not data:
+            raise OSError
+        number, pid, late_ns, linked = json.loads(data)
+        try:
+            self._seen(watch, pid, late_ns, executed=not linked)
+        finally:
+            holder.send(b"%d" % number)
+
+    def _seen(self, watch: ExecWatch, pid: int, late_ns: int | None, executed: bool = True) -> None:
+        about: dict[str, Any] = {"pid": pid, "exe": "?", "libraries": [], "late_ns": late_ns}
+        try:
+            with Process.open(pid) as process:
+                about["exe"] = process.exe_name
+                # Who has just executed a program comes to its linker yet, where it has one.
+                waits = executed and self._has_linker(watch, process) and late_ns is not None
+                told = None if waits else self._look(process, late_ns)
+        except GotraceError as error:
+            if os.path.exists(f"/proc/{pid}"):
+                self._tell(about | {"reason": error.message.replace(f"/proc/{pid}/exe", "it")})
+            return
+        if told is not None:
+            self._tell(told)
+
+    def _has_linker(self, watch: ExecWatch, process: Process) -> bool:
+        """Whether it has a dynamic linker that tells when it has mapped libraries: from now on, if that is new."""
+        for each in process.mappings():
+            if not (each.executable and _LINKER.search(each.path)):
+                continue
+            with contextlib.suppress(OSError, GotraceError):
+                fd = process.open_mapped(each)
+                try:
+                    status = os.stat(fd)
+                    key = status.st_dev, status.st_ino
+                    if key not in self._linkers:
+                        self._linkers[key] = False
+                        path = f"/proc/self/fd/{fd}"
+                        self._probes.append(watch.watch_linker(path, self._site(path)))
+                        self._linkers[key] = True
+                    return self._linkers[key]
+                finally:
+                    os.close(fd)
+        return False
+
+    def _tell(self, about: dict[str, Any]) -> None:
+        self._waiting.append(json.dumps(about).encode())
+        self._send()
+
+    def _send(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self._waiting:
+                self._parent.send(self._waiting[0], socket.MSG_DONTWAIT)
+                del self._waiting[0]
+
+
+def _is_readable(which: socket.socket, milliseconds: int) -> bool:
+    poll = select.poll()
+    poll.register(which, select.POLLIN)
+    return bool(poll.poll(milliseconds))
+
+
+def _hold(looking: socket.socket, watch: ExecWatch) -> None:
+    """Hold who does something, and say so, until told to release it. It does nothing else, so that nobody comes too late."""
+    held: dict[int, Exec] = {}
+    with first_in_line():
+        for number in itertools.count(1):
+            found = watch.next(3600, looking.fileno())
+            if found is not None:
+                held[number] = found
+                looking.send(json.dumps([number, found.pid, found.late_ns, found.linked]).encode())
+            while not watch.has_more() and _is_readable(looking, 0):
+                data = looking.recv(64)
+                if not data:
+                    return
+                held.pop(int(data)).release()

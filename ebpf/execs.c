@@ -19,11 +19,11 @@
 
 struct notice {
 	u64 time_ns;
-	u32 pid;    /* as gotrace numbers it; 0 where it has no number there */
+	u32 pid; /* as gotrace numbers it; 0 where it has no number there */
 	u32 tid;
 	u32 number; /* of the notice, from 1 */
 	u32 unused;
-	u64 at;	    /* where it is in its dynamic linker, and will return to; 0: it has executed a program */
+	u64 at; /* where it is in its dynamic linker, and will return to; 0: it has executed a program */
 	u64 caller;
 };
 

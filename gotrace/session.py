@@ -311,8 +311,8 @@ class Session:
         """Probe what the process has mapped since the last call, and say what: of probes that are declared ``later``.
 
         Of each file its path, build_id, points (names), and the ``late_ns`` for which it had been mapped at most; with the
-        first, what is missing of all ([name, reason]). Where the processes that it starts are followed, see `_FamilyProbes`.
-        Raises GotraceError.
+        first, what is missing of all ([name, reason]). Where the processes that it starts are followed it is what
+        `_FamilyProbes` says of each. Raises GotraceError.
         """
         assert isinstance(self.process, Process)
         if self._family is not None:
@@ -865,12 +865,12 @@ class _FamilyProbes:
                 _attach_points(part.loaded, points, -1, new, self._probes)
                 plans[part.probe.stem] = dataclasses.replace(plan, points=points)
         builds = {each.path: each.build_id for plan in plans.values() for each in plan.libraries}
-        points = [(point.file, point.name) for plan in plans.values() for point in plan.points if not point.returns]
+        probed = [(point.file, point.name) for plan in plans.values() for point in plan.points if not point.returns]
         told = [
             {
                 "path": path or process.exe_name,
                 "build_id": builds.get(path, ""),
-                "points": [name for file, name in points if file == path],
+                "points": [name for file, name in probed if file == path],
             }
             for path in new
         ]

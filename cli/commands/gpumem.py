@@ -28,7 +28,7 @@ from gotrace.export.formats import GPU_MEMORY
     short_help="Show GPU memory: what is live, in pieces, and why it grew.",
     examples=[
         ("gotrace gpumem --pid 1234 -d 1m -o gpu.html", "draws a minute: address by time, size by time, fragmentation"),
-        ("gotrace gpumem -- python3 train.py", "traces a command from its first instruction"),
+        ("gotrace gpumem -- torchrun train.py", "traces a command and its workers from their first instructions"),
     ],
     epilog="The process need not be Go's. It needs no change: probes sit on libcudart, libcuda and PyTorch's libc10_cuda.",
 )
@@ -59,7 +59,8 @@ def command(
     force: bool,
     command: tuple[str, ...],
 ) -> int:
-    """Follow what a process asks of the CUDA runtime, the driver and PyTorch's caching allocator, and what it is given.
+    """Follow what a process, and all that it starts, ask of the CUDA runtime, the driver and PyTorch's caching allocator,
+    and what they are given.
 
     Says what is live and what is held, in which pieces, and why the allocators grew: needed, merge failure (enough was
     free, but in pieces), or refused reuse (a piece was large enough, and could not be had).

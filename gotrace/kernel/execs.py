@@ -2,8 +2,9 @@
 
 A process that we have not started cannot be traced all the time: each of its signals would have to pass through us. So
 BPF reports an execve and keeps the process in it for the moment that it takes to ask for a stop by ptrace (measured:
-0.05 ms). The same is done where the dynamic linker has mapped libraries (``_dl_debug_state``, the place for debuggers in
-glibc's and musl's), before anything of them runs: `ExecWatch.watch_linker`. Whoever waits here does so as a real-time thread, for the process may have the last free CPU.
+0.05 ms). The same is done where the dynamic linker has mapped libraries, before anything of them runs, at
+``_dl_debug_state``, the place for debuggers in glibc's and musl's: `ExecWatch.watch_linker`. Whoever waits here does so as
+a real-time thread, for the process may have the last free CPU.
 """
 
 from __future__ import annotations

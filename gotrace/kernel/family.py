@@ -1,9 +1,9 @@
 """What a family of processes maps, looked at while who maps it is held: a process and all that it starts.
 
-A process of our own waits for two things (`gotrace.kernel.execs`): that one of the family executes a program, and that its
-dynamic linker has mapped libraries. Whoever does is held until another of our processes has looked at it, about a millisecond
-where there is nothing new. So nothing is missed of a library but where nobody could be held in time, and then it is known for
-how long.
+A process of our own waits for two things (`gotrace.kernel.execs`): that one of the family executes a program, and that
+its dynamic linker has mapped libraries. Whoever does is held until another of our processes has looked at it, about a
+millisecond where there is nothing new. So nothing is missed of a library but where nobody could be held in time, and then
+it is known for how long.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import os
 import re
 import select
 import socket
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -38,7 +37,7 @@ _READY = {"ready": True}
 
 
 class Family:
-    """That process, from outside. Messages are of `Look`, or {pid, exe, libraries, reason} of who could not be looked at."""
+    """That process, from outside. Messages are those of `Look`; of who could not be looked at they have the ``reason``."""
 
     def __init__(self, pid: int, look: Look, site: Site, foreign: Sequence[int] = ()) -> None:
         self._socket, self._child = forked(lambda parent: _Looking(parent, pid, look, site).run(), foreign)
@@ -167,7 +166,7 @@ def _is_readable(which: socket.socket, milliseconds: int) -> bool:
 
 
 def _hold(looking: socket.socket, watch: ExecWatch) -> None:
-    """Hold who does something, and say so, until told to release it. It does nothing else, so that nobody comes too late."""
+    """Hold who does something, and say so, until told to release it. It does nothing else, so that it is never late."""
     held: dict[int, Exec] = {}
     with first_in_line():
         for number in itertools.count(1):

@@ -100,7 +100,7 @@ def run_to(pid: int, address: int, seconds: float) -> int | None:
 
 
 class Stopped:
-    """A process that was seized, once all of its threads have stopped, or one thread ``alone``; `release` lets them run on."""
+    """A process that was seized, once all its threads have stopped, or a thread ``alone``; `release` lets them run on."""
 
     def __init__(self, pid: int, alone: bool = False) -> None:
         self.pid = pid

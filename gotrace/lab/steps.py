@@ -519,8 +519,9 @@ class FollowingGpuMemory(Following):
         }
         of_one = " in one process" if len(found) > 1 else ""
         line = (
-            f"peak {bytes_text(numbers['peak_live'])} live{of_one}; {count_text(numbers['merge_failures'], 'merge failure')}, "
-            f"{count_text(numbers['ooms'], 'OOM')}, {numbers['ooms_by_fragmentation']} of them by fragmentation"
+            f"peak {bytes_text(numbers['peak_live'])} live{of_one}; "
+            f"{count_text(numbers['merge_failures'], 'merge failure')}, {count_text(numbers['ooms'], 'OOM')}, "
+            f"{numbers['ooms_by_fragmentation']} of them by fragmentation"
         )
         return Result(0, [line], numbers)
 
@@ -556,7 +557,7 @@ class FollowingFiles(Following):
             f"{count_text(total['calls'], 'call')}, {total['errors']:,} of them failed; on files metadata "
             f"{duration_text(numbers['metadata_ns'])}, data {duration_text(numbers['data_ns'])}"
         )
-        lost = [f"{count_text(found['lost'], 'event')} LOST: counts are too low"] if told["lost"] else []
+        lost = [f"{count_text(told['lost'], 'event')} LOST: counts are too low"] if told["lost"] else []
         return Result(0, [line, *lost, *(printable(each) for each in told["explained"]["advice"])], numbers)
 
 

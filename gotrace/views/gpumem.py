@@ -104,7 +104,7 @@ class GpuMemory(View):
         for each in source.ask("others", lambda: None) or ():
             self._others.append({**each, "reason": _NOT_YET})
         if source.last:
-            self._running = source.ask("running", lambda: source.tracing.running() or None, of_host=True) or 0
+            self._running = source.ask("running", lambda: int(source.tracing.running()), of_host=True) or 0
         self._name(events)
         rows = self._calls(events)
         self._rows.append(rows)

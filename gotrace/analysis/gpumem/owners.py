@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class Program:
-    """What a process runs from ``begin_ns`` on (0: since before tracing); ``parent``: the program it was forked in, or -1."""
+    """What a process runs since ``begin_ns`` (0: before tracing); ``parent``: the program that it was forked in, or -1."""
 
     pid: int
     begin_ns: int

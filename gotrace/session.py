@@ -553,7 +553,8 @@ def opened(
             if family:
                 known = {cache.identity(file.fd)[:2] for file in files.values()}
                 looking = _FamilyProbes(parts, known)
-                followed = Family(process.pid, looking.look, _linkers_site, foreign)
+                names = [name for each in modules for name in each.PROBE.libraries]
+                followed = Family(process.pid, looking.look, _linkers_site, names, foreign)
                 session.follow(stack.enter_context(contextlib.closing(followed)))
             if follow is Follow.NOTHING:
                 fds += probes

@@ -58,6 +58,30 @@ class Exec:
             self.held.release()
 
 
+@dataclass
+class Asked:
+    """Who was asked to stop, if it could be ``seized``: a process, or a thread of it that is in its dynamic ``linker``."""
+
+    pid: int
+    tid: int
+    time_ns: int
+    linker: tuple[int, int] | None
+    seized: bool = False
+
+    def stopped(self, held: ptrace.Stopped | None) -> Exec:
+        """It has stopped, or is gone."""
+        on_time = held and (_is_at(self.tid, *self.linker) if self.linker else _is_in_execve(self.pid))
+        late_ns = 0 if on_time else time.monotonic_ns() - self.time_ns
+        return Exec(self.pid, self.time_ns, held, late_ns, self.linker is not None)
+
+    def try_stopped(self) -> Exec | None:
+        """None while it has not come to it; of a process it is the first thread."""
+        state = ptrace.has_stopped(self.tid) if self.seized else False
+        if state is None:
+            return None
+        return self.stopped(ptrace.Stopped(self.tid, alone=True) if state else None)
+
+
 class ExecWatch:
     """Watches one process, or a ``tree``: it and all that it starts from now on. Use `opened`.
 
@@ -118,6 +142,13 @@ class ExecWatch:
 
     def next(self, seconds: float, *others: int) -> Exec | None:
         """Sleep until something is executed; None after ``seconds``, or as soon as one of the descriptors is readable."""
+        asked = self.ask(seconds, *others)
+        if asked is None:
+            return None
+        return asked.stopped(ptrace.Stopped(asked.pid) if asked.seized else None)
+
+    def ask(self, seconds: float, *others: int) -> Asked | None:
+        """The same, without waiting until it has stopped."""
         with first_in_line() as is_first:
             self._put("cpu", _libc.sched_getcpu() if is_first else _NO_CPU)
             if self._is_empty():
@@ -135,7 +166,7 @@ class ExecWatch:
     def _is_empty(self) -> bool:
         return struct.unpack_from("=Q", self._position) == struct.unpack_from("=Q", self._shared)
 
-    def _take(self) -> Exec | None:
+    def _take(self) -> Asked | None:
         if self._is_empty():
             return None
         (at,) = struct.unpack_from("=Q", self._position)
@@ -147,15 +178,12 @@ class ExecWatch:
         self._barrier()
         _, _, time_ns, pid, tid, number, _, *linker = _NOTICE.unpack_from(self._shared, place)
         linked = any(linker)
-        asked = bool(pid) and ptrace.seize(tid if linked else pid)
+        # Of who links libraries it is that thread alone: others may be in calls that would be interrupted.
+        asked = Asked(pid, tid if linked else pid, time_ns, (linker[0], linker[1]) if linked else None)
+        asked.seized = bool(pid) and ptrace.seize(asked.tid)
         self._put("seen", number)
         struct.pack_into("=Q", self._position, 0, at + (length + 8 + 7) // 8 * 8)
-        if not asked:
-            return Exec(pid, time_ns, None, time.monotonic_ns() - time_ns, linked)
-        # Of who links libraries it is that thread alone: others may be in calls that would be interrupted.
-        held = ptrace.Stopped(tid, alone=True) if linked else ptrace.Stopped(pid)
-        on_time = _is_at(tid, *linker) if linked else _is_in_execve(pid)
-        return Exec(pid, time_ns, held, 0 if on_time else time.monotonic_ns() - time_ns, linked)
+        return asked
 
 
 @contextlib.contextmanager

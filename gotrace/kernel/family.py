@@ -1,9 +1,9 @@
 """What a family of processes maps, looked at while who maps it is held: a process and all that it starts.
 
 A process of our own waits for two things (`gotrace.kernel.execs`): that one of the family executes a program, and that
-its dynamic linker has mapped libraries. Whoever does is held until another of our processes has looked at it, about a
-millisecond where there is nothing new. So nothing is missed of a library but where nobody could be held in time, and then
-it is known for how long.
+its dynamic linker has mapped libraries. Whoever does is held for a moment, or where there is something new, until another
+of our processes has looked at it. So nothing is missed of a library but where nobody could be held in time, and then it is
+known for how long.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from gotrace.errors import GotraceError
 from gotrace.kernel import bpf
-from gotrace.kernel.execs import Exec, ExecWatch, first_in_line
+from gotrace.kernel.execs import Asked, Exec, ExecWatch, first_in_line
 from gotrace.kernel.forked import cpu_s, forked
 from gotrace.kernel.process import Process, family
 
@@ -33,14 +33,16 @@ Site = Callable[[str], int]
 
 _LINKER = re.compile(r"/ld(-[\w.-]+)?\.so\b|/ld-musl-[^/]*\.so\.1$|/ld-[\d.]+\.so$")
 _MOST_BYTES = 1 << 20
+_MOST_KNOWN = 1 << 15
 _READY = {"ready": True}
 
 
 class Family:
     """That process, from outside. Messages are those of `Look`; of who could not be looked at they have the ``reason``."""
 
-    def __init__(self, pid: int, look: Look, site: Site, foreign: Sequence[int] = ()) -> None:
-        self._socket, self._child = forked(lambda parent: _Looking(parent, pid, look, site).run(), foreign)
+    def __init__(self, pid: int, look: Look, site: Site, names: Sequence[str], foreign: Sequence[int] = ()) -> None:
+        """``names`` are how those libraries begin that are looked at."""
+        self._socket, self._child = forked(lambda parent: _Looking(parent, pid, look, site, names).run(), foreign)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _MOST_BYTES)
         self.first: list[dict[str, Any]] = []  # of who is there already
         while (told := self.receive(None)) != _READY:
@@ -73,15 +75,16 @@ class Family:
 class _Looking:
     """That process, from inside."""
 
-    def __init__(self, parent: socket.socket, pid: int, look: Look, site: Site) -> None:
+    def __init__(self, parent: socket.socket, pid: int, look: Look, site: Site, names: Sequence[str]) -> None:
         self._parent, self._pid, self._look, self._site = parent, pid, look, site
+        self._news = _News(names)
         self._linkers: dict[tuple[int, int], bool] = {}  # by their inodes, whether there is a probe
         self._probes: list[int] = []
         self._waiting: list[bytes] = []  # messages that nobody has read for long: no process is held for that
 
     def run(self) -> None:
         with contextlib.suppress(OSError), bpf.closing_all(self._probes), ExecWatch.opened(self._pid, tree=True) as watch:
-            holder, child = forked(lambda ours: _hold(ours, watch))
+            holder, child = forked(lambda ours: _hold(ours, watch, self._news))
             try:
                 others = family(self._pid)
                 watch.follow(others)
@@ -165,15 +168,63 @@ def _is_readable(which: socket.socket, milliseconds: int) -> bool:
     return bool(poll.poll(milliseconds))
 
 
-def _hold(looking: socket.socket, watch: ExecWatch) -> None:
-    """Hold who does something, and say so, until told to release it. It does nothing else, so that it is never late."""
+class _News:
+    """Whether there is something new to look at in a process that was held."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = [b"/" + name.encode() for name in names]
+        parts = b"|".join(map(re.escape, self._names))
+        self._line = re.compile(rb"^\S+ r.x. \S+ (\S+ \d+) .*(?:%s)[^/\n]*$" % parts, re.M)
+        self._linker = re.compile(rb"^\S+ r.x. \S+ (\S+ \d+) .*/ld[^/\n]*$", re.M)
+        self._known: set[tuple[object, ...]] = set()
+
+    def of(self, pid: int, linked: bool) -> bool:
+        """The first time that a program executes, or that a process has these libraries. A file is known by its inode."""
+        try:
+            exe = os.stat(f"/proc/{pid}/exe")
+            with open(f"/proc/{pid}/maps", "rb") as file:
+                maps = file.read()
+        except OSError:
+            return True  # whoever looks says what is wrong
+        has = linked and any(name in maps for name in self._names)
+        # Who has just executed a program may have libraries of its own; and its number may be another's from now on.
+        which = frozenset(self._line.findall(maps)) if has else frozenset(self._linker.findall(maps))
+        about = (pid if has else 0, exe.st_dev, exe.st_ino, which)
+        if about in self._known:
+            return False
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        self._known.add(about)
+        return True
+
+    def executed(self, pid: int) -> None:
+        """What it had is gone."""
+        self._known = {each for each in self._known if each[0] != pid}
+
+
+def _hold(looking: socket.socket, watch: ExecWatch, news: _News) -> None:
+    """Hold who does something, and if that is news say so, until told to release it. It does nothing else, so that it is
+    never late."""
     held: dict[int, Exec] = {}
+    asked: list[Asked] = []
+    numbers = itertools.count(1)
     with first_in_line():
-        for number in itertools.count(1):
-            found = watch.next(3600, looking.fileno())
-            if found is not None:
-                held[number] = found
-                looking.send(json.dumps([number, found.pid, found.late_ns, found.linked]).encode())
+        while True:
+            # Whoever was asked may not get a CPU for long: others must not wait for that.
+            if (found := watch.ask(0.0005 if asked else 3600, looking.fileno())) is not None:
+                asked.append(found)
+            for each in list(asked):
+                if (stopped := each.try_stopped()) is None:
+                    continue
+                asked.remove(each)
+                if not stopped.linked:
+                    news.executed(stopped.pid)
+                if news.of(stopped.pid, stopped.linked):
+                    number = next(numbers)
+                    held[number] = stopped
+                    looking.send(json.dumps([number, stopped.pid, stopped.late_ns, stopped.linked]).encode())
+                else:
+                    stopped.release()
             while not watch.has_more() and _is_readable(looking, 0):
                 data = looking.recv(64)
                 if not data:

@@ -64,6 +64,22 @@ def wait_stopped(tid: int) -> bool:
         return False
 
 
+def has_stopped(tid: int) -> bool | None:
+    """Whether a thread that was seized has stopped, or exited (False); None while it has not come to it."""
+    try:
+        found, status = os.waitpid(tid, os.WNOHANG | _WALL)
+    except ChildProcessError:
+        return False
+    if not found:
+        return None
+    if not os.WIFSTOPPED(status):
+        return False
+    if status >> 16 == _EVENT_STOP:
+        return True
+    _ptrace(_CONT, tid, 0 if os.WSTOPSIG(status) == signal.SIGTRAP else os.WSTOPSIG(status))
+    return None
+
+
 def run_to(pid: int, address: int, seconds: float) -> int | None:
     """Let a child that is stopped, with one thread, run until it comes to ``address``, where it is stopped again.
 
@@ -100,11 +116,14 @@ def run_to(pid: int, address: int, seconds: float) -> int | None:
 
 
 class Stopped:
-    """A process that was seized, once all its threads have stopped, or a thread ``alone``; `release` lets them run on."""
+    """A process that was seized, once all its threads have stopped, or a thread ``alone``, which has stopped.
+
+    `release` lets them run on.
+    """
 
     def __init__(self, pid: int, alone: bool = False) -> None:
         self.pid = pid
-        self._tids: list[int] = [pid] if wait_stopped(pid) else []
+        self._tids: list[int] = [pid] if alone or wait_stopped(pid) else []
         # One that has run since may have made threads, and threads threads.
         while not alone and (more := [tid for tid in self._threads() if tid not in self._tids]):
             stopped = [tid for tid in more if seize(tid) and wait_stopped(tid)]

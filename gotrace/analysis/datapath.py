@@ -62,6 +62,10 @@ class Ids:
         places = np.minimum(np.searchsorted(self._sorted, keys), len(self) - 1)
         return np.where(self._sorted[places] == keys, self._ids[places].astype(np.int64), -1)
 
+    def by_key(self) -> tuple[Array, Words]:
+        """(numbers, keys), in the order of the keys."""
+        return self._ids, self._sorted
+
     def keys(self) -> Words:
         """Every key, by its number."""
         found: Words = np.empty(len(self), np.uint64)
@@ -70,37 +74,52 @@ class Ids:
 
 
 class Counts:
-    """How often each of many keys was there: 16 bytes a key."""
+    """How often each of many keys was there: 9 bytes a key, more where there were more than 255 of one."""
 
     def __init__(self) -> None:
         self._keys: Ints = np.zeros(0, np.int64)
-        self._counts: Ints = np.zeros(0, np.int64)
-        self._pending: list[tuple[Ints, Ints]] = []
+        self._counts: Array = np.zeros(0, np.uint8)
+        self._pending: list[tuple[Ints, Array]] = []
         self._waiting = 0
 
-    def add(self, keys: Ints, counts: Ints | None = None) -> None:
+    def add(self, keys: Ints, counts: Array | None = None) -> None:
         """``counts``: how often each, if that is not once."""
         self._pending.append(np.unique(keys, return_counts=True) if counts is None else (keys, counts))
         self._waiting += len(self._pending[-1][0])
-        if self._waiting > max(_PENDING, len(self._keys) // 4):
+        if self._waiting > max(_PENDING, len(self._keys) // 8):
             self.sorted()
 
-    def sorted(self) -> tuple[Ints, Ints]:
+    def sorted(self) -> tuple[Ints, Array]:
         """(keys, ascending; their counts)."""
         if self._pending:
-            keys = np.concatenate([self._keys, *(keys for keys, _ in self._pending)])
-            counts = np.concatenate([self._counts, *(counts for _, counts in self._pending)])
+            keys, counts = (np.concatenate(each) for each in zip(*self._pending, strict=True))
             self._pending, self._waiting = [], 0
             order = np.argsort(keys, kind="stable")
-            keys, counts = keys[order], counts[order]
+            keys = keys[order]
             firsts = np.flatnonzero(np.diff(keys, prepend=keys[:1] - 1))
-            self._keys = keys[firsts]
-            self._counts = np.add.reduceat(counts, firsts) if len(firsts) else counts
+            keys, counts = keys[firsts], np.add.reduceat(counts[order].astype(np.int64), firsts) if len(firsts) else counts
+            places = np.searchsorted(self._keys, keys)
+            new = _is_new(self._keys, places, keys)
+            counts[~new] += self._counts[places[~new]].astype(np.int64)
+            width = np.min_scalar_type(int(counts.max(initial=0)))
+            self._counts = self._counts.astype(np.promote_types(self._counts.dtype, width), copy=False)
+            self._counts[places[~new]] = counts[~new]
+            self._keys = np.insert(self._keys, places[new], keys[new])
+            self._counts = np.insert(self._counts, places[new], counts[new])
         return self._keys, self._counts
 
 
+def _is_new(known: Array, places: Ints, keys: Array) -> Flags:
+    """Which of some keys are not among sorted ones; ``places``: where these would have them."""
+    found: Flags = np.ones(len(keys), bool)
+    if len(known):
+        found = known[np.minimum(places, len(known) - 1)] != keys
+    return found
+
+
 class Node(NamedTuple):
-    """``place``: device | mount << 32; ``mode``: with the flags of `gotrace.probes.datapath`."""
+    """``parent``: 0 for none; ``inode``: of one that has no parent, or is known by a mapping alone; ``place``: device |
+    mount << 32; ``mode``: with the flags of `gotrace.probes.datapath`."""
 
     parent: int
     inode: int
@@ -109,14 +128,12 @@ class Node(NamedTuple):
 
 
 class _Growing:
-    """A column to which values are added; a list of parts would leave holes in the heap."""
+    """A column of numbers, 0 where nothing was put, as wide as the largest one needs. A list of parts would leave holes in
+    the heap."""
 
-    def __init__(self, dtype: npt.DTypeLike) -> None:
-        self._room: Array = np.zeros(0, dtype)
+    def __init__(self) -> None:
+        self._room: Array = np.zeros(0, np.uint8)
         self._length = 0
-
-    def __len__(self) -> int:
-        return self._length
 
     @property
     def values(self) -> Array:
@@ -125,168 +142,256 @@ class _Growing:
     def reserve(self, length: int) -> Array:
         """`values`, which are ``length`` then: 0 are added."""
         if length > len(self._room):
-            room = np.zeros(length + length // 8, self._room.dtype)
-            room[: self._length] = self.values
-            self._room = room
+            self._move(length + length // 8, self._room.dtype)
         self._length = max(length, self._length)
         return self.values
 
-    def add(self, values: Array) -> None:
-        self.reserve(self._length + len(values))[-len(values) or self._length :] = values
+    def _move(self, length: int, dtype: npt.DTypeLike) -> None:
+        room = np.zeros(length, dtype)
+        room[: self._length] = self.values
+        self._room = room
 
-    def take(self, places: Ints) -> None:
-        """Keep what is there, in this order."""
-        self._room = self.values[places]
-        self._length = len(places)
+    def put(self, places: Ints | slice, values: Array) -> None:
+        """Of equal places the last of ``values``, which have 64 bits, is kept."""
+        if not len(values):
+            return
+        narrow = np.min_scalar_type(int(values.max()))
+        width = values.dtype if narrow.itemsize == 8 or int(values.min()) < 0 else narrow
+        if width.itemsize > self._room.itemsize:
+            self._move(len(self._room), width)
+        self.values[places] = values
 
-
-class _Last:
-    """Rows in columns, of those with equal keys the last one, sorted by the first key, and then by the second."""
-
-    def __init__(self, kept: np.dtype[Any], keys: Sequence[str]) -> None:
-        self._keys = keys
-        self._columns = {name: _Growing(kept[name]) for name in kept.names or ()}
-
-    def add(self, events: Array) -> None:
-        for name, column in self._columns.items():
-            column.add(events[name])
-
-    def __getitem__(self, name: str) -> Array:
-        return self._columns[name].values
-
-    def settle(self) -> None:
-        order = np.lexsort([self[key] for key in reversed(self._keys)])  # stable
-        differs = np.zeros(len(order), bool)
-        differs[-1:] = True
-        for key in self._keys:
-            column = self[key][order]
-            differs[:-1] |= column[1:] != column[:-1]
-        order = order[differs]
-        for each in self._columns.values():  # one at a time, for the memory's sake
-            each.take(order)
+    def insert(self, places: Ints) -> None:
+        """0 before each of these places."""
+        self._room = np.insert(self.values, places, 0)
+        self._length = len(self._room)
 
 
-# Columns that are kept of names and files: 34 and 36 bytes.
-_NAME = np.dtype([("node", "u8"), ("at", "u2"), ("name0", "u8"), ("name1", "u8"), ("name2", "u8")])
-_FILE = np.dtype([("node", "u8"), ("parent", "u8"), ("inode", "u8"), ("place", "u8"), ("mode", "u4")])
+class _Columns:
+    """Columns by name, all of them as long. One in which there is nothing but 0 takes no room."""
+
+    def __init__(self) -> None:
+        self._length = 0
+        self._columns: dict[str, _Growing] = {}
+
+    def __len__(self) -> int:
+        return self._length
+
+    def reserve(self, length: int) -> None:
+        self._length = max(length, self._length)
+
+    def put(self, name: str, places: Ints | slice, values: Array) -> None:
+        if name in self._columns or values.any():
+            column = self._columns.setdefault(name, _Growing())
+            column.reserve(self._length)
+            column.put(places, values)
+
+    def at(self, name: str, places: Ints | slice) -> Array:
+        """A copy, 64 bits each."""
+        column = self._columns.get(name)
+        if column is None:
+            length = len(range(self._length)[places]) if isinstance(places, slice) else len(places)
+            return np.zeros(length, np.int64)
+        found = column.reserve(self._length)[places]
+        return found.astype(np.uint64 if found.dtype == np.uint64 else np.int64)
+
+    def insert(self, places: Ints) -> None:
+        for column in self._columns.values():
+            column.reserve(self._length)
+            column.insert(places)
+        self._length += len(places)
+
+
+class _Sparse(_Columns):
+    """Rows by keys that few have, or that come in any order: sorted by them."""
+
+    def __init__(self, dtype: npt.DTypeLike) -> None:
+        super().__init__()
+        self._dtype = np.dtype(dtype)
+        self._room: Array = np.zeros(0, dtype)
+
+    @property
+    def keys(self) -> Array:
+        return self._room[: self._length]
+
+    def find(self, keys: Array) -> Ints:
+        """The places of keys that are there."""
+        return np.searchsorted(self.keys, keys.astype(self._dtype, copy=False))
+
+    def of(self, keys: Array) -> Ints:
+        """The places of keys, each of them once and in order, which are added where they are new."""
+        keys = keys.astype(self._dtype, copy=False)
+        places = self.find(keys)
+        new = _is_new(self.keys, places, keys)
+        added = keys[new]
+        if not len(added):
+            return places
+        if not self._length or added[0] > self.keys[-1]:
+            before, after = self._length, self._length + len(added)
+            if after > len(self._room):
+                room = np.zeros(after + after // 8, self._dtype)
+                room[:before] = self.keys
+                self._room = room
+            self.reserve(after)
+            self.keys[before:] = added
+        else:
+            self._room = np.insert(self.keys, places[new], added)
+            self.insert(places[new])
+        return self.find(keys)
+
+
+_WORDS = ("name0", "name1", "name2")
 
 
 class Names:
     """What files are called. ``text`` is the flag of a mode that says that a node is a text, not a file, ``cut`` that it is
-    the beginning of one."""
+    the beginning of one. ``ids`` number the nodes; some 30 bytes for each, and 12 for its number."""
 
     def __init__(self, text: int, deleted: int, cut: int) -> None:
         self._text, self._deleted, self._cut = text, deleted, cut
-        self._files, self._names = _Last(_FILE, ["node"]), _Last(_NAME, ["node", "at"])
-        self._settled = True
+        self.ids = Ids()
+        # By number. parent: its number + 1, or 0; place, mode: their numbers, the place's + 1, which is 0 if it was lost.
+        self._nodes = _Columns()
+        self._places, self._modes = Ids(), Ids()
+        self._place_of, self._mode_of = np.zeros(1, np.uint64), np.zeros(0, np.int64)
+        self._inodes = _Sparse(np.uint32)  # of nodes that are called by them
+        self._rests = _Sparse(np.uint64)  # of names of more than 24 bytes: number << 16 | where they begin
         self._known: dict[int, bytes] = {}
-        self._others: set[int] = set()
 
     def add(self, names: Array, files: Array) -> None:
         """Events of the kinds name and file."""
         if not len(names) and not len(files):
             return
-        self._settled = False
-        self._names.add(names)
-        self._files.add(files)
+        self._known = {}
+        ids, named = self.ids.of(files["node"]), self.ids.of(names["node"])
+        parents = np.where(files["parent"] != 0, self.ids.of(files["parent"]) + 1, 0)
+        self._nodes.reserve(len(self.ids))
         mode = files["mode"].astype(np.int64)
+        self._nodes.put("parent", ids, parents)
+        self._nodes.put("place", ids, self._places.of(files["place"]) + 1)
+        self._nodes.put("mode", ids, self._modes.of(files["mode"]))
+        self._place_of = np.append(np.uint64(0), self._places.keys())
+        self._mode_of = self._modes.keys().astype(np.int64)
         is_file = np.isin(mode & 0xF000, _FILES) | (mode & ~np.int64(0xFFFF | self._deleted) != 0)
-        self._others.update(files["node"][~is_file].tolist())
+        self._nodes.put("other", ids[~is_file], np.ones(np.count_nonzero(~is_file), np.uint8))
+        # A file in no folder, or known by a mapping alone.
+        without = np.flatnonzero((parents == 0) | (mode & ~np.int64(0xFFFF | self._deleted | self._text | self._cut) != 0))
+        self._add_rows(self._inodes, ids[without], files[without], ("inode",))
+        at = names["at"]
+        first = np.flatnonzero(at == 0)
+        for word in _WORDS:
+            self._nodes.put(word, named[first], names[word][first])
+        rest = np.flatnonzero(at)
+        self._add_rows(self._rests, named[rest] << 16 | at[rest].astype(np.int64), names[rest], _WORDS)
+
+    def _add_rows(self, rows: _Sparse, keys: Ints, events: Array, columns: Sequence[str]) -> None:
+        if len(keys):
+            rows.of(np.unique(keys))
+            places = rows.find(keys)
+            for name in columns:
+                rows.put(name, places, events[name])
 
     def others(self, nodes: Words) -> Flags:
         """Which of them are no files, but pipes, sockets, devices that are read a character at a time, and so on."""
-        return np.isin(nodes, np.array(list(self._others), np.uint64))
+        ids = self.ids.find(nodes)
+        found: Flags = (self._at("other", ids) != 0) & (ids >= 0)
+        return found
 
-    def _settle(self) -> None:
-        if not self._settled:
-            self._files.settle()
-            self._names.settle()
-            self._known = {}
-            self._settled = True
-
-    @property
-    def _nodes(self) -> Words:
-        return self._files["node"]
-
-    @property
-    def _named(self) -> Words:
-        return self._names["node"]
+    def _at(self, name: str, ids: Ints) -> Array:
+        """A column, 64 bits each; anything where an id is -1."""
+        self._nodes.reserve(len(self.ids))  # those of calls too
+        return self._nodes.at(name, ids) if len(self.ids) else np.zeros(len(ids), np.int64)
 
     def places(self, nodes: Words) -> tuple[Words, Ints]:
         """(place, mode) of each node, 0 for one that is not known."""
-        self._settle()
-        if not len(self._nodes):
-            return np.zeros(len(nodes), np.uint64), np.zeros(len(nodes), np.int64)
-        at = np.minimum(np.searchsorted(self._nodes, nodes), len(self._nodes) - 1)
-        known = self._nodes[at] == nodes
-        place = np.where(known, self._files["place"][at], np.uint64(0))
-        return place, np.where(known, self._files["mode"][at], 0).astype(np.int64)
+        return self._places_of(self.ids.find(nodes))
+
+    def _places_of(self, ids: Ints) -> tuple[Words, Ints]:
+        place = np.where(ids >= 0, self._at("place", ids), 0)
+        if not len(self._mode_of):
+            return np.zeros(len(ids), np.uint64), np.zeros(len(ids), np.int64)
+        return self._place_of[place], np.where(place > 0, self._mode_of[self._at("mode", ids)], 0)
 
     def node(self, node: int) -> Node | None:
         """None for one that is not known."""
-        self._settle()
-        at = int(np.searchsorted(self._nodes, np.uint64(node)))
-        if at == len(self._nodes) or int(self._nodes[at]) != node:
+        return self._node(self._id(node))
+
+    def _id(self, node: int) -> int:
+        return int(self.ids.find(np.array([node], np.uint64))[0])
+
+    def _node(self, number: int) -> Node | None:
+        ids = np.array([number])
+        if number < 0 or not self._at("place", ids)[0]:
             return None
-        return Node(*(int(self._files[name][at]) for name in Node._fields))
+        (place,), (mode,) = self._places_of(ids)
+        inode = 0
+        if not _is_new(self._inodes.keys, found := self._inodes.find(ids), ids)[0]:
+            inode = int(self._inodes.at("inode", found)[0])
+        return Node(int(self._at("parent", ids)[0]), inode, int(place), int(mode))
 
     def name(self, node: int) -> bytes:
         """Its own alone; a text's is all of it."""
-        self._settle()
-        begin, end = (int(np.searchsorted(self._named, np.uint64(node), side)) for side in ("left", "right"))
-        words = (self._names[f"name{word}"][begin:end].tolist() for word in range(3))
+        return self._name(self._id(node))
+
+    def _name(self, number: int) -> bytes:
+        if number < 0:
+            return b""
+        ids = np.array([number])
+        begin, end = self._rests.find(np.array([number << 16, number + 1 << 16])).tolist()
+        words = ([*self._at(word, ids).tolist(), *self._rests.at(word, slice(begin, end)).tolist()] for word in _WORDS)
         return b"".join(text_of(*part) for part in zip(*words, strict=True))
 
     def path(self, node: int) -> bytes:
         """From the root of its mount namespace; of what has no name there its own; `UNKNOWN` if it was lost."""
-        if (known := self._known.get(node)) is not None:
+        return self._path(self._id(node)) if node else b""
+
+    def _path(self, number: int) -> bytes:
+        """``number`` is -1 for a node that was never told of."""
+        if (known := self._known.get(number)) is not None:
             return known
         above: list[tuple[int, Node]] = []
-        at, path = node, UNKNOWN
-        while at:
+        at, path = number, UNKNOWN
+        while True:
             if (path_ := self._known.get(at)) is not None:
                 path = path_
                 break
-            found = self.node(at)
+            found = self._node(at)
             if found is None or any(at == each for each, _ in above):
                 path = b"\xe2\x80\xa6"  # cut off, or lost
                 if not above:
                     path = UNKNOWN
                 break
             above.append((at, found))
-            at = found.parent
-        if not at:
-            path = b""
+            if not found.parent:
+                path = b""
+                break
+            at = found.parent - 1
         for each, found in reversed(above):
-            path = self._joined(path, self.name(each), found)
-            if found.mode & 0xF000 == 0x4000 or each == node:  # a directory: of many
+            path = self._joined(path, self._name(each), found)
+            # A directory: of many. Others as long as there is room: of a million it would not fit.
+            if found.mode & 0xF000 == 0x4000 or len(self._known) < _CHUNK:
                 self._known[each] = path
         return path
 
     def paths(self, nodes: Words) -> Iterator[bytes]:
-        """`path` of each of many, without remembering them."""
-        self._settle()
+        """`path` of each of many."""
         for begin in range(0, len(nodes), _CHUNK):
             yield from self._paths(nodes[begin : begin + _CHUNK])
 
     def _paths(self, nodes: Words) -> Iterator[bytes]:
-        if not len(self._nodes):
-            yield from (UNKNOWN for _ in nodes)
-            return
-        at = np.minimum(np.searchsorted(self._nodes, nodes), len(self._nodes) - 1)
-        first, last = (np.searchsorted(self._named, nodes, side) for side in ("left", "right"))
-        short = (self._nodes[at] == nodes) & (last - first == 1)
-        rows = first[short]
-        words = np.zeros((len(nodes), 3), np.uint64)
-        words[short] = np.stack([self._names[f"name{word}"][rows] for word in range(3)], axis=1)
-        texts = words.tobytes()
-        columns = (nodes.tolist(), short.tolist(), *(self._files[name][at].tolist() for name in Node._fields))
-        for place, (node, is_short, *about) in enumerate(zip(*columns, strict=True)):
-            if is_short and about[0]:
-                name = texts[24 * place : 24 * place + 24].split(b"\0", 1)[0]
-                yield self._joined(self.path(about[0]), name, Node(*about))
+        ids = self.ids.find(nodes)
+        place, mode = self._places_of(ids)
+        parent = self._at("parent", ids)
+        begins = ids.astype(np.uint64) << np.uint64(16)
+        is_short = (ids >= 0) & (self._rests.find(begins) == self._rests.find(begins + np.uint64(1 << 16)))
+        texts = np.stack([self._at(word, ids).view(np.uint64) for word in _WORDS], axis=1).tobytes()
+        columns = (nodes, ids, self._at("place", ids), parent, place, mode, is_short)
+        for at, (node, number, known, *about, short) in enumerate(zip(*(each.tolist() for each in columns), strict=True)):
+            if short and known and about[0]:
+                name = texts[24 * at : 24 * at + 24].split(b"\0", 1)[0]
+                yield self._joined(self._path(about[0] - 1), name, Node(about[0], 0, about[1], about[2]))
             else:
-                yield self.path(node)
+                yield self._path(number) if node else b""
 
     def _joined(self, parent: bytes, name: bytes, node: Node) -> bytes:
         if not node.parent and not node.mode & self._text:
@@ -306,9 +411,6 @@ COLUMNS = (
     *("calls", "errors", "not_found", "bytes", "total_ns", "max_ns", "warm", "cold", "direct"),
     *("pages", "served_ns", "served"),
 )
-
-
-_WIDE = {"bytes", "total_ns", "max_ns", "pages", "served_ns"}
 
 
 class Calls(NamedTuple):
@@ -334,79 +436,72 @@ class Calls(NamedTuple):
         return np.isin(-self.results, list(INTERRUPTED))
 
 
-class Rows:
-    """Rows of a table: ``files`` are places in ``nodes``, ``numbers`` are calls, and `column` has those of `COLUMNS`."""
+class Rows(NamedTuple):
+    """What calls of one number came to: ``files`` are places in a table's nodes, and ``column`` has one of `COLUMNS`."""
 
-    def __init__(self, parts: Sequence[_OfNumber]) -> None:
-        self._parts = parts
-        self.nodes: Words = np.zeros(0, np.uint64)
-        for each in parts:
-            self.nodes = np.union1d(self.nodes, each.files.keys())
-        found = (np.searchsorted(self.nodes, each.files.keys()).astype(np.int32) for each in parts)
-        self.files: Places = np.concatenate([np.zeros(0, np.int32), *found])
-        lengths = [len(each.files) for each in parts]
-        self.numbers: Places = np.repeat(np.array([each.number for each in parts], np.int32), lengths)
-
-    def column(self, name: str) -> Ints:
-        """A copy."""
-        return np.concatenate([np.zeros(0, np.int64), *(each.column(name) for each in self._parts)], dtype=np.int64)
+    number: int
+    files: Places
+    column: Callable[[str], Ints]
 
 
 class _OfNumber:
-    """What calls of one number on each file came to. Columns in which there is nothing but 0 are not kept, and neither are
-    the lengths of a file's only call: those are their sum."""
+    """What calls of one number on each file came to, by the numbers of files. ``max_ns`` is kept where there were several
+    calls, and so is how long each took: of a file's only call both are its sum."""
 
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.files = Ids()
-        self._columns: dict[str, _Growing] = {}
+    def __init__(self) -> None:
+        self._rows = _Sparse(np.uint32)
         self._buckets = Counts()
 
-    def column(self, name: str) -> Array:
-        """One of `COLUMNS`, by the numbers of files."""
-        found = self._columns.get(name)
-        return np.zeros(len(self.files), np.int64) if found is None else found.reserve(len(self.files))
+    @property
+    def files(self) -> Array:
+        return self._rows.keys
 
-    def add(self, files: Words, values: dict[str, Ints]) -> None:
+    def column(self, name: str) -> Ints:
+        """A copy of one of `COLUMNS`."""
+        found = self._rows.at(name, slice(None))
+        if name == "max_ns":
+            once = self._rows.at("calls", slice(None)) == 1
+            found[once] = np.maximum(self._rows.at("total_ns", slice(None))[once], 0)
+        return found
+
+    def add(self, ids: Ints, values: dict[str, Ints]) -> None:
         """``values``: `COLUMNS` of single calls, but for their number and the longest."""
-        ids = self.files.of(files)
         order = np.argsort(ids, kind="stable")
         ids, took = ids[order], values["total_ns"][order]
         firsts = np.flatnonzero(np.diff(ids, prepend=-1))
-        rows, calls = ids[firsts], np.diff(firsts, append=len(ids))
-        before = self._reserved("calls")[rows].astype(np.int64)
-        one = before == 1
-        self._note(rows[one], self._reserved("total_ns")[rows[one]])
-        several = np.repeat(before + calls > 1, calls)
-        self._note(ids[several], took[several])
-        self._reserved("calls")[rows] += calls.astype(np.uint32)
-        longest = self._reserved("max_ns")
-        longest[rows] = np.maximum(longest[rows], np.maximum.reduceat(took, firsts))
+        rows, calls = self._rows.of(ids[firsts]), np.diff(firsts, append=len(ids))
+        before, total_ns = self._rows.at("calls", rows), self._rows.at("total_ns", rows)
+        one, several = before == 1, before + calls > 1
+        if several.any():
+            self._note(ids[firsts][one], total_ns[one])
+            each = np.repeat(several, calls)
+            self._note(ids[each], took[each])
+            longest = np.maximum(np.where(one, total_ns, self._rows.at("max_ns", rows)), np.maximum.reduceat(took, firsts))
+            self._rows.put("max_ns", rows[several], np.maximum(longest[several], 0))
+        self._rows.put("calls", rows, before + calls)
         for name, column in values.items():
             sums = np.add.reduceat(column[order].astype(np.int64), firsts)
             if sums.any():
-                kept = self._reserved(name)
-                kept[rows] += sums.astype(kept.dtype)
-
-    def _reserved(self, name: str) -> Array:
-        """A column that has room for every file."""
-        column = self._columns.setdefault(name, _Growing(np.int64 if name in _WIDE else np.uint32))
-        return column.reserve(len(self.files))
+                self._rows.put(name, rows, self._rows.at(name, rows) + sums)
 
     def _note(self, ids: Ints, took_ns: Ints) -> None:
-        self._buckets.add(ids << _BUCKET_BITS | _bucket(took_ns))
+        if len(ids):
+            self._buckets.add(ids << _BUCKET_BITS | _bucket(took_ns))
 
-    def lengths(self, groups: Ints) -> Counts:
+    def lengths(self, groups: Places) -> Counts:
         """How often each group << _BUCKET_BITS | bucket. ``groups`` has one for each file, -1 for those not asked for."""
         found = Counts()
         keys, counts = self._buckets.sorted()
-        of = groups[keys >> _BUCKET_BITS]
-        found.add((of << _BUCKET_BITS | keys & ((1 << _BUCKET_BITS) - 1))[of >= 0], counts[of >= 0])
-        calls, total_ns = self.column("calls"), self.column("total_ns")
+        for begin in range(0, len(keys), _CHUNK):
+            chunk = slice(begin, begin + _CHUNK)
+            of = groups[self._rows.find(keys[chunk] >> _BUCKET_BITS)].astype(np.int64)
+            wanted = of >= 0
+            found.add((of << _BUCKET_BITS | keys[chunk] & ((1 << _BUCKET_BITS) - 1))[wanted], counts[chunk][wanted])
         for begin in range(0, len(groups), _CHUNK):
             chunk = slice(begin, begin + _CHUNK)
-            once = (calls[chunk] == 1) & (groups[chunk] >= 0)
-            found.add(groups[chunk][once] << _BUCKET_BITS | _bucket(total_ns[chunk][once]))
+            once = (self._rows.at("calls", chunk) == 1) & (groups[chunk] >= 0)
+            of = groups[chunk][once].astype(np.int64)
+            found.add(of << _BUCKET_BITS | _bucket(self._rows.at("total_ns", chunk)[once]))
         return found
 
 
@@ -415,10 +510,11 @@ def _bucket(took_ns: Ints) -> Ints:
 
 
 class Table:
-    """What calls of each number on each file came to. ``moves`` says of a number whether its result is bytes; numbers from
-    ``page_fault`` on are page faults."""
+    """What calls of each number on each file came to. ``ids`` number the files; ``moves`` says of a number whether its
+    result is bytes; numbers from ``page_fault`` on are page faults. Some 10 bytes for each file and number."""
 
-    def __init__(self, moves: Flags, reads: Flags, page_fault: int) -> None:
+    def __init__(self, ids: Ids, moves: Flags, reads: Flags, page_fault: int) -> None:
+        self._ids = ids
         self._moves, self._reads, self._page_fault = moves, reads, page_fault
         self._parts: dict[int, _OfNumber] = {}
 
@@ -439,34 +535,46 @@ class Table:
             "served_ns": np.minimum(calls.served_ns, calls.took_ns),
             "served": calls.served,
         }
+        ids = self._ids.of(calls.files)
         for number in np.unique(calls.numbers).tolist():
-            of = calls.numbers == number
-            part = self._parts.setdefault(number, _OfNumber(number))
-            part.add(calls.files[of], {name: column[of] for name, column in values.items()})
+            of = np.flatnonzero(calls.numbers == number)
+            part = self._parts.setdefault(number, _OfNumber())
+            part.add(ids[of], {name: column[of] for name, column in values.items()})
 
-    def rows(self) -> Rows:
-        """Every row, by number."""
-        return Rows([part for _, part in sorted(self._parts.items())])
+    def rows(self) -> tuple[Words, list[Rows]]:
+        """(the nodes that there were calls on, in order; of each number, in order, its rows)."""
+        ids, nodes = self._ids.by_key()
+        there = np.zeros(len(ids), bool)
+        for part in self._parts.values():
+            there[part.files] = True
+        used = there[ids]
+        place = np.zeros(len(ids), np.uint32)
+        place[ids[used]] = np.arange(np.count_nonzero(used), dtype=np.uint32)
+        parts = sorted(self._parts.items())
+        return nodes[used], [Rows(number, place[part.files], part.column) for number, part in parts]
 
-    def histograms(self, group_of_row: Places, groups: Iterable[int]) -> list[Histogram]:
+    def histograms(self, group_of_row: Sequence[Places], groups: Iterable[int]) -> list[Histogram]:
         """How long the calls of each group took; ``group_of_row`` says for each of `rows` which one it is in."""
         wanted = np.array(list(groups), np.int64)
-        slot_of = np.full(max(wanted.max(initial=-1), group_of_row.max(initial=-1)) + 1, -1)
+        most = max([wanted.max(initial=-1), *(each.max(initial=-1) for each in group_of_row)])
+        slot_of = np.full(most + 1, -1, np.int32)
         slot_of[wanted] = np.arange(len(wanted))
-        counts, begin = Counts(), 0
+        counts = Counts()
         total_ns, max_ns = np.zeros(len(wanted), np.int64), np.zeros(len(wanted), np.int64)
-        for _, part in sorted(self._parts.items()):
-            of = slot_of[group_of_row[begin : begin + len(part.files)]]
-            begin += len(part.files)
+        for (_, part), group in zip(sorted(self._parts.items()), group_of_row, strict=True):
+            of = slot_of[group]
             counts.add(*part.lengths(of).sorted())
-            mine = of >= 0
+            mine = np.flatnonzero(of >= 0)
             np.add.at(total_ns, of[mine], part.column("total_ns")[mine])
             np.maximum.at(max_ns, of[mine], part.column("max_ns")[mine])
         keys, numbers = counts.sorted()
         ends = np.searchsorted(keys >> _BUCKET_BITS, np.arange(len(wanted) + 1))
         return [
             Histogram.of_buckets(
-                keys[begin:end] & ((1 << _BUCKET_BITS) - 1), numbers[begin:end], int(total_ns[at]), int(max_ns[at])
+                keys[begin:end] & ((1 << _BUCKET_BITS) - 1),
+                numbers[begin:end].astype(np.int64),
+                int(total_ns[at]),
+                int(max_ns[at]),
             )
             for at, (begin, end) in enumerate(itertools.pairwise(ends.tolist()))
         ]
@@ -504,39 +612,47 @@ class Groups(NamedTuple):
     rest: Group
 
 
-def groups(
-    keys: Places,
-    names: Callable[[int], bytes],
-    column: Callable[[str], Ints],
-    metadata: Flags,
-    other: Flags,
-    top: int,
-) -> Groups:
+class Grouped(NamedTuple):
+    """`Rows` with the key of each row's group, and whether it is metadata, or on what is no file."""
+
+    keys: Places
+    column: Callable[[str], Ints]
+    metadata: Flags
+    other: Flags
+
+
+def groups(parts: Sequence[Grouped], names: Callable[[int], bytes], top: int) -> Groups:
     """The rows of each key together, those that took longest first; ``top`` of them, or all (0). Keys are small."""
-    total_ns = np.zeros(keys.max(initial=-1) + 1, np.int64)
-    np.add.at(total_ns, keys, column("total_ns"))
+    total_ns = np.zeros(max((int(part.keys.max(initial=-1)) for part in parts), default=-1) + 1, np.int64)
     there = np.zeros(len(total_ns), bool)
-    there[keys] = True
+    for part in parts:
+        np.add.at(total_ns, part.keys, part.column("total_ns"))
+        there[part.keys] = True
     found = np.flatnonzero(there)
     shown = found[np.argsort(-total_ns[found], kind="stable")[: top or len(found)]]
+    more = len(found) - len(shown)
     slots = np.full(len(total_ns), len(shown), np.int32)
     slots[shown] = np.arange(len(shown))
-    back = slots[keys]
+    del total_ns, there, found
     sums = {name: np.zeros(len(shown) + 1, np.int64) for name in COLUMNS}
-    parts = np.zeros((2, 2, len(shown) + 1), np.int64)
-    for name, each in sums.items():
-        values = column(name)
-        (np.maximum if name == "max_ns" else np.add).at(each, back, values)
-        if name in ("calls", "total_ns"):
-            for part, flags in zip(parts, (metadata & ~other, other), strict=True):
-                np.add.at(part[int(name == "total_ns")], back[flags], values[flags])
+    shares = np.zeros((2, 2, len(shown) + 1), np.int64)
+    for part in parts:
+        back = slots[part.keys]
+        for name, each in sums.items():
+            values = part.column(name)
+            if not values.any():
+                continue
+            (np.maximum if name == "max_ns" else np.add).at(each, back, values)
+            if name in ("calls", "total_ns"):
+                for share, flags in zip(shares, (part.metadata & ~part.other, part.other), strict=True):
+                    np.add.at(share[int(name == "total_ns")], back[flags], values[flags])
 
     def group(at: int, name: bytes) -> Group:
-        of, others = ((int(calls[at]), int(ns[at])) for calls, ns in parts)
+        of, others = ((int(calls[at]), int(ns[at])) for calls, ns in shares)
         return Group(name, {name: int(column[at]) for name, column in sums.items()}, of, others)
 
     listed = [(key, group(at, names(key))) for at, key in enumerate(shown.tolist())]
-    return Groups(listed, len(found) - len(shown), group(len(shown), b""))
+    return Groups(listed, more, group(len(shown), b""))
 
 
 def pattern(glob: str) -> re.Pattern[str]:

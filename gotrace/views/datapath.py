@@ -40,6 +40,7 @@ _MOVES = {"sendfile", "copy_file_range", "splice", "write", "pwrite64", "writev"
 # What moves data, or waits for it; all else is metadata. Of ioctl it is copies that share blocks.
 _DATA = _MOVES | {"fsync", "fdatasync", "sync_file_range", "syncfs", "sync", "msync", "readahead", "ioctl"}
 _NUMBERS = 1 << 12
+_PORTION = 1 << 16
 _SLOWEST = 10
 _DRAWN = ("dir", "file", "fs")  # by which a page has tables, whatever the result has its rows by
 _OPENS = {"open", "openat", "openat2", "creat", "io_uring openat", "io_uring openat2"}
@@ -82,16 +83,30 @@ def calls_of(header: Record) -> dict[int, Call]:
 
 
 class _Seen(NamedTuple):
-    """A table's rows, and of each whether its file has pages in the page cache, and which of `PARTS` it is of."""
+    """A table's nodes and rows, and of each node whether it has pages in the page cache, and whether it is no file."""
 
-    rows: tables.Rows
+    nodes: tables.Words
+    parts: list[tables.Rows]
     cached: tables.Flags
-    metadata: tables.Flags
     other: tables.Flags
+    calls_metadata: tables.Flags  # by the numbers of calls
+    calls_other: tables.Flags
 
-    def column(self, name: str) -> tables.Ints:
-        column = self.rows.column(name)
-        return np.where(self.cached, column, 0) if name in ("warm", "cold", "direct") else column
+    def grouped(self, part: tables.Rows, keys: tables.Places, no_time: bool = False) -> tables.Grouped:
+        """The rows of a part by these keys."""
+        cached = self.cached[part.files]
+        other = self.other[part.files] | self.calls_other[part.number]
+
+        def column(name: str) -> tables.Ints:
+            found = part.column(name)
+            if (no_time and name == "total_ns") or not found.any():
+                return np.zeros_like(found)
+            return np.where(cached, found, 0) if name in ("warm", "cold", "direct") else found
+
+        return tables.Grouped(keys, column, self.calls_metadata[part.number] & ~other, other)
+
+    def by_number(self) -> list[tables.Places]:
+        return [np.broadcast_to(np.int32(part.number), len(part.files)) for part in self.parts]
 
 
 class DataPath(View):
@@ -142,7 +157,7 @@ class DataPath(View):
         for number, call in self._calls.items():
             known[:, number] = call.metadata, call.moves, call.reads, call.other
         self._is_metadata, moves, reads, self._is_other = known
-        self._table = tables.Table(moves, reads, probe.PAGE_FAULT)
+        self._table = tables.Table(self._places.names.ids, moves, reads, probe.PAGE_FAULT)
         self._epochs = explaining.Epochs(self.source.begin_ns)
         self._stacks = CallStacks(self.source)
         self._interval_ns, self._marks = _epoch(self.epoch)
@@ -157,6 +172,10 @@ class DataPath(View):
         return Call(f"call {number}", True, False, False)
 
     def feed(self, events: Events, batch: Batch | None) -> Iterator[Record]:
+        for begin in range(0, len(events), _PORTION):  # a full ring at once takes as much as a table of a million files
+            yield from self._feed(events[begin : begin + _PORTION])
+
+    def _feed(self, events: Events) -> Iterator[Record]:
         kinds = self.source.kinds("datapath")
         files = kinds.of(events, "file")
         if self._places.add(kinds.of(events, "name"), files, kinds.of(events, "mount")):
@@ -261,13 +280,13 @@ class DataPath(View):
     def _numbers_of(self, names: set[str]) -> list[int]:
         return [number for number, call in self._calls.items() if call.name in names]
 
-    def _explained(self, rows: tables.Rows) -> Record:
-        folders = self._folders(rows)
+    def _explained(self, seen: _Seen) -> Record:
+        folders = self._folders(seen)
         threads = [
             {"process": process, "tid": tid, "wall_ns": last - first, "metadata_ns": metadata, "data_ns": data}
             for tid, (process, first, last, metadata, data) in self._shares.threads.items()
         ]
-        found = explaining.advice(folders, self._mounted(rows), sum(each["wall_ns"] for each in threads))
+        found = explaining.advice(folders, self._mounted(seen), sum(each["wall_ns"] for each in threads))
         return {
             "threads": sorted(threads, key=lambda each: -each["metadata_ns"]),
             "epochs": [
@@ -290,82 +309,81 @@ class DataPath(View):
     def _slowest_calls(self) -> list[Record]:
         return [self._single(event, call, 0, stack) for event, call, stack in self._slowest.found()]
 
-    def _folders(self, rows: tables.Rows) -> list[explaining.Folder]:
+    def _folders(self, seen: _Seen) -> list[explaining.Folder]:
         """Of each folder what was done with its entries, and of listing itself."""
-        files, numbers, nodes = rows.files, rows.numbers, rows.nodes
-        opens, listing = (np.isin(numbers, self._numbers_of(names)) for names in (_OPENS, _LISTINGS))
-        metadata = self._is_metadata[numbers]
-        calls, absent, total_ns = (rows.column(name) for name in ("calls", "not_found", "total_ns"))
+        nodes = seen.nodes
+        opens, listings = (set(self._numbers_of(names)) for names in (_OPENS, _LISTINGS))
         # Paths as hashes: those of a million files would not fit.
         paths = self._places.names.paths(nodes)
         pairs = (each for path in paths for each in (hash(path), hash(os.path.dirname(path)) if path[:1] == b"/" else 0))
-        path, folder = np.fromiter(pairs, np.int64, 2 * len(nodes)).reshape(-1, 2).T
-        on = np.where(listing, path[files], folder[files])
-        first = tables.first_equals(on)
-        rows_of = np.unique(first[folder[files] != 0])
-        slots = np.full(len(on), len(rows_of), np.int32)
-        slots[rows_of] = np.arange(len(rows_of))
-        of, node = slots[first], tables.first_equals(path)[files]
-        del paths, path, on, first, slots
+        path, folder = np.ascontiguousarray(np.fromiter(pairs, np.int64, 2 * len(nodes)).reshape(-1, 2).T)
+        there = folder != 0
+        listed = np.unique(np.concatenate([np.zeros(0, np.uint32), *(p.files for p in seen.parts if p.number in listings)]))
+        # Folders by the first node that is in one, or is listed as one.
+        first = tables.first_equals(np.concatenate([folder, path[listed]]))
+        folder_of, itself = first[: len(nodes)], np.zeros(len(nodes), np.int32)
+        itself[listed] = first[len(nodes) :]
+        del folder, first
+        node = tables.first_equals(path)
+        del path
+        of_parts = [(itself if part.number in listings else folder_of)[part.files] for part in seen.parts]
+        wanted = [np.unique(of[there[part.files]]) for part, of in zip(seen.parts, of_parts, strict=True)]
+        found = np.unique(np.concatenate([np.zeros(0, np.int32), *wanted]))
+        slots = np.full(len(nodes) + len(listed), len(found), np.int32)
+        slots[found] = np.arange(len(found))
+        sums = {name: np.zeros(len(found) + 1, np.int64) for name in explaining.Folder._fields[1:]}
+        used, unused = (np.full(len(nodes), len(found), np.int32) for _ in range(2))
+        for part, of in zip(seen.parts, of_parts, strict=True):
+            slot = slots[of]
+            calls, absent, total_ns = (part.column(name) for name in ("calls", "not_found", "total_ns"))
+            none = absent == calls
+            adding = {"bytes": part.column("bytes"), "not_found": absent, "not_found_ns": np.where(none, total_ns, 0)}
+            adding["metadata_ns" if self._is_metadata[part.number] else "data_ns"] = total_ns
+            if part.number in opens:
+                adding["opens"] = calls - absent
+            if part.number in listings:
+                adding |= {"listings": calls, "listing_ns": total_ns}
+            else:
+                of_path = node[part.files]
+                unused[of_path[none]], used[of_path[~none]] = slot[none], slot[~none]
+            for name, values in adding.items():
+                np.add.at(sums[name], slot, values)
+        for name, folders in (("names", used), ("not_found_names", unused)):
+            sums[name] = np.bincount(folders, minlength=len(found) + 1)
 
-        def sums(values: tables.Ints) -> Any:
-            found = np.zeros(len(rows_of) + 1, np.int64)
-            np.add.at(found, of, values)
-            return found[:-1].tolist()
+        def name_of(place: int) -> str:
+            at = place if place < len(nodes) else int(listed[place - len(nodes)])
+            own = self._places.names.path(int(nodes[at]))
+            return (os.path.dirname(own) if place < len(nodes) else own).decode("utf-8", "surrogateescape")
 
-        def names(which: tables.Flags) -> Any:
-            folders = np.full(len(nodes), len(rows_of), np.int32)
-            folders[node[which]] = of[which]
-            return np.bincount(folders, minlength=len(rows_of) + 1)[:-1].tolist()
+        columns = zip(found.tolist(), *(each[:-1].tolist() for each in sums.values()), strict=True)
+        return [explaining.Folder(name_of(place), *numbers) for place, *numbers in columns]
 
-        unused = absent == calls
-        columns = zip(
-            rows_of.tolist(),
-            names(~unused & ~listing),
-            sums(np.where(opens, calls - absent, 0)),
-            sums(rows.column("bytes")),
-            sums(absent),
-            names(unused & ~listing),
-            sums(np.where(unused, total_ns, 0)),
-            sums(np.where(metadata, total_ns, 0)),
-            sums(np.where(metadata, 0, total_ns)),
-            sums(np.where(listing, calls, 0)),
-            sums(np.where(listing, total_ns, 0)),
-            strict=True,
-        )
-
-        def name(row: int) -> str:
-            found = self._places.names.path(int(nodes[files[row]]))
-            return (found if listing[row] else os.path.dirname(found)).decode("utf-8", "surrogateescape")
-
-        return [explaining.Folder(name(row), *numbers) for row, *numbers in columns]
-
-    def _mounted(self, rows: tables.Rows) -> list[explaining.Mounted]:
-        if not len(rows.files):
-            return []
-        numbers = rows.numbers
-        mount = self._places.mounts_of(rows.nodes)[rows.files]
-        calls, total_ns, served_ns = (rows.column(name) for name in ("calls", "total_ns", "served_ns"))
-        looks, reads = (np.isin(numbers, self._numbers_of(names)) for names in (_LOOKS, _READS))
-        metadata = self._is_metadata[numbers]
-        found = []
-        for number in np.unique(mount).tolist():
-            of, known = mount == number, self._places.mounts.get(number)
-            if known is not None:
-                found.append(
-                    explaining.Mounted(
-                        point=known.point,
-                        type=known.type,
-                        options=known.options,
-                        metadata_ns=int(total_ns[of & metadata].sum()),
-                        data_ns=int(total_ns[of & ~metadata].sum()),
-                        looks=int(calls[of & looks].sum()),
-                        reads=int(calls[of & reads].sum()),
-                        reading_threads=len(self._readers.get(number, ())),
-                        server_ns=int(served_ns[of].sum()),
-                    )
-                )
-        return found
+    def _mounted(self, seen: _Seen) -> list[explaining.Mounted]:
+        looks, reads = (set(self._numbers_of(names)) for names in (_LOOKS, _READS))
+        numbers, on = np.unique(self._mounts_of(seen.nodes), return_inverse=True)
+        sums = {
+            name: np.zeros(len(numbers), np.int64) for name in ("metadata_ns", "data_ns", "looks", "reads", "server_ns")
+        }
+        for part in seen.parts:
+            of = on[part.files]
+            np.add.at(sums["metadata_ns" if self._is_metadata[part.number] else "data_ns"], of, part.column("total_ns"))
+            np.add.at(sums["server_ns"], of, part.column("served_ns"))
+            for name, which in (("looks", looks), ("reads", reads)):
+                if part.number in which:
+                    np.add.at(sums[name], of, part.column("calls"))
+        columns = zip(numbers.tolist(), *(each.tolist() for each in sums.values()), strict=True)
+        return [
+            explaining.Mounted(
+                point=known.point,
+                type=known.type,
+                options=known.options,
+                reading_threads=len(self._readers.get(number, ())),
+                **dict(zip(sums, values, strict=True)),
+            )
+            for number, *values in columns
+            if (known := self._places.mounts.get(number)) is not None
+        ]
 
     def _single(self, event: Any, calls: tables.Calls, at: int, stack: list[str]) -> Record:
         begin_ns, result = int(event["begin_ns"]), int(calls.results[at])
@@ -389,13 +407,14 @@ class DataPath(View):
     def _keys(self, by: str, files: npt.NDArray[np.uint64]) -> tuple[tables.Places, Callable[[int], bytes]]:
         """For each file the first one that is counted for the same, by its place, and what that is called."""
         if by in ("mount", "fs"):
-            on = self._places.mounts_of(files)
+            on = self._mounts_of(files)
 
             def mounted(mount: int) -> bytes:
                 return self._places.mount_name(mount) if by == "mount" else self._places.type_of(mount).encode()
 
-            hashes = {number: hash(mounted(number)) for number in np.unique(on).tolist()}
-            told = np.where(files == 0, hash(_NO_FILE), np.array([hashes[number] for number in on.tolist()], np.int64))
+            numbers, back = np.unique(on, return_inverse=True)
+            hashes = np.array([hash(mounted(number)) for number in numbers.tolist()], np.int64)
+            told = np.where(files == 0, hash(_NO_FILE), hashes[back])
             return tables.first_equals(told), lambda at: mounted(int(on[at])) if files[at] else _NO_FILE
         patterns = [(name, tables.pattern(name)) for name in self.datasets]
         _, modes = self._places.names.places(files)
@@ -426,28 +445,32 @@ class DataPath(View):
 
     def _seen(self) -> _Seen:
         """All that was seen by now."""
-        rows = self._table.rows()
-        cached = self._places.is_cached(rows.nodes)[rows.files]
-        other = self._places.names.others(rows.nodes)[rows.files] | self._is_other[rows.numbers]
-        return _Seen(rows, cached, self._is_metadata[rows.numbers] & ~other, other)
+        nodes, parts = self._table.rows()
+        cached, other = (_by_chunks(of, nodes, bool) for of in (self._places.is_cached, self._places.names.others))
+        return _Seen(nodes, parts, cached, other, self._is_metadata, self._is_other)
+
+    def _mounts_of(self, nodes: tables.Words) -> npt.NDArray[Any]:
+        return _by_chunks(self._places.mounts_of, nodes, np.int64)
 
     def _rows(self, by: str, seen: _Seen, top: int) -> tuple[list[Record], tables.Groups]:
         """Those of `gotrace.records.datapath.Datapath`, and the groups that they are of."""
-        files, numbers, nodes = seen.rows.files, seen.rows.numbers, seen.rows.nodes
-        keys: tables.Places
         if by == "call":
-            keys, named = numbers, lambda number: self.call(number).name.encode()
+            keys, named = seen.by_number(), lambda number: self.call(number).name.encode()
         else:
-            of_file, named = self._keys(by, nodes)
-            keys = of_file[files]
-        found = tables.groups(keys, named, seen.column, seen.metadata, seen.other, top)
+            of_file, named = self._keys(by, seen.nodes)
+            keys = [of_file[part.files] for part in seen.parts]
+        grouped = [seen.grouped(part, each) for part, each in zip(seen.parts, keys, strict=True)]
+        found = tables.groups(grouped, named, top)
         shown = np.array([key for key, _ in found.shown], np.int64)
         lengths = self._table.histograms(keys, shown.tolist())
-        has_cache = np.isin(shown, keys[seen.cached & ~seen.metadata]).tolist()
+        reading = [
+            each.keys[seen.cached[part.files] & ~each.metadata] for part, each in zip(seen.parts, grouped, strict=True)
+        ]
+        has_cache = np.any([np.isin(shown, each) for each in reading], axis=0).tolist() if reading else []
         resolved: list[bool | None] = [None] * len(shown)
         if by == "file":  # whether one of its files was seen itself
-            _, modes = self._places.names.places(nodes)
-            resolved = np.isin(shown, of_file[modes & probe.TEXT == 0]).tolist()
+            is_text = _by_chunks(lambda nodes: self._places.names.places(nodes)[1] & probe.TEXT, seen.nodes, bool)
+            resolved = np.isin(shown, of_file[~is_text]).tolist()
         rows = [
             {
                 "name": group.name.decode("utf-8", "surrogateescape"),
@@ -469,16 +492,16 @@ class DataPath(View):
         self._stacks.close()
         waiting = self._in_progress()
         seen = self._seen()
-        table, numbers = seen.rows, seen.rows.numbers
         rows, found = self._rows(self.by, seen, self.top)
-        mounts = self._places.mounts_record(table.nodes)
-        all_of = np.zeros_like(numbers)
-        in_call = numbers == probe.FAULT_IN_CALL
-
-        def once(name: str) -> tables.Ints:
-            return np.where(in_call, 0, seen.column(name)) if name == "total_ns" else seen.column(name)
-
-        everything = tables.groups(all_of, lambda _: b"all", once, seen.metadata, seen.other, 1)
+        mounts = self._places.mounts_record(seen.nodes)
+        everything = tables.groups(
+            [
+                seen.grouped(part, np.broadcast_to(np.int32(0), len(part.files)), part.number == probe.FAULT_IN_CALL)
+                for part in seen.parts
+            ],
+            lambda _: b"all",
+            1,
+        )
         self.result = {
             "type": self.name,
             "target": source.name,
@@ -500,15 +523,16 @@ class DataPath(View):
             "nfs": self._nfs(mounts),
             "in_progress": waiting,
             "unseen": self._unseen(),
-            "not_covered": self._not_covered(numbers, table.column("calls")),
-            "explained": self._explained(table) if self.explain else None,
+            "not_covered": self._not_covered(seen),
+            "explained": self._explained(seen) if self.explain else None,
         }
         yield self.result
 
     def drawing(self) -> Drawing:
         seen = self._seen()
-        parts = np.where(seen.other, 2, np.where(seen.metadata, 0, 1))
-        there = np.unique(parts).tolist()
+        grouped = (seen.grouped(part, part.files) for part in seen.parts)
+        parts = [np.where(each.other, np.uint8(2), np.where(each.metadata, np.uint8(0), np.uint8(1))) for each in grouped]
+        there = np.unique(np.concatenate([np.zeros(0, np.uint8), *map(np.unique, parts)])).tolist()
         lengths = zip(there, self._table.histograms(parts, there), strict=True)
         return Drawing(
             self.result,
@@ -550,13 +574,13 @@ class DataPath(View):
 
         return source.ask("what was not seen", seen, of_host=True)
 
-    def _not_covered(self, numbers: tables.Places, counts: npt.NDArray[np.int64]) -> list[Record]:
+    def _not_covered(self, seen: _Seen) -> list[Record]:
         missing: dict[str, str] = {}
         for each in self.source.header["probes"]["datapath"]["missing"]:
             name = each["name"].removeprefix(TRACE_EVENT).split("__", 1)[-1]
             missing[_NEEDS.get(name, name)] = each["reason"]
-        libaio = [number for number, call in self._calls.items() if call.name == "io_submit"]
-        if count := int(counts[np.isin(numbers, libaio)].sum()):
+        libaio = [part for part in seen.parts if self.call(part.number).name == "io_submit"]
+        if count := sum(int(part.column("calls").sum()) for part in libaio):
             missing[_LIBAIO] = f"the kernel has no tracepoint for them; there were {count:,} calls of io_submit"
         return [{"what": what, "why": why} for what, why in missing.items()]
 
@@ -571,9 +595,9 @@ class DataPath(View):
         return Interval(self.source.begin_ns, record["watched_ns"], [(None, everything), *found.items()])
 
     def histograms(self) -> dict[str, Histogram]:
-        numbers = self._table.rows().numbers
-        found = np.unique(numbers).tolist()
-        of_calls = zip(found, self._table.histograms(numbers, found), strict=True)
+        seen = self._seen()
+        found = [part.number for part in seen.parts]
+        of_calls = zip(found, self._table.histograms(seen.by_number(), found), strict=True)
         return {tag(self.call(number).name): histogram for number, histogram in of_calls}
 
 
@@ -613,6 +637,15 @@ def _epoch(text: str) -> tuple[int, Any]:
         quiet = re2.Options()
         quiet.log_errors = False
         return 0, re2.compile(text.encode("utf-8", "surrogateescape"), quiet)
+
+
+def _by_chunks(of: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], nodes: tables.Words, dtype: npt.DTypeLike) -> Any:
+    """What is known of each node, found out for some of them at a time."""
+    found = np.zeros(len(nodes), dtype)
+    for begin in range(0, len(nodes), _PORTION):
+        chunk = slice(begin, begin + _PORTION)
+        found[chunk] = of(nodes[chunk])
+    return found
 
 
 def _singly(array: npt.NDArray[Any]) -> Iterator[int]:

@@ -9,6 +9,8 @@
 //	iocaller slow FILE         a blocking read of 20 ms, ten times
 //	iocaller storm FOLDER N    N files that are not there
 //	iocaller reads FOLDER N    N reads of 64 bytes
+//	iocaller make FOLDER N     makes N files of 1000 bytes, a thousand in a folder
+//	iocaller visit FOLDER N    opens, looks at, reads and closes each of them
 //
 // With a line on standard input it begins, if WAIT is set.
 #define _GNU_SOURCE
@@ -434,6 +436,39 @@ static void storm(int count)
 	told("openat", "", count, 0);
 }
 
+static void make(int count)
+{
+	char name[64];
+	int fd;
+
+	for (int i = 0; i < count; i++) {
+		sprintf(name, "class-%04d", i / 1000);
+		if (i % 1000 == 0 && mkdir(name, 0755))
+			die(name);
+		sprintf(name, "class-%04d/image-%07d.jpg", i / 1000, i);
+		fd = open(name, O_WRONLY | O_CREAT | O_EXCL, 0644);
+		if (ftruncate(fd, 1000)) // a hole: in memory it takes no page
+			die(name);
+		close(fd);
+	}
+}
+
+static void visit(int count)
+{
+	struct stat status;
+	char name[64];
+	int fd;
+
+	for (int i = 0; i < count; i++) {
+		sprintf(name, "class-%04d/image-%07d.jpg", i / 1000, i);
+		fd = syscall(SYS_openat, AT_FDCWD, name, O_RDONLY);
+		if (syscall(SYS_fstat, fd, &status) || syscall(SYS_read, fd, buffer, 4096) != 1000)
+			die(name);
+		close(fd);
+	}
+	told("visit", "", count, 0);
+}
+
 int main(int count, char **arguments)
 {
 	if (getenv("WAIT"))
@@ -452,6 +487,10 @@ int main(int count, char **arguments)
 		slow();
 	else if (count > 3 && !strcmp(arguments[1], "storm"))
 		storm(atoi(arguments[3]));
+	else if (count > 3 && !strcmp(arguments[1], "make"))
+		make(atoi(arguments[3]));
+	else if (count > 3 && !strcmp(arguments[1], "visit"))
+		visit(atoi(arguments[3]));
 	else if (count > 3 && !strcmp(arguments[1], "reads"))
 		told("at best", "", 100, reads(opened("data", O_RDWR | O_CREAT), atoi(arguments[3])));
 	else

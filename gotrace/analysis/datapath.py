@@ -586,8 +586,10 @@ def first_equals(values: Array) -> Places:
     ordered = values[order]
     heads = np.arange(len(order), dtype=np.int32)
     heads[1:][ordered[1:] == ordered[:-1]] = 0
+    del ordered
+    np.maximum.accumulate(heads, out=heads)
     found = np.empty_like(order)
-    found[order] = order[np.maximum.accumulate(heads)]
+    found[order] = order[heads]
     return found
 
 
@@ -629,11 +631,13 @@ def groups(parts: Sequence[Grouped], names: Callable[[int], bytes], top: int) ->
         np.add.at(total_ns, part.keys, part.column("total_ns"))
         there[part.keys] = True
     found = np.flatnonzero(there)
-    shown = found[np.argsort(-total_ns[found], kind="stable")[: top or len(found)]]
+    less = total_ns[found]
+    np.negative(less, out=less)
+    shown = found[np.argsort(less, kind="stable")[: top or len(found)]]
     more = len(found) - len(shown)
     slots = np.full(len(total_ns), len(shown), np.int32)
     slots[shown] = np.arange(len(shown))
-    del total_ns, there, found
+    del total_ns, there, found, less
     sums = {name: np.zeros(len(shown) + 1, np.int64) for name in COLUMNS}
     shares = np.zeros((2, 2, len(shown) + 1), np.int64)
     for part in parts:

@@ -315,39 +315,45 @@ class DataPath(View):
         opens, listings = (set(self._numbers_of(names)) for names in (_OPENS, _LISTINGS))
         # Paths as hashes: those of a million files would not fit.
         paths = self._places.names.paths(nodes)
-        pairs = (each for path in paths for each in (hash(path), hash(os.path.dirname(path)) if path[:1] == b"/" else 0))
-        path, folder = np.ascontiguousarray(np.fromiter(pairs, np.int64, 2 * len(nodes)).reshape(-1, 2).T)
+        path, folder = (np.zeros(len(nodes), np.int64) for _ in range(2))
+        for at, each in enumerate(paths):
+            path[at], folder[at] = hash(each), hash(os.path.dirname(each)) if each[:1] == b"/" else 0
         there = folder != 0
         listed = np.unique(np.concatenate([np.zeros(0, np.uint32), *(p.files for p in seen.parts if p.number in listings)]))
         # Folders by the first node that is in one, or is listed as one.
         first = tables.first_equals(np.concatenate([folder, path[listed]]))
-        folder_of, itself = first[: len(nodes)], np.zeros(len(nodes), np.int32)
-        itself[listed] = first[len(nodes) :]
-        del folder, first
+        del folder
         node = tables.first_equals(path)
         del path
-        of_parts = [(itself if part.number in listings else folder_of)[part.files] for part in seen.parts]
-        wanted = [np.unique(of[there[part.files]]) for part, of in zip(seen.parts, of_parts, strict=True)]
+
+        def of(part: tables.Rows) -> tables.Places:
+            return first[len(nodes) + np.searchsorted(listed, part.files) if part.number in listings else part.files]
+
+        wanted = (np.unique(of(part)[there[part.files]]) for part in seen.parts)
         found = np.unique(np.concatenate([np.zeros(0, np.int32), *wanted]))
-        slots = np.full(len(nodes) + len(listed), len(found), np.int32)
+        slots = np.full(len(first), len(found), np.int32)
         slots[found] = np.arange(len(found))
         sums = {name: np.zeros(len(found) + 1, np.int64) for name in explaining.Folder._fields[1:]}
         used, unused = (np.full(len(nodes), len(found), np.int32) for _ in range(2))
-        for part, of in zip(seen.parts, of_parts, strict=True):
-            slot = slots[of]
-            calls, absent, total_ns = (part.column(name) for name in ("calls", "not_found", "total_ns"))
-            none = absent == calls
-            adding = {"bytes": part.column("bytes"), "not_found": absent, "not_found_ns": np.where(none, total_ns, 0)}
-            adding["metadata_ns" if self._is_metadata[part.number] else "data_ns"] = total_ns
+        for part in seen.parts:
+            slot, is_listing = slots[of(part)], part.number in listings
+
+            def add(name: str, values: tables.Ints, slot: tables.Places = slot) -> None:
+                np.add.at(sums[name], slot, values)
+
+            none = part.column("not_found") == part.column("calls")
+            add("metadata_ns" if self._is_metadata[part.number] else "data_ns", part.column("total_ns"))
+            add("not_found_ns", np.where(none, part.column("total_ns"), 0))
+            for name in ("bytes", "not_found"):
+                add(name, part.column(name))
             if part.number in opens:
-                adding["opens"] = calls - absent
-            if part.number in listings:
-                adding |= {"listings": calls, "listing_ns": total_ns}
+                add("opens", part.column("calls") - part.column("not_found"))
+            if is_listing:
+                add("listings", part.column("calls"))
+                add("listing_ns", part.column("total_ns"))
             else:
                 of_path = node[part.files]
                 unused[of_path[none]], used[of_path[~none]] = slot[none], slot[~none]
-            for name, values in adding.items():
-                np.add.at(sums[name], slot, values)
         for name, folders in (("names", used), ("not_found_names", unused)):
             sums[name] = np.bincount(folders, minlength=len(found) + 1)
 
@@ -361,7 +367,9 @@ class DataPath(View):
 
     def _mounted(self, seen: _Seen) -> list[explaining.Mounted]:
         looks, reads = (set(self._numbers_of(names)) for names in (_LOOKS, _READS))
-        numbers, on = np.unique(self._mounts_of(seen.nodes), return_inverse=True)
+        on = self._mounts_of(seen.nodes)
+        numbers = np.unique(on)
+        on = np.searchsorted(numbers, on).astype(np.int32)
         sums = {
             name: np.zeros(len(numbers), np.int64) for name in ("metadata_ns", "data_ns", "looks", "reads", "server_ns")
         }
@@ -417,7 +425,7 @@ class DataPath(View):
             told = np.where(files == 0, hash(_NO_FILE), hashes[back])
             return tables.first_equals(told), lambda at: mounted(int(on[at])) if files[at] else _NO_FILE
         patterns = [(name, tables.pattern(name)) for name in self.datasets]
-        _, modes = self._places.names.places(files)
+        modes = _by_chunks(lambda nodes: self._places.names.places(nodes)[1], files, np.uint32)
 
         def of(node: int, path: bytes, mode: int) -> bytes:
             if not node:
@@ -449,8 +457,9 @@ class DataPath(View):
         cached, other = (_by_chunks(of, nodes, bool) for of in (self._places.is_cached, self._places.names.others))
         return _Seen(nodes, parts, cached, other, self._is_metadata, self._is_other)
 
-    def _mounts_of(self, nodes: tables.Words) -> npt.NDArray[Any]:
-        return _by_chunks(self._places.mounts_of, nodes, np.int64)
+    def _mounts_of(self, nodes: tables.Words) -> tables.Ints:
+        found: npt.NDArray[np.int64] = _by_chunks(self._places.mounts_of, nodes, np.int64)
+        return found
 
     def _rows(self, by: str, seen: _Seen, top: int) -> tuple[list[Record], tables.Groups]:
         """Those of `gotrace.records.datapath.Datapath`, and the groups that they are of."""
@@ -469,8 +478,8 @@ class DataPath(View):
         has_cache = np.any([np.isin(shown, each) for each in reading], axis=0).tolist() if reading else []
         resolved: list[bool | None] = [None] * len(shown)
         if by == "file":  # whether one of its files was seen itself
-            is_text = _by_chunks(lambda nodes: self._places.names.places(nodes)[1] & probe.TEXT, seen.nodes, bool)
-            resolved = np.isin(shown, of_file[~is_text]).tolist()
+            is_file = _by_chunks(lambda nodes: self._places.names.places(nodes)[1] & probe.TEXT == 0, seen.nodes, bool)
+            resolved = np.isin(shown, of_file[is_file]).tolist()
         rows = [
             {
                 "name": group.name.decode("utf-8", "surrogateescape"),

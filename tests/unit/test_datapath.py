@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 import targets
@@ -222,6 +224,65 @@ def test_names_are_joined() -> None:
         50: b"?",
     }
     assert names.others(np.array([3, 7, 5, 50], np.uint64)).tolist() == [False, True, False, False]
+
+
+_TOLD = some.tuples(
+    *(some.sampled_from([0, 3, 2**63 + 9, 2**64 - 1]) | some.integers(1, 40), some.integers(0, 2)),  # file, number
+    *(some.integers(0, 300) | some.integers(0, 2**40), some.integers(-4, 3) | some.integers(0, 2**33)),  # took, result
+    *(some.integers(0, 2), some.booleans(), some.integers(0, 2**34), some.integers(0, 300)),  # pages, direct, served
+)
+
+
+@given(some.lists(some.lists(_TOLD, min_size=1, max_size=30), max_size=6), some.sampled_from([1, 2, 150]))
+@settings(deadline=None, max_examples=60)
+def test_a_table_is_the_sum_of_its_calls(batches: list[list[tuple[Any, ...]]], times: int) -> None:
+    """Of files that come in any order, with numbers of any size: each row, and how long calls took in groups of rows."""
+    moves, reads, fault = np.array([True, True, False]), np.array([True, False, False]), 2
+    table, wanted, took = tables.Table(tables.Ids(), moves, reads, fault), dict[Any, Counter[str]](), dict[int, list[int]]()
+    for batch in [*batches, *(batch[:2] * times for batch in batches[:1])]:
+        types = (np.uint64, np.int64, np.int64, np.int64, np.int64, bool, np.int64, np.int64)
+        table.add(tables.Calls(*map(np.array, zip(*batch, strict=True), types)))
+        for file, number, took_ns, result, pages, direct, served_ns, served in batch:
+            row = wanted.setdefault((number, file), Counter())
+            is_read = number == 0 and result > 0
+            row.update(calls=1, errors=result < 0, not_found=result == -2, total_ns=took_ns, pages=pages, served=served)
+            row.update(bytes=4096 * pages if number == fault else max(result, 0), served_ns=min(served_ns, took_ns))
+            row.update(direct=is_read and direct, warm=is_read and not direct and not pages)
+            row.update(cold=(is_read and not direct and pages > 0) or number == fault)
+            row["max_ns"] = max(row["max_ns"], took_ns)
+            took.setdefault(file % 2, []).append(took_ns)
+    nodes, parts = table.rows()
+    columns = {part.number: {name: part.column(name).tolist() for name in tables.COLUMNS} for part in parts}
+    found = {
+        (part.number, int(nodes[file])): {name: column[at] for name, column in columns[part.number].items()}
+        for part in parts
+        for at, file in enumerate(part.files.tolist())
+    }
+    assert found == {what: {name: row[name] for name in tables.COLUMNS} for what, row in wanted.items()}
+    assert nodes.tolist() == sorted({file for _, file in wanted})
+    groups = [(nodes[part.files] % np.uint64(2)).astype(np.int64) for part in parts]
+    for group, histogram in zip((1, 0), table.histograms(groups, (1, 0)), strict=True):
+        other = Histogram()
+        other.record(np.array(took.get(group, []), np.int64))
+        same = ("count", "sum", "max")
+        assert histogram.counts.tolist() == other.counts.tolist()
+        assert [getattr(histogram, name) for name in same] == [getattr(other, name) for name in same]
+
+
+def test_a_file_takes_so_much() -> None:
+    """Each of 300,000 with four kinds of calls, a name of 17 bytes, a row and an explanation, up to the end."""
+    options = json.dumps({"by": "file", "explain": True, "top": 1000})
+    command = [sys.executable, str(targets.ROOT / "tests" / "datapath_million.py"), "300000", "1", options]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    before, peak, cpu_s, result = json.loads(done.stdout)
+    assert peak - before < 40e6 + 160 * 300_000, cpu_s  # of a batch, and of each file
+    assert result["all"]["calls"] == 1_200_000 and result["all"]["bytes"] == 300_000_000
+    assert result["all"]["total_ns"] == 300_000 * 10_000 + 4 * 300 * 499_500
+    assert result["all"]["metadata_ns"] == 300_000 * 7_000 + 3 * 300 * 499_500
+    row = result["rows"][0]
+    assert len(result["rows"]) == 1000 and result["more_rows"] == 299_000
+    assert {int(each["name"][-7:-4]) for each in result["rows"]} == {999, 998, 997, 996}
+    assert row["total_ns"] == 4 * 999 + 10_000 and row["calls"] == 4 and row["latency"]["max_ns"] == 4999
 
 
 def test_what_nfs_counts() -> None:

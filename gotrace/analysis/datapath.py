@@ -556,8 +556,7 @@ class Table:
     def histograms(self, group_of_row: Sequence[Places], groups: Iterable[int]) -> list[Histogram]:
         """How long the calls of each group took; ``group_of_row`` says for each of `rows` which one it is in."""
         wanted = np.array(list(groups), np.int64)
-        most = max([wanted.max(initial=-1), *(each.max(initial=-1) for each in group_of_row)])
-        slot_of = np.full(most + 1, -1, np.int32)
+        slot_of = np.full(_length(wanted, *group_of_row), -1, np.int32)
         slot_of[wanted] = np.arange(len(wanted))
         counts = Counts()
         total_ns, max_ns = np.zeros(len(wanted), np.int64), np.zeros(len(wanted), np.int64)
@@ -614,6 +613,11 @@ class Groups(NamedTuple):
     rest: Group
 
 
+def _length(*indexes: Places) -> int:
+    """Of an array that has something at each of these places."""
+    return max((int(each.max()) + 1 for each in indexes if len(each)), default=0)
+
+
 class Grouped(NamedTuple):
     """`Rows` with the key of each row's group, and whether it is metadata, or on what is no file."""
 
@@ -625,7 +629,7 @@ class Grouped(NamedTuple):
 
 def groups(parts: Sequence[Grouped], names: Callable[[int], bytes], top: int) -> Groups:
     """The rows of each key together, those that took longest first; ``top`` of them, or all (0). Keys are small."""
-    total_ns = np.zeros(max((int(part.keys.max(initial=-1)) for part in parts), default=-1) + 1, np.int64)
+    total_ns = np.zeros(_length(*(part.keys for part in parts)), np.int64)
     there = np.zeros(len(total_ns), bool)
     for part in parts:
         np.add.at(total_ns, part.keys, part.column("total_ns"))

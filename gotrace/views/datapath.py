@@ -172,7 +172,9 @@ class DataPath(View):
         return Call(f"call {number}", True, False, False)
 
     def feed(self, events: Events, batch: Batch | None) -> Iterator[Record]:
-        for begin in range(0, max(1, len(events)), _PORTION):  # a full ring at once takes as much as a table of a million files
+        for begin in range(
+            0, max(1, len(events)), _PORTION
+        ):  # a full ring at once takes as much as a table of a million files
             yield from self._feed(events[begin : begin + _PORTION])
 
     def _feed(self, events: Events) -> Iterator[Record]:

@@ -260,7 +260,7 @@ def test_a_table_is_the_sum_of_its_calls(batches: list[list[tuple[Any, ...]]], t
     }
     assert found == {what: {name: row[name] for name in tables.COLUMNS} for what, row in wanted.items()}
     assert nodes.tolist() == sorted({file for _, file in wanted})
-    groups = [(nodes[part.files] % np.uint64(2)).astype(np.int64) for part in parts]
+    groups = [(nodes[part.files] % np.uint64(2)).astype(np.uint8) for part in parts]
     for group, histogram in zip((1, 0), table.histograms(groups, (1, 0)), strict=True):
         other = Histogram()
         other.record(np.array(took.get(group, []), np.int64))

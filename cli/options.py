@@ -136,6 +136,11 @@ _OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             " service, label:NAME; may be repeated.",
         },
     ),
+    "connect": (
+        ("--connect",),
+        {"metavar": "URL", "help": "Show what the agent at this address traces (`gotrace serve`)."},
+    ),
+    "token_file": (("--token-file",), {"type": click.Path(), "help": "A file with the token that this agent wants."}),
     "duration": (("-d", "--duration"), {"type": _Length(), "help": "Stop after this time: 10s, 500ms, 1m30s."}),
     "interval": (
         ("-i", "--interval"),

@@ -112,6 +112,8 @@ class _Inbox:
 class SharedSession(Session):
     """One process of `SharedProbes`. `SharedProbes.read` has to be called for it to have events."""
 
+    process: Process
+
     def __init__(self, process: Process, parts: dict[str, _Part], bias: int, exe: int, stack: contextlib.ExitStack) -> None:
         super().__init__(process, dict(parts), bias, {}, exe, [], "")
         self._ring = self.inbox = _Inbox()

@@ -31,8 +31,8 @@ from gotrace.errors import GotraceError, HostError, UsageError
 )
 @option("name", help="The processes whose executable, or thread, is called so: 'prom*'.")
 @click.option("--all-processes", is_flag=True, help="Watch every Go process, those too that begin meanwhile; the default.")
-@click.option("--connect", metavar="URL", help="Show what the agent at this address traces (`gotrace serve`).")
-@click.option("--token-file", type=click.Path(), help="A file with the token that this agent wants.")
+@option("connect")
+@option("token_file")
 def command(
     pid: tuple[int, ...] | None, name: str | None, all_processes: bool, connect: str | None, token_file: str | None
 ) -> None:
@@ -49,7 +49,8 @@ def command(
         if (error.name or "").partition(".")[0] != "textual":
             raise
         raise GotraceError("`gotrace top` needs the library textual", "pip install 'gotrace[tui]'") from None
-    from gotrace.agent.watch import Local, Remote, Source
+    from gotrace.agent.remote import Remote, Source
+    from gotrace.agent.watch import Local
     from gotrace.cli.text.progress import waiting
     from gotrace.find.processes import Scanner
     from gotrace.find.selection import Selection, Selector, fitting

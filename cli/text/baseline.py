@@ -15,7 +15,8 @@ from gotrace.lab.baseline import commands
 from gotrace.lab.grown import MEMORY
 from gotrace.lab.metrics import METRICS
 from gotrace.lab.plan import Plan
-from gotrace.lab.report import Baseline, Run, VersionOf, extended_text, valid_runs
+from gotrace.lab.report import Baseline, Run, VersionOf
+from gotrace.lab.runs import extended_text, valid_runs
 from gotrace.run.files import Sink
 from gotrace.text import bytes_text, count_text, duration_text, minutes_text, printable
 

@@ -12,7 +12,7 @@ from gotrace.cli.text.table import Table
 from gotrace.find.processes import Scan
 from gotrace.records.ps import Ps, PsPlace, PsProcess
 from gotrace.run.files import Sink
-from gotrace.text import bytes_text, count_text, printable
+from gotrace.text import bytes_text, count_text, duration_text, printable
 
 _COLUMNS = (
     Column("pid"),
@@ -26,6 +26,7 @@ _COLUMNS = (
     Column("RSS", rank=1, gap=2),
     Column("live heap", rank=1, gap=2),
     Column("GC/s", rank=1, gap=2),
+    Column("longest", rank=2, gap=2),
     Column("age", rank=8, gap=2),
     Column("symbols", left=True, rank=9, gap=2),
 )
@@ -61,6 +62,8 @@ def _lines(processes: Sequence[PsProcess], summary: Ps) -> Iterator[str | Rows]:
         yield Rows(_COLUMNS, [_row(each) for each in processes])
         since = f"over {summary['wait_s']:g} s" if summary["wait_s"] else "since each began (-w 2s: over the next 2 s)"
         yield f"CPUs used, and collections a second: averages {since}."
+        if traced := [each["traced_s"] for each in processes if each["traced_s"] is not None]:
+            yield f"Longest pause: since an agent traces it, for {_age(min(traced))} or more."
     else:
         yield f"There is no Go process among {count_text(summary['seen'], 'process', 'processes')}."
     for each in processes:
@@ -99,9 +102,16 @@ def _row(each: PsProcess) -> Row:
         "?" if each["rss_bytes"] is None else bytes_text(each["rss_bytes"]),
         "?" if each["heap_live_bytes"] is None else bytes_text(each["heap_live_bytes"]),
         _number(each["gc_per_s"]),
+        _longest(each),
         _age(each["age_s"]),
         "stripped" if each["stripped"] else "yes",
     ]
+
+
+def _longest(each: PsProcess) -> str:
+    if each["longest_pause_ns"] is None:
+        return "?" if "longest_pause_ns" in each["unknown"] else "-"
+    return duration_text(each["longest_pause_ns"])
 
 
 def where(each: PsPlace) -> str:

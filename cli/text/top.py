@@ -11,8 +11,8 @@ from gotrace.cli.text.layout import Column, Row, Rows
 from gotrace.text import bytes_text, count_text, duration_text, printable
 
 if TYPE_CHECKING:
-    from gotrace.agent.watch import Details, Interval, Statistics
-    from gotrace.agent.watch import Row as Process
+    from gotrace.agent.remote import Details, Interval, Statistics
+    from gotrace.agent.remote import Row as Process
 
 NONE, UNKNOWN = "-", "?"
 _BARS = "▁▂▃▄▅▆▇█"

@@ -19,7 +19,7 @@ from textual.events import Resize
 from textual.screen import ModalScreen, Screen
 from textual.widgets import DataTable, Footer, Input, Static
 
-from gotrace.agent.watch import Details, Row, Source
+from gotrace.agent.remote import Details, Row, Source
 from gotrace.cli.text import top as text
 from gotrace.cli.text.layout import rendered
 from gotrace.errors import GotraceError

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import gotrace
 from gotrace.agent import families as of
+from gotrace.agent.books import Books, Finder
 from gotrace.agent.course import Course
+from gotrace.agent.remote import TRACED
 from gotrace.agent.services import Observed, Service, resource_of
 from gotrace.agent.spool import Spool, Window
 from gotrace.errors import GotraceError
@@ -42,7 +44,7 @@ _RETRY_S = 600
 _SPOOL_S = 60
 _GONE_S = 120  # a service without processes keeps its series that long: at least two scrapes
 
-TRACED, WAITS, EXPENSIVE, FAILED = "traced", "waits to be traced", "too expensive", "failed"
+WAITS, EXPENSIVE, FAILED = "waits to be traced", "too expensive", "failed"  # beside TRACED
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ class Agent:
         self.services: dict[Resource, Service] = {}
         self.seen: Counter[str] = Counter()  # processes by state, at the last scan
         self.ready = False
+        self._finder = Finder(self.now)
         self._scan_at = self._attach_at = 0.0
         self._spool_at = self.now() + _SPOOL_S
         self._waits = False
@@ -197,7 +200,9 @@ class Agent:
         if service is None:
             window = Window(time.time_ns()) if self.spool is not None else None
             service = self.services[resource] = Service(self.registry, resource, window)
-        known.observed, known.state = Observed(process, session, service, course=Course(self.detailed)), TRACED
+        books = Books(session.process, self._finder)
+        known.observed = Observed(process, session, service, course=Course(self.detailed), books=books)
+        known.state = TRACED
         known.observe_at, known.judged_at = now + self._every_s(), now
         known.cost_ns, known.cpu_s = 0, 0
         if session.exit_fd is not None:
@@ -285,10 +290,15 @@ class Agent:
         for pid in list(self.known):
             self._end(pid, "the agent ended")
         self._write_spool()
+        self._finder.close()
 
     def processes(self) -> list[dict[str, Any]]:
         """What is known of every Go process, as JSON."""
         return [_row(known) for known in list(self.known.values())]  # another thread asks
+
+    def traced(self) -> list[Observed]:
+        """Every process that is traced."""
+        return [each for known in list(self.known.values()) if (each := known.observed) is not None]
 
     def process(self, pid: int) -> dict[str, Any] | None:
         """The same of one, and `Course.details`; None if there is none that is traced."""
@@ -325,4 +335,5 @@ def _told(observed: Observed) -> dict[str, Any]:
         "cost_ns": observed.cost_ns,
         "cpu_s": observed.cpu_s,
         **observed.course.told(),
+        **({"unknown": observed.books.unknown} if observed.books is not None and observed.books.unknown else {}),
     }

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from gotrace.agent.windows import Windows
 from gotrace.analysis.columns import Array
 from gotrace.analysis.exponential import Exponential
 from gotrace.analysis.gc_summary import CONCURRENT_MARK, MARK_ASSIST, PARTS, SWEEP, part_of
@@ -48,18 +49,23 @@ class Course:
     phases: dict[str, Exponential] = field(default_factory=dict)
     gomaxprocs: int | None = None
     interval: dict[str, Any] = field(default_factory=dict)
+    windows: Windows = field(default_factory=Windows)
     _longest: list[tuple[int, int, str]] = field(default_factory=list)
     _heap: deque[tuple[int, ...]] = field(default_factory=lambda: deque(maxlen=_CYCLES))
 
-    def add(self, batch: Batch, reasons: list[str], wall_offset_ns: int, begin_s: float, cpu_s: float | None) -> None:
-        """``begin_s``: the last call, by time.monotonic; ``cpu_s`` since then, None if unknown.
+    def add(
+        self, batch: Batch, reasons: list[str], wall_offset_ns: int, begin_s: float, cpu_s: float | None, lost: int = 0
+    ) -> None:
+        """``begin_s``: the last call, by time.monotonic; ``cpu_s`` since then, None if unknown, and ``lost`` events.
 
         Of a mark phase that had begun before, only what was since then is counted.
         """
         seconds = time.monotonic() - begin_s
         pauses, cycles = batch.pauses, batch.cycles
         totals = pauses["total_ns"]
-        self.totals = self.totals.plus(totals)
+        seen = Exponential().plus(totals)
+        self.totals = self.totals.merged(seen)
+        self.windows.add(seconds, seen, len(cycles), int(cycles["mark_ns"].sum()), lost)
         if self.detailed:
             self._add_details(batch, reasons, wall_offset_ns)
         marked = cycles["end_ns"] - cycles["mark_termination_ns"]

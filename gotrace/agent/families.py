@@ -8,6 +8,25 @@ from __future__ import annotations
 
 from gotrace.export.metrics.model import Family
 
+MEMORY_USED = Family(
+    "go.memory.used",
+    "gauge",
+    "By",
+    "Memory that the runtime has from the kernel, but for what it has returned: for stacks, and other.",
+    ("go.memory.type",),
+)
+MEMORY_ALLOCATED = Family("go.memory.allocated", "counter", "By", "What was allocated on the heap.")
+MEMORY_ALLOCATIONS = Family(
+    "go.memory.allocations", "counter", "{allocation}", "Objects that were allocated on the heap, but for tiny ones."
+)
+GOROUTINES = Family("go.goroutine.count", "gauge", "{goroutine}", "Goroutines.")
+SCHEDULE = Family(
+    "go.schedule.duration",
+    "histogram",
+    "s",
+    "How long goroutines were runnable before they ran: every eighth time, each as the longest that its bucket of the"
+    " runtime's holds.",
+)
 GC_PAUSE = Family("go.memory.gc.pause.duration", "histogram", "s", "Stop-the-world pauses of the collector, in full.")
 GC_CYCLES = Family("go.memory.gc.cycles", "counter", "{gc_cycle}", "Collections that have ended.")
 GC_GOAL = Family("go.memory.gc.goal", "gauge", "By", "The heap's size at which the collection that ended last was to end.")

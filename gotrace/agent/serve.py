@@ -20,6 +20,7 @@ from gotrace.agent.status_page import status_page
 from gotrace.find.kubelet import Kubelet, sources_of
 from gotrace.find.processes import Scanner
 from gotrace.kernel.host import require_everybodys_processes
+from gotrace.lab.gate_answers import MOST_BODY
 from gotrace.probe import probe_module
 from gotrace.run.target import Say, StopRequest
 from gotrace.shared import SharedProbes
@@ -58,6 +59,7 @@ def serve(settings: Settings, say: Say) -> None:
         routes = {
             "/metrics": MetricsPage(agent.registry).route,
             "/processes": Route({"GET": lambda request: _processes(agent, request)}),
+            "/gate": Route(dict.fromkeys(("GET", "POST"), lambda request: _gate(agent, request)), MOST_BODY),
             "/": _route(lambda: status_page(agent).encode(), "text/html; charset=utf-8"),
         }
         server = stack.enter_context(
@@ -83,6 +85,12 @@ def serve(settings: Settings, say: Say) -> None:
 
 def _route(page: Callable[[], bytes], content_type: str) -> Route:
     return Route({"GET": lambda request: Response(200, page(), content_type)})
+
+
+def _gate(agent: Agent, request: Request) -> Response:
+    from gotrace.agent.gate import answer  # statistics, which take memory, where somebody asks for them
+
+    return answer(agent.traced(), request)
 
 
 def _processes(agent: Agent, request: Request) -> Response:

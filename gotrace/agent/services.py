@@ -17,12 +17,15 @@ from gotrace.analysis.pauses import NO_LIMIT, NOT_READ, TRIGGERS, UNKNOWN, Batch
 from gotrace.export.metrics.model import Exemplar, Histogram, Number, Registry, Resource
 from gotrace.find.processes import TICKS, stat_of
 from gotrace.probes.gc import decoder
+from gotrace.runtime.metrics import longest_of
 
 if TYPE_CHECKING:
+    from gotrace.agent.books import Books
     from gotrace.agent.spool import Window
     from gotrace.analysis.columns import Array
     from gotrace.export.metrics.model import Family
     from gotrace.find.processes import GoProcess
+    from gotrace.runtime.metrics import Reading
     from gotrace.shared import SharedSession
 
 _COLLECTOR = ("GC sweep termination", "GC mark termination")
@@ -96,6 +99,14 @@ class Service:
         if self.window is not None:
             self.window.add(family, labels, values_ns)
 
+    def count(self, family: Family, values_ns: Array, counts: Array) -> None:
+        """Add ``counts`` of each value to the one series of a histogram."""
+        found = self._kept.get((family, ()))
+        if found is None:
+            found = self._kept[family, ()] = self.registry.histogram(family, self.resource)
+        assert isinstance(found, Histogram)
+        found.values = found.values.plus_counted(values_ns, counts)
+
     def ended(self, end_ns: int) -> dict[str, Any]:
         """Its window up to ``end_ns`` (since 1970), and what its processes have together then, as JSON."""
         assert self.window is not None
@@ -114,6 +125,12 @@ class Service:
             known = [value for each in self.processes if (value := getattr(each, name))]
             if known:
                 self.number(family).set(sum(known))
+        read = [each.reading for each in self.processes if each.reading is not None]
+        used = [(each.stack, each.used - each.stack) for each in read if each.stack is not None and each.used is not None]
+        for kind, sizes in zip(("stack", "other"), zip(*used, strict=True), strict=False):
+            self.number(of.MEMORY_USED, kind).set(sum(sizes))
+        if goroutines := [each.goroutines for each in read if each.goroutines is not None]:
+            self.number(of.GOROUTINES).set(sum(goroutines))
         both = [(each.rss, each.live) for each in self.processes if each.rss and each.live]
         if both:
             self.number(of.AMPLIFICATION).set(sum(rss for rss, _ in both) / sum(live for _, live in both))
@@ -124,7 +141,8 @@ class Service:
 
 @dataclass(eq=False)
 class Observed:
-    """A traced process. ``rss``, ``live`` and ``goal`` are bytes, 0 while they are unknown; ``longest_ns`` is a pause."""
+    """A traced process. ``rss``, ``live`` and ``goal`` are bytes, 0 while they are unknown; ``longest_ns`` is a pause;
+    ``reading`` is what its runtime's ``books`` said last."""
 
     process: GoProcess
     session: SharedSession
@@ -138,6 +156,8 @@ class Observed:
     cpu_s: float = 0
     attached_at: float = field(default_factory=time.monotonic)
     course: Course = field(default_factory=Course)
+    books: Books | None = None
+    reading: Reading | None = None
 
     def __post_init__(self) -> None:
         session = self.session
@@ -159,7 +179,8 @@ class Observed:
         self._add_pauses(batch.pauses)
         self._add_cycles(batch)
         lost = self.session.lost + self._decoder.incomplete
-        self.service.number(of.LOST).add(max(0, lost - self._lost))
+        more_lost = max(0, lost - self._lost)
+        self.service.number(of.LOST).add(more_lost)
         self._lost = max(lost, self._lost)
         cost_ns = self.session.cost().target_ns_estimate
         self.service.number(of.OVERHEAD).add(max(0, cost_ns - self.cost_ns) / 1e9)
@@ -170,7 +191,8 @@ class Observed:
             self.service.registry.drop(self._own)
         else:
             ran_s = self._add_usage()
-        self.course.add(batch, self._decoder.reasons, self._wall_offset_ns, self._observed_at, ran_s)
+            self._add_books()
+        self.course.add(batch, self._decoder.reasons, self._wall_offset_ns, self._observed_at, ran_s, more_lost)
         self._observed_at = time.monotonic()
         self.service.refresh()
 
@@ -229,6 +251,18 @@ class Observed:
             service.number(of.GOGC).set(int(last["gc_percent"]))
         if 0 < last["memory_limit_bytes"] < NO_LIMIT:
             service.number(of.MEMORY_LIMIT).set(int(last["memory_limit_bytes"]))
+
+    def _add_books(self) -> None:
+        now = self.books.read() if self.books is not None else None
+        if now is None:
+            return
+        before, self.reading, service = self.reading or now, now, self.service
+        if now.allocated is not None and before.allocated is not None:
+            service.number(of.MEMORY_ALLOCATED).add(max(0, now.allocated - before.allocated))
+        if now.allocations is not None and before.allocations is not None:
+            service.number(of.MEMORY_ALLOCATIONS).add(max(0, now.allocations - before.allocations))
+        if now.waits is not None and before.waits is not None:
+            service.count(of.SCHEDULE, longest_of(len(now.waits)), now.waits - before.waits)
 
     def _add_usage(self) -> float | None:
         """Returns the CPU time since the last one, None if it is not known."""

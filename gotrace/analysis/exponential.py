@@ -75,6 +75,26 @@ class Exponential:
         )
         return self.merged(seen)
 
+    def plus_counted(self, values: npt.NDArray[np.integer], counts: IntArray) -> Exponential:
+        """With ``counts`` of each of ``values``, for what was counted elsewhere: values as in `plus`, counts from 0 on."""
+        values, counts = values[counts > 0].astype(np.int64), counts[counts > 0]
+        if not values.size:
+            return self
+        positive = values > 0
+        first, boundaries = _boundaries()
+        indexes = (boundaries.searchsorted(values[positive]) + first).astype(np.int16)
+        seen = Exponential(
+            SCHEMA,
+            *_summed((indexes,), (counts[positive],)),
+            zeros=int(counts[~positive].sum()),
+            count=int(counts.sum()),
+            sum_ns=sum(value * count for value, count in zip(values.tolist(), counts.tolist(), strict=True)),
+            min_ns=int(values.min()),
+            max_ns=int(values.max()),
+            classic=np.bincount(_CLASSIC.searchsorted(values), counts, len(CLASSIC_NS) + 1).astype(np.int64),
+        )
+        return self.merged(seen)
+
     def merged(self, other: Exponential) -> Exponential:
         """Both together, exactly, in the coarser of the two schemas or a coarser one."""
         if not self.count or not other.count:

@@ -54,7 +54,7 @@ class GoroutinePlaces:
 def find_goroutines(program: GoProgram) -> GoroutinePlaces:
     """Raises BinaryError with what was not found."""
     offsets = offsets_of(layout_of(program), _FIELDS)
-    allglen, allgptr = _allgs(program)
+    allglen, allgptr = find_allgs(program)
     return GoroutinePlaces(
         go_version=program.go_version,
         pie=program.pie,
@@ -68,7 +68,7 @@ def find_goroutines(program: GoProgram) -> GoroutinePlaces:
     )
 
 
-def _allgs(program: GoProgram) -> tuple[int, int]:
+def find_allgs(program: GoProgram) -> tuple[int, int]:
     """forEachGRace loads the length, then the array; without optimisation atomicAllG does. allgadd stores both."""
     written = set(code.data_refs(program, "runtime.allgadd"))
     for symbol in ("runtime.forEachGRace", "runtime.atomicAllG"):

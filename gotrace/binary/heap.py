@@ -102,7 +102,7 @@ def find_heap(program: GoProgram) -> HeapPlaces:
         pie=program.pie,
         first_vaddr=program.elf.first_vaddr,
         mheap=find_mheap(program, offsets["mheap.sweepgen"]),
-        memstats=_memstats(program, offsets),
+        memstats=find_memstats(program, offsets),
         gc_controller=found.gc_controller,
         work=found.work,
         allp=optional("allp", "runtime.preemptall"),
@@ -117,7 +117,7 @@ def find_heap(program: GoProgram) -> HeapPlaces:
     )
 
 
-def _memstats(program: GoProgram, offsets: dict[str, int]) -> int:
+def find_memstats(program: GoProgram, offsets: dict[str, int]) -> int:
     refs = code.data_refs(program, "runtime.gcTrigger.test")
     memstats = refs[0] - offsets["mstats.enablegc"] if refs else 0
     if memstats + offsets["mstats.last_gc_nanotime"] not in refs:

@@ -53,7 +53,7 @@ class SchedulerPlaces:
 def find_scheduler(program: GoProgram) -> SchedulerPlaces:
     """Raises BinaryError with what was not found."""
     offsets = offsets_of(layout_of(program), _FIELDS)
-    return SchedulerPlaces(_sched(program, offsets), _allp(program), offsets)
+    return SchedulerPlaces(find_sched(program, offsets), find_allp(program), offsets)
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def find_books(program: GoProgram) -> SchedulerBooks:
     """Raises BinaryError if an indispensable part is not found."""
     layout = layout_of(program)
     offsets = offsets_of(layout, _BOOKS)
-    sched, allm, missing = _sched(program, offsets), 0, {}
+    sched, allm, missing = find_sched(program, offsets), 0, {}
     try:
         of_ms = offsets_of(layout, _OF_MS)
         allm = _allm(program, sched, offsets["schedt.sizeof"])
@@ -102,7 +102,7 @@ def find_books(program: GoProgram) -> SchedulerBooks:
         pie=program.pie,
         first_vaddr=program.elf.first_vaddr,
         sched=sched,
-        allp=_allp(program),
+        allp=find_allp(program),
         allm=allm,
         cpu_stats=cpu_stats,
         offsets=offsets,
@@ -111,7 +111,7 @@ def find_books(program: GoProgram) -> SchedulerBooks:
     )
 
 
-def _allp(program: GoProgram) -> int:
+def find_allp(program: GoProgram) -> int:
     refs = code.data_refs(program, "runtime.preemptall")
     allp = refs[0] if refs else 0
     if allp not in (*code.data_refs(program, "runtime.gcMarkTinyAllocs"), *_refs(program, "runtime.timeSleepUntil")):
@@ -135,7 +135,7 @@ def _refs(program: GoProgram, symbol: str) -> list[int]:
         return []
 
 
-def _sched(program: GoProgram, offsets: dict[str, int]) -> int:
+def find_sched(program: GoProgram, offsets: dict[str, int]) -> int:
     refs = code.data_refs(program, "runtime.incidlelocked")
     lock, others = offsets["schedt.lock"], offsets["schedt.nmidlelocked"]
     sched = refs[0] - lock if refs else 0

@@ -129,6 +129,8 @@ class _Listed:
             "heap_live_bytes": now.heap_live,
             "gc_cycles": now.gc_cycles,
             "gc_per_s": None if cycles is None else cycles / period,
+            "longest_pause_ns": None,
+            "traced_s": None,
             "period_s": period,
             "unknown": self.unknown,
         }

@@ -29,7 +29,8 @@ from gotrace.lab.build import Build
 from gotrace.lab.children import Group, scratch
 from gotrace.lab.load_result import LoadResult
 from gotrace.lab.plan import Plan, Version
-from gotrace.lab.report import MOST_ERRORS, NAME, Baseline, Preload, Run, VersionOf, write
+from gotrace.lab.report import NAME, Baseline, Preload, Run, VersionOf, write
+from gotrace.lab.runs import MOST_ERRORS
 from gotrace.records.times import wall_time
 from gotrace.run.files import held
 from gotrace.run.refusal import refusal

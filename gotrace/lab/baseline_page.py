@@ -24,7 +24,8 @@ from gotrace.kernel.links import link_text
 from gotrace.lab.groups import DESCRIBED, architecture
 from gotrace.lab.load_result import Histogram
 from gotrace.lab.metrics import METRICS, Metric
-from gotrace.lab.report import Baseline, Run, extended_text, valid_runs
+from gotrace.lab.report import Baseline, Run
+from gotrace.lab.runs import extended_text, valid_runs
 from gotrace.run.files import created
 from gotrace.text import bytes_text, count_text, duration_text, percent_text, printable
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,8 +20,11 @@ from gotrace.analysis.stats.ranks import probability_of_greater
 from gotrace.analysis.stats.verdicts import Question, Verdict, verdicts
 from gotrace.errors import Exit, GotraceError, UsageError
 from gotrace.lab.metrics import METRICS, PRIMARY, Metric
-from gotrace.lab.report import ONE_SAMPLE, Baseline, Run, of_one_process, valid_runs
+from gotrace.lab.runs import ONE_SAMPLE, of_one_process, valid_runs
 from gotrace.text import count_text, printable
+
+if TYPE_CHECKING:
+    from gotrace.lab.report import Baseline, Run
 
 CANNOT_TELL = "cannot tell"
 EXPLORATORY_ALPHA = 0.1

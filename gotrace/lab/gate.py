@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -26,9 +26,12 @@ from gotrace.analysis.stats.verdicts import Outcome, Question, gate, look, toget
 from gotrace.errors import Exit, GotraceError, UsageError
 from gotrace.lab.compare import NotComparableError, Side, question_of, require_comparable, values_of
 from gotrace.lab.metrics import METRICS, PRIMARY, Metric
-from gotrace.lab.report import MOST_ERRORS, ONE_SAMPLE, Baseline, extended_text, of_one_process, valid_runs, whole
 from gotrace.lab.requirements import Requirement
+from gotrace.lab.runs import MOST_ERRORS, ONE_SAMPLE, extended_text, of_one_process, valid_runs
 from gotrace.text import count_text, printable
+
+if TYPE_CHECKING:
+    from gotrace.lab.report import Baseline
 
 ALPHA = 0.05
 MARGIN = 0.05
@@ -172,6 +175,8 @@ def _about(side: Side) -> dict[str, Any]:
 
 def report_of(path: str) -> tuple[str, Baseline]:
     """A report by its path, checked. Raises UsageError."""
+    from gotrace.lab.report import whole
+
     return path, whole(path)
 
 
@@ -245,7 +250,7 @@ def judge(a: Side | None, b: Side, rules: Rules, anyway: bool = False) -> Gated:
         told = dict.fromkeys(text for side in sides if (text := extended_text(side.report)))
         found.notes.append(f"{'; '.join(told)}: judged as one of {count_text(rules.looks, 'look')}.")
     if a is not None:
-        found.rows += _changes(a, b, margins, rules.alpha, distinct)
+        found.rows += changes(a, b, margins, rules.alpha, distinct)
     found.rows += _requirements(b, rules)
     return found
 
@@ -328,7 +333,9 @@ def _unearned(name: str, sides: Sequence[Side]) -> str:
     return ""
 
 
-def _changes(a: Side, b: Side, margins: Mapping[str, float], alpha: float, distinct: bool) -> list[Row]:
+def changes(a: Side, b: Side, margins: Mapping[str, float], alpha: float, distinct: bool = False) -> list[Row]:
+    """Each metric of ``b`` against ``a`` by its margin, paired where both are of one report; ``distinct``: none may pass
+    or fail."""
     paired = a.report is b.report
     asked = [(name, share, *question_of(a, b, METRICS[name], share, paired)) for name, share in margins.items()]
     questions = [each for _, _, each, _ in asked if each is not None]

@@ -9,7 +9,6 @@ verdicts are made one after the other.
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,10 +17,10 @@ from typing import Any
 
 from gotrace.analysis.stats.verdicts import Outcome
 from gotrace.errors import GotraceError
+from gotrace.lab import gate_answers as answers
 from gotrace.lab.gate import Gated
 from gotrace.text import printable
 
-_MOST_BYTES = 64 << 10  # of a body
 _MOST_AT_ONCE = 16  # connections
 _PATIENCE_S = 10  # for a client that says nothing
 _MOST_LAST_BYTES, _LAST_BYTES_S = 1 << 20, 1  # that a client still sends when it has its answer
@@ -115,12 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path.partition("?")[0] != "/gate":
             self._answer(404, "there is nothing but GET /gate and POST /\n")
             return
-        gated = self.server.judged()
-        if isinstance(gated, str):
-            self._answer(503, json.dumps({"error": printable(gated)}), "application/json")
-            return
-        verdict = gated.counted(self.server.inconclusive)
-        self._answer(200, json.dumps({"verdict": verdict, "result": gated.to_json()}), "application/json")
+        self._answer(*answers.asked(self.server.judged(), self.server.inconclusive))
 
     def do_POST(self) -> None:  # noqa: N802
         if self.path.partition("?")[0] not in ("/", "/gate"):
@@ -129,20 +123,17 @@ class _Handler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "")
         if not length.isascii() or not length.isdecimal():
             self._answer(411, "a body needs a Content-Length\n")
-        elif len(length) > 9 or int(length) > _MOST_BYTES:
-            self._answer(413, f"a body has at most {_MOST_BYTES} bytes\n")
-        elif (canary := _canary(self.rfile.read(int(length)))) is None:
-            self._answer(400, "the body is no JSON of a canary: name, namespace, phase, metadata\n")
+        elif len(length) > 9 or int(length) > answers.MOST_BODY:
+            self._answer(413, f"a body has at most {answers.MOST_BODY} bytes\n")
+        elif (canary := answers.canary_of(self.rfile.read(int(length)))) is None:
+            self._answer(*answers.NO_CANARY)
         else:
             gated = self.server.judged()
-            if isinstance(gated, str):
-                self._answer(503, f"{printable(gated)}\n")
-                return
-            self.server.say(f"{canary}: {printable(gated.sentence)}")
-            passes = gated.counted(self.server.inconclusive) == "pass"
-            self._answer(200 if passes else 409, f"{printable(gated.sentence)}\n")
+            if not isinstance(gated, str):
+                self.server.say(f"{canary}: {printable(gated.sentence)}")
+            self._answer(*answers.posted(gated, self.server.inconclusive))
 
-    def _answer(self, status: int, text: str, kind: str = "text/plain; charset=utf-8") -> None:
+    def _answer(self, status: int, text: str, kind: str = answers.TEXT) -> None:
         body = text.encode()
         self.send_response(status)
         self.send_header("Content-Type", kind)
@@ -153,19 +144,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         self.server.say(f"{self.client_address[0]}: {printable(format % args)}")
-
-
-def _canary(body: bytes) -> str | None:
-    """What Flagger's webhook is about, for the log: "namespace/name phase". None if it is none."""
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(found, dict):
-        return None
-    words = [found.get(name, "") for name in ("namespace", "name", "phase")]
-    metadata = found.get("metadata")
-    if not all(isinstance(each, str) for each in words) or not (metadata is None or isinstance(metadata, dict)):
-        return None
-    namespace, name, phase = (printable(each[:253]) for each in words)
-    return f"{namespace}/{name} {phase}".rstrip()

@@ -15,7 +15,8 @@ import numpy as np
 
 from gotrace.analysis.stats.percentiles import rank_interval
 from gotrace.lab.metrics import METRICS, PRIMARY
-from gotrace.lab.report import Baseline, Run, VersionOf, valid_runs
+from gotrace.lab.report import Baseline, Run, VersionOf
+from gotrace.lab.runs import valid_runs
 from gotrace.text import count_text, printable
 
 UNKNOWN = "unknown"

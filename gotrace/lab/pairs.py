@@ -16,7 +16,8 @@ from gotrace.analysis.causes import CLASSES
 from gotrace.errors import UsageError
 from gotrace.lab.compare import CANNOT_TELL, Compared, NotComparableError, Side, compare_with_each, require_comparable
 from gotrace.lab.metrics import METRICS
-from gotrace.lab.report import VersionOf, extended_text
+from gotrace.lab.report import VersionOf
+from gotrace.lab.runs import extended_text
 from gotrace.text import duration_text
 
 BESIDE_RSS = ("gc.cycles_per_s", "heap.live.mean", "heap.goal.mean", "mem.amplification")

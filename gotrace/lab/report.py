@@ -13,15 +13,15 @@ from gotrace.lab.container import ContainerOf
 from gotrace.lab.flames import Flames
 from gotrace.lab.grown import Grown
 from gotrace.lab.load_cpu import LoadCpu
+from gotrace.lab.runs import valid_runs
 from gotrace.lab.seconds import Course
 from gotrace.lab.start import StartOf
 from gotrace.records.schema import schema_of
 from gotrace.run.files import created
-from gotrace.text import count_text, printable
+from gotrace.text import printable
 
 SCHEMA = "gotrace.baseline/1"
 NAME = "report.json"
-MOST_ERRORS = 0.001  # of the requests of a run that counts
 
 
 class VersionOf(TypedDict):
@@ -191,23 +191,3 @@ def whole(path: str) -> Baseline:
 def enough(report: Baseline) -> bool:
     """Whether as many runs of each version count as were planned."""
     return all(len(valid_runs(report, each["name"])) >= report["plan"]["runs"] for each in report["versions"])
-
-
-def valid_runs(report: Baseline, version: str) -> list[Run]:
-    """Those that count, in order."""
-    return [run for run in report["runs"] if run["version"] == version and run["valid"]]
-
-
-def extended_text(report: Baseline) -> str:
-    """That and when it was extended, in a sentence; "" if it was not."""
-    found = report.get("extended") or []
-    times = ", then ".join(f"by {count_text(each['runs'], 'run')} after {each['after']}" for each in found)
-    return f"Extended {times} of each version" if found else ""
-
-
-ONE_SAMPLE = "all runs of one process: one sample"
-
-
-def of_one_process(report: Baseline) -> bool:
-    """Whether all runs are of a process that ran before: one sample, however often it was put under load."""
-    return any(version.get("pid") is not None for version in report["versions"])

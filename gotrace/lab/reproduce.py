@@ -30,7 +30,8 @@ from gotrace.lab import baseline
 from gotrace.lab.compare import NotComparableError, Side, question_of, require_comparable, values_of
 from gotrace.lab.metrics import METRICS, PRIMARY
 from gotrace.lab.plan import Plan
-from gotrace.lab.report import Baseline, VersionOf, valid_runs
+from gotrace.lab.report import Baseline, VersionOf
+from gotrace.lab.runs import valid_runs
 from gotrace.text import percent_text
 
 Answer = Literal["reproduced", "not reproduced", "cannot tell"]

@@ -14,8 +14,8 @@ from gate_reports import EXACT, VALUES, report
 from gotrace.errors import UsageError
 from gotrace.lab.gate import Gated, Row, Rules, judge, sides
 from gotrace.lab.metrics import PRIMARY
-from gotrace.lab.report import ONE_SAMPLE
 from gotrace.lab.requirements import parse_all
+from gotrace.lab.runs import ONE_SAMPLE
 
 
 def judged(of: dict[str, Any], against: dict[str, Any] | None = None, *, anyway: bool = False, **rules: Any) -> Gated:

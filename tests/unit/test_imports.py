@@ -57,7 +57,22 @@ TABLE: dict[str, set[str]] = {
         "cluster",
     },
     "cluster": BASE | {"records", "run"},
-    "agent": BASE | {"addresses", "analysis", "export", "find", "kernel", "probe", "probes", "run", "shared"},
+    "agent": BASE
+    | {
+        "addresses",
+        "analysis",
+        "binary",
+        "export",
+        "find",
+        "kernel",
+        "lab",
+        "made",
+        "probe",
+        "probes",
+        "run",
+        "runtime",
+        "shared",
+    },
     "ebpf": set(),
 }
 TABLE["cli"] = set(TABLE)

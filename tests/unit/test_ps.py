@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
+import time
 from typing import Any
 
 import pytest
 
+from gotrace.agent.remote import Row
+from gotrace.agent.told import add_pauses, rows_of
 from gotrace.cli.text import ps
 from gotrace.cli.text.layout import rendered
+from gotrace.errors import GotraceError
 from gotrace.records.ps import Ps, PsProcess
 
 SUMMARY: Ps = {"type": "ps", "seen": 90, "go": 2, "shown": 2, "wait_s": None, "unreadable": 0}
@@ -37,8 +44,8 @@ def test_it_fits_and_nothing_acts_on_the_terminal(room: int | None) -> None:
     assert all(len(line) <= (room or 10_000) and line.isprintable() for line in lines)
     assert {"pid", "name"} <= set(lines[0].split()) and len(lines) >= 4
     if room is None or room >= 200:
-        assert " ".join(lines[0].split()) == "pid name Go where used CPUs Ps quota RSS live heap GC/s age symbols"
-        assert " ".join(lines[2].split()) == "4194303 api 1.27.3 - 1.50 64 64 2.50 5.00 GiB 1.00 GiB 12.25 1 d stripped"
+        assert " ".join(lines[0].split()) == "pid name Go where used CPUs Ps quota RSS live heap GC/s longest age symbols"
+        assert " ".join(lines[2].split()) == "4194303 api 1.27.3 - 1.50 64 64 2.50 5.00 GiB 1.00 GiB 12.25 - 1 d stripped"
     if room and room >= 80:
         assert {"where", "RSS", "GC/s"} <= set(lines[0].split())
 
@@ -66,7 +73,61 @@ def test_what_is_unknown_is_said_once() -> None:
     assert many[-1] == "Unknown of 1, 2, 3, 4, 5, 6, 7, 8 and 3 more: its memory may not be read."
     both = [process(pid=pid, **blind, quota_cpus=None) for pid in (1, 2)]
     lines = list(rendered(ps._lines(both, {**SUMMARY, "wait_s": 2.0, "unreadable": 1})))
-    assert " ".join(lines[1].split()) == "1 api 1.27.3 - 1.50 64 ? - 5.00 GiB ? ? 1 d stripped"
+    assert " ".join(lines[1].split()) == "1 api 1.27.3 - 1.50 64 ? - 5.00 GiB ? ? - 1 d stripped"
     assert lines[3] == "CPUs used, and collections a second: averages over 2 s."
     assert lines[4] == "Unknown of 1, 2: its memory may not be read." and lines[5].startswith("1 process may not be")
     assert list(rendered(ps._lines([], SUMMARY))) == ["There is no Go process among 90 processes."]
+
+
+def row(**changed: Any) -> Row:
+    return Row(**{"pid": 7, "exe": "/bin/api", "go_version": "go1.27.3", "state": "traced", "reason": "", **changed})
+
+
+def test_pauses_are_of_the_same_program() -> None:
+    known = process(pid=7, exe="/bin/api", unknown={})
+    add_pauses([known], [row(longest_pause_ns=2_500_000, traced_s=30.0), row(pid=8)])
+    assert (known["longest_pause_ns"], known["traced_s"], known["unknown"]) == (2_500_000, 30.0, {})
+    lines = list(rendered(ps._lines([known], SUMMARY)))
+    assert " 2.50 ms " in lines[1] and "Longest pause: since an agent traces it, for 30 s or more." in lines
+    for wrong, said in (
+        (row(exe="/bin/other", longest_pause_ns=1), "the agent does not know it"),
+        (row(state="\x1b[31m" + "x" * 1000), "the agent does not trace it: \\x1b[31m" + "x" * 75),
+        (row(longest_pause_ns=-1), "what the agent says cannot be"),
+        (row(longest_pause_ns=10**30), "what the agent says cannot be"),
+    ):
+        one = process(pid=7, exe="/bin/api", unknown={})
+        add_pauses([one], [wrong])
+        assert (one["longest_pause_ns"], one["unknown"]) == (None, {"longest_pause_ns": said})
+        lines = list(rendered(ps._lines([one], SUMMARY)))
+        assert " ? " in lines[1] and lines[-1] == f"Unknown of 7: {said}." and all(map(str.isprintable, lines))
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[1, 2, 3]", "sent what cannot be read"),
+        (b"HTTP/1.1 200 \x1b[31mOK\r\n\r\n" + b"[" * 100_000, "sent what cannot be read"),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "answers with status 404"),
+        (b"\x1b[31m\r\n\r\n", "does not answer"),
+        (b"", "does not answer in time"),
+    ],
+)
+def test_an_agent_that_is_none(sent: bytes, said: str) -> None:
+    """Whatever answers, it is one printable line, and soon."""
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listening:
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):
+                taken, _ = listening.accept()
+                with taken:
+                    taken.recv(1 << 16)
+                    taken.sendall(sent)
+                    for _ in range(100 if not sent else 0):  # a byte now and then, for longer than anybody waits
+                        taken.sendall(b"H")
+                        time.sleep(0.05)
+
+        threading.Thread(target=answer, daemon=True).start()
+        begin = time.monotonic()
+        with pytest.raises(GotraceError) as raised:
+            rows_of(f"http://127.0.0.1:{listening.getsockname()[1]}", patience_s=0.5)
+    assert said in raised.value.message and raised.value.message.isprintable() and time.monotonic() - begin < 3

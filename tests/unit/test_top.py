@@ -18,8 +18,8 @@ from textual.widgets import DataTable, Input, Static
 
 from gotrace.agent.course import nearest_rank, quantile
 from gotrace.agent.http import Response, Route, Security, Server
+from gotrace.agent.remote import Details, Remote, Row
 from gotrace.agent.requests import Request
-from gotrace.agent.watch import Details, Remote, Row
 from gotrace.analysis.exponential import Exponential
 from gotrace.cli.text import top as text
 from gotrace.cli.tui.top import Top

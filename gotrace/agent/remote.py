@@ -1,0 +1,173 @@
+"""What an agent answers about each Go process, and who asks it."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Protocol, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+
+from gotrace.errors import HostError, UsageError
+from gotrace.find.selection import NOT_SELECTED
+from gotrace.text import printable
+
+TRACED = "traced"  # the state of a process that is
+_PATIENCE_S = 5
+_MOST_BYTES = 16 << 20
+
+Kind = TypeVar("Kind")
+
+
+class Interval(msgspec.Struct):
+    """Since the observation before; ``cpu_s`` is CPU time, None if unknown, as the others without a pause."""
+
+    seconds: float
+    cycles: int
+    pauses: int
+    paused_ns: int
+    marking_ns: int
+    p50_ns: int | None = None
+    p99_ns: int | None = None
+    max_ns: int | None = None
+    cpu_s: float | None = None
+
+
+class Row(msgspec.Struct):
+    """A process as /processes has it; what is behind ``reason`` is of traced ones. Bytes are 0 while they are unknown."""
+
+    pid: int
+    exe: str
+    go_version: str
+    state: str
+    reason: str
+    name: str = ""
+    traced_s: float = 0
+    cycles: int = 0
+    longest_pause_ns: int = 0
+    rss_bytes: int = 0
+    heap_live_bytes: int = 0
+    heap_goal_bytes: int = 0
+    lost: int = 0
+    cost_ns: int = 0
+    cpu_s: float = 0
+    gomaxprocs: int | None = None
+    pauses: int = 0
+    paused_ns: int = 0
+    pause_p50_ns: int | None = None
+    pause_p99_ns: int | None = None
+    interval: Interval | None = None
+
+    @property
+    def is_traced(self) -> bool:
+        return self.state == TRACED
+
+    @property
+    def amplification(self) -> float | None:
+        """RSS / live heap."""
+        return self.rss_bytes / self.heap_live_bytes if self.rss_bytes and self.heap_live_bytes else None
+
+
+class Statistics(msgspec.Struct):
+    """Of pauses of a ``reason``, by part, or of a ``phase``."""
+
+    count: int
+    p50_ns: int
+    p90_ns: int
+    p99_ns: int
+    max_ns: int
+    sum_ns: int
+    reason: str = ""
+    part: str = ""
+    phase: str = ""
+
+
+class Pause(msgspec.Struct):
+    """``time_ns`` is since 1970."""
+
+    total_ns: int
+    time_ns: int
+    reason: str
+
+
+class Heap(msgspec.Struct):
+    """Bytes of one cycle."""
+
+    start: int | None
+    end: int | None
+    live: int | None
+    goal: int | None
+
+
+class Details(Row, kw_only=True):
+    """What is known of one process."""
+
+    reasons: list[Statistics]
+    phases: list[Statistics]
+    longest: list[Pause]
+    heap: list[Heap]
+
+
+class Source(Protocol):
+    """Both raise GotraceError."""
+
+    title: str
+
+    def rows(self) -> list[Row]:
+        """All Go processes, but for those that were not selected."""
+        ...
+
+    def details(self, pid: int) -> Details | None:
+        """Of a traced one; None if it is not."""
+        ...
+
+
+class Remote:
+    """An agent at ``url`` (http://127.0.0.1:9464); ``token_file`` has what it wants to be told."""
+
+    def __init__(self, url: str, token_file: str = "") -> None:
+        parts = urlsplit(url)
+        try:
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            host = None
+        if parts.scheme not in ("http", "https") or not host:
+            raise UsageError(f"cannot read the address {printable(url)!r}", "write http://127.0.0.1:9464")
+        self._is_secure = parts.scheme == "https"
+        self._address = host, port or 9464
+        self._path = parts.path.rstrip("/")
+        self._token_file = token_file
+        self.title = f"{parts.scheme}://{printable(parts.netloc.rpartition('@')[2])}"
+
+    def rows(self) -> list[Row]:
+        return [each for each in self._asked("/processes", list[Row]) or [] if each.state != NOT_SELECTED]
+
+    def details(self, pid: int) -> Details | None:
+        return self._asked(f"/processes?pid={pid}", Details)
+
+    def _asked(self, path: str, kind: type[Kind]) -> Kind | None:
+        """None where there is no such thing."""
+        import http.client  # which an agent, which has these kinds too, has no use for
+
+        make = http.client.HTTPSConnection if self._is_secure else http.client.HTTPConnection
+        headers = {"Accept": "application/json"}
+        if self._token_file:
+            with open(self._token_file) as file:
+                headers["Authorization"] = f"Bearer {file.read().strip()}"
+        with contextlib.closing(make(*self._address, timeout=_PATIENCE_S)) as connection:
+            try:
+                connection.request("GET", self._path + path, headers=headers)
+                answer = connection.getresponse()
+                body = answer.read(_MOST_BYTES)
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                reason = printable(str(getattr(error, "strerror", None) or error or type(error).__name__))
+                raise HostError(f"{self.title} does not answer: {reason}", "is `gotrace serve` running there?") from None
+        if answer.status == 404 and "?" in path:
+            return None
+        if answer.status != 200:
+            hint = "give its token by --token-file" if answer.status == 401 else "is that the address of `gotrace serve`?"
+            raise HostError(f"{self.title} answers with status {answer.status}", hint)
+        try:
+            return msgspec.json.decode(body, type=kind)
+        except msgspec.MsgspecError as error:
+            raise HostError(f"{self.title} sent what cannot be read: {printable(str(error))}", "is it a gotrace?") from None

@@ -19,9 +19,9 @@ import gotrace
 from gotrace.agent import families as of
 from gotrace.agent.books import Books, Finder
 from gotrace.agent.course import Course
-from gotrace.agent.remote import TRACED
 from gotrace.agent.services import Observed, Service, resource_of
 from gotrace.agent.spool import Spool, Window
+from gotrace.agent.states import EXPENSIVE, FAILED, TRACED, WAITS
 from gotrace.errors import GotraceError
 from gotrace.export.metrics.model import MOST_SERIES, Registry, Resource
 from gotrace.find.processes import GoProcess, Scanner
@@ -43,8 +43,6 @@ _LEAST_COST_NS = 1_000_000  # in that time: what costs less is nothing to anybod
 _RETRY_S = 600
 _SPOOL_S = 60
 _GONE_S = 120  # a service without processes keeps its series that long: at least two scrapes
-
-WAITS, EXPENSIVE, FAILED = "waits to be traced", "too expensive", "failed"  # beside TRACED
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gotrace.agent import families as of
-from gotrace.binary.metrics import ALLOCATIONS, GOROUTINES, MEMORY, SCHEDULE, MetricPlaces, find_metrics
+from gotrace.binary.metric_places import ALLOCATIONS, GOROUTINES, MEMORY, SCHEDULE, MetricPlaces
 from gotrace.errors import GotraceError, HostError, TargetError
 from gotrace.kernel.memory import KeptMemory
 from gotrace.made import Made, bias_in, finding
 from gotrace.runtime.metrics import MetricsReader, Reading
 
 if TYPE_CHECKING:
+    from gotrace.binary.program import GoProgram
     from gotrace.kernel.process import Process
 
 EVERY_S = 10.0
@@ -29,6 +30,12 @@ _FAMILIES = {
 }
 
 Found = MetricPlaces | str  # or why nothing was
+
+
+def _find(program: GoProgram) -> MetricPlaces:
+    from gotrace.binary.metrics import find_metrics  # which disassembles: in the child alone
+
+    return find_metrics(program)
 
 
 @dataclass
@@ -46,7 +53,7 @@ class Finder:
         if found is None and self._at_work is None:
             stack = contextlib.ExitStack()
             try:
-                self._at_work = file, finding(stack, process, "metrics", find_metrics), stack, self.now() + _FIND_S
+                self._at_work = file, finding(stack, process, "metrics", _find), stack, self.now() + _FIND_S
             except GotraceError as error:
                 found = self._keep(file, error.message)
         elif found is None and self._at_work is not None and self._at_work[3] <= self.now():

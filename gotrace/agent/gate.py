@@ -25,7 +25,7 @@ from gotrace.find.selection import Selector, parsed
 from gotrace.lab import gate_answers as answers
 from gotrace.lab.compare import Side
 from gotrace.lab.gate import MARGIN, Gated, Row, Rules, changes
-from gotrace.lab.metrics import find, least_values
+from gotrace.lab.metrics import least_values
 from gotrace.text import count_text, printable
 
 if TYPE_CHECKING:
@@ -87,8 +87,8 @@ class Asked:
 
 
 def _metric(name: str) -> str:
-    if find(name).name not in KNOWN:
-        raise UsageError(f"an agent does not compare {name}", f"it compares {', '.join(KNOWN)}")
+    if name not in KNOWN:
+        raise UsageError(f"an agent does not compare {printable(name)}", f"it compares {', '.join(KNOWN)}")
     return name
 
 

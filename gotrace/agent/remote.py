@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from gotrace.agent.states import TRACED
 from gotrace.errors import HostError, UsageError
 from gotrace.find.selection import NOT_SELECTED
 from gotrace.text import printable
 
-TRACED = "traced"  # the state of a process that is
 _PATIENCE_S = 5
 _MOST_BYTES = 16 << 20
 

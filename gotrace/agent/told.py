@@ -50,7 +50,7 @@ def add_pauses(processes: Iterable[PsProcess], rows: Sequence[Row]) -> None:
     for each in processes:
         row = by_pid.get(each["pid"])
         if row is None or row.exe != printable(each["exe"]):
-            each["unknown"]["longest_pause_ns"] = "the agent does not know it"
+            each["unknown"]["longest_pause_ns"] = "the agent does not trace it"
         elif not row.is_traced:
             each["unknown"]["longest_pause_ns"] = f"the agent does not trace it: {printable(row.state[:_MOST_TEXT])}"
         elif 0 <= row.longest_pause_ns < _MOST_NS and 0 <= row.traced_s < _MOST_S:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
 
 from gotrace.binary.globals import find_globals
 from gotrace.binary.goroutines import find_allgs
 from gotrace.binary.heap import find_memstats
 from gotrace.binary.layout import layout_of, offsets_of
+from gotrace.binary.metric_places import ALLOCATIONS, GOROUTINES, MEMORY, SCHEDULE, MetricPlaces
 from gotrace.binary.program import GoProgram
 from gotrace.binary.scheduler import find_allp, find_sched
 from gotrace.errors import BinaryError
-
-MEMORY, ALLOCATIONS, GOROUTINES, SCHEDULE = "memory", "allocations", "goroutines", "schedule"
 
 # What each is made of; a field with a "?" does not exist in every release.
 _FIELDS = {
@@ -44,29 +41,6 @@ _FREE = (
     (("schedt.gFree.n",), ("schedt.gFree.stack.size", "schedt.gFree.noStack.size")),
     (("p.gFree.n",), ("p.gFree.size",)),
 )
-
-
-@dataclass(frozen=True)
-class MetricPlaces:
-    """Link-time addresses, 0 where they were not found, and offsets by ``struct.field``; ``missing`` has the parts that
-    cannot be read, and why.
-
-    ``system_goroutines``: whether those of the runtime itself count in /sched/goroutines, as they do from Go 1.26 on.
-    """
-
-    pie: bool
-    first_vaddr: int
-    memstats: int
-    gc_controller: int
-    allglen: int
-    allp: int
-    sched: int
-    offsets: dict[str, int]
-    system_goroutines: bool
-    missing: dict[str, str]
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def find_metrics(program: GoProgram) -> MetricPlaces:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gotrace.analysis.scheduling import bounds
-from gotrace.binary.metrics import ALLOCATIONS, GOROUTINES, MEMORY, SCHEDULE, MetricPlaces
+from gotrace.binary.metric_places import ALLOCATIONS, GOROUTINES, MEMORY, SCHEDULE, MetricPlaces
 from gotrace.errors import TargetError
 
 if TYPE_CHECKING:

@@ -16,12 +16,14 @@ from typing import Any
 
 import jsonschema
 import pytest
+from agents import Agent
 
 import services
-from conftest import Target, cpu_quota
+from conftest import Target, cpu_quota, until
 from gotrace.find.listing import listed
 from gotrace.find.processes import Scanner
 from gotrace.records.all import schema_of_command
+from gotrace.text import duration_text
 from targets import MATRIX, NEWEST, build
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -172,3 +174,33 @@ def test_one_that_ends_or_executes_another_program_meanwhile(start: Start) -> No
     assert (record["pid"], record["gc_cycles"]) == (other.pid, None)
     assert record["unknown"]["gc_cycles"] == "it executes another program by now"
     assert listed([dataclasses.replace(found[other.pid], start=1)]) == []  # its pid is another one's by now
+
+
+@pytest.mark.bpf
+def test_the_longest_pause_is_an_agents(gotrace: Run, start: Start, tmp_path: Path) -> None:
+    """What it has traced of one process, and of another that it leaves alone that this is so; without one, "-"."""
+    name = f"paused{os.getpid()}"
+    program = Path(shutil.copy(build("gcload", NEWEST), tmp_path / name))
+    ours, other = start(program, "-cycles", "100"), start(build("lister"))
+    agent = Agent("--select", f"name={name}", "--min-age", "0s")
+    try:
+        until(lambda: agent.traced() == {ours.pid}, 60)
+        ours.go()
+        truth = ours.truth()
+        time.sleep(2.5)
+        url = f"http://127.0.0.1:{agent.port}"
+        told = json.loads(agent.get(f"/processes?pid={ours.pid}"))
+        select = ("--select", f"pid={ours.pid}", "--select", f"pid={other.pid}", "--connect", url)
+        found, _ = records(gotrace("ps", "--format", "ndjson", *select))
+        traced, alone = sorted(found, key=lambda each: each["pid"] != ours.pid)
+        assert traced["longest_pause_ns"] == told["longest_pause_ns"] >= max(truth["PauseNs"][:100]) // 2
+        assert 2 < traced["traced_s"] < traced["age_s"] and traced["unknown"] == {}
+        assert alone["longest_pause_ns"] is None
+        assert alone["unknown"]["longest_pause_ns"] == "the agent does not trace it"
+        longest = re.escape(duration_text(told["longest_pause_ns"]))
+        assert re.search(rf"^ *{ours.pid} .* {longest} ", gotrace("ps", *select).stdout, re.M)
+        closed = gotrace("ps", "--connect", "http://127.0.0.1:22990")
+        assert closed.returncode == 1 and "does not answer: Connection refused" in closed.stderr
+    finally:
+        agent.process.kill()
+        agent.process.communicate()

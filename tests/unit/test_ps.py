@@ -90,7 +90,7 @@ def test_pauses_are_of_the_same_program() -> None:
     lines = list(rendered(ps._lines([known], SUMMARY)))
     assert " 2.50 ms " in lines[1] and "Longest pause: since an agent traces it, for 30 s or more." in lines
     for wrong, said in (
-        (row(exe="/bin/other", longest_pause_ns=1), "the agent does not know it"),
+        (row(exe="/bin/other", longest_pause_ns=1), "the agent does not trace it"),
         (row(state="\x1b[31m" + "x" * 1000), "the agent does not trace it: \\x1b[31m" + "x" * 75),
         (row(longest_pause_ns=-1), "what the agent says cannot be"),
         (row(longest_pause_ns=10**30), "what the agent says cannot be"),

@@ -19,7 +19,7 @@ from gotrace.agent.http import Response
 from gotrace.agent.requests import Request
 from gotrace.agent.services import Observed
 from gotrace.agent.windows import Window
-from gotrace.analysis.stats.changes import LEAST_PAIRS, LEAST_RUNS
+from gotrace.analysis.stats.changes import LEAST_RUNS
 from gotrace.errors import Exit, GotraceError, UsageError
 from gotrace.find.selection import Selector, parsed
 from gotrace.lab import gate_answers as answers
@@ -36,9 +36,9 @@ Metrics = dict[str, float | None]
 PERCENTILES = {f"stw.total.p{number}": number / 100 for number in (50, 90, 95, 99)}
 KNOWN = (*PERCENTILES, "stw.share", "gc.cycles_per_s", "gc.mark.mean")
 USUAL = ("stw.total.p99", "stw.share", "gc.cycles_per_s")
-LEAST_WINDOWS = LEAST_PAIRS  # of a process that counts
+LEAST_WINDOWS = 6  # of a process that counts
 _MOST = 25  # processes of each: what is exact about ranks takes time
-_BLOCKS = 10  # that time is divided into where there is enough of it
+_BLOCKS = range(10, 7, -1)  # that time is divided into: with fewer pairs than 8 none of three metrics can fail (Holm)
 _MOST_TEXT, _MOST_TEXTS = 256, 16
 NAMES = ("baseline", "candidate")
 _PARAMETERS = (*NAMES, "metric", "margin", "looks")
@@ -154,14 +154,14 @@ def judged(observed: Sequence[Observed], asked: Asked) -> Gated:
 
 def _counted(side: Sequence[Observed]) -> list[Observed]:
     """Those that were observed for long enough, the oldest first."""
-    old = [each for each in side if len(_past(each)) >= LEAST_WINDOWS]
+    old = [each for each in side if (past := _past(each)) and windows.current() - min(past) >= LEAST_WINDOWS]
     return sorted(old, key=lambda each: each.attached_at)[:_MOST]
 
 
 def _past(each: Observed) -> dict[int, Window]:
     """The windows that are over, by number; the first one is not whole."""
     now = windows.current()
-    return {row.number: row for row in list(each.course.windows.rows)[1:] if row.number < now}
+    return {row.number: row for row in each.course.windows.rows[1:] if row.number < now}
 
 
 def _by_process(counted: Sequence[Sequence[Observed]], rules: Rules) -> Gated:
@@ -184,24 +184,34 @@ def _by_process(counted: Sequence[Sequence[Observed]], rules: Rules) -> Gated:
 def _by_time(counted: Sequence[Sequence[Observed]], rules: Rules) -> Gated:
     """Stretches of time in pairs; of several processes together."""
     past = [[_past(each) for each in side] for side in counted]
-    numbers = sorted(set.intersection(*(set(rows) for side in past for rows in side)))
-    size = max(1, len(numbers) // _BLOCKS)
-    blocks = [numbers[at : at + size] for at in range(0, len(numbers) - size + 1, size)]
-    if len(blocks) < LEAST_PAIRS:
-        told = count_text(len(blocks), "window")
-        raise TooLittleError(f"{told} of {windows.WINDOW_S:g} s in which all were traced: it takes {LEAST_PAIRS}")
+    blocks = _blocks([rows for side in past for rows in side])
     runs: list[Run] = []
     for name, side in zip(NAMES, past, strict=True):
         for at, block in enumerate(blocks):
-            of_it = [rows[number] for rows in side for number in block]
+            of_it = [rows[number] for rows in side for number in block if number in rows]
             runs.append(_run(name, at, _rates(of_it), of_it))
     whole = _side("", runs).report  # one, as of runs in turns
     a, b = (Side(name, whole, [run for run in runs if run["version"] == name]) for name in NAMES)
     note = (
-        f"Compared by time, {len(blocks)} stretches of {size * windows.WINDOW_S:g} s, as there are fewer than {LEAST_RUNS}"
-        " processes of one: nothing passes."
+        f"Compared by time, {len(blocks)} stretches of {len(blocks[0]) * windows.WINDOW_S:g} s, as there are fewer than"
+        f" {LEAST_RUNS} processes of one: nothing passes."
     )
     return Gated(a, b, _rows(a, b, rules, "stretch"), [note])
+
+
+def _blocks(past: Sequence[dict[int, Window]]) -> list[range]:
+    """The time since which there are all of them, in as many equal stretches as were observed of each: numbers of windows.
+
+    Where an agent has many processes, it does not observe each of them in every window.
+    """
+    first, end = max(map(min, past)), windows.current()
+    for count in _BLOCKS:
+        size = (end - first) // count
+        blocks = [range(end - at * size, end - (at - 1) * size) for at in range(count, 0, -1)]
+        if size and all(any(number in rows for number in block) for block in blocks for rows in past):
+            return blocks
+    told = f"in {(end - first) * windows.WINDOW_S:g} s with all of them"
+    raise TooLittleError(f"there are no {min(_BLOCKS)} stretches of time {told} in each of which all were observed")
 
 
 def _rows(a: Side, b: Side, rules: Rules, unit: str) -> list[Row]:

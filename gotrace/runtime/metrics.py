@@ -6,6 +6,7 @@ quotes are those of runtime/metrics (runtime/metrics.go), whose computations the
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,7 @@ class Reading:
     waits: Counts | None = None
 
 
+@functools.cache
 def longest_of(buckets: int) -> Counts:
     """The longest wait, in whole nanoseconds, that each of so many buckets of `Reading.waits` holds.
 

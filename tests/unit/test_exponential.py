@@ -82,3 +82,11 @@ def test_what_are_no_nanoseconds_is_refused(wrong: np.ndarray) -> None:
 def test_narrow_integers_do_not_overflow() -> None:
     found = Exponential().plus(np.full(1000, 2**31 - 1, np.int32))
     assert found.sum_ns == 1000 * (2**31 - 1)
+
+
+@given(st.dictionaries(values(), st.integers(0, 40), max_size=200), st.lists(values(), max_size=20))
+def test_what_was_counted_elsewhere_is_as_if_it_were_counted_here(counted: dict[int, int], before: list[int]) -> None:
+    own = Exponential().plus(np.array(before, np.int64))
+    keys, counts = (np.array(list(each), np.int64) for each in (counted.keys(), counted.values()))
+    one, other = own.plus_counted(keys, counts), own.plus(np.repeat(keys, counts))
+    assert str(one) == str(other)

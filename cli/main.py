@@ -96,6 +96,7 @@ def main(arguments: list[str] | None = None) -> Any:
     try:
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # of __main__
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            sys.unraisablehook = _raise_again
         written: list[str] = []
         files.on_created = written.append
         status = group.main(args=arguments, prog_name="gotrace", standalone_mode=False)
@@ -129,6 +130,15 @@ def main(arguments: list[str] | None = None) -> Any:
             f"internal error: {type(error).__name__}: {error}", "set GOTRACE_DEBUG=1 for a traceback and report it", 1
         )
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _raise_again(lost: sys.UnraisableHookArgs) -> None:
+    """Python drops what is raised in finalizers, and in what modules do at a fork: Ctrl-C comes again a moment later."""
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def _prepare_streams() -> None:

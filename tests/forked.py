@@ -46,7 +46,7 @@ def _become(arguments: list[str], environment: dict[str, str], kept: tuple[int, 
     """In the child: what Python does between its start and the end of the command."""
     faulthandler.disable()
     atexit._clear()
-    gc.callbacks.clear()  # hypothesis's: what is raised in one, such as by Ctrl-C, is lost
+    gc.callbacks.clear()  # hypothesis's
     gc.freeze()  # what the tests have is not ours to look through
     for low, high in zip((2, *sorted(kept)), (*sorted(kept), _ALL), strict=True):
         os.closerange(low + 1, high)  # subprocess's own pipe among them, by whose end its caller learns that we are there

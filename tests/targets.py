@@ -128,7 +128,7 @@ def pprof_traces(path: Path, index: str, unit: str, *options: str | Path) -> Cou
     """What each stack of a profile comes to, innermost function first, by `go tool pprof`."""
     found: Counter[tuple[str, ...]] = Counter()
     text = "\n".join(go_tool("pprof", "-traces", f"-sample_index={index}", f"-unit={unit}", *options, path))
-    for block in re.split(r"^-+\+-+\n", text, flags=re.M)[1:]:
+    for block in re.split(r"^-+\+-+$\n?", text, flags=re.M)[1:]:
         if lines := re.sub(r"^ +bytes: .*\n", "", block.replace(" (inline)", ""), flags=re.M).splitlines():
             value, first = lines[0].split(None, 1)
             found[(first, *(line.strip() for line in lines[1:]))] += int(value.removesuffix(unit))

@@ -116,10 +116,10 @@ class Waits:
     def samples(self) -> int:
         return int(self.counts.sum()) + self.beyond
 
-    def sum_ns(self) -> int:
-        """Of all samples, each taken for the middle of its bucket."""
+    def sum_ns(self) -> float:
+        """Of all samples, each taken for the middle of its bucket: in half nanoseconds, so that sums add up."""
         edges = bounds(len(self.counts))
-        return int((self.counts * ((edges[1:] + edges[:-1]) / 2)).sum()) + self.beyond * int(edges[-1])
+        return int(self.counts @ (edges[1:] + edges[:-1])) / 2 + self.beyond * int(edges[-1])
 
     def percentiles(self, wanted: Sequence[float]) -> list[int]:
         """What so many percent of the waits did not exceed: the upper edge of a bucket, at most a quarter too high."""

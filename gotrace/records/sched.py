@@ -397,7 +397,7 @@ def sched_record(
         "turns": TRACKED * waits.samples,
         "slices": sum(slices.values()),
         "latency": _latency(waits),
-        "waiting_ns": TRACKED * waits.sum_ns(),
+        "waiting_ns": int(TRACKED * waits.sum_ns()),
         "mutex_wait_ns": mutex,
         "queue": {
             "local": samples.local_queue_ns / time_ns,

@@ -63,8 +63,8 @@ def test_the_same_and_a_slower_file_system(tmp_path: Path) -> None:
     others = Others()
     with slowfs(point, 100):
         subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE_S)
-        status, same = reproduce(path, "-n", 6, "--within", "5%")
-    with slowfs(point, 110):
+        status, same = reproduce(path, "-n", 6, "--within", "10%")
+    with slowfs(point, 150):
         slower_status, slower = reproduce(path, "-n", 6)
     with Recording.open(str(path)) as recording:
         header = recording.header
@@ -78,8 +78,9 @@ def test_the_same_and_a_slower_file_system(tmp_path: Path) -> None:
     assert (slower_status, slower["answer"]) in ((1, "not reproduced"), (3, "cannot tell")), slower
     if others.share() < 0.2:
         assert (same["answer"], slower["answer"]) == ("reproduced", "not reproduced"), (same, slower)
+    # The one run that was recorded may have been held up more than the mean of six.
     changed = {row["metric"]: row for row in slower["metrics"]}["time in calls"]
-    assert changed["change"][0] == pytest.approx(1.10, abs=0.03)
+    assert changed["change"][0] / rows["time in calls"]["change"][0] == pytest.approx(1.50, abs=0.03)
 
 
 def test_a_command_that_fails_and_a_replay(tmp_path: Path) -> None:

@@ -185,7 +185,8 @@ def test_turns_and_waits(version, start):
         if latency["samples"] == more.sum():
             break  # else one of the runtime's own goroutines ran before or after
     assert latency["samples"] == more.sum()
-    assert found["turns"] == pytest.approx(20 * yields, rel=0.01)
+    # Whom the others have left alone waits for nobody: up to Go 1.25 that looks like a return from a system call.
+    assert found["turns"] + 8 * latency["calls"] == pytest.approx(20 * yields, rel=0.01)
     assert found["created"] == 20
     up_to = np.cumsum(more)
     names = {50: "p50_ns", 90: "p90_ns", 95: "p95_ns", 99: "p99_ns", 99.9: "p99.9_ns", 100: "max_ns"}
@@ -670,7 +671,7 @@ def test_who_had_the_p_in_a_system_call(version, start):
 
 def test_who_had_the_p_under_a_quota(start):
     program = Scheduled(start, 1)
-    with cpu_quota(20_000, 100_000) as (join, _):
+    with cpu_quota(10_000, 100_000) as (join, _):  # so little that it is used up beside others, too
         join.write_text(str(program.pid))
         _, waits = explained(program, "hog 3 3000")
         program.kill()

@@ -413,6 +413,22 @@ def test_an_early_ctrl_c_is_quiet(after_ms: int) -> None:
     assert done.stderr.strip() == "" and done.returncode in (130, -signal.SIGINT, 0, -signal.SIGALRM)
 
 
+# A Ctrl-C that comes while a process is being forked is raised in what modules have registered for that: logging has.
+_INTERRUPTED_IN_A_FORK = """
+import os, signal, time
+from gotrace.cli.main import group, main
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGINT))
+group.main = lambda **_: (os.fork() or os._exit(0), time.sleep(30))
+main()
+"""
+
+
+def test_a_ctrl_c_in_a_fork_is_not_lost() -> None:
+    done = subprocess.run([sys.executable, "-c", _INTERRUPTED_IN_A_FORK], capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stderr) == (130, "")
+
+
 def test_a_long_wait_shows_life_on_a_terminal() -> None:
     code = "from gotrace.cli.text.progress import waiting\nwith waiting('tracing starts') as tell:\n tell('3 of 60')"
     ours, theirs = pty.openpty()

@@ -128,27 +128,30 @@ def interval(text):
     return float(text) * 1e6, (float(text) + 10.0 ** -len(text.partition(".")[2])) * 1e6
 
 
-@pytest.mark.alone
 @pytest.mark.everywhere
 @pytest.mark.parametrize(("version", "flavour"), BUILDS)
 def test_package_inits_are_what_inittrace_prints(version, flavour):
     if flavour not in targets.flavours_of(version, targets.HOST_ARCH):
         pytest.skip("no C compiler for it here")
     program = targets.build("starter", version, flavour)
-    traced = Traced("--until", "exit", "-n", "3", "--", program, env={"GODEBUG": "inittrace=1"})
-    # Between the runtime's look at the clock and ours a thread may be held up (seen: once in 1500 packages, 40 us), but not
-    # twice at one place: of three starts two have to agree about each package.
-    agreed = collections.Counter()
-    for text, start in zip(re.split(r"^main \d+$", traced.stderr, flags=re.MULTILINE), traced.starts, strict=False):
-        told, found = INITTRACE.findall(text), packages(start)
-        assert [name for name, *_ in told] == [each["name"] for each in found]
-        assert len(told) > 15
-        for (name, _, clock, _), each in zip(told, found, strict=True):
-            low, high = interval(clock)
-            # In the emulated machine what is between two readings of the clock takes ten times as long.
-            slack = max(30_000 * (10 if targets.EMULATED else 1), 0.03 * high)
-            agreed[name] += low - slack <= each["duration_ns"] <= high + slack
-    assert len(traced.starts) == 3 and min(agreed.values()) >= 2, agreed
+    for _ in range(3):
+        traced = Traced("--until", "exit", "-n", "3", "--", program, env={"GODEBUG": "inittrace=1"})
+        # Between the runtime's look at the clock and ours a thread may be held up (seen: once in 1500 packages, 40 us), but
+        # not twice at one place: of three starts two have to agree about each package. Beside others it may.
+        agreed = collections.Counter()
+        for text, start in zip(re.split(r"^main \d+$", traced.stderr, flags=re.MULTILINE), traced.starts, strict=False):
+            told, found = INITTRACE.findall(text), packages(start)
+            assert [name for name, *_ in told] == [each["name"] for each in found]
+            assert len(told) > 15
+            for (name, _, clock, _), each in zip(told, found, strict=True):
+                low, high = interval(clock)
+                # In the emulated machine what is between two readings of the clock takes ten times as long.
+                slack = max(30_000 * (10 if targets.EMULATED else 1), 0.03 * high)
+                agreed[name] += low - slack <= each["duration_ns"] <= high + slack
+        assert len(traced.starts) == 3
+        if min(agreed.values()) >= 2:
+            break
+    assert min(agreed.values()) >= 2, agreed
 
 
 @pytest.mark.everywhere

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import re
 import subprocess
 from pathlib import Path
@@ -137,6 +138,7 @@ BUILDS.append(pytest.param("1.25.5", "experiment"))
 
 @pytest.mark.parametrize(("version", "flavour"), BUILDS)
 def test_build_flavours(version, flavour, load, start, trace):
+    load = dataclasses.replace(load, collections=120)
     target = start(targets.build("gcload", version, flavour), *load.collect(), env={"GODEBUG": "gctrace=1"})
     tracer = trace("--pid", str(target.pid))
     target.go()

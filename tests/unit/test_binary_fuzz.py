@@ -1,6 +1,6 @@
 """Damaged executables end in a result or a BinaryError: never in another exception, never in a long wait.
 
-GOTRACE_FUZZ_ROUNDS sets the number of mutated files (default 4000; a million takes the better part of an hour).
+GOTRACE_FUZZ_ROUNDS sets the number of mutated files (default 1000; a million takes the better part of an hour).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gotrace.binary.globals import find_globals
 from gotrace.binary.program import GoProgram
 from gotrace.errors import BinaryError
 
-ROUNDS = int(os.environ.get("GOTRACE_FUZZ_ROUNDS", "4000"))
+ROUNDS = int(os.environ.get("GOTRACE_FUZZ_ROUNDS", "1000"))
 SYMBOLS = ("runtime.startTheWorldWithSema", "runtime.prepareFreeWorkbufs", "runtime.bgsweep", "no.such.function")
 
 

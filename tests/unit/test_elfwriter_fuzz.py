@@ -18,7 +18,7 @@ from gotrace.binary.elf import Elf
 from gotrace.binary.program import GoProgram
 from gotrace.errors import BinaryError
 
-ROUNDS = int(os.environ.get("GOTRACE_FUZZ_ROUNDS", "20000"))
+ROUNDS = int(os.environ.get("GOTRACE_FUZZ_ROUNDS", "6000"))
 SEED = int(os.environ.get("GOTRACE_FUZZ_SEED", "1"))
 
 # One file takes a fraction of a millisecond. The bounds leave room for a machine that is busy with other things.

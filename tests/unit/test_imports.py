@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -80,6 +81,7 @@ TABLE["cli"] = set(TABLE)
 PACKAGES = {"gotrace": "gotrace", "cli": "gotrace.cli", "probes": "gotrace.probes", "ebpf": "gotrace.ebpf"}
 
 
+@functools.cache
 def modules() -> dict[str, Path]:
     """Every module of the installed package, by name."""
     found = {}

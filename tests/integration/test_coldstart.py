@@ -275,7 +275,7 @@ def test_no_quota_no_throttling():
 
 
 @pytest.mark.everywhere
-@pytest.mark.parametrize("version", targets.MATRIX)
+@pytest.mark.parametrize("version", targets.ENDS)
 def test_main_listen_and_accept_by_the_programs_own_clock(version, tmp_path):
     """Each time lies between two of the program's own, always, and right before the second, unless the thread lost its CPU
     in between: it does not in three starts.
@@ -315,7 +315,7 @@ def of_a_start_that_listens(version, log):
 
 
 @pytest.mark.everywhere
-@pytest.mark.parametrize("version", targets.MATRIX)
+@pytest.mark.parametrize("version", targets.ENDS)
 def test_first_gc_is_cycle_1_of_gctrace(version):
     traced = Traced("--until", "exit", "--", targets.build("starter", version), env={"GODEBUG": "gctrace=1,inittrace=1"})
     start = traced.one

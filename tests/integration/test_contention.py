@@ -15,7 +15,7 @@ from gotrace.binary.profiles import find_contention
 from gotrace.binary.program import GoProgram
 
 CASES = [
-    *((version, "stripped") for version in targets.MATRIX),
+    *((version, "stripped") for version in targets.ENDS),
     *((version, flavour) for version in ("1.19.8", "1.22.10", targets.NEWEST) for flavour in ("pie-stripped", "noopt")),
 ]
 CASES = [case for case in CASES if case[0] in targets.MATRIX and (case[1] == "stripped" or not targets.EMULATED)]

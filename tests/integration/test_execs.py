@@ -262,7 +262,7 @@ def state(pid):
         return file.read().rpartition(")")[2].split()[0]
 
 
-@pytest.mark.parametrize("who", ["gotrace", pytest.param("all of it", marks=everywhere)])
+@pytest.mark.parametrize("who", ["gotrace", pytest.param("all of it", marks=[everywhere, pytest.mark.thorough])])
 def test_killed_while_a_program_is_held(who, start, tmp_path):
     """kill -9 just when the target is stopped inside its execve: it runs on."""
     first, *rest = execer("-wait", "-cycles", "1")

@@ -94,7 +94,7 @@ def test_time_off_the_cpu_is_what_the_program_measured(burner):
 
 
 @pytest.mark.everywhere
-@pytest.mark.parametrize("version", targets.MATRIX)
+@pytest.mark.parametrize("version", targets.ENDS)
 def test_stacks_are_whole(version, tmp_path):
     """From the root to a function without a frame, whose caller no frame record tells."""
     stacks = Recorded(tmp_path, "burner", str(SECONDS / 2), version=version, probes="profile").flame("--on-cpu")

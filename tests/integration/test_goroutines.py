@@ -19,7 +19,7 @@ from conftest import GOTRACE, PATIENCE_S, records_of
 COUNT = 230 if targets.EMULATED else 2300
 FLAVOURS = ("pie-stripped", "noopt", "cgo-external", "cgo-external-pie", "pgo")
 CASES = [
-    *((version, "stripped") for version in targets.MATRIX),
+    *((version, "stripped") for version in targets.ENDS),
     *((version, flavour) for version in ("1.19.8", "1.22.10", targets.NEWEST) for flavour in FLAVOURS),
 ]
 CASES = [
@@ -87,7 +87,7 @@ def test_stacks_are_what_the_runtime_prints(version, flavour, start, tmp_path, g
 
 
 @pytest.mark.everywhere
-@pytest.mark.parametrize("version", targets.MATRIX)
+@pytest.mark.parametrize("version", targets.ENDS)
 def test_labels_are_those_of_the_profile(version, start, tmp_path):
     program = Waiting(start, tmp_path, "-count", str(COUNT), version=version)
     program.ask()
@@ -108,7 +108,7 @@ def test_labels_are_those_of_the_profile(version, start, tmp_path):
 
 
 @pytest.mark.everywhere
-@pytest.mark.parametrize("version", ("1.19.8", "1.22.10", targets.NEWEST))
+@pytest.mark.parametrize("version", targets.SOME)
 def test_what_is_counted(version, start, tmp_path, gotrace):
     """Goroutines by the runtime's count, threads by the kernel's, states by the runtime's own text, waits by the clock."""
     began_ns = time.monotonic_ns()
@@ -156,7 +156,7 @@ def test_what_is_counted(version, start, tmp_path, gotrace):
 
 
 @pytest.mark.everywhere
-@pytest.mark.parametrize("version", ("1.19.8", "1.22.10", targets.NEWEST))
+@pytest.mark.parametrize("version", targets.SOME)
 def test_how_long_they_wait(version, start):
     """At least since the collection that saw them first was over; the runtime itself tells more than that."""
     target = start(targets.build("scheduled", version), "2")
@@ -213,7 +213,7 @@ def test_of_goroutines_that_come_and_go(version, start, tmp_path):
 
 @pytest.mark.everywhere
 @pytest.mark.bpf
-@pytest.mark.parametrize("version", ("1.19.8", "1.22.10", targets.NEWEST))
+@pytest.mark.parametrize("version", targets.SOME)
 def test_of_goroutines_that_run(version, start, tmp_path):
     """Each is in the loop that the program put it in, eleven calls deep; the root is the goroutine's own."""
     program = Waiting(start, tmp_path, "-count", "23", "-spin", "2", version=version, writes=False)
@@ -342,7 +342,7 @@ def test_of_a_stopped_process(start, tmp_path):
 
 
 @pytest.mark.everywhere
-@pytest.mark.parametrize("version", ("1.19.8", "1.22.10", targets.NEWEST))
+@pytest.mark.parametrize("version", targets.SOME)
 def test_which_system_call(version, start, tmp_path, gotrace):
     """Of each thread's goroutine the call and the file that strace tells, and the pipe that the program reads from."""
     program = Waiting(start, tmp_path, "-count", "23", version=version)

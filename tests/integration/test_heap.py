@@ -23,7 +23,7 @@ MIB = 1 << 20
 # What is kept in an interface has a header of its own on the heap.
 CHURN, INLINED = 20 * MIB + 24 * (16384 + 8192), 4 * MIB + 24 * 8192
 CASES = [
-    *((version, "stripped") for version in targets.MATRIX),
+    *((version, "stripped") for version in targets.ENDS),
     *((version, flavour) for version in ("1.19.8", "1.22.10", targets.NEWEST) for flavour in ("pie-stripped", "noopt")),
 ]
 CASES = [case for case in CASES if case[0] in targets.MATRIX and (case[1] == "stripped" or not targets.EMULATED)]
@@ -81,7 +81,7 @@ def test_samples_are_the_programs(version, flavour, start, tmp_path):
 
 
 @pytest.mark.everywhere
-@pytest.mark.parametrize("version", ("1.19.8", "1.22.10", targets.NEWEST))
+@pytest.mark.parametrize("version", targets.SOME)
 def test_every_byte(version, start, tmp_path, gotrace):
     """With a sample for each allocation it is what the program has allocated, to the byte."""
     program = Hoarder(start, tmp_path, "-rate", "1", version=version)
@@ -154,7 +154,9 @@ def test_what_grew(options, start, tmp_path, gotrace):
         assert sums["main.hoard"] == 8 * MIB / 4096 + 1 and "main.churn" not in sums
     else:
         assert sums["main.hoard"] == 11 * MIB and "main.churn" not in sums
-        (rate,) = re.findall(r"11\.0 MiB +22\.0 MiB +11\.0 MiB +(\d\.\d\d) MiB  main\.hoard < main\.round < main\.main", out)
+        (rate,) = re.findall(
+            r"11\.0 MiB +22\.0 MiB +11\.0 MiB +(\d\.\d\d) MiB  main\.hoard < main\.round < main\.main", out
+        )
         assert 11 / took < float(rate) < 11 / 3
 
 

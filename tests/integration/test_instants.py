@@ -43,7 +43,7 @@ def check_summary(text, seconds):
     assert shares and all(share <= 100 for share in shares), text
 
 
-@pytest.mark.parametrize("duration", ["500ms", "1s", "2s", "5s"])
+@pytest.mark.parametrize("duration", ["500ms", "1s", "3s"])
 def test_of_a_process(duration, tick, gotrace, tmp_path):
     seconds = int(duration.removesuffix("ms")) / 1000 if duration.endswith("ms") else int(duration[:-1])
     program = tick(seconds + 3)

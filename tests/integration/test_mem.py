@@ -98,7 +98,7 @@ def test_counters_with_an_experiment(start):
 
 
 @pytest.mark.everywhere
-@pytest.mark.parametrize("version", targets.MATRIX)
+@pytest.mark.parametrize("version", targets.ENDS)
 def test_counters_are_the_metrics(start, version):
     """Those of runtime/metrics: exactly, but how much of the heap is objects, which it gathers in another way.
 
@@ -135,7 +135,7 @@ def test_counters_are_the_metrics(start, version):
 
 
 @pytest.mark.everywhere
-@pytest.mark.parametrize("version", targets.MATRIX)
+@pytest.mark.parametrize("version", targets.ENDS)
 def test_parts_add_up_to_the_kernels_rss(start, version):
     shape = Shape(start, "fragments", "60", version=version)
     found = shape.look()
@@ -181,7 +181,7 @@ def test_memory_that_was_only_read_is_not_resident(start):
 
 
 @pytest.mark.everywhere
-@pytest.mark.parametrize("version", targets.MATRIX)
+@pytest.mark.parametrize("version", targets.ENDS)
 def test_rounding(start, version):
     """Each large object ends one byte behind its fifth page: that byte's page of the kernel is resident, its other not."""
     found = Shape(start, "large", "1000", version=version).look()
@@ -191,7 +191,7 @@ def test_rounding(start, version):
 
 
 @pytest.mark.everywhere
-@pytest.mark.parametrize("version", targets.MATRIX)
+@pytest.mark.parametrize("version", targets.ENDS)
 def test_what_the_scavenger_returns(start, tmp_path, version):
     """In the background, at its own pace: what it counts is by how much HeapReleased grows."""
     size = 10 if targets.EMULATED else 60
@@ -622,7 +622,7 @@ def test_a_kernel_without_the_scan(start, monkeypatch):
 
 
 @pytest.mark.everywhere
-@pytest.mark.parametrize("version", targets.MATRIX)
+@pytest.mark.parametrize("version", targets.ENDS)
 def test_spans_are_those_of_the_list(start, version):
     """Those that were read in pieces, against each read by itself, and against what the program says of all together."""
     shape = Shape(start, "fragments", "20", version=version)

@@ -194,6 +194,7 @@ def test_events_in_a_file_too(calls, tmp_path):
 
 
 @pytest.mark.everywhere
+@pytest.mark.thorough
 def test_killed_and_nothing_stays(calls):
     """kill -9: the code of the program and of libc is its own again."""
     command = [*COMMAND, "calls", "--pid", str(calls.pid)]

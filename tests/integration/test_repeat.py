@@ -18,7 +18,7 @@ import targets
 from conftest import GOTRACE, PATIENCE_S, Others
 from gotrace.recording.reader import Recording
 
-pytestmark = [pytest.mark.bpf, pytest.mark.alone]
+pytestmark = pytest.mark.bpf
 
 PYTHON = shutil.which("python3", path="/usr/bin:/bin") or sys.executable
 # 120 reads of 5 ms each, of files that are opened anew.
@@ -54,6 +54,7 @@ def reproduce(path: Path, *options: object) -> tuple[int, dict[str, Any]]:
     return done.returncode, json.loads(done.stdout)
 
 
+@pytest.mark.alone
 def test_the_same_and_a_slower_file_system(tmp_path: Path) -> None:
     if not os.path.exists("/dev/fuse"):
         pytest.skip("this host has no /dev/fuse")

@@ -42,10 +42,7 @@ CASES = [
     (version, flavour)
     for version, flavour in CASES
     if version in targets.MATRIX
-    and not (
-        targets.EMULATED
-        and (flavour, version) not in {("stripped", each) for each in ("1.19.8", "1.22.10", targets.NEWEST)}
-    )
+    and not (targets.EMULATED and (flavour, version) not in {("stripped", each) for each in targets.SOME})
 ]
 
 
@@ -168,7 +165,7 @@ def test_where_the_books_are(version, arch):
 
 
 @pytest.mark.everywhere
-@pytest.mark.parametrize("version", ("1.19.8", "1.22.10", targets.NEWEST))
+@pytest.mark.parametrize("version", targets.SOME)
 def test_turns_and_waits(version, start):
     """What the program yields are turns; the percentiles are those of the runtime's own histogram."""
     program = Scheduled(start, 2, version)
@@ -404,6 +401,7 @@ def drawn(text, records):
 
 
 @pytest.mark.everywhere
+@pytest.mark.thorough
 def test_a_report_is_what_was_printed(start, gotrace, tmp_path):
     program = Scheduled(start, 2)
     program.ask("spin 3")
@@ -569,7 +567,7 @@ def columns(path, kind, name):
 
 
 @pytest.mark.everywhere
-@pytest.mark.parametrize("version", ("1.19.8", "1.22.10", targets.NEWEST))
+@pytest.mark.parametrize("version", targets.SOME)
 def test_single_goroutines(version, start, tmp_path):
     """Every wait is in the bucket in which the runtime has it, and moves are those that the goroutines noticed."""
     program = Scheduled(start, 2, version)

@@ -191,7 +191,7 @@ def test_time_of_assists_is_the_runtimes(version):
 
 
 @pytest.mark.everywhere
-@pytest.mark.parametrize("version", targets.MATRIX)
+@pytest.mark.parametrize("version", targets.ENDS)
 def test_every_release_has_its_places(version):
     with GoProgram.open(str(targets.build("gcload", version))) as program:
         plan = tlb.plan(program)
@@ -311,6 +311,7 @@ def test_mistakes(gotrace):
 
 
 @pytest.mark.everywhere
+@pytest.mark.thorough
 def test_what_is_known_of_a_target_that_was_killed(start):
     """The processor is the same as before, and how much was resident is known from before."""
     target = start(targets.build("shapes"), "live", "30")

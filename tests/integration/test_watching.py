@@ -37,7 +37,11 @@ def busy(start):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.everywhere] * (name in ("mem", "numa"))) for name in COMMANDS]
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.everywhere, pytest.mark.thorough] * (name in ("mem", "numa")))
+        for name in COMMANDS
+    ],
 )
 def test_a_report_is_what_was_printed(name, busy, gotrace, tmp_path):
     path = tmp_path / "run.gotrace"

@@ -71,7 +71,7 @@ def _obtainable(version: str) -> bool:
 MACHINE = RELEASES if os.environ.get("GOTRACE_ALL_RELEASES") == "1" else ("1.19.8", "1.22.10", NEWEST)
 # the releases whose toolchain can be had on this system
 MATRIX = tuple(version for version in (MACHINE if EMULATED else RELEASES) if _obtainable(version))
-# Where the one in between differs from them in nothing but such places, the machine runs the oldest and the newest.
+# Where releases differ in nothing but those, the oldest and the newest are enough in the machine.
 _BETWEEN = {"1.22.10"} if EMULATED and len(MACHINE) < len(RELEASES) else set()
 ENDS = tuple(version for version in MATRIX if version not in _BETWEEN)
 SOME = tuple(version for version in ("1.19.8", "1.22.10", NEWEST) if version not in _BETWEEN)

@@ -419,13 +419,13 @@ import os, signal, time
 from gotrace.cli.main import group, main
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGINT))
-group.main = lambda **_: (os.fork() or os._exit(0), time.sleep(30))
+group.main = lambda **_: (os.fork() or os._exit(0), time.sleep(120))
 main()
 """
 
 
 def test_a_ctrl_c_in_a_fork_is_not_lost() -> None:
-    done = subprocess.run([sys.executable, "-c", _INTERRUPTED_IN_A_FORK], capture_output=True, text=True, timeout=20)
+    done = subprocess.run([sys.executable, "-c", _INTERRUPTED_IN_A_FORK], capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stderr) == (130, "")
 
 

@@ -45,18 +45,22 @@ static __always_inline u32 target_key(void)
 	return bpf_get_current_pid_tgid() >> 32;
 }
 
-static __always_inline void count_hit(int slot)
+/* Of another process than the current one, as all that ends in _of. */
+static __always_inline struct config *settings_of(u32 key)
 {
-	u32 key = target_key();
+	return config.lookup(&key);
+}
+
+static __always_inline void count_hit_of(u32 key, int slot)
+{
 	struct counted *own = counts.lookup(&key);
 
 	if (own)
 		__sync_fetch_and_add(&own->hits[slot], 1);
 }
 
-static __always_inline void count_loss(void)
+static __always_inline void count_loss_of(u32 key)
 {
-	u32 key = target_key();
 	struct counted *own = counts.lookup(&key);
 
 	if (own)
@@ -74,7 +78,13 @@ static __always_inline u32 target_key(void)
 	return 0;
 }
 
-static __always_inline void count_hit(int slot)
+static __always_inline struct config *settings_of(u32 key)
+{
+	key = 0;
+	return config.lookup(&key);
+}
+
+static __always_inline void count_hit_of(u32 key, int slot)
 {
 	u64 *count = hits.lookup(&slot);
 
@@ -82,7 +92,7 @@ static __always_inline void count_hit(int slot)
 		__sync_fetch_and_add(count, 1);
 }
 
-static __always_inline void count_loss(void)
+static __always_inline void count_loss_of(u32 key)
 {
 	int zero = 0;
 	u64 *count = lost.lookup(&zero);
@@ -94,12 +104,21 @@ static __always_inline void count_loss(void)
 
 static __always_inline struct config *settings(void)
 {
-	u32 key = target_key();
-
-	return config.lookup(&key);
+	return settings_of(target_key());
 }
 
-static __always_inline void emit_of(u32 tid, u16 kind, u64 time_ns, u64 a, u64 b, u64 c, u64 d, u64 e)
+static __always_inline void count_hit(int slot)
+{
+	count_hit_of(target_key(), slot);
+}
+
+static __always_inline void count_loss(void)
+{
+	count_loss_of(target_key());
+}
+
+/* An event of the target ``key``, of whichever thread. */
+static __always_inline void emit_to(u32 key, u32 tid, u16 kind, u64 time_ns, u64 a, u64 b, u64 c, u64 d, u64 e)
 {
 	struct sent sent = {
 		.event =
@@ -115,12 +134,17 @@ static __always_inline void emit_of(u32 tid, u16 kind, u64 time_ns, u64 a, u64 b
 				.e = e,
 			},
 #ifdef MANY
-		.tgid = target_key(),
+		.tgid = key,
 #endif
 	};
 
 	if (events.ringbuf_output(&sent, sizeof(sent), NO_WAKEUP))
-		count_loss();
+		count_loss_of(key);
+}
+
+static __always_inline void emit_of(u32 tid, u16 kind, u64 time_ns, u64 a, u64 b, u64 c, u64 d, u64 e)
+{
+	emit_to(target_key(), tid, kind, time_ns, a, b, c, d, e);
 }
 
 static __always_inline void emit(u16 kind, u64 time_ns, u64 a, u64 b, u64 c, u64 d, u64 e)

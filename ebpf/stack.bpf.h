@@ -4,7 +4,8 @@
  *
  * A stack is a number, and its frames are events of the kind "stack": three addresses each, innermost first, as
  * analysis/stacks.py reads them. They are emitted when the stack is seen for the first time; should the ring be full then,
- * it is not remembered, so that they come with the next.
+ * it is not remembered, so that they come with the next. A probe for many processes may begin an era of one, in which
+ * its stacks are told again: who keeps a part of its events then has what these mean.
  */
 
 #define SLOTS 126 /* addresses that are kept: a multiple of FRAMES_PER_EVENT below the 127 that the kernel walks */
@@ -26,7 +27,15 @@ struct frames {
 	volatile u64 call_pc, call_fp; /* in C: where Go had called that */
 };
 
-BPF_TABLE("lru_hash", u64, u8, stacks, 16384);
+BPF_TABLE("lru_hash", u64, u64, stacks, 16384); /* the era in which each was told */
+PER_TARGET(eras, u64);
+
+static __always_inline u64 *current_era(void)
+{
+	u32 key = target_key();
+
+	return eras.lookup(&key);
+}
 
 /* Who may come in between on the same CPU walks in a place of its own: an interrupt, and whoever runs while we sleep. */
 enum { WALK, WALK_IN_INTERRUPT, WALK_ASLEEP, WALKS };
@@ -45,23 +54,26 @@ static __always_inline struct frames *empty_walk(int place)
 /* The number of the stack of ``walk->count`` addresses; its frames are told if nobody knows them. */
 static __always_inline u64 told(struct frames *walk, u64 flags, u64 time_ns)
 {
-	u64 number = 0x9e3779b97f4a7c15ULL ^ flags;
-	u8 seen = 1;
+	u64 number = 0x9e3779b97f4a7c15ULL ^ flags ^ target_key(), *known, *era = current_era();
 	int i;
+
+	if (!era)
+		return 0;
 
 	/* Without a branch where that can be, for the verifier follows every path; not unrolled, for the compiler's sake.
 	 */
 #pragma clang loop unroll(disable)
 	for (i = 0; i < SLOTS; i++)
 		number = (number ^ walk->pc[i] ^ number >> 32) * 0xff51afd7ed558ccdULL;
-	if (stacks.lookup(&number))
+	known = stacks.lookup(&number);
+	if (known && *known == *era)
 		return number;
 #pragma clang loop unroll(disable)
 	for (i = 0; i < SLOTS; i += FRAMES_PER_EVENT)
 		if (i < walk->count)
 			emit(KIND_STACK, time_ns, number, (u64)i | walk->count << 32 | flags, walk->pc[i], walk->pc[i + 1],
 			     walk->pc[i + 2]);
-	stacks.update(&number, &seen);
+	stacks.update(&number, era);
 	return number;
 }
 

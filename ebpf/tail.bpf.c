@@ -3,6 +3,9 @@
  * Whom a stop-the-world waits for, and what the kernel does meanwhile: when each P stops, when threads of the target are
  * off the CPU and why, which page faults they take, and where they are when the preemption signal reaches them. What each
  * event means is told in probes/tail.py; nothing but what a stop needs is emitted.
+ *
+ * What runs in the kernel sees every process, and looks up whether it is a target: the number is all that a bystander is
+ * asked for.
  */
 
 #define BURST_GAP_NS 4000 /* user code between two faults of one burst: a 4 KiB fault leaves less */
@@ -11,7 +14,7 @@
 
 /* The stop that is under way. */
 struct stop {
-	u64 tgid; /* the target, in the first PID namespace; 0 until a thread of it has told */
+	u64 tgid; /* of a single target: its number in the first PID namespace; 0 until a thread of it has told */
 	u64 active;
 	u64 number;
 	u64 begin_ns;
@@ -40,21 +43,98 @@ struct thread {
 	u32 waker; /* who woke it */
 };
 
-BPF_ARRAY(stops, struct stop, 1);
+PER_TARGET(stops, struct stop);
 BPF_TABLE("lru_hash", u32, struct thread, threads, 16384);
 BPF_PERCPU_ARRAY(slices, u64, 1); /* when this CPU turned to another task last, if that was during a stop */
 
 static __always_inline struct stop *current_stop(void)
 {
-	int zero = 0;
+	u32 key = target_key();
 
-	return stops.lookup(&zero);
+	return stops.lookup(&key);
 }
 
-/* Whether the current task is a thread of the target. */
-static __always_inline bool is_own(struct stop *stop)
+#ifdef MANY
+#define MOST_STOPPING 16
+
+/* The targets that stop the world, or did when they ended: their numbers, 0 for none. */
+struct stopping {
+	u32 tgid[MOST_STOPPING];
+};
+
+BPF_ARRAY(stopping, struct stopping, 1);
+
+/* The stop of a process; NULL if it is no target. */
+static __always_inline struct stop *stop_of(u32 tgid)
 {
-	return stop && stop->tgid && stop->tgid == bpf_get_current_pid_tgid() >> 32;
+	return config.lookup(&tgid) ? stops.lookup(&tgid) : NULL;
+}
+
+static __always_inline void stop_begins(struct stop *stop, u64 time_ns)
+{
+	u32 tgid = target_key(), i, at;
+	u64 *era = current_era();
+	int zero = 0;
+	struct stopping *all = stopping.lookup(&zero);
+
+	if (era)
+		*era = time_ns;
+	if (!all || stop->active)
+		return;
+	for (i = 0; i < MOST_STOPPING; i++) {
+		at = (tgid + i) % MOST_STOPPING;
+		if (!all->tgid[at]) {
+			all->tgid[at] = tgid;
+			return;
+		}
+	}
+}
+
+static __always_inline void stop_ends(struct stop *stop)
+{
+	u32 tgid = target_key(), i;
+	bool known = false;
+	int zero = 0;
+	struct stopping *all = stopping.lookup(&zero);
+
+	if (!all || !stop->active)
+		return;
+	for (i = 0; i < MOST_STOPPING; i++) {
+		if (all->tgid[i] == tgid) {
+			all->tgid[i] = 0;
+			known = true;
+		}
+	}
+	if (!known) /* there were too many at once: who had the CPUs meanwhile was not told */
+		count_loss();
+}
+#else
+static __always_inline struct stop *stop_of(u32 tgid)
+{
+	struct stop *stop = current_stop();
+	struct config *cfg = settings();
+
+	if (!stop || !cfg)
+		return NULL;
+	if (!stop->tgid)
+		stop->tgid = cfg->slot[CONFIG_TGID];
+	return stop->tgid && stop->tgid == tgid ? stop : NULL;
+}
+
+static __always_inline void stop_begins(struct stop *stop, u64 time_ns)
+{
+	stop->tgid = bpf_get_current_pid_tgid() >> 32;
+}
+
+static __always_inline void stop_ends(struct stop *stop)
+{
+}
+#endif
+
+/* The stop of the process that the current task is a thread of; NULL if that is no target. */
+static __always_inline struct stop *own_stop(void)
+{
+	return stop_of(bpf_get_current_pid_tgid() >> 32);
 }
 
 static __always_inline struct thread *thread_of(u32 tid)
@@ -125,7 +205,7 @@ int stop_asked(struct pt_regs *ctx)
 	if (!stop)
 		return 0;
 	count_hit(HIT_STOP_ASKED);
-	stop->tgid = bpf_get_current_pid_tgid() >> 32;
+	stop_begins(stop, time_ns);
 	stop->number++;
 	stop->begin_ns = time_ns;
 	stop->active = 1;
@@ -139,11 +219,11 @@ static __always_inline void p_given_up(struct pt_regs *ctx, u64 p, u64 how)
 	u64 time_ns = bpf_ktime_get_ns();
 	u32 tid = bpf_get_current_pid_tgid();
 	struct config *cfg = settings();
-	struct stop *stop = current_stop();
+	struct stop *stop = own_stop();
 	struct thread *thread;
 	u64 deliveries = 0, signal_ns = 0, blocked = 0, m;
 
-	if (!cfg || !is_own(stop) || !stop->active)
+	if (!cfg || !stop || !stop->active)
 		return;
 	if (!p && cfg->slot[CONFIG_M_P]) {
 		m = read_user(GO_G(ctx) + cfg->slot[CONFIG_G_M]);
@@ -187,9 +267,9 @@ int p_handed_off(struct pt_regs *ctx)
 /* Entry of startTheWorldWithSema. */
 int restart_asked(struct pt_regs *ctx)
 {
-	struct stop *stop = current_stop();
+	struct stop *stop = own_stop();
 
-	if (!is_own(stop))
+	if (!stop)
 		return 0;
 	count_hit(HIT_RESTART_ASKED);
 	stop->restart_ns = bpf_ktime_get_ns();
@@ -201,16 +281,17 @@ int restart_done(struct pt_regs *ctx)
 {
 	u64 time_ns = bpf_ktime_get_ns();
 	u32 tid = bpf_get_current_pid_tgid();
-	struct stop *stop = current_stop();
+	struct stop *stop = own_stop();
 	struct thread *thread;
 
-	if (!is_own(stop))
+	if (!stop)
 		return 0;
 	count_hit(HIT_RESTART_DONE);
 	thread = threads.lookup(&tid);
 	if (thread)
 		end_burst(tid, thread, time_ns);
 	emit(KIND_RESTART_DONE, time_ns, stop->restart_ns, stop->number, 0, 0, 0);
+	stop_ends(stop);
 	stop->active = 0;
 	stop->end_ns = time_ns;
 	return 0;
@@ -250,68 +331,108 @@ static __always_inline void leaves_cpu(struct bpf_raw_tracepoint_args *ctx, stru
 		thread->stack && thread->fault_ns && (state & STATE_SLEEPING) ? kernel_stack(ctx, time_ns) : 0;
 }
 
-static __always_inline void gets_cpu(struct bpf_raw_tracepoint_args *ctx, struct config *cfg, struct stop *stop,
+/* A thread of the target ``tgid`` does. */
+static __always_inline void gets_cpu(struct bpf_raw_tracepoint_args *ctx, struct config *host, u32 tgid, struct stop *stop,
 				     u64 time_ns)
 {
 	void *next = (void *)ctx->args[2];
-	u32 tid = read_kernel(next, cfg->slot[CONFIG_TASK_PID], 4);
+	u32 tid = read_kernel(next, host->slot[CONFIG_TASK_PID], 4);
 	struct thread *thread = threads.lookup(&tid);
 
 	if (!thread || !thread->off_ns)
 		return;
 	if (stop->active || thread->off_ns < stop->end_ns)
-		emit_of(tid, KIND_OFF_CPU, time_ns, thread->off_ns, thread->wake_ns,
+		emit_to(tgid, tid, KIND_OFF_CPU, time_ns, thread->off_ns, thread->wake_ns,
 			(u64)(thread->state & 0xffff) | (u64)thread->flags << 16 | (u64)thread->waker << 32, thread->stack,
 			thread->kernel_stack);
 	thread->off_ns = 0;
 	thread->wake_ns = 0;
 }
 
-/* During a stop, whoever had this CPU: a thread that waits for it may be waiting for anybody. */
-static __always_inline void ends_slice(void *prev, struct config *cfg, struct stop *stop)
+/* Tell a target that stops the world who had this CPU: a thread that waits for it may be waiting for anybody. */
+static __always_inline void tell_slice(u32 key, u64 era, struct stop *stop, u32 tgid, struct name *name, u64 begin_ns,
+				       u64 time_ns)
 {
-	u64 time_ns = bpf_ktime_get_ns();
 	u32 tid = bpf_get_current_pid_tgid();
-	struct name name = {};
-	int zero = 0;
-	u64 *begin = slices.lookup(&zero);
 
+	tell_name_to(key, era, tid, tgid, name, time_ns);
+	emit_to(key, tid, KIND_RAN, time_ns, begin_ns > stop->begin_ns ? begin_ns : stop->begin_ns, 0, 0, 0, 0);
+}
+
+/* The current task leaves its CPU: for whoever stops the world now. */
+static __always_inline void ends_slice(void *prev, struct config *host)
+{
+	u64 time_ns = bpf_ktime_get_ns(), *begin;
+	u32 tid = bpf_get_current_pid_tgid(), tgid = bpf_get_current_pid_tgid() >> 32;
+	struct name name = {};
+	struct stop *stop;
+	int zero = 0;
+#ifdef MANY
+	struct stopping *all = stopping.lookup(&zero);
+	bool any = false;
+	u32 i, key;
+#endif
+
+	begin = slices.lookup(&zero);
 	if (!begin)
 		return;
+#ifdef MANY
+	if (!all)
+		return;
+#pragma clang loop unroll(disable)
+	for (i = 0; i < MOST_STOPPING; i++) {
+		key = all->tgid[i];
+		if (!key)
+			continue;
+		stop = stops.lookup(&key);
+		if (!stop || !stop->active) { /* it ended in a stop */
+			all->tgid[i] = 0;
+			continue;
+		}
+		if (tid) {
+			if (!any)
+				read_name(host, prev, &name);
+			tell_slice(key, stop->begin_ns, stop, tgid, &name, *begin, time_ns);
+		}
+		any = true;
+	}
+	if (any)
+		*begin = time_ns;
+#else
+	stop = current_stop();
+	if (!stop || !stop->active)
+		return;
 	if (tid) {
-		read_name(cfg, prev, &name);
-		tell_name(tid, read_kernel(prev, cfg->slot[CONFIG_TASK_TGID], 4), &name, time_ns);
-		emit_of(tid, KIND_RAN, time_ns, *begin > stop->begin_ns ? *begin : stop->begin_ns, 0, 0, 0, 0);
+		read_name(host, prev, &name);
+		tell_slice(0, 0, stop, tgid, &name, *begin, time_ns);
 	}
 	*begin = time_ns;
+#endif
 }
 
 /* A CPU turns from one task to another, in any process: args are preempt, prev, next and, from 5.18 on, prev's state. */
 int on_tracepoint__sched_switch(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct stop *stop = current_stop();
-	struct config *cfg = settings();
-	bool leaves, gets;
-	u64 time_ns;
+	struct config *host = host_settings();
+	u32 leaving = bpf_get_current_pid_tgid() >> 32, getting;
+	struct stop *stop;
 
-	if (!cfg || !stop)
+	if (!host)
 		return 0;
-	if (!stop->tgid)
-		stop->tgid = cfg->slot[CONFIG_TGID];
-	if (!stop->tgid)
-		return 0;
-	if (stop->active)
-		ends_slice((void *)ctx->args[1], cfg, stop);
-	leaves = stop->tgid == bpf_get_current_pid_tgid() >> 32;
-	gets = stop->tgid == read_kernel((void *)ctx->args[2], cfg->slot[CONFIG_TASK_TGID], 4);
-	if (!leaves && !gets)
-		return 0;
-	count_hit(HIT_ON_TRACEPOINT__SCHED_SWITCH);
-	time_ns = bpf_ktime_get_ns();
-	if (leaves)
-		leaves_cpu(ctx, cfg, stop, time_ns);
-	if (gets)
-		gets_cpu(ctx, cfg, stop, time_ns);
+	getting = read_kernel((void *)ctx->args[2], host->slot[CONFIG_TASK_TGID], 4);
+	ends_slice((void *)ctx->args[1], host);
+	stop = leaving ? stop_of(leaving) : NULL;
+	if (stop) {
+		count_hit_of(leaving, HIT_ON_TRACEPOINT__SCHED_SWITCH);
+		leaves_cpu(ctx, host, stop, bpf_ktime_get_ns());
+	}
+	if (getting != leaving)
+		stop = getting ? stop_of(getting) : NULL;
+	if (stop) {
+		if (getting != leaving)
+			count_hit_of(getting, HIT_ON_TRACEPOINT__SCHED_SWITCH);
+		gets_cpu(ctx, host, getting, stop, bpf_ktime_get_ns());
+	}
 	return 0;
 }
 
@@ -319,14 +440,16 @@ int on_tracepoint__sched_switch(struct bpf_raw_tracepoint_args *ctx)
 int on_tracepoint__sched_waking(struct bpf_raw_tracepoint_args *ctx)
 {
 	void *task = (void *)ctx->args[0];
-	struct stop *stop = current_stop();
-	struct config *cfg = settings();
+	struct config *cfg = host_settings();
 	struct thread *thread;
-	u32 tid;
+	u32 tid, tgid;
 
-	if (!cfg || !stop || !stop->tgid || stop->tgid != read_kernel(task, cfg->slot[CONFIG_TASK_TGID], 4))
+	if (!cfg)
 		return 0;
-	count_hit(HIT_ON_TRACEPOINT__SCHED_WAKING);
+	tgid = read_kernel(task, cfg->slot[CONFIG_TASK_TGID], 4);
+	if (!stop_of(tgid))
+		return 0;
+	count_hit_of(tgid, HIT_ON_TRACEPOINT__SCHED_WAKING);
 	tid = read_kernel(task, cfg->slot[CONFIG_TASK_PID], 4);
 	thread = threads.lookup(&tid);
 	if (thread && (!thread->wake_ns || thread->wake_ns < thread->off_ns)) {
@@ -343,15 +466,16 @@ int on_tracepoint__sched_waking(struct bpf_raw_tracepoint_args *ctx)
 int on_tracepoint__signal_generate(struct bpf_raw_tracepoint_args *ctx)
 {
 	void *task = (void *)ctx->args[2];
-	struct stop *stop = current_stop();
-	struct config *cfg = settings();
+	struct config *cfg = host_settings();
 	struct thread *thread;
+	u32 tgid;
 
-	if ((int)ctx->args[0] != SIGURG || !cfg || !stop || !stop->tgid)
+	if ((int)ctx->args[0] != SIGURG || !cfg)
 		return 0;
-	if (stop->tgid != read_kernel(task, cfg->slot[CONFIG_TASK_TGID], 4))
+	tgid = read_kernel(task, cfg->slot[CONFIG_TASK_TGID], 4);
+	if (!stop_of(tgid))
 		return 0;
-	count_hit(HIT_ON_TRACEPOINT__SIGNAL_GENERATE);
+	count_hit_of(tgid, HIT_ON_TRACEPOINT__SIGNAL_GENERATE);
 	thread = thread_of(read_kernel(task, cfg->slot[CONFIG_TASK_PID], 4));
 	if (thread && !thread->signal_ns) {
 		thread->signal_ns = bpf_ktime_get_ns();
@@ -367,11 +491,14 @@ int on_tracepoint__signal_generate(struct bpf_raw_tracepoint_args *ctx)
 int on_tracepoint__signal_deliver(struct bpf_raw_tracepoint_args *ctx)
 {
 	u32 tid = bpf_get_current_pid_tgid();
-	struct stop *stop = current_stop();
+	struct stop *stop;
 	struct thread *thread;
 	u64 time_ns, sent_ns, stack;
 
-	if ((int)ctx->args[0] != SIGURG || !is_own(stop))
+	if ((int)ctx->args[0] != SIGURG)
+		return 0;
+	stop = own_stop();
+	if (!stop)
 		return 0;
 	count_hit(HIT_ON_TRACEPOINT__SIGNAL_DELIVER);
 	thread = thread_of(tid);
@@ -404,12 +531,15 @@ int on_tracepoint__signal_deliver(struct bpf_raw_tracepoint_args *ctx)
 /* The clock, on every CPU: what the current thread runs while it keeps the world from stopping, or the stop from ending. */
 int on_software_event__cpu_clock(struct perf_event_context *ctx)
 {
-	struct stop *stop = current_stop();
-	struct config *cfg = settings();
+	struct stop *stop = own_stop();
+	struct config *cfg;
 	u8 waiting = 0;
 	u64 time_ns, stack;
 
-	if (!cfg || !is_own(stop))
+	if (!stop)
+		return 0;
+	cfg = settings();
+	if (!cfg)
 		return 0;
 	if (cfg->slot[CONFIG_GCWAITING]) /* a stop may be older than we are */
 		bpf_probe_read_user(&waiting, sizeof(waiting), (void *)cfg->slot[CONFIG_GCWAITING]);
@@ -425,10 +555,10 @@ int on_software_event__cpu_clock(struct perf_event_context *ctx)
 /* A page fault begins, in any process. */
 int on_software_event__page_faults(struct perf_event_context *ctx)
 {
-	struct stop *stop = current_stop();
+	struct stop *stop = own_stop();
 	struct thread *thread;
 
-	if (!is_own(stop))
+	if (!stop)
 		return 0;
 	count_hit(HIT_ON_SOFTWARE_EVENT__PAGE_FAULTS);
 	thread = thread_of(bpf_get_current_pid_tgid());
@@ -441,9 +571,9 @@ int on_software_event__page_faults(struct perf_event_context *ctx)
 
 int on_software_event__page_faults_min(struct perf_event_context *ctx)
 {
-	struct stop *stop = current_stop();
+	struct stop *stop = own_stop();
 
-	if (!is_own(stop))
+	if (!stop)
 		return 0;
 	count_hit(HIT_ON_SOFTWARE_EVENT__PAGE_FAULTS_MIN);
 	fault_ended(stop, 0);
@@ -452,9 +582,9 @@ int on_software_event__page_faults_min(struct perf_event_context *ctx)
 
 int on_software_event__page_faults_maj(struct perf_event_context *ctx)
 {
-	struct stop *stop = current_stop();
+	struct stop *stop = own_stop();
 
-	if (!is_own(stop))
+	if (!stop)
 		return 0;
 	count_hit(HIT_ON_SOFTWARE_EVENT__PAGE_FAULTS_MAJ);
 	fault_ended(stop, FAULT_MAJOR);

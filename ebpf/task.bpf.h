@@ -12,7 +12,28 @@ struct name {
 	u64 high;
 };
 
-BPF_TABLE("lru_hash", u32, struct name, names, 4096);
+/* ``era``: see `tell_name_to`. */
+struct told_name {
+	struct name name;
+	u64 era;
+};
+
+BPF_TABLE("lru_hash", u32, struct told_name, names, 4096);
+
+/* What is read of tasks before it is known whose they are. */
+#ifdef MANY
+BPF_ARRAY(of_host, struct config, 1);
+
+static __always_inline struct config *host_settings(void)
+{
+	int zero = 0;
+	struct config *host = of_host.lookup(&zero);
+
+	return host && host->slot[CONFIG_TASK_TGID] ? host : NULL;
+}
+#else
+#define host_settings settings
+#endif
 
 static __always_inline u64 read_kernel(void *base, u64 offset, u32 size)
 {
@@ -42,16 +63,22 @@ static __always_inline void read_name(struct config *cfg, void *task, struct nam
 		bpf_probe_read_kernel(name, sizeof(*name), task + cfg->slot[CONFIG_TASK_COMM]);
 }
 
-/* Tell a task's name, if there is one, once as long as it is remembered. */
-static __always_inline void tell_name(u32 tid, u32 tgid, struct name *name, u64 time_ns)
+/* Tell the target ``key`` a task's name, if there is one: once as long as it is remembered, and again in each ``era``. */
+static __always_inline void tell_name_to(u32 key, u64 era, u32 tid, u32 tgid, struct name *name, u64 time_ns)
 {
-	struct name *known;
+	struct told_name told = {.name = *name, .era = era};
+	struct told_name *known;
 
 	if (!name->low)
 		return;
 	known = names.lookup(&tid);
-	if (known && known->low == name->low && known->high == name->high)
+	if (known && known->name.low == name->low && known->name.high == name->high && known->era == era)
 		return;
-	names.update(&tid, name);
-	emit_of(tid, KIND_TASK, time_ns, name->low, name->high, tgid, 0, 0);
+	names.update(&tid, &told);
+	emit_to(key, tid, KIND_TASK, time_ns, name->low, name->high, tgid, 0, 0);
+}
+
+static __always_inline void tell_name(u32 tid, u32 tgid, struct name *name, u64 time_ns)
+{
+	tell_name_to(target_key(), 0, tid, tgid, name, time_ns);
 }

@@ -531,7 +531,7 @@ def opened(
         for part in parts.values():
             for name, program in part.loaded.programs.items():
                 try:
-                    fds.extend(_attach_to_kernel(part, program, name, sample_ns, sampled))
+                    fds.extend(attach_to_kernel(part.probe, program, name, sample_ns, sampled))
                 except HostError as error:
                     if name not in part.probe.optional:
                         raise
@@ -656,22 +656,22 @@ def _places(events: Sequence[PmuEvent]) -> Iterator[tuple[PmuEvent, int]]:
         yield from ((event, cpu) for cpu in cpus_of(event) or online_cpus())
 
 
-def _attach_to_kernel(
-    part: LoadedProbe, program: int, name: str, sample_ns: int, sampled: Sequence[PmuEvent]
+def attach_to_kernel(
+    probe: Probe, program: int, name: str, sample_ns: int = SAMPLE_NS, sampled: Sequence[PmuEvent] = ()
 ) -> Iterator[int]:
     """Attach a program that runs in the kernel to what its name and its probe say; not one of a uprobe."""
     if name.startswith(bpf.RAW_TRACEPOINT):
         yield bpf.attach_raw_tracepoint(program, name.removeprefix(bpf.RAW_TRACEPOINT))
     elif name.startswith(bpf.TRACE_EVENT):
         yield bpf.attach_tracepoint(program, *name.removeprefix(bpf.TRACE_EVENT).split("__", 1))
-    elif name in part.probe.samples and sampled:
+    elif name in probe.samples and sampled:
         for event, cpu in _places(sampled):
             if event.rare:
                 yield bpf.attach_every(program, event.type, event.config, event.name, cpu)
                 continue
             yield bpf.attach_samples(program, event.type, event.config, event.name, cpu, round(1e9 / sample_ns))
-    elif name in (*part.probe.samples, *part.probe.ticks):
-        period_ns = (name in part.probe.ticks and part.probe.tick_ns) or sample_ns
+    elif name in (*probe.samples, *probe.ticks):
+        period_ns = (name in probe.ticks and probe.tick_ns) or sample_ns
         for cpu in online_cpus():
             yield bpf.attach_software_event(program, "cpu_clock", cpu, period_ns)
     elif name.startswith(bpf.SOFTWARE_EVENT):

@@ -32,10 +32,11 @@ from gotrace.kernel.process import Process
 from gotrace.kernel.ring import Events, RingReader, joined, no_events
 from gotrace.made import Made
 from gotrace.probe import Plan
-from gotrace.session import LoadedProbe, Session, compiled, naming, opened_files, planned, settings, verify
+from gotrace.session import LoadedProbe, Session, attach_to_kernel, compiled, naming, opened_files, planned, settings, verify
 
 if TYPE_CHECKING:
     from gotrace.probe import ProbeModule
+    from gotrace.runtime.symbols import Symbols
 
 MOST = 1024  # processes at once
 RING_BYTES = 4 << 20
@@ -84,6 +85,8 @@ class _Part(LoadedProbe):
 
     def begin(self, words: Sequence[int]) -> None:
         """From now on its hits count; ``words`` are its settings, which come last."""
+        if "of_host" in self.loaded.maps:
+            self.loaded.maps["of_host"].write_words(words)
         for each in _per_process(self.loaded):
             if each.spec.name != "config":
                 each.put(self._key, bytes(each.spec.value_size))
@@ -114,8 +117,17 @@ class SharedSession(Session):
 
     process: Process
 
-    def __init__(self, process: Process, parts: dict[str, _Part], bias: int, exe: int, stack: contextlib.ExitStack) -> None:
+    def __init__(
+        self,
+        process: Process,
+        parts: dict[str, _Part],
+        bias: int,
+        exe: int,
+        stack: contextlib.ExitStack,
+        symbols: Symbols | None = None,
+    ) -> None:
         super().__init__(process, dict(parts), bias, {}, exe, [], "")
+        self.symbols = symbols  # only where a probe takes stacks
         self._ring = self.inbox = _Inbox()
         self._own = parts
         self._stack = stack
@@ -154,6 +166,9 @@ class SharedProbes:
         self._ring = ring
         self._files: dict[tuple[int, ...], _File] = {}
         self._closing: list[threading.Thread] = []
+        kinds = [kind for module in modules for kind in module.PROBE.kinds]
+        stacks = any(kind.name == "stack" for kind in kinds)
+        self._stack_columns = {column for kind in kinds for column in kind.columns} if stacks else set()
         self.sessions: dict[int, SharedSession] = {}  # by pid
         self.ns_per_hit = (0.0, 0.0)
 
@@ -185,6 +200,11 @@ class SharedProbes:
                 stack.callback(os.close, bpf.attach_raw_tracepoint(program, name.removeprefix(bpf.RAW_TRACEPOINT)))
             found = cls(modules, parts, RingReader(shared["events"].fd, ring_bytes, of_many=True))
             found.ns_per_hit = probe_cost_ns()
+            for module in modules:
+                for name, program in parts[module.PROBE.stem].programs.items():
+                    if not bpf.is_uprobe(name):
+                        for each in attach_to_kernel(module.PROBE, program, name):
+                            stack.callback(os.close, each)
             stack.callback(found.close)
             yield found
 
@@ -209,13 +229,7 @@ class SharedProbes:
             bias = process.load_bias(first.first_vaddr, exe) if first.pie else 0
             for part in parts.values():
                 words = settings(part, process, bias, 0)
-                for each in _per_process(part.loaded):
-                    value = (
-                        struct.pack(f"={len(words)}Q", *words)
-                        if each.spec.name == "config"
-                        else bytes(each.spec.value_size)
-                    )
-                    each.put(_key(pid), value)
+                part.begin(words)
                 stack.callback(part.forget)
             if not file.probes:
                 self._set(file, exe)
@@ -224,7 +238,12 @@ class SharedProbes:
             stack.callback(self._leave, identity)
             if process.exec_changed():
                 raise GotraceError(f"process {pid} has just executed another program", "try again")
-            session = SharedSession(process, parts, bias, exe, stack.pop_all())
+            symbols = None
+            if self._stack_columns:
+                from gotrace.runtime.symbols import Symbols
+
+                symbols = stack.enter_context(Symbols.of(process, kernel="kernel_stack" in self._stack_columns))
+            session = SharedSession(process, parts, bias, exe, stack.pop_all(), symbols)
         session.ns_per_hit = self.ns_per_hit
         session.attach_ns = time.monotonic_ns() - begin
         session.begin()

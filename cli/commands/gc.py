@@ -20,7 +20,6 @@ from gotrace.cli.options import (
     schema_option,
 )
 from gotrace.cli.target import target
-from gotrace.errors import UsageError
 from gotrace.export.formats import PAUSES
 from gotrace.run.target import attached
 
@@ -107,8 +106,6 @@ def command(
         from gotrace.find.processes import Scanner
         from gotrace.run.together import trace_together
 
-        if explain:
-            raise UsageError("--explain is about one process", "leave it out, or give one --pid")
         with results.together() as files:
             scanner = Scanner()
 

@@ -37,7 +37,7 @@ class Member(Traced):
     """One of several processes: whoever reads for all of them waits for all of them, too."""
 
     def __init__(self, session: SharedSession, probes: SharedProbes, stop: StopRequest, ending: Ending, say: Say) -> None:
-        super().__init__(session, None, stop, say)
+        super().__init__(session, session.symbols, stop, say)
         self._probes = probes
         self._ending = ending
 

@@ -227,13 +227,16 @@ class Session:
             "clock": {
                 "begin_ns": begin_ns,
                 "wall_offset_ns": time.time_ns() - time.monotonic_ns(),
-                "target_offset_ns": self.process.time_offset_ns(),
+                "target_offset_ns": self._target_offset_ns(),
             },
             "attach_ns": self.attach_ns,
             "counters": self.counters,
             "sampled": self.sampled,
             "probes": {stem: part.describe() for stem, part in self.parts.items()},
         }
+
+    def _target_offset_ns(self) -> int:
+        return self.process.time_offset_ns()
 
     def _libraries(self) -> list[dict[str, Any]]:
         """Those that any probe was given; ``bias`` is what is added to a link-time address to get a run-time one."""

@@ -17,7 +17,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from gotrace import cache
@@ -32,7 +32,17 @@ from gotrace.kernel.process import Process
 from gotrace.kernel.ring import Events, RingReader, joined, no_events
 from gotrace.made import Made
 from gotrace.probe import Plan
-from gotrace.session import LoadedProbe, Session, attach_to_kernel, compiled, naming, opened_files, planned, settings, verify
+from gotrace.session import (
+    LoadedProbe,
+    Session,
+    attach_to_kernel,
+    compiled,
+    naming,
+    opened_files,
+    planned,
+    settings,
+    verify,
+)
 
 if TYPE_CHECKING:
     from gotrace.probe import ProbeModule
@@ -103,9 +113,10 @@ class _Inbox:
 
     def __init__(self) -> None:
         self._events: list[Events] = []
+        self.sieve: Callable[[Events], Events] = lambda events: events  # what of them is to be read
 
     def put(self, events: Events) -> None:
-        self._events.append(events)
+        self._events.append(self.sieve(events))
 
     def read(self) -> Events:
         events, self._events = self._events, []
@@ -128,6 +139,7 @@ class SharedSession(Session):
     ) -> None:
         super().__init__(process, dict(parts), bias, {}, exe, [], "")
         self.symbols = symbols  # only where a probe takes stacks
+        self._offset_ns = process.time_offset_ns()
         self._ring = self.inbox = _Inbox()
         self._own = parts
         self._stack = stack
@@ -138,6 +150,9 @@ class SharedSession(Session):
         counted = {stem: part.counted() for stem, part in self._own.items()}
         hits = {stem: dict(zip(self._own[stem].probe.hits, each[1:], strict=True)) for stem, each in counted.items()}
         return sum(each[0] for each in counted.values()), hits
+
+    def _target_offset_ns(self) -> int:
+        return self._offset_ns  # also when the process is gone
 
     def holding(self, context: contextlib.AbstractContextManager[Held]) -> Held:
         """Enter ``context`` until the session is closed."""
@@ -203,8 +218,8 @@ class SharedProbes:
             for module in modules:
                 for name, program in parts[module.PROBE.stem].programs.items():
                     if not bpf.is_uprobe(name):
-                        for each in attach_to_kernel(module.PROBE, program, name):
-                            stack.callback(os.close, each)
+                        for fd in attach_to_kernel(module.PROBE, program, name):
+                            stack.callback(os.close, fd)
             stack.callback(found.close)
             yield found
 

@@ -29,6 +29,7 @@ from gotrace.errors import UsageError
 @click.option("--exclude", multiple=True, metavar="KEY=GLOB,…", help="Which processes not; may be repeated.")
 @click.option("--min-age", type=Duration(), help="Leave younger processes alone.  [default: 30s]")
 @click.option("--spool", metavar="DIR", help="Keep every minute in this folder, 100 MiB at most.")
+@click.option("--explain-above", type=Duration(), help="Keep in --spool what each pause longer than this (5ms) waited for.")
 @click.option("--prepare", is_flag=True, help="Compile the probes, keep them for later, and exit.")
 @click.option("--systemd", is_flag=True, help="Print a unit for systemd that runs this gotrace, with -f FILE, and exit.")
 @click.option("--check", is_flag=True, help="Look at the settings, and exit.")
@@ -40,6 +41,7 @@ def command(
     exclude: tuple[str, ...],
     min_age: int | None,
     spool: str | None,
+    explain_above: int | None,
     prepare: bool,
     systemd: bool,
     check: bool,
@@ -68,10 +70,11 @@ def command(
         "spool": spool,
     }
     given["min_age"] = f"{min_age}ns" if min_age is not None else None
+    given["explain_above"] = f"{explain_above}ns" if explain_above is not None else None
     settings = msgspec.structs.replace(settings, **{key: value for key, value in given.items() if value})
-    settings.address(), settings.selection()
+    settings.address(), settings.selection(), settings.explain_above_ns()
     if systemd:
-        if listen or otlp or select or exclude or spool or min_age is not None:
+        if listen or otlp or select or exclude or spool or min_age is not None or explain_above is not None:
             raise UsageError("a service's settings are in a file", "write them into agent.yaml, and add -f agent.yaml")
         click.echo(unit(own_command(), ["-f", os.path.abspath(file)] if file is not None else []), nl=False)
     elif check:

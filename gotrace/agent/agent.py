@@ -29,6 +29,7 @@ from gotrace.find.selection import Selection
 from gotrace.text import printable, program_text
 
 if TYPE_CHECKING:
+    from gotrace.agent.explanations import Explanations
     from gotrace.find.kubelet import Kubelet
     from gotrace.run.target import Say
     from gotrace.shared import SharedProbes
@@ -83,6 +84,7 @@ class Agent:
     detailed: bool = False  # whether everything about one process is known from its beginning, before anybody asks
     now: Callable[[], float] = time.monotonic
     kubelet: Kubelet | None = None  # who is asked for names of containers, if anybody is
+    explanations: Explanations | None = None
 
     def __post_init__(self) -> None:
         self.registry = Registry(of.ALL, self.bounds.series)
@@ -113,6 +115,8 @@ class Agent:
         self._number(of.RING_FILL).set(self.probes.fill())
         for pid in self.probes.read():
             self._young[pid] = self.now() + self.selection.min_age_s
+        if self.explanations is not None:
+            self.explanations.step()
         for pid in ended:
             self._end(pid, "exited")
         for pid, known in list(self.known.items()):
@@ -203,6 +207,8 @@ class Agent:
         known.state = TRACED
         known.observe_at, known.judged_at = now + self._every_s(), now
         known.cost_ns, known.cpu_s = 0, 0
+        if self.explanations is not None:
+            self.explanations.watch(session, dict(resource.labels))
         if session.exit_fd is not None:
             self._poll.register(session.exit_fd, select.POLLIN)
             self._pid_of[session.exit_fd] = process.pid
@@ -218,6 +224,8 @@ class Agent:
                 self._poll.unregister(fd)
                 del self._pid_of[fd]
             observed.observe(last=True)
+            if self.explanations is not None:
+                self.explanations.end(observed.session)
             self.probes.remove(pid)
             observed.service.ended_at = self.now()
             self._number(of.DETACHES, reason).add(1)
@@ -271,6 +279,9 @@ class Agent:
         left_out = self.probes.left_out()
         self._number(of.LEFT_OUT).add(left_out - self._left_out)
         self._left_out = left_out
+        for outcome, count in self.explanations.outcomes.items() if self.explanations is not None else ():
+            explained = self._number(of.EXPLANATIONS, outcome)
+            explained.add(count - explained.value)
         if self.kubelet is not None:
             self._number(of.KUBELET_UP).set(int(not self.kubelet.problem))
             for reason, count in list(self.kubelet.failures.items()):  # another thread asks
@@ -287,6 +298,8 @@ class Agent:
         """No more of any process."""
         for pid in list(self.known):
             self._end(pid, "the agent ended")
+        if self.explanations is not None:
+            self.explanations.close()
         self._write_spool()
         self._finder.close()
 

@@ -72,6 +72,9 @@ AGENT_RSS = Family("gotrace.agent.memory.usage", "gauge", "By", "The agent's own
 SERIES = Family("gotrace.agent.series", "gauge", "{series}", "Series that are exported.")
 BEYOND = Family("gotrace.agent.series.beyond", "counter", "{series}", "Requests for series there was no room for.")
 SPOOL_FAILURES = Family("gotrace.agent.spool.failures", "counter", "{record}", "What the spool had no room for.")
+EXPLANATIONS = Family(
+    "gotrace.agent.explanations", "counter", "{pause}", "Long pauses, by what became of their evidence.", ("outcome",)
+)
 KUBELET_UP = Family("gotrace.agent.kubelet.up", "gauge", "", "Whether the last question for the node's pods was answered.")
 KUBELET_ERRORS = Family(
     "gotrace.agent.kubelet.errors", "counter", "{request}", "Questions for the node's pods without an answer.", ("reason",)

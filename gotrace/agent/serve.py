@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -31,31 +32,46 @@ if TYPE_CHECKING:
 
 STEMS = ("gc",)
 RING_BYTES = 1 << 20  # 14 563 events: at 3 000 a second nothing is lost in 4.8 s
+_EXPLAINING = (*STEMS, "tail"), RING_BYTES << 2  # a stop makes some 50
 
 
 def prepare() -> None:
     """Compile what `serve` loads, and keep it: a compiler takes more memory than the agent may. Raises GotraceError."""
-    with SharedProbes.opened([probe_module(stem) for stem in STEMS], RING_BYTES):
-        pass
+    for stems, size in ((STEMS, RING_BYTES), _EXPLAINING):
+        with SharedProbes.opened([probe_module(stem) for stem in stems], size):
+            pass
 
 
 def serve(settings: Settings, say: Say) -> None:
     """Until Ctrl-C or SIGTERM. Raises GotraceError."""
     stop = StopRequest()
     destination = Destination.of(os.environ, settings.otlp)
-    selection, address = settings.selection(), settings.address()
+    selection, address, above_ns = settings.selection(), settings.address(), settings.explain_above_ns()
     with contextlib.ExitStack() as stack:
         stack.enter_context(stop.installed())
         unseen = require_everybodys_processes()
-        probes = stack.enter_context(SharedProbes.opened([probe_module(stem) for stem in STEMS], RING_BYTES))
-        spool = Spool(settings.spool, settings.spool_bytes) if settings.spool else None
+        stems, ring_bytes = _EXPLAINING if above_ns else (STEMS, RING_BYTES)
+        probes = stack.enter_context(SharedProbes.opened([probe_module(stem) for stem in stems], ring_bytes))
+        half = settings.spool_bytes // 2
+        spool = Spool(settings.spool, half if above_ns else settings.spool_bytes) if settings.spool else None
+        explanations = None
+        if above_ns:
+            from gotrace.agent.explanations import Explanations
+
+            most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            resource.setrlimit(
+                resource.RLIMIT_NOFILE, (most, most)
+            )  # of each process its executable and libraries are open
+            explanations = Explanations(settings.spool, half, above_ns, settings.explanations, say)
         naming = kubelet = None
         if sources := sources_of():
             kubelet = Kubelet(sources)
             pods = Pods(kubelet, selection.min_age_s).start()
             stack.callback(pods.close)
             naming = pods.of
-        agent = Agent(probes, Scanner(naming), selection, say, settings.bounds(), spool, kubelet=kubelet)
+        agent = Agent(
+            probes, Scanner(naming), selection, say, settings.bounds(), spool, kubelet=kubelet, explanations=explanations
+        )
         routes = {
             "/metrics": MetricsPage(agent.registry).route,
             "/processes": Route({"GET": lambda request: _processes(agent, request)}),

@@ -18,6 +18,8 @@ from gotrace.text import duration_ns, printable
 
 SCHEMA = "gotrace.agent/1"
 
+A_MINUTE = 6
+
 _Duration = Annotated[str, msgspec.Meta(examples=["30s"])]
 
 
@@ -35,6 +37,10 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     series: Annotated[int, msgspec.Meta(description="exported at most", ge=100)] = MOST_SERIES
     spool: Annotated[str, msgspec.Meta(description="a folder in which every minute is kept")] = ""
     spool_bytes: Annotated[int, msgspec.Meta(description="what is kept there at most", ge=1 << 20)] = MOST_BYTES
+    explain_above: Annotated[
+        str, msgspec.Meta(description="keep there what longer pauses waited for", examples=["5ms"])
+    ] = ""
+    explanations: Annotated[int, msgspec.Meta(description="so many of them a minute at most", ge=1, le=1000)] = A_MINUTE
     token_file: Annotated[str, msgspec.Meta(description="a file with the token that clients have to send")] = ""
     tls_certificate: Annotated[str, msgspec.Meta(description="for addresses other than loopback")] = ""
     tls_key: str = ""
@@ -44,12 +50,17 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         """Raises UsageError."""
         return address_of(self.listen)
 
+    def explain_above_ns(self) -> int:
+        """0: no pause is explained. Raises UsageError."""
+        if not self.explain_above:
+            return 0
+        if not self.spool:
+            raise UsageError("what explains pauses is kept in the spool", "add --spool DIR, or spool: DIR")
+        return _nanoseconds("explain_above", self.explain_above)
+
     def selection(self) -> Selection:
         """Raises UsageError."""
-        try:
-            age_ns = duration_ns(self.min_age)
-        except ValueError:
-            raise UsageError(f"min_age: {printable(self.min_age)!r} is no duration", "write 30s or 0s") from None
+        age_ns = _nanoseconds("min_age", self.min_age)
         select, exclude = (tuple(map(parsed, each)) for each in (self.select, self.exclude))
         return Selection(select, exclude, self.default_excludes, age_ns / 1e9)
 
@@ -58,6 +69,13 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     def security(self) -> Security:
         return Security(self.token_file, self.tls_certificate, self.tls_key, self.anyone)
+
+
+def _nanoseconds(key: str, text: str) -> int:
+    try:
+        return duration_ns(text)
+    except ValueError:
+        raise UsageError(f"{key}: {printable(text)!r} is no duration", "write 30s or 5ms") from None
 
 
 @functools.cache

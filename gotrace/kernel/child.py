@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import resource
+import select
 import signal
 import sys
 from collections.abc import Callable
@@ -41,6 +42,10 @@ class Child(Generic[T]):
                 os._exit(0)  # no exit handlers: they belong to the parent
         os.close(write_end)
         self._file = os.fdopen(read_end, "rb")
+
+    def is_done(self, seconds: float = 0) -> bool:
+        """Whether `result` need not wait, by ``seconds`` from now."""
+        return bool(select.select([self._file], [], [], seconds)[0])
 
     def abandon(self) -> None:
         """End the work; its result is not wanted any more."""

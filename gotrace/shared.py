@@ -93,14 +93,27 @@ class _Part(LoadedProbe):
     def hits(self) -> dict[str, int]:
         return dict(zip(self.probe.hits, self.counted()[1:], strict=True))
 
+    def count(self) -> None:
+        """From now on, from 0."""
+        counts = self.loaded.maps["counts"]
+        counts.put(self._key, bytes(counts.spec.value_size))
+
     def begin(self, words: Sequence[int]) -> None:
         """From now on its hits count; ``words`` are its settings, which come last."""
+        self._words = words
         if "of_host" in self.loaded.maps:
             self.loaded.maps["of_host"].write_words(words)
         for each in _per_process(self.loaded):
-            if each.spec.name != "config":
+            if each.spec.name not in ("config", "counts"):
                 each.put(self._key, bytes(each.spec.value_size))
         self.loaded.maps["config"].put(self._key, struct.pack(f"={len(words)}Q", *words))
+
+    def suspend(self) -> None:
+        """None of its hits counts, until it is to `resume`."""
+        self.loaded.maps["config"].delete(self._key)
+
+    def resume(self) -> None:
+        self.begin(self._words)
 
     def forget(self) -> None:
         self.counted()
@@ -150,6 +163,17 @@ class SharedSession(Session):
         counted = {stem: part.counted() for stem, part in self._own.items()}
         hits = {stem: dict(zip(self._own[stem].probe.hits, each[1:], strict=True)) for stem, each in counted.items()}
         return sum(each[0] for each in counted.values()), hits
+
+    def suspend(self, stem: str) -> None:
+        """No more events of one of its probes, until it is to `resume`."""
+        self._own[stem].suspend()
+
+    def resume(self, stem: str) -> None:
+        """Its events come again, unless the process has executed another program."""
+        assert isinstance(self.process, Process)
+        self._own[stem].resume()
+        if self.executed_ns or self.process.exec_changed():
+            self._own[stem].suspend()
 
     def _target_offset_ns(self) -> int:
         return self._offset_ns  # also when the process is gone
@@ -244,6 +268,7 @@ class SharedProbes:
             bias = process.load_bias(first.first_vaddr, exe) if first.pie else 0
             for part in parts.values():
                 words = settings(part, process, bias, 0)
+                part.count()
                 part.begin(words)
                 stack.callback(part.forget)
             if not file.probes:

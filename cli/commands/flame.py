@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 
 import click
 
@@ -72,8 +73,8 @@ def command(
 ) -> int:
     """Draw a flame graph of a process (--pid) or of a recording: an .svg or .html to look at, or data for other tools.
 
-    With --pid, FILE.gotrace keeps the recording. Without -o it is flame.svg, or flame.2.svg and so on where that is taken.
-    The windows are:
+    With --pid, FILE.gotrace keeps the recording; with --straggler RECORDING may be the folder in which `gotrace serve
+    --explain-above` keeps some. Without -o it is flame.svg, or flame.2.svg and so on where that is taken. The windows are:
 
     \b
     all       the whole time
@@ -98,13 +99,20 @@ def command(
         raise UsageError("--to is not after --from", "both count from the beginning of the recording: --from 2s --to 5s")
     if mode == "straggler" and tid:
         raise UsageError("--straggler is about what the world waited for, whichever thread it was", "leave --tid out")
+    of_spool = recording is not None and os.path.isdir(recording)
+    if of_spool and (mode != "straggler" or from_ or to):
+        raise UsageError(
+            f"{printable(str(recording))} is a folder",
+            "of a spool --straggler shows all that `gotrace serve` kept, at any time",
+        )
     if mode == "straggler" and window not in (*_BY_PAUSE, "all"):
         raise UsageError("--straggler is about pauses", "choose --window stopping or stw")
     from gotrace.cli.outputs import wanted
     from gotrace.cli.text.progress import recording as opened
     from gotrace.cli.text.progress import waiting
     from gotrace.run import flames
-    from gotrace.views.flame import Question
+    from gotrace.run.kept import recordings_in
+    from gotrace.views.flame import Question, answer, stragglers_of
 
     formats = {**FLAMES, **RECORDING} if pid is not None else FLAMES
     if not outputs:
@@ -120,10 +128,15 @@ def command(
             traced = flames.recorded(pid, duration, question, results.recording, sample_ns(hz), force, say, opened)
             pictures = [[each] for each in stack.enter_context(traced)]
         else:
-            pictures = [[functools.partial(opened, path) for path in (diff or (recording,)) if path]]
+            paths = recordings_in(str(recording)) if of_spool else (diff or (recording,))
+            pictures = [[functools.partial(opened, path) for path in paths if path]]
         for number, sources in enumerate(pictures, 1):
             with waiting("drawing") if pid is not None else contextlib.nullcontext():
-                answers = flames.drawn(sources, question, results.files, number, force)
+                if of_spool:
+                    answers = [stragglers_of(sources, question, str(recording))]
+                else:
+                    answers = [answer(source, question) for source in sources]
+                flames.drawn(answers, results.files, number, force)
             for each in answers:
                 side = f"{printable(each.path)}: " if diff else ""
                 say(f"{side}{each.title}: {each.summary()}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from gotrace.cli.options import Command, given, need, option, output_options
-from gotrace.errors import UsageError
+from gotrace.cli.options import Command, given, need, option, output_options, say
+from gotrace.errors import GotraceError, UsageError
 from gotrace.export.formats import (
     CALLS,
     FLAMES,
@@ -22,6 +23,7 @@ from gotrace.export.formats import (
     STARTS,
     WATCHED,
 )
+from gotrace.text import count_text, printable
 
 if TYPE_CHECKING:
     from gotrace.cli.outputs import Wanted
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
     ],
 )
 @click.argument("recording", type=click.Path(), metavar="RECORDING")
+@click.option(
+    "--longest", is_flag=True, help="Of a spool: the longest pauses that `gotrace serve` kept, and the first whole."
+)
 @option("interval")
 @option("min_pause")
 @option("explain")
@@ -50,6 +55,7 @@ if TYPE_CHECKING:
 @click.option("--hgrm", type=click.Path(), hidden=True)
 def command(
     recording: str,
+    longest: bool,
     interval: int,
     min_pause: int,
     explain: bool,
@@ -64,13 +70,17 @@ def command(
     """Print from RECORDING what the command that made it printed, number for number.
 
     Recordings are made by gc, coldstart, goroutines, sched, contention, mem, heap, tlb, numa, gpumem, datapath,
-    record and baseline.
+    record and baseline. With --longest RECORDING is the folder that `gotrace serve --explain-above` keeps them in.
     """
     from gotrace.cli.outputs import wanted
     from gotrace.cli.text.progress import recording as opened
 
     also = ((hlog, "hlog"), (hgrm, "hgrm"))
     results = wanted(outputs, format_, REPORTS, force, screen="table", also=also, inputs=(recording,))
+    if longest:
+        return _report_spool(recording, results, min_pause, top)
+    if os.path.isdir(recording):
+        raise UsageError(f"{printable(recording)} is a folder", "of a spool --longest shows the longest pauses")
     with opened(recording, bar=not sys.stdout.isatty()) as source:
         if "coldstart" in source.header["probes"]:
             _check(results, STARTS, "starts")
@@ -81,6 +91,37 @@ def command(
             need("--explain", explain, "top")
             _check(results, PAUSES)
             _report_pauses(source, dataclasses.replace(results, flames=False), interval, min_pause, top if explain else 0)
+    return 0
+
+
+def _report_spool(folder: str, results: Wanted, min_pause: int, top: int) -> int:
+    from gotrace.cli.text.kept import write
+    from gotrace.recording.reader import Recording
+    from gotrace.run.kept import recordings_in, told
+
+    if lacking := results.formats - {"table", "ndjson", "json"}:
+        raise UsageError(f"the pauses of a spool cannot be written as {min(lacking)}", "they can as table, ndjson, json")
+    if idle := given("interval", "explain", "pauses"):
+        raise UsageError(f"{idle[0]} is about one recording", "leave it or --longest out")
+    found, damaged = [], 0
+    for path in recordings_in(folder):
+        try:
+            with Recording.open(path) as source:
+                pause = told(source)
+        except (GotraceError, OSError):  # or it has just gone to make room
+            damaged += os.path.exists(path)
+            continue
+        if pause is not None and pause["total_ns"] >= min_pause:
+            found.append(pause)
+    found.sort(key=lambda each: -each["total_ns"])
+    with results.streams() as streams:
+        for stream, kind in streams:
+            write(stream, kind, found, top)
+    if damaged:
+        say(f"{count_text(damaged, 'recording')} of it cannot be read")
+    if found and results.screen == "table":
+        with Recording.open(os.path.join(folder, found[0]["file"])) as source:
+            _report_pauses(source, dataclasses.replace(results, files=()), 1_000_000_000, 0, 1)
     return 0
 
 

@@ -49,11 +49,12 @@ _GONE_S = 120  # a service without processes keeps its series that long: at leas
 @dataclass(frozen=True)
 class Bounds:
     """Of an agent: ``processes`` that are traced at once, ``series`` that are exported, and ``cost``, which is how much of
-    its CPU time tracing may take from a process."""
+    its CPU time tracing may take from a process; ``explaining``: with what its pauses wait for."""
 
     processes: int = 200
     series: int = MOST_SERIES
     cost: float = 0.001
+    explaining: float = 0.01
 
 
 @dataclass
@@ -242,10 +243,19 @@ class Agent:
             return
         cost_ns, cpu_s = observed.cost_ns - known.cost_ns, observed.cpu_s - known.cpu_s
         known.judged_at, known.cost_ns, known.cpu_s = now, observed.cost_ns, observed.cpu_s
-        if cost_ns <= max(_LEAST_COST_NS, self.bounds.cost * cpu_s * 1e9):
+        explanations = self.explanations
+        explained = explanations is not None and explanations.is_watching(observed.session)
+        if cost_ns <= max(_LEAST_COST_NS, (self.bounds.explaining if explained else self.bounds.cost) * cpu_s * 1e9):
             return
         share = f"{cost_ns / 1e7 / max(cpu_s, 1e-9):.2f}%"
         pid, name = known.process.pid, program_text(known.process.exe, known.process.executable.go_version)
+        if explanations is not None and explained:
+            self.say(
+                f"pid {pid} ({name}): tracing took {share} of its CPU time, so its pauses are not explained for "
+                f"{_RETRY_S // 60} minutes."
+            )
+            explanations.rest(observed.session, _RETRY_S)
+            return
         self.say(
             f"pid {pid} ({name}): tracing took {share} of its CPU time, so it is not traced for {_RETRY_S // 60} minutes."
         )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # What becomes of a long pause. Removed: kept, and gone later to make room for others, or for a longer one of its minute.
 KEPT, INCOMPLETE, BEYOND, FAILED, REMOVED = "kept", "incomplete", "beyond the bound", "failed", "removed"
+EXPENSIVE = "too expensive"
 
 _MOST_EVENTS = 1 << 17, 1 << 11  # of all processes, and of one at least
 _BEFORE_BYTES = 64 << 10  # of a recording, beside its events
@@ -36,6 +37,7 @@ class _Watched:
     session: SharedSession
     evidence: Evidence
     labels: Mapping[str, str]
+    rests_until: float = 0  # by time.monotonic
 
 
 class Explanations:
@@ -75,12 +77,26 @@ class Explanations:
     def step(self) -> None:
         """Write what is complete, and look after what is being written."""
         now_ns = time.monotonic_ns() - DELAY_NS
+        for watched in self._watched.values():
+            if watched.rests_until and time.monotonic() >= watched.rests_until:
+                watched.rests_until = 0
+                watched.session.resume("tail")
         found = [(each, slice_) for each in self._watched.values() for slice_ in each.evidence.due(now_ns)]
         for watched, slice_ in sorted(found, key=lambda each: -each[1].length_ns):
             self._keep(watched, slice_)
         for each in list(self._children):
             if each[0].is_done():
                 self._end(*each)
+
+    def is_watching(self, session: SharedSession) -> bool:
+        """Whether it pays for being explained."""
+        watched = self._watched.get(session.process.pid)
+        return watched is not None and not watched.rests_until
+
+    def rest(self, session: SharedSession, seconds: float) -> None:
+        """Leave a process alone: its pauses are counted, and not explained."""
+        session.suspend("tail")
+        self._watched[session.process.pid].rests_until = time.monotonic() + seconds
 
     def end(self, session: SharedSession) -> None:
         """A process is over: what there is of it is all that there will be."""
@@ -103,6 +119,9 @@ class Explanations:
 
     def _keep(self, watched: _Watched, slice_: Slice) -> None:
         now = time.monotonic()
+        if watched.rests_until:
+            self.outcomes[EXPENSIVE] += 1
+            return
         if not self._admits(slice_.length_ns, now):
             self.outcomes[BEYOND] += 1
             return

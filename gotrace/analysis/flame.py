@@ -64,6 +64,18 @@ def profile_of(stacks: Mapping[tuple[Frame, ...], tuple[int, int]], unit: str = 
     )
 
 
+def merged(profiles: Mapping[str, Sequence[Profile]]) -> Profile:
+    """All of them together; of several names each has a box of its own, around what is below it."""
+    stacks: dict[tuple[Frame, ...], tuple[int, int]] = {}
+    for name, each in ((name, each) for name, own in profiles.items() for each in own):
+        root = (Frame(name, "", 0, "", USER),) if len(profiles) > 1 else ()
+        for at, (weight, count) in enumerate(zip(each.weights.tolist(), each.counts.tolist(), strict=True)):
+            stack = (*root, *each.stack(at))
+            had = stacks.get(stack, (0, 0))
+            stacks[stack] = (had[0] + weight, had[1] + count)
+    return profile_of(stacks)
+
+
 def weighing(profile: Profile) -> Profile:
     """Its stacks without those that weigh nothing."""
     kept = [number for number, weight in enumerate(profile.weights.tolist()) if weight]

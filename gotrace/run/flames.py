@@ -23,19 +23,15 @@ if TYPE_CHECKING:
     Open = Callable[..., AbstractContextManager[Recording]]
 
 
-def drawn(
-    sources: Sequence[flame.Opener], question: flame.Question, files: Sequence[tuple[str, str]], number: int, force: bool
-) -> list[flame.Answer]:
-    """The answers of one recording, or of two whose difference is drawn, in ``files`` as (path, format).
+def drawn(answers: list[flame.Answer], files: Sequence[tuple[str, str]], number: int, force: bool) -> None:
+    """Draw the answer of one recording, or the difference of two, in ``files`` as (path, format).
 
     ``number`` is that of the program, as `files.numbered` takes it.
     """
-    answers = [flame.answer(source, question) for source in sources]
     for path, format_ in files:
         if format_ != "gotrace":
             with created(numbered(path, number, force), force) as file:
                 write_flames(answers, file, format_)
-    return answers
 
 
 def write_flames(answers: Sequence[flame.Answer], file: BinaryIO, format_: str) -> None:

@@ -10,12 +10,18 @@ import signal
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from gotrace.analysis.causes import UNKNOWN
 from gotrace.errors import GotraceError
 from gotrace.run.files import cannot_write, complain_of
 from gotrace.run.target import UNKNOWN_COST, StopRequest, Traced
+from gotrace.text import printable
+from gotrace.views.gc import Gc
+from gotrace.views.view import Record, records_of
 
 if TYPE_CHECKING:
     from gotrace.analysis.evidence import Slice
+    from gotrace.recording.reader import Recording
+    from gotrace.records.kept import KeptPause
     from gotrace.shared import SharedSession
 
 _NAME = re.compile(r"[0-9]{19}\.[0-9]+\.gotrace")
@@ -33,7 +39,9 @@ def recordings_in(folder: str) -> list[str]:
     try:
         return [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if _NAME.fullmatch(name)]
     except OSError as error:
-        raise GotraceError(f"cannot read {folder}: {error.strerror}", "is it the spool of `gotrace serve`?") from None
+        raise GotraceError(
+            f"cannot read {printable(folder)}: {error.strerror}", "is it the spool of `gotrace serve`?"
+        ) from None
 
 
 def forget_unfinished(folder: str) -> None:
@@ -78,3 +86,43 @@ def write(session: SharedSession, slice_: Slice, path: str, about: Mapping[str, 
     finally:
         with contextlib.suppress(OSError):
             os.unlink(unfinished)
+
+
+def told(source: Recording) -> KeptPause | None:
+    """The pause that a recording was kept for; None if it is in none."""
+    from gotrace.run.sources import Replayed
+
+    header, pauses, explained = source.header, [], None
+    for _, records in records_of(Replayed(source, 1), [Gc(explained=1)]):
+        for record in records:
+            if record["type"] == "stw":
+                pauses.append(record)
+            elif record["type"] == "explained":
+                explained = record
+    if not pauses:
+        return None
+    pause = max(pauses, key=lambda each: int(each["total_ns"]))
+    if explained is not None and explained["total_ns"] != pause["total_ns"]:
+        explained = None
+    return {
+        "type": "kept",
+        "file": os.path.basename(source.path),
+        "service": printable(str(header.get("service", {}).get("service.name", "")) or header["target"]["exe"]),
+        "pid": int(header["target"]["pid"]),
+        "exe": printable(str(header["target"]["exe"])),
+        "time": pause["time"],
+        "monotonic_ns": pause["monotonic_ns"],
+        "reason": pause["reason"],
+        "total_ns": pause["total_ns"],
+        "whole": bool(header.get("kept", {}).get("whole", True)) and not source.lost and not source.cut_off,
+        "cause": explained["cause"] if explained is not None else UNKNOWN,
+        "code": _code(explained) if explained is not None else [],
+        "sentence": explained["sentence"] if explained is not None else "that the stop was asked for was not seen",
+    }
+
+
+def _code(explained: Record) -> list[str]:
+    """Of the part in which the cause took most time."""
+    cause, parts = explained["cause"], explained["parts"]
+    part = max(parts, key=lambda name: int(parts[name].get(cause, 0)))
+    return list(explained["code"][part].get(cause, []))

@@ -12,7 +12,7 @@ import numpy as np
 
 from gotrace.analysis import windows
 from gotrace.analysis.columns import Kinds, rows
-from gotrace.analysis.flame import Numbers, Profile
+from gotrace.analysis.flame import Numbers, Profile, merged
 from gotrace.analysis.samples import Collector, of_stragglers
 from gotrace.analysis.spans import SWITCH, Waits
 from gotrace.analysis.stacks import StackTable
@@ -151,7 +151,8 @@ def answer(open_: Opener, question: Question) -> Answer:
     with open_() as source:
         require(source, question)
         if question.mode == STRAGGLER:
-            return _told(source, *_stragglers(source, question), question)
+            profile, stops, unseen = _stragglers(source, question)
+            return _told(source, profile, _of_stops(stops, unseen), question)
         cut = question.window not in (ALL, ASSIST)
         within = question.within(source, _windows(source, question) if cut else None)
     with open_(again=cut) as source:
@@ -173,17 +174,52 @@ def answer(open_: Opener, question: Question) -> Answer:
         return _told(source, profile, notes, question, event)
 
 
+def stragglers_of(openers: Sequence[Opener], question: Question, path: str) -> Answer:
+    """Whom the world waited for in all of these recordings, by service; ``path`` is where they are.
+
+    One that cannot be read is counted. Raises GotraceError if there is none.
+    """
+    profiles: dict[str, list[Profile]] = {}
+    begin_ns, stops, unseen, lost, damaged = 0, 0, 0, 0, 0
+    for open_ in openers:
+        try:
+            with open_() as source:
+                require(source, question)
+                profile, seen, without = _stragglers(source, question)
+                begin_ns = begin_ns or _begin_ns(source)
+                lost += source.lost
+                service = source.header.get("service", {}).get("service.name") or source.header["target"]["exe"]
+        except (GotraceError, OSError):
+            damaged += 1
+            continue
+        stops, unseen = stops + seen, unseen + without
+        profiles.setdefault(printable(str(service)), []).append(profile)
+    if not profiles:
+        raise GotraceError(
+            f"{printable(path)} has no recordings of pauses", "`gotrace serve --explain-above 5ms --spool DIR` keeps some"
+        )
+    notes = _of_stops(stops, unseen)
+    notes += [f"{count_text(damaged, 'recording')} that cannot be read"] if damaged else []
+    notes += [f"{count_text(lost, 'event')} lost"] if lost else []
+    title = f"{', '.join(sorted(profiles)[:_NAMES_SHOWN])}: {question.words()}"
+    return Answer(path, merged(profiles), question.mode, title, notes, begin_ns, 0)
+
+
+def _begin_ns(source: Recording) -> int:
+    clock = source.header["clock"]
+    return int(clock["begin_ns"]) + int(clock["wall_offset_ns"])
+
+
 def _told(source: Recording, profile: Profile, notes: list[str], question: Question, event: str = "") -> Answer:
     header = source.header
-    target, clock = header["target"], header["clock"]
+    target = header["target"]
     if source.lost:
         notes.append(f"{count_text(source.lost, 'event')} lost")
     end = source.end or {}
     name = printable(str(target["exe"]).rsplit("/", 1)[-1])
     words = question.words(event)
     title = f"{name} (pid {target['pid']}, {target['go_version']}): {words}" if target["pid"] else words
-    begin = int(clock["begin_ns"]) + int(clock["wall_offset_ns"])
-    return Answer(source.path, profile, question.mode, title, notes, begin, int(end.get("duration_ns", 0)))
+    return Answer(source.path, profile, question.mode, title, notes, _begin_ns(source), int(end.get("duration_ns", 0)))
 
 
 def _windows(source: Recording, question: Question) -> Windows:
@@ -303,7 +339,17 @@ def _waits(source: Recording, question: Question, within: Windows | None) -> tup
     return profile, notes
 
 
-def _stragglers(source: Recording, question: Question) -> tuple[Profile, list[str]]:
+def _of_stops(stops: int, unseen: int) -> list[str]:
+    notes = [count_text(stops, "pause")]
+    if stops > MOST_STOPS:
+        notes.append(f"only the longest {MOST_STOPS} are shown: --min-pause leaves short ones out")
+    if unseen:
+        notes.append(f"{unseen} of them not seen completely and not shown")
+    return notes
+
+
+def _stragglers(source: Recording, question: Question) -> tuple[Profile, int, int]:
+    """The stacks, how many pauses there were, and how many of them without whole evidence."""
     from gotrace.probes.gc import decoder
     from gotrace.probes.tail import explainer
 
@@ -317,9 +363,4 @@ def _stragglers(source: Recording, question: Question) -> tuple[Profile, list[st
         pauses = rows(pauses, wanted)
         stops += len(pauses)
         told.feed(chunk.events, pauses)
-    notes = [count_text(stops, "pause")]
-    if stops > MOST_STOPS:
-        notes.append(f"only the longest {MOST_STOPS} are shown: --min-pause leaves short ones out")
-    if told.without_evidence:
-        notes.append(f"{told.without_evidence} of them not seen completely and not shown")
-    return of_stragglers(told.longest(), told.stacks, question.window == STOPPING), notes
+    return of_stragglers(told.longest(), told.stacks, question.window == STOPPING), stops, told.without_evidence

@@ -59,7 +59,10 @@ static __always_inline struct stop *current_stop(void)
 
 /* The targets that stop the world, or did when they ended: their numbers, 0 for none. */
 struct stopping {
-	u32 tgid[MOST_STOPPING];
+	union {
+		u32 tgid[MOST_STOPPING];
+		u64 pairs[MOST_STOPPING / 2]; /* to see at once that there is none */
+	};
 };
 
 BPF_ARRAY(stopping, struct stopping, 1);
@@ -359,56 +362,59 @@ static __always_inline void tell_slice(u32 key, u64 era, struct stop *stop, u32 
 	emit_to(key, tid, KIND_RAN, time_ns, begin_ns > stop->begin_ns ? begin_ns : stop->begin_ns, 0, 0, 0, 0);
 }
 
+#ifdef MANY
 /* The current task leaves its CPU: for whoever stops the world now. */
 static __always_inline void ends_slice(void *prev, struct config *host)
 {
-	u64 time_ns = bpf_ktime_get_ns(), *begin;
-	u32 tid = bpf_get_current_pid_tgid(), tgid = bpf_get_current_pid_tgid() >> 32;
+	u32 tid = bpf_get_current_pid_tgid(), tgid = bpf_get_current_pid_tgid() >> 32, i, key;
+	u64 time_ns, *begin;
 	struct name name = {};
 	struct stop *stop;
 	int zero = 0;
-#ifdef MANY
 	struct stopping *all = stopping.lookup(&zero);
-	bool any = false;
-	u32 i, key;
-#endif
 
+	if (!all || !(all->pairs[0] | all->pairs[1] | all->pairs[2] | all->pairs[3] | all->pairs[4] | all->pairs[5] |
+		      all->pairs[6] | all->pairs[7]))
+		return;
 	begin = slices.lookup(&zero);
 	if (!begin)
 		return;
-#ifdef MANY
-	if (!all)
-		return;
+	time_ns = bpf_ktime_get_ns();
+	read_name(host, prev, &name);
 #pragma clang loop unroll(disable)
 	for (i = 0; i < MOST_STOPPING; i++) {
 		key = all->tgid[i];
 		if (!key)
 			continue;
 		stop = stops.lookup(&key);
-		if (!stop || !stop->active) { /* it ended in a stop */
+		if (!stop || !stop->active) /* it ended in a stop */
 			all->tgid[i] = 0;
-			continue;
-		}
-		if (tid) {
-			if (!any)
-				read_name(host, prev, &name);
+		else if (tid)
 			tell_slice(key, stop->begin_ns, stop, tgid, &name, *begin, time_ns);
-		}
-		any = true;
 	}
-	if (any)
-		*begin = time_ns;
+	*begin = time_ns;
+}
 #else
-	stop = current_stop();
+static __always_inline void ends_slice(void *prev, struct config *host)
+{
+	u64 time_ns = bpf_ktime_get_ns(), *begin;
+	u32 tid = bpf_get_current_pid_tgid(), tgid = bpf_get_current_pid_tgid() >> 32;
+	struct name name = {};
+	struct stop *stop = current_stop();
+	int zero = 0;
+
 	if (!stop || !stop->active)
+		return;
+	begin = slices.lookup(&zero);
+	if (!begin)
 		return;
 	if (tid) {
 		read_name(host, prev, &name);
 		tell_slice(0, 0, stop, tgid, &name, *begin, time_ns);
 	}
 	*begin = time_ns;
-#endif
 }
+#endif
 
 /* A CPU turns from one task to another, in any process: args are preempt, prev, next and, from 5.18 on, prev's state. */
 int on_tracepoint__sched_switch(struct bpf_raw_tracepoint_args *ctx)

@@ -18,7 +18,7 @@ struct told_name {
 	u64 era;
 };
 
-BPF_TABLE("lru_hash", u32, struct told_name, names, 4096);
+BPF_TABLE("lru_hash", u64, struct told_name, names, 4096); /* by whom it was told to, and the task */
 
 /* What is read of tasks before it is known whose they are. */
 #ifdef MANY
@@ -68,13 +68,14 @@ static __always_inline void tell_name_to(u32 key, u64 era, u32 tid, u32 tgid, st
 {
 	struct told_name told = {.name = *name, .era = era};
 	struct told_name *known;
+	u64 whom = (u64)key << 32 | tid;
 
 	if (!name->low)
 		return;
-	known = names.lookup(&tid);
+	known = names.lookup(&whom);
 	if (known && known->name.low == name->low && known->name.high == name->high && known->era == era)
 		return;
-	names.update(&tid, &told);
+	names.update(&whom, &told);
 	emit_to(key, tid, KIND_TASK, time_ns, name->low, name->high, tgid, 0, 0);
 }
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from gotrace.shared import SharedProbes
 
 POLL_S = 0.5  # how often the ring is read, at least
+_HURRY_S, _FULL = 0.1, 0.1  # or so often, where it was so full
 _OBSERVE_S = 1, 10  # how often a process's events are decoded: less often the more there are
 _OBSERVED_A_SECOND = 10
 _SCAN_S = 30
@@ -97,7 +98,7 @@ class Agent:
         self._finder = Finder(self.now)
         self._scan_at = self._attach_at = 0.0
         self._spool_at = self.now() + _SPOOL_S
-        self._waits = False
+        self._waits = self._hurries = False
         self._young: dict[int, float] = {}  # pids that executed a program, and when they will be old enough
         self._poll = select.poll()
         self._pid_of: dict[int, int] = {}  # by the descriptor that tells its end
@@ -111,9 +112,11 @@ class Agent:
 
     def step(self) -> None:
         """Wait, for `POLL_S` at most, and do what is due."""
-        until_s = _ATTACH_S if self._waits else POLL_S
+        until_s = _HURRY_S if self._hurries else _ATTACH_S if self._waits else POLL_S
         ended = [self._pid_of[fd] for fd, _ in self._poll.poll(until_s * 1000) if fd in self._pid_of]
-        self._number(of.RING_FILL).set(self.probes.fill())
+        fill = self.probes.fill()
+        self._hurries = fill > _FULL
+        self._number(of.RING_FILL).set(fill)
         for pid in self.probes.read():
             self._young[pid] = self.now() + self.selection.min_age_s
         if self.explanations is not None:

@@ -1,0 +1,219 @@
+"""The agent keeps what long pauses waited for: each of them, exactly, within its bounds, whatever becomes of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jsonschema
+import pytest
+from agents import Agent
+
+import targets
+from conftest import until
+from gotrace.records.kept import KeptPause
+from gotrace.records.schema import schema_of
+from groundtruth import gctrace
+
+pytestmark = pytest.mark.bpf
+
+MS = 1_000_000
+COLLECTOR = {"GC sweep termination", "GC mark termination"}
+
+
+@pytest.fixture
+def keeping(tmp_path):
+    """keeping(name, above, more) -> an agent that keeps pauses of processes of that name in tmp_path / "spool"."""
+    running = []
+
+    def run(name: str, above: str, more: str = "") -> Agent:
+        file = tmp_path / "agent.yaml"
+        file.write_text(
+            f"schema: gotrace.agent/1\nselect: ['name={name}*']\nmin_age: 0s\nspool: {tmp_path / 'spool'}\n"
+            f"explain_above: {above}\n{more}"
+        )
+        running.append(Agent("-f", str(file)))
+        return running[-1]
+
+    yield run
+    for each in running:
+        each.process.kill()
+        each.process.communicate()
+
+
+@pytest.fixture
+def spooled(gotrace, tmp_path):
+    """spooled() -> the records of `gotrace report --longest`, which fit their schema."""
+
+    def read() -> list[dict]:
+        done = gotrace("report", str(tmp_path / "spool"), "--longest", "--format", "ndjson")
+        assert done.returncode == 0, done.stderr
+        records = [json.loads(line) for line in done.stdout.splitlines()]
+        for record in records:
+            jsonschema.validate(record, schema_of(KeptPause))
+        return records
+
+    return read
+
+
+def copied(tmp_path: Path, program: str, name: str, version: str = targets.NEWEST) -> Path:
+    return Path(shutil.copy(targets.build(program, version), tmp_path / name))
+
+
+def outcomes(serving: Agent) -> dict[str, float]:
+    found = [(dict(has), value) for (name, has), value in serving.samples().items() if name == "gotrace_agent_explanations_total"]
+    return {has["outcome"]: value for has, value in found}
+
+
+def test_every_long_pause_is_kept_exactly(keeping, spooled, start, tmp_path, gotrace):
+    """Two releases at once, and every pause is long: what the recordings have is what the programs count, to the ns."""
+    name = f"kept{os.getpid()}"
+    programs = [copied(tmp_path, "gcload", f"{name}-{version}", version) for version in ("1.19.8", targets.NEWEST)]
+    ours = [start(each, "-cycles", "8", env={"GODEBUG": "gctrace=1"}) for each in programs]
+    serving = keeping(name, "1us", "explanations: 1000\n")
+    until(lambda: serving.traced() == {each.pid for each in ours})
+    before = [len(gctrace(each.stderr.read_text())) for each in ours]
+    for each in ours:
+        each.go()
+    truths = [each.truth() for each in ours]
+    assert [each.finish() for each in ours] == [0, 0]  # what they did is told though they are gone
+    until(lambda: not serving.traced())
+    serving.finish()
+    records = spooled()
+    for target, count, truth in zip(ours, before, truths, strict=True):
+        own = [each for each in records if each["pid"] == target.pid]
+        cycles = truth["NumGC"] - count
+        collector = [each["total_ns"] for each in own if each["reason"] in COLLECTOR]
+        assert len(collector) == 2 * cycles and sum(collector) == sum(truth["PauseNs"][count : truth["NumGC"]])
+        assert all(each["whole"] for each in own) and {each["service"] for each in own} == {Path(f"/{own[0]['exe']}").name}
+    # a recording like any other: one pause, and the very events
+    path = tmp_path / "spool" / records[0]["file"]
+    told = json.loads(gotrace("report", str(path), "--explain", "--format", "json").stdout)
+    (pause,) = (each for each in told if each["type"] == "stw")
+    (explained,) = (each for each in told if each["type"] == "explained")
+    assert pause["total_ns"] == records[0]["total_ns"] and explained["sentence"] == records[0]["sentence"]
+    assert told[-1]["events"]["lost"] == 0
+
+
+@pytest.mark.alone
+def test_stragglers_are_named_as_they_are_live(keeping, spooled, start, trace, tmp_path, gotrace):
+    """Two at once, whose stops wait for code without preemption points: by the agent, and by `gc --explain` of both."""
+    name = f"slow{os.getpid()}"
+    clears = start(copied(tmp_path, "planted", f"{name}-clears"), "memclr", "2")
+    loops = start(
+        copied(tmp_path, "planted", f"{name}-loops", "1.22.10"), "loop", "2", env={"GODEBUG": "asyncpreemptoff=1"}
+    )
+    serving = keeping(name, "5ms")
+    until(lambda: serving.traced() == {clears.pid, loops.pid})
+    tracer = trace("--pid", f"{clears.pid},{loops.pid}", "--explain", "--top", "1000")
+    for target in (clears, loops):
+        target.go()
+    for target in (clears, loops):
+        target.truth()
+        assert target.finish() == 0
+    assert tracer.finish() == 0, tracer.stderr
+    until(lambda: not serving.traced())
+    time.sleep(1)
+    counted = outcomes(serving)
+    serving.finish()
+    records = spooled()
+    live = {(each["pid"], each["total_ns"], each["reason"]): each for each in tracer.records if each["type"] == "explained"}
+    assert records and {each["pid"] for each in live.values()} == {clears.pid, loops.pid}
+    for record in records:
+        assert record["whole"] and record["total_ns"] >= 5 * MS
+        explained = live[record["pid"], record["total_ns"], record["reason"]]
+        sums = sorted(sum(part.get(kind, 0) for part in explained["parts"].values()) for kind in explained["code"]["stopping"])
+        if len(sums) < 2 or sums[-1] > 1.1 * sums[-2]:  # else it is a matter of what one of them saw a microsecond later
+            assert record["cause"] == explained["cause"]
+    functions = {record["pid"]: set() for record in records}
+    for record in records:
+        functions[record["pid"]] |= set(record["code"])
+    if clears.pid in functions:
+        assert "runtime.memclrNoHeapPointers" in functions[clears.pid]
+    # six a minute at most, and each of the others is counted
+    assert len(records) == min(6, len(live)) == counted["kept"] - counted.get("removed", 0)
+    long = sum(each["type"] == "stw" and each["total_ns"] >= 5 * MS for each in tracer.records)
+    assert counted["kept"] + counted.get("beyond the bound", 0) == long
+    # all of them together
+    spool = str(tmp_path / "spool")
+    done = gotrace("flame", spool, "--straggler", "--format", "folded")
+    assert done.returncode == 0, done.stderr
+    total = sum(int(line.rpartition(" ")[2]) for line in done.stdout.splitlines())
+    ours = sum(live[each["pid"], each["total_ns"], each["reason"]]["length_ns"] for each in records)
+    assert total == pytest.approx(ours, rel=1e-3)  # they end where each saw its own probe
+    assert f"{len(records)} pauses" in done.stderr
+    text = gotrace("report", spool, "--longest", "--top", "2").stdout
+    assert text.splitlines()[0].split() == ["time", "service", "pid", "pause", "reason", "cause", "in"]
+    assert f"The longest, {records[0]['file']}:" in text and records[0]["sentence"] in text
+    assert f"{len(records) - 2} more rows" in text
+    for options, said in (([], "is a folder"), (["--longest", "--explain"], "is about one recording")):
+        done = gotrace("report", spool, *options)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 2) and said in done.stderr
+    done = gotrace("flame", spool, "--on-cpu")
+    assert done.returncode == 2 and "is a folder" in done.stderr
+
+
+def test_it_is_killed_as_it_writes(keeping, spooled, start, tmp_path, gotrace):
+    """What was written is whole, what was being written goes, and one that was damaged since says so."""
+    name = f"dies{os.getpid()}"
+    target = start(copied(tmp_path, "gcload", f"{name}-load"), "-seconds", "20")
+    serving = keeping(name, "1us", "explanations: 1000\n")
+    until(lambda: serving.traced() == {target.pid})
+    target.go()
+    spool = tmp_path / "spool"
+    until(lambda: list(spool.glob("*.gotrace")) and list(spool.glob("*.part")))
+    writers = Path(f"/proc/{serving.process.pid}/task/{serving.process.pid}/children").read_text().split()
+    serving.process.kill()
+    for pid in writers:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+    serving.process.communicate()
+    target.process.kill()
+    records = spooled()
+    assert len(records) == len(list(spool.glob("*.gotrace"))) > 0 and all(each["whole"] for each in records)
+    (spool / f"{'1' * 19}.1.gotrace.part").touch()
+    again = keeping("nobody", "5ms")
+    until(again.is_ready)
+    assert not list(spool.glob("*.part"))
+    again.finish()
+    longest = spool / records[0]["file"]
+    longest.write_bytes(longest.read_bytes()[:-8])  # the end of the stream is there to be missed
+    (damaged,) = (each for each in spooled() if each["file"] == longest.name)
+    assert not damaged["whole"]
+    assert "(?)" in gotrace("report", str(spool), "--longest").stdout
+
+
+def test_what_needs_a_spool(gotrace):
+    done = gotrace("serve", "--explain-above", "5ms", "--check")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 2) and "kept in the spool" in done.stderr
+
+
+def test_nobody_is_disturbed_by_what_is_not_his(keeping, start, tmp_path):
+    """A process whose stops cost more than they may is left unexplained, and goes on being counted."""
+    name = f"costs{os.getpid()}"
+    target = start(copied(tmp_path, "gcload", f"{name}-load"), "-seconds", "6")
+    code = (
+        "from gotrace.agent import agent\n"
+        "agent._COST_S, agent._LEAST_COST_NS = 1, 0\n"
+        "agent.Bounds.__init__.__defaults__ = (200, 5000, 1, 1e-9)\n"
+        "import sys; from gotrace.cli.main import main; main(sys.argv[1:])"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "serve", "--select", f"name={name}*", "--min-age", "0s", "--listen", "127.0.0.1:0"]
+        + ["--explain-above", "1us", "--spool", str(tmp_path / "spool")],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None and "Serving" in process.stderr.readline()
+        target.go()
+        said = process.stderr.readline()
+        process.terminate()
+    assert f"pid {target.pid} " in said and "so its pauses are not explained for 10 minutes." in said
+    assert target.truth()["NumGC"] > 0 and target.finish() == 0

@@ -111,7 +111,9 @@ def _report_spool(folder: str, results: Wanted, min_pause: int, top: int) -> int
         except (GotraceError, OSError):  # or it has just gone to make room
             damaged += os.path.exists(path)
             continue
-        if pause is not None and pause["total_ns"] >= min_pause:
+        if pause is None:
+            damaged += 1
+        elif pause["total_ns"] >= min_pause:
             found.append(pause)
     found.sort(key=lambda each: -each["total_ns"])
     with results.streams() as streams:

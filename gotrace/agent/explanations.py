@@ -29,6 +29,7 @@ EXPENSIVE = "too expensive"
 _MOST_EVENTS = 1 << 17, 1 << 11  # of all processes, and of one at least
 _BEFORE_BYTES = 64 << 10  # of a recording, beside its events
 _PATIENCE_S = 10
+_MOST_AT_ONCE = 32
 _WRITTEN_FOR_EACH = 4  # so many at most, where longer and longer ones come
 
 
@@ -141,6 +142,8 @@ class Explanations:
         self._last = [each for each in self._last if now - each[0] < 60]
         while self._begun_at and now - self._begun_at[0] >= 60:
             self._begun_at.popleft()
+        if len(self._children) >= _MOST_AT_ONCE:
+            return False
         if len(self._last) < self._a_minute:
             return True
         shortest = min(self._last, key=lambda each: each[1])

@@ -45,7 +45,7 @@ def keeping(tmp_path):
     yield run
     for each in running:
         each.process.kill()
-        each.process.communicate()
+        each.process.wait()
 
 
 @pytest.fixture
@@ -76,8 +76,8 @@ def test_every_long_pause_is_kept_exactly(keeping, spooled, start, tmp_path, got
     """Two releases at once, and every pause is long: what the recordings have is what the programs count, to the ns."""
     name = f"kept{os.getpid()}"
     programs = [copied(tmp_path, "gcload", f"{name}-{version}", version) for version in ("1.19.8", targets.NEWEST)]
-    ours = [start(each, "-cycles", "8", env={"GODEBUG": "gctrace=1"}) for each in programs]
-    serving = keeping(name, "1us", "explanations: 1000\n")
+    ours = [start(each, "-cycles", "6", env={"GODEBUG": "gctrace=1"}) for each in programs]
+    serving = keeping(name, "1us", "explanations: 1000\n")  # all of it at once
     until(lambda: serving.traced() == {each.pid for each in ours})
     before = [len(gctrace(each.stderr.read_text())) for each in ours]
     for each in ours:
@@ -120,7 +120,7 @@ def test_stragglers_are_named_as_they_are_live(keeping, spooled, start, trace, t
         assert target.finish() == 0
     assert tracer.finish() == 0, tracer.stderr
     until(lambda: not serving.traced())
-    time.sleep(1)
+    until(lambda: (now := outcomes(serving)).get("kept", 0) - now.get("removed", 0) == 6)  # one writes after the other
     counted = outcomes(serving)
     serving.finish()
     records = spooled()
@@ -138,7 +138,7 @@ def test_stragglers_are_named_as_they_are_live(keeping, spooled, start, trace, t
     if clears.pid in functions:
         assert "runtime.memclrNoHeapPointers" in functions[clears.pid]
     # six a minute at most, and each of the others is counted
-    assert len(records) == min(6, len(live)) == counted["kept"] - counted.get("removed", 0)
+    assert len(records) == 6 == counted["kept"] - counted.get("removed", 0)
     long = sum(each["type"] == "stw" and each["total_ns"] >= 5 * MS for each in tracer.records)
     assert counted["kept"] + counted.get("beyond the bound", 0) == long
     # all of them together
@@ -184,10 +184,10 @@ def test_it_is_killed_as_it_writes(keeping, spooled, start, tmp_path, gotrace):
     assert not list(spool.glob("*.part"))
     again.finish()
     longest = spool / records[0]["file"]
-    longest.write_bytes(longest.read_bytes()[:-8])  # the end of the stream is there to be missed
-    (damaged,) = (each for each in spooled() if each["file"] == longest.name)
-    assert not damaged["whole"]
-    assert "(?)" in gotrace("report", str(spool), "--longest").stdout
+    longest.write_bytes(longest.read_bytes()[: longest.stat().st_size // 2])
+    done = gotrace("report", str(spool), "--longest")
+    assert done.returncode == 0 and "1 recording of it cannot be read" in done.stderr
+    assert [each["file"] for each in spooled()] == [each["file"] for each in records[1:]]
 
 
 def test_what_needs_a_spool(gotrace):

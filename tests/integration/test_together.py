@@ -100,8 +100,36 @@ def test_who_cannot_be_traced_and_who_is_not_there(start, gotrace):
     for pid, said in ((os.getpid(), "is not a Go program"), (2**22 - 3, "there is no process with pid")):
         done = gotrace("gc", "--pid", f"{target.pid},{pid}", "-d", "1s")
         assert (done.returncode, done.stderr.count("\n")) == (1, 2) and said in done.stderr
-    done = gotrace("gc", "--pid", f"{target.pid},1", "--explain")
-    assert done.returncode == 2 and "--explain is about one process" in done.stderr
+
+
+@pytest.mark.alone
+def test_each_is_explained(start, trace):
+    """Two releases at once: what lengthened the stops of one is not what lengthened those of the other."""
+    planted = {"memclr": targets.build("planted"), "loop": targets.build("planted", "1.22.10")}
+    both = {mode: start(path, mode, "2", env={"GODEBUG": "asyncpreemptoff=1"}) for mode, path in planted.items()}
+    tracer = trace("--pid", ",".join(str(each.pid) for each in both.values()), "--explain", "--top", "1000")
+    for target in both.values():
+        target.go()
+    for target in both.values():
+        target.truth()
+        assert target.finish() == 0
+    assert tracer.finish() == 0, tracer.stderr
+    functions = {"memclr": "runtime.memclrNoHeapPointers", "loop": "main.callFree"}
+    for mode, target in both.items():
+        own = of_process(tracer, target.pid).records
+        assert own[-1]["events"]["lost"] == 0
+        of = {record["monotonic_ns"]: record for record in own if record["type"] == "stw"}
+        long = [each for each in own if each["type"] == "explained" and each["total_ns"] >= 1_000_000]
+        assert len(long) > 10
+        for each in long:
+            assert sum(sum(part.values()) for part in each["parts"].values()) == each["length_ns"]
+            assert each["total_ns"] == of[each["monotonic_ns"]]["total_ns"]
+        named = {name for each in long for code in each["code"]["stopping"].values() for name in code}
+        (other,) = functions.keys() - {mode}
+        assert functions[mode] in named and functions[other] not in named
+        # nearly all of what kept the world from stopping is known
+        unknown = sum(each["parts"]["stopping"].get("unknown", 0) for each in long)
+        assert unknown < 0.05 * sum(each["length_ns"] for each in long)
 
 
 def test_nothing_stays_when_it_is_killed(start, trace):

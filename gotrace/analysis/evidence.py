@@ -61,6 +61,7 @@ class Evidence:
         self._kept: Array | None = None
         self._pauses: list[_Pause] = []
         self._losses = [(0, 0)]  # how many were lost, by when that was known
+        self._cut: list[tuple[int, int, int]] = []  # from when to when how many were left out
         self.size = 0  # events that are kept
 
     def feed(self, events: Array, lost: int, now_ns: int, most: int) -> Array:
@@ -98,10 +99,11 @@ class Evidence:
         wanted[np.flatnonzero(kept["kind"] == self._stack)[-_STACKS_KEPT:]] = True
         kept = rows(kept, wanted)
         if (surplus := len(kept) - most) > 0:  # how it began and what was last tell most
+            middle = kept["time_ns"][most // 2 : most // 2 + surplus]
+            self._cut.append((int(middle.min()), int(middle.max()), surplus))
             kept = np.concatenate([kept[: most // 2], kept[most // 2 + surplus :]])
-            self._losses = [(when, lost - surplus) for when, lost in self._losses[:-1]] + self._losses[-1:]
         if since_ns == FOREVER_NS:
-            self._losses = self._losses[-1:]
+            self._losses, self._cut = self._losses[-1:], []
         self._kept, self.size = kept, len(kept)
 
     def due(self, now_ns: int) -> list[Slice]:
@@ -118,8 +120,10 @@ class Evidence:
             asked_for = self._tail.of(rows(self._kept, within), "off_cpu")
             wanted = np.concatenate([asked_for["stack"], asked_for["kernel_stack"]])
             stacks = (kinds == self._stack) & (times < pause.begin_ns) & np.isin(self._kept["a"], wanted)
-            before = [lost for when, lost in self._losses if when < pause.begin_ns]
-            lost = self._losses[-1][1] - (before or [self._losses[0][1]])[-1]
+            before = [lost for when, lost in self._losses if when < pause.begin_ns] or [self._losses[0][1]]
+            after = [lost for when, lost in self._losses if when >= end_ns] or [self._losses[-1][1]]
+            lost = after[0] - before[-1]
+            lost += sum(count for first, last, count in self._cut if last >= pause.begin_ns and first < end_ns)
             events = rows(self._kept, within | stacks)
             found.append(Slice(pause.start_ns, pause.begin_ns, end_ns, pause.length_ns, pause.whole, lost, events))
         if over and self._kept is not None:

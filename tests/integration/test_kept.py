@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jsonschema
@@ -68,7 +67,9 @@ def copied(tmp_path: Path, program: str, name: str, version: str = targets.NEWES
 
 
 def outcomes(serving: Agent) -> dict[str, float]:
-    found = [(dict(has), value) for (name, has), value in serving.samples().items() if name == "gotrace_agent_explanations_total"]
+    found = [
+        (dict(has), value) for (name, has), value in serving.samples().items() if name == "gotrace_agent_explanations_total"
+    ]
     return {has["outcome"]: value for has, value in found}
 
 
@@ -129,7 +130,9 @@ def test_stragglers_are_named_as_they_are_live(keeping, spooled, start, trace, t
     for record in records:
         assert record["whole"] and record["total_ns"] >= 5 * MS
         explained = live[record["pid"], record["total_ns"], record["reason"]]
-        sums = sorted(sum(part.get(kind, 0) for part in explained["parts"].values()) for kind in explained["code"]["stopping"])
+        sums = sorted(
+            sum(part.get(kind, 0) for part in explained["parts"].values()) for kind in explained["code"]["stopping"]
+        )
         if len(sums) < 2 or sums[-1] > 1.1 * sums[-2]:  # else it is a matter of what one of them saw a microsecond later
             assert record["cause"] == explained["cause"]
     functions = {record["pid"]: set() for record in records}

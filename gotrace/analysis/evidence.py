@@ -119,7 +119,8 @@ class Evidence:
             within = (times >= pause.begin_ns) & (times < end_ns)
             asked_for = self._tail.of(rows(self._kept, within), "off_cpu")
             wanted = np.concatenate([asked_for["stack"], asked_for["kernel_stack"]])
-            stacks = (kinds == self._stack) & (times < pause.begin_ns) & np.isin(self._kept["a"], wanted)
+            numbers = self._tail.named(self._kept, "stack")["stack"]
+            stacks = (kinds == self._stack) & (times < pause.begin_ns) & np.isin(numbers, wanted)
             before = [lost for when, lost in self._losses if when < pause.begin_ns] or [self._losses[0][1]]
             after = [lost for when, lost in self._losses if when >= end_ns] or [self._losses[-1][1]]
             lost = after[0] - before[-1]

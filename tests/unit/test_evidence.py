@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gotrace.analysis.evidence import AFTER_NS, FOREVER_NS, Evidence
@@ -42,6 +42,7 @@ def stop(begin_ns, length_ns, evidence=3):
     ]
 
 
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(
     lengths=st.lists(st.integers(20_000, 40 * MS), min_size=1, max_size=12),
     gaps=st.lists(st.integers(5_000, 300 * MS), min_size=12, max_size=12),

@@ -58,10 +58,9 @@ def serve(settings: Settings, say: Say) -> None:
         if above_ns:
             from gotrace.agent.explanations import Explanations
 
+            # Of each process its executable and libraries stay open.
             most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-            resource.setrlimit(
-                resource.RLIMIT_NOFILE, (most, most)
-            )  # of each process its executable and libraries are open
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
             explanations = Explanations(settings.spool, half, above_ns, settings.explanations, say)
         naming = kubelet = None
         if sources := sources_of():

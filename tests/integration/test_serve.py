@@ -152,7 +152,7 @@ def test_who_costs_too_much_is_left_alone(program, start):
     code = (
         "from gotrace.agent import agent\n"
         "agent._COST_S, agent._LEAST_COST_NS = 1, 0\n"
-        "agent.Bounds.__init__.__defaults__ = (200, 5000, 1e-9)\n"
+        "agent.Bounds.__init__.__defaults__ = (200, 5000, 1e-9, 0.01)\n"
         "import sys; from gotrace.cli.main import main; main(sys.argv[1:])"
     )
     port = free_port()

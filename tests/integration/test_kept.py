@@ -77,7 +77,7 @@ def test_every_long_pause_is_kept_exactly(keeping, spooled, start, tmp_path, got
     """Two releases at once, and every pause is long: what the recordings have is what the programs count, to the ns."""
     name = f"kept{os.getpid()}"
     programs = [copied(tmp_path, "gcload", f"{name}-{version}", version) for version in ("1.19.8", targets.NEWEST)]
-    ours = [start(each, "-cycles", "6", env={"GODEBUG": "gctrace=1"}) for each in programs]
+    ours = [start(each, "-cycles", "4", env={"GODEBUG": "gctrace=1"}) for each in programs]
     serving = keeping(name, "1us", "explanations: 1000\n")  # all of it at once
     until(lambda: serving.traced() == {each.pid for each in ours})
     before = [len(gctrace(each.stderr.read_text())) for each in ours]
@@ -86,8 +86,13 @@ def test_every_long_pause_is_kept_exactly(keeping, spooled, start, tmp_path, got
     truths = [each.truth() for each in ours]
     assert [each.finish() for each in ours] == [0, 0]  # what they did is told though they are gone
     until(lambda: not serving.traced())
+    writers = Path(f"/proc/{serving.process.pid}/task/{serving.process.pid}/children")
+    until(lambda: not writers.read_text())
+    time.sleep(1)
+    counted = outcomes(serving)
     serving.finish()
     records = spooled()
+    assert counted == {"kept": len(records)}
     for target, count, truth in zip(ours, before, truths, strict=True):
         own = [each for each in records if each["pid"] == target.pid]
         cycles = truth["NumGC"] - count
@@ -220,3 +225,32 @@ def test_nobody_is_disturbed_by_what_is_not_his(keeping, start, tmp_path):
         process.terminate()
     assert f"pid {target.pid} " in said and "so its pauses are not explained for 10 minutes." in said
     assert target.truth()["NumGC"] > 0 and target.finish() == 0
+
+
+def test_a_probe_rests_and_goes_on(start):
+    """Of one process: its pauses are counted all the time, and what is lost of the rest is not what came before."""
+    from gotrace.probe import probe_module
+    from gotrace.shared import SharedProbes
+
+    target = start(targets.build("gcload"), "-seconds", "20")
+    modules = [probe_module(stem) for stem in ("gc", "tail")]
+    of_gc, of_tail = ({kind.number for kind in module.PROBE.kinds} for module in modules)
+    with SharedProbes.opened(modules) as probes:
+        session = probes.add(target.pid)
+        target.go()
+
+        def seen() -> set[int]:
+            probes.read()
+            session.read()
+            time.sleep(1)
+            probes.read()
+            return set(session.read()["kind"].tolist())
+
+        assert of_gc & (all_ := seen()) and of_tail & all_
+        hits = session.cost().probe_hits
+        session.suspend("tail")
+        assert of_gc & (rest := seen()) and not of_tail & rest
+        session.resume("tail")
+        assert of_gc & (all_ := seen()) and of_tail & all_
+        assert session.cost().probe_hits > hits and session.lost == 0
+    target.process.kill()

@@ -205,7 +205,7 @@ int stop_asked(struct pt_regs *ctx)
 	u64 time_ns = bpf_ktime_get_ns();
 	struct stop *stop = current_stop();
 
-	if (!stop)
+	if (!stop || !settings())
 		return 0;
 	count_hit(HIT_STOP_ASKED);
 	stop_begins(stop, time_ns);
@@ -386,8 +386,8 @@ static __always_inline void ends_slice(void *prev, struct config *host)
 		key = all->tgid[i];
 		if (!key)
 			continue;
-		stop = stops.lookup(&key);
-		if (!stop || !stop->active) /* it ended in a stop */
+		stop = stop_of(key);
+		if (!stop || !stop->active) /* it ended in a stop, or is to be left alone */
 			all->tgid[i] = 0;
 		else if (tid)
 			tell_slice(key, stop->begin_ns, stop, tgid, &name, *begin, time_ns);

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jsonschema
@@ -87,7 +88,7 @@ def test_every_long_pause_is_kept_exactly(keeping, spooled, start, tmp_path, got
     assert [each.finish() for each in ours] == [0, 0]  # what they did is told though they are gone
     until(lambda: not serving.traced())
     writers = Path(f"/proc/{serving.process.pid}/task/{serving.process.pid}/children")
-    until(lambda: not writers.read_text())
+    until(lambda: not writers.read_text(), 60)
     time.sleep(1)
     counted = outcomes(serving)
     serving.finish()
@@ -126,7 +127,7 @@ def test_stragglers_are_named_as_they_are_live(keeping, spooled, start, trace, t
         assert target.finish() == 0
     assert tracer.finish() == 0, tracer.stderr
     until(lambda: not serving.traced())
-    until(lambda: (now := outcomes(serving)).get("kept", 0) - now.get("removed", 0) == 6)  # one writes after the other
+    until(lambda: (now := outcomes(serving)).get("kept", 0) - now.get("removed", 0) == 6, 60)
     counted = outcomes(serving)
     serving.finish()
     records = spooled()

@@ -17,11 +17,12 @@ import struct
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from gotrace import cache
-from gotrace.errors import GotraceError, HostError
+from gotrace.errors import GotraceError, HostError, TargetError
 from gotrace.kernel import bpf
 from gotrace.kernel.btf import TASK_FIELDS, task_settings
 from gotrace.kernel.calibrate import probe_cost_ns
@@ -30,6 +31,7 @@ from gotrace.kernel.host import require_tracing
 from gotrace.kernel.privileges import in_initial_namespace
 from gotrace.kernel.process import Process
 from gotrace.kernel.ring import Events, RingReader, joined, no_events
+from gotrace.kernel.same_file import is_same_to_probes
 from gotrace.made import Made
 from gotrace.probe import Plan
 from gotrace.session import (
@@ -45,7 +47,7 @@ from gotrace.session import (
 )
 
 if TYPE_CHECKING:
-    from gotrace.probe import ProbeModule
+    from gotrace.probe import Point, ProbeModule
     from gotrace.runtime.symbols import Symbols
 
 MOST = 1024  # processes at once
@@ -192,8 +194,21 @@ class _File:
     """An executable file that has its probes, for as long as any process of it is traced."""
 
     plans: dict[str, Plan]
-    probes: list[int]
-    processes: int = 0
+    probes: list[int] = dataclasses.field(default_factory=list)
+    exe: int = -1  # a descriptor, while it has probes
+    processes: Counter[tuple[int, ...]] = dataclasses.field(default_factory=Counter)  # by what its file seems to be
+
+    @property
+    def points(self) -> list[Point]:
+        return [point for plan in self.plans.values() for point in plan.points]
+
+    def is_in(self, process: Process, bias: int) -> bool:
+        """Whether its probes are in the memory of a process; what cannot be read is taken for it."""
+        with contextlib.suppress(OSError):
+            return all(
+                os.pread(process.memory_fd, len(point.code), point.address + bias) != point.code for point in self.points
+            )
+        return True
 
 
 class SharedProbes:
@@ -257,9 +272,9 @@ class SharedProbes:
             files = stack.enter_context(opened_files(self._modules, process))
             exe = files[""].fd
             identity = cache.identity(exe)
-            file = self._files.get(identity)
+            file = self._files.get(identity) or self._same(identity, exe)
             if file is None:
-                file = _File({stem: plan for stem, plan in self._plans(process, exe)}, [])
+                file = _File(dict(self._plans(process, exe)))
             parts = {
                 module.PROBE.stem: _Part(module, file.plans[module.PROBE.stem], self._parts[module.PROBE.stem], pid)
                 for module in self._modules
@@ -274,10 +289,15 @@ class SharedProbes:
             if not file.probes:
                 self._set(file, exe)
             self._files[identity] = file
-            file.processes += 1
+            file.processes[identity] += 1
             stack.callback(self._leave, identity)
             if process.exec_changed():
                 raise GotraceError(f"process {pid} has just executed another program", "try again")
+            if not file.is_in(process, bias):
+                raise TargetError(
+                    f"process {pid} runs another file than the one that is now at its path",
+                    "start it anew: a container's file is copied when it is changed, be it by chmod",
+                )
             symbols = None
             if self._stack_columns:
                 from gotrace.runtime.symbols import Symbols
@@ -303,8 +323,19 @@ class SharedProbes:
                         verify(exe, point)
                     yield stem, plan
 
+    def _same(self, identity: tuple[int, ...], exe: int) -> _File | None:
+        """What is this file to the kernel, though not by its numbers: that of another container of the same image."""
+        for file in {id(each): each for each in self._files.values()}.values():
+            if any(each[2:4] == identity[2:4] for each in file.processes):  # size and mtime
+                first = file.points[0].file_offset
+                free = [point.file_offset + len(point.code) for point in file.points]
+                if is_same_to_probes(file.exe, exe, first, free):
+                    return file
+        return None
+
     def _set(self, file: _File, exe: int) -> None:
         """Set the probes of a file. Raises HostError, with none of them set."""
+        file.exe = os.dup(exe)
         path = f"/proc/self/fd/{exe}"
         try:
             for stem, plan in file.plans.items():
@@ -312,14 +343,17 @@ class SharedProbes:
                     program = self._parts[stem].programs[point.program]
                     file.probes.append(bpf.attach_uprobe(program, path, point.file_offset))
         except HostError:
+            os.close(file.exe)
             with bpf.closing_all(file.probes):
                 raise
 
     def _leave(self, identity: tuple[int, ...]) -> None:
         file = self._files[identity]
-        file.processes -= 1
+        file.processes[identity] -= 1
+        if not file.processes[identity]:
+            del self._files[identity], file.processes[identity]
         if not file.processes:
-            del self._files[identity]
+            os.close(file.exe)
             self._closing = [each for each in self._closing if each.is_alive()]
             for probe in file.probes:  # each waits until no CPU can be in its program
                 self._closing.append(threading.Thread(target=os.close, args=(probe,)))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
+import shutil
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +48,67 @@ def test_each_has_its_own_numbers(load, start, trace):
         assert counted >= len(own.of("stw")) and own.records[-1]["events"]["received"] >= len(own.of("stw"))
         assert f"pid {target.pid} (" in tracer.stdout  # a summary of its own
     assert {record["pid"] for record in tracer.records} == {target.pid for target in ours}
+
+
+@pytest.fixture
+def contained(start, tmp_path):
+    """contained(image, container, ...) starts gcload of a folder as a container of it would: in an overlay of its own."""
+    mount = 'mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$2/merged" || exit'
+
+    def run(image, container, arguments=(), before=":", **more):
+        folder = tmp_path / container
+        for name in ("upper", "work", "merged"):
+            (folder / name).mkdir(parents=True)
+        script = f'{mount}; cd "$2/merged"; {before}; shift 2; exec ./gcload "$@"'
+        target = start(Path("unshare"), "-m", "sh", "-c", script, "sh", str(image), str(folder), *arguments, **more)
+        until(lambda: os.readlink(f"/proc/{target.pid}/exe").endswith("gcload"))
+        return target
+
+    return run
+
+
+@pytest.fixture
+def image(tmp_path):
+    """image(name) is a folder with gcload: copies have the same bytes, size and time, and are files of their own."""
+
+    def made(name):
+        folder = tmp_path / name
+        folder.mkdir()
+        shutil.copy2(targets.build("gcload"), folder)
+        return folder
+
+    return made
+
+
+def test_containers_of_one_image(load, contained, image, trace):
+    """One file to the kernel, whatever its numbers: a hit each. Equal files that are not one have probes of their own."""
+    load = dataclasses.replace(load, collections=150)
+    one, equal = image("one"), image("equal")
+    begun = functools.partial(contained, arguments=load.collect(), env={"GODEBUG": "gctrace=1"})
+    ours = [begun(one, f"container-{number}") for number in range(3)]
+    ours += [begun(equal, "of-another-image"), begun(one, "copied", before="chmod 700 gcload")]
+    tracer = trace("--pid", ",".join(str(target.pid) for target in ours))
+    for target in ours:
+        target.go()
+    truths = [target.truth() for target in ours]
+    assert [target.finish() for target in ours] == [0] * len(ours)
+    assert tracer.finish() == 0, tracer.stderr
+    for target, truth in zip(ours, truths, strict=True):
+        own = of_process(tracer, target.pid)
+        check_against_runtime(own, truth, gctrace(target.stderr.read_text()), load)
+        # Two at each restart of the world, one when a cycle begins, one when it has swept.
+        expected = 2 * len(own.of("stw")) + 2 * len(own.of("cycle"))
+        assert own.records[-1]["cost"]["probe_hits"] == pytest.approx(expected, abs=12)  # those at the edges
+
+
+def test_a_running_file_that_was_copied_meanwhile(contained, image, gotrace):
+    """What is at its path is another file now, in which no probe would ever be hit: refused, and not silently."""
+    target = contained(image("one"), "container", ["-seconds", "5"])
+    other = contained(image("two"), "other", ["-seconds", "5"])
+    os.chmod(f"/proc/{target.pid}/root/{os.readlink(f'/proc/{target.pid}/exe')}", 0o700)
+    done = gotrace("gc", "--pid", f"{other.pid},{target.pid}", "-d", "1s")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 2), done.stderr
+    assert f"process {target.pid} runs another file than the one that is now at its path" in done.stderr
 
 
 @pytest.mark.parametrize("options", [[], ["-thread"]], ids=["first-thread", "another-thread"])

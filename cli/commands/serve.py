@@ -53,6 +53,7 @@ def command(
     """
     import msgspec
 
+    from gotrace.agent.serve import check as check_settings
     from gotrace.agent.serve import prepare as compile_probes
     from gotrace.agent.serve import serve
     from gotrace.agent.settings import SCHEMA, Settings
@@ -78,6 +79,7 @@ def command(
             raise UsageError("a service's settings are in a file", "write them into agent.yaml, and add -f agent.yaml")
         click.echo(unit(own_command(), ["-f", os.path.abspath(file)] if file is not None else []), nl=False)
     elif check:
+        check_settings(settings)
         say("the settings are right")
     else:
         serve(settings, say)

@@ -30,6 +30,7 @@ from gotrace.text import printable, program_text
 
 if TYPE_CHECKING:
     from gotrace.agent.explanations import Explanations
+    from gotrace.agent.push import Push
     from gotrace.find.kubelet import Kubelet
     from gotrace.run.target import Say
     from gotrace.shared import SharedProbes
@@ -87,6 +88,7 @@ class Agent:
     now: Callable[[], float] = time.monotonic
     kubelet: Kubelet | None = None  # who is asked for names of containers, if anybody is
     explanations: Explanations | None = None
+    push: Push | None = None  # what sends metrics, if anything does
 
     def __post_init__(self) -> None:
         self.registry = Registry(of.ALL, self.bounds.series)
@@ -103,7 +105,7 @@ class Agent:
         self._poll = select.poll()
         self._pid_of: dict[int, int] = {}  # by the descriptor that tells its end
         self._cpu_s = 0.0
-        self._problem = ""
+        self._problem = self._otlp_problem = ""
         self._left_out = self.probes.left_out()
         self._number(of.BUILD, gotrace.__version__, os.uname().release)
 
@@ -303,6 +305,17 @@ class Agent:
             if self.kubelet.problem != self._problem and self.kubelet.problem:
                 self.say(f"The names of pods are unknown: {self.kubelet.problem}.")
             self._problem = self.kubelet.problem
+        if self.push is not None:
+            sent = ((of.OTLP_SENT, "sent"), (of.OTLP_FAILED, "failed"), (of.OTLP_REJECTED, "rejected"))
+            for family, name in sent:
+                number = self._number(family)
+                number.add(getattr(self.push, name) - number.value)
+            problem = self.push.problem
+            if problem and not self._otlp_problem:
+                self.say(f"Metrics do not reach the collector at {self.push.collector}: {problem}.")
+            elif self._otlp_problem and not problem:
+                self.say(f"Metrics reach the collector at {self.push.collector} again.")
+            self._otlp_problem = problem
         self._number(of.SERIES).set(self.registry.series)
         beyond = self._number(of.BEYOND)
         beyond.add(max(0, self.registry.beyond - beyond.value))

@@ -75,6 +75,9 @@ SPOOL_FAILURES = Family("gotrace.agent.spool.failures", "counter", "{record}", "
 EXPLANATIONS = Family(
     "gotrace.agent.explanations", "counter", "{pause}", "Long pauses, by what became of their evidence.", ("outcome",)
 )
+OTLP_SENT = Family("gotrace.agent.otlp.sent", "counter", "{request}", "Requests that the collector took.")
+OTLP_FAILED = Family("gotrace.agent.otlp.failed", "counter", "{request}", "Requests that it did not; the next has it all.")
+OTLP_REJECTED = Family("gotrace.agent.otlp.rejected", "counter", "{point}", "Points that the collector refused.")
 KUBELET_UP = Family("gotrace.agent.kubelet.up", "gauge", "", "Whether the last question for the node's pods was answered.")
 KUBELET_ERRORS = Family(
     "gotrace.agent.kubelet.errors", "counter", "{request}", "Questions for the node's pods without an answer.", ("reason",)

@@ -386,17 +386,44 @@ def _tls_context(security: Security) -> ssl.SSLContext:
     return context
 
 
-def _listening(address: tuple[str, int], security: Security) -> socket.socket:
+def check(address: tuple[str, int], security: Security) -> None:
+    """Raises what a `Server` would before it listens."""
+    if security.token:
+        _Token(security.token)
+    if security.certificate:
+        _tls_context(security)
+    _allowed(address, security)
+
+
+def _where(address: tuple[str, int]) -> str:
     host, port = address
-    where = printable(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-    listening = None
+    return printable(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+
+
+def _allowed(address: tuple[str, int], security: Security) -> tuple[int, Any]:
+    """Where to listen, as a socket's family and address. Raises GotraceError, and UsageError where it should not."""
+    host, port = address
     try:
         family, _, _, _, resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        if not (_is_loopback(str(resolved[0])) or security.anyone or (security.token and security.certificate)):
-            raise UsageError(
-                f"anybody could ask at {where}: it is not a loopback address",
-                "give a token file and a certificate too, or allow anyone",
-            )
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise _not_listening(address, error) from None
+    if not (_is_loopback(str(resolved[0])) or security.anyone or (security.token and security.certificate)):
+        raise UsageError(
+            f"anybody could ask at {_where(address)}: it is not a loopback address",
+            "give a token file and a certificate too, or allow anyone",
+        )
+    return family, resolved
+
+
+def _not_listening(address: tuple[str, int], error: Exception) -> GotraceError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return GotraceError(f"cannot listen at {_where(address)}: {printable(reason)}", "choose another with --listen")
+
+
+def _listening(address: tuple[str, int], security: Security) -> socket.socket:
+    listening = None
+    family, resolved = _allowed(address, security)
+    try:
         listening = socket.socket(family, socket.SOCK_STREAM)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(resolved)
@@ -405,8 +432,7 @@ def _listening(address: tuple[str, int], security: Security) -> socket.socket:
     except (OSError, OverflowError, UnicodeError) as error:
         if listening:
             listening.close()
-        reason = getattr(error, "strerror", None) or str(error)
-        raise GotraceError(f"cannot listen at {where}: {printable(reason)}", "choose another with --listen") from None
+        raise _not_listening(address, error) from None
     return listening
 
 

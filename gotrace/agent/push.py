@@ -85,6 +85,8 @@ class Push:
 
     def __init__(self, registry: Registry, destination: Destination, version: str) -> None:
         self._registry, self._to, self._version = registry, destination, version
+        _, host, port, _ = _parts(destination.url)
+        self.collector = printable(f"{host}:{port}")
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="otlp", daemon=True)
         self.sent = 0  # requests that were taken
@@ -117,17 +119,17 @@ class Push:
 
     def _try(self, timeout_s: float) -> float | None:
         """Send once; seconds after which to try again, 0 for the usual, None for an interval."""
-        self.problem = ""
         try:
-            self._send(timeout_s)
+            problem = self._send(timeout_s)
         except _SendError as error:
             self.failed += 1
             self.problem = printable(str(error))[:200]
             return error.after_s
         self.sent += 1
+        self.problem = printable(problem)[:200]
         return None
 
-    def _send(self, timeout_s: float) -> None:
+    def _send(self, timeout_s: float) -> str:
         from http.client import HTTPConnection, HTTPException, HTTPSConnection
 
         body = request(self._registry.collect(), time.time_ns(), self._version)
@@ -165,8 +167,7 @@ class Push:
         except ValueError:
             raise _SendError("the answer is not OTLP's", None) from None
         self.rejected += count
-        if count:
-            self.problem = printable(f"{count} points rejected: {why}")[:200]
+        return f"{count} points rejected: {why}" if count else ""
 
 
 def _parts(url: str) -> tuple[bool, str, int, str]:

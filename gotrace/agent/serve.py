@@ -6,17 +6,20 @@ import contextlib
 import json
 import os
 import resource
+import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import gotrace
 from gotrace.agent.agent import Agent
 from gotrace.agent.http import Response, Route, Server
+from gotrace.agent.http import check as check_listening
 from gotrace.agent.metrics_page import MetricsPage
 from gotrace.agent.pods import Pods
 from gotrace.agent.push import Destination, Push
 from gotrace.agent.requests import Request
 from gotrace.agent.spool import Spool
+from gotrace.agent.spool import check as check_spool
 from gotrace.agent.status_page import status_page
 from gotrace.find.kubelet import Kubelet, sources_of
 from gotrace.find.processes import Scanner
@@ -42,6 +45,15 @@ def prepare() -> None:
             pass
 
 
+def check(settings: Settings) -> None:
+    """Raises what `serve` would for these settings, and leaves everything as it is."""
+    settings.selection(), settings.explain_above_ns()
+    Destination.of(os.environ, settings.otlp)
+    check_listening(settings.address(), settings.security())
+    if settings.spool:
+        check_spool(settings.spool)
+
+
 def serve(settings: Settings, say: Say) -> None:
     """Until Ctrl-C or SIGTERM. Raises GotraceError."""
     stop = StopRequest()
@@ -49,6 +61,9 @@ def serve(settings: Settings, say: Say) -> None:
     selection, address, above_ns = settings.selection(), settings.address(), settings.explain_above_ns()
     with contextlib.ExitStack() as stack:
         stack.enter_context(stop.installed())
+        hangups: list[int] = []
+        if not os.isatty(2):  # there is no terminal to hang up: somebody wants the settings to be read again
+            signal.signal(signal.SIGHUP, lambda number, _: hangups.append(number))
         unseen = require_everybodys_processes()
         stems, ring_bytes = _EXPLAINING if above_ns else (STEMS, RING_BYTES)
         probes = stack.enter_context(SharedProbes.opened([probe_module(stem) for stem in stems], ring_bytes))
@@ -87,8 +102,8 @@ def serve(settings: Settings, say: Say) -> None:
             )
         )
         if destination is not None:
-            push = Push(agent.registry, destination, gotrace.__version__).start()
-            stack.callback(push.close)
+            agent.push = Push(agent.registry, destination, gotrace.__version__).start()
+            stack.callback(_close, agent.push, say)
         stack.callback(agent.close)
         host, port = server.address
         if unseen:
@@ -96,6 +111,15 @@ def serve(settings: Settings, say: Say) -> None:
         say(f"Serving http{'s' if settings.tls_certificate else ''}://{host}:{port}/metrics… Ctrl-C to end.")
         while not stop.signal:
             agent.step()
+            if hangups:
+                hangups.clear()
+                say("SIGHUP is ignored: settings are read at the start only. Restart gotrace to change them.")
+
+
+def _close(push: Push, say: Say) -> None:
+    push.close()
+    if push.problem:
+        say(f"The last metrics did not reach the collector at {push.collector}: {push.problem}.")
 
 
 def _route(page: Callable[[], bytes], content_type: str) -> Route:

@@ -137,6 +137,14 @@ class Service:
         if self.processes:
             oldest = min(each.process.start for each in self.processes)
             self.number(of.UPTIME).set(time.clock_gettime(time.CLOCK_BOOTTIME) - oldest / TICKS)
+        else:
+            self._drop_gauges()
+
+    def _drop_gauges(self) -> None:
+        """What a service that has no process now has no more; what it counted stays."""
+        gone = {family for family, _ in self._kept if family.kind == "gauge"} - {of.PROCESSES}
+        self.registry.drop(self.resource, gone)
+        self._kept = {key: series for key, series in self._kept.items() if key[0] not in gone}
 
 
 @dataclass(eq=False)

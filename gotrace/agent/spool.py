@@ -94,9 +94,7 @@ class Spool:
             os.makedirs(folder, mode=0o750, exist_ok=True)
             self._open()
         except OSError as error:
-            raise GotraceError(
-                f"the spool {printable(folder)} cannot be written: {error.strerror}", "give another folder with --spool"
-            ) from None
+            raise _unwritable(folder, error) from None
 
     def write(self, records: list[Mapping[str, Any]]) -> None:
         """Append records. What does not fit on the disk is counted, and nothing of it stays."""
@@ -133,6 +131,26 @@ class Spool:
         path = os.path.join(self._folder, f"{time.time_ns():019}.ndjson")
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o640)
         self._written = 0
+
+
+def check(folder: str) -> None:
+    """Whether a spool can be there, or be made: raises what `Spool` would. Nothing is left behind."""
+    import tempfile
+
+    there = os.path.abspath(folder)
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+
+
+def _unwritable(folder: str, error: OSError) -> GotraceError:
+    return GotraceError(
+        f"the spool {printable(folder)} cannot be written: {error.strerror}", "give another folder with --spool"
+    )
 
 
 def segments_of(folder: str) -> list[str]:

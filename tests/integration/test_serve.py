@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from agents import Agent
+from collectors import collecting, rejecting
 from kubelets import account_in, serving
 
 import targets
@@ -212,6 +213,39 @@ def test_the_spool_survives(agent, program, start, tmp_path):
     until(lambda: again.traced() == {target.pid})
     again.process.kill()
     assert list(records_in(str(folder))) == [record]
+
+
+def test_a_collector_that_comes_later_and_a_hangup(program, start):
+    """What does not arrive is said once and counted. A service that has ended has no memory; what it counted stays."""
+    name = f"pushed{os.getpid()}"
+    target = start(program(name), "-cycles", "20")
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as later:
+        port = later.getsockname()[1]
+    options = ["--select", f"name={name}", "--min-age", "0s", "--otlp", f"http://127.0.0.1:{port}"]
+    serving = Agent(*options, through=["env", "OTEL_METRIC_EXPORT_INTERVAL=200"])
+    until(lambda: serving.traced() == {target.pid})
+    serving.process.send_signal(signal.SIGHUP)
+    until(lambda: sum(serving.values("gotrace_agent_otlp_failed_total")) > 1)
+    target.go()
+    target.truth()
+    gauges = ("process_memory_usage_bytes", "gotrace_heap_live_bytes", "process_uptime_seconds", "go_processor_limit")
+    until(lambda: all(serving.values(each, service_name=name) for each in gauges))
+    cycles = serving.one("go_memory_gc_cycles_total", service_name=name)
+    assert target.finish() == 0
+    until(lambda: serving.values("gotrace_processes", service_name=name) == [0])
+    assert not any(serving.values(each, service_name=name) for each in gauges)
+    assert serving.one("go_memory_gc_cycles_total", service_name=name) >= cycles > 0
+    start(program(name), "-cycles", "20")
+    until(lambda: serving.values("gotrace_processes", service_name=name) == [1])
+    until(lambda: len(serving.values("process_memory_usage_bytes", service_name=name)) == 1)
+    with collecting(port) as collector:
+        until(lambda: sum(serving.values("gotrace_agent_otlp_sent_total")) > 1)
+        collector.answers.append((200, {}, rejecting(5, "too old")))
+        until(lambda: serving.values("gotrace_agent_otlp_rejected_total") == [5])
+        said = serving.finish()
+    at = f"the collector at 127.0.0.1:{port}"
+    assert said.count(f"Metrics do not reach {at}: ConnectionRefusedError") == 1 and said.count("SIGHUP is ignored") == 1
+    assert f"Metrics reach {at} again.\n" in said and f"Metrics do not reach {at}: 5 points rejected: too old.\n" in said
 
 
 def test_hundreds_that_come_and_go(agent, program):

@@ -33,6 +33,31 @@ def test_the_rules() -> None:
 
 
 @needs_promtool
+def test_a_service_without_processes_is_over_no_budget(tmp_path: Path) -> None:
+    """Two paused for 2 % of the time, and one of them ended. This promtool has no histograms to give to a rule."""
+    (rule,) = (each for each in RULES if each.get("alert") == "GoPauseBudgetSpent")
+    paused = 'histogram_sum(rate(gotrace_stw_duration_seconds{part="total"}[5m]))'
+    assert paused in rule["expr"]
+    rule = {**rule, "expr": rule["expr"].replace(paused, "rate(paused_seconds[5m])"), "for": "0m"}
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "pauses", "rules": [rule]}]}))
+    series = [
+        *({"series": f'paused_seconds{{service_name="{name}"}}', "values": "0+1.2x20"} for name in ("here", "gone")),
+        {"series": 'gotrace_processes{service_name="here"}', "values": "1x20"},
+        {"series": 'gotrace_processes{service_name="gone"}', "values": "1 0x20"},
+    ]
+    fires = 'ALERTS{alertname="GoPauseBudgetSpent", alertstate="firing"}'
+    expected = [{"labels": '{service_name="here"}', "value": 1}]
+    case = {"expr": f"count by (service_name) ({fires})", "eval_time": "10m", "exp_samples": expected}
+    test = {
+        "rule_files": ["rules.yaml"],
+        "evaluation_interval": "1m",
+        "tests": [{"interval": "1m", "input_series": series, "promql_expr_test": [case]}],
+    }
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump(test))
+    promtool("test", "rules", tmp_path / "test.yaml")
+
+
+@needs_promtool
 def test_the_queries_of_the_dashboard(tmp_path: Path) -> None:
     rules = [
         {"record": f"query:{number}", "expr": query.replace("$__rate_interval", "5m").replace("$service", ".*")}

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from collectors import Collector, collecting, rejecting
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
-    ExportMetricsServiceResponse,
 )
 
 from conftest import PATIENCE_S
@@ -23,52 +20,10 @@ from gotrace.export.metrics.model import Family, Registry, Resource
 LOST = Family("gotrace.events.lost", "counter", "{event}", "Events that were lost.")
 
 
-class Collector(ThreadingHTTPServer):
-    """Answers with what is in ``answers``, then with success; keeps what it gets, and when."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.answers: list[tuple[int, dict[str, str], bytes]] = []
-        self.requests: list[tuple[float, str, Any, ExportMetricsServiceRequest]] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-    def wait(self, count: int) -> None:
-        end = time.monotonic() + PATIENCE_S
-        while len(self.requests) < count and time.monotonic() < end:
-            time.sleep(0.01)
-        assert len(self.requests) >= count
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Collector
-
-    def do_POST(self) -> None:  # noqa: N802
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.headers["Content-Encoding"] == "gzip":
-            body = gzip.decompress(body)
-        message = ExportMetricsServiceRequest.FromString(body)
-        status, headers, answer = self.server.answers.pop(0) if self.server.answers else (200, {}, b"")
-        self.server.requests.append((time.monotonic(), self.path, self.headers, message))
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        pass
-
-
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    with Collector() as found:
-        threading.Thread(target=found.serve_forever, args=(0.01,), daemon=True).start()
+    with collecting() as found:
         yield found
-        found.shutdown()
 
 
 def registry() -> Registry:
@@ -107,14 +62,11 @@ def test_it_sends_every_interval_and_at_the_end(collector: Collector) -> None:
 
 
 def test_what_passes_is_tried_again_with_what_is_true_by_then(collector: Collector) -> None:
-    rejecting = ExportMetricsServiceResponse()
-    rejecting.partial_success.rejected_data_points = 1
-    rejecting.partial_success.error_message = "too\nold"
     collector.answers = [
         (503, {"Retry-After": "1"}, b""),
         (429, {}, b""),
         (400, {}, b"no"),
-        (200, {}, rejecting.SerializeToString()),
+        (200, {}, rejecting(1, "too\nold")),
     ]
     push = Push(registry(), Destination(collector.url, {}, interval_s=1.2), "0.9").start()
     collector.wait(5)

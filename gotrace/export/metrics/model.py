@@ -204,14 +204,17 @@ class Registry:
         """The series of a histogram, as in `number`."""
         return self._of(Histogram, family, resource, values, created_ns)
 
-    def drop(self, resource: Resource) -> None:
-        """Forget what is of a resource that ended. Series of it that are still held are shown no more."""
+    def drop(self, resource: Resource, families: Iterable[Family] | None = None) -> None:
+        """Forget what is of a resource that ended, or of some families what it has no more.
+
+        Series of it that are still held are shown no more.
+        """
         before = self.series
-        for series in self._series.values():
+        for series in self._series.values() if families is None else [self._series[family] for family in families]:
             for key in [key for key in series if key[0] == resource]:
                 del series[key]
                 self.series -= 1
-        self.dropped += self.series < before
+        self.dropped += families is None and self.series < before
 
     def collect(self) -> Collected:
         """Every family that has series, as they are now; what they hold may go on."""

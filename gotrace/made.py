@@ -67,7 +67,7 @@ class Made:
     """Something that takes long to make: from the cache, or from a child that is at work until `json` is called."""
 
     def __init__(self, stack: contextlib.ExitStack, key: str, make: Callable[..., Any], *args: Any, **limits: int) -> None:
-        self._key = key
+        self.key = key
         self._entry = cache.get(key)
         self._child = None if self._entry else Child(make, *args, **limits)
         stack.callback(self._abandon)
@@ -76,7 +76,7 @@ class Made:
         if self._child is not None:
             child, self._child = self._child, None
             self._entry = child.result().to_json()
-            cache.put(self._key, self._entry)
+            cache.put(self.key, self._entry)
         return self._entry
 
     def _abandon(self) -> None:

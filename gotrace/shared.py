@@ -225,6 +225,7 @@ class SharedProbes:
         self._stack_columns = {column for kind in kinds for column in kind.columns} if stacks else set()
         self.sessions: dict[int, SharedSession] = {}  # by pid
         self.ns_per_hit = (0.0, 0.0)
+        self.keys: list[str] = []  # of what was compiled, in the cache
 
     @classmethod
     @contextlib.contextmanager
@@ -253,6 +254,7 @@ class SharedProbes:
             for name, program in watched.programs.items():
                 stack.callback(os.close, bpf.attach_raw_tracepoint(program, name.removeprefix(bpf.RAW_TRACEPOINT)))
             found = cls(modules, parts, RingReader(shared["events"].fd, ring_bytes, of_many=True))
+            found.keys = [each.key for each in (*made, watch)]
             found.ns_per_hit = probe_cost_ns()
             for module in modules:
                 for name, program in parts[module.PROBE.stem].programs.items():

@@ -57,7 +57,7 @@ def command(
     from gotrace.agent.serve import prepare as compile_probes
     from gotrace.agent.serve import serve
     from gotrace.agent.settings import SCHEMA, Settings
-    from gotrace.agent.unit import unit
+    from gotrace.agent.unit import require_usable, unit
     from gotrace.lab.yaml_file import read
 
     if prepare:
@@ -77,6 +77,7 @@ def command(
     if systemd:
         if listen or otlp or select or exclude or spool or min_age is not None or explain_above is not None:
             raise UsageError("a service's settings are in a file", "write them into agent.yaml, and add -f agent.yaml")
+        require_usable(settings, file)
         click.echo(unit(own_command(), ["-f", os.path.abspath(file)] if file is not None else []), nl=False)
     elif check:
         check_settings(settings)

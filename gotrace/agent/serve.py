@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import gotrace
+from gotrace import cache
 from gotrace.agent.agent import Agent
 from gotrace.agent.http import Response, Route, Server
 from gotrace.agent.http import check as check_listening
@@ -21,6 +22,7 @@ from gotrace.agent.requests import Request
 from gotrace.agent.spool import Spool
 from gotrace.agent.spool import check as check_spool
 from gotrace.agent.status_page import status_page
+from gotrace.errors import HostError
 from gotrace.find.kubelet import Kubelet, sources_of
 from gotrace.find.processes import Scanner
 from gotrace.kernel.host import require_everybodys_processes
@@ -41,8 +43,12 @@ _EXPLAINING = (*STEMS, "tail"), RING_BYTES << 2  # a stop makes some 50
 def prepare() -> None:
     """Compile what `serve` loads, and keep it: a compiler takes more memory than the agent may. Raises GotraceError."""
     for stems, size in ((STEMS, RING_BYTES), _EXPLAINING):
-        with SharedProbes.opened([probe_module(stem) for stem in stems], size):
-            pass
+        with SharedProbes.opened([probe_module(stem) for stem in stems], size) as probes:
+            if not all(map(cache.get, probes.keys)):
+                raise HostError(
+                    f"nothing was kept: {printable(cache.folder())} cannot be used",
+                    "set GOTRACE_CACHE to a folder that is yours, and that only you can write to",
+                )
 
 
 def check(settings: Settings) -> None:

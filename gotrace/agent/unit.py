@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from gotrace.errors import UsageError
 from gotrace.kernel.privileges import SERVE_CAPABILITIES
+from gotrace.text import printable
+
+if TYPE_CHECKING:
+    from gotrace.agent.settings import Settings
 
 # Besides systemd's own group for services: what loads programs and holds them.
 SYSTEM_CALLS = ("@system-service", "bpf", "perf_event_open", "process_vm_readv", "pidfd_open")
+
+_STATE = "/var/lib/gotrace"
+_PRIVATE = ("/tmp", "/var/tmp")
 
 _UNIT = """\
 # Made by `gotrace serve --systemd`.
@@ -29,6 +39,8 @@ DynamicUser=yes
 AmbientCapabilities={capabilities}
 CapabilityBoundingSet={capabilities}
 NoNewPrivileges=yes
+# For a spool; nothing else can be written.
+StateDirectory=gotrace
 CacheDirectory=gotrace
 Environment=GOTRACE_CACHE=%C/gotrace
 
@@ -73,6 +85,19 @@ def unit(command: Sequence[str], options: Sequence[str] = ()) -> str:
         capabilities=" ".join(SERVE_CAPABILITIES),
         calls=" ".join(SYSTEM_CALLS),
     )
+
+
+def require_usable(settings: Settings, file: str | None) -> None:
+    """That the service would have what its settings name. Raises UsageError."""
+    for path in filter(None, (file, settings.token_file, settings.tls_certificate, settings.tls_key)):
+        if _is_in(path, _PRIVATE):
+            raise UsageError(f"the service does not see {printable(path)}: its /tmp is its own", "move it to /etc/gotrace")
+    if settings.spool and not _is_in(settings.spool, (_STATE,)):
+        raise UsageError(f"the service cannot write {printable(settings.spool)}", f"write spool: {_STATE}/spool")
+
+
+def _is_in(path: str, folders: Sequence[str]) -> bool:
+    return any(os.path.commonpath((os.path.abspath(path), folder)) == folder for folder in folders)
 
 
 def _quoted(word: str) -> str:

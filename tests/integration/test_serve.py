@@ -182,11 +182,38 @@ def test_settings_that_are_wrong(gotrace, tmp_path):
     file.write_text("schema: gotrace.agent/1\nselect: ['name=api,namespace=shop']\nmin_age: 1m\nlisten: '[::1]:9464'\n")
     done = gotrace("serve", "-f", str(file), "--check")
     assert (done.returncode, done.stderr) == (0, "the settings are right\n")
+    (tmp_path / "empty").touch()
+    for line, code, said in (
+        ("listen: 0.0.0.0:0", 2, "it is not a loopback address"),
+        ("listen: nobody.invalid:1", 1, "cannot listen at nobody.invalid:1"),
+        (f"token_file: {tmp_path}/none", 2, "cannot read the token"),
+        (f"token_file: {tmp_path}/empty", 2, "there is no token"),
+        (f"tls_certificate: {tmp_path}/empty", 2, "cannot use the certificate"),
+        ("otlp: collector:4318", 2, "not the address of a collector"),
+        ("spool: /proc/x", 1, "cannot be written"),
+        (f"spool: {tmp_path}/empty", 1, "cannot be written"),
+    ):
+        file.write_text(f"schema: gotrace.agent/1\n{line}\n")
+        done = gotrace("serve", "-f", str(file), "--check")
+        assert (done.returncode, done.stderr.count("\n")) == (code, 2) and said in done.stderr, line
+    done = gotrace("serve", "--check", "--spool", str(tmp_path / "a" / "b"))
+    assert done.returncode == 0 and not (tmp_path / "a").exists()
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as taken:
         done = gotrace("serve", "--listen", f"127.0.0.1:{taken.getsockname()[1]}", "--select", "name=nobody")
     assert (done.returncode, done.stderr.count("\n")) == (1, 2)
     done = gotrace("serve", "--listen", "0.0.0.0:0")
     assert done.returncode == 2 and "hint" in done.stderr
+
+
+def test_what_cannot_be_kept_is_no_success(gotrace, tmp_path):
+    """Whoever prepares for an agent that may not compile hears of it then."""
+    open_to_all = tmp_path / "compiled"
+    open_to_all.mkdir()
+    open_to_all.chmod(0o777)
+    for folder in ("/proc/x", str(tmp_path)):
+        done = gotrace("serve", "--prepare", env={**os.environ, "GOTRACE_CACHE": folder})
+        assert (done.returncode, done.stderr.count("\n")) == (1, 2), done.stderr
+        assert f"nothing was kept: {folder}/compiled cannot be used" in done.stderr
 
 
 def test_the_spool_survives(agent, program, start, tmp_path):

@@ -7,11 +7,15 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from gotrace.agent.unit import SYSTEM_CALLS, unit
+import targets
+from gotrace.agent.settings import Settings
+from gotrace.agent.unit import SYSTEM_CALLS, require_usable, unit
+from gotrace.errors import UsageError
 from gotrace.kernel.privileges import SERVE_CAPABILITIES
 
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze")
@@ -27,10 +31,11 @@ def analyzed(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.started
 def test_systemd_takes_it(tmp_path: Path) -> None:
     """Without a warning, and with an exposure of 2.6 of 10 (systemd 252): it must see processes, and open sockets."""
-    file = tmp_path / "agent $HOME %n.yaml"
-    command = [sys.executable, "-m", "gotrace.cli", "serve", "--systemd", "-f", str(file)]
-    file.write_text("schema: gotrace.agent/1\n")
-    made = subprocess.run(command, capture_output=True, text=True, check=True)
+    with tempfile.TemporaryDirectory(dir=targets.cache()) as folder:  # not in /tmp, which a service has for itself
+        file = Path(folder) / "agent $HOME %n.yaml"
+        command = [sys.executable, "-m", "gotrace.cli", "serve", "--systemd", "-f", str(file)]
+        file.write_text("schema: gotrace.agent/1\nspool: /var/lib/gotrace/spool\n")
+        made = subprocess.run(command, capture_output=True, text=True, check=True)
     (tmp_path / "gotrace.service").write_text(made.stdout)
     done = analyzed(tmp_path, "verify")
     assert (done.returncode, done.stderr) == (0, "")
@@ -46,6 +51,22 @@ def test_its_rights_are_the_published_ones() -> None:
         assert words.split() == list(SERVE_CAPABILITIES)
     assert 'ExecStart="/opt/a b/gotrace" serve -f /etc/50%%.yaml\n' in text
     assert 'ExecStartPre="/opt/a b/gotrace" serve --prepare\n' in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "file", "said"),
+    [
+        (Settings(), "/tmp/agent.yaml", "the service does not see /tmp/agent.yaml"),
+        (Settings(token_file="/var/tmp/token"), "/etc/a.yaml", "the service does not see /var/tmp/token"),
+        (Settings(spool="/srv/spool"), "/etc/a.yaml", "the service cannot write /srv/spool"),
+        (Settings(spool="/var/lib/gotrace-2"), "/etc/a.yaml", "the service cannot write /var/lib/gotrace-2"),
+    ],
+)
+def test_what_the_service_would_not_have(settings: Settings, file: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        require_usable(settings, file)
+    require_usable(Settings(spool="/var/lib/gotrace/spool", token_file="/etc/gotrace/token"), "/etc/gotrace/agent.yaml")
+    assert "StateDirectory=gotrace\n" in unit(["/usr/bin/gotrace"])
 
 
 @needs_systemd

@@ -384,6 +384,16 @@ class SharedProbes:
                 session.inbox.put(events)
         return executed
 
+    def measure_again(self) -> float:
+        """Look again at what a hit costs, and keep the least: the rest was others' doing. Returns by what costs fall."""
+        old, new = self.ns_per_hit, probe_cost_ns()
+        if not all(old) or not all(new):
+            return 1.0
+        self.ns_per_hit = min(old[0], new[0]), min(old[1], new[1])
+        for session in self.sessions.values():
+            session.ns_per_hit = self.ns_per_hit
+        return self.ns_per_hit[0] / old[0]
+
     def left_out(self) -> int:
         """How often the kernel did not run one of the programs, of whatever process: see `bpf.LoadedObject.left_out`."""
         return sum(part.left_out() for part in self._parts.values())

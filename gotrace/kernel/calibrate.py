@@ -17,7 +17,8 @@ from gotrace.arch import host_arch
 from gotrace.errors import GotraceError, HostError
 from gotrace.kernel import bpf
 
-_CALLS = 500
+_LOOKS = 500
+_ROUNDS, _CALLS = 20, 100  # short ones: whoever takes the CPU meanwhile spoils few of them
 _PAGES, _MAPPINGS = 8, 5
 _TICKING_S = 0.05
 # What our programs themselves take on top of an empty one: a few reads of user memory and ring records.
@@ -25,7 +26,10 @@ _PROGRAM_NS = 400.0
 
 
 def probe_cost_ns() -> tuple[float, float]:
-    """(emulated, single-stepped) cost of one hit in nanoseconds; zeros where it cannot be measured."""
+    """(emulated, single-stepped) cost of one hit in nanoseconds; zeros where it cannot be measured.
+
+    The least of some rounds. On a machine that is busy throughout it may still be several times too much.
+    """
     code, emulated_at, stepped_at = host_arch().calibration
     try:
         with contextlib.ExitStack() as stack:
@@ -90,7 +94,7 @@ def tick_ns() -> float:
 def _ticks_at(ticks: Callable[[], int]) -> tuple[float, int]:
     """CLOCK_MONOTONIC and the ticks at the same moment: the closest of some."""
     found = []
-    for _ in range(_CALLS):
+    for _ in range(_LOOKS):
         before, now, after = time.monotonic_ns(), ticks(), time.monotonic_ns()
         found.append((after - before, (before + after) / 2, now))
     return min(found)[1:]
@@ -132,7 +136,7 @@ def _per_mapping_ns(descriptor: int, size: int) -> float:
 
 def _per_call_ns(function: Callable[[], object]) -> float:
     best = float("inf")
-    for _ in range(3):
+    for _ in range(_ROUNDS):
         begin = time.perf_counter_ns()
         for _ in range(_CALLS):
             function()

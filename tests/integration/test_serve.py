@@ -167,6 +167,30 @@ def test_who_costs_too_much_is_left_alone(program, start):
     assert target.truth()["NumGC"] > 0 and target.finish() == 0
 
 
+def test_a_hit_is_measured_again_before_that(program, start):
+    """One that seemed to cost a thousand times as much, when the agent began: nobody is left alone for that."""
+    name = f"cheap{os.getpid()}"
+    target = start(program(name), "-seconds", "6")
+    code = (
+        "from gotrace import shared; from gotrace.agent import agent\n"
+        "agent._COST_S, agent._LEAST_COST_NS = 1, 0\n"
+        "agent.Bounds.__init__.__defaults__ = (200, 5000, 0.05)\n"
+        "measure, prices = shared.probe_cost_ns, [(1e6, 1e6)]\n"
+        "shared.probe_cost_ns = lambda: prices.pop() if prices else measure()\n"
+        "import sys; from gotrace.cli.main import main; main(sys.argv[1:])"
+    )
+    serving = Agent("--select", f"name={name}", "--min-age", "0s", command=[sys.executable, "-c", code])
+    until(lambda: serving.traced() == {target.pid})
+    target.go()
+    assert target.truth()["NumGC"] > 0  # after 6 s
+    (told,) = (each for each in json.loads(serving.get("/processes")) if each["pid"] == target.pid)
+    cycles = serving.one("go_memory_gc_cycles_total", service_name=name)
+    assert told["state"] == "traced" and cycles > 0
+    assert told["cost_ns"] < 6 * cycles * 20_000  # 6 hits of a cycle
+    assert not serving.values("gotrace_agent_detaches_total")
+    assert target.finish() == 0 and "not traced" not in serving.finish()
+
+
 def test_settings_that_are_wrong(gotrace, tmp_path):
     file = tmp_path / "agent.yaml"
     for text, said in (

@@ -62,10 +62,9 @@ class Member(Traced):
 
 
 class Looked:
-    """A process with its views, and where their records go, each with its pid."""
+    """A process that was released, with its views, and where their records go, each with its pid."""
 
     def __init__(self, member: Member, views: Sequence[View], outputs: Sequence[Output], recorder: Recorder | None) -> None:
-        member.release()
         self.member = member
         self.live = Live(member)
         self.live.failing = lambda: any(output.stream.failure is not None for output in outputs)
@@ -132,21 +131,31 @@ class Together:
         self._probes, self._views, self._files = probes, views, files
         self._stop, self._say = stop, say
 
-    def add(self, pid: int, required: bool) -> None:
-        """Trace one more. Raises GotraceError if it cannot be, and is ``required``; otherwise that is told."""
-        if pid in self._known:
-            return
+    def add(self, pids: Iterable[int], required: bool) -> None:
+        """Trace more, all from one moment on. One that cannot be is told; if it is ``required`` GotraceError is raised."""
+        sessions = [session for pid in pids if pid not in self._known and (session := self._attached(pid, required))]
+        self._probes.read()
+        members = [Member(session, self._probes, self._stop, self.ending, self._say) for session in sessions]
+        for session, member in zip(sessions, members, strict=True):
+            session.begin()
+            member.release()
+        for session, member in zip(sessions, members, strict=True):
+            self._look(session, member)
+
+    def _attached(self, pid: int, required: bool) -> SharedSession | None:
         self._known.add(pid)
         try:
             with Process.open(pid) as process:
                 require_go(process)
-            session = self._probes.add(pid)
+            return self._probes.add(pid)
         except GotraceError as error:
             if required:
                 raise
             self._say(f"pid {pid} is not traced: {error.message}.")
-            return
-        member = Member(session, self._probes, self._stop, self.ending, self._say)
+            return None
+
+    def _look(self, session: SharedSession, member: Member) -> None:
+        pid = session.process.pid
         recorder = None
         if self._files.recording is not None:
             path = of_process(self._files.recording, pid)
@@ -187,7 +196,7 @@ class Together:
             if not self.ending.why:
                 self._say(f"{each.live.name}: {ended}.")
             if ended == EXECUTED:
-                self.add(pid, required=False)
+                self.add([pid], required=False)
 
 
 def trace_together(
@@ -208,13 +217,12 @@ def trace_together(
     stop = StopRequest()
     with stop.installed(), SharedProbes.opened([probe_module(stem) for stem in stems]) as probes:
         run = Together(probes, views, files, stop, say)
-        begin_ns = find_ns = time.monotonic_ns()
-        end_ns = begin_ns + duration if duration is not None else FOREVER_NS
+        find_ns, end_ns = time.monotonic_ns(), 0
         while not run.ending.why:
             if time.monotonic_ns() >= find_ns:
-                for pid in find():
-                    run.add(pid, required=not goes_on)
+                run.add(find(), required=not goes_on)
                 run.ready()
+                end_ns = end_ns or (time.monotonic_ns() + duration if duration is not None else FOREVER_NS)
                 find_ns = time.monotonic_ns() + _FIND_NS if goes_on else FOREVER_NS
             time.sleep(max(0, min(POLL_NS, end_ns - time.monotonic_ns())) / 1e9)
             if why := run.why_over(end_ns):

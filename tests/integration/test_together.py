@@ -8,6 +8,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -157,6 +159,24 @@ def test_files_of_each(start, gotrace, tmp_path):
     assert {record["pid"] for record in records} == {target.pid for target in targets_}
     again = gotrace(*command)
     assert again.returncode == 1 and "already exists" in again.stderr
+
+
+def test_time_counts_for_all_from_one_moment(start):
+    """However long it takes to set the probes of each: here half a second, of which the command asks for one."""
+    targets_ = [start(targets.build("gcload"), "-seconds", "8") for _ in range(3)]
+    for target in targets_:
+        target.go()
+    code = (
+        "import sys, time; from gotrace.cli.main import main; from gotrace.shared import SharedProbes\n"
+        "add = SharedProbes.add\n"
+        "SharedProbes.add = lambda *words: (time.sleep(0.5), add(*words))[1]\n"
+        "main(sys.argv[1:])"
+    )
+    pids = ",".join(str(target.pid) for target in targets_)
+    command = [sys.executable, "-c", code, "gc", "--pid", pids, "-d", "1s", "--format", "ndjson"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    lasted = [each["duration_ns"] for each in map(json.loads, done.stdout.splitlines()) if each["type"] == "summary"]
+    assert len(lasted) == 3 and min(lasted) >= 1e9 and max(lasted) - min(lasted) < 0.1e9
 
 
 def test_who_cannot_be_traced_and_who_is_not_there(start, gotrace):

@@ -46,6 +46,8 @@ def _escaped(char: str) -> str:
     code = ord(char)
     if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8
         return f"\\x{code - 0xDC00:02x}"
+    if 0x80 <= code <= 0xFF:
+        return f"\\u{code:04x}"
     return ascii(char)[1:-1]  # no codec: it would have to be loaded, and by now that may be forbidden
 
 

@@ -34,7 +34,7 @@ class Interval(msgspec.Struct):
 
 
 class Row(msgspec.Struct):
-    """A process as /processes has it; what is behind ``reason`` is of traced ones. Bytes are 0 while they are unknown."""
+    """A process as /processes has it; what is behind ``reason`` is of traced ones. ``rss_bytes`` is 0 if unknown."""
 
     pid: int
     exe: str
@@ -46,8 +46,8 @@ class Row(msgspec.Struct):
     cycles: int = 0
     longest_pause_ns: int = 0
     rss_bytes: int = 0
-    heap_live_bytes: int = 0
-    heap_goal_bytes: int = 0
+    heap_live_bytes: int | None = None
+    heap_goal_bytes: int | None = None
     lost: int = 0
     cost_ns: int = 0
     cpu_s: float = 0

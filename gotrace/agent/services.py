@@ -178,7 +178,7 @@ class Observed:
         self.service.processes.add(self)
         target = header["target"]
         about = (target["exe"], target["build_id"], target["go_version"], self.process.place.container)
-        self._own = Resource.of({**dict(self.service.resource.labels), "process.pid": str(session.process.pid)})
+        self._own = Resource((*self.service.resource.labels, ("process.pid", str(session.process.pid))))
         self.service.registry.number(of.TARGET, self._own, *about)
 
     def observe(self, last: bool = False) -> None:

@@ -16,7 +16,7 @@ from gotrace.text import bytes_text, count_text, duration_text, printable
         ("Zoë's 日本語 – ok", "Zoë's 日本語 – ok"),
         ("\x1b[2J\x07", r"\x1b[2J\x07"),
         ("a\nb\tc\rd", r"a\nb\tc\rd"),
-        ("\x9b31m", r"\x9b31m"),  # the one-character CSI
+        ("\x9b31m", r"\u009b31m"),  # the one-character CSI
         ("\u202egpj.exe", r"\u202egpj.exe"),
         ("a\u200bb\ufeffc\u2028d", r"a\u200bb\ufeffc\u2028d"),
         ("\U000e0041", r"\U000e0041"),  # an invisible tag

@@ -249,8 +249,10 @@ def prometheus_pairs(pairs: Pairs) -> Pairs:
 
 
 def label_value(text: str) -> str:
-    """What somebody else chose, harmless and at most 256 bytes; two that are cut stay different."""
-    clean = printable(text)
+    """What somebody else chose, harmless and at most 256 bytes; two that differ stay different, and from ``~other``."""
+    clean = printable(text.replace("\\", "\\\\"))
+    if clean == OTHER:
+        return f"\\x7e{OTHER[1:]}"
     data = clean.encode()
     if len(data) <= MOST_LABEL_BYTES:
         return clean

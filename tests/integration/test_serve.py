@@ -275,6 +275,8 @@ def test_a_collector_that_comes_later_and_a_hangup(program, start):
     options = ["--select", f"name={name}", "--min-age", "0s", "--otlp", f"http://127.0.0.1:{port}"]
     serving = Agent(*options, through=["env", "OTEL_METRIC_EXPORT_INTERVAL=200"])
     until(lambda: serving.traced() == {target.pid})
+    (told,) = (each for each in json.loads(serving.get("/processes")) if each["pid"] == target.pid)
+    assert told["heap_live_bytes"] != 0 != told["heap_goal_bytes"]  # unknown is null
     serving.process.send_signal(signal.SIGHUP)
     until(lambda: sum(serving.values("gotrace_agent_otlp_failed_total")) > 1)
     target.go()

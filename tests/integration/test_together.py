@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
+import mmap
 import os
 import shutil
 import signal
@@ -17,6 +19,9 @@ import pytest
 
 import targets
 from conftest import until
+from gotrace.arch import host_arch
+from gotrace.kernel import bpf
+from gotrace.kernel.same_file import is_same_to_probes
 from groundtruth import check_against_runtime, gctrace
 
 pytestmark = pytest.mark.bpf
@@ -101,6 +106,34 @@ def test_containers_of_one_image(load, contained, image, trace):
         # Two at each restart of the world, one when a cycle begins, one when it has swept.
         expected = 2 * len(own.of("stw")) + 2 * len(own.of("cycle"))
         assert own.records[-1]["cost"]["probe_hits"] == pytest.approx(expected, abs=12)  # those at the edges
+
+
+def test_one_file_is_shown_and_not_guessed(tmp_path):
+    """Equal files are two, though both have probes, as of two tracers; a file with a probe everywhere shows nothing."""
+    code, *offsets = host_arch().calibration
+    file, link, copy = (tmp_path / name for name in ("file", "link", "copy"))
+    file.write_bytes(code.ljust(mmap.PAGESIZE, b"\0"))
+    link.hardlink_to(file)
+    shutil.copy2(file, copy)
+    with contextlib.ExitStack() as stack:
+        opened = [os.open(path, os.O_RDONLY) for path in (file, link, copy)]
+        program = bpf.load_program("test", bpf.RETURN_ZERO)
+        for each in (*opened, program):
+            stack.callback(os.close, each)
+
+        def attach(number: int, offset: int) -> None:
+            stack.callback(os.close, bpf.attach_uprobe(program, f"/proc/self/fd/{opened[number]}", offset))
+
+        def same(number: int) -> bool:
+            return is_same_to_probes(opened[0], opened[number], offsets[0], offsets)
+
+        assert not same(1)  # the probe that there has to be is not there
+        attach(0, offsets[0])
+        assert same(1) and not same(2)
+        attach(2, offsets[0])
+        assert same(1) and not same(2)
+        attach(1, offsets[1])
+        assert not same(1)
 
 
 def test_a_running_file_that_was_copied_meanwhile(contained, image, gotrace):

@@ -5,14 +5,24 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from conftest import GOTRACE
 from services import free_port
+
+
+def changed(code: str) -> list[str]:
+    """A command that is gotrace with other settings of its own: ``code`` sets them, in the module `agent`."""
+    return [
+        sys.executable,
+        "-c",
+        f"import sys; from gotrace.agent import agent; {code}; from gotrace.cli.main import main; main(sys.argv[1:])",
+    ]
 
 
 class Agent:
@@ -25,8 +35,9 @@ class Agent:
         assert self.process.stderr is not None
         self.head = self.process.stderr.readline()
 
-    def get(self, path: str) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
+    def get(self, path: str, headers: Mapping[str, str] | None = None) -> str:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers=dict(headers or {}))
+        with urllib.request.urlopen(request, timeout=10) as answer:
             return str(answer.read().decode())
 
     def samples(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:

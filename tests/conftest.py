@@ -301,6 +301,33 @@ def gotrace() -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
+@pytest.fixture
+def agent() -> Iterator[Callable[..., Any]]:
+    """agent(*options) -> a running `gotrace serve` (`agents.Agent`), killed at the end of the test whatever happens."""
+    from agents import Agent
+
+    running: list[Agent] = []
+
+    def run(*options: str, **more: Any) -> Agent:
+        running.append(Agent(*options, **more))
+        return running[-1]
+
+    yield run
+    for each in running:
+        each.process.kill()
+        each.process.communicate()
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Callable[..., Path]:
+    """program(name) -> gcload (or another program) of a release, under a name that nobody else has."""
+
+    def named(name: str, version: str = targets.NEWEST, program: str = "gcload") -> Path:
+        return Path(shutil.copy(targets.build(program, version), tmp_path / name))
+
+    return named
+
+
 # Another user may not be able to read this checkout or its interpreter: import first, become nobody then.
 _AS_NOBODY = """
 import os, sys

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -180,3 +181,25 @@ def check_against_runtime(tracer, truth, log, load):
         assert ours == theirs
     assert tracer.records[-1]["events"]["lost"] == 0
     assert tracer.records[-1]["not_seen"] == {"libraries": [], "cycles": 0, "children": []}
+
+
+def collector_pauses_ns(reasons: Iterable[dict[str, Any]]) -> int:
+    """What the collector's pauses come to, in the reasons that the agent gives of a process."""
+    return sum(each["sum_ns"] for each in reasons if each["part"] == "total" and each["reason"].startswith("GC "))
+
+
+def probed_code(pid: int, where: str) -> list[bytes]:
+    """The instructions at each place gotrace probes in this process, in its memory ("mem") or in its file ("exe")."""
+    from gotrace.binary.program import GoProgram
+    from gotrace.probes import gc
+
+    with GoProgram.open(f"/proc/{pid}/exe") as program, open(f"/proc/{pid}/{where}", "rb", buffering=0) as file:
+        place = "address" if where == "mem" else "file_offset"
+        return [os.pread(file.fileno(), len(point.code), getattr(point, place)) for point in gc.plan(program).points]
+
+
+def collected(lister: Any, more: int) -> int:
+    """Have the program lister, a `conftest.Target`, collect so many times more: how often it says it has, in all."""
+    lister.process.stdin.write(f"gc {more}\n")
+    lister.process.stdin.flush()
+    return int(lister.truth()["/gc/cycles/total:gc-cycles"])

@@ -170,7 +170,8 @@ class Agent:
 
     def _found(self, process: GoProcess) -> None:
         known = self.known.get(process.pid)
-        if known is not None and (known.process.start, known.process.file) != (process.start, process.file):
+        # But for the time of its last change of status: a file that is renamed stays what it is.
+        if known is not None and (known.process.start, known.process.file[:-1]) != (process.start, process.file[:-1]):
             self._end(process.pid, "exited")
             known = None
         if known is not None and known.state in (TRACED, EXPENSIVE, FAILED, WAITS):

@@ -13,6 +13,7 @@ import pytest
 
 import targets
 from conftest import GOTRACE, until
+from groundtruth import probed_code
 
 pytestmark = pytest.mark.bpf
 
@@ -114,16 +115,6 @@ def test_killed_gotrace_leaves_nothing_behind(start, trace):
     target.truth()
     until(lambda: probed_code(target.pid, "mem") == probed_code(target.pid, "exe"), 10)
     assert target.finish() == 0
-
-
-def probed_code(pid, where):
-    """The instructions at each place gotrace probes in this process, in its memory ("mem") or in its file ("exe")."""
-    from gotrace.binary.program import GoProgram
-    from gotrace.probes import gc
-
-    with GoProgram.open(f"/proc/{pid}/exe") as program, open(f"/proc/{pid}/{where}", "rb", buffering=0) as file:
-        place = "address" if where == "mem" else "file_offset"
-        return [os.pread(file.fileno(), len(point.code), getattr(point, place)) for point in gc.plan(program).points]
 
 
 def test_many_attach_and_detach_rounds(start):

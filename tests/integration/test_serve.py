@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -29,30 +28,6 @@ from services import free_port
 pytestmark = pytest.mark.bpf
 
 COLLECTOR = {"GC sweep termination", "GC mark termination"}
-
-
-@pytest.fixture
-def agent():
-    running = []
-
-    def run(*options: str) -> Agent:
-        running.append(Agent(*options))
-        return running[-1]
-
-    yield run
-    for each in running:
-        each.process.kill()
-        each.process.communicate()
-
-
-@pytest.fixture
-def program(tmp_path):
-    """gcload of a release, under a name that nobody else has."""
-
-    def named(name: str, version: str = targets.NEWEST) -> Path:
-        return Path(shutil.copy(targets.build("gcload", version), tmp_path / name))
-
-    return named
 
 
 def test_what_it_exports_is_what_the_programs_count(agent, program, start):

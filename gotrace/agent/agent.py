@@ -122,6 +122,8 @@ class Agent:
         self._number(of.RING_FILL).set(fill)
         for pid in self.probes.read():
             self._young[pid] = self.now() + self.selection.min_age_s
+            if pid in self.known and self.known[pid].observed is None:
+                self._end(pid, "executed another program")
         if self.explanations is not None:
             self.explanations.step()
         for pid in ended:
@@ -201,6 +203,9 @@ class Agent:
         try:
             session = self.probes.add(process.pid)
         except GotraceError as error:
+            if not process.is_there():
+                self._end(process.pid, "exited")
+                return
             known.state, known.reason = FAILED, error.message
             self._number(of.FAILURES).add(1)
             self.say(f"pid {process.pid} ({printable(process.name)}) is not traced: {error.message}.")

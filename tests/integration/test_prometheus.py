@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import shutil
-import socket
-import subprocess
 import time
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
+from prometheuses import ask, needs_prometheus, query, started, waited_for
 
-from conftest import PATIENCE_S
 from gotrace.agent.http import Server
 from gotrace.agent.metrics_page import MetricsPage
 from gotrace.analysis.exponential import CLASSIC_NS
 from gotrace.export.metrics.model import Exemplar, Family, Registry, Resource, label_value
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("prometheus") is None
-    and (Path("/run/systemd/system").is_dir() or not os.environ.get("GOTRACE_REQUIRE_BPF")),
-    reason="no Prometheus",
-)
+pytestmark = needs_prometheus
 
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
 PAUSES = Family("gotrace.stw.duration", "histogram", "s", "Pauses.", ("reason",))
@@ -55,49 +43,6 @@ class Scraped(NamedTuple):
     values: dict[str, np.ndarray]
     native: str
     classic: str
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def started(folder: Path, target: int, *features: str) -> tuple[subprocess.Popen[bytes], str]:
-    folder.mkdir()
-    port = free_port()
-    scrapes = [{"job_name": "gotrace", "static_configs": [{"targets": [f"127.0.0.1:{target}"]}]}]
-    config = {"global": {"scrape_interval": "500ms", "scrape_timeout": "500ms"}, "scrape_configs": scrapes}
-    (folder / "prometheus.yml").write_text(json.dumps(config))
-    process = subprocess.Popen(
-        ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
-        + [f"--web.listen-address=127.0.0.1:{port}", f"--enable-feature={','.join(('exemplar-storage', *features))}"],
-        stdout=subprocess.DEVNULL,
-        stderr=(folder / "log").open("wb"),
-    )
-    return process, f"http://127.0.0.1:{port}/api/v1/"
-
-
-def ask(prometheus: str, what: str, **arguments: str) -> Any:
-    with urllib.request.urlopen(f"{prometheus}{what}?{urllib.parse.urlencode(arguments)}", timeout=PATIENCE_S) as answer:
-        return json.load(answer)["data"]
-
-
-def query(prometheus: str, text: str) -> list[dict[str, Any]]:
-    return list(ask(prometheus, "query", query=text)["result"])
-
-
-def waited_for(prometheus: str, text: str) -> list[dict[str, Any]]:
-    """The first answer that is not empty."""
-    end = time.monotonic() + PATIENCE_S
-    while time.monotonic() < end:
-        try:
-            if found := query(prometheus, text):
-                return found
-        except OSError:  # it does not listen yet
-            pass
-        time.sleep(0.1)
-    raise AssertionError(f"no answer to {text}")
 
 
 @pytest.fixture(scope="module")

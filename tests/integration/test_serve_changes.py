@@ -1,4 +1,4 @@
-"""The agent while programs are replaced, agents come and go, and others trace the same processes: all numbers stay exact."""
+"""The agent while programs are replaced, agents come and go, and others trace the same processes: all stays exact."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def follow(serving: Agent, *ours: Target) -> list[int]:
 
 @pytest.mark.parametrize("how", ["renamed over", "removed before"])
 def test_a_program_that_is_replaced(how, agent, program, start, tmp_path):
-    """The old file's processes, those that they start of it yet, and the new one's: each by its own, and only by its own."""
+    """The old file's processes, those that they start of it yet, and the new one's: each by its own only."""
     name = own_name("upgraded")
     path = program(name, "1.22.10")
     other = tmp_path / own_name("beside")

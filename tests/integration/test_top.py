@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -9,17 +10,21 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
+import sys, time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from agents import Agent
+from textual.widgets import DataTable
 
 import targets
 from conftest import GOTRACE, Target, until
+from gotrace.agent.watch import Remote
+from gotrace.cli.tui.top import Top
 from gotrace.text import duration_text
-from groundtruth import gctrace
+from groundtruth import collected, gctrace
 
 pytestmark = pytest.mark.bpf
 
@@ -27,12 +32,12 @@ Start = Callable[..., Target]
 
 
 class Terminal:
-    """A shell in tmux, 200 columns wide."""
+    """A shell in tmux, so many columns wide."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, columns: int = 200) -> None:
         self._tmux = ["tmux", "-S", str(folder / "tmux"), "-f", "/dev/null"]
         shell = ["env", "-u", "COLUMNS", "-u", "LINES", "PS1=$ ", "sh"]
-        self._do("new-session", "-d", "-x", "200", "-y", "45", *shell)
+        self._do("new-session", "-d", "-x", str(columns), "-y", "45", *shell)
 
     def _do(self, *words: str) -> str:
         return subprocess.run([*self._tmux, *words], check=True, capture_output=True, text=True, timeout=10).stdout
@@ -175,3 +180,56 @@ def test_what_is_refused(
     ):
         terminal.type(f"clear; {prefix} {command} {options}")
         until(lambda said=said: said in terminal.screen() and "hint:" in terminal.screen(), 20)  # type: ignore[misc]
+
+
+def of_it(serving: Agent, target: Target) -> dict[str, Any]:
+    return dict(json.loads(serving.get(f"/processes?pid={target.pid}")))
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_of_an_agent(
+    columns: int, agent: Callable[..., Agent], program: Callable[..., Path], start: Start, tmp_path: Path
+) -> None:
+    """As Textual draws it, and on a terminal, where the agent ends meanwhile: that is said, and nothing of it stays."""
+    name = f"crio-top{os.getpid()}"
+    target = start(program(name, program="lister"))
+    serving = agent("--select", f"name={name}", "--min-age", "0s")
+    until(lambda: serving.traced() == {target.pid})
+    collected(target, 40)
+    url = f"http://127.0.0.1:{serving.port}"
+    until(lambda: of_it(serving, target)["pauses"] == 80)
+    longest = duration_text(of_it(serving, target)["longest_pause_ns"])
+
+    async def drawn() -> list[list[str]]:
+        app = Top(Remote(url))
+        async with app.run_test(size=(columns, 24)) as pilot:
+            await pilot.pause()
+            table = app.query_one(DataTable)
+            return [[str(cell).strip() for cell in table.get_row_at(row)] for row in range(table.row_count)]
+
+    (cells_of_it,) = asyncio.run(drawn())
+    assert {str(target.pid), name, longest} <= set(cells_of_it)
+    assert ("40" in cells_of_it) is (columns == 200)
+    terminal = Terminal(tmp_path, columns)
+    try:
+        settings = tmp_path / "stty"
+        terminal.type(
+            f"echo as it was; stty -g >{settings}.before; {shlex.join([*GOTRACE, 'top', '--connect', url])};"
+            f" stty -g >{settings}"
+        )
+        until(lambda: "1 traced" in terminal.screen() and name in terminal.screen(), 30)
+        time.sleep(2); print(terminal.screen())
+        seen = cells(terminal.screen(), target.pid)
+        assert seen["so far"] == longest and seen.get("cycles", "40") == "40"
+        terminal.press("Enter")
+        until(lambda: "GC mark termination" in terminal.screen())
+        terminal.press("Escape")
+        serving.finish()
+        until(lambda: "does not answer" in terminal.screen())
+        terminal.press("q")
+        until(settings.exists, 20)
+        until(lambda: settings.read_text() != "")
+        assert settings.read_text() == Path(f"{settings}.before").read_text() and not terminal.is_alternate()
+        assert "as it was" in terminal.screen() and "Traceback" not in terminal.screen()
+    finally:
+        terminal.close()

@@ -16,7 +16,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from gotrace.kernel.ring import Events
     from gotrace.probe import Probe, ProbeModule, Traceable
 
+    Compile = Callable[..., Any]
     Files = dict[str, OpenFile]  # by `Point.file`, the executable as ""
 
 _FAMILY = 10_000  # processes that a target may have started before
@@ -719,14 +720,16 @@ def _prepared(modules: Sequence[ProbeModule], process: Traceable, files: Files) 
         return list(zip(found, (bpf.BpfObject.from_json(each.json()) for each in objects), strict=True))
 
 
-def compiled(stack: contextlib.ExitStack, probe: Probe, many: int = 0) -> Made:
-    """The `BpfObject` of a probe, as JSON; ``many`` as in `Probe.cflags`."""
+def compiled(
+    stack: contextlib.ExitStack, probe: Probe, many: int = 0, how: Callable[[Compile], Compile] | None = None
+) -> Made:
+    """The `BpfObject` of a probe, as JSON; ``many`` as in `Probe.cflags`, ``how`` as `gotrace.kernel.aside.aside`."""
     from gotrace.kernel.compiler import host_cflags
 
     host = (*host_cflags(), _headers(), os.uname().machine)
     key = cache.key("object", probe.source(), *probe.cflags(many), *host)
     # on a slow (or emulated) processor it takes a minute and more
-    return Made(stack, key, probe.compile, many, cpu_seconds=180)
+    return Made(stack, key, how(probe.compile) if how else probe.compile, many, cpu_seconds=180)
 
 
 def planned(stack: contextlib.ExitStack, module: ProbeModule, files: Files) -> Made:

@@ -48,6 +48,7 @@ from gotrace.session import (
 
 if TYPE_CHECKING:
     from gotrace.probe import Point, ProbeModule
+    from gotrace.session import Compile
     from gotrace.runtime.symbols import Symbols
 
 MOST = 1024  # processes at once
@@ -58,7 +59,7 @@ Held = TypeVar("Held")
 _EXECUTED = 1  # the kind of its event
 
 
-def _watch(stack: contextlib.ExitStack, stems: Sequence[str]) -> Made:
+def _watch(stack: contextlib.ExitStack, stems: Sequence[str], how: Callable[[Compile], Compile] | None) -> Made:
     """``ebpf/processes.c``, which forgets processes for the probes ``stems``, as JSON. Raises HostError."""
     fields = task_settings(TASK_FIELDS)
     numbers = {"TASK_PID": fields["task_pid"], "TASK_TGID": fields["task_tgid"], "KIND_EXECUTED": _EXECUTED}
@@ -69,7 +70,7 @@ def _watch(stack: contextlib.ExitStack, stems: Sequence[str]) -> Made:
     made = "\n".join([*tables, "static __always_inline void forget(u32 tgid)", "{", *forget, "}", ""])
     text = ebpf_text("ring.bpf.h") + made + ebpf_text("processes.c")
     key = cache.key("processes", text, *flags, *host_cflags(), os.uname().machine)
-    return Made(stack, key, compile_object, text, flags, cpu_seconds=180)
+    return Made(stack, key, how(compile_object) if how else compile_object, text, flags, cpu_seconds=180)
 
 
 def _table(stem: str) -> str:
@@ -229,10 +230,15 @@ class SharedProbes:
 
     @classmethod
     @contextlib.contextmanager
-    def opened(cls, modules: Sequence[ProbeModule], ring_bytes: int = RING_BYTES) -> Iterator[SharedProbes]:
+    def opened(
+        cls,
+        modules: Sequence[ProbeModule],
+        ring_bytes: int = RING_BYTES,
+        how: Callable[[Compile], Compile] | None = None,
+    ) -> Iterator[SharedProbes]:
         """Load the probes of ``modules``; none is set. Raises HostError or LoadError.
 
-        Nothing stays set on the way out.
+        Nothing stays set on the way out. ``how`` they are compiled, if they have to be: see `compiled`.
         """
         require_tracing()
         if not in_initial_namespace("pid"):
@@ -241,8 +247,8 @@ class SharedProbes:
                 "run the container with the host's PID namespace (podman run --pid=host; hostPID: true)",
             )
         with contextlib.ExitStack() as stack:
-            made = [compiled(stack, module.PROBE, MOST) for module in modules]
-            watch = _watch(stack, [module.PROBE.stem for module in modules])
+            made = [compiled(stack, module.PROBE, MOST, how) for module in modules]
+            watch = _watch(stack, [module.PROBE.stem for module in modules], how)
             parts: dict[str, bpf.LoadedObject] = {}
             shared: dict[str, bpf.Map] = {}
             for module, each in zip(modules, made, strict=True):

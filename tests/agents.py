@@ -66,6 +66,13 @@ class Agent:
 
     def finish(self) -> str:
         self.process.send_signal(signal.SIGTERM)
-        _, rest = self.process.communicate(timeout=30)
-        assert self.process.returncode == 0 and "Traceback" not in rest, rest
+        said = self.said()
+        assert self.process.returncode == 0 and "Traceback" not in said, said
+        return said
+
+    def said(self) -> str:
+        """Wait for its end: all that it wrote."""
+        assert self.process.stderr is not None
+        rest = self.process.stderr.read()  # not by `communicate`, which does without what was read ahead
+        self.process.wait(30)
         return self.head + rest

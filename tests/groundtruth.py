@@ -198,8 +198,8 @@ def probed_code(pid: int, where: str) -> list[bytes]:
         return [os.pread(file.fileno(), len(point.code), getattr(point, place)) for point in gc.plan(program).points]
 
 
-def collected(lister: Any, more: int) -> int:
+def collected(lister: Any, more: int, command: str = "gc") -> int:
     """Have the program lister, a `conftest.Target`, collect so many times more: how often it says it has, in all."""
-    lister.process.stdin.write(f"gc {more}\n")
+    lister.process.stdin.write(f"{command} {more}\n")
     lister.process.stdin.flush()
     return int(lister.truth()["/gc/cycles/total:gc-cycles"])

@@ -248,7 +248,7 @@ class Top(App[None]):
         parts += [f"events lost: {lost:,}"] if (lost := sum(each.lost for each in traced)) else []
         parts += ["PAUSED"] if self._paused else []
         parts += [f"pid {screen.pid} is no longer traced"] if isinstance(screen, _Process) and not screen.is_there else []
-        return " | ".join([*parts, self._note] if self._note else parts)
+        return " | ".join([self._note, *parts] if self._note else parts)  # where there is no room, the end is cut
 
     def _state(self) -> None:
         for line in self.screen.query("#state").results(Static):

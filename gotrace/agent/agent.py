@@ -203,8 +203,9 @@ class Agent:
         try:
             session = self.probes.add(process.pid)
         except GotraceError as error:
-            if not process.is_there():
-                self._end(process.pid, "exited")
+            now_there = self.scanner.look(process.pid)
+            if now_there is None or (now_there.start, now_there.file) != (process.start, process.file):
+                self._end(process.pid, "exited")  # it was over before it could be traced
                 return
             known.state, known.reason = FAILED, error.message
             self._number(of.FAILURES).add(1)

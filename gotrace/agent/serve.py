@@ -25,6 +25,7 @@ from gotrace.agent.status_page import status_page
 from gotrace.errors import HostError
 from gotrace.find.kubelet import Kubelet, sources_of
 from gotrace.find.processes import Scanner
+from gotrace.kernel.aside import aside
 from gotrace.kernel.host import require_everybodys_processes
 from gotrace.lab.gate_answers import MOST_BODY
 from gotrace.probe import probe_module
@@ -72,7 +73,7 @@ def serve(settings: Settings, say: Say) -> None:
             signal.signal(signal.SIGHUP, lambda number, _: hangups.append(number))
         unseen = require_everybodys_processes()
         stems, ring_bytes = _EXPLAINING if above_ns else (STEMS, RING_BYTES)
-        probes = stack.enter_context(SharedProbes.opened([probe_module(stem) for stem in stems], ring_bytes))
+        probes = stack.enter_context(SharedProbes.opened([probe_module(stem) for stem in stems], ring_bytes, aside))
         half = settings.spool_bytes // 2
         spool = Spool(settings.spool, half if above_ns else settings.spool_bytes) if settings.spool else None
         explanations = None

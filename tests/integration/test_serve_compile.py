@@ -1,0 +1,59 @@
+"""An agent whose probes are not compiled yet: the compiler stays out of its control group, or is not started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from agents import Agent
+
+from conftest import until
+
+pytestmark = pytest.mark.bpf
+
+LIMIT = 64 << 20
+
+
+@contextlib.contextmanager
+def small_group() -> Iterator[tuple[Path, Path]]:
+    """A control group with 64 MiB: its folder, and the file with the most that it ever took."""
+    root, name = Path("/sys/fs/cgroup"), f"gotrace-test-memory-{os.getpid()}"
+    if (root / "cgroup.controllers").exists():
+        (root / "cgroup.subtree_control").write_text("+memory")
+        folder, limit, peak = root / name, "memory.max", "memory.peak"
+    else:
+        folder, limit, peak = root / "memory" / name, "memory.limit_in_bytes", "memory.max_usage_in_bytes"
+    folder.mkdir()
+    try:
+        (folder / limit).write_text(str(LIMIT))
+        yield folder, folder / peak
+    finally:
+        for _ in range(100):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+                break
+            time.sleep(0.05)
+
+
+def test_the_compiler_is_elsewhere_or_nowhere(tmp_path):
+    cache = tmp_path / "cache"
+    with small_group() as (folder, peak):
+        within = ["sh", "-c", f'echo $$ >{folder}/cgroup.procs; export GOTRACE_CACHE={cache}; exec "$@"', "sh"]
+        read_only = ["unshare", "-m", "sh", "-c", f'mount --bind -r {folder.parent} {folder.parent}; exec "$@"', "sh"]
+        refused = Agent("--select", "name=nobody", through=[*within, *read_only])
+        said = refused.said()
+        assert (refused.process.returncode, said.count("\n")) == (1, 2), said
+        assert "64 MiB, all that our control group may take" in said and "gotrace serve --prepare" in said
+        # Where it may, the compiler leaves the group.
+        begun = Agent("--select", "name=nobody", through=within)
+        until(begun.is_ready, 60)
+        begun.finish()
+        assert int(peak.read_text()) < LIMIT  # it takes twice as much
+        # And with what was compiled it starts anywhere.
+        ready = Agent("--select", "name=nobody", through=[*within, *read_only])
+        until(ready.is_ready, 30)
+        ready.finish()

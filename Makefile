@@ -1,5 +1,5 @@
 # gotrace: `make demo` and `make test` do all of their own set-up. `make help` lists the rest.
-.PHONY: help setup demo demo-cluster demo-serve image baseline-report test test-arm64 test-fresh bench lint format docs sbom clean
+.PHONY: help setup demo demo-cluster demo-serve image baseline-report test test-arm64 test-fresh bench soak lint format docs sbom clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -44,6 +44,10 @@ test-fresh: ## run the demo on bare Debian 12 and 13 systems
 bench: ## measure gotrace against other tools, side by side
 	@scripts/setup bench
 	@.venv/bin/python benchmarks/run.py
+
+soak: ## the agent among 20,000 processes that come and go, at 100 scrapes a second: what stays of them
+	@scripts/setup test
+	@.venv/bin/python benchmarks/soak.py
 
 lint: ## style and types
 	@scripts/setup test lint

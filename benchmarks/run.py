@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import agent
+import agent_ab
 import baseline_cost
 import coldstart_overhead
 import compare_time
@@ -58,6 +59,8 @@ REACH = {
     "agent_rss": 1.0,
     "agent_cpu": 1.0,
     "agent_detach": 1.0,
+    "agent_throughput": None,
+    "agent_p99": None,
     "false_alarms_metrics": 0.25,
     "false_alarms_requests": 0.1,
     "false_alarms_p99": 0.2,
@@ -84,6 +87,7 @@ PARTS: tuple[Callable[[], dict[str, Any] | list[dict[str, Any]]], ...] = (
     compare_time.run,
     baseline_cost.run,
     agent.run,
+    agent_ab.run,
     false_alarms.run,
 )
 

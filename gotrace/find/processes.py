@@ -126,9 +126,10 @@ class Scanner:
         return found
 
     def look(self, pid: int) -> GoProcess | None:
-        """One process, if it is one of Go, and there."""
+        """One process, if it is one of Go, and there; not a thread, which has a folder in /proc by its number, too."""
         try:
-            return self._looked_at(pid)
+            found = self._looked_at(pid)
+            return found if found is None or _is_process(pid) else None
         except OSError:
             return None
 
@@ -236,6 +237,12 @@ def stat_of(pid: int) -> list[bytes]:
     """The fields behind the name of /proc/PID/stat: proc(5) counts the first of them as 3. Raises OSError."""
     with open(f"/proc/{pid}/stat", "rb") as file:
         return _stat(file.read())[1]
+
+
+def _is_process(pid: int) -> bool:
+    """Raises OSError."""
+    with open(f"/proc/{pid}/status") as file:
+        return f"\nTgid:\t{pid}\n" in file.read()
 
 
 def _is_the_kernels(pid: int) -> bool:

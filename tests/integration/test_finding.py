@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import until
 from gotrace.find import processes
 from gotrace.find.processes import Scan, Scanner, executable_of
 from targets import NEWEST, build
@@ -100,6 +101,14 @@ def test_processes_that_come_and_go_are_no_errors() -> None:
     seen = [process for scan in scans for process in scan.processes if process.name == "hello"]
     assert len({(process.pid, process.start) for process in seen}) > 3
     assert {process.exe for process in seen} == {str(hello)}
+
+
+def test_a_thread_is_no_process() -> None:
+    """It has a folder in /proc by its number, which may have been a process's until now."""
+    with running([build("gcload")]) as (ours,):
+        until(lambda: len(os.listdir(f"/proc/{ours.pid}/task")) > 1)
+        found = {int(name): Scanner().look(int(name)) for name in os.listdir(f"/proc/{ours.pid}/task")}
+    assert [pid for pid, process in found.items() if process is not None] == [ours.pid]
 
 
 def test_a_scan_costs_little() -> None:

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def run(starts: int = STARTS) -> dict[str, Any]:
         stack.callback(scrapes.end)
 
         def start(count: int) -> None:
-            for number in range(0, count, AT_ONCE):
+            for _ in range(0, count, AT_ONCE):
                 running = [
                     os.posix_spawn(hello, [hello], os.environ, file_actions=[(os.POSIX_SPAWN_CLOSE, 2)])
                     for _ in range(AT_ONCE)
@@ -95,9 +96,11 @@ def run(starts: int = STARTS) -> dict[str, Any]:
             return calm(agent.process.pid)
 
         start(WARM_UP)
+        _stopped(agent, lister, lambda: None, 5)  # a full ring takes its memory once
         before = settle()
         start((starts - WARM_UP) // 2)
-        lost = _stopped(agent, lister, lambda: start(500))
+        lost = _stopped(agent, lister, lambda: start(500), STOPPED_S)
+        halfway = settle()
         restarted = _containers(loads[-1], folder)
         start((starts - WARM_UP) // 2 - 500)
         after = settle()
@@ -108,7 +111,7 @@ def run(starts: int = STARTS) -> dict[str, Any]:
         assert not agent.values("gotrace_agent_attach_failures_total")
         scrapes.end()
         at_last = calm(agent.process.pid)
-        assert max(after[1], at_last[1]) < before[1] + MOST_GROWTH and at_last[0] <= before[0], (before, after, at_last)
+        assert max(after[1], at_last[1]) < before[1] + MOST_GROWTH and at_last[0] <= before[0], (before, halfway, after, at_last)
         said = agent.finish()
         assert said == agent.head, said
     return {
@@ -119,8 +122,8 @@ def run(starts: int = STARTS) -> dict[str, Any]:
         "containers": restarted,
         "scrapes": scrapes.answered,
         "scrapes_failed": scrapes.failed,
-        "rss_mb": [each[1] / 1e6 for each in (before, after, at_last)],
-        "descriptors": [each[0] for each in (before, after, at_last)],
+        "rss_mb": [each[1] / 1e6 for each in (before, halfway, after, at_last)],
+        "descriptors": [each[0] for each in (before, halfway, after, at_last)],
         **lost,
     }
 
@@ -129,14 +132,14 @@ def _services(agent: Agent) -> set[str | None]:
     return {dict(labels).get("service_name") for _, labels in agent.samples()}
 
 
-def _stopped(agent: Agent, program: Path, meanwhile: Any) -> dict[str, int]:
-    """Stop the agent while a program collects more than its ring has room for: what it lost, by its own count and by ours."""
+def _stopped(agent: Agent, program: Path, meanwhile: Callable[[], None], seconds: float) -> dict[str, int]:
+    """Stop the agent while a program collects more than its ring has room for: what it lost by its own count, and ours."""
     process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         target = Target(process, Path())
         until(lambda: target.pid in agent.traced(), 60)
         agent.process.send_signal(signal.SIGSTOP)
-        end = time.monotonic() + STOPPED_S
+        end = time.monotonic() + seconds
         assert collected(target, CYCLES) == CYCLES
         meanwhile()
         time.sleep(max(0, end - time.monotonic()))

@@ -1,4 +1,4 @@
-"""What takes much memory, aside from a process that has to stay small: at the lowest priority, in a group with room for it."""
+"""What takes much memory, aside from a process that has to stay small: at the lowest priority, where there is room."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_BYTES = 4 << 30  # of addresses
 
 
 def aside(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function``, to be called in a child of its own. Raises HostError where its memory would be too much for its group."""
+    """``function``, to be called in a child of its own. Raises HostError where its group has too little memory for it."""
 
     @functools.wraps(function)
     def run(*args: Any) -> Any:
@@ -46,6 +46,6 @@ def _limit() -> float:
 
 def _refused(limit: float) -> HostError:
     return HostError(
-        f"the probes are not compiled yet, and {int(limit) >> 20} MiB, all that our control group may take, are too few for that",
+        f"the probes are not compiled yet, and our control group's {int(limit) >> 20} MiB are too few to compile them",
         f"run `gotrace serve --prepare` once where {NEEDED_BYTES >> 20} MiB are allowed, with the same GOTRACE_CACHE",
     )

@@ -100,7 +100,7 @@ def memory_group(pid: int, root: str = "/") -> MemoryGroup:
 
 
 def enter_outermost(controller: str) -> None:
-    """Have this process counted by the outermost group of ``controller`` that is to be seen. Raises OSError or HostError."""
+    """Have this process counted by the outermost group of ``controller`` that there is. Raises OSError or HostError."""
     _, folders = _folders(os.getpid(), controller, "/")
     with open(os.path.join(folders[-1][0], "cgroup.procs"), "w") as file:
         file.write(str(os.getpid()))

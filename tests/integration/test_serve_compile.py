@@ -19,18 +19,18 @@ LIMIT = 64 << 20
 
 
 @contextlib.contextmanager
-def small_group() -> Iterator[tuple[Path, Path]]:
-    """A control group with 64 MiB: its folder, and the file with the most that it ever took."""
+def small_group() -> Iterator[Path]:
+    """The folder of a control group with 64 MiB."""
     root, name = Path("/sys/fs/cgroup"), f"gotrace-test-memory-{os.getpid()}"
     if (root / "cgroup.controllers").exists():
         (root / "cgroup.subtree_control").write_text("+memory")
-        folder, limit, peak = root / name, "memory.max", "memory.peak"
+        folder, limit = root / name, "memory.max"
     else:
-        folder, limit, peak = root / "memory" / name, "memory.limit_in_bytes", "memory.max_usage_in_bytes"
+        folder, limit = root / "memory" / name, "memory.limit_in_bytes"
     folder.mkdir()
     try:
         (folder / limit).write_text(str(LIMIT))
-        yield folder, folder / peak
+        yield folder
     finally:
         for _ in range(100):
             with contextlib.suppress(OSError):
@@ -41,18 +41,17 @@ def small_group() -> Iterator[tuple[Path, Path]]:
 
 def test_the_compiler_is_elsewhere_or_nowhere(tmp_path):
     cache = tmp_path / "cache"
-    with small_group() as (folder, peak):
+    with small_group() as folder:
         within = ["sh", "-c", f'echo $$ >{folder}/cgroup.procs; export GOTRACE_CACHE={cache}; exec "$@"', "sh"]
         read_only = ["unshare", "-m", "sh", "-c", f'mount --bind -r {folder.parent} {folder.parent}; exec "$@"', "sh"]
         refused = Agent("--select", "name=nobody", through=[*within, *read_only])
         said = refused.said()
         assert (refused.process.returncode, said.count("\n")) == (1, 2), said
         assert "our control group's 64 MiB are too few" in said and "gotrace serve --prepare" in said
-        # Where it may, the compiler leaves the group.
+        # Where it may, the compiler leaves the group, in which it would be killed: it takes twice as much.
         begun = Agent("--select", "name=nobody", through=within)
         until(begun.is_ready, 60)
         begun.finish()
-        assert int(peak.read_text()) < LIMIT  # it takes twice as much
         # And with what was compiled it starts anywhere.
         ready = Agent("--select", "name=nobody", through=[*within, *read_only])
         until(ready.is_ready, 30)

@@ -61,7 +61,8 @@ def test_at_random(agent, matrix, tmp_path):
         until(lambda: not serving.traced())
         until(lambda: {dict(labels).get("service_name") for _, labels in serving.samples()} == {"gotrace"}, 20)
         descriptors, resident = calm(serving.process.pid)
-        assert descriptors <= before[0] and resident < before[1] + (2 << 20), (before, descriptors, resident)
+        # A connection may still be there; of a program whose probes stayed there would be eight.
+        assert descriptors <= before[0] + 2 and resident < before[1] + (2 << 20), (before, descriptors, resident)
         failures = serving.values("gotrace_agent_attach_failures_total")
         assert not serving.values("gotrace_target_info")
         attached = serving.one("gotrace_agent_attaches_total")

@@ -21,7 +21,7 @@ from textual.widgets import DataTable
 
 import targets
 from conftest import GOTRACE, Target, until
-from gotrace.agent.watch import Remote
+from gotrace.agent.remote import Remote
 from gotrace.cli.tui.top import Top
 from gotrace.text import duration_text
 from groundtruth import collected, gctrace

@@ -48,8 +48,8 @@ from gotrace.session import (
 
 if TYPE_CHECKING:
     from gotrace.probe import Point, ProbeModule
-    from gotrace.session import Compile
     from gotrace.runtime.symbols import Symbols
+    from gotrace.session import Compile
 
 MOST = 1024  # processes at once
 RING_BYTES = 4 << 20

@@ -22,7 +22,7 @@ from conftest import until
 from gotrace.arch import host_arch
 from gotrace.kernel import bpf
 from gotrace.kernel.same_file import is_same_to_probes
-from groundtruth import check_against_runtime, collected, gctrace, probed_code
+from groundtruth import check_against_runtime, gctrace
 
 pytestmark = pytest.mark.bpf
 
@@ -284,40 +284,3 @@ def test_every_process_and_those_that_come(start, trace):
         own = of_process(tracer, target.pid).records
         (summary,) = (each for each in own if each["type"] == "summary")
         assert summary["ended"] == "target exited" and 0 <= truth["NumGC"] - summary["cycles"] <= 2
-
-
-def test_containers_of_one_image(start, tmp_path):
-    """One file in two mounts: each hit is one, as without mounts, and the probes stay as long as one of both does."""
-    from gotrace.probe import probe_module
-    from gotrace.shared import SharedProbes
-
-    image, mounts = tmp_path / "image", [tmp_path / str(number) for number in range(2)]
-    image.mkdir()
-    path = image / f"crio-image-{os.getpid()}"  # who traces everything leaves container runtimes alone
-    with contextlib.ExitStack() as stack:
-        subprocess.run(["mount", "-t", "tmpfs", "none", image], check=True)
-        stack.callback(subprocess.run, ["umount", "-l", image], check=True)
-        shutil.copy(targets.build("lister"), path)
-        for folder in mounts:
-            folder.mkdir()
-            done = subprocess.run(["mount", "-t", "overlay", "overlay", "-o", f"lowerdir={image}:{folder}", folder])
-            if done.returncode:
-                pytest.skip("overlayfs cannot be mounted here")
-            stack.callback(subprocess.run, ["umount", "-l", folder], check=True)
-        ours = [start(folder / path.name) for folder in mounts]
-        assert os.stat(f"/proc/{ours[0].pid}/exe").st_dev != os.stat(f"/proc/{ours[1].pid}/exe").st_dev
-        probes = stack.enter_context(SharedProbes.opened([probe_module("gc")]))
-        first, second = (probes.add(each.pid) for each in ours)
-        for target in ours:
-            collected(target, 10)
-        probes.read()
-        assert [each.cost().probe_hits for each in (first, second)] == [60, 60]  # two stops, the cycle's end, its sweep's
-        probes.remove(ours[0].pid)
-        collected(ours[1], 10)
-        probes.read()
-        assert (second.cost().probe_hits, second.lost) == (120, 0)
-        assert probed_code(ours[0].pid, "mem") != probed_code(ours[0].pid, "exe")
-        probes.remove(ours[1].pid)
-        for each in ours:
-            until(lambda pid=each.pid: probed_code(pid, "mem") == probed_code(pid, "exe"))
-        assert [each.finish() for each in ours] == [0, 0]

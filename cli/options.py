@@ -124,23 +124,27 @@ _OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         ("-p", "--pid"),
         {"type": Pid(), "metavar": "PID", "shell_complete": go_processes, "help": "The running Go process to trace."},
     ),
-    "name": (("--name",), {"metavar": "GLOB", "help": "The process whose executable, or thread, is called so: 'prom*'."}),
-    "container": (("--container",), {"metavar": "NAME", "help": "The process in this container: its name, or its id."}),
-    "unit": (("--unit",), {"metavar": "NAME", "help": "The process in this unit of systemd."}),
+    "name": (("--name",), {"metavar": "GLOB", "help": "The process with this executable or main thread name: 'prom*'."}),
+    "container": (("--container",), {"metavar": "NAME", "help": "The process in this container, by name or ID."}),
+    "unit": (("--unit",), {"metavar": "NAME", "help": "The process in this systemd unit."}),
     "select": (
         ("--select",),
         {
             "multiple": True,
             "metavar": "KEY=GLOB,…",
-            "help": "Only these processes, as name=api*: by name, exe, pid, container, image, unit, namespace, pod,"
-            " service, label:NAME; may be repeated.",
+            "help": "Only matching processes, as name=api*. Keys: name, exe, pid, container, image, unit, namespace, pod,"
+            " service, label:NAME, annotation:NAME; may be repeated.",
         },
     ),
     "connect": (
         ("--connect",),
-        {"metavar": "URL", "help": "Show what the agent at this address traces (`gotrace serve`)."},
+        {"metavar": "URL", "help": "Show the processes that the `gotrace serve` at this URL traces."},
     ),
-    "token_file": (("--token-file",), {"type": click.Path(), "help": "A file with the token that this agent wants."}),
+    "token_file": (("--token-file",), {"type": click.Path(), "help": "File with the bearer token for --connect."}),
+    "ca_file": (
+        ("--ca-file",),
+        {"type": click.Path(), "help": "File with the CA certificates to trust for --connect (PEM)."},
+    ),
     "duration": (("-d", "--duration"), {"type": _Length(), "help": "Stop after this time: 10s, 500ms, 1m30s."}),
     "interval": (
         ("-i", "--interval"),

@@ -14,5 +14,5 @@ def address_of(text: str) -> tuple[str, int]:
     elif host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     if not host or not port.isascii() or not port.isdecimal() or int(port) > 65535:
-        raise UsageError(f"cannot read the address {printable(text)!r}", "write 127.0.0.1:8080 or [::1]:8080")
+        raise UsageError(f"invalid address {printable(text)!r}", "write 127.0.0.1:8080 or [::1]:8080")
     return host, int(port)

@@ -20,6 +20,7 @@ from gotrace.cli.options import (
     schema_option,
 )
 from gotrace.cli.target import target
+from gotrace.errors import Exit
 from gotrace.export.formats import PAUSES
 from gotrace.run.target import attached
 
@@ -30,10 +31,10 @@ from gotrace.run.target import attached
     topic="time",
     short_help="Time every stop-the-world pause and GC cycle.",
     examples=[
-        ("gotrace gc --pid 1234 -d 10s --explain -o run.html", "says what long pauses waited for, and makes a page of all"),
-        ("gotrace gc -o run.ndjson -o run.hlog -- ./server", "traces a command from its first instruction on"),
+        ("gotrace gc --pid 1234 -d 10s --explain -o run.html", "explains the longest pauses and writes an HTML report"),
+        ("gotrace gc -o run.ndjson -o run.hlog -- ./server", "traces a command from its first instruction"),
     ],
-    epilog="It ends after --duration, at Ctrl-C or when the target exits, and prints the summary each time.",
+    epilog="It ends after --duration, on Ctrl-C or when the target exits, and always prints the summary.",
 )
 @target(
     several=True,
@@ -42,13 +43,13 @@ from gotrace.run.target import attached
     metavar="PID,…",
     help="The running Go process to trace, or several.",
 )
-@click.option("--all-processes", is_flag=True, help="Trace every Go process, those too that begin meanwhile.")
+@click.option("--all-processes", is_flag=True, help="Trace every Go process, including new ones.")
 @option("duration")
 @option("interval")
 @option("min_pause")
 @option("explain")
 @option("top")
-@click.option("--assists", is_flag=True, help="Say how long mark assists hold goroutines.")
+@click.option("--assists", is_flag=True, help="Show how long mark assists hold up goroutines.")
 @output_options(PAUSES, screen=("table", "ndjson", "json"))
 @click.option("--hlog", type=click.Path(), hidden=True)
 @click.option("--hgrm", type=click.Path(), hidden=True)
@@ -74,8 +75,8 @@ def command(
 ) -> int:
     """Time every stop-the-world pause and GC cycle of a Go process, exactly.
 
-    Give a running process with --pid, or a command after `--`, which is then traced from its first instruction. Several
-    are traced at once, all that a name, a container or a unit has.
+    Give a running process with --pid, or a command after `--`, which is traced from its first instruction. A name, a
+    container or a unit may match several processes: all of them are traced.
     """
     exclude("pid", "all_processes")
     pids = pid or ()
@@ -112,8 +113,8 @@ def command(
             def find() -> Iterable[int]:
                 return (each.pid for each in scanner.scan().processes) if all_processes else pids
 
-            trace_together(view.stems, find, all_processes, lambda: [Gc(**view.options)], files, say, duration)
-        return 0
+            whole = trace_together(view.stems, find, all_processes, lambda: [Gc(**view.options)], files, say, duration)
+        return Exit.OK if whole or all_processes else Exit.ERROR
     # A command's standard output is its own: like other wrappers we then print on standard error.
     screen = sys.stderr if command else sys.stdout
     with attached(

@@ -12,23 +12,23 @@ from gotrace.errors import Exit, UsageError
     "k8s",
     cls=Command,
     topic="agent",
-    short_help="Print the agent's manifest for Kubernetes.",
+    short_help="Print a Kubernetes manifest for the agent.",
     examples=[
-        ("gotrace k8s --image registry.example/gotrace:0.2.0 > gotrace.yaml", "writes what `kubectl apply -f` takes"),
-        ("gotrace k8s --check gotrace.yaml", "says whether it has more rights than the agent needs"),
+        ("gotrace k8s --image registry.example/gotrace:0.2.0 > gotrace.yaml", "writes a manifest for `kubectl apply -f`"),
+        ("gotrace k8s --check gotrace.yaml", "checks that it grants what the agent needs and nothing more"),
     ],
 )
-@click.option("--image", help="The agent's image, as `make image` builds it.")
-@click.option("--namespace", default="gotrace", show_default=True, help="Where it is installed.")
-@click.option("--no-pod-monitor", is_flag=True, help="Leave out what the Prometheus operator finds it by.")
-@click.option("--old-kernels", is_flag=True, help="Add SYS_ADMIN: nodes have Linux before 6.10.")
-@click.option("--check", is_flag=True, help="Look at the manifest FILE; exit status 1 if it has other rights.")
+@click.option("--image", help="The agent's image, as built by `make image`.")
+@click.option("--namespace", default="gotrace", show_default=True, help="Namespace to install it in.")
+@click.option("--no-pod-monitor", is_flag=True, help="Omit the PodMonitor for the Prometheus operator.")
+@click.option("--old-kernels", is_flag=True, help="Add CAP_SYS_ADMIN, for nodes with Linux before 6.10.")
+@click.option("--check", is_flag=True, help="Check the permissions in the manifest FILE; exit status 1 if they differ.")
 @click.argument("file", required=False, type=click.Path())
 def command(
     image: str | None, namespace: str, no_pod_monitor: bool, old_kernels: bool, check: bool, file: str | None
 ) -> int | None:
-    """Print what runs `gotrace serve` on every node of a cluster: a DaemonSet with the capabilities that it needs, and a
-    service account that may ask for the names of pods.
+    """Print a manifest that runs `gotrace serve` on every node of a cluster: a DaemonSet with the capabilities it needs, and
+    a service account that may read pod names.
     """
     import yaml
 
@@ -36,14 +36,14 @@ def command(
     from gotrace.text import printable
 
     if check != (file is not None):
-        raise UsageError("--check and a FILE go together", "gotrace k8s --check gotrace.yaml")
+        raise UsageError("--check needs a FILE, and FILE needs --check", "gotrace k8s --check gotrace.yaml")
     if file is not None:
         return _check(file)
     if image is None:
-        raise UsageError("--image is missing", "build one with `make image`, push it, and give its name")
+        raise UsageError("--image is missing", "build the image with `make image`, push it, and pass its name")
     for what, text in (("--image", image), ("--namespace", namespace)):
         if not text or not text.isascii() or not text.isprintable() or " " in text:
-            raise UsageError(f"{what} {printable(text)!r} is no name", "give one as kubectl takes it")
+            raise UsageError(f"invalid name for {what}: {printable(text)!r}", "use a name that kubectl accepts")
     made = manifest.documents(image, namespace, not no_pod_monitor, old_kernels)
 
     class Dumper(yaml.SafeDumper):  # type: ignore[misc]
@@ -72,10 +72,10 @@ def _check(path: str) -> int:
     except OSError as error:
         raise UsageError(f"cannot read {printable(path)}: {error.strerror}", "check the path and its permissions") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UsageError(f"{printable(path)} is no YAML: {printable(str(error).splitlines()[0])}", "correct it") from None
+        raise UsageError(f"{printable(path)} is not valid YAML: {printable(str(error).splitlines()[0])}", "fix the file") from None
     said = manifest.faults([each for each in found if each is not None])
     for line in said:
         click.echo(printable(line))
     if not said:
-        say("it has the rights that the agent needs, and no others")
+        say("the manifest grants what the agent needs and nothing more")
     return Exit.FAIL if said else Exit.OK

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from gotrace.cli.options import Command, Duration, option, output_options, schema_option
+from gotrace.cli.options import Command, Duration, need, option, output_options, schema_option
 from gotrace.errors import GotraceError
 from gotrace.export.formats import PROCESSES
 
@@ -13,12 +13,12 @@ from gotrace.export.formats import PROCESSES
     "ps",
     cls=Command,
     topic="setup",
-    short_help="List the Go processes of this host, and where they run.",
+    short_help="List the Go processes of this host and where they run.",
     examples=[
         ("gotrace ps", "lists every Go process: container or unit, CPUs, memory, collections"),
-        ("gotrace ps -w 2s --select 'namespace=shop,name=api*'", "some of them, with what they do in the next two seconds"),
+        ("gotrace ps -w 2s --select 'namespace=shop,name=api*'", "lists some of them, with rates over the next two seconds"),
     ],
-    epilog="It probes nothing. Without root it shows what this user may see.",
+    epilog="No probes are attached. Without root it shows only what this user may see.",
 )
 @click.option(
     "-w",
@@ -26,15 +26,16 @@ from gotrace.export.formats import PROCESSES
     "wait",
     type=Duration(),
     metavar="DURATION",
-    help="Measure CPUs and GC/s over this time.  [default: averages since each process began]",
+    help="Measure CPUs and GC/s over this time.  [default: average since each process started]",
 )
 @option("select")
 @option(
     "connect",
-    help="Ask the agent at this address for the longest pauses.  [default: http://127.0.0.1:9464, if it is there]",
+    help="Ask the agent at this URL for the longest pauses.  [default: http://127.0.0.1:9464, if it answers]",
 )
 @option("token_file")
-@click.option("--json", "format_", flag_value="json", help="The same as --format json.")
+@option("ca_file")
+@click.option("--json", "format_", flag_value="json", help="Same as --format json.")
 @output_options(PROCESSES, screen=("table", "ndjson", "json"))
 @schema_option
 def command(
@@ -42,15 +43,16 @@ def command(
     select: tuple[str, ...],
     connect: str | None,
     token_file: str | None,
+    ca_file: str | None,
     outputs: tuple[str, ...],
     format_: str | None,
     force: bool,
 ) -> int:
     """List the Go processes of this host: Go version, container, pod or unit, CPUs, memory and collections.
 
-    CPUs: those it used on average, may run on, has Ps for (GOMAXPROCS), and is allowed by the quota of its control groups.
-    Live heap is what the last collection left; the longest pause is since an agent (`gotrace serve`) traces the process.
-    Below the table it is said which cannot be traced, and why.
+    CPUs: used on average, allowed by affinity, GOMAXPROCS (Ps), and allowed by the cgroup quota. Live heap is what the last
+    collection marked. The longest pause is known if an agent (`gotrace serve`) traces the process. Processes that cannot be
+    traced are listed below the table, with the reason.
     """
     from gotrace.agent.told import DEFAULT, add_pauses, rows_of
     from gotrace.cli.outputs import wanted
@@ -60,14 +62,15 @@ def command(
     from gotrace.find.processes import Scanner
     from gotrace.find.selection import fitting, parsed
 
+    need("--connect https://…", (connect or "").startswith("https:"), "ca_file")
     selectors = [parsed(each) for each in select]
     results = wanted(outputs, format_, PROCESSES, force, screen="table")
     scan = Scanner().scan()
     meant = fitting(selectors, scan) if selectors else scan.processes
-    with waiting("looking at processes") as tell:
+    with waiting("inspecting processes") as tell:
         records = listed(meant, (wait or 0) / 1e9, tell)
     try:
-        add_pauses(records, rows_of(connect or DEFAULT, token_file or ""))
+        add_pauses(records, rows_of(connect or DEFAULT, token_file or "", ca_file or ""))
     except GotraceError:
         if connect is not None or token_file is not None:
             raise

@@ -16,23 +16,23 @@ from gotrace.errors import UsageError
     "serve",
     cls=Command,
     topic="agent",
-    short_help="Trace every Go process, always, and export metrics.",
+    short_help="Trace every Go process continuously and export metrics.",
     examples=[
-        ("gotrace serve --select 'name=api' --min-age 0s", "traces every process of this name, on http://127.0.0.1:9464"),
-        ("gotrace serve --systemd > /etc/systemd/system/gotrace.service", "makes it a service, with its rights and limits"),
+        ("gotrace serve --select 'name=api' --min-age 0s", "traces the processes of this name; metrics on http://127.0.0.1:9464/metrics"),
+        ("gotrace serve --systemd > /etc/systemd/system/gotrace.service", "writes a systemd unit with the capabilities and limits it needs"),
     ],
 )
-@click.option("-f", "--file", "file", type=click.Path(), help="Settings, in YAML; options go before them.")
-@click.option("--listen", metavar="HOST:PORT", help="Where /metrics is answered.  [default: 127.0.0.1:9464]")
-@click.option("--otlp", metavar="URL", help="Send metrics to this collector too, by OTLP over HTTP.")
+@click.option("-f", "--file", "file", type=click.Path(), help="Settings in YAML; options override them.")
+@click.option("--listen", metavar="HOST:PORT", help="Address to serve /metrics on.  [default: 127.0.0.1:9464]")
+@click.option("--otlp", metavar="URL", help="Also push metrics to this collector, by OTLP over HTTP.")
 @option("select")
-@click.option("--exclude", multiple=True, metavar="KEY=GLOB,…", help="Which processes not; may be repeated.")
-@click.option("--min-age", type=Duration(), help="Leave younger processes alone.  [default: 30s]")
-@click.option("--spool", metavar="DIR", help="Keep every minute in this folder, 100 MiB at most.")
+@click.option("--exclude", multiple=True, metavar="KEY=GLOB,…", help="Skip these processes; may be repeated.")
+@click.option("--min-age", type=Duration(), help="Skip processes younger than this.  [default: 30s]")
+@click.option("--spool", metavar="DIR", help="Keep every minute in this directory, at most 100 MiB.")
 @click.option("--explain-above", type=Duration(), help="Keep in --spool what each pause longer than this (5ms) waited for.")
-@click.option("--prepare", is_flag=True, help="Compile the probes, keep them for later, and exit.")
-@click.option("--systemd", is_flag=True, help="Print a unit for systemd that runs this gotrace, with -f FILE, and exit.")
-@click.option("--check", is_flag=True, help="Look at the settings, and exit.")
+@click.option("--prepare", is_flag=True, help="Compile the probes into the cache and exit.")
+@click.option("--systemd", is_flag=True, help="Print a systemd unit that runs this gotrace (with -f FILE) and exit.")
+@click.option("--check", is_flag=True, help="Check the settings and exit.")
 def command(
     file: str | None,
     listen: str | None,
@@ -46,10 +46,10 @@ def command(
     systemd: bool,
     check: bool,
 ) -> None:
-    """Trace every Go process of this host as long as it runs, and answer on /metrics what Prometheus asks.
+    """Trace every Go process of this host continuously, and serve the results to Prometheus on /metrics.
 
-    Processes are found when they begin; observers, container runtimes and what belongs to Kubernetes itself are left alone
-    unless they are selected.
+    New processes are picked up as they start. Observability agents, container runtimes and Kubernetes itself are skipped
+    unless they are selected by name, path or pid.
     """
     import msgspec
 
@@ -76,12 +76,12 @@ def command(
     settings.address(), settings.selection(), settings.explain_above_ns()
     if systemd:
         if listen or otlp or select or exclude or spool or min_age is not None or explain_above is not None:
-            raise UsageError("a service's settings are in a file", "write them into agent.yaml, and add -f agent.yaml")
+            raise UsageError("--systemd takes its settings from a file", "write them to agent.yaml and add -f agent.yaml")
         require_usable(settings, file)
         click.echo(unit(own_command(), ["-f", os.path.abspath(file)] if file is not None else []), nl=False)
     elif check:
         check_settings(settings)
-        say("the settings are right")
+        say("the configuration is valid")
     else:
         serve(settings, say)
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import sys
 
 import click
@@ -18,8 +19,8 @@ from gotrace.errors import GotraceError, HostError, UsageError
     topic="agent",
     short_help="Watch the pauses and memory of every Go process, live.",
     examples=[
-        ("gotrace top", "shows every Go process of this host; q quits, ? explains the keys"),
-        ("gotrace top --connect http://127.0.0.1:9464", "shows what `gotrace serve` traces, without root"),
+        ("gotrace top", "shows every Go process of this host; q quits, ? lists the keys"),
+        ("gotrace top --connect http://127.0.0.1:9464", "shows what `gotrace serve` traces; needs no root"),
     ],
 )
 @option(
@@ -27,44 +28,55 @@ from gotrace.errors import GotraceError, HostError, UsageError
     type=Pid(several=True),
     metavar="PID[,PID…]",
     shell_complete=go_processes,
-    help="The running Go processes to watch.",
+    help="Watch these running Go processes.",
 )
-@option("name", help="The processes whose executable, or thread, is called so: 'prom*'.")
-@click.option("--all-processes", is_flag=True, help="Watch every Go process, those too that begin meanwhile; the default.")
+@option("name", help="Watch the processes with this executable or main thread name: 'prom*'.")
+@click.option("--all-processes", is_flag=True, help="Watch every Go process, including new ones; the default.")
 @option("connect")
 @option("token_file")
+@option("ca_file")
 def command(
-    pid: tuple[int, ...] | None, name: str | None, all_processes: bool, connect: str | None, token_file: str | None
+    pid: tuple[int, ...] | None,
+    name: str | None,
+    all_processes: bool,
+    connect: str | None,
+    token_file: str | None,
+    ca_file: str | None,
 ) -> None:
-    """Watch the Go processes of a host on the terminal: pauses, collections, memory and CPUs, sorted by the longest pause.
+    """Watch the Go processes of a host in the terminal: pauses, collections, memory and CPU, sorted by the longest pause.
 
-    Without --connect they are traced by this command itself, as long as it runs.
+    Without --connect, this command traces them itself while it runs.
     """
     exclude("pid", "name", "all_processes", "connect")
-    need("--connect", connect is not None, "token_file")
+    need("--connect", connect is not None, "token_file", "ca_file")
     _check_terminal()
     try:
         from gotrace.cli.tui.top import Top
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "textual":
             raise
-        raise GotraceError("`gotrace top` needs the library textual", "pip install 'gotrace[tui]'") from None
+        raise GotraceError("`gotrace top` needs the Python library textual", f"run: {_installing('textual')}") from None
     from gotrace.agent.remote import Remote, Source
     from gotrace.agent.watch import Local
     from gotrace.cli.text.progress import waiting
     from gotrace.find.processes import Scanner
     from gotrace.find.selection import Selection, Selector, fitting
+    from gotrace.kernel.process import Process
+    from gotrace.run.refusal import require_go
 
     with contextlib.ExitStack() as stack:
         source: Source
         if connect is not None:
-            source = Remote(connect, token_file or "")
-            source.rows()  # what is wrong is said now
+            source = Remote(connect, token_file or "", ca_file or "")
+            source.rows()  # fail now rather than on the screen
         else:
             terms = [("name", name)] if name is not None else [("pid", str(each)) for each in pid or ()]
             selectors = tuple(Selector((term,)) for term in terms)
-            for each in selectors:
-                fitting([each], Scanner().scan())
+            for number in pid or ():
+                with Process.open(number) as process:
+                    require_go(process)
+            if name is not None:
+                fitting(selectors, Scanner().scan())
             with waiting("setting up"):
                 source = stack.enter_context(Local.opened(Selection(selectors, defaults=False)))
         app = Top(source)
@@ -73,10 +85,18 @@ def command(
             raise app.failure
 
 
+def _installing(package: str) -> str:
+    """The command that adds an optional dependency to this very installation, in a version that was tried."""
+    from importlib.metadata import requires
+
+    wanted = [each.partition(";")[0].strip() for each in requires("gotrace") or () if each.startswith(package)]
+    return shlex.join([sys.executable, "-m", "pip", "install", *(wanted[:1] or [package])])
+
+
 def _check_terminal() -> None:
     instead = "`gotrace gc --all-processes` prints lines"
     streams = (sys.stdin, sys.stdout, sys.__stderr__)  # the last one is what textual draws on
     if not all(stream is not None and stream.isatty() for stream in streams):
         raise UsageError("`gotrace top` needs a terminal", instead)
-    if os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
-        raise HostError("this terminal cannot be drawn on (TERM=dumb)", instead)
+    if (term := os.environ.get("TERM", "")) in ("", "dumb", "unknown"):
+        raise HostError(f"cannot draw on this terminal (TERM={shlex.quote(term)})", instead)

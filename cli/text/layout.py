@@ -30,12 +30,15 @@ class Column:
 
     def cell(self, value: object) -> str:
         text = str(value)
-        if len(text) > self.width and self.elastic:
-            text = _cut(text, self.width, self.keep_end)
+        if self.elastic:
+            text = cut(text, self.width, self.keep_end)
         return " " * self.gap + (f"{text:<{self.width}}" if self.left else f"{text:>{self.width}}")
 
 
-def _cut(text: str, width: int, keep_end: bool) -> str:
+def cut(text: str, width: int, keep_end: bool = False) -> str:
+    """``text`` in at most ``width`` characters."""
+    if len(text) <= width:
+        return text
     if not keep_end:
         return f"{text[: width - 1]}…"
     indent = len(text) - len(text.lstrip())

@@ -7,7 +7,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from gotrace.cli.text.layout import Column, Row, Rows
+from gotrace.cli.text.layout import Column, Row, Rows, cut
 from gotrace.cli.text.table import Table
 from gotrace.find.processes import Scan
 from gotrace.records.ps import Ps, PsPlace, PsProcess
@@ -31,6 +31,7 @@ _COLUMNS = (
     Column("symbols", left=True, rank=9, gap=2),
 )
 _MOST_NAMED = 8
+_LONGEST = 40  # of a name, in characters: where there is no terminal, nothing else bounds it
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
 
 
@@ -42,13 +43,14 @@ def summary(scan: Scan, shown: int, wait_s: float | None) -> Ps:
         "go": len(scan.processes),
         "shown": shown,
         "wait_s": wait_s,
-        "unreadable": scan.unreadable,
+        "unreadable": len(scan.unreadable),
+        "unreadable_pids": scan.unreadable,
     }
 
 
 def write(stream: Sink, format_: str, processes: Sequence[PsProcess], summary: Ps) -> None:
     """In one of `gotrace.export.formats.PROCESSES`."""
-    records = [*processes, summary]
+    records = [*map(_harmless, processes), summary]
     if format_ == "json":
         stream.write(json.dumps(records, indent=1) + "\n")
     elif format_ == "ndjson":
@@ -57,24 +59,33 @@ def write(stream: Sink, format_: str, processes: Sequence[PsProcess], summary: P
         Table(stream).print(_lines(processes, summary))
 
 
+def _harmless(process: PsProcess) -> dict[str, object]:
+    """As JSON: bytes that are not UTF-8 would not survive it."""
+    return {key: printable(value) if isinstance(value, str) else value for key, value in process.items()}
+
+
 def _lines(processes: Sequence[PsProcess], summary: Ps) -> Iterator[str | Rows]:
     if processes:
         yield Rows(_COLUMNS, [_row(each) for each in processes])
-        since = f"over {summary['wait_s']:g} s" if summary["wait_s"] else "since each began (-w 2s: over the next 2 s)"
-        yield f"CPUs used, and collections a second: averages {since}."
+        since = (
+            f"over {summary['wait_s']:g} s"
+            if summary["wait_s"]
+            else "since each process started (-w 2s measures the next 2 s)"
+        )
+        yield f"CPUs used and GC/s: averages {since}."
         if traced := [each["traced_s"] for each in processes if each["traced_s"] is not None]:
             yield f"Longest pause: since an agent traces it, for {_age(min(traced))} or more."
     else:
-        yield f"There is no Go process among {count_text(summary['seen'], 'process', 'processes')}."
+        yield "Found no Go process."
     for each in processes:
         if each["refusal"]:
             hint = f" ({printable(each['hint'])})" if each["hint"] else ""
             yield f"{each['pid']} cannot be traced: {printable(each['refusal'])}{hint}."
     yield from _unknown(processes)
     if summary["unreadable"]:
-        others = count_text(summary["unreadable"], "process", "processes")
-        do = ": run as root (sudo)" if os.geteuid() else ""
-        yield f"{others} may not be looked at{do}."
+        of = f"{summary['unreadable']:,} of {count_text(summary['seen'], 'process', 'processes')}"
+        why = "run as root" if os.geteuid() else f"pid {_some(summary['unreadable_pids'])}"
+        yield f"{of} could not be inspected ({why})."
 
 
 def _unknown(processes: Sequence[PsProcess]) -> Iterator[str]:
@@ -85,16 +96,20 @@ def _unknown(processes: Sequence[PsProcess]) -> Iterator[str]:
             for reason in dict.fromkeys(each["unknown"].values()):
                 by_reason[reason].append(each["pid"])
     for reason, pids in by_reason.items():
-        more = f" and {len(pids) - _MOST_NAMED} more" if len(pids) > _MOST_NAMED else ""
-        yield f"Unknown of {', '.join(map(str, pids[:_MOST_NAMED]))}{more}: {printable(reason)}."
+        yield f"Unknown for {_some(pids)}: {printable(reason)}."
+
+
+def _some(pids: Sequence[int]) -> str:
+    more = f" and {len(pids) - _MOST_NAMED} more" if len(pids) > _MOST_NAMED else ""
+    return f"{', '.join(map(str, pids[:_MOST_NAMED]))}{more}"
 
 
 def _row(each: PsProcess) -> Row:
     return [
         each["pid"],
-        printable(each["name"]),
+        cut(printable(each["name"]), _LONGEST),
         (each["go_version"] or "?").removeprefix("go"),
-        where(each),
+        cut(where(each), 2 * _LONGEST),
         _number(each["cpus_used"]),
         _number(each["cpus"]),
         _number(each["gomaxprocs"]),

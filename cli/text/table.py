@@ -103,4 +103,4 @@ class TableTogether(Table):
         self._lines = None  # what comes next has a heading again
 
 
-_WHOSE = (Column("pid", 7, gap=2), Column("process", 15, left=True, gap=2))
+_WHOSE = (Column("pid", 7, gap=2), Column("process", 15, left=True, elastic=15, gap=2))

@@ -69,8 +69,8 @@ FIELDS = (
     Field("goal", "heap goal", 9, lambda each: each.heap_goal_bytes, bytes_text, 12),
     Field("CPU", "CPU", 6, _rate(lambda each: each.cpu_s), _percent, 3),
     Field("Ps", "GOMAXPROCS", 3, lambda each: each.gomaxprocs, "{:.0f}".format, 10),
-    Field("so far", "longest pause so far", 8, lambda each: each.longest_pause_ns or None, duration_text, 8, NONE),
-    Field("cycles", "collections so far", 8, lambda each: each.cycles, "{:,.0f}".format, 9),
+    Field("longest", "longest pause since tracing began", 8, lambda each: each.longest_pause_ns or None, duration_text, 8, NONE),
+    Field("cycles", "collections", 8, lambda each: each.cycles, "{:,.0f}".format, 9),
     Field("lost", "events lost", 5, lambda each: each.lost, "{:,.0f}".format, 13),
     Field("cost", "cost of tracing", 8, lambda each: _cost(each), _percent, 14),
 )
@@ -139,7 +139,7 @@ def details(process: Details) -> Iterator[str | Rows]:
         columns = [Column(each.name, width=each.width, rank=each.rank, gap=2) for each in fields]
         yield Rows(columns, [[each.cell(process) for each in fields]])
     yield ""
-    yield "Pauses so far, percentiles within 2.2%"
+    yield f"Pauses {_since(process)}; percentiles within 2.2%"
     yield _table("reason", [(each.reason, each.part, each) for each in process.reasons])
     if process.phases:
         yield ""
@@ -158,11 +158,20 @@ def details(process: Details) -> Iterator[str | Rows]:
         maf = UNKNOWN if process.amplification is None else f"{process.amplification:.2f}"
         yield f"RSS {rss}, {maf} times the live heap"
         yield ""
-    yield "The longest pauses"
+    yield "Longest pauses"
     yield Rows(
         (Column("total"), Column("when", left=True, gap=2), Column("reason", left=True, gap=2)),
         [(duration_text(each.total_ns), _clock(each.time_ns), printable(each.reason)) for each in process.longest],
     )
+
+
+def _since(process: Details) -> str:
+    """What the numbers below cover: an agent begins to keep them when it is first asked."""
+    if process.details_s is None:
+        return "since this page was first opened"
+    if process.details_s > process.traced_s - 1:
+        return "since tracing began"
+    return f"since this page was first opened, {duration_text(process.details_s * 1e9)} ago"
 
 
 def _table(what: str, rows: Sequence[tuple[str, str, Statistics]]) -> Rows:

@@ -32,19 +32,20 @@ _ENDED_S = 5  # so long the row of a process stays that is no longer there
 _MOST_UNTRACED = 6
 _EXPORT = "gotrace-top.ndjson"
 _HELP = """
- up, down, j, k  choose a process
- enter           everything about it; esc: back
- s               sort by the next of: {sorts}
- /               only names, paths or pids that have this in them; esc: all
- p               pause the screen, and go on
- u               show what is not traced, and why, or hide it
- e               write what is seen to {export}, or the next free name
+ up, down, j, k  select a process
+ enter           show its details; esc goes back
+ s               sort by the next column:
+                 {sorts}
+ /               filter by name, path or pid; esc clears the filter
+ p               pause or resume the display
+ u               show or hide processes that are not traced
+ e               export the rows to {export}
  q               quit
 
- Columns are of the last second or so, since the agent last looked; from
- "so far" on they are since the process is traced. MAF is RSS / live heap.
+ Columns cover the last interval, about a second; those from "longest"
+ on cover the time since tracing began. MAF is RSS / live heap.
 
- Any key closes this.
+ Press any key to close.
 """
 
 

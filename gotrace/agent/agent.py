@@ -107,6 +107,7 @@ class Agent:
         self._cpu_s = 0.0
         self._measured_at = -float(_COST_S)
         self._problem = self._otlp_problem = ""
+        self._spool_fails = False
         self._left_out = self.probes.left_out()
         self._number(of.BUILD, gotrace.__version__, os.uname().release)
 
@@ -209,7 +210,7 @@ class Agent:
                 return
             known.state, known.reason = FAILED, error.message
             self._number(of.FAILURES).add(1)
-            self.say(f"pid {process.pid} ({printable(process.name)}) is not traced: {error.message}.")
+            self.say(f"pid {process.pid} ({printable(process.name)}) cannot be traced: {error.message}.")
             return
         resource = resource_of(process)
         service = self.services.get(resource)
@@ -273,7 +274,7 @@ class Agent:
             explanations.rest(observed.session, _RETRY_S)
             return
         self.say(
-            f"pid {pid} ({name}): tracing took {share} of its CPU time, so it is not traced for {_RETRY_S // 60} minutes."
+            f"pid {pid} ({name}): tracing took {share} of its CPU time; detached, next attempt in {_RETRY_S // 60} minutes."
         )
         known.again_at = now + _RETRY_S
         self._end(pid, "cost", EXPENSIVE)
@@ -305,7 +306,11 @@ class Agent:
         end_ns = time.time_ns()
         self.spool.write([{**about, **service.ended(end_ns)} for service in self.services.values()])
         failures = self._number(of.SPOOL_FAILURES)
-        failures.add(self.spool.failures - failures.value)
+        lost = self.spool.failures - failures.value
+        failures.add(lost)
+        if bool(lost) != self._spool_fails:
+            self._spool_fails = bool(lost)
+            self.say(f"The spool cannot be written: {self.spool.problem}." if lost else "The spool can be written again.")
 
     def _observe_itself(self) -> None:
         times = os.times()
@@ -326,7 +331,7 @@ class Agent:
                 errors = self._number(of.KUBELET_ERRORS, reason)
                 errors.add(count - errors.value)
             if self.kubelet.problem != self._problem and self.kubelet.problem:
-                self.say(f"The names of pods are unknown: {self.kubelet.problem}.")
+                self.say(f"Pod names unavailable: {self.kubelet.problem}.")
             self._problem = self.kubelet.problem
         if self.push is not None:
             sent = ((of.OTLP_SENT, "sent"), (of.OTLP_FAILED, "failed"), (of.OTLP_REJECTED, "rejected"))

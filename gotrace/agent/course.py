@@ -44,6 +44,7 @@ class Course:
     """
 
     detailed: bool = False
+    detailed_at: float = field(default_factory=time.monotonic)
     pauses: dict[tuple[str, str], Exponential] = field(default_factory=dict)  # by reason and part
     totals: Exponential = field(default_factory=Exponential)
     phases: dict[str, Exponential] = field(default_factory=dict)
@@ -117,11 +118,13 @@ class Course:
     def details(self) -> dict[str, Any]:
         """What is more than a row: reasons and parts, phases, the longest pauses, the heap over the last cycles.
 
-        It is of the time since it was first asked for, or since the process is traced if it was ``detailed`` then.
+        It covers the ``details_s`` seconds since it was first asked for, or since tracing began if it was ``detailed`` then.
         """
-        self.detailed = True
+        if not self.detailed:
+            self.detailed, self.detailed_at = True, time.monotonic()
         ordered = sorted(self.pauses.items(), key=lambda item: (item[0][0], PARTS.index(item[0][1])))
         return {
+            "details_s": round(time.monotonic() - self.detailed_at, 3),
             "reasons": [{"reason": reason, "part": part, **_statistics(each)} for (reason, part), each in ordered],
             "phases": [{"phase": name, **_statistics(each)} for name, each in sorted(self.phases.items())],
             "longest": [{"total_ns": total, "time_ns": when, "reason": reason} for total, when, reason in self._longest],

@@ -112,7 +112,7 @@ class Server:
         }
         self._bounds, self._limits, self._failed = bounds or Bounds(), limits or Limits(), failed
         security = security or Security()
-        self._token = _Token(security.token) if security.token else None
+        self._token = _Token(security.token, failed) if security.token else None
         self._tls = _tls_context(security) if security.certificate else None
         self._socket = _listening(address, security)
         self.address: tuple[str, int] = self._socket.getsockname()[:2]
@@ -263,12 +263,12 @@ class Server:
         """What answers at the path with the method. Raises RequestError."""
         token = None if request.path in _FOR_ALL else self._token
         if token and not token.matches(request.headers.get("authorization", "")):
-            raise RequestError(401, "a bearer token is needed", [("WWW-Authenticate", "Bearer")])
+            raise RequestError(401, "a bearer token is required", [("WWW-Authenticate", "Bearer")])
         route = self._routes.get(request.path)
         if not route:
-            raise RequestError(404, "there is nothing at this path")
+            raise RequestError(404, "not found")
         if request.method not in (methods := [*route.handlers, *(["HEAD"] if "GET" in route.handlers else [])]):
-            raise RequestError(405, "not with this method", [("Allow", ", ".join(methods))])
+            raise RequestError(405, "method not allowed", [("Allow", ", ".join(methods))])
         return route
 
     def _answer(self, request: Request) -> Response:
@@ -319,31 +319,35 @@ class _Client:
 
 
 class _Token:
-    """The token in a file, read anew when the file changes. Raises UsageError at first, and later takes none."""
+    """The token in a file, read again when the file changes. Raises UsageError at first; later ``failed`` gets the error,
+    once, and no token is accepted until the file can be read again."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, path: str, failed: Callable[[Exception], None]) -> None:
+        self._path, self._failed = path, failed
         self._read_at = -1
         self._token = b""
         try:
             self._read()
         except OSError as error:
-            raise UsageError(
-                f"cannot read the token in {printable(path)}: {error.strerror}", "give a file that gotrace can read"
-            ) from None
+            raise UsageError(f"{self._cannot_read(error)}", "check the path and its permissions") from None
         if not self._token:
-            raise UsageError(
-                f"there is no token in {printable(path)}", "write one into it, such as of `openssl rand -hex 32`"
-            )
+            raise UsageError(f"{printable(path)} has no token", f"openssl rand -hex 32 > {printable(path)}")
 
     def matches(self, authorization: str) -> bool:
         """Whether a header has it; in a time that does not tell how much of it."""
         import hmac
 
-        with contextlib.suppress(OSError):
+        try:
             self._read()
+        except OSError as error:
+            if self._read_at:
+                self._failed(GotraceError(f"{self._cannot_read(error)}; every request is refused with 401"))
+            self._token, self._read_at = b"", 0
         kind, _, token = authorization.partition(" ")
         return bool(self._token) and kind.lower() == "bearer" and hmac.compare_digest(token.strip().encode(), self._token)
+
+    def _cannot_read(self, error: OSError) -> str:
+        return f"cannot read the token in {printable(self._path)}: {error.strerror}"
 
     def _read(self) -> None:
         changed = os.stat(self._path).st_mtime_ns
@@ -381,7 +385,7 @@ def _tls_context(security: Security) -> ssl.SSLContext:
     except (OSError, ValueError) as error:
         raise UsageError(
             f"cannot use the certificate in {printable(security.certificate)}: {printable(str(error))}",
-            "give a certificate and its key, both PEM and without a passphrase",
+            "give a certificate and its key, both in PEM and without a passphrase",
         ) from None
     return context
 
@@ -409,15 +413,15 @@ def _allowed(address: tuple[str, int], security: Security) -> tuple[int, Any]:
         raise _not_listening(address, error) from None
     if not (_is_loopback(str(resolved[0])) or security.anyone or (security.token and security.certificate)):
         raise UsageError(
-            f"anybody could ask at {_where(address)}: it is not a loopback address",
-            "give a token file and a certificate too, or allow anyone",
+            f"refusing to serve without authentication on {_where(address)}: not a loopback address",
+            "set tls_certificate, tls_key and token_file, or `anyone: true`",
         )
     return family, resolved
 
 
 def _not_listening(address: tuple[str, int], error: Exception) -> GotraceError:
     reason = getattr(error, "strerror", None) or str(error)
-    return GotraceError(f"cannot listen at {_where(address)}: {printable(reason)}", "choose another with --listen")
+    return GotraceError(f"cannot listen on {_where(address)}: {printable(reason)}", "choose another address with --listen")
 
 
 def _listening(address: tuple[str, int], security: Security) -> socket.socket:

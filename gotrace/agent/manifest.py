@@ -124,10 +124,10 @@ def _daemon_set(image: str, old_kernels: bool) -> dict[str, Any]:
 
 
 def faults(found: Sequence[Any]) -> list[str]:
-    """What in the documents of a manifest goes beyond the rights that `documents` takes, or is missing. One line each."""
+    """Which permissions the documents of a manifest grant beyond those of `documents`, or lack. One line each."""
     said = [line for each in found for line in _faults(each)]
     if not any(_map(each).get("kind") == "DaemonSet" for each in found):
-        said.append("there is no DaemonSet")
+        said.append("no DaemonSet found")
     return said
 
 
@@ -136,42 +136,42 @@ def _faults(document: Any) -> Iterator[str]:
     where = f"{kind} {name}"
     if kind in ("ClusterRole", "Role"):
         if "aggregationRule" in document:
-            yield f"{where}: its rights are taken from other roles"
+            yield f"{where}: it aggregates other roles"
         for rule in map(_map, _list(document.get("rules"))):
             yield from (f"{where}: {each}" for each in _beyond(rule))
     elif kind in ("ClusterRoleBinding", "RoleBinding"):
         role = _map(document.get("roleRef")).get("name")
         if role != _NAME:
-            yield f"{where}: it gives the role {role}"
+            yield f"{where}: it binds the role {role}"
     elif kind == "DaemonSet":
         yield from (f"{where}: {each}" for each in _of_pod(_map(_path(document, "spec", "template", "spec"))))
     elif kind == "Secret":
-        yield f"{where}: the agent has no secrets"
+        yield f"{where}: the agent needs no secrets"
 
 
 def _beyond(rule: dict[str, Any]) -> Iterator[str]:
     if rule.get("nonResourceURLs"):
-        yield f"it may ask for {' '.join(map(str, _list(rule['nonResourceURLs'])))}"
+        yield f"it grants access to {' '.join(map(str, _list(rule['nonResourceURLs'])))}"
     for group in _list(rule.get("apiGroups")):
         for resource in _list(rule.get("resources")):
             more = set(map(str, _list(rule.get("verbs")))) - _RIGHTS.get((group, resource), set())
             if more:
-                yield f"it may {' '.join(sorted(more))} {resource}"
+                yield f"it grants {' '.join(sorted(more))} on {resource}"
 
 
 def _of_pod(pod: dict[str, Any]) -> Iterator[str]:
     if pod.get("hostPID") is not True:
-        yield "hostPID is not true: the node's processes cannot be seen"
+        yield "hostPID is not true, so the node's processes are not visible"
     yield from (f"{each} is true" for each in ("hostNetwork", "hostIPC") if pod.get(each))
     for volume in map(_map, _list(pod.get("volumes"))):
         yield from (
-            f"the volume {volume.get('name')} is of the kind {each}" for each in ("hostPath", "secret") if each in volume
+            f"volume {volume.get('name')} is a {each}" for each in ("hostPath", "secret") if each in volume
         )
     agents = list(map(_map, _list(pod.get("containers"))))
     if not any("--prepare" in _list(_map(each).get("command")) for each in _list(pod.get("initContainers"))):
-        yield "no init container runs `gotrace serve --prepare`: the compiler's memory is the agent's"
+        yield "no init container runs `gotrace serve --prepare`, so compiling counts towards the agent's memory limit"
     for container in (*agents, *map(_map, _list(pod.get("initContainers")))):
-        yield from (f"the container {container.get('name')}: {each}" for each in _of_container(container))
+        yield from (f"container {container.get('name')}: {each}" for each in _of_container(container))
 
 
 def _of_container(container: dict[str, Any]) -> Iterator[str]:
@@ -191,7 +191,7 @@ def _of_container(container: dict[str, Any]) -> Iterator[str]:
     if context.get("allowPrivilegeEscalation") is not False and _OLD_KERNELS not in added:
         yield "allowPrivilegeEscalation is not false"
     if not _path(container, "resources", "limits", "memory"):
-        yield "its memory has no limit"
+        yield "it has no memory limit"
 
 
 def _path(value: Any, *keys: str) -> Any:

@@ -58,10 +58,10 @@ class Destination:
         _parts(url)
         if (protocol := setting("PROTOCOL", "http/protobuf")) != "http/protobuf":
             raise UsageError(
-                f"OTLP is sent as http/protobuf, not as {printable(protocol)}", "give the collector's port for HTTP, 4318"
+                f"OTLP protocol {printable(protocol)} is not supported", "use http/protobuf and the collector's HTTP port, 4318"
             )
         if (compression := setting("COMPRESSION", "gzip")) not in ("gzip", "none"):
-            raise UsageError(f"OTLP cannot be compressed by {printable(compression)}", "write gzip or none")
+            raise UsageError(f"OTLP compression {printable(compression)} is not supported", "use gzip or none")
         return cls(
             url,
             _headers(setting("HEADERS")),
@@ -180,7 +180,7 @@ def _parts(url: str) -> tuple[bool, str, int, str]:
     except ValueError:
         host = port = None
     if not host or found.scheme not in ("http", "https") or not url.isascii() or not url.isprintable() or " " in url:
-        raise UsageError(f"not the address of a collector: {printable(url)}", "write http://HOST:4318")
+        raise UsageError(f"invalid collector URL {printable(url)!r}", "write http://HOST:4318")
     path = (found.path or "/") + (f"?{found.query}" if found.query else "")
     return found.scheme == "https", host, port or (443 if found.scheme == "https" else 80), path
 

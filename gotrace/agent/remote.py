@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Protocol, TypeVar
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -12,6 +14,9 @@ from gotrace.agent.states import TRACED
 from gotrace.errors import HostError, UsageError
 from gotrace.find.selection import NOT_SELECTED
 from gotrace.text import printable
+
+if TYPE_CHECKING:
+    import ssl
 
 _PATIENCE_S = 5
 _MOST_BYTES = 16 << 20
@@ -100,8 +105,9 @@ class Heap(msgspec.Struct):
 
 
 class Details(Row, kw_only=True):
-    """What is known of one process."""
+    """What is known of one process, from ``details_s`` seconds ago on; None: the agent does not say."""
 
+    details_s: float | None = None
     reasons: list[Statistics]
     phases: list[Statistics]
     longest: list[Pause]
@@ -123,17 +129,20 @@ class Source(Protocol):
 
 
 class Remote:
-    """An agent at ``url`` (http://127.0.0.1:9464); ``token_file`` has what it wants to be told."""
+    """An agent at ``url`` (http://127.0.0.1:9464); ``token_file`` has the token to send, ``ca_file`` the CA to trust (PEM).
 
-    def __init__(self, url: str, token_file: str = "") -> None:
+    Raises UsageError.
+    """
+
+    def __init__(self, url: str, token_file: str = "", ca_file: str = "") -> None:
         parts = urlsplit(url)
         try:
             host, port = parts.hostname, parts.port
         except ValueError:
             host = None
         if parts.scheme not in ("http", "https") or not host:
-            raise UsageError(f"cannot read the address {printable(url)!r}", "write http://127.0.0.1:9464")
-        self._is_secure = parts.scheme == "https"
+            raise UsageError(f"invalid URL {printable(url)!r}", "write http://127.0.0.1:9464")
+        self._trusting = _trusting(ca_file) if parts.scheme == "https" else None
         self._address = host, port or 9464
         self._path = parts.path.rstrip("/")
         self._token_file = token_file
@@ -149,11 +158,16 @@ class Remote:
         """None where there is no such thing."""
         import http.client  # which an agent, which has these kinds too, has no use for
 
-        make = http.client.HTTPSConnection if self._is_secure else http.client.HTTPConnection
+        make: Callable[..., http.client.HTTPConnection] = http.client.HTTPConnection
+        if self._trusting is not None:
+            make = functools.partial(http.client.HTTPSConnection, context=self._trusting)
         headers = {"Accept": "application/json"}
         if self._token_file:
-            with open(self._token_file) as file:
-                headers["Authorization"] = f"Bearer {file.read().strip()}"
+            try:
+                with open(self._token_file) as file:
+                    headers["Authorization"] = f"Bearer {file.read().strip()}"
+            except (OSError, ValueError) as error:
+                raise _cannot_read("token", self._token_file, error) from None
         with contextlib.closing(make(*self._address, timeout=_PATIENCE_S)) as connection:
             try:
                 connection.request("GET", self._path + path, headers=headers)
@@ -161,13 +175,32 @@ class Remote:
                 body = answer.read(_MOST_BYTES)
             except (OSError, http.client.HTTPException, ValueError) as error:
                 reason = printable(str(getattr(error, "strerror", None) or error or type(error).__name__))
-                raise HostError(f"{self.title} does not answer: {reason}", "is `gotrace serve` running there?") from None
+                hint = "is `gotrace serve` running there?"
+                if type(error).__name__ == "SSLCertVerificationError":
+                    hint = "give the CA of its certificate with --ca-file, and the host name that is in it"
+                raise HostError(f"cannot connect to {self.title}: {reason}", hint) from None
         if answer.status == 404 and "?" in path:
             return None
         if answer.status != 200:
-            hint = "give its token by --token-file" if answer.status == 401 else "is that the address of `gotrace serve`?"
-            raise HostError(f"{self.title} answers with status {answer.status}", hint)
+            hint = "give its token with --token-file" if answer.status == 401 else "is that the address of `gotrace serve`?"
+            raise HostError(f"{self.title} answered with status {answer.status}", hint)
         try:
             return msgspec.json.decode(body, type=kind)
         except msgspec.MsgspecError as error:
-            raise HostError(f"{self.title} sent what cannot be read: {printable(str(error))}", "is it a gotrace?") from None
+            raise HostError(
+                f"cannot read the answer of {self.title}: {printable(str(error))}", "is it `gotrace serve`?"
+            ) from None
+
+
+def _trusting(ca_file: str) -> ssl.SSLContext:
+    import ssl
+
+    try:
+        return ssl.create_default_context(cafile=ca_file or None)
+    except OSError as error:  # ssl.SSLError is one
+        raise _cannot_read("CA", ca_file, error) from None
+
+
+def _cannot_read(what: str, path: str, error: Exception) -> UsageError:
+    reason = printable(str(getattr(error, "strerror", None) or error))
+    return UsageError(f"cannot read the {what} in {printable(path)}: {reason}", "check the path and its permissions")

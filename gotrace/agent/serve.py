@@ -103,9 +103,9 @@ def serve(settings: Settings, say: Say) -> None:
             Server(
                 address,
                 routes,
-                ready=lambda: "" if agent.ready else "processes are still being looked for\n",
+                ready=lambda: "" if agent.ready else "the first scan of processes has not finished\n",
                 security=settings.security(),
-                failed=lambda error: say(f"a request failed: {printable(str(error))}"),
+                failed=lambda error: say(f"HTTP: {printable(str(error))}."),
             )
         )
         if destination is not None:
@@ -146,5 +146,5 @@ def _processes(agent: Agent, request: Request) -> Response:
     key, _, pid = request.query.partition("=")
     found = agent.process(int(pid)) if key == "pid" and pid.isascii() and pid.isdecimal() and len(pid) < 11 else None
     if found is None:
-        return Response(404, b"no such process is traced\n")
+        return Response(404, b"this process is not traced\n")
     return Response(200, json.dumps(found, indent=1).encode(), "application/json")

@@ -24,27 +24,27 @@ _Duration = Annotated[str, msgspec.Meta(examples=["30s"])]
 
 
 class Settings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The keys of the file."""
+    """The keys of the file; docs/commands/serve.md has them from here."""
 
-    schema: str = SCHEMA
-    listen: Annotated[str, msgspec.Meta(description="HOST:PORT of /metrics")] = "127.0.0.1:9464"
-    otlp: Annotated[str, msgspec.Meta(description="where metrics are sent by OTLP over HTTP, too")] = ""
-    select: Annotated[list[str], msgspec.Meta(description="which processes, such as exe=*/api,namespace=shop")] = []
-    exclude: Annotated[list[str], msgspec.Meta(description="which of them not")] = []
-    default_excludes: Annotated[bool, msgspec.Meta(description="leave observers, container runtimes and such alone")] = True
-    min_age: Annotated[_Duration, msgspec.Meta(description="younger processes are left alone")] = "30s"
-    processes: Annotated[int, msgspec.Meta(description="traced at once, at most", ge=1, le=1000)] = 200
-    series: Annotated[int, msgspec.Meta(description="exported at most", ge=100)] = MOST_SERIES
-    spool: Annotated[str, msgspec.Meta(description="a folder in which every minute is kept")] = ""
-    spool_bytes: Annotated[int, msgspec.Meta(description="what is kept there at most", ge=1 << 20)] = MOST_BYTES
+    schema: Annotated[str, msgspec.Meta(description="version of this file's format")] = SCHEMA
+    listen: Annotated[str, msgspec.Meta(description="HOST:PORT to listen on")] = "127.0.0.1:9464"
+    otlp: Annotated[str, msgspec.Meta(description="URL of a collector to push metrics to, by OTLP over HTTP")] = ""
+    select: Annotated[list[str], msgspec.Meta(description="trace only matching processes, such as exe=*/api,namespace=shop; empty: all")] = []
+    exclude: Annotated[list[str], msgspec.Meta(description="never trace matching processes")] = []
+    default_excludes: Annotated[bool, msgspec.Meta(description="skip observability agents, container runtimes and Kubernetes itself")] = True
+    min_age: Annotated[_Duration, msgspec.Meta(description="skip processes younger than this: 30s, 1m30s")] = "30s"
+    processes: Annotated[int, msgspec.Meta(description="most processes traced at once", ge=1, le=1000)] = 200
+    series: Annotated[int, msgspec.Meta(description="most time series exported", ge=100)] = MOST_SERIES
+    spool: Annotated[str, msgspec.Meta(description="directory that keeps every minute; empty: none")] = ""
+    spool_bytes: Annotated[int, msgspec.Meta(description="largest size of the spool, in bytes", ge=1 << 20)] = MOST_BYTES
     explain_above: Annotated[
-        str, msgspec.Meta(description="keep there what longer pauses waited for", examples=["5ms"])
+        str, msgspec.Meta(description="keep in the spool what longer pauses waited for; empty: off", examples=["5ms"])
     ] = ""
-    explanations: Annotated[int, msgspec.Meta(description="so many of them a minute at most", ge=1, le=1000)] = A_MINUTE
-    token_file: Annotated[str, msgspec.Meta(description="a file with the token that clients have to send")] = ""
-    tls_certificate: Annotated[str, msgspec.Meta(description="for addresses other than loopback")] = ""
-    tls_key: str = ""
-    anyone: Annotated[bool, msgspec.Meta(description="listen beyond loopback without TLS and a token")] = False
+    explanations: Annotated[int, msgspec.Meta(description="most explanations per minute", ge=1, le=1000)] = A_MINUTE
+    token_file: Annotated[str, msgspec.Meta(description="file with the bearer token that clients must send")] = ""
+    tls_certificate: Annotated[str, msgspec.Meta(description="TLS certificate (chain), a PEM file")] = ""
+    tls_key: Annotated[str, msgspec.Meta(description="private key of tls_certificate, a PEM file without a passphrase")] = ""
+    anyone: Annotated[bool, msgspec.Meta(description="allow a non-loopback address without TLS and a token")] = False
 
     def address(self) -> tuple[str, int]:
         """Raises UsageError."""

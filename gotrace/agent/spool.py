@@ -6,6 +6,7 @@ room the minute is not written, and counted. The oldest segment goes when the bo
 
 from __future__ import annotations
 
+import errno
 import heapq
 import json
 import os
@@ -82,11 +83,12 @@ class Window:
 
 
 class Spool:
-    """A folder of segments, each named by when it began (ns since 1970). ``failures`` are lines that were not written."""
+    """A folder of segments, each named by when it began (ns since 1970). ``failures`` are lines that were not written,
+    ``problem`` is why the last of them was not."""
 
     def __init__(self, folder: str, most_bytes: int = MOST_BYTES) -> None:
         """Raises GotraceError where it cannot be written."""
-        self.failures = 0
+        self.failures, self.problem = 0, ""
         self._folder, self._most_bytes = folder, most_bytes
         self._file: int | None = None
         self._written = 0
@@ -102,18 +104,22 @@ class Spool:
         if self._file is None or self._written + len(data) > self._most_bytes // _SEGMENTS:
             try:
                 self._open()
-            except OSError:
-                self.failures += len(records)
+            except OSError as error:
+                self._failed(records, error)
                 return
         assert self._file is not None
         try:
             done = os.write(self._file, data)
             if done < len(data):
-                raise OSError
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._written += done
-        except OSError:
+        except OSError as error:
             os.ftruncate(self._file, self._written)
-            self.failures += len(records)
+            self._failed(records, error)
+
+    def _failed(self, records: list[Mapping[str, Any]], error: OSError) -> None:
+        self.failures += len(records)
+        self.problem = str(error.strerror)
 
     def close(self) -> None:
         """No more."""
@@ -149,7 +155,7 @@ def check(folder: str) -> None:
 
 def _unwritable(folder: str, error: OSError) -> GotraceError:
     return GotraceError(
-        f"the spool {printable(folder)} cannot be written: {error.strerror}", "give another folder with --spool"
+        f"cannot write the spool {printable(folder)}: {error.strerror}", "give another folder with --spool"
     )
 
 

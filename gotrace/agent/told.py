@@ -19,12 +19,12 @@ _MOST_NS, _MOST_S = 1 << 62, 1e9
 _MOST_TEXT = 80
 
 
-def rows_of(url: str, token_file: str = "", patience_s: float = PATIENCE_S) -> list[Row]:
+def rows_of(url: str, token_file: str = "", ca_file: str = "", patience_s: float = PATIENCE_S) -> list[Row]:
     """What the agent at ``url`` says of each process, if it does so in time, however it goes about it. Raises GotraceError.
 
     Who answers a byte now and then is left to a thread that nobody waits for.
     """
-    remote = Remote(url, token_file)
+    remote = Remote(url, token_file, ca_file)
     found: list[list[Row] | GotraceError] = []
 
     def ask() -> None:

@@ -31,9 +31,9 @@ _SERVICE_ANNOTATION = "resource.opentelemetry.io/service.name"
 _SERVICE_LABELS = ("app.kubernetes.io/instance", "app.kubernetes.io/name")
 _CRON_JOBS = re.compile(r"(.+)-\d{8}")  # getJobName of pkg/controller/cronjob: the minute it was scheduled for
 _REFUSALS = {
-    401: "the token was not accepted",
-    403: "the service account may not get pods there",
-    404: "there is no such path",
+    401: "the token was rejected",
+    403: "the service account is not allowed to get pods",
+    404: "not found",
 }
 
 
@@ -65,7 +65,7 @@ class Kubelet:
         self._containers: dict[str, Container] = {}
         self._pods: dict[str, Container] = {}
         self.asked_s = 0.0  # time.monotonic() of the last answer
-        self.problem = "" if sources else "nobody can be asked for pods: NODE_IP and NODE_NAME are not set"
+        self.problem = "" if sources else "cannot ask for pods: NODE_IP and NODE_NAME are not set"
         self.failures: Counter[str] = Counter()
 
     def refresh(self) -> bool:
@@ -131,11 +131,11 @@ class Kubelet:
                 str(answer.status), f"{answer.status}: {_REFUSALS.get(answer.status, printable(answer.reason))}"
             )
         if len(data) > _LARGEST:
-            raise _RefusedError("answer", f"an answer of more than {_LARGEST >> 20} MiB")
+            raise _RefusedError("answer", f"the answer exceeds {_LARGEST >> 20} MiB")
         try:
             return json.loads(data)
         except ValueError:
-            raise _RefusedError("answer", "an answer that is no JSON") from None
+            raise _RefusedError("answer", "the answer is not JSON") from None
 
 
 class _RefusedError(Exception):

@@ -88,11 +88,11 @@ class GoProcess:
 
 @dataclass
 class Scan:
-    """``seen`` are all processes but kernel threads; what ``unreadable`` ones execute this user may not see."""
+    """``seen`` counts all processes but kernel threads; ``unreadable`` are pids: what they execute this user may not see."""
 
     processes: list[GoProcess] = field(default_factory=list)
     seen: int = 0
-    unreadable: int = 0
+    unreadable: list[int] = field(default_factory=list)
 
 
 class Scanner:
@@ -119,7 +119,7 @@ class Scanner:
             except PermissionError:
                 if _is_the_kernels(pid):
                     continue
-                found.unreadable += 1
+                found.unreadable.append(pid)
             except OSError:  # a kernel thread, a zombie, or gone
                 continue
             found.seen += 1

@@ -77,7 +77,7 @@ def parsed(text: str) -> Selector:
         if not equals or not glob or not (key in KEYS or (kind in _MAPS and colon and name)):
             known = ", ".join([*KEYS, *(f"{each}:NAME" for each in _MAPS)])
             raise UsageError(
-                f"cannot read {printable(part)!r}: it is no KEY=GLOB", f"keys are {known}; globs are as a shell's: 'prom*'"
+                f"invalid selector {printable(part)!r}: expected KEY=GLOB", f"keys: {known}; shell globs: 'prom*'"
             )
         terms.append((key, glob))
     return Selector(tuple(terms))
@@ -124,10 +124,10 @@ def fitting(selectors: Sequence[Selector], scan: Scan) -> list[GoProcess]:
     found = [each for each in scan.processes if any(selector.fits(each) for selector in selectors)]
     if not found:
         near = ", ".join(map(printable, nearest(selectors, scan.processes)))
-        hint = f"the nearest are: {near}" if near else "`gotrace ps` lists what there is"
+        hint = f"closest: {near}" if near else "`gotrace ps` lists the Go processes"
         if scan.unreadable and os.geteuid():
-            hint += f"; {count_text(scan.unreadable, 'process', 'processes')} may not be looked at: run as root (sudo)"
-        raise TargetError(f"no process fits {printable(' or '.join(map(str, selectors)))}", hint)
+            hint += f"; {count_text(len(scan.unreadable), 'process', 'processes')} could not be inspected: run as root (sudo)"
+        raise TargetError(f"no process matches {printable(' or '.join(map(str, selectors)))}", hint)
     return found
 
 

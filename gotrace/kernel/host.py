@@ -212,12 +212,12 @@ def require_everybodys_processes(root: str = "/") -> str:
     held = capabilities(root)
     if not held >> CAP_SYS_PTRACE & 1:
         raise HostError(
-            "looking at other users' processes needs CAP_SYS_PTRACE, which is missing",
+            "inspecting other users' processes needs CAP_SYS_PTRACE, which is missing",
             "run it with sudo; in a container, add this capability",
         )
     if held >> CAP_DAC_READ_SEARCH & 1:
         return ""
-    return "CAP_DAC_READ_SEARCH is missing: programs are not seen whose files only their owners may read."
+    return "CAP_DAC_READ_SEARCH is missing: programs that only their owners can read are not seen."
 
 
 def text_of(*path: str) -> str:

@@ -58,4 +58,5 @@ class Ps(TypedDict):
     go: int
     shown: int
     wait_s: Annotated[float | None, "over which rates were measured; null: since each process began"]
-    unreadable: Annotated[int, "processes of which this user may not see what they execute"]
+    unreadable: Annotated[int, "processes whose executables this user may not see"]
+    unreadable_pids: list[int]

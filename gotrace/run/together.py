@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from gotrace.errors import GotraceError
+from gotrace.errors import GotraceError, TargetError
 from gotrace.kernel.process import Process
 from gotrace.probe import DELAY_NS, FOREVER_NS, probe_module
 from gotrace.run.files import complain_of, of_process
@@ -125,15 +125,16 @@ class Together:
         say: Say,
     ) -> None:
         self.looked: dict[int, Looked] = {}
+        self.refused = False
         self.ending = Ending()
         self._is_ready = False
         self._known: set[int] = set()
         self._probes, self._views, self._files = probes, views, files
         self._stop, self._say = stop, say
 
-    def add(self, pids: Iterable[int], required: bool) -> None:
-        """Trace more, all from one moment on. One that cannot be is told; if it is ``required`` GotraceError is raised."""
-        sessions = [session for pid in pids if pid not in self._known and (session := self._attached(pid, required))]
+    def add(self, pids: Iterable[int]) -> None:
+        """Trace more, all from one moment on; of one that cannot be traced, say why."""
+        sessions = [session for pid in pids if pid not in self._known and (session := self._attached(pid))]
         self._probes.read()
         members = [Member(session, self._probes, self._stop, self.ending, self._say) for session in sessions]
         for session, member in zip(sessions, members, strict=True):
@@ -142,16 +143,15 @@ class Together:
         for session, member in zip(sessions, members, strict=True):
             self._look(session, member)
 
-    def _attached(self, pid: int, required: bool) -> SharedSession | None:
+    def _attached(self, pid: int) -> SharedSession | None:
         self._known.add(pid)
         try:
             with Process.open(pid) as process:
                 require_go(process)
             return self._probes.add(pid)
         except GotraceError as error:
-            if required:
-                raise
-            self._say(f"pid {pid} is not traced: {error.message}.")
+            self.refused = True
+            self._say(f"pid {pid} cannot be traced: {error.message}.")
             return None
 
     def _look(self, session: SharedSession, member: Member) -> None:
@@ -196,7 +196,7 @@ class Together:
             if not self.ending.why:
                 self._say(f"{each.live.name}: {ended}.")
             if ended == EXECUTED:
-                self.add([pid], required=False)
+                self.add([pid])
 
 
 def trace_together(
@@ -207,12 +207,11 @@ def trace_together(
     files: Files,
     say: Say,
     duration: int | None = None,
-) -> None:
-    """Trace every process that ``find`` finds by the probes ``stems``, each with ``views`` of its own.
+) -> bool:
+    """Trace every process that ``find`` finds by the probes ``stems``, each with ``views`` of its own; whether all were.
 
     It ends after ``duration`` nanoseconds, at Ctrl-C, or with the last of them. If it ``goes_on``, others are looked for
-    all the time, it does not end with the last, and those that cannot be traced are told; else every one has to be.
-    Raises GotraceError.
+    all the time, and it does not end with the last; else it raises GotraceError if none can be traced.
     """
     stop = StopRequest()
     with stop.installed(), SharedProbes.opened([probe_module(stem) for stem in stems]) as probes:
@@ -220,7 +219,9 @@ def trace_together(
         find_ns, end_ns = time.monotonic_ns(), 0
         while not run.ending.why:
             if time.monotonic_ns() >= find_ns:
-                run.add(find(), required=not goes_on)
+                run.add(find())
+                if not (run.looked or goes_on):
+                    raise TargetError("none of these processes can be traced", "`gotrace ps` lists the Go processes")
                 run.ready()
                 end_ns = end_ns or (time.monotonic_ns() + duration if duration is not None else FOREVER_NS)
                 find_ns = time.monotonic_ns() + _FIND_NS if goes_on else FOREVER_NS
@@ -231,3 +232,4 @@ def trace_together(
             run.portion()
             if not goes_on and not run.looked:
                 break
+        return not run.refused

@@ -96,16 +96,16 @@ def test_on_a_terminal_it_asks(answer: str, start: Start, tmp_path: Path) -> Non
 def test_none_that_fits(gotrace: Run, start: Start, tmp_path: Path) -> None:
     start(named(tmp_path, "lone"))
     done = gotrace("gc", "--name", f"loan-{os.getpid()}", "-d", "1s")
-    assert done.returncode == 1 and done.stderr.startswith(f"gotrace: no process fits name=loan-{os.getpid()}\n")
-    assert f"  hint: the nearest are: lone-{os.getpid()}" in done.stderr
+    assert done.returncode == 1 and done.stderr.startswith(f"gotrace: no process matches name=loan-{os.getpid()}\n")
+    assert f"  hint: closest: lone-{os.getpid()}" in done.stderr
     done = gotrace("gc", "--name", "x\x1b[31m", "--container", "y", "-d", "1s")
-    assert done.returncode == 1 and "no process fits name=x\\x1b[31m,container=y" in done.stderr
+    assert done.returncode == 1 and "no process matches name=x\\x1b[31m,container=y" in done.stderr
 
 
 @pytest.mark.bpf
 def test_who_sees_less_is_told(gotrace_as_nobody: Run) -> None:
     done = gotrace_as_nobody("mem", "--name", "nothing-is-called-so")
-    assert done.returncode == 1 and re.search(r"; \d+ processes may not be looked at: run as root", done.stderr), (
+    assert done.returncode == 1 and re.search(r"; \d+ processes could not be inspected: run as root", done.stderr), (
         done.stderr
     )
 

@@ -133,7 +133,7 @@ def test_without_root(gotrace_as_nobody: Run, start: Start) -> None:
                 own.kill()
     assert (process["pid"], process["unknown"], process["gc_cycles"]) == (own.pid, {}, 0)
     assert (last["go"], last["shown"]) == (1, 1) and last["unreadable"] >= 1
-    assert "may not be looked at: run as root (sudo)." in said
+    assert "could not be inspected (run as root)." in said
 
 
 def test_what_is_selected_and_what_is_not_there(gotrace: Run, start: Start, tmp_path: Path) -> None:
@@ -144,10 +144,10 @@ def test_what_is_selected_and_what_is_not_there(gotrace: Run, start: Start, tmp_
     done = gotrace("ps", "--select", "name=quiet-a-name")
     assert done.returncode == 1
     first, second = done.stderr.splitlines()
-    assert first == "gotrace: no process fits name=quiet-a-name"
-    assert second.startswith("  hint: the nearest are: quite-a-name")
+    assert first == "gotrace: no process matches name=quiet-a-name"
+    assert second.startswith("  hint: closest: quite-a-name")
     done = gotrace("ps", "--select", "nmae=x")
-    assert done.returncode == 2 and "it is no KEY=GLOB" in done.stderr
+    assert done.returncode == 2 and "expected KEY=GLOB" in done.stderr
     assert json.loads(gotrace("ps", "--json", "--select", f"pid={target.pid}").stdout)[0]["pid"] == target.pid
 
 

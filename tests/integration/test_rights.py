@@ -88,7 +88,7 @@ def test_the_published_set_is_enough(prepared, tmp_path):
     [
         ("CAP_BPF", "tracing needs root, or CAP_BPF and CAP_PERFMON; CAP_BPF is missing"),
         ("CAP_PERFMON", "tracing needs root, or CAP_BPF and CAP_PERFMON; CAP_PERFMON is missing"),
-        ("CAP_SYS_PTRACE", "looking at other users' processes needs CAP_SYS_PTRACE, which is missing"),
+        ("CAP_SYS_PTRACE", "inspecting other users' processes needs CAP_SYS_PTRACE, which is missing"),
     ],
 )
 @pytest.mark.parametrize("user", [USER, 0])

@@ -138,7 +138,7 @@ def test_who_costs_too_much_is_left_alone(program, start):
         target.go()
         said = process.stderr.readline()
         process.terminate()
-    assert f"pid {target.pid} " in said and "of its CPU time, so it is not traced for 10 minutes." in said
+    assert f"pid {target.pid} " in said and "of its CPU time; detached, next attempt in 10 minutes." in said
     assert target.truth()["NumGC"] > 0 and target.finish() == 0
 
 
@@ -170,27 +170,27 @@ def test_settings_that_are_wrong(gotrace, tmp_path):
     file = tmp_path / "agent.yaml"
     for text, said in (
         ("schema: gotrace.agent/2", "this gotrace reads `schema: gotrace.agent/1`"),
-        ("schema: gotrace.agent/1\nlisten: nowhere", "cannot read the address"),
+        ("schema: gotrace.agent/1\nlisten: nowhere", "invalid address"),
         ("schema: gotrace.agent/1\nselct: []", "selct"),
-        ("schema: gotrace.agent/1\nselect: [colour=red]", "it is no KEY=GLOB"),
-        ("schema: gotrace.agent/1\nmin_age: soon", "is no duration"),
+        ("schema: gotrace.agent/1\nselect: [colour=red]", "expected KEY=GLOB"),
+        ("schema: gotrace.agent/1\nmin_age: soon", "invalid duration"),
     ):
         file.write_text(text)
         done = gotrace("serve", "-f", str(file), "--check")
         assert (done.returncode, done.stderr.count("\n")) == (2, 2) and said in done.stderr, text
     file.write_text("schema: gotrace.agent/1\nselect: ['name=api,namespace=shop']\nmin_age: 1m\nlisten: '[::1]:9464'\n")
     done = gotrace("serve", "-f", str(file), "--check")
-    assert (done.returncode, done.stderr) == (0, "the settings are right\n")
+    assert (done.returncode, done.stderr) == (0, "the configuration is valid\n")
     (tmp_path / "empty").touch()
     for line, code, said in (
-        ("listen: 0.0.0.0:0", 2, "it is not a loopback address"),
-        ("listen: nobody.invalid:1", 1, "cannot listen at nobody.invalid:1"),
+        ("listen: 0.0.0.0:0", 2, "not a loopback address"),
+        ("listen: nobody.invalid:1", 1, "cannot listen on nobody.invalid:1"),
         (f"token_file: {tmp_path}/none", 2, "cannot read the token"),
-        (f"token_file: {tmp_path}/empty", 2, "there is no token"),
+        (f"token_file: {tmp_path}/empty", 2, "has no token"),
         (f"tls_certificate: {tmp_path}/empty", 2, "cannot use the certificate"),
-        ("otlp: collector:4318", 2, "not the address of a collector"),
-        ("spool: /proc/x", 1, "cannot be written"),
-        (f"spool: {tmp_path}/empty", 1, "cannot be written"),
+        ("otlp: collector:4318", 2, "invalid collector URL"),
+        ("spool: /proc/x", 1, "cannot write the spool"),
+        (f"spool: {tmp_path}/empty", 1, "cannot write the spool"),
     ):
         file.write_text(f"schema: gotrace.agent/1\n{line}\n")
         done = gotrace("serve", "-f", str(file), "--check")
@@ -353,4 +353,4 @@ def test_who_is_asked_for_pods(tmp_path):
         server.status = 200
         until(lambda: asking.one("gotrace_agent_kubelet_up") == 1)
         said = asking.finish()
-    assert said.count("The names of pods are unknown: ") == 1 and "the service account may not get pods there" in said
+    assert said.count("Pod names unavailable: ") == 1 and "the service account is not allowed to get pods" in said

@@ -81,7 +81,7 @@ def cells(screen: str, pid: int) -> dict[str, str]:
     if row is None:
         return {}
     found, begin = {}, 0
-    for match in re.finditer(r"so far|\S+", head):
+    for match in re.finditer(r"\S+", head):
         end = match.end()
         if match[0] == "name":
             end = head.index("max") - 6
@@ -122,12 +122,12 @@ def test_what_is_on_the_screen(terminal: Terminal, start: Start, tmp_path: Path,
     until(lambda: "wrote gotrace-top.ndjson" in terminal.screen())
     written = [json.loads(line) for line in (tmp_path / "gotrace-top.ndjson").read_text().splitlines()]
     for each in written:
-        assert cells(terminal.screen(), each["pid"])["so far"] == duration_text(each["longest_pause_ns"])
+        assert cells(terminal.screen(), each["pid"])["longest"] == duration_text(each["longest_pause_ns"])
     assert {each["pid"]: each["cycles"] for each in written} == {
         each.pid: count for each, count in zip(ours, own, strict=True)
     }
     terminal.press("Enter")
-    until(lambda: "GC mark termination" in terminal.screen() and "The longest pauses" in terminal.screen())
+    until(lambda: "GC mark termination" in terminal.screen() and "Longest pauses" in terminal.screen())
     terminal.press("e")
     until(lambda: len(list(tmp_path.glob("gotrace-top*"))) == 2)  # the first one stays as it is
     (path,) = tmp_path.glob("gotrace-top?*.ndjson")
@@ -172,11 +172,13 @@ def test_what_is_refused(
     command = shlex.join([*GOTRACE, "top"])
     code = "import sys; sys.modules['textual'] = None; from gotrace.cli.main import main; main(['top'])"
     for prefix, options, said in (
-        (f"{shlex.join([sys.executable, '-c', code])};: ", "", "pip install 'gotrace[tui]'"),
-        ("TERM=dumb", "", "TERM=dumb"),
-        ("", "--connect http://127.0.0.1:21500", "does not answer: Connection refused"),
-        ("", "--connect nowhere", "cannot read the address"),
-        ("", f"--name nobody{os.getpid()}", "no process fits"),
+        (f"{shlex.join([sys.executable, '-c', code])};: ", "", f"{sys.executable} -m pip install 'textual>="),
+        ("TERM=dumb", "", "(TERM=dumb)"),
+        ("TERM=", "", "(TERM='')"),
+        ("", "--pid 1", "is not a Go program"),
+        ("", "--connect http://127.0.0.1:21500", "cannot connect to http://127.0.0.1:21500: Connection refused"),
+        ("", "--connect nowhere", "invalid URL"),
+        ("", f"--name nobody{os.getpid()}", "no process matches"),
     ):
         terminal.type(f"clear; {prefix} {command} {options}")
         until(lambda said=said: said in terminal.screen() and "hint:" in terminal.screen(), 20)  # type: ignore[misc]

@@ -229,4 +229,4 @@ def test_an_address_that_is_taken(gotrace: Any, tmp_path: Path) -> None:
         done = gotrace(
             "gate", str(tmp_path), "--require", "cpu < 1 CPU", "--listen", f"127.0.0.1:{port}", env=dict(os.environ)
         )
-    assert done.returncode == 1 and f"cannot listen at 127.0.0.1:{port}: Address already in use" in done.stderr
+    assert done.returncode == 1 and f"cannot listen on 127.0.0.1:{port}: Address already in use" in done.stderr

@@ -68,11 +68,11 @@ def test_a_container_that_was_started_since(server: Server, account: Path, tmp_p
 @pytest.mark.parametrize(
     ("status", "body", "kind", "said"),
     [
-        (401, b"", "401", "401: the token was not accepted"),
-        (403, b"Forbidden (user=system:serviceaccount:x, verb=get)", "403", "the service account may not get pods there"),
-        (404, b"", "404", "404: there is no such path"),
+        (401, b"", "401", "401: the token was rejected"),
+        (403, b"Forbidden (user=system:serviceaccount:x, verb=get)", "403", "the service account is not allowed to get pods"),
+        (404, b"", "404", "404: not found"),
         (500, b"", "500", "500: Internal Server Error"),
-        (200, b"\xff<html>", "answer", "an answer that is no JSON"),
+        (200, b"\xff<html>", "answer", "the answer is not JSON"),
     ],
 )
 def test_refusals_are_told_and_counted(

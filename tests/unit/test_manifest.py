@@ -87,24 +87,24 @@ def rule(*resources: str, verbs: tuple[str, ...] = ("get",), group: str = "") ->
 
 
 CHANGES: dict[str, Callable[[list[dict[str, Any]]], object]] = {
-    "it may get nodes/proxy": lambda all_: named(all_, "ClusterRole")["rules"].append(rule("nodes/proxy")),
-    "it may get secrets": lambda all_: named(all_, "ClusterRole")["rules"].append(rule("pods", "secrets")),
-    "it may delete pods": lambda all_: named(all_, "ClusterRole")["rules"].append(rule("pods", verbs=("delete",))),
-    "it may * *": lambda all_: named(all_, "ClusterRole")["rules"].append(rule("*", verbs=("*",), group="*")),
-    "it gives the role other": lambda all_: named(all_, "ClusterRoleBinding")["roleRef"].update(name="other"),
+    "it grants get on nodes/proxy": lambda all_: named(all_, "ClusterRole")["rules"].append(rule("nodes/proxy")),
+    "it grants get on secrets": lambda all_: named(all_, "ClusterRole")["rules"].append(rule("pods", "secrets")),
+    "it grants delete on pods": lambda all_: named(all_, "ClusterRole")["rules"].append(rule("pods", verbs=("delete",))),
+    "it grants * on *": lambda all_: named(all_, "ClusterRole")["rules"].append(rule("*", verbs=("*",), group="*")),
+    "it binds the role other": lambda all_: named(all_, "ClusterRoleBinding")["roleRef"].update(name="other"),
     "it is privileged": lambda all_: agent(all_)["securityContext"].update(privileged=True),
     "it has NET_ADMIN": lambda all_: agent(all_)["securityContext"]["capabilities"]["add"].append("NET_ADMIN"),
     "it lacks BPF": lambda all_: agent(all_)["securityContext"]["capabilities"]["add"].remove("BPF"),
     "it does not drop ALL": lambda all_: agent(all_)["securityContext"]["capabilities"].pop("drop"),
     "not read-only": lambda all_: agent(all_)["securityContext"].pop("readOnlyRootFilesystem"),
     "allowPrivilegeEscalation": lambda all_: agent(all_)["securityContext"].pop("allowPrivilegeEscalation"),
-    "no limit": lambda all_: agent(all_).pop("resources"),
+    "no memory limit": lambda all_: agent(all_).pop("resources"),
     "hostPID is not true": lambda all_: pod_of(all_).pop("hostPID"),
     "hostNetwork is true": lambda all_: pod_of(all_).update(hostNetwork=True),
-    "of the kind hostPath": lambda all_: pod_of(all_)["volumes"].append({"name": "x", "hostPath": {"path": "/"}}),
+    "volume x is a hostPath": lambda all_: pod_of(all_)["volumes"].append({"name": "x", "hostPath": {"path": "/"}}),
     "no init container": lambda all_: pod_of(all_).pop("initContainers"),
-    "there is no DaemonSet": lambda all_: all_.remove(named(all_, "DaemonSet")),
-    "the agent has no secrets": lambda all_: all_.append({"kind": "Secret", "metadata": {"name": "x"}}),
+    "no DaemonSet found": lambda all_: all_.remove(named(all_, "DaemonSet")),
+    "the agent needs no secrets": lambda all_: all_.append({"kind": "Secret", "metadata": {"name": "x"}}),
 }
 
 

@@ -17,7 +17,7 @@ from gotrace.cli.text.layout import rendered
 from gotrace.errors import GotraceError
 from gotrace.records.ps import Ps, PsProcess
 
-SUMMARY: Ps = {"type": "ps", "seen": 90, "go": 2, "shown": 2, "wait_s": None, "unreadable": 0}
+SUMMARY: Ps = {"type": "ps", "seen": 90, "go": 2, "shown": 2, "wait_s": None, "unreadable": 0, "unreadable_pids": []}
 
 
 def process(**changed: Any) -> PsProcess:
@@ -70,13 +70,14 @@ def test_what_is_unknown_is_said_once() -> None:
     changed = dict.fromkeys(("gc_per_s", "heap_live_bytes", "gomaxprocs"))
     blind = {**changed, "unknown": dict.fromkeys(changed, "its memory may not be read")}
     many = list(rendered(ps._lines([process(pid=pid, **blind) for pid in range(1, 12)], SUMMARY)))
-    assert many[-1] == "Unknown of 1, 2, 3, 4, 5, 6, 7, 8 and 3 more: its memory may not be read."
+    assert many[-1] == "Unknown for 1, 2, 3, 4, 5, 6, 7, 8 and 3 more: its memory may not be read."
     both = [process(pid=pid, **blind, quota_cpus=None) for pid in (1, 2)]
-    lines = list(rendered(ps._lines(both, {**SUMMARY, "wait_s": 2.0, "unreadable": 1})))
+    lines = list(rendered(ps._lines(both, {**SUMMARY, "wait_s": 2.0, "unreadable": 1, "unreadable_pids": [77]})))
     assert " ".join(lines[1].split()) == "1 api 1.27.3 - 1.50 64 ? - 5.00 GiB ? ? - 1 d stripped"
-    assert lines[3] == "CPUs used, and collections a second: averages over 2 s."
-    assert lines[4] == "Unknown of 1, 2: its memory may not be read." and lines[5].startswith("1 process may not be")
-    assert list(rendered(ps._lines([], SUMMARY))) == ["There is no Go process among 90 processes."]
+    assert lines[3] == "CPUs used and GC/s: averages over 2 s."
+    assert lines[4] == "Unknown for 1, 2: its memory may not be read."
+    assert lines[5] == "1 of 90 processes could not be inspected (pid 77)."
+    assert list(rendered(ps._lines([], SUMMARY))) == ["Found no Go process."]
 
 
 def row(**changed: Any) -> Row:
@@ -99,16 +100,16 @@ def test_pauses_are_of_the_same_program() -> None:
         add_pauses([one], [wrong])
         assert (one["longest_pause_ns"], one["unknown"]) == (None, {"longest_pause_ns": said})
         lines = list(rendered(ps._lines([one], SUMMARY)))
-        assert " ? " in lines[1] and lines[-1] == f"Unknown of 7: {said}." and all(map(str.isprintable, lines))
+        assert " ? " in lines[1] and lines[-1] == f"Unknown for 7: {said}." and all(map(str.isprintable, lines))
 
 
 @pytest.mark.parametrize(
     ("sent", "said"),
     [
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[1, 2, 3]", "sent what cannot be read"),
-        (b"HTTP/1.1 200 \x1b[31mOK\r\n\r\n" + b"[" * 100_000, "sent what cannot be read"),
-        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "answers with status 404"),
-        (b"\x1b[31m\r\n\r\n", "does not answer"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[1, 2, 3]", "cannot read the answer of"),
+        (b"HTTP/1.1 200 \x1b[31mOK\r\n\r\n" + b"[" * 100_000, "cannot read the answer of"),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "answered with status 404"),
+        (b"\x1b[31m\r\n\r\n", "cannot connect to"),
         (b"", "does not answer in time"),
     ],
 )

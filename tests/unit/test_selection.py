@@ -59,7 +59,7 @@ def test_a_unit_goes_without_its_ending() -> None:
 
 @pytest.mark.parametrize("text", ["", "api", "=api", "exe=", "nmae=api", "label=web", "label:=web", "exe=a,", "pid:x=1"])
 def test_what_is_no_expression(text: str) -> None:
-    with pytest.raises(UsageError, match="it is no KEY=GLOB"):
+    with pytest.raises(UsageError, match="expected KEY=GLOB"):
         parsed(text)
 
 

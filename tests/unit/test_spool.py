@@ -85,5 +85,5 @@ def test_a_full_disk_is_counted_and_passes(tmp_path: Path) -> None:
     ]
     file = tmp_path / "file"
     file.write_text("")
-    with pytest.raises(GotraceError, match="cannot be written"):
+    with pytest.raises(GotraceError, match="cannot write the spool"):
         Spool(str(file))

@@ -6,7 +6,6 @@ room the minute is not written, and counted. The oldest segment goes when the bo
 
 from __future__ import annotations
 
-import errno
 import heapq
 import json
 import os
@@ -109,10 +108,10 @@ class Spool:
                 return
         assert self._file is not None
         try:
-            done = os.write(self._file, data)
-            if done < len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            self._written += done
+            rest = data
+            while rest:  # the write after one that was cut short says why
+                rest = rest[os.write(self._file, rest) :]
+            self._written += len(data)
         except OSError as error:
             os.ftruncate(self._file, self._written)
             self._failed(records, error)

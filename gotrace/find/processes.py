@@ -70,9 +70,10 @@ class GoProcess:
         return os.path.basename(self.exe)
 
     def is_there(self) -> bool:
-        """Whether its pid is still its own."""
+        """Whether it still runs: a zombie does not."""
         try:
-            return int(stat_of(self.pid)[19]) == self.start
+            fields = stat_of(self.pid)
+            return int(fields[19]) == self.start and fields[0] != b"Z"
         except OSError:
             return False
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -226,7 +227,7 @@ def test_the_spool_survives(agent, program, start, tmp_path):
     target.truth()
     time.sleep(2.5)
     cycles = serving.one("go_memory_gc_cycles_total", service_name=name)
-    serving.finish()
+    assert "spool" not in serving.finish()
     (record,) = records_in(str(folder))
     counts = {(each["name"], *each["labels"].values()): each["count"] for each in record["histograms"]}
     assert (
@@ -239,6 +240,9 @@ def test_the_spool_survives(agent, program, start, tmp_path):
     until(lambda: again.traced() == {target.pid})
     again.process.kill()
     assert list(records_in(str(folder))) == [record]
+    full = agent("--select", f"name={name}", "--min-age", "0s", "--spool", str(folder), through=["prlimit", "--fsize=64"])
+    until(lambda: full.traced() == {target.pid})
+    assert "The spool cannot be written: File too large.\n" in full.finish()
 
 
 def test_a_collector_that_comes_later_and_a_hangup(program, start):
@@ -329,7 +333,7 @@ def test_hundreds_that_come_and_go(agent, program):
     assert not serving.values("gotrace_target_info") and sum(serving.values("gotrace_processes")) == 0
     attached = serving.one("gotrace_agent_attaches_total", service_name="gotrace")
     assert sum(serving.values("gotrace_agent_detaches_total")) == attached > 0
-    serving.finish()
+    assert "there is no process" not in serving.finish()
 
 
 def test_who_is_asked_for_pods(tmp_path):

@@ -259,7 +259,8 @@ def test_beyond_loopback_it_wants_tls_and_a_token(tmp_path: Path) -> None:
 def test_a_token_is_asked_for_and_may_change(serving: Serving, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("first\n")
-    server = serving(security=Security(token=str(token)))
+    failures: list[Exception] = []
+    server = serving(security=Security(token=str(token)), failed=failures.append)
     status, _, headers = get(server)
     assert (status, headers["WWW-Authenticate"]) == (401, "Bearer")
     assert get(server, "/healthz")[0] == 200
@@ -269,6 +270,14 @@ def test_a_token_is_asked_for_and_may_change(serving: Serving, tmp_path: Path) -
     token.write_text("second")
     os.utime(token, ns=(1, 1))
     assert get(server, Authorization="Bearer first")[0] == 401
+    assert get(server, Authorization="Bearer second")[0] == 200
+    token.unlink()
+    assert [get(server, Authorization="Bearer second")[0] for _ in range(3)] == [401] * 3
+    assert [str(each) for each in failures] == [
+        f"cannot read the token in {token}: No such file or directory; every request is refused with 401"
+    ]
+    token.write_text("second")
+    os.utime(token, ns=(1, 1))
     assert get(server, Authorization="Bearer second")[0] == 200
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import json
+import os
 import socket
 import threading
 import time
@@ -16,6 +19,7 @@ from gotrace.cli.text import ps
 from gotrace.cli.text.layout import rendered
 from gotrace.errors import GotraceError
 from gotrace.records.ps import Ps, PsProcess
+from gotrace.run.files import Sink
 
 SUMMARY: Ps = {"type": "ps", "seen": 90, "go": 2, "shown": 2, "wait_s": None, "unreadable": 0, "unreadable_pids": []}
 
@@ -48,6 +52,18 @@ def test_it_fits_and_nothing_acts_on_the_terminal(room: int | None) -> None:
         assert " ".join(lines[2].split()) == "4194303 api 1.27.3 - 1.50 64 64 2.50 5.00 GiB 1.00 GiB 12.25 - 1 d stripped"
     if room and room >= 80:
         assert {"where", "RSS", "GC/s"} <= set(lines[0].split())
+
+
+def test_names_are_bounded_in_a_file_and_whole_in_json() -> None:
+    """Of a name that is not UTF-8 the bytes are there, as in the agent's /processes."""
+    name = "n" * 200 + os.fsdecode(b"\xff")
+    written = {}
+    for format_ in ("table", "json"):
+        stream = io.StringIO()
+        ps.write(Sink(stream, format_), format_, [process(name=name)], SUMMARY)
+        written[format_] = stream.getvalue()
+    assert max(map(len, written["table"].splitlines())) < 160 and f"{'n' * 39}…" in written["table"]
+    assert json.loads(written["json"])[0]["name"] == "n" * 200 + "\\xff"
 
 
 @pytest.mark.parametrize(

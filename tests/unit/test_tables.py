@@ -14,6 +14,8 @@ import pytest
 from gotrace.analysis.gc_summary import GcSummary
 from gotrace.analysis.histogram import Histogram
 from gotrace.cli.text import clock, gc, numa
+from gotrace.cli.text.layout import Column, Lines
+from gotrace.cli.text.table import _WHOSE
 from gotrace.errors import GotraceError
 from gotrace.records.gc import INTERVAL
 from gotrace.run.files import Sink, complain_of
@@ -60,6 +62,12 @@ def test_no_percentile_exceeds_the_maximum() -> None:
     histogram = Histogram()
     histogram.record(np.array([99_940]))  # its bucket ends at 99,967, which would read 100 us
     assert numa._times(histogram) == "p50 99.9 us, p99 99.9 us, max 99.9 us"
+
+
+def test_a_long_name_does_not_shift_a_line_of_several_processes() -> None:
+    lines = Lines([Column("time", 8), *_WHOSE, Column("GC/s", 6)], None)
+    ends = [len(line) for line in (lines.heading, *(lines.line(("10:00:00", 7, "n" * size, 1.0)) for size in (3, 24)))]
+    assert len(set(ends)) == 1 and f"{'n' * 14}…" in lines.line(("", 7, "n" * 24, ""))
 
 
 def test_a_full_disk_is_not_called_a_terminal() -> None:

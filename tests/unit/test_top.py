@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+import subprocess
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,15 @@ from hypothesis import strategies as st
 from textual.pilot import Pilot
 from textual.widgets import DataTable, Input, Static
 
-from gotrace.agent.course import nearest_rank, quantile
+from gotrace.agent.course import Course, nearest_rank, quantile
 from gotrace.agent.http import Response, Route, Security, Server
 from gotrace.agent.remote import Details, Remote, Row
 from gotrace.agent.requests import Request
 from gotrace.analysis.exponential import Exponential
 from gotrace.cli.text import top as text
+from gotrace.cli.text.layout import rendered
 from gotrace.cli.tui.top import Top
-from gotrace.errors import HostError
+from gotrace.errors import HostError, UsageError
 
 EVIL = "[red]a\x1b]0;evil\x07[/]\u202e[bold"
 MS, MIB = 1_000_000, 1 << 20
@@ -153,7 +156,8 @@ def test_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         await pilot.press("p")
         await later(lambda: names(app)[-1] == "30", pilot)
         await pilot.press("question_mark")
-        assert any("select a process" in line for line in lines(app))
+        box = [line for line in lines(app) if "│" in line]  # complete, on 80 columns
+        assert any("select a process" in line for line in box) and {line.count("│") for line in box} == {2}
         await pilot.press("x", "q")
 
     assert drive(script).return_code == 0
@@ -218,6 +222,40 @@ def test_an_agent_elsewhere(body: bytes, tmp_path: Path) -> None:
         assert remote.rows() == made.rows() and remote.details(20) == made.details(20) and remote.details(7) is None
     with pytest.raises(HostError, match="cannot connect to"):
         remote.rows()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
+def test_an_agent_with_a_certificate_of_a_private_ca(tmp_path: Path) -> None:
+    certificate, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    made += ["-keyout", key, "-out", certificate, "-subj", "/CN=x", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(made, check=True, capture_output=True)
+    routes = {"/processes": Route({"GET": lambda request: Response(200, b"[]")})}
+    with Server(("127.0.0.1", 0), routes, security=Security(certificate=certificate, key=key)) as server:
+        url = f"https://127.0.0.1:{server.address[1]}"
+        with pytest.raises(HostError) as refused:
+            Remote(url).rows()
+        assert "certificate" in refused.value.message and "--ca-file" in refused.value.hint
+        assert Remote(url, ca_file=certificate).rows() == []
+    for options, what in (({"ca_file": key}, "CA"), ({"ca_file": "/nowhere"}, "CA"), ({"token_file": "/nowhere"}, "token")):
+        with pytest.raises(UsageError, match=f"cannot read the {what} in"):
+            Remote(url, **options).rows()
+
+
+def test_details_say_what_they_cover() -> None:
+    found = {"traced_s": 60.0, "reasons": [], "phases": [], "longest": [], "heap": []}
+    for changed, said in (
+        ({}, "Pauses since this page was first opened; percentiles within 2.2%"),
+        ({"details_s": 12.34}, "Pauses since this page was first opened, 12.3 s ago; percentiles within 2.2%"),
+        ({"details_s": 59.9}, "Pauses since tracing began; percentiles within 2.2%"),
+    ):
+        shown = list(rendered(text.details(msgspec.convert(row(1, "api") | found | changed, Details))))
+        assert said in shown
+    course, told = Course(), Course().details()
+    assert told["details_s"] < 1 and not course.detailed and Course(detailed=True).details()["details_s"] < 1
+    course.details()
+    began, course.detailed_at = course.detailed_at, course.detailed_at - 100
+    assert 100 <= course.details()["details_s"] < 101 and began > course.detailed_at  # and not since the second request
 
 
 @given(st.lists(st.integers(0, 10**10), min_size=1, max_size=300), st.sampled_from([0.5, 0.9, 0.99, 1.0]))

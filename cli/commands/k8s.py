@@ -27,8 +27,8 @@ from gotrace.errors import Exit, UsageError
 def command(
     image: str | None, namespace: str, no_pod_monitor: bool, old_kernels: bool, check: bool, file: str | None
 ) -> int | None:
-    """Print a manifest that runs `gotrace serve` on every node of a cluster: a DaemonSet with the capabilities it needs, and
-    a service account that may read pod names.
+    """Print a manifest that runs `gotrace serve` on every node of a cluster: a DaemonSet with the capabilities it needs
+    and a service account that may read pod names.
     """
     import yaml
 
@@ -72,7 +72,9 @@ def _check(path: str) -> int:
     except OSError as error:
         raise UsageError(f"cannot read {printable(path)}: {error.strerror}", "check the path and its permissions") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UsageError(f"{printable(path)} is not valid YAML: {printable(str(error).splitlines()[0])}", "fix the file") from None
+        raise UsageError(
+            f"{printable(path)} is not valid YAML: {printable(str(error).splitlines()[0])}", "fix the file"
+        ) from None
     said = manifest.faults([each for each in found if each is not None])
     for line in said:
         click.echo(printable(line))

@@ -16,7 +16,10 @@ from gotrace.export.formats import PROCESSES
     short_help="List the Go processes of this host and where they run.",
     examples=[
         ("gotrace ps", "lists every Go process: container or unit, CPUs, memory, collections"),
-        ("gotrace ps -w 2s --select 'namespace=shop,name=api*'", "lists some of them, with rates over the next two seconds"),
+        (
+            "gotrace ps -w 2s --select 'namespace=shop,name=api*'",
+            "lists some of them, with rates over the next two seconds",
+        ),
     ],
     epilog="No probes are attached. Without root it shows only what this user may see.",
 )

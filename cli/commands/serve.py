@@ -18,8 +18,14 @@ from gotrace.errors import UsageError
     topic="agent",
     short_help="Trace every Go process continuously and export metrics.",
     examples=[
-        ("gotrace serve --select 'name=api' --min-age 0s", "traces the processes of this name; metrics on http://127.0.0.1:9464/metrics"),
-        ("gotrace serve --systemd > /etc/systemd/system/gotrace.service", "writes a systemd unit with the capabilities and limits it needs"),
+        (
+            "gotrace serve --select 'name=api' --min-age 0s",
+            "traces processes of this name; see http://127.0.0.1:9464/metrics",
+        ),
+        (
+            "gotrace serve --systemd > /etc/systemd/system/gotrace.service",
+            "writes a systemd unit with the capabilities and limits it needs",
+        ),
     ],
 )
 @click.option("-f", "--file", "file", type=click.Path(), help="Settings in YAML; options override them.")

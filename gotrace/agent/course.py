@@ -118,7 +118,7 @@ class Course:
     def details(self) -> dict[str, Any]:
         """What is more than a row: reasons and parts, phases, the longest pauses, the heap over the last cycles.
 
-        It covers the ``details_s`` seconds since it was first asked for, or since tracing began if it was ``detailed`` then.
+        It covers the ``details_s`` seconds since it was first asked for, or since tracing began if it was ``detailed``.
         """
         if not self.detailed:
             self.detailed, self.detailed_at = True, time.monotonic()

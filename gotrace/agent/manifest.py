@@ -164,9 +164,7 @@ def _of_pod(pod: dict[str, Any]) -> Iterator[str]:
         yield "hostPID is not true, so the node's processes are not visible"
     yield from (f"{each} is true" for each in ("hostNetwork", "hostIPC") if pod.get(each))
     for volume in map(_map, _list(pod.get("volumes"))):
-        yield from (
-            f"volume {volume.get('name')} is a {each}" for each in ("hostPath", "secret") if each in volume
-        )
+        yield from (f"volume {volume.get('name')} is a {each}" for each in ("hostPath", "secret") if each in volume)
     agents = list(map(_map, _list(pod.get("containers"))))
     if not any("--prepare" in _list(_map(each).get("command")) for each in _list(pod.get("initContainers"))):
         yield "no init container runs `gotrace serve --prepare`, so compiling counts towards the agent's memory limit"

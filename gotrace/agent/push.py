@@ -58,7 +58,8 @@ class Destination:
         _parts(url)
         if (protocol := setting("PROTOCOL", "http/protobuf")) != "http/protobuf":
             raise UsageError(
-                f"OTLP protocol {printable(protocol)} is not supported", "use http/protobuf and the collector's HTTP port, 4318"
+                f"OTLP protocol {printable(protocol)} is not supported",
+                "use http/protobuf and the collector's HTTP port, 4318",
             )
         if (compression := setting("COMPRESSION", "gzip")) not in ("gzip", "none"):
             raise UsageError(f"OTLP compression {printable(compression)} is not supported", "use gzip or none")

@@ -29,9 +29,13 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     schema: Annotated[str, msgspec.Meta(description="version of this file's format")] = SCHEMA
     listen: Annotated[str, msgspec.Meta(description="HOST:PORT to listen on")] = "127.0.0.1:9464"
     otlp: Annotated[str, msgspec.Meta(description="URL of a collector to push metrics to, by OTLP over HTTP")] = ""
-    select: Annotated[list[str], msgspec.Meta(description="trace only matching processes, such as exe=*/api,namespace=shop; empty: all")] = []
+    select: Annotated[
+        list[str], msgspec.Meta(description="trace only matching processes, such as exe=*/api,namespace=shop; empty: all")
+    ] = []
     exclude: Annotated[list[str], msgspec.Meta(description="never trace matching processes")] = []
-    default_excludes: Annotated[bool, msgspec.Meta(description="skip observability agents, container runtimes and Kubernetes itself")] = True
+    default_excludes: Annotated[
+        bool, msgspec.Meta(description="skip observability agents, container runtimes and Kubernetes itself")
+    ] = True
     min_age: Annotated[_Duration, msgspec.Meta(description="skip processes younger than this: 30s, 1m30s")] = "30s"
     processes: Annotated[int, msgspec.Meta(description="most processes traced at once", ge=1, le=1000)] = 200
     series: Annotated[int, msgspec.Meta(description="most time series exported", ge=100)] = MOST_SERIES
@@ -43,7 +47,9 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     explanations: Annotated[int, msgspec.Meta(description="most explanations per minute", ge=1, le=1000)] = A_MINUTE
     token_file: Annotated[str, msgspec.Meta(description="file with the bearer token that clients must send")] = ""
     tls_certificate: Annotated[str, msgspec.Meta(description="TLS certificate (chain), a PEM file")] = ""
-    tls_key: Annotated[str, msgspec.Meta(description="private key of tls_certificate, a PEM file without a passphrase")] = ""
+    tls_key: Annotated[str, msgspec.Meta(description="private key of tls_certificate, a PEM file without a passphrase")] = (
+        ""
+    )
     anyone: Annotated[bool, msgspec.Meta(description="allow a non-loopback address without TLS and a token")] = False
 
     def address(self) -> tuple[str, int]:
@@ -75,7 +81,7 @@ def _nanoseconds(key: str, text: str) -> int:
     try:
         return duration_ns(text)
     except ValueError:
-        raise UsageError(f"{key}: {printable(text)!r} is no duration", "write 30s or 5ms") from None
+        raise UsageError(f"{key}: invalid duration {printable(text)!r}", "write 30s or 5ms") from None
 
 
 @functools.cache

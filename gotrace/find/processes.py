@@ -89,7 +89,7 @@ class GoProcess:
 
 @dataclass
 class Scan:
-    """``seen`` counts all processes but kernel threads; ``unreadable`` are pids: what they execute this user may not see."""
+    """``seen`` counts all processes but kernel threads; ``unreadable`` are pids whose executables this user may not see."""
 
     processes: list[GoProcess] = field(default_factory=list)
     seen: int = 0

@@ -126,7 +126,9 @@ def fitting(selectors: Sequence[Selector], scan: Scan) -> list[GoProcess]:
         near = ", ".join(map(printable, nearest(selectors, scan.processes)))
         hint = f"closest: {near}" if near else "`gotrace ps` lists the Go processes"
         if scan.unreadable and os.geteuid():
-            hint += f"; {count_text(len(scan.unreadable), 'process', 'processes')} could not be inspected: run as root (sudo)"
+            hint += (
+                f"; {count_text(len(scan.unreadable), 'process', 'processes')} could not be inspected: run as root (sudo)"
+            )
         raise TargetError(f"no process matches {printable(' or '.join(map(str, selectors)))}", hint)
     return found
 

@@ -36,7 +36,9 @@ def serve(address: tuple[str, int], gate: Callable[[], Gated], inconclusive: Out
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         where = f"{address[0]}:{address[1]}"
-        raise GotraceError(f"cannot listen on {printable(where)}: {reason}", "choose another address with --listen") from None
+        raise GotraceError(
+            f"cannot listen on {printable(where)}: {reason}", "choose another address with --listen"
+        ) from None
     host = f"[{address[0]}]" if ":" in address[0] else address[0]
     say(f"Listening at http://{printable(host)}:{server.server_address[1]}/gate; Ctrl-C ends it.")
     try:

@@ -69,7 +69,12 @@ def test_a_container_that_was_started_since(server: Server, account: Path, tmp_p
     ("status", "body", "kind", "said"),
     [
         (401, b"", "401", "401: the token was rejected"),
-        (403, b"Forbidden (user=system:serviceaccount:x, verb=get)", "403", "the service account is not allowed to get pods"),
+        (
+            403,
+            b"Forbidden (user=system:serviceaccount:x, verb=get)",
+            "403",
+            "the service account is not allowed to get pods",
+        ),
         (404, b"", "404", "404: not found"),
         (500, b"", "500", "500: Internal Server Error"),
         (200, b"\xff<html>", "answer", "the answer is not JSON"),

@@ -322,7 +322,7 @@ class _Token:
     """The token in a file, read again when the file changes. Raises UsageError at first; later ``failed`` gets the error,
     once, and no token is accepted until the file can be read again."""
 
-    def __init__(self, path: str, failed: Callable[[Exception], None]) -> None:
+    def __init__(self, path: str, failed: Callable[[Exception], None] = lambda error: None) -> None:
         self._path, self._failed = path, failed
         self._read_at = -1
         self._token = b""

@@ -48,7 +48,8 @@ def command(
     Without --connect, this command traces them itself while it runs.
     """
     exclude("pid", "name", "all_processes", "connect")
-    need("--connect", connect is not None, "token_file", "ca_file")
+    need("--connect", connect is not None, "token_file")
+    need("--connect https://…", (connect or "").startswith("https:"), "ca_file")
     _check_terminal()
     try:
         from gotrace.cli.tui.top import Top

@@ -169,6 +169,7 @@ def test_what_is_refused(
     assert (done.returncode, done.stderr.count("\n")) == (2, 2) and "needs a terminal" in done.stderr
     assert gotrace("top", "--pid", "1", "--name", "x").returncode == 2
     assert gotrace("top", "--token-file", "x").returncode == 2
+    assert gotrace("top", "--connect", "http://127.0.0.1:1", "--ca-file", "x").returncode == 2
     command = shlex.join([*GOTRACE, "top"])
     code = "import sys; sys.modules['textual'] = None; from gotrace.cli.main import main; main(['top'])"
     for prefix, options, said in (

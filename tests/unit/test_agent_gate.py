@@ -24,7 +24,7 @@ QUERY = "baseline=pid=1*&candidate=pid=2*"
         ("baseline", "the query cannot be read"),
         ("baseline=pid=1", "candidate is missing"),
         (f"{QUERY}&colour=red", "there is no parameter 'colour'"),
-        (f"{QUERY}&baseline=colour=red", "it is no KEY=GLOB"),
+        (f"{QUERY}&baseline=colour=red", "expected KEY=GLOB"),
         (f"{QUERY}&metric=stw.total.p98", "an agent does not compare stw.total.p98"),
         (f"{QUERY}&metric=latency.p99", "an agent does not compare latency.p99"),
         (f"{QUERY}&margin=0", "margin='0' is no number"),

@@ -153,9 +153,7 @@ def check(folder: str) -> None:
 
 
 def _unwritable(folder: str, error: OSError) -> GotraceError:
-    return GotraceError(
-        f"cannot write the spool {printable(folder)}: {error.strerror}", "give another folder with --spool"
-    )
+    return GotraceError(f"cannot write the spool {printable(folder)}: {error.strerror}", "give another folder with --spool")
 
 
 def segments_of(folder: str) -> list[str]:

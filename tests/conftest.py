@@ -362,7 +362,7 @@ def records_of(command: str, pid: int, *options: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def until(condition: Callable[[], Any], seconds: float = 10) -> None:
+def until(condition: Callable[[], Any], seconds: float = 60 if targets.EMULATED else 10) -> None:
     """Wait for ``condition``; fail when it stays false."""
     end = time.monotonic() + seconds
     while not condition():

@@ -286,7 +286,7 @@ def everywhere(arch: str) -> list[tuple[str, str, str, str]]:
     wanted += [(program, NEWEST, "stripped") for program in ("lifecycle", "flood", "crasher", "unserved")]
     wanted += [
         (program, version, "stripped")
-        for program in ("planted", "execer", "wedge", "waiters", "hoarder", "contender", "scheduled")
+        for program in ("planted", "execer", "wedge", "waiters", "hoarder", "contender", "scheduled", "lister")
         for version in (MATRIX[0], "1.22.10", NEWEST)
     ]
     wanted += [("gcload", version, flavour) for version, flavour in EVERYWHERE_FLAVOURS if version in MATRIX]

@@ -55,6 +55,7 @@ def status(pid: int, name: str) -> int:
 
 
 @pytest.mark.bpf
+@pytest.mark.everywhere
 @pytest.mark.parametrize("version", [MATRIX[0], "1.22.10", NEWEST])
 def test_numbers_of_a_process(version: str, gotrace: Run, start: Start) -> None:
     program = build("lister", version)

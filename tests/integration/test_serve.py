@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 import urllib.error
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest

@@ -460,7 +460,8 @@ class Session:
 
         self.ns_per_hit = probe_cost_ns()
 
-    def cost(self) -> Cost:
+    def hits_and_ns(self) -> tuple[int, float]:
+        """How often the probes were hit, and what the target waited for them: an estimate."""
         hits, target_ns = 0, 0.0
         _, counted = self._until or self._counts()
         for stem, part in self.parts.items():
@@ -470,6 +471,10 @@ class Session:
                 hits += count
                 in_target = self.ns_per_hit[name in stepped] + part.probe.walk_ns
                 target_ns += count * (in_target if bpf.is_uprobe(name) else part.probe.kernel_hit_ns)
+        return hits, target_ns
+
+    def cost(self) -> Cost:
+        hits, target_ns = self.hits_and_ns()
         times = os.times()
         with open("/proc/self/statm") as file:
             resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -686,7 +691,8 @@ def attach_to_kernel(
 def _follow_family(part: LoadedProbe, pid: int) -> None:
     """Tell a probe that follows a tree of processes which there are already: it sees who they fork from then on."""
     known: set[int] = set()
-    while new := {pid, *family(pid, _FAMILY)} - known:
+    first = [pid] if pid > 0 else []  # there is none of a control group
+    while new := {*first, *family(pid, _FAMILY)} - known:
         known |= new
         for each in new:
             part.loaded.maps["followed"].put(each.to_bytes(4, sys.byteorder), b"\1")

@@ -105,7 +105,7 @@ class Service:
         if found is None:
             found = self._kept[family, ()] = self.registry.histogram(family, self.resource)
         assert isinstance(found, Histogram)
-        found.values = found.values.plus_counted(values_ns, counts)
+        found.count(values_ns, counts)
 
     def ended(self, end_ns: int) -> dict[str, Any]:
         """Its window up to ``end_ns`` (since 1970), and what its processes have together then, as JSON."""
@@ -190,7 +190,7 @@ class Observed:
         more_lost = max(0, lost - self._lost)
         self.service.number(of.LOST).add(more_lost)
         self._lost = max(lost, self._lost)
-        cost_ns = self.session.cost().target_ns_estimate
+        cost_ns = round(self.session.hits_and_ns()[1])
         self.service.number(of.OVERHEAD).add(max(0, cost_ns - self.cost_ns) / 1e9)
         self.cost_ns = max(cost_ns, self.cost_ns)
         ran_s = None

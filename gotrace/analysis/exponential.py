@@ -48,14 +48,10 @@ class Exponential:
 
     def plus(self, values: npt.NDArray[np.integer]) -> Exponential:
         """With ``values``: any number of whole nanoseconds, 0 to 2**63 - 1. Raises ValueError for others."""
-        if values.dtype.kind not in "iu":
-            raise ValueError(f"nanoseconds are integers, not {values.dtype}")
+        values = nanoseconds(values)
         if not values.size:
             return self
         least, most = int(values.min()), int(values.max())
-        if least < 0 or most > _LARGEST_NS:
-            raise ValueError(f"nanoseconds are 0 to 2**63 - 1, not {least if least < 0 else most}")
-        values = values.astype(np.int64, copy=False)
         indexes, counts = buckets_of(values)
         classic = np.zeros(len(CLASSIC_NS) + 1, np.int64)
         for start in range(0, values.size, _CHUNK):
@@ -127,6 +123,15 @@ class Exponential:
         while len(bounded.indexes) > MOST_FILLED:
             bounded = bounded.coarser(bounded.schema - 1)
         return bounded
+
+
+def nanoseconds(values: npt.NDArray[np.integer]) -> IntArray:
+    """``values`` as `Exponential` takes them. Raises ValueError for what are none."""
+    if values.dtype.kind not in "iu":
+        raise ValueError(f"nanoseconds are integers, not {values.dtype}")
+    if values.size and ((least := int(values.min())) < 0 or int(values.max()) > _LARGEST_NS):
+        raise ValueError(f"nanoseconds are 0 to 2**63 - 1, not {least if least < 0 else int(values.max())}")
+    return values.astype(np.int64, copy=False)
 
 
 def buckets_of(values: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.int16], IntArray]:

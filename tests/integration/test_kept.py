@@ -236,7 +236,7 @@ def test_a_probe_rests_and_goes_on(start):
     target = start(targets.build("gcload"), "-seconds", "20")
     modules = [probe_module(stem) for stem in ("gc", "tail")]
     of_gc, of_tail = ({kind.number for kind in module.PROBE.kinds} for module in modules)
-    with SharedProbes.opened(modules) as probes:
+    with SharedProbes.opened(modules, 64 << 20) as probes:
         session = probes.add(target.pid)
         target.go()
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import urllib.request
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,6 +47,43 @@ def test_the_histogram_is_that_of_the_raw_events(agent, program, start, trace, t
             assert high <= low * 2**0.25 * 1.001  # at schema 2: 19 % wide, and 2.2 % where pauses vary less
             assert low * 0.999 <= float(answer["value"][1]) * 1e9 <= high * 1.001, quantile
         assert float(query(address, f'go_memory_gc_cycles_total{{service_name="{name}"}}')[0]["value"][1]) * 2 == len(raw)
+    finally:
+        prometheus.kill()
+        prometheus.wait()
+    serving.finish()
+
+
+def test_prometheus_counts_its_own_collections(agent, tmp_path):
+    """As a target, which we did not write: its collections and the sum of their pauses are those of its own /metrics."""
+    serving = agent("--select", "name=prometheus", "--min-age", "0s")
+    prometheus, address = started(tmp_path / "prometheus", serving.port)
+    site = address.removesuffix("/api/v1/")
+
+    def own() -> tuple[int, float]:
+        with urllib.request.urlopen(f"{site}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        count, seconds = (re.search(rf"^go_gc_duration_seconds_{name} (\S+)$", text, re.M)[1] for name in ("count", "sum"))
+        return int(count), float(seconds)
+
+    def told() -> dict[str, Any]:
+        return json.loads(serving.get(f"/processes?pid={prometheus.pid}"))
+
+    try:
+        waited_for(address, "up")
+        until(lambda: prometheus.pid in serving.traced())
+        while True:
+            before = own()
+            begun = told()["cycles"]
+            if own() == before:
+                break
+        for _ in range(20):
+            urllib.request.urlopen(f"{site}/debug/pprof/heap?gc=1", timeout=10).read()
+        after = own()
+        until(lambda: told()["cycles"] - begun >= after[0] - before[0])
+        found, again = told(), own()
+        assert again[0] == after[0] >= before[0] + 20 and found["cycles"] - begun == after[0] - before[0]
+        paused_ns = sum(each["sum_ns"] for each in found["reasons"] if each["part"] == "total" and "GC " in each["reason"])
+        assert paused_ns == round((after[1] - before[1]) * 1e9)
     finally:
         prometheus.kill()
         prometheus.wait()

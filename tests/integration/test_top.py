@@ -228,7 +228,7 @@ def test_of_an_agent(
         until(lambda: "Longest pauses" in terminal.screen())
         terminal.press("Escape")
         serving.finish()
-        until(lambda: "does not answer" in terminal.screen())
+        until(lambda: "cannot connect" in terminal.screen())
         terminal.press("q")
         until(settings.exists, 20)
         until(lambda: settings.read_text() != "")

@@ -223,7 +223,7 @@ class Agent:
         known.observe_at, known.judged_at = now + self._every_s(), now
         known.cost_ns, known.cpu_s = 0, 0
         if self.explanations is not None:
-            self.explanations.watch(session, dict(resource.labels))
+            self.explanations.watch(session, dict(resource.labels), service.explain)
         if session.exit_fd is not None:
             self._poll.register(session.exit_fd, select.POLLIN)
             self._pid_of[session.exit_fd] = process.pid

@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,8 +19,11 @@ from gotrace.text import printable
 
 if TYPE_CHECKING:
     from gotrace.kernel.ring import Events
+    from gotrace.records.kept import KeptPause
     from gotrace.run.target import Say
     from gotrace.shared import SharedSession
+
+    Explained = Callable[[KeptPause], None]
 
 # What becomes of a long pause. Removed: kept, and gone later to make room for others, or for a longer one of its minute.
 KEPT, INCOMPLETE, BEYOND, FAILED, REMOVED = "kept", "incomplete", "beyond the bound", "failed", "removed"
@@ -38,6 +41,7 @@ class _Watched:
     session: SharedSession
     evidence: Evidence
     labels: Mapping[str, str]
+    explained: Explained
     rests_until: float = 0  # by time.monotonic
 
 
@@ -54,18 +58,18 @@ class Explanations:
         self._watched: dict[int, _Watched] = {}
         self._last: list[tuple[float, int, str]] = []  # of a minute: when each was written, how long it was, and its path
         self._begun_at: deque[float] = deque()
-        self._children: list[tuple[Child[None], str, str]] = []  # with the path, and the outcome
+        self._children: list[tuple[Child[KeptPause | None], str, str, Explained]] = []  # with the path, and the outcome
         self._unwanted: set[str] = set()  # that are being written
         self._failure = ""
         forget_unfinished(folder)
         self._sizes = {path: os.path.getsize(path) for path in recordings_in(folder)}
 
-    def watch(self, session: SharedSession, labels: Mapping[str, str]) -> None:
-        """From now on the pauses of a process; ``labels`` are its service's."""
+    def watch(self, session: SharedSession, labels: Mapping[str, str], explained: Explained) -> None:
+        """From now on the pauses of a process; ``labels`` are its service's, and ``explained`` is called for each kept."""
         header = session.header(session.begin_ns)
         offset_ns = header["clock"]["target_offset_ns"]
         evidence = Evidence(self._above_ns, header["probes"], offset_ns)
-        self._watched[session.process.pid] = _Watched(session, evidence, labels)
+        self._watched[session.process.pid] = _Watched(session, evidence, labels, explained)
 
         def sieve(events: Events) -> Events:
             if session.executed_ns:
@@ -135,7 +139,7 @@ class Explanations:
         self._last.append((now, slice_.length_ns, path))
         self._begun_at.append(now)
         child = Child(write, watched.session, slice_, path, about, cpu_seconds=60)
-        self._children.append((child, path, KEPT if whole else INCOMPLETE))
+        self._children.append((child, path, KEPT if whole else INCOMPLETE, watched.explained))
 
     def _admits(self, length_ns: int, now: float) -> bool:
         """Whether there is room for one more in this minute, if need be for a longer one in place of the shortest."""
@@ -156,10 +160,11 @@ class Explanations:
             self._unwanted.add(shortest[2])
         return True
 
-    def _end(self, child: Child[None], path: str, outcome: str) -> None:
-        self._children.remove((child, path, outcome))
+    def _end(self, child: Child[KeptPause | None], path: str, outcome: str, explained: Explained) -> None:
+        self._children.remove((child, path, outcome, explained))
         try:
-            child.result()
+            if (told := child.result()) is not None:
+                explained(told)
             self._sizes[path] = os.path.getsize(path)
             self.outcomes[outcome] += 1
             if path in self._unwanted:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gotrace.analysis.columns import Array
     from gotrace.export.metrics.model import Family
     from gotrace.find.processes import GoProcess
+    from gotrace.records.kept import KeptPause
     from gotrace.runtime.metrics import Reading
     from gotrace.shared import SharedSession
 
@@ -106,6 +107,14 @@ class Service:
             found = self._kept[family, ()] = self.registry.histogram(family, self.resource)
         assert isinstance(found, Histogram)
         found.count(values_ns, counts)
+
+    def explain(self, kept: KeptPause) -> None:
+        """Name the cause of a pause that is the exemplar of its histograms, and the recording that tells all of it."""
+        for series in (self._kept.get((of.STW, (kept["reason"], "total"))), self._kept.get((of.GC_PAUSE, ()))):
+            found = series.exemplar if isinstance(series, Histogram) else None
+            if found is not None and (found.value_ns, dict(found.labels)["pid"]) == (kept["total_ns"], str(kept["pid"])):
+                labels = {**dict(found.labels), "cause": kept["cause"], "recording": kept["file"]}
+                series.exemplar = Exemplar.of(found.value_ns, labels, found.time_ns)
 
     def ended(self, end_ns: int) -> dict[str, Any]:
         """Its window up to ``end_ns`` (since 1970), and what its processes have together then, as JSON."""

@@ -52,12 +52,13 @@ def forget_unfinished(folder: str) -> None:
                 os.unlink(os.path.join(folder, name))
 
 
-def write(session: SharedSession, slice_: Slice, path: str, about: Mapping[str, Any]) -> None:
+def write(session: SharedSession, slice_: Slice, path: str, about: Mapping[str, Any]) -> KeptPause | None:
     """Make a recording of a slice, with the names of its code; ``about`` goes into the header. For a child process.
 
-    One is written after the other, whoever writes them. Raises GotraceError.
+    Returns what is `told` of it. One is written after the other, whoever writes them. Raises GotraceError.
     """
-    from gotrace.run.recorder import Recorder  # large, and not wanted in the parent
+    from gotrace.recording.reader import Recording  # large, and not wanted in the parent
+    from gotrace.run.recorder import Recorder
 
     signal.alarm(_MOST_S)
     os.nice(10)
@@ -81,6 +82,9 @@ def write(session: SharedSession, slice_: Slice, path: str, about: Mapping[str, 
             )
             complain_of(recorder)
         os.rename(unfinished, path)
+        with contextlib.suppress(GotraceError), Recording.open(path) as source:
+            return told(source)
+        return None
     except OSError as error:
         raise cannot_write(path, error) from None
     finally:

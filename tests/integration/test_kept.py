@@ -15,6 +15,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 from agents import Agent
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.samples import Exemplar
 
 import targets
 from conftest import until
@@ -67,6 +69,15 @@ def copied(tmp_path: Path, program: str, name: str, version: str = targets.NEWES
     return Path(shutil.copy(targets.build(program, version), tmp_path / name))
 
 
+def exemplars(serving: Agent) -> list[Exemplar]:
+    """Those of stops that name a recording."""
+    families = text_string_to_metric_families(
+        serving.get("/metrics", {"Accept": "application/openmetrics-text; version=1.0.0"})
+    )
+    samples = [each for family in families if family.name == "gotrace_stw_duration_seconds" for each in family.samples]
+    return [each.exemplar for each in samples if each.exemplar and "recording" in each.exemplar.labels]
+
+
 def outcomes(serving: Agent) -> dict[str, float]:
     found = [
         (dict(has), value) for (name, has), value in serving.samples().items() if name == "gotrace_agent_explanations_total"
@@ -91,6 +102,7 @@ def test_every_long_pause_is_kept_exactly(keeping, spooled, start, tmp_path, got
     until(lambda: not writers.read_text(), 60)
     time.sleep(1)
     counted = outcomes(serving)
+    longest = exemplars(serving)
     serving.finish()
     records = spooled()
     assert counted == {"kept": len(records)}
@@ -100,6 +112,13 @@ def test_every_long_pause_is_kept_exactly(keeping, spooled, start, tmp_path, got
         collector = [each["total_ns"] for each in own if each["reason"] in COLLECTOR]
         assert len(collector) == 2 * cycles and sum(collector) == sum(truth["PauseNs"][count : truth["NumGC"]])
         assert all(each["whole"] for each in own) and {each["service"] for each in own} == {Path(f"/{own[0]['exe']}").name}
+    # The longest of each histogram has its cause beside it.
+    of_file = {each["file"]: each for each in records}
+    assert {of_file[each.labels["recording"]]["pid"] for each in longest} == {each.pid for each in ours}
+    for each in longest:
+        record = of_file[each.labels["recording"]]
+        assert (each.labels["cause"], each.labels["reason"]) == (record["cause"], record["reason"])
+        assert round(each.value * 1e9) == record["total_ns"]
     # a recording like any other: one pause, and the very events
     path = tmp_path / "spool" / records[0]["file"]
     told = json.loads(gotrace("report", str(path), "--explain", "--format", "json").stdout)

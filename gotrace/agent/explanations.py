@@ -114,12 +114,12 @@ class Explanations:
         """Wait for what is being written."""
         until_s = time.monotonic() + _PATIENCE_S
         while self._children:
-            child, *rest = self._children[0]
-            if child.is_done(max(0, until_s - time.monotonic())):
-                self._end(child, *rest)
+            first = self._children[0]
+            if first[0].is_done(max(0, until_s - time.monotonic())):
+                self._end(*first)
             else:
                 del self._children[0]
-                child.abandon()
+                first[0].abandon()
                 self.outcomes[FAILED] += 1
 
     def _keep(self, watched: _Watched, slice_: Slice) -> None:

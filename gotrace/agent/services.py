@@ -111,10 +111,12 @@ class Service:
     def explain(self, kept: KeptPause) -> None:
         """Name the cause of a pause that is the exemplar of its histograms, and the recording that tells all of it."""
         for series in (self._kept.get((of.STW, (kept["reason"], "total"))), self._kept.get((of.GC_PAUSE, ()))):
-            found = series.exemplar if isinstance(series, Histogram) else None
-            if found is not None and (found.value_ns, dict(found.labels)["pid"]) == (kept["total_ns"], str(kept["pid"])):
-                labels = {**dict(found.labels), "cause": kept["cause"], "recording": kept["file"]}
-                series.exemplar = Exemplar.of(found.value_ns, labels, found.time_ns)
+            if not isinstance(series, Histogram) or (longest := series.exemplar) is None:
+                continue
+            labels = dict(longest.labels)
+            if (longest.value_ns, labels["pid"]) == (kept["total_ns"], str(kept["pid"])):
+                labels |= {"cause": kept["cause"], "recording": kept["file"]}
+                series.exemplar = Exemplar.of(longest.value_ns, labels, longest.time_ns)
 
     def ended(self, end_ns: int) -> dict[str, Any]:
         """Its window up to ``end_ns`` (since 1970), and what its processes have together then, as JSON."""

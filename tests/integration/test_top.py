@@ -221,8 +221,8 @@ def test_of_an_agent(
             f" stty -g >{settings}"
         )
         until(lambda: "1 traced" in terminal.screen() and name in terminal.screen(), 30)
-        seen = cells(terminal.screen(), target.pid)
-        assert is_rss(seen["RSS"], target.pid)  # at 80 columns there is no room for the others
+        until(lambda: is_rss(cells(terminal.screen(), target.pid)["RSS"], target.pid))
+        seen = cells(terminal.screen(), target.pid)  # at 80 columns there is no room for the others
         assert columns == 80 or (seen["longest"], seen["cycles"]) == (longest, "40")
         terminal.press("Enter")
         until(lambda: "Longest pauses" in terminal.screen())

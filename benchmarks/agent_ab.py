@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import random
 import sys
 import tempfile
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from agents import Agent
+from turns import in_turns
 
 import targets
 from conftest import until
@@ -84,14 +84,8 @@ def _windows(ready: load.Ready, pid: int, rounds: int) -> dict[str, list[tuple[f
         finally:
             agent.finish()
 
-    ways = {"plain": plain, "traced": traced}
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     plain()  # past the program's own start
-    shuffled = random.Random(1)
-    for _ in range(rounds):
-        for name in shuffled.sample(list(ways), len(ways)):
-            found[name].append(ways[name]())
-    return found
+    return in_turns({"plain": plain, "traced": traced}, rounds)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ waking CPUs changes a program's speed by itself.
 from __future__ import annotations
 
 import math
-import random
 import socket
 import subprocess
 import sys
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from turns import in_turns
 
 import targets
 from gotrace.analysis.stats.ranks import shift_of_pairs
@@ -75,14 +76,8 @@ def _rates(ready: load.Ready, pid: int, recording: Path) -> dict[str, list[float
         recording.unlink(missing_ok=True)
         return load.finish(ready, measure.watch(pid, lambda: load.start(ready), recording).load_status).throughput
 
-    ways = {"plain": plain, "control": control, "ours": ours}
-    found: dict[str, list[float]] = {name: [] for name in ways}
     plain()  # past the program's own start
-    shuffled = random.Random(1)
-    for _ in range(ROUNDS):
-        for name in shuffled.sample(list(ways), len(ways)):
-            found[name].append(ways[name]())
-    return found
+    return in_turns({"plain": plain, "control": control, "ours": ours}, ROUNDS)
 
 
 if __name__ == "__main__":

@@ -95,7 +95,8 @@ class Probe:
 
     What its target is: a Go program, or any where ``go`` is False; then ``libraries`` that the process has mapped when the
     session is opened can be probed too, named without version and ending ("libc", "libcuda"). With ``later`` there need be
-    none of them yet: `gotrace.session.Session.probe_libraries` probes what is mapped since. With ``of_starts`` it is no
+    none of them yet: `gotrace.session.Session.probe_libraries` probes what is mapped since. An executable
+    that has none of the texts ``inside`` has no functions of such libraries in itself. With ``of_starts`` it is no
     process but every start of an executable (`gotrace.kernel.executable`). With ``tree`` it follows by itself what the
     process executes and all that it forks; its map ``followed`` has the numbers of the others.
 
@@ -122,6 +123,7 @@ class Probe:
     go: bool = True
     libraries: tuple[str, ...] = ()
     later: bool = False
+    inside: tuple[bytes, ...] = ()
     of_starts: bool = False
     tree: bool = False
     optional: tuple[str, ...] = ()

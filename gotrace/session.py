@@ -859,7 +859,7 @@ class _FamilyProbes:
         about = {"pid": process.pid, "exe": process.exe_name, "libraries": sorted(set(libraries)), "late_ns": late_ns}
         with opened_files(self._modules, process) as files:
             new = {path: file for path, file in files.items() if cache.identity(file.fd)[:2] not in self._known}
-            if "" in new and not _may_have(new[""].fd):
+            if "" in new and not _may_have(self._modules, new[""].fd):
                 self._known.add(cache.identity(new.pop("").fd)[:2])
             if not new:
                 return about if libraries else None
@@ -901,10 +901,10 @@ def _linkers_site(path: str) -> int:
         return code.function_site(elf, "_dl_debug_state").file_offset
 
 
-def _may_have(fd: int) -> bool:
-    """Whether an executable may have functions of CUDA inside, by their names: most have not, and need no closer look."""
+def _may_have(modules: Sequence[ProbeModule], fd: int) -> bool:
+    """Whether an executable may have libraries' functions inside, by names: most have not, and need no closer look."""
     with contextlib.suppress(ValueError, OSError), mmap.mmap(fd, 0, prot=mmap.PROT_READ) as data:
-        return data.find(b"cudaMalloc") >= 0 or data.find(b"cuMemAlloc") >= 0
+        return any(data.find(text) >= 0 for module in modules for text in module.PROBE.inside)
     return False
 
 

@@ -173,7 +173,6 @@ class SharedSession(Session):
 
     def resume(self, stem: str) -> None:
         """Its events come again, unless the process has executed another program."""
-        assert isinstance(self.process, Process)
         self._own[stem].resume()
         if self.executed_ns or self.process.exec_changed():
             self._own[stem].suspend()

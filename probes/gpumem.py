@@ -106,6 +106,7 @@ PROBE = Probe(
     go=False,
     libraries=("libcudart", "libcuda", TORCH, "libnccl"),
     later=True,
+    inside=(b"cudaMalloc", b"cuMemAlloc"),
     tree=True,
     ring_bytes=16 << 20,
 )

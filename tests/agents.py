@@ -18,11 +18,8 @@ from services import free_port
 
 def changed(code: str) -> list[str]:
     """A command that is gotrace with other settings of its own: ``code`` sets them, in the module `agent`."""
-    return [
-        sys.executable,
-        "-c",
-        f"import sys; from gotrace.agent import agent; {code}; from gotrace.cli.main import main; main(sys.argv[1:])",
-    ]
+    after = "import sys; from gotrace.cli.main import main; main(sys.argv[1:])"
+    return [sys.executable, "-c", f"from gotrace.agent import agent\n{code}\n{after}"]
 
 
 class Agent:

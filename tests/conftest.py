@@ -314,8 +314,8 @@ def agent() -> Iterator[Callable[..., Any]]:
 
     yield run
     for each in running:
-        each.process.kill()
-        each.process.communicate()
+        with each.process:
+            each.process.kill()
 
 
 @pytest.fixture

@@ -244,7 +244,7 @@ def _told(report: Baseline, folder: str) -> int:
     """Print it; the exit status."""
     from gotrace.cli.outputs import wanted
     from gotrace.cli.text import baseline as text
-    from gotrace.lab.report import enough
+    from gotrace.lab.runs import enough
 
     with wanted((), None, TABLES, False, screen="table").streams() as streams:
         for stream, _ in streams:

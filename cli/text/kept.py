@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 
 from gotrace.cli.text.layout import Column, Rows, more_rows
+from gotrace.cli.text.lines import write_json
 from gotrace.cli.text.table import Table
 from gotrace.records.gc import code_text
 from gotrace.records.kept import KeptPause
@@ -25,11 +25,7 @@ _COLUMNS = (
 
 def write(stream: Sink, format_: str, pauses: Sequence[KeptPause], top: int) -> None:
     """The longest first; in a table the ``top`` of them."""
-    if format_ == "json":
-        stream.write(json.dumps(pauses, indent=1) + "\n")
-    elif format_ == "ndjson":
-        stream.write("".join(f"{json.dumps(each)}\n" for each in pauses))
-    else:
+    if not write_json(stream, format_, pauses):
         Table(stream).print(_lines(pauses, top))
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from gotrace.cli.text.layout import Column, Row, Rows, cut
+from gotrace.cli.text.lines import write_json
 from gotrace.cli.text.table import Table
 from gotrace.find.processes import Scan
 from gotrace.records.ps import Ps, PsPlace, PsProcess
@@ -50,12 +50,7 @@ def summary(scan: Scan, shown: int, wait_s: float | None) -> Ps:
 
 def write(stream: Sink, format_: str, processes: Sequence[PsProcess], summary: Ps) -> None:
     """In one of `gotrace.export.formats.PROCESSES`."""
-    records = [*map(_harmless, processes), summary]
-    if format_ == "json":
-        stream.write(json.dumps(records, indent=1) + "\n")
-    elif format_ == "ndjson":
-        stream.write("".join(f"{json.dumps(each)}\n" for each in records))
-    else:
+    if not write_json(stream, format_, [*map(_harmless, processes), summary]):
         Table(stream).print(_lines(processes, summary))
 
 

@@ -173,8 +173,7 @@ class Agent:
 
     def _found(self, process: GoProcess) -> None:
         known = self.known.get(process.pid)
-        # But for the time of its last change of status: a file that is renamed stays what it is.
-        if known is not None and (known.process.start, known.process.file[:-1]) != (process.start, process.file[:-1]):
+        if known is not None and not known.process.is_same(process):
             self._end(process.pid, "exited")
             known = None
         if known is not None and known.state in (TRACED, EXPENSIVE, FAILED, WAITS):
@@ -204,8 +203,7 @@ class Agent:
         try:
             session = self.probes.add(process.pid)
         except GotraceError as error:
-            now_there = self.scanner.look(process.pid)
-            if now_there is None or (now_there.start, now_there.file) != (process.start, process.file):
+            if not process.is_same(self.scanner.look(process.pid)):
                 self._end(process.pid, "exited")  # it was over before it could be traced
                 return
             known.state, known.reason = FAILED, error.message
@@ -307,7 +305,7 @@ class Agent:
         self.spool.write([{**about, **service.ended(end_ns)} for service in self.services.values()])
         failures = self._number(of.SPOOL_FAILURES)
         lost = self.spool.failures - failures.value
-        failures.add(lost)
+        failures.reach(self.spool.failures)
         if bool(lost) != self._spool_fails:
             self._spool_fails = bool(lost)
             self.say(f"The spool cannot be written: {self.spool.problem}." if lost else "The spool can be written again.")
@@ -323,21 +321,18 @@ class Agent:
         self._number(of.LEFT_OUT).add(left_out - self._left_out)
         self._left_out = left_out
         for outcome, count in self.explanations.outcomes.items() if self.explanations is not None else ():
-            explained = self._number(of.EXPLANATIONS, outcome)
-            explained.add(count - explained.value)
+            self._number(of.EXPLANATIONS, outcome).reach(count)
         if self.kubelet is not None:
             self._number(of.KUBELET_UP).set(int(not self.kubelet.problem))
             for reason, count in list(self.kubelet.failures.items()):  # another thread asks
-                errors = self._number(of.KUBELET_ERRORS, reason)
-                errors.add(count - errors.value)
+                self._number(of.KUBELET_ERRORS, reason).reach(count)
             if self.kubelet.problem != self._problem and self.kubelet.problem:
                 self.say(f"Pod names unavailable: {self.kubelet.problem}.")
             self._problem = self.kubelet.problem
         if self.push is not None:
-            sent = ((of.OTLP_SENT, "sent"), (of.OTLP_FAILED, "failed"), (of.OTLP_REJECTED, "rejected"))
-            for family, name in sent:
-                number = self._number(family)
-                number.add(getattr(self.push, name) - number.value)
+            self._number(of.OTLP_SENT).reach(self.push.sent)
+            self._number(of.OTLP_FAILED).reach(self.push.failed)
+            self._number(of.OTLP_REJECTED).reach(self.push.rejected)
             problem = self.push.problem
             if problem and not self._otlp_problem:
                 self.say(f"Metrics do not reach the collector at {self.push.collector}: {problem}.")
@@ -345,8 +340,7 @@ class Agent:
                 self.say(f"Metrics reach the collector at {self.push.collector} again.")
             self._otlp_problem = problem
         self._number(of.SERIES).set(self.registry.series)
-        beyond = self._number(of.BEYOND)
-        beyond.add(max(0, self.registry.beyond - beyond.value))
+        self._number(of.BEYOND).reach(self.registry.beyond)
 
     def close(self) -> None:
         """No more of any process."""

@@ -69,6 +69,10 @@ class GoProcess:
     def name(self) -> str:
         return os.path.basename(self.exe)
 
+    def is_same(self, other: GoProcess | None) -> bool:
+        """Whether ``other`` is it, executing the same file: one that was renamed is, though its status has changed."""
+        return other is not None and (other.start, other.file[:-1]) == (self.start, self.file[:-1])
+
     def is_there(self) -> bool:
         """Whether it still runs: a zombie does not."""
         try:

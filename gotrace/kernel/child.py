@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import resource
-import select
 import signal
 import sys
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from gotrace.errors import GotraceError
+from gotrace.kernel.forked import is_readable
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ class Child(Generic[T]):
 
     def is_done(self, seconds: float = 0) -> bool:
         """Whether `result` need not wait, by ``seconds`` from now."""
-        return bool(select.select([self._file], [], [], seconds)[0])
+        return is_readable(self._file, seconds)
 
     def abandon(self) -> None:
         """End the work; its result is not wanted any more."""

@@ -21,7 +21,7 @@ from typing import Any
 from gotrace.errors import GotraceError
 from gotrace.kernel import bpf
 from gotrace.kernel.execs import Asked, Exec, ExecWatch, first_in_line
-from gotrace.kernel.forked import cpu_s, forked
+from gotrace.kernel.forked import cpu_s, forked, is_readable
 from gotrace.kernel.process import Process, family
 
 # Looks at what a process has mapped, for so long at most before anything was done about it (None: before gotrace began, or
@@ -51,9 +51,7 @@ class Family:
 
     def receive(self, seconds: float | None) -> dict[str, Any] | None:
         """The next message, or None after ``seconds``. Raises GotraceError."""
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        if not poll.poll(None if seconds is None else seconds * 1000):
+        if seconds is not None and not is_readable(self._socket, seconds):
             return None
         data = self._socket.recv(_MOST_BYTES)
         if not data:
@@ -93,7 +91,7 @@ class _Looking:
                 self._tell(_READY)
                 while not self._is_over(holder):
                     self._send()
-                    if _is_readable(holder, 0):
+                    if is_readable(holder):
                         self._found(watch, holder)
             finally:
                 holder.close()
@@ -162,12 +160,6 @@ class _Looking:
                 del self._waiting[0]
 
 
-def _is_readable(which: socket.socket, milliseconds: int) -> bool:
-    poll = select.poll()
-    poll.register(which, select.POLLIN)
-    return bool(poll.poll(milliseconds))
-
-
 class _News:
     """Whether there is something new to look at in a process that was held."""
 
@@ -225,7 +217,7 @@ def _hold(looking: socket.socket, watch: ExecWatch, news: _News) -> None:
                     looking.send(json.dumps([number, stopped.pid, stopped.late_ns, stopped.linked]).encode())
                 else:
                     stopped.release()
-            while not watch.has_more() and _is_readable(looking, 0):
+            while not watch.has_more() and is_readable(looking):
                 data = looking.recv(64)
                 if not data:
                     return

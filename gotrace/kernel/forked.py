@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from typing import IO, Any
 
 
 def forked(work: Callable[[socket.socket], None], foreign: Sequence[int] = ()) -> tuple[socket.socket, int]:
@@ -29,6 +31,16 @@ def forked(work: Callable[[socket.socket], None], foreign: Sequence[int] = ()) -
             os._exit(0)  # no exit handlers: they belong to the parent
     theirs.close()
     return ours, child
+
+
+def is_readable(which: socket.socket | IO[Any], seconds: float = 0) -> bool:
+    """Whether there is something to read, or the other end is closed, by ``seconds`` from now.
+
+    select(2) would do, but for descriptors from 1024 on.
+    """
+    poll = select.poll()
+    poll.register(which, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def cpu_s(pid: int) -> float:

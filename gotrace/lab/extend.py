@@ -15,7 +15,8 @@ from gotrace.errors import UsageError
 from gotrace.kernel import machine
 from gotrace.lab import baseline
 from gotrace.lab.plan import MOST_RUNS, Plan
-from gotrace.lab.report import Baseline, enough, whole
+from gotrace.lab.report import Baseline, whole
+from gotrace.lab.runs import enough
 from gotrace.records.times import wall_time
 from gotrace.run.files import held
 from gotrace.text import printable

@@ -13,7 +13,6 @@ from gotrace.lab.container import ContainerOf
 from gotrace.lab.flames import Flames
 from gotrace.lab.grown import Grown
 from gotrace.lab.load_cpu import LoadCpu
-from gotrace.lab.runs import valid_runs
 from gotrace.lab.seconds import Course
 from gotrace.lab.start import StartOf
 from gotrace.records.schema import schema_of
@@ -186,8 +185,3 @@ def whole(path: str) -> Baseline:
         what = printable(str(error)).replace("`", "")
         raise UsageError(f"the report of {printable(path)} is damaged: {what}", "measure again") from None
     return report
-
-
-def enough(report: Baseline) -> bool:
-    """Whether as many runs of each version count as were planned."""
-    return all(len(valid_runs(report, each["name"])) >= report["plan"]["runs"] for each in report["versions"])

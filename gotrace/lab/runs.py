@@ -18,6 +18,11 @@ def valid_runs(report: Baseline, version: str) -> list[Run]:
     return [run for run in report["runs"] if run["version"] == version and run["valid"]]
 
 
+def enough(report: Baseline) -> bool:
+    """Whether as many runs of each version count as were planned."""
+    return all(len(valid_runs(report, each["name"])) >= report["plan"]["runs"] for each in report["versions"])
+
+
 def extended_text(report: Baseline) -> str:
     """That and when it was extended, in a sentence; "" if it was not."""
     found = report.get("extended") or []

@@ -30,9 +30,10 @@ from gotrace.lab.gate_file import rules_of
 from gotrace.lab.pipeline_file import Build, Compare, DataPath, Followed, Gate, Reproduce, Step, Topo
 from gotrace.lab.plan import Plan, Version
 from gotrace.lab.plan_file import PlanBody, duration, plan_of, share
-from gotrace.lab.report import NAME, enough, whole
+from gotrace.lab.report import NAME, whole
 from gotrace.lab.reproduce import check, repeat
 from gotrace.lab.requirements import parse_all
+from gotrace.lab.runs import enough
 from gotrace.run.files import created
 from gotrace.text import bytes_text, count_text, duration_text, percent_text, printable
 

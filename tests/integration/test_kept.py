@@ -8,13 +8,12 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import jsonschema
 import pytest
-from agents import Agent
+from agents import Agent, changed
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.samples import Exemplar
 
@@ -31,9 +30,8 @@ COLLECTOR = {"GC sweep termination", "GC mark termination"}
 
 
 @pytest.fixture
-def keeping(tmp_path):
+def keeping(agent, tmp_path):
     """keeping(name, above, more) -> an agent that keeps pauses of processes of that name in tmp_path / "spool"."""
-    running = []
 
     def run(name: str, above: str, more: str = "") -> Agent:
         file = tmp_path / "agent.yaml"
@@ -41,13 +39,9 @@ def keeping(tmp_path):
             f"schema: gotrace.agent/1\nselect: ['name={name}*']\nmin_age: 0s\nspool: {tmp_path / 'spool'}\n"
             f"explain_above: {above}\n{more}"
         )
-        running.append(Agent("-f", str(file)))
-        return running[-1]
+        return agent("-f", str(file))
 
-    yield run
-    for each in running:
-        each.process.kill()
-        each.process.wait()
+    return run
 
 
 @pytest.fixture
@@ -227,14 +221,11 @@ def test_nobody_is_disturbed_by_what_is_not_his(keeping, start, tmp_path):
     """A process whose stops cost more than they may is left unexplained, and goes on being counted."""
     name = f"costs{os.getpid()}"
     target = start(copied(tmp_path, "gcload", f"{name}-load"), "-seconds", "6")
-    code = (
-        "from gotrace.agent import agent\n"
-        "agent._COST_S, agent._LEAST_COST_NS = 1, 0\n"
-        "agent.Bounds.__init__.__defaults__ = (200, 5000, 1, 1e-9)\n"
-        "import sys; from gotrace.cli.main import main; main(sys.argv[1:])"
+    command = changed(
+        "agent._COST_S, agent._LEAST_COST_NS = 1, 0\nagent.Bounds.__init__.__defaults__ = (200, 5000, 1, 1e-9)\n"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", code, "serve", "--select", f"name={name}*", "--min-age", "0s", "--listen", "127.0.0.1:0"]
+        [*command, "serve", "--select", f"name={name}*", "--min-age", "0s", "--listen", "127.0.0.1:0"]
         + ["--explain-above", "1us", "--spool", str(tmp_path / "spool")],
         stderr=subprocess.PIPE,
         text=True,

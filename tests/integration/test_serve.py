@@ -9,13 +9,12 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 from pathlib import Path
 
 import pytest
-from agents import Agent
+from agents import Agent, changed
 from collectors import collecting, rejecting
 from kubelets import account_in, serving
 
@@ -127,15 +126,12 @@ def test_who_costs_too_much_is_left_alone(program, start):
     """Judged by what a hit costs times their number, over a minute; here over a second, with a bound that nobody keeps."""
     name = f"dear{os.getpid()}"
     target = start(program(name), "-seconds", "6")
-    code = (
-        "from gotrace.agent import agent\n"
-        "agent._COST_S, agent._LEAST_COST_NS = 1, 0\n"
-        "agent.Bounds.__init__.__defaults__ = (200, 5000, 1e-9, 0.01)\n"
-        "import sys; from gotrace.cli.main import main; main(sys.argv[1:])"
+    command = changed(
+        "agent._COST_S, agent._LEAST_COST_NS = 1, 0\nagent.Bounds.__init__.__defaults__ = (200, 5000, 1e-9, 0.01)\n"
     )
     port = free_port()
     options = ["serve", "--select", f"name={name}", "--min-age", "0s", "--listen", f"127.0.0.1:{port}"]
-    with subprocess.Popen([sys.executable, "-c", code, *options], stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None and "Serving" in process.stderr.readline()
         target.go()
         said = process.stderr.readline()
@@ -148,15 +144,14 @@ def test_a_hit_is_measured_again_before_that(program, start):
     """One that seemed to cost a thousand times as much, when the agent began: nobody is left alone for that."""
     name = f"cheap{os.getpid()}"
     target = start(program(name), "-seconds", "6")
-    code = (
-        "from gotrace import shared; from gotrace.agent import agent\n"
+    command = changed(
+        "from gotrace import shared\n"
         "agent._COST_S, agent._LEAST_COST_NS = 1, 0\n"
         "agent.Bounds.__init__.__defaults__ = (200, 5000, 0.05, 1)\n"
         "measure, prices = shared.probe_cost_ns, [(1e6, 1e6)]\n"
         "shared.probe_cost_ns = lambda: prices.pop() if prices else measure()\n"
-        "import sys; from gotrace.cli.main import main; main(sys.argv[1:])"
     )
-    serving = Agent("--select", f"name={name}", "--min-age", "0s", command=[sys.executable, "-c", code])
+    serving = Agent("--select", f"name={name}", "--min-age", "0s", command=command)
     until(lambda: serving.traced() == {target.pid})
     target.go()
     assert target.truth()["NumGC"] > 0  # after 6 s
@@ -340,14 +335,13 @@ def test_hundreds_that_come_and_go(agent, program):
 def test_who_is_asked_for_pods(tmp_path):
     """A server that answers as the API server does, and refuses later: told, counted, and no reason to end."""
     account = account_in(tmp_path)
-    code = (
+    command = changed(
         "from gotrace.agent import pods; from gotrace.find import kubelet\n"
         f"pods._EVERY_S = 0.2, 0.2; kubelet.Kubelet.__init__.__defaults__ = ({str(account)!r}, 5.0)\n"
-        "import sys; from gotrace.cli.main import main; main(sys.argv[1:])"
     )
     with serving(account) as server:
         at = [f"KUBERNETES_SERVICE_HOST={server.server_address[0]}", f"KUBERNETES_SERVICE_PORT={server.server_port}"]
-        asking = Agent(command=["env", *at, "NODE_NAME=node-1", sys.executable, "-c", code])
+        asking = Agent(command=["env", *at, "NODE_NAME=node-1", *command])
         until(asking.is_ready)
         until(lambda: asking.values("gotrace_agent_kubelet_up") == [1])
         assert not asking.values("gotrace_agent_kubelet_errors_total")

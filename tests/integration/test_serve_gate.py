@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -14,7 +13,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from agents import Agent
+from agents import Agent, changed
 
 import targets
 from conftest import Target, until
@@ -22,10 +21,7 @@ from conftest import Target, until
 pytestmark = pytest.mark.bpf
 
 # Windows of two seconds, so that the test need not wait a minute, in each of which all are observed.
-CODE = (
-    "from gotrace.agent import agent, windows; windows.WINDOW_S, agent._OBSERVED_A_SECOND = 2, 100\n"
-    "import sys; from gotrace.cli.main import main; main(sys.argv[1:])"
-)
+COMMAND = changed("from gotrace.agent import windows; windows.WINDOW_S, agent._OBSERVED_A_SECOND = 2, 100")
 GROUPS = {"a": (), "same": (), "more": ("-every", "25ms"), "longer": ("-goroutines", "3000", "-every", "200ms")}
 CANARY = json.dumps({"name": "shop", "namespace": "shop", "phase": "Progressing", "metadata": {}}).encode()
 
@@ -47,7 +43,7 @@ def test_what_is_planted_fails(start: Callable[..., Target], tmp_path) -> None:
         os.link(tmp_path / "stopper", tmp_path / f"{prefix}-{name}")
     worst = start(tmp_path / f"{prefix}-longer", "-goroutines", "10000")  # by more than a busy machine does
     ours = {name: [start(tmp_path / f"{prefix}-{name}", *options) for _ in range(5)] for name, options in GROUPS.items()}
-    agent = Agent("--select", f"name={prefix}-*", "--min-age", "0s", command=[sys.executable, "-c", CODE])
+    agent = Agent("--select", f"name={prefix}-*", "--min-age", "0s", command=COMMAND)
 
     def verdict(baseline: str, candidate: str, **query: object) -> tuple[dict[str, Any], dict[str, str]]:
         """The answer, and the verdict of each metric."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from agents import Agent
+from agents import Agent, changed
 
 import targets
 from conftest import Target, until
@@ -28,10 +27,7 @@ RELEASES = [each for each in ("1.19.8", "1.22.10", targets.NEWEST) if each in ta
 CASES = [*((each, "stripped") for each in targets.MATRIX), *((each, "pie-stripped") for each in RELEASES)]
 HISTOGRAM = "/sched/latencies:seconds"
 # Read once a second rather than every ten.
-CODE = (
-    "from gotrace.agent import books; books.EVERY_S = 1; books._FIND_S = 0.5\n"
-    "import sys; from gotrace.cli.main import main; main(sys.argv[1:])"
-)
+COMMAND = changed("from gotrace.agent import books; books.EVERY_S = 1; books._FIND_S = 0.5")
 
 
 class Metered:
@@ -90,7 +86,7 @@ def test_what_is_exported(start: Callable[..., Target], tmp_path: Path) -> None:
     name = f"metered{os.getpid()}"
     path = Path(shutil.copy(targets.build("metered"), tmp_path / name))
     ours = [Metered(start, path) for _ in range(2)]
-    agent = Agent("--select", f"name={name}", "--min-age", "0s", command=[sys.executable, "-c", CODE])
+    agent = Agent("--select", f"name={name}", "--min-age", "0s", command=COMMAND)
 
     def one(metric: str, **labels: str) -> float:
         return agent.one(metric, service_name=name, **labels)

@@ -138,6 +138,10 @@ class Number(_Series):
             raise ValueError("counters do not fall")
         self.value += more
 
+    def reach(self, total: float) -> None:
+        """Add what is missing to ``total``, of what is counted elsewhere."""
+        self.add(max(0, total - self.value))
+
     def set(self, value: float) -> None:
         """Of a gauge."""
         self.value = value

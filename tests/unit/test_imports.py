@@ -74,6 +74,7 @@ TABLE: dict[str, set[str]] = {
         "runtime",
         "shared",
     },
+    "fleet": BASE | {"analysis", "export", "find", "kernel", "recording", "records", "run", "views", "lab", "agent", "api"},
     "ebpf": set(),
 }
 TABLE["cli"] = set(TABLE)

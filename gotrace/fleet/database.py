@@ -1,0 +1,94 @@
+"""A fleet's folder in DuckDB: every table of `gotrace.fleet.tables` as a view, and views over them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gotrace.errors import GotraceError
+from gotrace.fleet.store import check, files_of, is_being_added_to
+from gotrace.fleet.tables import SQL_TYPES, TABLES, columns_of
+from gotrace.text import count_text, printable
+
+# What the other views are made of, in the order in which they can be made. `machine`: the latest of each fingerprint.
+VIEWS = {
+    "machine": "select * exclude (source) from host "
+    "qualify row_number() over (partition by host, fingerprint order by seen_ns desc) = 1",
+    # All values of a metric together: of the parts of a series (by reason) too.
+    "merged": "select host, fingerprint, service, version, metric, start_ns, bucket, sum(n)::bigint as n "
+    "from hist group by all",
+}
+_LIMITS = {"memory_limit": "400MB", "threads": "2", "preserve_insertion_order": "false"}
+
+
+@dataclass
+class Database:
+    """An open fleet; ``broken`` are files that were left out, and why; ``notes`` what else is to be told with results."""
+
+    folder: Path
+    connection: Any
+    broken: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """The rows of a query of ours."""
+        found: list[tuple[Any, ...]] = self.connection.execute(sql, list(parameters)).fetchall()
+        return found
+
+    def columns(self, sql: str, *parameters: object) -> dict[str, Any]:
+        """The columns of a query of ours, as numpy arrays."""
+        found: dict[str, Any] = self.connection.execute(sql, list(parameters)).fetchnumpy()
+        return found
+
+
+def duckdb() -> Any:
+    """The module. Raises GotraceError where it is not installed."""
+    try:
+        import duckdb as module
+    except ImportError:
+        raise GotraceError("DuckDB is not installed", "pip install 'gotrace[fleet]'") from None
+    return module
+
+
+def opened(folder: str) -> Database:
+    """A fleet's folder. Raises GotraceError, UsageError where there is none."""
+    path = check(folder)
+    module = duckdb()
+    database = Database(path, module.connect(config=dict(_LIMITS)))
+    for table in TABLES:
+        _view(database, module, table)
+    for name, sql in VIEWS.items():
+        database.connection.execute(f"create view {name} as {sql}")
+    if is_being_added_to(path):
+        database.notes.append("something is being added just now, or was cut off: results may lack a part of it")
+    if database.broken:
+        database.notes.append(f"{count_text(len(database.broken), 'file')} cannot be read and was left out")
+    return database
+
+
+def _view(database: Database, module: Any, table: str) -> None:
+    files = files_of(database.folder, table)
+    try:
+        database.connection.execute(_sql(table, files))
+    except module.Error:
+        for file in list(files):
+            try:
+                database.connection.execute(f"select 1 from {_read([file])} limit 0")
+            except module.Error as error:
+                files.remove(file)
+                database.broken.append((file, printable(str(error).splitlines()[0])))
+        database.connection.execute(_sql(table, files))
+
+
+def _sql(table: str, files: list[str]) -> str:
+    columns = ", ".join(f'"{name}"' for name in columns_of(table))
+    if files:
+        return f"create view {table} as select {columns} from {_read(files)}"
+    nothing = ", ".join(f'null::{SQL_TYPES[type_]} as "{name}"' for name, type_ in columns_of(table).items())
+    return f"create view {table} as select {nothing} where false"
+
+
+def _read(files: list[str]) -> str:
+    quoted = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
+    return f"read_parquet([{quoted}], union_by_name => true, hive_partitioning => false)"

@@ -19,6 +19,7 @@ import numpy as np
 from gotrace.analysis import datapath_load as load
 from gotrace.analysis.datapath_replay import DATASYNC, READ, SYNC, WRITE, Flags
 from gotrace.analysis.stats.multiple import holm
+from gotrace.analysis.stats.percentiles import enough
 from gotrace.analysis.stats.student import quantile, upper_tail
 from gotrace.errors import MeasuringError, UsageError
 from gotrace.kernel import machine
@@ -86,7 +87,7 @@ class Repetition:
 
 
 def values(view: DataPathLoad) -> Values:
-    """What a run comes to; None where there is no such call."""
+    """What a run comes to; None where there is no such call, and for a percentile of too few (fewer than 368)."""
     classes, moved = view.classes()
     reads = view.found["pages"][(classes == load.READ) & (moved > 0)]
     cold = float((reads > 0).mean()) if len(reads) else None
@@ -107,7 +108,7 @@ def _of(took: load.Ints, metadata: Flags, moved: float, cold: float | None = Non
 
 
 def _p99(took: load.Ints) -> float | None:
-    return float(np.percentile(took, 99, method="inverted_cdf")) if len(took) else None
+    return float(np.percentile(took, 99, method="inverted_cdf")) if enough(len(took), 99) else None
 
 
 def check(header: Mapping[str, Any], anyway: bool = False) -> tuple[list[str], list[str]]:
@@ -216,7 +217,7 @@ def judge(
             found = "same" if -scale < low and high < scale else "differs" if corrected[name] <= _ALPHA else "cannot tell"
         elif {then[name], *(one[name] for one in now)} in ({0.0}, {None}):
             found = "same"
-        elif bool(then[name]) not in {bool(one[name]) for one in now}:
+        elif not name.endswith(" p99") and bool(then[name]) not in {bool(one[name]) for one in now}:
             found = "differs"
         change = (math.exp(each[0]), math.exp(each[1]), math.exp(each[2])) if each is not None else None
         p = float(corrected[name]) if each is not None else None

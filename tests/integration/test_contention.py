@@ -36,6 +36,9 @@ class Contender:
         return json.loads(self.target.process.stdout.readline()).values()
 
 
+RUNTIMES = ("runtime._LostContendedRuntimeLock",)
+
+
 def near(ns):
     """A thread may lose its CPU between the program's looks at the clock and the runtime's."""
     return pytest.approx(ns, rel=0.3 if targets.EMULATED else 0.15)
@@ -63,6 +66,8 @@ def test_waits_are_those_of_the_programs_profiles(version, flavour, start, tmp_p
         if not targets.EMULATED:
             for index, unit in (("delay", "ns"), ("contentions", "count")):
                 theirs, found = (targets.pprof_traces(each, index, unit) for each in (path, ours))
+                # Locks of the runtime itself, whose waiters 1.22 cannot name: one may come after the profile was written.
+                found = {stack: number for stack, number in found.items() if stack in theirs or stack != RUNTIMES}
                 assert found.keys() == theirs.keys() and theirs, (kind, index)
                 for stack, number in theirs.items():
                     assert found[stack] == pytest.approx(number, rel=0.001, abs=50), (kind, index, stack)

@@ -221,7 +221,7 @@ def test_of_an_agent(
             f" stty -g >{settings}"
         )
         until(lambda: "1 traced" in terminal.screen() and name in terminal.screen(), 30)
-        until(lambda: is_rss(cells(terminal.screen(), target.pid)["RSS"], target.pid))
+        until(lambda: is_rss(cells(terminal.screen(), target.pid)["RSS"], target.pid), 60)
         seen = cells(terminal.screen(), target.pid)  # at 80 columns there is no room for the others
         assert columns == 80 or (seen["longest"], seen["cycles"]) == (longest, "40")
         terminal.press("Enter")

@@ -86,7 +86,7 @@ def test_what_is_not_there() -> None:
     assert set(found.values()) == {"same"}
     for then, now in ((nothing, VALUES), (VALUES, nothing)):
         rows = {row.metric: row.found for row in repeat.judge(then, [dict(now)] * 3, 0.03, "command").metrics}
-        assert rows["bytes"] == rows["data p99"] == "differs"
+        assert (rows["bytes"], rows["data p99"]) == ("differs", "cannot tell")  # there may have been too few for it
     noted = repeat.judge({**VALUES, repeat.COLD: 1.0}, [{**VALUES, repeat.COLD: 0.02}] * 3, 0.03, "command").notes
     assert noted == ("reads that missed the page cache: 100% then, 2% now",)
 

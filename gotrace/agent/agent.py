@@ -142,6 +142,7 @@ class Agent:
                 known.observed.observe()
                 known.observe_at = now + self._every_s()
                 self._judge(known, now)
+        self._refresh()
         if now >= self._spool_at:
             self._spool_at = now + _SPOOL_S
             self._write_spool()
@@ -150,6 +151,10 @@ class Agent:
                 self.registry.drop(resource)
                 del self.services[resource]
         self._observe_itself()
+
+    def _refresh(self) -> None:
+        for service in self.services.values():
+            service.refresh()
 
     def _every_s(self) -> float:
         return min(max(len(self.probes.sessions) / _OBSERVED_A_SECOND, _OBSERVE_S[0]), _OBSERVE_S[1])
@@ -346,6 +351,7 @@ class Agent:
         """No more of any process."""
         for pid in list(self.known):
             self._end(pid, "the agent ended")
+        self._refresh()
         if self.explanations is not None:
             self.explanations.close()
         self._write_spool()

@@ -46,7 +46,6 @@ class Course:
     detailed: bool = False
     detailed_at: float = field(default_factory=time.monotonic)
     pauses: dict[tuple[str, str], Exponential] = field(default_factory=dict)  # by reason and part
-    totals: Exponential = field(default_factory=Exponential)
     phases: dict[str, Exponential] = field(default_factory=dict)
     gomaxprocs: int | None = None
     interval: dict[str, Any] = field(default_factory=dict)
@@ -64,9 +63,7 @@ class Course:
         seconds = time.monotonic() - begin_s
         pauses, cycles = batch.pauses, batch.cycles
         totals = pauses["total_ns"]
-        seen = Exponential().plus(totals)
-        self.totals = self.totals.merged(seen)
-        self.windows.add(seconds, seen, len(cycles), int(cycles["mark_ns"].sum()), lost)
+        self.windows.add(seconds, totals, len(cycles), int(cycles["mark_ns"].sum()), lost)
         if self.detailed:
             self._add_details(batch, reasons, wall_offset_ns)
         marked = cycles["end_ns"] - cycles["mark_termination_ns"]
@@ -105,13 +102,14 @@ class Course:
 
     def told(self) -> dict[str, Any]:
         """A row, as JSON."""
-        known = bool(self.totals.count)
+        totals = self.windows.all_pauses
+        known = bool(totals.count)
         return {
             "gomaxprocs": self.gomaxprocs,
-            "pauses": self.totals.count,
-            "paused_ns": self.totals.sum_ns,
-            "pause_p50_ns": quantile(self.totals, 0.5) if known else None,
-            "pause_p99_ns": quantile(self.totals, 0.99) if known else None,
+            "pauses": totals.count,
+            "paused_ns": totals.sum_ns,
+            "pause_p50_ns": quantile(totals, 0.5) if known else None,
+            "pause_p99_ns": quantile(totals, 0.99) if known else None,
             "interval": self.interval or None,
         }
 

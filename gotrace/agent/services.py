@@ -77,6 +77,7 @@ class Service:
     def __init__(self, registry: Registry, resource: Resource, window: Window | None = None) -> None:
         self.resource = resource
         self.processes: set[Observed] = set()
+        self.is_stale = False  # what its processes have together is to be added up again
         self.ended_at = 0.0  # when the last of them had ended, by time.monotonic
         self.registry = registry
         self.window = window
@@ -130,7 +131,10 @@ class Service:
         }
 
     def refresh(self) -> None:
-        """Set what its processes have together now."""
+        """Set what its processes have together now, if one of them was observed."""
+        if not self.is_stale:
+            return
+        self.is_stale = False
         self.number(of.PROCESSES).set(len(self.processes))
         for family, name in ((of.MEMORY_USAGE, "rss"), (of.HEAP_LIVE, "live"), (of.GC_GOAL, "goal")):
             known = [value for each in self.processes if (value := getattr(each, name))]
@@ -213,7 +217,7 @@ class Observed:
             self._add_books()
         self.course.add(batch, self._decoder.reasons, self._wall_offset_ns, self._observed_at, ran_s, more_lost)
         self._observed_at = time.monotonic()
-        self.service.refresh()
+        self.service.is_stale = True
 
     def _add_pauses(self, pauses: Array) -> None:
         if not len(pauses):
@@ -234,7 +238,8 @@ class Observed:
         if collector.any():
             self.service.observe(of.GC_PAUSE, (), pauses["total_ns"][collector], self._longest(pauses[collector]))
         if self.service.window is not None:
-            for pause in pauses[np.argsort(pauses["total_ns"])[-WORST:]]:
+            longer = pauses[pauses["total_ns"] > self.service.window.least_ns]
+            for pause in longer[np.argsort(longer["total_ns"])[-WORST:]]:
                 self.service.window.note(*self._about(pause), self.session.process.pid)
 
     def _longest(self, pauses: Array) -> Exemplar:

@@ -45,6 +45,11 @@ class Window:
         """Values of a histogram."""
         self._values[family, labels].append(values_ns.astype(np.int64))
 
+    @property
+    def least_ns(self) -> int:
+        """A pause that is not longer is not among the longest."""
+        return self._worst[0][0] if len(self._worst) == WORST else -1
+
     def note(self, length_ns: int, time_ns: int, reason: str, pid: int) -> None:
         """A pause that may be among the longest; ``time_ns`` since 1970."""
         heapq.heappush(self._worst, (length_ns, time_ns, reason, pid))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gotrace.analysis.exponential import Exponential
+from gotrace.analysis.exponential import Exponential, Growing, IntArray
 
 WINDOW_S = 10.0
 KEPT = 30  # windows: five minutes
@@ -29,24 +29,30 @@ class Window(NamedTuple):
 
 @dataclass
 class Windows:
-    """The last `KEPT`. Of single pauses two halves are kept, of the last two and a half to five minutes."""
+    """The last `KEPT`. Of single pauses two halves are kept, of the last two and a half to five minutes, and all before."""
 
     _rows: npt.NDArray[np.float64] = field(default_factory=lambda: np.full((KEPT, len(Window._fields)), -1.0))
     _half: int = 0
-    _halves: tuple[Exponential, Exponential] = field(default_factory=lambda: (Exponential(), Exponential()))
+    # What was before the last half, that, and the one that is not over. Replaced at once: others read.
+    _parts: tuple[Exponential, Exponential, Growing] = field(
+        default_factory=lambda: (Exponential(), Exponential(), Growing())
+    )
 
-    def add(self, seconds: float, pauses: Exponential, cycles: int, mark_ns: int, lost: int) -> None:
+    def add(self, seconds: float, pauses_ns: IntArray, cycles: int, mark_ns: int, lost: int) -> None:
         """What was observed over the last ``seconds``."""
         number = current()
         row = self._rows[number % KEPT]
         if row[0] != number:
             row[:] = number, 0, 0, 0, 0, 0
-        row[1:] += seconds, pauses.sum_ns, cycles, mark_ns, lost
+        row[1:] += seconds, pauses_ns.sum(), cycles, mark_ns, lost
         half = number // (KEPT // 2)
         if half != self._half:
-            self._halves = self._halves[1] if half == self._half + 1 else Exponential(), Exponential()
+            before, last, now = self._parts
+            last_but_one = half == self._half + 1
+            older = before.merged(last) if last_but_one else before.merged(last).merged(now.values)
+            self._parts = older, now.values if last_but_one else Exponential(), Growing()
             self._half = half
-        self._halves = self._halves[0], self._halves[1].merged(pauses)
+        self._parts[2].add(pauses_ns)
 
     @property
     def rows(self) -> list[Window]:
@@ -57,7 +63,15 @@ class Windows:
 
     @property
     def pauses(self) -> Exponential:
-        return self._halves[0].merged(self._halves[1])
+        """Those of the two halves."""
+        _, last, now = self._parts
+        return last.merged(now.values)
+
+    @property
+    def all_pauses(self) -> Exponential:
+        """All that were ever added."""
+        before, last, now = self._parts
+        return before.merged(last).merged(now.values)
 
 
 def current() -> int:

@@ -25,6 +25,8 @@ CLASSIC_NS = (
     *(1_000_000, 2_500_000, 5_000_000, 10_000_000, 25_000_000, 50_000_000, 100_000_000, 500_000_000, 1_000_000_000),
 )
 
+_MOST_PENDING = 256
+
 _PER_OCTAVE = 1 << SCHEMA
 _LARGEST_NS = 2**63 - 1
 _CHUNK = 1 << 16  # values at a time, so that scratch space stays small
@@ -123,6 +125,35 @@ class Exponential:
         while len(bounded.indexes) > MOST_FILLED:
             bounded = bounded.coarser(bounded.schema - 1)
         return bounded
+
+
+class Growing:
+    """Values that come a few at a time: to count a few takes as long as to count hundreds, so the last ones wait.
+
+    Readers need no lock: what there is is one attribute, replaced at once.
+    """
+
+    __slots__ = ("_seen",)
+
+    def __init__(self) -> None:
+        self._seen: tuple[Exponential, IntArray] = (Exponential(), _NO_COUNTS)
+
+    @property
+    def values(self) -> Exponential:
+        """All of them."""
+        counted, last = self._seen
+        return counted.plus(last)
+
+    def add(self, values_ns: npt.NDArray[np.integer]) -> None:
+        """More, as in `Exponential.plus`."""
+        counted, last = self._seen
+        last = np.concatenate([last, nanoseconds(values_ns)])
+        self._seen = (counted.plus(last), _NO_COUNTS) if len(last) > _MOST_PENDING else (counted, last)
+
+    def add_counted(self, values_ns: npt.NDArray[np.integer], counts: IntArray) -> None:
+        """More, as in `Exponential.plus_counted`."""
+        counted, last = self._seen
+        self._seen = counted.plus_counted(values_ns, counts), last
 
 
 def nanoseconds(values: npt.NDArray[np.integer]) -> IntArray:

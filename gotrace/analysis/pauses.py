@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -158,6 +158,29 @@ class WireFormat:
     user_forced: int
 
 
+class _Stop(NamedTuple):
+    """An event of a stop, as Go 1.21 or older has it."""
+
+    time_ns: int
+    tid: int
+    start_ns: int
+    now_ns: int
+    word: int
+    flags: int
+
+
+class _Work(NamedTuple):
+    """What was in `work` then; ``reason`` is where the words are, in 48 bits, and how many."""
+
+    time_ns: int
+    tid: int
+    reason: int
+    pause_start: int
+    end: int
+    mark_term: int
+    sweep_term: int
+
+
 class _ByCycle:
     """A number for each cycle, until the cycle is forgotten."""
 
@@ -206,6 +229,7 @@ class GcDecoder:
     clock_offset_ns: int = 0
     incomplete: int = 0
     reasons: list[str] = field(default_factory=list)
+    _read: dict[int, str] = field(default_factory=dict)
     _pending: Array | None = None
     _fresh: int = 0
     _last_cycle: int = UNKNOWN
@@ -235,6 +259,12 @@ class GcDecoder:
         at = [ours[np.maximum.accumulate(each) - held] for each in (pauses_at, cycles_at, sweeps_at)]
         return Batch(pauses, cycles, sweeps, (at[0], at[1], at[2]))
 
+    def _words(self, string: int) -> str:
+        """What a string constant of the target says: each is read once."""
+        if string not in self._read:
+            self._read[string] = self.read_string(string & ((1 << 48) - 1), string >> 48) or "unknown"
+        return self._read[string]
+
     def reason_id(self, words: str) -> int:
         if words not in self.reasons:
             self.reasons.append(words)
@@ -248,8 +278,6 @@ class GcDecoder:
         modern = (flags & self.wire.worldstop) != 0
         # Up to Go 1.21 each has a companion with the times in `work`.
         works = np.flatnonzero(kinds == of.number("stw_work"))
-        work_of = of.named(events, "stw_work")
-        companion = {(int(events["time_ns"][i]), int(events["tid"][i])): int(i) for i in works}
         out = np.zeros(len(stw), PAUSE)
         keep = np.ones(len(stw), bool)
         positions = np.flatnonzero(is_stw)
@@ -272,11 +300,11 @@ class GcDecoder:
         if self.has_worldstop:
             keep &= modern  # the others: the stop that was under way while the probes were attached
             used[works] = True
-        for i in np.flatnonzero(keep & ~modern):
-            work = companion.pop((int(stw["time_ns"][i]), int(stw["tid"][i])), None)
-            if work is not None:
-                used[work] = True
-            keep[i] = self._old_pause(out[i : i + 1], stw[i], int(flags[i]), None if work is None else work_of[work])
+        old = np.flatnonzero(keep & ~modern)
+        if len(old):
+            companions = of.named(events.take(works), "stw_work")
+            keep[old], with_them = self._old_pauses(out, old, stw.take(old), flags.take(old), companions)
+            used[works[with_them]] = True
 
         # Numbers that cannot be times of one pause are no pause: an unknown Go release may pass them differently.
         sane = (out["total_ns"] >= 0) & (out["start_ns"] > 0) & (out["restart_lag_ns"] >= -_CLOCK_SKEW_NS)
@@ -290,43 +318,56 @@ class GcDecoder:
         used[positions] = True
         return rows(out, keep), positions[keep]
 
-    def _old_pause(self, out: Array, stw: Any, flags: int, work: Any) -> bool:
-        """Complete one pause of Go 1.21 or older in place; False if nothing can be said about it.
+    def _old_pauses(self, out: Array, old: Array, stw: Array, flags: Array, works: Array) -> tuple[list[bool], list[int]]:
+        """Complete the pauses ``old`` of Go 1.21 or older in place; whether something can be said about each, and which of
+        ``works`` belong to one."""
+        rows_of = zip(*(works[name].tolist() for name in _Work._fields), strict=True)
+        companion = {each[:2]: (number, _Work(*each)) for number, each in enumerate(rows_of)}
+        known, used = [], []
+        columns = (stw[name].tolist() for name in _Stop._fields[:-1])
+        for at, *each in zip(old.tolist(), *columns, flags.tolist(), strict=True):
+            stop = _Stop(*each)
+            number, work = companion.pop((stop.time_ns, stop.tid), (UNKNOWN, None))
+            if work is not None:
+                used.append(number)
+            found = self._old_pause(stop, work)
+            if found is not None:
+                out["reason"][at], out["start_ns"][at], out["total_ns"][at], out["probe_clock"][at] = found[:4]
+                if found[4] is not None:
+                    out["restart_lag_ns"][at] = found[4]
+            known.append(found is not None)
+        out["stopping_ns"][old] = out["stopped_ns"][old] = UNKNOWN
+        return known, used
 
-        There a collection's pause is [work.pauseStart, end], the end being work.tEnd for a mark termination that
+    def _old_pause(self, stw: _Stop, work: _Work | None) -> tuple[int, int, int, bool, int | None] | None:
+        """(reason, start, total, whether by our own clock, restart lag if it is not from ``now``), or None.
+
+        Up to Go 1.21 a collection's pause is [work.pauseStart, end], the end being work.tEnd for a mark termination that
         was final and the restart's own time otherwise. Any other stop has only our time of the request.
         """
-        now = int(stw["now_ns"])
-        code = int(stw["word"]) & 0xFF
-        asked = bool(flags & self.wire.asked)
-        out["stopping_ns"] = out["stopped_ns"] = UNKNOWN
-        string = 0 if work is None else int(work["reason"])
+        code = stw.word & 0xFF
+        asked = bool(stw.flags & self.wire.asked)
+        string = 0 if work is None else work.reason
         words = self.reason_words.get(code, f"stwReason {code}")
         if string:
-            words = self.read_string(string & ((1 << 48) - 1), string >> 48) or "unknown"
+            words = self._words(string)
         if asked and words not in _COLLECTIONS and (string or code):
-            out["reason"] = self.reason_id(words)
-            out["probe_clock"] = True
-            start = int(stw["start_ns"])  # our own clock, so without the time namespace's offset
-            out["start_ns"] = start
-            out["total_ns"] = now - self.clock_offset_ns - start
-            return True
+            start = stw.start_ns  # our own clock, so without the time namespace's offset
+            return self.reason_id(words), start, stw.now_ns - self.clock_offset_ns - start, True, None
         if work is None:
             self.incomplete += 1
-            return False
-        start, end, terminating = int(work["pause_start"]), int(work["end"]), int(work["mark_term"])
+            return None
+        start, end, terminating = work.pause_start, work.end, work.mark_term
         final = start == terminating and end >= start
-        if not final and start not in (int(work["sweep_term"]), terminating):
-            return False
+        if not final and start not in (work.sweep_term, terminating):
+            return None
         if start <= self._last_pause_start and not asked:
-            return False  # a stop whose request was not seen, after the collection we already know
+            return None  # a stop whose request was not seen, after the collection we already know
         self._last_pause_start = start
-        finished = end if final else now
-        out["reason"] = self.reason_id(MARK_TERMINATION if start == terminating else SWEEP_TERMINATION)
-        out["start_ns"] = start - self.clock_offset_ns
-        out["total_ns"] = finished - start
-        out["restart_lag_ns"] = int(stw["time_ns"]) - (finished - self.clock_offset_ns)
-        return True
+        finished = end if final else stw.now_ns
+        reason = self.reason_id(MARK_TERMINATION if start == terminating else SWEEP_TERMINATION)
+        own_start = start - self.clock_offset_ns
+        return reason, own_start, finished - start, False, stw.time_ns - (finished - self.clock_offset_ns)
 
     def _cycles(self, events: Array, kinds: Array, used: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
         parts = ("cycle_clock", "cycle_heap", "cycle_work")

@@ -19,7 +19,7 @@ from typing import Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from gotrace.analysis.exponential import CLASSIC_NS, Exponential, nanoseconds
+from gotrace.analysis.exponential import CLASSIC_NS, Exponential, Growing
 from gotrace.text import printable
 
 Pairs = tuple[tuple[str, str], ...]
@@ -31,8 +31,6 @@ MOST_EXEMPLAR_CHARS = 128  # of all names and values together: the limit of Open
 EXEMPLAR_NS = 60 * 10**9  # for so long the longest is kept; then the next takes its place
 OTHER = "~other"
 
-_NONE = np.zeros(0, np.int64)
-_MOST_LAST = 256  # values of a histogram that wait to be counted: 2 KiB
 _NAME = re.compile(r"[a-z][a-z0-9]*([._][a-z0-9]+)*")
 # UCUM's units as Prometheus' words.
 _UNITS = {"s": "seconds", "By": "bytes", "1": "ratio"}
@@ -152,26 +150,20 @@ class Histogram(_Series):
     """The values of a histogram so far, and the longest of the last minute."""
 
     exemplar: Exemplar | None = None
-    # What is counted, and the last few, not counted yet: to count a few takes as long as to count hundreds. One attribute,
-    # replaced at once, so that readers need no lock.
-    _seen: tuple[Exponential, npt.NDArray[np.int64]] = field(default_factory=lambda: (Exponential(), _NONE))
+    _values: Growing = field(default_factory=Growing)
 
     @property
     def values(self) -> Exponential:
         """All of them."""
-        counted, last = self._seen
-        return counted.plus(last)
+        return self._values.values
 
     def count(self, values_ns: npt.NDArray[np.integer], counts: npt.NDArray[np.int64]) -> None:
         """``counts`` of each of the values, as in `Exponential.plus_counted`."""
-        counted, last = self._seen
-        self._seen = counted.plus_counted(values_ns, counts), last
+        self._values.add_counted(values_ns, counts)
 
     def observe(self, values_ns: npt.NDArray[np.integer], exemplar: Exemplar | None = None) -> None:
         """More values, as in `Exponential.plus`; ``exemplar`` is one of them and is kept if it is the longest."""
-        counted, last = self._seen
-        last = np.concatenate([last, nanoseconds(values_ns)])
-        self._seen = (counted.plus(last), _NONE) if len(last) > _MOST_LAST else (counted, last)
+        self._values.add(values_ns)
         kept = self.exemplar
         if exemplar and (not kept or exemplar.value_ns >= kept.value_ns or exemplar.time_ns - kept.time_ns > EXEMPLAR_NS):
             self.exemplar = exemplar

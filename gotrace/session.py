@@ -261,7 +261,7 @@ class Session:
         if self._windows is not None:
             self._ahead += self._ended_windows()
         if self._ahead:
-            from gotrace.kernel.ring import joined
+            from gotrace.analysis.columns import joined
 
             events, self._ahead = joined([*self._ahead, events]), []
         if self.executed_ns:

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from gotrace import cache
+from gotrace.analysis.columns import joined
 from gotrace.errors import GotraceError, HostError, TargetError
 from gotrace.kernel import bpf
 from gotrace.kernel.btf import TASK_FIELDS, task_settings
@@ -30,7 +31,7 @@ from gotrace.kernel.compiler import compile_object, ebpf_text, host_cflags
 from gotrace.kernel.host import require_tracing
 from gotrace.kernel.privileges import in_initial_namespace
 from gotrace.kernel.process import Process
-from gotrace.kernel.ring import Events, RingReader, joined, no_events
+from gotrace.kernel.ring import Events, RingReader, no_events
 from gotrace.kernel.same_file import is_same_to_probes
 from gotrace.made import Made
 from gotrace.probe import Plan

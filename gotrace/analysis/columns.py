@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,13 @@ LETTERS = "abcde"
 def rows(array: Array, wanted: npt.NDArray[np.bool_]) -> Array:
     """``array[wanted]`` for a structured array: a tenth of the time that indexing by a mask takes there."""
     return array.take(np.flatnonzero(wanted))
+
+
+def joined(parts: Sequence[Array]) -> Array:
+    """Structured arrays of one dtype one after the other: numpy's concatenate looks at each field of each first."""
+    first = parts[0].dtype
+    data: Array = np.concatenate([np.ascontiguousarray(each).view(f"V{first.itemsize}") for each in parts])
+    return data.view(first)
 
 
 @functools.lru_cache(maxsize=256)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gotrace.analysis.columns import Array, Kinds, rows
+from gotrace.analysis.columns import Array, Kinds, joined, rows
 
 UNKNOWN = -1
 _CLOCK_SKEW_NS = 1000  # two CPUs' clocks are never seen further apart than this
@@ -245,7 +245,7 @@ class GcDecoder:
         if len(ours) < len(events):
             events = events.take(ours)
         held = 0 if self._pending is None else len(self._pending)
-        everything = events if self._pending is None or not held else np.concatenate([self._pending, events])
+        everything = events if self._pending is None or not held else joined([self._pending, events])
         used = np.zeros(len(everything), bool)
         kinds = np.ascontiguousarray(everything["kind"])
         pauses, pauses_at = self._pauses(everything, kinds, used)
@@ -441,7 +441,7 @@ class GcDecoder:
             out[name] = np.where(limit[0], limit[1][column].astype(np.int64), UNKNOWN) if limit[0].any() else UNKNOWN
         if not len(out):
             return
-        before = np.concatenate([self._cycle_before, out])[:-1]
+        before = joined([self._cycle_before, out])[:-1]
         out["goal_set_by"], out["room_bytes"], out["allocated_bytes"] = _goals(before, out)
         self._cycle_before = out[-1:].copy()
 

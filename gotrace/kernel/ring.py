@@ -58,11 +58,6 @@ def no_events() -> Events:
     return np.zeros(0, wire_dtype())
 
 
-def joined(parts: list[Events]) -> Events:
-    """One after the other, as one array."""
-    return np.concatenate(parts)
-
-
 def within(events: Events, begin_ns: int, end_ns: int, always: list[int]) -> Events:
     """Those of [begin_ns, end_ns), and all of the kinds ``always``."""
     times = events["time_ns"]

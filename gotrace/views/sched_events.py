@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gotrace.analysis.columns import text_of
+from gotrace.analysis.columns import joined, text_of
 from gotrace.analysis.histogram import Histogram
 from gotrace.export.hdr_log import tag
-from gotrace.kernel.ring import joined, no_events
+from gotrace.kernel.ring import no_events
 from gotrace.probe import FOREVER_NS
 from gotrace.probes.sched import LONG_NS, PREEMPTED, THROTTLED
 from gotrace.records.sched import events_record

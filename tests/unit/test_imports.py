@@ -35,7 +35,7 @@ TABLE: dict[str, set[str]] = {
     "made": BASE | {"binary", "kernel", "probe", "probes"},
     "runtime": BASE | {"binary", "kernel", "analysis", "made"},
     "session": BASE | {"binary", "kernel", "recording", "analysis", "probe", "probes", "made"},
-    "shared": BASE | {"kernel", "made", "probe", "runtime", "session"},
+    "shared": BASE | {"analysis", "kernel", "made", "probe", "runtime", "session"},
     "views": BASE | {"binary", "kernel", "recording", "analysis", "probe", "probes", "runtime", "export", "records"},
     "run": BASE
     | {"binary", "kernel", "recording", "analysis", "records", "export", "probe", "probes", "made"}

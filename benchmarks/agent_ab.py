@@ -1,7 +1,8 @@
-"""What the agent takes from a busy service: its requests per second and their p99 with `gotrace serve`, and without.
+"""What the agent takes from a busy service: its requests per second, its CPU time for each, and their p99, with
+`gotrace serve` and without.
 
 Neighbouring windows in random order. Where there are two CPUs, the service has one, and the load the other; the agent
-may run on any.
+may run on any. CPU time for each request is what the probes cost; what the agent itself takes is in the other two.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from gotrace.analysis.stats.ranks import shift_of_pairs
 from gotrace.lab import load, service
 from services import free_port
 
-ROUNDS, SECONDS = 10, 4
+ROUNDS, SECONDS = 24, 4
 MOST_LOST = 0.5  # percent of the requests
 
 
@@ -38,8 +39,8 @@ def run(rounds: int = ROUNDS) -> list[dict[str, Any]]:
         ready = load.prepare(load.parse_load(text), folder)
         with service.started(command, service.Ready("127.0.0.1", port), folder / "log") as running:
             found = _windows(ready, running.pid, rounds)
-    rates, p99 = ({name: [each[which] for each in windows] for name, windows in found.items()} for which in (0, 1))
-    lost, longer = _by(rates, -1), _by(p99, 1)
+    rates, p99, cpu = ({name: [each[which] for each in windows] for name, windows in found.items()} for which in range(3))
+    lost, longer, more = _by(rates, -1), _by(p99, 1), _by(cpu, 1)
     plain = sorted(rates["plain"])[rounds // 2]
     return [
         {
@@ -48,6 +49,13 @@ def run(rounds: int = ROUNDS) -> list[dict[str, Any]]:
             "ours": lost[0],
             "theirs": MOST_LOST,
             "unit": f"% of {plain:,.0f} requests/s lost (95 % interval: {lost[1]:.1f} to {lost[2]:.1f}; {rounds} pairs)",
+        },
+        {
+            "name": "agent_cpu_per_request",
+            "ratio": max(0.0, more[0]) / MOST_LOST,
+            "ours": more[0],
+            "theirs": MOST_LOST,
+            "unit": f"% more CPU time for a request (95 % interval: {more[1]:.1f} to {more[2]:.1f}; {rounds} pairs)",
         },
         {
             "name": "agent_p99",
@@ -67,14 +75,15 @@ def _by(values: dict[str, list[float]], sign: int) -> tuple[float, float, float]
     return value, min(ends), max(ends)
 
 
-def _windows(ready: load.Ready, pid: int, rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """Requests per second and their p99 in ns, of each window."""
+def _windows(ready: load.Ready, pid: int, rounds: int) -> dict[str, list[tuple[float, float, float]]]:
+    """Requests per second, their p99 in ns and the CPU time in ns that each took, of each window."""
 
-    def plain() -> tuple[float, float]:
+    def plain() -> tuple[float, float, float]:
+        before = _cpu_ns(pid)
         result = load.finish(ready, load.start(ready).wait())
-        return result.throughput, result.percentiles_ns["p99"] or 0.0
+        return result.throughput, result.percentiles_ns["p99"] or 0.0, (_cpu_ns(pid) - before) / result.requests
 
-    def traced() -> tuple[float, float]:
+    def traced() -> tuple[float, float, float]:
         agent = Agent("--select", f"pid={pid}", "--min-age", "0s", through=["taskset", "-c", "0-1"])
         try:
             until(lambda: agent.traced() == {pid}, 60)
@@ -86,6 +95,11 @@ def _windows(ready: load.Ready, pid: int, rounds: int) -> dict[str, list[tuple[f
 
     plain()  # past the program's own start
     return in_turns({"plain": plain, "traced": traced}, rounds)
+
+
+def _cpu_ns(pid: int) -> int:
+    """By the scheduler's own account, of all threads."""
+    return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat"))
 
 
 if __name__ == "__main__":

@@ -60,6 +60,7 @@ REACH = {
     "agent_cpu": 1.0,
     "agent_detach": 1.0,
     "agent_throughput": None,
+    "agent_cpu_per_request": None,
     "agent_p99": None,
     "false_alarms_metrics": 0.25,
     "false_alarms_requests": 0.1,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _COLLECTOR = ("GC sweep termination", "GC mark termination")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_NO_GOAL = 1 << 62  # with GOGC and GOMEMLIMIT off the runtime takes the largest number that it has, less what it sweeps
 
 
 def resource_of(process: GoProcess) -> Resource:
@@ -269,7 +270,8 @@ class Observed:
         service.number(of.ALLOCATED).add(int(allocated[allocated != UNKNOWN].sum()))
         last = cycles[-1]
         self.live = int(last["heap_live_bytes"])
-        self.goal = max(0, int(last["heap_goal_bytes"]))
+        goal = int(last["heap_goal_bytes"])
+        self.goal = goal if 0 < goal < _NO_GOAL else 0
         service.number(of.PROCESSORS).set(int(last["maxprocs"]))
         if last["gc_percent"] not in (NOT_READ, UNKNOWN):
             service.number(of.GOGC).set(int(last["gc_percent"]))

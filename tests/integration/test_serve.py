@@ -21,7 +21,7 @@ from kubelets import account_in, serving
 import targets
 from conftest import until
 from gotrace.agent.spool import records_in
-from groundtruth import gctrace
+from groundtruth import collected, gctrace
 from services import free_port
 
 pytestmark = pytest.mark.bpf
@@ -239,6 +239,18 @@ def test_the_spool_survives(agent, program, start, tmp_path):
     full = agent("--select", f"name={name}", "--min-age", "0s", "--spool", str(folder), through=["prlimit", "--fsize=64"])
     until(lambda: full.traced() == {target.pid})
     assert "The spool cannot be written: File too large.\n" in full.finish()
+
+
+def test_without_a_goal(agent, program, start):
+    """With GOGC off no heap size is aimed at: the largest number that the runtime has is none."""
+    name = f"goalless{os.getpid()}"
+    target = start(program(name, program="lister"), env={"GOGC": "off"})
+    serving = agent("--select", f"name={name}", "--min-age", "0s")
+    until(lambda: serving.traced() == {target.pid})
+    collected(target, 3)
+    until(lambda: serving.values("gotrace_heap_live_bytes", service_name=name))
+    assert not serving.values("go_memory_gc_goal_bytes", service_name=name)
+    assert json.loads(serving.get(f"/processes?pid={target.pid}"))["heap_goal_bytes"] is None
 
 
 def test_a_collector_that_comes_later_and_a_hangup(program, start):

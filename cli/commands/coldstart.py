@@ -7,9 +7,9 @@ import sys
 import click
 
 from gotrace.cli.compare import command as compare
-from gotrace.cli.options import Command, Until, command_argument, need, option, output_options, say, schema_option
+from gotrace.cli.options import Command, Until, command_argument, given, need, option, output_options, say, schema_option
 from gotrace.errors import UsageError
-from gotrace.export.formats import STARTS
+from gotrace.export.formats import BUILDS, STARTS
 
 
 @click.command(
@@ -54,6 +54,7 @@ from gotrace.export.formats import STARTS
     help="low: without the steps of the bootstrap, for less overhead.  [default: full; with a cold cache low]",
 )
 @click.option("--sort", type=click.Choice(["start", "duration"]), default="start", help="Order of the rows of a stage.")
+@click.option("--tree", is_flag=True, help="What a command starts, as one timeline, as is done for a go command.")
 @option("everything")
 @output_options(STARTS, screen=("table", "ndjson", "json"))
 @schema_option
@@ -68,6 +69,7 @@ def command(
     cache: str,
     detail: str | None,
     sort: str,
+    tree: bool,
     everything: bool,
     outputs: tuple[str, ...],
     format_: str | None,
@@ -84,8 +86,21 @@ def command(
     if not command and (warmup or cache != "as-is"):
         raise UsageError("--warmup and --cache need a command to run", "gotrace coldstart --cache cold -- ./server")
     from gotrace.cli.outputs import wanted
+    from gotrace.cli.text import build as build_text
     from gotrace.cli.text import coldstart as text
     from gotrace.cli.text.progress import waiting
+    from gotrace.run import builds
+
+    of_start = given("exe", "cgroup", "pid_ns", "until", "cache", "detail")
+    if tree and of_start:
+        raise UsageError(f"{of_start[0]} is about the start of a program", "leave it or --tree out")
+    if tree or (command and not of_start and builds.go_version_of(command[0])):
+        results = wanted(outputs, format_, BUILDS, force, screen="table")
+        need("a table", "table" in results.formats, "sort", "everything")
+        with waiting("tracing") as progress:
+            build, status = builds.trace(command, runs, warmup, results.recording, force, progress)
+        build_text.write(build, results, text.Shown(everything, sort == "duration"), sys.stderr)
+        return status
     from gotrace.run import starts_live
 
     results = wanted(outputs, format_, STARTS, force, screen="table")

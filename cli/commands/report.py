@@ -12,6 +12,7 @@ import click
 from gotrace.cli.options import Command, given, need, option, output_options, say
 from gotrace.errors import GotraceError, UsageError
 from gotrace.export.formats import (
+    BUILDS,
     CALLS,
     FLAMES,
     GOROUTINES,
@@ -85,6 +86,9 @@ def command(
         if "coldstart" in source.header["probes"]:
             _check(results, STARTS, "starts")
             _report_starts(source, results)
+        elif "build" in source.header:
+            _check(results, BUILDS, "builds")
+            _report_builds(source, results)
         elif "views" in source.header and not pauses:
             _report_views(source, results, top)
         else:
@@ -175,6 +179,14 @@ def _report_pauses(source: Recording, results: Wanted, interval: int, min_pause:
 def _report_starts(source: Recording, results: Wanted) -> None:
     from gotrace.cli.text.coldstart import Shown, write
     from gotrace.run.starts import replayed
+
+    write(replayed(source), results, Shown(), sys.stdout)
+
+
+def _report_builds(source: Recording, results: Wanted) -> None:
+    from gotrace.cli.text.build import write
+    from gotrace.cli.text.coldstart import Shown
+    from gotrace.run.builds import replayed
 
     write(replayed(source), results, Shown(), sys.stdout)
 

@@ -162,12 +162,12 @@ def _cells(row: Row, start: Start, total: int) -> tuple[str, ...]:
         "-" if outside else f"{row.duration_ns / total:.1%}",
         *([*waits, *counts] if row.divided else ["?"] * (len(waits) + len(counts))),
         growth_text(row.heap_bytes, timeline.HEAP_KNOWN_FROM),
-        "" if outside else _bar(row.begin_ns / total, row.duration_ns / total),
+        "" if outside else bar(row.begin_ns / total, row.duration_ns / total),
         printable(row.detail),
     )
 
 
-def _bar(begin: float, share: float) -> str:
+def bar(begin: float, share: float) -> str:
     """The row's place in the start; even the shortest is visible."""
     first = min(int(begin * _BAR), _BAR - 1)
     eighths = min(max(1, round(share * _BAR * 8)), (_BAR - first) * 8)

@@ -23,6 +23,7 @@ FLAMES: Formats = {
 FORMATS: Formats = {**_LINES, **_COLUMNS, **_HISTOGRAMS, **_PERFETTO, **FLAMES}
 PAUSES: Formats = {**_TABLE, **_LINES, **_ARRAY, **_HISTOGRAMS, **_PAGES, **RECORDING}
 STARTS: Formats = {**_TABLE, **_PICTURES, **_PERFETTO, **_ARRAY, **_LINES, "hlog": (".hlog",), **RECORDING}
+BUILDS: Formats = {**_TABLE, **_ARRAY, **_LINES, **RECORDING}
 PROFILES: Formats = {**_TABLE, **_LINES, **_ARRAY, **FLAMES, "folded": (".folded",), **RECORDING}
 GOROUTINES: Formats = {**PROFILES, "text": (".goroutines",)}
 SCHEDULES: Formats = {**_TABLE, **_LINES, **_ARRAY, **_HISTOGRAMS, **_PAGES, **RECORDING}

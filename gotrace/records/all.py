@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gotrace.records import (
+    builds,
     contention,
     datapath,
     faults,
@@ -25,7 +26,7 @@ _WATCHED = (memory.Memory, memory.Cycle, faults.Faults, numa.Numa, numa.NumaInte
 # command -> the records that it prints
 RECORDS: dict[str, tuple[type, ...]] = {
     "gc": (gc.Start, gc.Stw, gc.Cycle, gc.Sweep, gc.Assist, gc.Explained, gc.InProgress, gc.Summary),
-    "coldstart": (starts.ColdStart, starts.Summary),
+    "coldstart": (starts.ColdStart, starts.Summary, builds.GoBuild, builds.BuildSummary),
     "goroutines": (goroutines.Goroutines,),
     "gpumem": (gpumem.GpuMemoryInterval, gpumem.GpuMemory),
     "heap": (heap.Heap, heap_spans.HeapSpans),

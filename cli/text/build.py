@@ -1,0 +1,164 @@
+"""What `gotrace coldstart -- go build` prints for people: one timeline of stages and packages, and the conclusion."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, TextIO
+
+from gotrace.analysis.build import GO, LINK, Build, Item, packages
+from gotrace.analysis.start_summary import summaries
+from gotrace.analysis.timeline import is_short
+from gotrace.cli.text.coldstart import NAME, Shown, bar, many_starts, row_name
+from gotrace.cli.text.layout import Column, Rows
+from gotrace.cli.text.table import Table
+from gotrace.run import builds
+from gotrace.run.builds import Builds
+from gotrace.run.files import Sink, complain_of
+from gotrace.text import count_text, duration_text, printable
+
+if TYPE_CHECKING:
+    from gotrace.cli.outputs import Wanted
+
+_MOST_NAMED = 3
+_CHAIN_NAMED = 8
+_COLUMNS = (
+    NAME,
+    Column("start", 9, rank=2),
+    Column("wall", 9),
+    Column("share", 6),
+    Column("alone", 9, rank=1),
+    Column("CPU", 9, rank=2),
+    Column("runnable", 9, rank=4),
+    Column("steps", 5, rank=3),
+    Column("", 24, rank=1, left=True),
+    Column("", rank=7, left=True, elastic=16, gap=2),
+)
+
+
+def write(result: Builds, wanted: Wanted, shown: Shown, screen: TextIO) -> None:
+    """The builds to the screen and to every file but the recording; what is on the screen goes to ``screen``."""
+    outputs = [(Sink.screen(screen), wanted.screen)] if wanted.screen else []
+    outputs += [(Sink.created(path, wanted.force), kind) for path, kind in wanted.files if kind != "gotrace"]
+    for sink, kind in outputs:
+        if kind == "table":
+            Table(sink).print(table(result, shown))
+        else:
+            lines = [json.dumps(record) for record in builds.records(result)]
+            sink.write("[\n" + ",\n".join(lines) + "\n]\n" if kind == "json" else "".join(f"{line}\n" for line in lines))
+        sink.close()
+        complain_of(sink)
+
+
+def table(result: Builds, shown: Shown) -> Iterator[str | Rows]:
+    """The timeline of one run, or what many have in common; then the conclusion of the last one."""
+    command = printable(" ".join(result.command))
+    last = result.builds[-1]
+    yield ""
+    if len(result.builds) == 1:
+        yield f"{command}, pid {last.pid}: {duration_text(last.total_ns)} from fork {_to_end(last)}"
+        yield ""
+        yield _timeline(last, shown)
+        yield ""
+    else:
+        yield f"{command}: {count_text(len(result.builds), 'run')} from fork to exit"
+        yield ""
+        starts = [build.start() for build in result.builds]
+        (found,) = summaries(starts)
+        yield from many_starts(starts, found, shown.everything)
+        yield f"The last one took {duration_text(last.total_ns)}:"
+    yield from sentences(last)
+    if (cost := result.about["cost"]) is not None:
+        took = duration_text(cost["target_ns_estimate"] // len(result.builds))
+        yield f"Tracing added about {took} of CPU time to each run."
+    if result.about["lost"]:
+        yield f"{count_text(result.about['lost'], 'event')} LOST: steps, and packages from the cache, may lack."
+
+
+def _to_end(build: Build) -> str:
+    return "until tracing ended: it had not" if build.exit_code is None else f"to exit {build.exit_code}"
+
+
+def _timeline(build: Build, shown: Shown) -> Rows:
+    total = max(1, build.total_ns)
+    rows = []
+    for stage in [item for item in build.items if not item.name]:
+        rows.append(_cells(stage, total))
+        those = [item for item in build.items if item.name and item.stage == stage.stage]
+        if shown.longest_first:
+            those.sort(key=lambda item: -item.wall_ns)
+        short = [item for item in those if is_short(item.wall_ns, stage.wall_ns, total) and not item.detail]
+        hidden = set() if shown.everything or len(short) < 2 else {item.name for item in short}
+        rows += [_cells(item, total) for item in those if item.name not in hidden]
+        if hidden:
+            rows.append(
+                (
+                    row_name(f"{len(hidden)} shorter", 1),
+                    *["-"] * (len(_COLUMNS) - 4),
+                    str(sum(item.steps for item in short)),
+                    "",
+                    "",
+                )
+            )
+    return Rows(_COLUMNS, rows)
+
+
+def _cells(item: Item, total: int) -> tuple[str, ...]:
+    times = ("?" if ns is None else duration_text(ns) for ns in (item.cpu_ns, item.runnable_ns))
+    return (
+        row_name(item.name or item.stage, int(bool(item.name))),
+        "-" if item.stage == GO else duration_text(item.begin_ns),
+        duration_text(item.wall_ns),
+        f"{item.wall_ns / total:.1%}",
+        duration_text(item.alone_ns),
+        *times,
+        str(item.steps),
+        "" if item.stage == GO else bar(item.begin_ns / total, item.wall_ns / total),
+        item.detail,
+    )
+
+
+def sentences(build: Build) -> Iterator[str]:
+    """The conclusion: the largest stage, packages and caches, what the end waited for, what is not known."""
+    total = max(1, build.total_ns)
+    stages = [item for item in build.items if not item.name]
+    most = max(stages, key=lambda item: item.wall_ns)
+    what = "the go command itself, while nothing that it had started ran," if most.stage == GO else most.stage
+    yield f"Most of it: {what} {duration_text(most.wall_ns)}, {most.wall_ns / total:.0%} of {duration_text(total)}."
+    expensive = [step for step in packages(build) if step.name]
+    named = ", ".join(
+        f"{printable(each.name)} {duration_text(each.end_ns - each.begin_ns)}" for each in expensive[:_MOST_NAMED]
+    )
+    compiled = f"{count_text(len(build.compiled), 'package')} compiled" + (f" (most: {named})" if named else "")
+    known = build.compiled or build.cached or build.prebuilt or not build.found
+    cached = f"{len(build.cached)} from the cache" if known else "which came from the cache: ?"
+    prebuilt = f", {len(build.prebuilt)} prebuilt in the toolchain" if build.prebuilt else ""
+    yield f"{compiled}, {cached}{prebuilt}."
+    if build.found or build.not_found or build.stored:
+        yield f"Build cache: {build.found} entries found, {build.not_found} not found, {build.stored} stored."
+    for stage, verb in (("download", "downloaded"), ("unzip", "unzipped")):
+        if (item := build.stage(stage)) is not None:
+            yield f"{count_text(item.steps, 'module')} {verb} in {duration_text(item.wall_ns)}."
+    if build.mod_files:
+        yield f"{count_text(build.mod_files, 'go.mod file')} fetched."
+    if len(build.chain) > 1:
+        took = sum(step.end_ns - step.begin_ns for step in build.chain)
+        first = "... -> " if len(build.chain) > _CHAIN_NAMED else ""
+        names = " -> ".join(
+            _link(step.stage == LINK, step.name, step.end_ns - step.begin_ns) for step in build.chain[-_CHAIN_NAMED:]
+        )
+        how_long = f"{duration_text(took)} ({took / total:.0%})"
+        yield f"The end waited for {len(build.chain)} steps in a row, {how_long}: {first}{names}."
+    failed = [step for step in build.steps if step.status]
+    for step in failed[:_MOST_NAMED]:
+        yield f"{step.stage} of {printable(step.name)} failed: exit {step.status}."
+    if build.exit_code:
+        yield f"The command failed: exit {build.exit_code}. What is above is what was seen until then."
+    if build.unread:
+        yield f"{count_text(build.unread, 'list')} of packages could not be read: some from the cache may lack."
+    if build.cut:
+        yield f"Of {count_text(build.cut, 'process', 'processes')} some arguments were lost."
+
+
+def _link(is_link: bool, name: str, ns: int) -> str:
+    return f"{'link of ' if is_link else ''}{printable(name)} {duration_text(ns)}"

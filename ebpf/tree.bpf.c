@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What a process starts, as a tree: every fork, execve (with its arguments) and exit, with the CPU time in between, and the
+ * files that tell what a build does: of a Go build cache and a module cache, known by how their names end.
+ */
+
+#define CHUNK 32	  /* of a text in one event */
+#define MOST_ARGUMENTS 64 /* chunks */
+#define PATH_BYTES 512
+#define OPENED 0
+#define RENAMED 1
+#define REMOVED 2
+
+struct process {
+	u64 cpu_ns;
+	u64 runnable_ns;
+};
+
+/* A call on a file that has not returned. */
+struct call {
+	u64 begin_ns;
+	u64 name;
+	u64 what; /* with the flags of an open in its upper half */
+};
+
+struct path {
+	char text[PATH_BYTES + CHUNK];
+};
+
+BPF_HASH(processes, u32, struct process, 16384);
+BPF_TABLE("lru_hash", u32, u64, ready, 16384); /* threads that wait for a CPU, and since when */
+BPF_PERCPU_ARRAY(on_since, u64, 1);	       /* since when the thread that has the CPU has it */
+BPF_TABLE("lru_hash", u32, struct call, calls, 16384);
+BPF_PERCPU_ARRAY(paths, struct path, 1);
+
+struct syscall_enter {
+	u64 common;
+	u64 number;
+	u64 args[6];
+};
+
+struct syscall_exit {
+	u64 common;
+	u64 number;
+	s64 result;
+};
+
+static __always_inline u64 kernel_u64(void *base, u64 offset)
+{
+	u64 value = 0;
+
+	bpf_probe_read_kernel(&value, sizeof(value), base + offset);
+	return value;
+}
+
+static __always_inline u32 kernel_u32(void *base, u64 offset)
+{
+	u32 value = 0;
+
+	bpf_probe_read_kernel(&value, sizeof(value), base + offset);
+	return value;
+}
+
+static __always_inline u32 current_tgid(void)
+{
+	return bpf_get_current_pid_tgid() >> 32;
+}
+
+static __always_inline struct process *current_process(void)
+{
+	u32 tgid = current_tgid();
+
+	return processes.lookup(&tgid);
+}
+
+/* What the thread that has this CPU has had of it since it got it. */
+static __always_inline u64 slice(u64 time_ns, bool ends)
+{
+	int zero = 0;
+	u64 *since = on_since.lookup(&zero);
+	u64 had;
+
+	if (!since)
+		return 0;
+	had = *since ? time_ns - *since : 0;
+	if (ends)
+		*since = time_ns;
+	return had;
+}
+
+int on_tracepoint__sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 time_ns = bpf_ktime_get_ns();
+	struct config *cfg = settings();
+	struct process fresh = {};
+	u32 parent = current_tgid(), tid, tgid;
+
+	if (!cfg || !cfg->slot[CONFIG_ATTACHED])
+		return 0;
+	if (parent != cfg->slot[CONFIG_STARTER] && !processes.lookup(&parent))
+		return 0;
+	tid = kernel_u32((void *)ctx->args[1], cfg->slot[CONFIG_TASK_PID]);
+	tgid = kernel_u32((void *)ctx->args[1], cfg->slot[CONFIG_TASK_TGID]);
+	if (tid != tgid && parent == cfg->slot[CONFIG_STARTER])
+		return 0; /* a thread of who starts it */
+	count_hit(HIT_ON_TRACEPOINT__SCHED_PROCESS_FORK);
+	ready.update(&tid, &time_ns);
+	if (tid != tgid)
+		return 0;
+	if (processes.update(&tgid, &fresh)) {
+		count_loss();
+		return 0;
+	}
+	emit(KIND_FORKED, time_ns, tgid, parent, 0, 0, 0);
+	return 0;
+}
+
+int on_tracepoint__sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 time_ns = bpf_ktime_get_ns();
+	struct config *cfg = settings();
+	struct process *process = current_process();
+	u64 begin, length, chunk[CHUNK / 8];
+	void *mm;
+	u32 i;
+
+	if (!cfg || !process)
+		return 0;
+	count_hit(HIT_ON_TRACEPOINT__SCHED_PROCESS_EXEC);
+	mm = (void *)kernel_u64((void *)bpf_get_current_task(), cfg->slot[CONFIG_TASK_MM]);
+	begin = kernel_u64(mm, cfg->slot[CONFIG_MM_ARG_START]);
+	length = kernel_u64(mm, cfg->slot[CONFIG_MM_ARG_END]) - begin;
+	emit(KIND_EXECUTED, time_ns, current_tgid(), length, process->cpu_ns + slice(time_ns, false), process->runnable_ns,
+	     0);
+	for (i = 0; i < MOST_ARGUMENTS; i++) {
+		if (i * CHUNK >= length)
+			break;
+		__builtin_memset(chunk, 0, sizeof(chunk));
+		if (bpf_probe_read_user(chunk, sizeof(chunk), (void *)begin + i * CHUNK)) {
+			count_loss();
+			break;
+		}
+		emit(KIND_ARGUMENTS, time_ns, i, chunk[0], chunk[1], chunk[2], chunk[3]);
+	}
+	return 0;
+}
+
+int on_tracepoint__sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
+{
+	void *task = (void *)ctx->args[0];
+	u64 time_ns = bpf_ktime_get_ns();
+	struct config *cfg = settings();
+	struct process *process = current_process();
+	u32 tgid = current_tgid();
+
+	if (!cfg || !process)
+		return 0;
+	count_hit(HIT_ON_TRACEPOINT__SCHED_PROCESS_EXIT);
+	if (kernel_u32((void *)kernel_u64(task, cfg->slot[CONFIG_TASK_SIGNAL]), cfg->slot[CONFIG_SIGNAL_LIVE]))
+		return 0; /* a thread, and not the last */
+	emit(KIND_EXITED, time_ns, tgid, kernel_u32(task, cfg->slot[CONFIG_TASK_EXIT_CODE]),
+	     process->cpu_ns + slice(time_ns, false), process->runnable_ns, 0);
+	processes.delete(&tgid);
+	return 0;
+}
+
+/* args are preempt, prev, next and, from 5.18 on, prev's state. */
+int on_tracepoint__sched_switch(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 time_ns = bpf_ktime_get_ns(), had = slice(time_ns, true);
+	void *next = (void *)ctx->args[2];
+	u32 tid = bpf_get_current_pid_tgid(), tgid;
+	struct config *cfg = settings();
+	struct process *process = current_process();
+	u64 *since, state = 0;
+
+	if (!cfg)
+		return 0;
+	if (process) {
+		count_hit(HIT_ON_TRACEPOINT__SCHED_SWITCH);
+		__sync_fetch_and_add(&process->cpu_ns, had);
+		if (!ctx->args[0]) { /* not preempted */
+#ifdef SWITCH_HAS_STATE
+			state = (u32)ctx->args[3];
+#else
+			state = kernel_u32((void *)ctx->args[1], cfg->slot[CONFIG_TASK_STATE]);
+#endif
+		}
+		if (state)
+			ready.delete(&tid);
+		else
+			ready.update(&tid, &time_ns);
+	}
+	tgid = kernel_u32(next, cfg->slot[CONFIG_TASK_TGID]);
+	process = processes.lookup(&tgid);
+	if (!process)
+		return 0;
+	tid = kernel_u32(next, cfg->slot[CONFIG_TASK_PID]);
+	since = ready.lookup(&tid);
+	if (since) {
+		__sync_fetch_and_add(&process->runnable_ns, time_ns - *since);
+		ready.delete(&tid);
+	}
+	return 0;
+}
+
+int on_tracepoint__sched_waking(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 time_ns = bpf_ktime_get_ns();
+	struct config *cfg = settings();
+	u32 tid, tgid;
+
+	if (!cfg)
+		return 0;
+	tgid = kernel_u32((void *)ctx->args[0], cfg->slot[CONFIG_TASK_TGID]);
+	if (!processes.lookup(&tgid))
+		return 0;
+	count_hit(HIT_ON_TRACEPOINT__SCHED_WAKING);
+	tid = kernel_u32((void *)ctx->args[0], cfg->slot[CONFIG_TASK_PID]);
+	if (!ready.lookup(&tid))
+		ready.update(&tid, &time_ns);
+	return 0;
+}
+
+/*
+ * Files.
+ */
+
+static __always_inline int begins(int slot, u64 name, u64 what)
+{
+	struct call call = {.begin_ns = bpf_ktime_get_ns(), .name = name, .what = what};
+	u32 tid = bpf_get_current_pid_tgid();
+
+	if (!current_process())
+		return 0;
+	count_hit(slot);
+	calls.update(&tid, &call);
+	return 0;
+}
+
+/* Whether it may be one of those that tell something: ...-a and -d of the build cache; .mod, .zip and so on of modules'. */
+static __always_inline bool is_wanted(char last, char before)
+{
+	return (before == '-' && (last == 'a' || last == 'd')) || (before == 'a' && last == 'l') || /* .partial */
+	       (before == 'm' && last == 'p') ||						    /* .tmp */
+	       (before == 'i' && last == 'p') || (before == 's' && last == 'h') ||		    /* .zip, .ziphash */
+	       (before == 'o' && last == 'd') || (before == 'f' && last == 'o');		    /* .mod, .info */
+}
+
+static __always_inline int ends(int slot, s64 result)
+{
+	u64 time_ns = bpf_ktime_get_ns(), *words;
+	u32 tid = bpf_get_current_pid_tgid(), i;
+	struct call *call = calls.lookup(&tid);
+	int zero = 0;
+	struct path *path = paths.lookup(&zero);
+	long length;
+
+	if (!call || !path)
+		return 0;
+	count_hit(slot);
+	length = bpf_probe_read_user_str(path->text, PATH_BYTES, (void *)call->name);
+	if (length < 3 || length > PATH_BYTES)
+		goto done;
+	if (!is_wanted(path->text[(length - 2) & (PATH_BYTES - 1)], path->text[(length - 3) & (PATH_BYTES - 1)]))
+		goto done;
+	emit(KIND_FILE, time_ns, current_tgid(), call->what, result, call->begin_ns, length - 1);
+	for (i = 0; i < PATH_BYTES / CHUNK; i++) {
+		if (i * CHUNK >= length - 1)
+			break;
+		words = (u64 *)&path->text[i * CHUNK];
+		emit(KIND_PATH, time_ns, i, words[0], words[1], words[2], words[3]);
+	}
+done:
+	calls.delete(&tid);
+	return 0;
+}
+
+int on_trace_event__syscalls__sys_enter_openat(struct syscall_enter *ctx)
+{
+	return begins(HIT_ON_TRACE_EVENT__SYSCALLS__SYS_ENTER_OPENAT, ctx->args[1], OPENED | ctx->args[2] << 32);
+}
+
+int on_trace_event__syscalls__sys_exit_openat(struct syscall_exit *ctx)
+{
+	return ends(HIT_ON_TRACE_EVENT__SYSCALLS__SYS_EXIT_OPENAT, ctx->result);
+}
+
+int on_trace_event__syscalls__sys_enter_renameat(struct syscall_enter *ctx)
+{
+	return begins(HIT_ON_TRACE_EVENT__SYSCALLS__SYS_ENTER_RENAMEAT, ctx->args[3], RENAMED);
+}
+
+int on_trace_event__syscalls__sys_exit_renameat(struct syscall_exit *ctx)
+{
+	return ends(HIT_ON_TRACE_EVENT__SYSCALLS__SYS_EXIT_RENAMEAT, ctx->result);
+}
+
+int on_trace_event__syscalls__sys_enter_unlinkat(struct syscall_enter *ctx)
+{
+	return begins(HIT_ON_TRACE_EVENT__SYSCALLS__SYS_ENTER_UNLINKAT, ctx->args[1], REMOVED);
+}
+
+int on_trace_event__syscalls__sys_exit_unlinkat(struct syscall_exit *ctx)
+{
+	return ends(HIT_ON_TRACE_EVENT__SYSCALLS__SYS_EXIT_UNLINKAT, ctx->result);
+}

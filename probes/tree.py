@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 PROBE = Probe(
     stem="tree",
-    summary="the processes that a process starts, with their arguments and CPU time, and files of Go's caches",
+    summary="every process that one starts, and the files of Go's caches",
     kinds=(
         Kind("forked", 0xF01, ("process", "parent")),
         # length: of its arguments, of which 2 KiB are told; cpu_ns, runnable_ns: of all threads since the fork

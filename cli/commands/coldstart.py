@@ -20,6 +20,7 @@ from gotrace.export.formats import BUILDS, STARTS
     examples=[
         ("gotrace coldstart -n 20 -o start.html -- ./server", "starts a command 20 times, and draws the waterfall"),
         ("gotrace coldstart --exe /usr/bin/server -n 5", "waits for the next 5 starts, whoever starts it"),
+        ("gotrace coldstart -- go build ./...", "shows what a build did, by module and package, and what was cached"),
     ],
     inner=[compare],
     epilog="`gotrace coldstart compare A B` compares two recordings of starts (made with -o FILE.gotrace).",
@@ -54,7 +55,7 @@ from gotrace.export.formats import BUILDS, STARTS
     help="low: without the steps of the bootstrap, for less overhead.  [default: full; with a cold cache low]",
 )
 @click.option("--sort", type=click.Choice(["start", "duration"]), default="start", help="Order of the rows of a stage.")
-@click.option("--tree", is_flag=True, help="What a command starts, as one timeline, as is done for a go command.")
+@click.option("--tree", is_flag=True, help="Show all that the command starts as one timeline, as for a go command.")
 @option("everything")
 @output_options(STARTS, screen=("table", "ndjson", "json"))
 @schema_option
@@ -79,7 +80,8 @@ def command(
     """Break the start of a Go program down, from execve to its first listen: kernel, linker, runtime, package inits.
 
     Give a command after `--`: it is started N times, and ended each time its start is over. Or wait with --exe for the
-    next starts of a program. With both, the command is a shell or script that starts the program.
+    next starts of a program. With both, the command is a shell or script that starts the program. A go command is shown
+    as one timeline of all that it has done, for each module and package.
     """
     if not command and exe is None:
         raise UsageError("give a command after `--`, or --exe PATH", "gotrace coldstart -- ./server --port 8080")

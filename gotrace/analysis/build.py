@@ -292,6 +292,8 @@ def _build(tree: _Tree, lists: Mapping[str, str | None], now_ns: int) -> Build:
     for each in tree.executions:
         if (name := each.option("-importpath") or each.option("-p")) and name != "main" and _TOOL.search(each.arguments[0]):
             names.setdefault(each.work, name)
+    for path, each in given.items():  # of a link the last argument is the main package's file
+        names |= {each.work: name for name, file in files[path].items() if file == each.arguments[-1]}
     names.pop("", None)
     holders = _holders(tree)
     steps = [
@@ -361,7 +363,7 @@ def _meaning(each: Execution, holders: list[Execution]) -> tuple[str, str]:
     """(stage, name) of what a process does; the name is "" where only its folder tells the package."""
     tool = _TOOL.search(each.arguments[0])
     if tool is not None:
-        if any(given.startswith("-V=") for given in each.arguments[1:]):
+        if any(given.startswith("-V=") or given == "-flags" for given in each.arguments[1:]):
             return TOOL_ID, tool[1]
         stage = _TOOLS.get(tool[1])
         return (stage, each.option("-p") or each.option("-importpath")) if stage else (OTHER, tool[1])

@@ -204,6 +204,7 @@ def test_what_is_up_to_date_reads_the_entries_that_strace_sees(built, tmp_path):
     build, _ = module.traced("sh", "-c", clock, options=("--tree",))
     assert build["cache_found"] == len({path for path, result in opened if result != "-1"})
     assert not build["compiled"] and build["cache_stored"] == 0
+    assert all(step["name"] == APP for step in build["steps"] if step["stage"] == "link")
     first, last = map(int, module.stdout.split())
     assert last - first <= build["total_ns"] <= min(time.time_ns() - begin, last - first + 100_000_000)
 

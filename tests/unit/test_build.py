@@ -1,0 +1,80 @@
+"""How long something ran, and ran alone; what the events of a build that lost some of them say."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gotrace.analysis.build import Decoder, alone, length, packages_in, union
+from gotrace.analysis.columns import Kinds
+from gotrace.kernel.ring import wire_dtype
+from gotrace.probes.tree import PROBE
+
+SPANS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 20)).map(lambda each: (each[0], sum(each))), max_size=6)
+
+
+@given(st.dictionaries(st.sampled_from("abc"), SPANS))
+def test_union_and_alone_are_what_counting_every_moment_gives(spans):
+    moments = {name: {at for begin, end in each for at in range(begin, end)} for name, each in spans.items()}
+    for name, each in spans.items():
+        assert length(union(each)) == len(moments[name])
+        others = set().union(*(at for other, at in moments.items() if other != name))
+        assert alone(spans)[name] == len(moments[name] - others)
+
+
+NUMBERS = {kind.name: kind.number for kind in PROBE.kinds}
+COMPILER = b"/go/pkg/tool/linux_amd64/compile\0-o\0/tmp/go-build1/b002/_pkg_.a\0-p\0a\x1b[31mb\0-importcfg\0/x\0"
+
+
+def events(*rows):
+    """(kind, time, thread, columns) as the ring has them."""
+    found = np.zeros(len(rows), wire_dtype())
+    for number, (kind, time_ns, tid, *columns) in enumerate(rows):
+        found[number]["kind"], found[number]["time_ns"], found[number]["tid"] = NUMBERS[kind], time_ns, tid
+        for letter, value in zip("abcde", columns, strict=False):
+            found[number][letter] = value
+    return found
+
+
+def executed(time_ns, pid, text, lost=()):
+    yield ("executed", time_ns, pid, pid, len(text), 5, 0)
+    for part in range(-(-len(text) // 32)):
+        chunk = text[32 * part : 32 * part + 32].ljust(32, b"\0")
+        if part not in lost:
+            yield ("arguments", time_ns, pid, part, *np.frombuffer(chunk, np.uint64))
+
+
+def build(*rows, lists=None):
+    decoder = Decoder(Kinds(PROBE.header_kinds()), 1)
+    decoder.feed(events(*rows))
+    (found,) = decoder.builds(lists or {}, 1000)
+    return found
+
+
+TREE = (("forked", 100, 1, 2, 1), *executed(110, 2, b"go\0build\0"), ("forked", 200, 2, 3, 2))
+
+
+def test_a_build_is_told_to_where_it_was_seen():
+    done = build(*TREE, *executed(210, 3, COMPILER), ("exited", 400, 3, 3, 0, 105, 7), ("exited", 500, 2, 2, 0, 55, 0))
+    (step,) = done.steps
+    assert (step.stage, step.name, step.begin_ns, step.end_ns, step.cpu_ns) == ("compile", "a\x1b[31mb", 110, 300, 100)
+    assert done.total_ns == 400 and done.exit_code == 0 and done.unread == 1 and done.cut == 0
+    assert done.stage("go command alone").wall_ns == 400 - 190
+    lacking = build(*TREE, *executed(210, 3, COMPILER))
+    assert lacking.exit_code is None and lacking.total_ns == 900 and not lacking.steps[0].ended
+    assert lacking.steps[0].cpu_ns is None and not lacking.compiled
+
+
+def test_arguments_that_were_lost_are_counted():
+    done = build(
+        *TREE, *executed(210, 3, COMPILER, lost=[2]), ("exited", 400, 3, 3, 0, 105, 7), ("exited", 500, 2, 2, 0, 5, 0)
+    )
+    assert done.cut == 1
+
+
+def test_lists_of_packages():
+    assert packages_in('# import config\npackagefile a/b=/c/d=e\nmodinfo "x"\npackagefile broken\n') == {"a/b": "/c/d=e"}
+    assert packages_in('{\n\t"ImportPath": "a/b [a/b.test]",\n\t"VetxOutput": "/w/vet.out"\n}') == {
+        "a/b [a/b.test]": "/w/vet.out"
+    }

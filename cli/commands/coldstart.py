@@ -20,7 +20,6 @@ from gotrace.export.formats import BUILDS, STARTS
     examples=[
         ("gotrace coldstart -n 20 -o start.html -- ./server", "starts a command 20 times, and draws the waterfall"),
         ("gotrace coldstart --exe /usr/bin/server -n 5", "waits for the next 5 starts, whoever starts it"),
-        ("gotrace coldstart -- go build ./...", "shows what a build did, by module and package, and what was cached"),
     ],
     inner=[compare],
     epilog="`gotrace coldstart compare A B` compares two recordings of starts (made with -o FILE.gotrace).",

@@ -293,7 +293,7 @@ def _build(tree: _Tree, lists: Mapping[str, str | None], now_ns: int) -> Build:
         if (name := each.option("-importpath") or each.option("-p")) and name != "main" and _TOOL.search(each.arguments[0]):
             names.setdefault(each.work, name)
     for path, each in given.items():  # of a link the last argument is the main package's file
-        names |= {each.work: name for name, file in files[path].items() if file == each.arguments[-1]}
+        names.update((each.work, name) for name, file in files[path].items() if file == each.arguments[-1])
     names.pop("", None)
     holders = _holders(tree)
     steps = [
@@ -419,7 +419,7 @@ Span = tuple[int, int]
 def union(spans: Iterable[Span]) -> list[Span]:
     """Where at least one of ``spans`` is: disjoint, in order."""
     found: list[Span] = []
-    for begin, end in sorted(spans):
+    for begin, end in sorted(span for span in spans if span[0] < span[1]):
         if found and begin <= found[-1][1]:
             found[-1] = (found[-1][0], max(found[-1][1], end))
         else:
@@ -492,7 +492,8 @@ def _item(stage: str, name: str, steps: Sequence[Step], alone_ns: int) -> Item:
     failed = [f"exit {step.status}" for step in steps if step.status]
     detail = failed[:1] + [UNDER_WAY] * any(not step.ended for step in steps)
     wall = length(spans)
-    return Item(stage, name, spans[0][0], wall, min(alone_ns, wall), cpu, runnable, len(steps), ", ".join(detail))
+    begin = min(step.begin_ns for step in steps)
+    return Item(stage, name, begin, wall, min(alone_ns, wall), cpu, runnable, len(steps), ", ".join(detail))
 
 
 def packages(build: Build) -> list[Step]:

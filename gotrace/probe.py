@@ -95,7 +95,8 @@ class Probe:
 
     What its target is: a Go program, or any where ``go`` is False; then ``libraries`` that the process has mapped when the
     session is opened can be probed too, named without version and ending ("libc", "libcuda"). With ``later`` there need be
-    none of them yet: `gotrace.session.Session.probe_libraries` probes what is mapped since. An executable
+    none of them yet: `gotrace.session.Session.probe_libraries` probes what is mapped since. ``tools`` are other programs,
+    by the names of their files, of which it probes those that an `Executable` has. An executable
     that has none of the texts ``inside`` has no functions of such libraries in itself. With ``of_starts`` it is no
     process but every start of an executable (`gotrace.kernel.executable`). With ``tree`` it follows by itself what the
     process executes and all that it forks; its map ``followed`` has the numbers of the others.
@@ -124,6 +125,7 @@ class Probe:
     libraries: tuple[str, ...] = ()
     later: bool = False
     inside: tuple[bytes, ...] = ()
+    tools: tuple[str, ...] = ()
     of_starts: bool = False
     tree: bool = False
     optional: tuple[str, ...] = ()

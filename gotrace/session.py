@@ -755,7 +755,7 @@ def resolve(module: ProbeModule, paths: dict[str, str]) -> Plan:
     with opened as program:
         require_same_arch(program)
         plan = module.plan(cast("GoProgram", program))  # a probe that needs no Go makes do with a `Program`
-    if not plan.points and not probe.later and any(bpf.is_uprobe(name) for name in probe.hits):
+    if not plan.points and not probe.later and not probe.tools and any(bpf.is_uprobe(name) for name in probe.hits):
         reasons = "; ".join(item.reason for item in plan.missing)
         what = "this Go program" if probe.go else "this program"
         raise TargetError(f"nothing in {what} can be probed safely: {reasons}", "`gotrace doctor` shows the details")
@@ -763,8 +763,9 @@ def resolve(module: ProbeModule, paths: dict[str, str]) -> Plan:
 
 
 def _is_wanted(modules: Sequence[ProbeModule], path: str) -> bool:
-    """Whether a probe wants this library."""
-    return any(is_library(path, name) for module in modules for name in module.PROBE.libraries)
+    """Whether a probe wants this library, or tool."""
+    libraries = any(is_library(path, name) for module in modules for name in module.PROBE.libraries)
+    return libraries or any(os.path.basename(path) in module.PROBE.tools for module in modules)
 
 
 @contextlib.contextmanager

@@ -53,6 +53,7 @@ from gotrace.export.formats import BUILDS, STARTS
     type=click.Choice(["low", "full"]),
     help="low: without the steps of the bootstrap, for less overhead.  [default: full; with a cold cache low]",
 )
+@click.option("--containers", is_flag=True, help="Begin when a container tool was asked for it: pull, unpack, runtime.")
 @click.option("--sort", type=click.Choice(["start", "duration"]), default="start", help="Order of the rows of a stage.")
 @click.option("--tree", is_flag=True, help="Show all that the command starts as one timeline, as for a go command.")
 @option("everything")
@@ -68,6 +69,7 @@ def command(
     until: tuple[str, int],
     cache: str,
     detail: str | None,
+    containers: bool,
     sort: str,
     tree: bool,
     everything: bool,
@@ -86,6 +88,8 @@ def command(
         raise UsageError("give a command after `--`, or --exe PATH", "gotrace coldstart -- ./server --port 8080")
     if not command and (warmup or cache != "as-is"):
         raise UsageError("--warmup and --cache need a command to run", "gotrace coldstart --cache cold -- ./server")
+    if containers and exe is None:
+        raise UsageError("--containers needs --exe: the program in the container", "--exe PATH, by its path on this host")
     from gotrace.cli.outputs import wanted
     from gotrace.cli.text import build as build_text
     from gotrace.cli.text import coldstart as text
@@ -116,6 +120,7 @@ def command(
         until=until,
         cache=cache,
         low_detail=detail == "low" or (detail is None and cache == "cold"),
+        containers=containers,
     )
     with waiting("tracing starts") as progress:
         result, status = starts_live.trace(plan, results.recording, force, say, progress)

@@ -11,6 +11,7 @@ from gotrace.analysis.coldstart import ITSELF
 from gotrace.analysis.gc_summary import percentiles
 from gotrace.analysis.start_summary import StartSummary, summaries
 from gotrace.analysis.timeline import Row, Start, folded, merged, package_inits, places, starter_text
+from gotrace.cli.text import hot_zones
 from gotrace.cli.text.layout import Column, Rows
 from gotrace.cli.text.table import Table
 from gotrace.run import starts
@@ -93,15 +94,19 @@ def table(result: Result, shown: Shown) -> Iterator[str | Rows]:
         if len(those) == 1:
             (start,) = those
             started = f"started {starter_text(start)}"
-            yield f"{which}, pid {start.pid}, {started}: {duration_text(start.total_ns)} from execve {until(start)}"
+            took = f"{duration_text(start.whole_ns)} from {hot_zones.begin(start)} {until(start)}"
+            yield f"{which}, pid {start.pid}, {started}: {took}"
             yield ""
             yield from one_start(start, shown.everything, shown.longest_first)
         else:
             ends = ", ".join(f"{count} {end}" for end, count in _counted(map(until, those)))
             starters = [f"{count} started {whom}" for whom, count in _counted(map(_starter, those))]
-            yield f"{which}: {len(those)} starts from execve ({ends}; {', '.join(starters)})"
+            begins = " or ".join(dict.fromkeys(map(hot_zones.begin, those)))
+            yield f"{which}: {len(those)} starts from {begins} ({ends}; {', '.join(starters)})"
             yield ""
             yield from many_starts(result.starts, summary, shown.everything)
+        if any(start.container for start in those):
+            yield from hot_zones.table(those, summary)
     if hint := division(result):
         yield hint
     yield from ending(result.about)
@@ -126,8 +131,11 @@ def _counted(names: Iterator[str]) -> list[tuple[str, int]]:
 
 def one_start(start: Start, everything: bool, longest_first: bool) -> Iterator[str | Rows]:
     """The waterfall of one start as lines; ``longest_first`` sorts the parts of each stage by duration."""
-    total = max(1, start.total_ns)
-    rows = [_cells(row, start, total) for row in _rows(start, everything, longest_first)]
+    total = max(1, start.whole_ns)
+    shown = _rows(start, everything, longest_first)
+    rows = [_cells(row, start, total) for row in shown]
+    before = sum(row.stage == timeline.CONTAINER for row in shown)
+    rows[before:before] = hot_zones.unknown(start, len(_ONE))
     if start.unattributed_ns:
         took, share = duration_text(start.unattributed_ns), f"{start.unattributed_ns / total:.1%}"
         rows.append((timeline.UNATTRIBUTED, "-", took, share, *["?"] * (len(_ONE) - 6), "", ""))
@@ -155,6 +163,7 @@ def _cells(row: Row, start: Start, total: int) -> tuple[str, ...]:
     states = (row.on_cpu_ns, row.runnable_ns, row.throttled_ns, row.blocked_ns)
     waits = ["?" if ns is None else duration_text(ns) for ns in states]
     outside = row.stage == timeline.BEFORE  # of which nothing is part of the total
+    begin_ns = row.begin_ns + start.asked_ns
     return (
         row_name(row.name or row.stage, row.depth),
         duration_text(row.begin_ns),
@@ -162,7 +171,7 @@ def _cells(row: Row, start: Start, total: int) -> tuple[str, ...]:
         "-" if outside else f"{row.duration_ns / total:.1%}",
         *([*waits, *counts] if row.divided else ["?"] * (len(waits) + len(counts))),
         growth_text(row.heap_bytes, timeline.HEAP_KNOWN_FROM),
-        "" if outside else bar(row.begin_ns / total, row.duration_ns / total),
+        "" if outside else bar(begin_ns / total, row.duration_ns / total),
         printable(row.detail),
     )
 
@@ -180,6 +189,7 @@ def row_name(name: str, depth: int) -> str:
 
 
 def _sentences(start: Start) -> Iterator[str]:
+    yield from hot_zones.sentences(start)
     total = max(1, start.total_ns)
     going_on = timeline.under_way(start)
     inits = sorted((row for row in package_inits(start) if row not in going_on), key=lambda row: -row.duration_ns)
@@ -236,7 +246,7 @@ def many_starts(starts: Sequence[Start], found: StartSummary, everything: bool) 
     yield ""
     if found.slow_first:
         yield (
-            f"The first start was slow: {duration_text(starts[found.numbers[0]].total_ns)}, {found.slow_first:.1f} times "
+            f"The first start was slow: {duration_text(starts[found.numbers[0]].whole_ns)}, {found.slow_first:.1f} times "
             "the median of the others. It is included above; --warmup 1 excludes it."
         )
     for outlier in found.outliers:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gotrace.analysis.histogram import Histogram
-from gotrace.analysis.timeline import BEFORE, Row, Start, added, by_place, merged
+from gotrace.analysis.timeline import BEFORE, CONTAINER, Row, Start, added, by_place, merged
 
 _RESAMPLES = 2000
 _SEED = 20231125  # the same starts give the same interval
@@ -75,7 +75,7 @@ def summaries(starts: Sequence[Start]) -> list[StartSummary]:
 
 def summary(starts: Sequence[Start]) -> StartSummary:
     """``starts`` that are alike, in the order they were made; at least one."""
-    totals = np.array([start.total_ns for start in starts], np.int64)
+    totals = np.array([start.whole_ns for start in starts], np.int64)
     rows = _rows(starts)
     durations = {key: {number: row.duration_ns for number, row in of_it.items()} for key, of_it in rows.items()}
     parts = [_part(("", "total", 0), [_whole(start) for start in starts])]
@@ -91,8 +91,8 @@ Key = tuple[str, str, int]
 
 def _whole(start: Start) -> Row:
     """All of a start as one row."""
-    rows = [row for row in start.rows if row.depth == 0 and row.stage != BEFORE]
-    return replace(added(rows, "total", 0), duration_ns=start.total_ns)
+    rows = [row for row in start.rows if row.depth == 0 and row.stage not in (CONTAINER, BEFORE)]
+    return replace(added(rows, "total", 0), duration_ns=start.whole_ns)
 
 
 def _rows(starts: Sequence[Start]) -> dict[Key, dict[int, Row]]:

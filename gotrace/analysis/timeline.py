@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from gotrace.text import printable
 
+CONTAINER = "container"
 BEFORE = "before exec"
 EXEC = "exec"
 LINKER = "dynamic linker"
@@ -23,8 +24,8 @@ C_START = "C start-up"
 # The heap is counted in spans (8 KiB and more), and by each P for itself: less than this may be another row's.
 HEAP_KNOWN_FROM = 64 << 10
 UNDER_WAY = "had not ended"  # the detail of what was going on when a start was over, or was looked at
-# In the order of time. BEFORE is not part of the total.
-STAGES = (BEFORE, EXEC, LINKER, BOOTSTRAP, MAIN, PROGRAM)
+# In the order of time. What is before execve is not part of the total; CONTAINER stands in place of BEFORE.
+STAGES = (CONTAINER, BEFORE, EXEC, LINKER, BOOTSTRAP, MAIN, PROGRAM)
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Row:
     @property
     def divided(self) -> bool:
         """Whether it is known what of its time was on the CPU, and its faults: before exec nobody counts them."""
-        return self.stage not in (BEFORE, UNATTRIBUTED) or bool(
+        return self.stage not in (CONTAINER, BEFORE, UNATTRIBUTED) or bool(
             self.runnable_ns or self.blocked_ns or self.minor_faults or self.major_faults
         )
 
@@ -94,6 +95,30 @@ class Starter:
 
 
 @dataclass(frozen=True)
+class Unseen:
+    """A stage that may have been, and why nobody knows."""
+
+    stage: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Container:
+    """The container that a program was started in, and the tool that was asked for it; ``id`` is "" where it is unknown.
+
+    ``layers`` were unpacked, which have ``unpacked_bytes``; None where that was not watched. Stages in ``absent`` were
+    watched and did not happen; of those in ``unseen`` it is not known.
+    """
+
+    id: str
+    tool: str
+    layers: int | None = None
+    unpacked_bytes: int | None = None
+    absent: tuple[str, ...] = ()
+    unseen: tuple[Unseen, ...] = ()
+
+
+@dataclass(frozen=True)
 class Start:
     """One start. ``rows`` are in the order of time, a stage before its parts; ``ended`` says at what it was over.
 
@@ -101,7 +126,8 @@ class Start:
     ``ready_ns`` is the first accept that returned, ``listen_ns`` the first listen, ``exit_code`` as a shell tells
     it; None where they did not happen. ``hits`` is how often it ran into a probe of ours, ``kernel_hits`` how often the
     kernel did so for it. ``starter`` is None where the fork was not seen. What one run of the command, or one start of the
-    executable, started shares a ``run_ns``; it is 0 in recordings from before 0.2, which did not keep it.
+    executable, started shares a ``run_ns``; it is 0 in recordings from before 0.2, which did not keep it. ``container`` is
+    None where no container tool was seen to be asked for it; else the rows begin with the stage CONTAINER.
     """
 
     pid: int
@@ -119,6 +145,17 @@ class Start:
     notes: tuple[str, ...] = ()
     starter: Starter | None = None
     run_ns: int = 0
+    container: Container | None = None
+
+    @property
+    def asked_ns(self) -> int:
+        """How long before execve a container tool was asked for it; 0 where that was not seen."""
+        return sum(row.duration_ns for row in self.rows if row.stage == CONTAINER and row.depth == 0)
+
+    @property
+    def whole_ns(self) -> int:
+        """What all rows add up to, but for those of BEFORE."""
+        return self.asked_ns + self.total_ns
 
 
 def starter_text(start: Start) -> str:
@@ -194,7 +231,7 @@ def merged(start: Start) -> list[Row]:
 
 def throttled_ns(start: Start) -> int | None:
     """How long a CPU quota kept the start from running; None where that is not known."""
-    return known_sum([row.throttled_ns for row in start.rows if row.depth == 0 and row.stage != BEFORE])
+    return known_sum([row.throttled_ns for row in start.rows if row.depth == 0 and row.stage not in (CONTAINER, BEFORE)])
 
 
 def package_inits(start: Start) -> list[Row]:

@@ -26,27 +26,30 @@ class Executable:
     """A file, with the face of `gotrace.kernel.process.Process`: probes are attached to every process that runs it.
 
     ``linker`` is the path of its dynamic linker, "" for none. ``until`` is what ends a start ("main", "listen",
-    "first-gc", or "" for its exit), ``until_ns`` its longest time, or 0.
+    "first-gc", or "" for its exit), ``until_ns`` its longest time, or 0. ``tools`` are programs that are watched besides.
     """
 
     pid = -1
 
-    def __init__(self, path: str, linker: str, which: Filter, until: str, until_ns: int) -> None:
+    def __init__(
+        self, path: str, linker: str, which: Filter, until: str, until_ns: int, tools: tuple[str, ...] = ()
+    ) -> None:
         self.exe_path = self.exe_name = path
-        self.linker = linker
+        self.linker, self.tools = linker, tools
         self.which = which
         self.until, self.until_ns = until, until_ns
 
     def open_libraries(self, _: Callable[[str], bool]) -> dict[str, OpenFile]:
-        """Its dynamic linker, by its path. Raises TargetError."""
-        if not self.linker:
-            return {}
-        try:
-            return {self.linker: OpenFile(os.open(self.linker, os.O_RDONLY | os.O_CLOEXEC), 0)}
-        except OSError as error:
-            raise TargetError(
-                f"{self.linker} cannot be read: {error.strerror}", "give a file that stays in place"
-            ) from None
+        """Its dynamic linker and the tools, by their paths. Raises TargetError."""
+        found: dict[str, OpenFile] = {}
+        for path in filter(None, (self.linker, *self.tools)):
+            try:
+                found[path] = OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC), 0)
+            except OSError as error:
+                for file in found.values():
+                    os.close(file.fd)
+                raise TargetError(f"{path} cannot be read: {error.strerror}", "give a file that stays in place") from None
+        return found
 
     def load_bias(self, _: int, __: int | None = None) -> int:
         """0: every process has its own, which it reports itself."""

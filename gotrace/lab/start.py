@@ -39,7 +39,9 @@ def record(result: Result, recording: str) -> StartOf:
     found = start_record(start, 0, Place(0, 0), result.wall_offset_ns)
     return {
         "total_ns": start.total_ns,
-        "stages": [row for row in found["rows"] if row["depth"] == 0 and row["stage"] != timeline.BEFORE],
+        "stages": [
+            row for row in found["rows"] if row["depth"] == 0 and row["stage"] not in (timeline.CONTAINER, timeline.BEFORE)
+        ],
         "unattributed_ns": start.unattributed_ns,
         "listen_ns": start.listen_ns,
         "gc": found["gc"],

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypedDict
 from gotrace.analysis import timeline
 from gotrace.analysis.gc_summary import PERCENTILES, percentiles
 from gotrace.analysis.start_summary import Outlier, Part, StartSummary
-from gotrace.analysis.timeline import FirstGc, Place, Start, Starter
+from gotrace.analysis.timeline import Container, FirstGc, Place, Start, Starter
 from gotrace.records.gc import Cost
 from gotrace.records.times import Moment, moment
 
@@ -52,6 +52,7 @@ class ColdStart(Moment):
     ready_ns: Annotated[int | None, "the first accept that returned"]
     exit_code: Annotated[int | None, "as a shell reports it"]
     gc: Annotated[FirstGc | None, "the first collection"]
+    container: Annotated[Container | None, "the container it runs in, and who was asked for it; null: none was seen"]
     hits: Annotated[int, "how often it hit a probe"]
     kernel_hits: Annotated[int, "how often the kernel hit one on its behalf"]
     notes: list[str]
@@ -123,6 +124,7 @@ def start_record(start: Start, number: int, place: Place, wall_offset_ns: int) -
         "rows": [_row(row) for row in start.rows],
         "gc": dataclasses.asdict(start.gc) if start.gc else None,
         "starter": dataclasses.asdict(start.starter) if start.starter else None,
+        "container": dataclasses.asdict(start.container) if start.container else None,
         "notes": list(start.notes),
     }
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from gotrace.analysis.coldstart import ITSELF, STARTING
 from gotrace.analysis.start_summary import median, summaries
-from gotrace.analysis.timeline import BEFORE, PROGRAM, Row, Start, places
+from gotrace.analysis.timeline import BEFORE, CONTAINER, PROGRAM, Row, Start, places
 from gotrace.errors import GotraceError
 from gotrace.export import hdr_log
 from gotrace.records.starts import start_record, summary_record
@@ -20,6 +20,7 @@ from gotrace.run.sources import Replayed
 from gotrace.text import duration_text, printable
 
 if TYPE_CHECKING:
+    from gotrace.analysis.containers import Starts
     from gotrace.recording.reader import Recording
 
 
@@ -81,7 +82,7 @@ def write(result: Result, file: BinaryIO, format_: str) -> None:
 
 def _write_log(result: Result, file: TextIO) -> None:
     """One interval from the first start to the last, a tag for each stage and each part of it, by the place in a run."""
-    begin = (min(start.exec_ns for start in result.starts) + result.wall_offset_ns) / 1e9
+    begin = (min(start.exec_ns - start.asked_ns for start in result.starts) + result.wall_offset_ns) / 1e9
     end = (max(start.exec_ns + start.total_ns for start in result.starts) + result.wall_offset_ns) / 1e9
     log = hdr_log.Writer(file, begin)
     for place, those in enumerate(summaries(result.starts)):
@@ -105,7 +106,7 @@ def division(result: Result) -> str:
 
 
 def _longest(start: Start) -> Row | None:
-    stages = [row for row in start.rows if row.depth == 0 and row.stage != BEFORE]
+    stages = [row for row in start.rows if row.depth == 0 and row.stage not in (CONTAINER, BEFORE)]
     return max(stages, key=lambda row: row.duration_ns, default=None)
 
 
@@ -134,12 +135,18 @@ def first_ones(starts: Sequence[Start], wanted: int) -> int:
     return len(starts)
 
 
+def decoder_of(header: dict[str, Any]) -> Starts:
+    """What makes starts of a session's events, with what was before them where containers were watched."""
+    from gotrace.probes import coldstart, containers
+
+    starts = coldstart.decoder(header)
+    return containers.decoder(header, starts) if "containers" in header["probes"] else starts
+
+
 def replayed(source: Recording) -> Result:
     """Every start in a recording. Raises GotraceError when there is none."""
-    from gotrace.probes.coldstart import decoder
-
     source.require("coldstart", "cold starts")
-    decoded, replayed = decoder(source.header), Replayed(source, rows=1)
+    decoded, replayed = decoder_of(source.header), Replayed(source, rows=1)
     starts = []
     for events in replayed.portions():
         starts += decoded.feed(events, replayed.now_ns)

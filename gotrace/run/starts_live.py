@@ -8,10 +8,11 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gotrace import session
-from gotrace.analysis.coldstart import ITSELF, REPLACED, Decoder
+from gotrace.analysis.coldstart import ITSELF, REPLACED
+from gotrace.analysis.containers import Starts
 from gotrace.analysis.timeline import LINKER, Start
 from gotrace.binary.elf import Elf
 from gotrace.binary.startup import linker_of
@@ -23,9 +24,12 @@ from gotrace.kernel.launch import Spawned
 from gotrace.run.files import complain_of
 from gotrace.run.recorder import Recorder
 from gotrace.run.refusal import refusal
-from gotrace.run.starts import Result, result_of
+from gotrace.run.starts import Result, decoder_of, result_of
 from gotrace.run.target import EXITED, Command, Loop, Say, StopRequest, Traced, closing
 from gotrace.text import count_text, printable
+
+if TYPE_CHECKING:
+    from gotrace.probe import ProbeModule
 
 _POLL_NS = 20_000_000
 _PATIENCE_S = 10.0
@@ -44,6 +48,7 @@ class Wanted:
     pid_ns: str | None = None
     cache: str = "as-is"
     low_detail: bool = False
+    containers: bool = False
 
 
 def trace(
@@ -95,6 +100,10 @@ def header_of(wanted: Wanted, tracing: session.Session) -> dict[str, Any]:
         "hit_ns": tracing.ns_per_hit[0],
         "install_ns": install_cost_ns(),
     }
+    if wanted.containers:
+        from gotrace.kernel import container_tools
+
+        about["containers"] = container_tools.described()
     return {**tracing.header(time.monotonic_ns()), "coldstart": about}
 
 
@@ -121,18 +130,26 @@ def target_of(wanted: Wanted, say: Say) -> Executable:
         cgroup_level=level,
         pid_namespace=pid_namespace_of(wanted.pid_ns) if wanted.pid_ns else 0,
     )
-    return Executable(path, linker, which, *wanted.until)
+    tools: tuple[str, ...] = ()
+    if wanted.containers:
+        from gotrace.kernel import container_tools
+
+        tools = container_tools.known()
+        for name, reason in container_tools.refused().items():
+            say(f"gotrace: stages inside {name} are not traced: {printable(reason)}")
+    return Executable(path, linker, which, *wanted.until, tools)
 
 
 @contextlib.contextmanager
 def attached(wanted: Wanted, target: Executable, say: Say) -> Iterator[session.Session]:
     """The probes of a start, in a file; said what cannot be traced. Raises GotraceError."""
-    from gotrace.probes import coldstart
+    from gotrace.probes import coldstart, containers
 
+    modules: list[ProbeModule] = [coldstart, *([containers] if wanted.containers else [])]
     without = coldstart.DETAILS if wanted.low_detail else ()
     with contextlib.ExitStack() as stack:
-        tracing = stack.enter_context(session.opened([coldstart], target, without=without))
-        for item in tracing.plan.missing:
+        tracing = stack.enter_context(session.opened(modules, target, without=without))
+        for item in (item for part in tracing.parts.values() for item in part.plan.missing):
             say(f"gotrace: {item.name} is not traced: {item.reason}")
         yield tracing
 
@@ -171,13 +188,11 @@ class _Live:
         self.starts: list[Start] = []
         self.notes: list[str] = []
         self.status = 0
-        self._decoder: Decoder
+        self._decoder: Starts
         self._libraries: tuple[str, ...] = ()
 
     def begin(self, header: dict[str, Any]) -> None:
-        from gotrace.probes.coldstart import decoder
-
-        self._decoder = decoder(header)
+        self._decoder = decoder_of(header)
         if self.recorder is not None:
             self.recorder.begin(header)
 

@@ -16,6 +16,7 @@ from itertools import accumulate
 from gotrace.analysis.start_summary import median
 from gotrace.analysis.timeline import (
     BEFORE,
+    CONTAINER,
     HEAP_KNOWN_FROM,
     UNATTRIBUTED,
     FirstGc,
@@ -128,7 +129,7 @@ class _Line:
 
     def share(self, starts: Sequence[Start]) -> float | None:
         """Of the total; of several starts the median."""
-        shares = [each.took / starts[number].total_ns for number, each in self.sums.items() if starts[number].total_ns > 0]
+        shares = [each.took / starts[number].whole_ns for number, each in self.sums.items() if starts[number].total_ns > 0]
         return median(shares) if shares and self.counted else None
 
     def took(self) -> float:
@@ -161,7 +162,7 @@ class _Scene:
         self.starts = starts
         self.labels = [number + 1 for number in numbers]
         self.more = more
-        ranked = sorted(range(len(starts)), key=lambda number: (starts[number].total_ns, number))
+        ranked = sorted(range(len(starts)), key=lambda number: (starts[number].whole_ns, number))
         self.median = ranked[(len(starts) - 1) // 2] if starts else 0
         self.slowest = ranked[-1] if starts else 0
         self.drawn = list(range(len(starts))) if len(starts) <= MOST_DRAWN else [self.median, self.slowest]
@@ -353,7 +354,9 @@ def _about_one(start: Start) -> list[str]:
     code = "" if start.exit_code is None else f", exit code {start.exit_code}"
     left = f"; {duration_text(start.unattributed_ns)} of it unattributed" if start.unattributed_ns > 0 else ""
     told = [f"Total {duration_text(start.total_ns)}, from execve's entry to {start.ended} (pid {start.pid}{code}){left}."]
-    rows = [row for row in start.rows if row.depth == 0 and row.stage != BEFORE]
+    if start.container is not None:
+        told.append(f"{printable(start.container.tool)} was asked for it {duration_text(start.asked_ns)} before execve.")
+    rows = [row for row in start.rows if row.depth == 0 and row.stage not in (CONTAINER, BEFORE)]
     if rows:
         sums = _sums(rows)
         shares = ["?" if part is None else _percent(part / max(sums.took, 1)) for part in sums.states]
@@ -611,7 +614,7 @@ def _together(scene: _Scene, line: _Line, number: int, rows: Sequence[Row]) -> I
 def _told(scene: _Scene, line: _Line, number: int, sums: _Sums, count: int = 1) -> str:
     """All there is to say of a bar."""
     start = scene.starts[number]
-    share = f", {_percent(sums.took / start.total_ns)} of the total" if line.counted and start.total_ns > 0 else ""
+    share = f", {_percent(sums.took / start.whole_ns)} of the total" if line.counted and start.total_ns > 0 else ""
     name = line.name if count == 1 or line.kind == "fold" else f"{line.name} ({count} short ones)"
     told = [name if len(scene.starts) < 2 else f"{name}: {_name(scene, number)}"]
     since = "" if count == 1 else "from "

@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What container tools do before a program in a container is executed: the processes they start, the control groups,
+ * namespaces and mounts they make, and when functions of their own begin and end. What is told of which event stands in
+ * probes/containers.py.
+ *
+ * Only of a family is anything told: processes that execute a tool, by the kernel's name for it, and all they fork.
+ */
+
+#define PATH_CHUNKS 8
+#define KEY_CHUNKS 3
+#define NEW_NAMESPACES 0x7e020080UL /* CLONE_NEW*, as clone, clone3 and unshare know them */
+
+struct call {
+	u64 begin_ns;
+	u64 flags;
+};
+
+struct name {
+	u64 low;
+	u64 high;
+};
+
+struct path_chunk {
+	u64 word[4];
+};
+
+BPF_TABLE("lru_hash", u32, u64, family, 16384);
+BPF_TABLE("lru_hash", u32, struct call, calls, 4096);
+
+/* What a perf tracepoint of a system call hands over: its arguments on entry, or its result. */
+struct syscall_enter {
+	u64 common;
+	u64 number;
+	u64 args[6];
+};
+
+struct syscall_exit {
+	u64 common;
+	u64 number;
+	s64 result;
+};
+
+static __always_inline u64 kernel_u64(void *base, u64 offset)
+{
+	u64 value = 0;
+
+	bpf_probe_read_kernel(&value, sizeof(value), base + offset);
+	return value;
+}
+
+static __always_inline u32 kernel_u32(void *base, u64 offset)
+{
+	u32 value = 0;
+
+	bpf_probe_read_kernel(&value, sizeof(value), base + offset);
+	return value;
+}
+
+static __always_inline u32 current_tgid(void)
+{
+	return bpf_get_current_pid_tgid() >> 32;
+}
+
+static __always_inline bool is_tool(u64 low)
+{
+	return low == TOOL_PODMAN || low == TOOL_CONMON || low == TOOL_RUNC || low == TOOL_CRUN || low == TOOL_CONTAINERD ||
+	       low == TOOL_CTR || low == TOOL_NERDCTL || low == TOOL_DOCKER || low == TOOL_DOCKERD || low == TOOL_KUBELET ||
+	       low == TOOL_CRIO;
+}
+
+/* Whether the current process is one of a family; a tool that ran before we did is. */
+static __always_inline bool is_member(void)
+{
+	u32 tgid = current_tgid();
+	struct name name = {};
+	u64 one = 1;
+
+	if (family.lookup(&tgid))
+		return true;
+	bpf_get_current_comm(&name, sizeof(name));
+	if (!is_tool(name.low))
+		return false;
+	family.update(&tgid, &one);
+	return true;
+}
+
+int on_tracepoint__sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
+{
+	void *child = (void *)ctx->args[1];
+	u64 time_ns = bpf_ktime_get_ns(), one = 1;
+	struct config *cfg = settings();
+	struct name name = {};
+	u32 tid;
+
+	if (!cfg)
+		return 0;
+	tid = kernel_u32(child, cfg->slot[CONFIG_TASK_PID]);
+	if (tid != kernel_u32(child, cfg->slot[CONFIG_TASK_TGID]) || !is_member())
+		return 0;
+	count_hit(HIT_ON_TRACEPOINT__SCHED_PROCESS_FORK);
+	family.update(&tid, &one);
+	bpf_get_current_comm(&name, sizeof(name));
+	emit(KIND_FORKED, time_ns, tid, current_tgid(), name.low, name.high, 0);
+	return 0;
+}
+
+int on_tracepoint__sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 time_ns = bpf_ktime_get_ns();
+	struct name name = {};
+
+	if (!is_member()) /* by its new name, too */
+		return 0;
+	count_hit(HIT_ON_TRACEPOINT__SCHED_PROCESS_EXEC);
+	bpf_get_current_comm(&name, sizeof(name));
+	emit(KIND_EXECUTED, time_ns, current_tgid(), name.low, name.high, 0, 0);
+	return 0;
+}
+
+int on_tracepoint__sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
+{
+	void *task = (void *)ctx->args[0];
+	u32 tgid = current_tgid();
+	struct config *cfg = settings();
+
+	if (!cfg || !family.lookup(&tgid))
+		return 0;
+	if (kernel_u32((void *)kernel_u64(task, cfg->slot[CONFIG_TASK_SIGNAL]), cfg->slot[CONFIG_SIGNAL_LIVE]))
+		return 0;
+	count_hit(HIT_ON_TRACEPOINT__SCHED_PROCESS_EXIT);
+	family.delete(&tgid);
+	emit(KIND_ENDED, bpf_ktime_get_ns(), tgid, 0, 0, 0, 0);
+	return 0;
+}
+
+/* The path of a control group, in its hierarchy; the end of a string takes the last byte of a chunk. */
+static __always_inline void tell_path(u64 time_ns, char *path)
+{
+	struct path_chunk chunk;
+	long length;
+	int i;
+
+#pragma unroll
+	for (i = 0; i < PATH_CHUNKS; i++) {
+		__builtin_memset(&chunk, 0, sizeof(chunk));
+		length = bpf_probe_read_kernel_str(&chunk, sizeof(chunk), path + i * (sizeof(chunk) - 1));
+		if (length <= 1)
+			break;
+		emit(KIND_PATH, time_ns, i, chunk.word[0], chunk.word[1], chunk.word[2], chunk.word[3]);
+		if (length < sizeof(chunk))
+			break;
+	}
+}
+
+/* args are the cgroup and its path. */
+int on_tracepoint__cgroup_mkdir(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 time_ns = bpf_ktime_get_ns();
+
+	if (!is_member())
+		return 0;
+	count_hit(HIT_ON_TRACEPOINT__CGROUP_MKDIR);
+	emit(KIND_GROUP_MADE, time_ns, current_tgid(), 0, 0, 0, 0);
+	tell_path(time_ns, (char *)ctx->args[1]);
+	return 0;
+}
+
+/* args are the cgroup, its path, and the task that is moved. */
+int on_tracepoint__cgroup_attach_task(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 time_ns = bpf_ktime_get_ns();
+	struct config *cfg = settings();
+
+	if (!cfg || !is_member())
+		return 0;
+	count_hit(HIT_ON_TRACEPOINT__CGROUP_ATTACH_TASK);
+	emit(KIND_GROUP_JOINED, time_ns, kernel_u32((void *)ctx->args[2], cfg->slot[CONFIG_TASK_TGID]), 0, 0, 0, 0);
+	tell_path(time_ns, (char *)ctx->args[1]);
+	return 0;
+}
+
+static __always_inline int begins(u64 flags)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	struct call call = {.begin_ns = bpf_ktime_get_ns(), .flags = flags};
+
+	if (is_member())
+		calls.update(&tid, &call);
+	return 0;
+}
+
+static __always_inline int ends(u64 which, s64 result)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	struct call *call = calls.lookup(&tid);
+
+	if (!call)
+		return 0;
+	emit(KIND_CALLED, bpf_ktime_get_ns(), current_tgid(), which, call->begin_ns, call->flags, result);
+	calls.delete(&tid);
+	return 0;
+}
+
+#define CALL(name, flags, number, hit_enter, hit_exit)                                                                     \
+	int on_trace_event__syscalls__sys_enter_##name(struct syscall_enter *ctx)                                          \
+	{                                                                                                                  \
+		count_hit(hit_enter);                                                                                      \
+		return begins(flags);                                                                                      \
+	}                                                                                                                  \
+	int on_trace_event__syscalls__sys_exit_##name(struct syscall_exit *ctx)                                            \
+	{                                                                                                                  \
+		count_hit(hit_exit);                                                                                       \
+		return ends(number, ctx->result);                                                                          \
+	}
+
+CALL(mount, ctx->args[3], CALL_MOUNT, HIT_ON_TRACE_EVENT__SYSCALLS__SYS_ENTER_MOUNT,
+     HIT_ON_TRACE_EVENT__SYSCALLS__SYS_EXIT_MOUNT)
+CALL(move_mount, 0, CALL_MOVE_MOUNT, HIT_ON_TRACE_EVENT__SYSCALLS__SYS_ENTER_MOVE_MOUNT,
+     HIT_ON_TRACE_EVENT__SYSCALLS__SYS_EXIT_MOVE_MOUNT)
+CALL(umount, ctx->args[1], CALL_UMOUNT, HIT_ON_TRACE_EVENT__SYSCALLS__SYS_ENTER_UMOUNT,
+     HIT_ON_TRACE_EVENT__SYSCALLS__SYS_EXIT_UMOUNT)
+CALL(pivot_root, 0, CALL_PIVOT_ROOT, HIT_ON_TRACE_EVENT__SYSCALLS__SYS_ENTER_PIVOT_ROOT,
+     HIT_ON_TRACE_EVENT__SYSCALLS__SYS_EXIT_PIVOT_ROOT)
+CALL(unshare, ctx->args[0], CALL_UNSHARE, HIT_ON_TRACE_EVENT__SYSCALLS__SYS_ENTER_UNSHARE,
+     HIT_ON_TRACE_EVENT__SYSCALLS__SYS_EXIT_UNSHARE)
+CALL(setns, ctx->args[1], CALL_SETNS, HIT_ON_TRACE_EVENT__SYSCALLS__SYS_ENTER_SETNS,
+     HIT_ON_TRACE_EVENT__SYSCALLS__SYS_EXIT_SETNS)
+
+/* A process in new namespaces; threads and other processes are none of our business. */
+int on_trace_event__syscalls__sys_enter_clone(struct syscall_enter *ctx)
+{
+	count_hit(HIT_ON_TRACE_EVENT__SYSCALLS__SYS_ENTER_CLONE);
+	return ctx->args[0] & NEW_NAMESPACES & ~0xffUL ? begins(ctx->args[0]) : 0;
+}
+
+int on_trace_event__syscalls__sys_exit_clone(struct syscall_exit *ctx)
+{
+	count_hit(HIT_ON_TRACE_EVENT__SYSCALLS__SYS_EXIT_CLONE);
+	return ctx->result > 0 ? ends(CALL_CLONE, ctx->result) : 0;
+}
+
+/*
+ * Functions of the tools: Go moves goroutines between threads, so a call is known by its goroutine.
+ */
+#define STAGE(name, number, hit_begins, hit_ends)                                                                          \
+	int name##_begins(struct pt_regs *ctx)                                                                             \
+	{                                                                                                                  \
+		count_hit(hit_begins);                                                                                     \
+		emit(KIND_STAGE_BEGINS, bpf_ktime_get_ns(), current_tgid(), number, GO_G(ctx), 0, 0);                      \
+		return 0;                                                                                                  \
+	}                                                                                                                  \
+	int name##_ends(struct pt_regs *ctx)                                                                               \
+	{                                                                                                                  \
+		count_hit(hit_ends);                                                                                       \
+		emit(KIND_STAGE_ENDS, bpf_ktime_get_ns(), current_tgid(), number, GO_G(ctx), GO_RESULT0(ctx), 0);          \
+		return 0;                                                                                                  \
+	}
+
+STAGE(pull, STAGE_PULL, HIT_PULL_BEGINS, HIT_PULL_ENDS)
+STAGE(unpack, STAGE_UNPACK, HIT_UNPACK_BEGINS, HIT_UNPACK_ENDS)
+STAGE(snapshot, STAGE_SNAPSHOT, HIT_SNAPSHOT_BEGINS, HIT_SNAPSHOT_ENDS)
+STAGE(sandbox, STAGE_SANDBOX, HIT_SANDBOX_BEGINS, HIT_SANDBOX_ENDS)
+STAGE(create, STAGE_CREATE, HIT_CREATE_BEGINS, HIT_CREATE_ENDS)
+
+/* containerd's Prepare(ctx, key, parent): the key is that of the container, but of a layer while it is unpacked. */
+int prepare_begins(struct pt_regs *ctx)
+{
+	u64 time_ns = bpf_ktime_get_ns(), length = GO_ARG4(ctx);
+	struct path_chunk chunk;
+	int i;
+
+	count_hit(HIT_PREPARE_BEGINS);
+	emit(KIND_STAGE_BEGINS, time_ns, current_tgid(), STAGE_SNAPSHOT, GO_G(ctx), length, 0);
+#pragma unroll
+	for (i = 0; i < KEY_CHUNKS; i++) {
+		if (length <= i * sizeof(chunk))
+			break;
+		__builtin_memset(&chunk, 0, sizeof(chunk));
+		read_bytes(&chunk, sizeof(chunk), GO_ARG3(ctx) + i * sizeof(chunk));
+		emit(KIND_PATH, time_ns, i, chunk.word[0], chunk.word[1], chunk.word[2], chunk.word[3]);
+	}
+	return 0;
+}

@@ -1,0 +1,317 @@
+"""What lies before the execve of a program in a container: from the events of the probe `containers` to rows of its start.
+
+A start is joined with the tool that was asked for it by their processes (who forked whom), with its container by the
+control group that its process was put into, and with the stages by time. At each moment the innermost stage has the time:
+the layers that a pull unpacks are in "unpack", not in "image pull". Where none is under way it belongs to the tool that
+executes last of those that live. So the rows follow one another without a gap.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from gotrace.analysis.columns import Array, Kinds, text_of
+from gotrace.analysis.timeline import BEFORE, CONTAINER, Container, Row, Start, Unseen, added
+
+PULL, UNPACK, SNAPSHOT, SANDBOX, CREATE = "image pull", "unpack", "snapshot", "sandbox (network)", "create"
+CGROUP, NAMESPACES, MOUNTS, INIT = "cgroup", "namespaces", "mounts", "runtime (runc init)"
+_RUNTIMES = {"runc": "runtime (runc)", "crun": "runtime (crun)"}
+_TOOLS = ("podman", "conmon", "containerd", "ctr", "nerdctl", "docker", "dockerd", "kubelet", "crio", *_RUNTIMES)
+_OF_TOOLS = (PULL, UNPACK, SNAPSHOT, SANDBOX)  # which the kernel does not show
+_OF_KERNEL = (CGROUP, NAMESPACES, MOUNTS)
+# The innermost last.
+_DEPTH = {name: number for number, name in enumerate((PULL, SANDBOX, MOUNTS, NAMESPACES, SNAPSHOT, CGROUP, UNPACK))}
+_CALLS = {
+    **dict.fromkeys(("mount", "move_mount", "umount", "pivot_root"), MOUNTS),
+    **dict.fromkeys(("unshare", "setns", "clone"), NAMESPACES),
+}
+# A container's name in the path of its control group: podman's, Docker's, containerd's for Kubernetes; else its last part.
+_ID = re.compile(r"([0-9a-f]{64})(?:\.scope)?(?:/|$)")
+_KEPT_NS = 3600_000_000_000
+# A snapshot that was made longer ago was not made for this start.
+_SNAPSHOT_NS = 60_000_000_000
+_DAEMONS = ("containerd",)
+
+
+class Starts(Protocol):
+    """What makes starts of events: `gotrace.analysis.coldstart.Decoder`."""
+
+    def feed(self, events: Array, now_ns: int = 0) -> list[Start]: ...
+
+    def close(self, now_ns: int) -> list[Start]: ...
+
+
+class Interval(NamedTuple):
+    """When a stage was under way."""
+
+    stage: str
+    begin_ns: int
+    end_ns: int
+
+
+@dataclass
+class _Process:
+    parent: int = 0
+    name: str = ""
+    executed: list[tuple[int, str]] = field(default_factory=list)
+    ended_ns: int = 0
+
+
+class Step(NamedTuple):
+    """Something that a family did: ``kind`` as the probe has it, ``of`` its columns, ``path`` that of a control group."""
+
+    time_ns: int
+    kind: str
+    of: dict[str, int]
+    path: str
+
+
+class Decoder:
+    """As `coldstart.Decoder`, whose starts it extends by what was before them.
+
+    ``seen`` are the stages of each tool whose functions are probed, ``refused`` says of tools why they are not;
+    ``stages`` and ``calls`` are the probe's lists of them.
+    """
+
+    def __init__(
+        self,
+        starts: Starts,
+        kinds: Kinds,
+        seen: Mapping[str, Sequence[str]],
+        refused: Mapping[str, str],
+        stages: Sequence[str],
+        calls: Sequence[str],
+    ) -> None:
+        self._starts, self._kinds, self._seen, self._refused = starts, kinds, seen, refused
+        words = dict(zip(("pull", "unpack", "snapshot", "sandbox", "create"), (*_OF_TOOLS, CREATE), strict=True))
+        self._words = words
+        self._stages, self._calls = [words[stage] for stage in stages], calls
+        self._processes: dict[int, _Process] = {}
+        self._steps: list[Step] = []
+        self._taken: set[tuple[int, int]] = set()
+
+    def feed(self, events: Array, now_ns: int = 0) -> list[Start]:
+        """As `coldstart.Decoder.feed`."""
+        self._note(events)
+        return [self._extended(start) for start in self._starts.feed(events, now_ns)]
+
+    def close(self, now_ns: int) -> list[Start]:
+        """As `coldstart.Decoder.close`."""
+        return [self._extended(start) for start in self._starts.close(now_ns)]
+
+    def _note(self, events: Array) -> None:
+        mine = events[self._kinds.ours(events)]
+        for kind, time_ns, _, _, of in self._kinds.each(mine[mine["time_ns"].argsort(kind="stable")]):
+            if kind == "path":
+                text = text_of(*(of[f"path{number}"] for number in range(4))).decode("utf-8", "replace")
+                if self._steps:
+                    last = self._steps[-1]
+                    path = (last.path + text)[: last.of.get("key_bytes") or None]
+                    self._steps[-1] = last._replace(path=path)
+                continue
+            pid = of["process"]
+            if kind == "forked":
+                name = _name(of)
+                self._processes[pid] = _Process(of["parent"], name)
+                self._processes.setdefault(of["parent"], _Process(name=name))
+            elif kind == "executed":
+                process = self._processes.get(pid)
+                if process is None or process.ended_ns:  # a tool that no other forked; its number may be had before
+                    process = self._processes[pid] = _Process()
+                process.name = _name(of)
+                process.executed.append((time_ns, process.name))
+            elif kind == "ended" and pid in self._processes:
+                self._processes[pid].ended_ns = time_ns
+            self._steps.append(Step(time_ns, kind, of, ""))
+        if self._steps and self._steps[0].time_ns < self._steps[-1].time_ns - _KEPT_NS:
+            since = self._steps[-1].time_ns - _KEPT_NS
+            self._steps = [step for step in self._steps if step.time_ns >= since]
+            gone = [pid for pid, process in self._processes.items() if 0 < process.ended_ns < since]
+            for pid in gone:
+                del self._processes[pid]
+
+    def _chain(self, pid: int) -> list[int]:
+        """The process and those it descends from, as far as they were seen; the first of them last."""
+        chain = [pid]
+        while (process := self._processes.get(chain[-1])) and process.parent and process.parent not in chain:
+            chain.append(process.parent)
+        return [each for each in chain if each in self._processes]
+
+    def _extended(self, start: Start) -> Start:
+        chain = self._chain(start.pid)
+        # The client or the monitor that was asked is the first that executed something while we watched.
+        roots = [pid for pid in chain if self._processes[pid].executed and _is_tool(self._processes[pid].executed[0][1])]
+        if not roots or roots[-1] == start.pid:
+            return start
+        root = roots[-1]
+        tool, asked_ns = self._processes[root].executed[0][1], self._processes[root].executed[0][0]
+        daemon = self._processes[root].parent
+        of_daemon = self._of_daemon(daemon, asked_ns, self._id(self._steps, chain), start.exec_ns)
+        if of_daemon:
+            tool, asked_ns = self._processes[daemon].name, min(each.begin_ns for each in of_daemon)
+        if (root, asked_ns) in self._taken or asked_ns >= start.exec_ns:
+            return start  # what a container's program starts later
+        self._taken.add((root, asked_ns))
+        steps = [step for step in self._steps if asked_ns <= step.time_ns <= start.exec_ns]
+        family = self._family(root)
+        intervals = [
+            *(each for each in of_daemon if each.stage != CREATE),
+            *self._own(steps, root),
+            *self._kernels(steps, family, chain, start.exec_ns),
+        ]
+        bases = [(asked_ns, tool), *self._bases([step for step in steps if step.of["process"] in family], root, chain)]
+        pieces = partition(bases, intervals, asked_ns, start.exec_ns)
+        layers = [step for step in steps if step.kind == "stage_ends" and self._stages[step.of["stage"]] == UNPACK]
+        layers = [step for step in layers if step.of["process"] == root]
+        sized = [step.of["result"] for step in layers]
+        known = [SNAPSHOT] if any(each.stage == SNAPSHOT for each in of_daemon) else self._known(tool)
+        found = {piece.stage for piece in pieces}
+        container = Container(
+            id=self._id(steps, chain),
+            tool=tool,
+            layers=len(layers) if UNPACK in known else None,
+            unpacked_bytes=sum(sized) if UNPACK in known and all(size < 1 << 63 for size in sized) else None,
+            absent=tuple(stage for stage in (*known, *_OF_KERNEL) if stage not in found),
+            unseen=tuple(Unseen(stage, self._why(tool, bool(of_daemon))) for stage in _OF_TOOLS if stage not in known),
+        )
+        rows = [
+            Row(CONTAINER, each.stage, 1, each.begin_ns - start.exec_ns, each.end_ns - each.begin_ns, 0, 0, 0, 0, 0)
+            for each in pieces
+        ]
+        later = [row for row in start.rows if row.stage != BEFORE]
+        return dataclasses.replace(start, rows=(added(rows, "", 0), *rows, *later), container=container)
+
+    def _known(self, tool: str) -> list[str]:
+        """The stages that were watched in that tool, if it does them by itself."""
+        if tool in _DAEMONS:
+            return []
+        return [stage for stage in _OF_TOOLS if any(self._words[each] == stage for each in self._seen.get(tool, ()))]
+
+    def _why(self, tool: str, joined: bool) -> str:
+        if joined:
+            return f"{tool} does that by no name of a container, or another program does it"
+        refused = self._refused.get("containerd" if tool.startswith("containerd") else tool, "")
+        return refused or f"no function of {tool} is known for it"
+
+    def _of_daemon(self, daemon: int, executed_ns: int, name: str, exec_ns: int) -> list[Interval]:
+        """Stages in the daemon that started the tool: the creation within which it did, and the snapshot of that name."""
+        if daemon not in self._processes or self._processes[daemon].name not in _DAEMONS:
+            return []
+        steps = [step for step in self._steps if exec_ns - _SNAPSHOT_NS <= step.time_ns <= exec_ns]
+        creates = [
+            each._replace(end_ns=min(each.end_ns, exec_ns))
+            for each in self._own(steps, daemon, exec_ns)
+            if each.stage == CREATE and each.begin_ns <= executed_ns <= each.end_ns
+        ]
+        if len(creates) != 1:
+            return []
+        return [*creates, *(each for each in self._own(steps, daemon, 0, name) if each.stage == SNAPSHOT)]
+
+    def _family(self, root: int) -> set[int]:
+        found = {root}
+        for pid in sorted(self._processes, key=lambda each: len(self._chain(each))):
+            if self._processes[pid].parent in found:
+                found.add(pid)
+        return found
+
+    def _own(self, steps: Sequence[Step], root: int, end_ns: int = 0, name: str = "") -> Iterator[Interval]:
+        """By functions of the tool: outermost calls of a goroutine, which have that name where one is given.
+
+        A call that did not return says nothing, or is under way until ``end_ns``, if that is not 0.
+        """
+        begun: dict[tuple[int, int], int] = {}
+        for step in steps:
+            if step.kind in ("stage_begins", "stage_ends") and step.of["process"] == root:
+                key = (step.of["stage"], step.of["g"])
+                if step.kind == "stage_begins" and step.path.rpartition("/")[2] == name:
+                    begun.setdefault(key, step.time_ns)  # twice where the stack grows
+                elif key in begun and step.kind == "stage_ends":
+                    yield Interval(self._stages[key[0]], begun.pop(key), step.time_ns)
+        if end_ns:
+            yield from (Interval(self._stages[stage], since, end_ns) for (stage, _), since in begun.items())
+
+    def _kernels(self, steps: Sequence[Step], family: set[int], chain: Sequence[int], end_ns: int) -> Iterator[Interval]:
+        """By system calls and control groups."""
+        for step in steps:
+            if step.kind == "called" and step.of["process"] in family:
+                yield Interval(_CALLS[self._calls[step.of["call"]]], step.of["begin_ns"], step.time_ns)
+        name = self._id(steps, chain)
+        mine = [step for step in steps if name and name in step.path]
+        made = [step.time_ns for step in mine if step.kind == "group_made" and step.of["process"] in family]
+        joined = [step.time_ns for step in mine if step.kind == "group_joined" and step.of["process"] in chain]
+        if joined:
+            yield Interval(CGROUP, min([*made, *joined]), min(end_ns, max(joined)))
+
+    def _id(self, steps: Sequence[Step], chain: Sequence[int]) -> str:
+        """The container's, by the control group that its first process was put into last."""
+        paths = [step.path for step in steps if step.kind == "group_joined" and step.of["process"] in chain]
+        for path in reversed(paths):
+            if match := _ID.search(path):
+                return match[1]
+        return paths[-1].rpartition("/")[2] if paths else ""
+
+    def _bases(self, steps: Sequence[Step], root: int, chain: Sequence[int]) -> list[tuple[int, str]]:
+        """From when on the time is whose, but for stages that lie over it: (time, name)."""
+        own = self._processes[root].executed[0][1]
+        found: list[tuple[int, str]] = []
+        at_work = {}  # executed by a process that is not over
+        for step in steps:
+            pid = step.of["process"]
+            if step.kind == "executed":
+                name = _name(step.of)
+                above = self._processes.get(self._processes[pid].parent, _Process())
+                if pid in chain and _is_again(name) and any(each in _RUNTIMES for _, each in above.executed):
+                    label = INIT
+                elif _is_tool(name):
+                    label = _RUNTIMES.get(name, name)
+                elif pid in chain:
+                    label = f"{name}, in the container"
+                else:
+                    continue
+                at_work[pid] = label
+                found.append((step.time_ns, label))
+            elif step.kind == "ended" and pid in at_work:
+                over = at_work.pop(pid)
+                if over == "conmon" and pid in chain:
+                    continue  # it goes on as its child
+                if over == INIT:
+                    continue  # so does it
+                found.append((step.time_ns, own))
+        return found
+
+
+def partition(bases: Sequence[tuple[int, str]], over: Sequence[Interval], begin_ns: int, end_ns: int) -> list[Interval]:
+    """[begin_ns, end_ns) cut into pieces, each of one stage, neighbours of different ones.
+
+    The innermost interval of ``over`` has the time; where there is none, the last of ``bases`` that has begun.
+    """
+    edges = {begin_ns, end_ns, *(at for at, _ in bases)}
+    edges |= {at for each in over for at in (each.begin_ns, each.end_ns)}
+    cuts = sorted(at for at in edges if begin_ns <= at <= end_ns)
+    pieces: list[Interval] = []
+    for at, until in zip(cuts, cuts[1:], strict=False):
+        there = [each.stage for each in over if each.begin_ns <= at and until <= each.end_ns]
+        base = next((name for since, name in reversed(bases) if since <= at), "")
+        stage = max(there, key=_DEPTH.__getitem__) if there else base
+        if pieces and pieces[-1].stage == stage:
+            pieces[-1] = pieces[-1]._replace(end_ns=until)
+        else:
+            pieces.append(Interval(stage, at, until))
+    return pieces
+
+
+def _name(of: Mapping[str, int]) -> str:
+    return text_of(of["name_low"], of["name_high"]).decode("utf-8", "replace")
+
+
+def _is_tool(name: str) -> bool:
+    return name in _TOOLS or name.startswith("containerd-shim")
+
+
+def _is_again(name: str) -> bool:
+    """Whether a runtime executed itself: by /proc/self/exe, or by the number of a descriptor of its copy."""
+    return name == "exe" or name.isdigit() or name.startswith("runc")

@@ -1,0 +1,156 @@
+"""What container tools do before a program in a container is executed: which probe sits where, and why there.
+
+* The kernel's tracepoints, for every tool: the processes that a tool forks, what they execute, and their end; control
+  groups (``cgroup_mkdir``, ``cgroup_attach_task``); mounts, ``pivot_root`` and namespaces by their system calls.
+* Where image pull, unpack, snapshot and network sandbox begin and end the kernel cannot tell: functions of the tools
+  themselves, at their entry and at each of their return instructions. Which ones is known of some versions,
+  and in what was built from them the functions' names, prologues and return instructions are looked for. No return
+  probes: Go moves stacks.
+
+podman 4.3 (containers/image and containers/storage in it) [its source, and Debian's 4.3.1]: ``libimage.(*Runtime).Pull``
+looks the image up and, where it lacks, copies it; ``(*layerStore).applyDiffWithOptions`` unpacks one layer into the
+storage and returns how many bytes it has; ``(*store).CreateContainer`` makes the container's own layer, ``(*store).Mount``
+mounts it; ``(*Runtime).createNetNS`` and ``configureNetNS`` make and set up its network.
+
+containerd 1.6 [Debian's 1.6.20]: ``(*snapshotter).Prepare`` of overlay, whose key is the container's name, and
+``services/tasks.(*local).Create`` (its process is asked for). Pull and unpack happen for a client, earlier, and by no
+name of a container: nothing joins them with one.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from gotrace.errors import BinaryError
+from gotrace.kernel.btf import task_settings
+from gotrace.probe import Kind, Plan, PlanBuilder, Probe
+
+if TYPE_CHECKING:
+    from gotrace.analysis.containers import Decoder, Starts
+    from gotrace.binary.elf import Elf
+    from gotrace.binary.program import Program
+    from gotrace.probe import Traceable
+
+STAGES = ("pull", "unpack", "snapshot", "sandbox", "create")
+CALLS = ("mount", "move_mount", "umount", "pivot_root", "unshare", "setns", "clone")
+
+
+_LIBPOD = ("github.com/containers/podman/v4/libpod.", "github.com/containers/podman/libpod.")
+_CONTAINERD = "github.com/containerd/containerd"
+# tool -> stage -> the functions that bound it; of each every name it may have: where it was built without modules, packages
+# have no major version. Which versions they are known of `gotrace.kernel.container_tools.VERSIONS` says.
+TOOLS: dict[str, dict[str, tuple[tuple[str, ...], ...]]] = {
+    "podman": {
+        "pull": (("github.com/containers/common/libimage.(*Runtime).Pull",),),
+        "unpack": (("github.com/containers/storage.(*layerStore).applyDiffWithOptions",),),
+        "snapshot": (
+            ("github.com/containers/storage.(*store).CreateContainer",),
+            ("github.com/containers/storage.(*store).Mount",),
+        ),
+        "sandbox": tuple(
+            tuple(f"{package}(*Runtime).{name}" for package in _LIBPOD) for name in ("createNetNS", "configureNetNS")
+        ),
+    },
+    "containerd": {
+        "prepare": ((f"{_CONTAINERD}/snapshots/overlay.(*snapshotter).Prepare",),),
+        "create": ((f"{_CONTAINERD}/services/tasks.(*local).Create",),),
+    },
+}
+# By the kernel's name for what they execute: its first eight bytes.
+_NAMES = ("podman", "conmon", "runc", "crun", "containerd", "ctr", "nerdctl", "docker", "dockerd", "kubelet", "crio")
+
+_SYSCALLS = tuple(f"on_trace_event__syscalls__sys_{end}_{name}" for name in CALLS for end in ("enter", "exit"))
+_OWN = ("prepare_begins", *(f"{stage}_{end}" for stage in STAGES for end in ("begins", "ends")))
+_ENDS = {"prepare": "snapshot"}  # a snapshot whose beginning says for which container it is
+
+PROBE = Probe(
+    stem="containers",
+    summary="what container tools do before a container's program runs",
+    kinds=(
+        Kind("forked", 0xF01, ("process", "parent", "name_low", "name_high")),
+        Kind("executed", 0xF02, ("process", "name_low", "name_high")),
+        Kind("ended", 0xF03, ("process",)),
+        Kind("group_made", 0xF04, ("process",)),  # by that process
+        Kind("group_joined", 0xF05, ("process",)),  # that process was put into it
+        # after any of these, or a stage_begins, of the same time and thread: 31 bytes of its path
+        Kind("path", 0xF06, ("part", "path0", "path1", "path2", "path3")),
+        Kind("called", 0xF07, ("process", "call", "begin_ns", "flags", "result")),  # call: place in CALLS
+        # stage: place in STAGES; key_bytes: how long a name is that follows as a path, 0 for none
+        Kind("stage_begins", 0xF08, ("process", "stage", "g", "key_bytes")),
+        Kind("stage_ends", 0xF09, ("process", "stage", "g", "result")),
+    ),
+    config=("task_pid", "task_tgid", "task_signal", "signal_live"),
+    hits=(
+        *("on_tracepoint__sched_process_fork", "on_tracepoint__sched_process_exec", "on_tracepoint__sched_process_exit"),
+        *("on_tracepoint__cgroup_mkdir", "on_tracepoint__cgroup_attach_task"),
+        *_SYSCALLS,
+        *_OWN,
+    ),
+    constants={
+        **{f"CALL_{name.upper()}": number for number, name in enumerate(CALLS)},
+        **{f"STAGE_{name.upper()}": number for number, name in enumerate(STAGES)},
+        **{f"TOOL_{name.upper()}": int.from_bytes(name.encode()[:8].ljust(8, b"\0"), "little") for name in _NAMES},
+    },
+    ring_bytes=16 << 20,
+    go=False,
+    tools=tuple(TOOLS),
+    of_starts=True,
+)
+
+_KERNEL_FIELDS = {
+    "task_pid": ("task_struct", "pid"),
+    "task_tgid": ("task_struct", "tgid"),
+    "task_signal": ("task_struct", "signal"),
+    "signal_live": ("signal_struct", "live"),
+}
+
+
+def settings(_: Traceable) -> dict[str, int]:
+    """Where the kernel keeps what is read of a task. Raises HostError without BTF."""
+    found = task_settings(_KERNEL_FIELDS)
+    return {name: found[name] for name in _KERNEL_FIELDS if name in found}
+
+
+def plan(program: Program) -> Plan:
+    """Which instructions of the tools' files to probe; ``program`` itself is none of them."""
+    build = PlanBuilder(program)
+    seen: dict[str, list[str]] = {}
+    for path, elf in program.libraries.items():
+        name = os.path.basename(path)
+        seen[name] = [stage for stage, functions in TOOLS[name].items() if _add(build, path, elf, stage, functions)]
+    return build.plan({"seen": seen})
+
+
+def _add(build: PlanBuilder[Program], path: str, elf: Elf, stage: str, functions: tuple[tuple[str, ...], ...]) -> bool:
+    """Whether each of ``functions`` is there: with one missing, a stage would be seen in part."""
+    from gotrace.binary import code
+    from gotrace.binary.program import GoProgram
+
+    name = f"{os.path.basename(path)}: {stage}"
+    begins, ends = [], []
+    try:
+        program = GoProgram(elf)
+        present = set(program.pclntab.names())
+        for names in functions:
+            symbol = next((each for each in names if each in present), None)
+            if symbol is None:
+                raise BinaryError(f"it has no function {names[0]}")
+            begins.append(code.entry_site(program, symbol))
+            ends += code.ret_sites(program, symbol)
+    except BinaryError as error:
+        build.lacks(name, error.message)
+        return False
+    build.add(name, f"{stage}_begins", lambda: begins, path)
+    build.add(name, f"{_ENDS.get(stage, stage)}_ends", lambda: ends, path)
+    return True
+
+
+def decoder(header: dict[str, Any], starts: Starts) -> Decoder:
+    """``starts``, which makes starts of the events of a session, with what was before them; ``header`` as for that."""
+    from gotrace.analysis.columns import Kinds
+    from gotrace.analysis.containers import Decoder
+
+    seen = header["probes"]["containers"]["facts"]["seen"]
+    refused = header["coldstart"]["containers"]["refused"]
+    return Decoder(starts, Kinds.of_probe(header, "containers"), seen, refused, STAGES, CALLS)

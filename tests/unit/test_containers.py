@@ -1,0 +1,211 @@
+"""What lies before a start in a container, from events that nobody sent."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gotrace.analysis.columns import Kinds
+from gotrace.analysis.containers import Decoder, Interval, partition
+from gotrace.analysis.hot_zones import zones
+from gotrace.analysis.start_summary import summary
+from gotrace.analysis.timeline import BEFORE, EXEC, Row, Start
+from gotrace.cli.text.coldstart import one_start
+from gotrace.cli.text.layout import Rows
+from gotrace.kernel.container_tools import version_refusal
+from gotrace.kernel.ring import wire_dtype
+from gotrace.probes.containers import CALLS, PROBE, STAGES
+
+KINDS = {kind.name: kind for kind in PROBE.kinds}
+ID, OTHER = "ab" * 32, "cd" * 32
+SEEN = {"podman": ["pull", "unpack", "snapshot", "sandbox"]}
+
+
+def words(text, count):
+    padded = text.encode().ljust(8 * count, b"\0")
+    return [int.from_bytes(padded[at : at + 8], "little") for at in range(0, 8 * count, 8)]
+
+
+class Events:
+    """Builds events of container tools; times in ns."""
+
+    def __init__(self):
+        self.rows = []
+
+    def add(self, kind, at, *columns, tid=1):
+        self.rows.append((at, tid, KINDS[kind].number, *columns, *[0] * (5 - len(columns))))
+
+    def forked(self, at, child, parent, name):
+        self.add("forked", at, child, parent, *words(name, 2))
+
+    def executed(self, at, pid, name):
+        self.add("executed", at, pid, *words(name, 2))
+
+    def stage(self, begin, end, pid, name, result=0, g=9):
+        self.add("stage_begins", begin, pid, STAGES.index(name), g)
+        self.add("stage_ends", end, pid, STAGES.index(name), g, result)
+
+    def called(self, begin, end, pid, name):
+        self.add("called", end, pid, CALLS.index(name), begin)
+
+    def group(self, kind, at, pid, path):
+        self.add(kind, at, pid)
+        for part, begin in enumerate(range(0, len(path), 31)):
+            self.add("path", at, part, *words(path[begin : begin + 31], 4))
+
+    def array(self):
+        found = np.zeros(len(self.rows), wire_dtype())
+        for number, (at, tid, kind, *columns) in enumerate(self.rows):
+            found[number]["time_ns"], found[number]["tid"], found[number]["kind"] = at, tid, kind
+            for letter, value in zip("abcde", columns, strict=True):
+                found[number][letter] = value
+        return found
+
+    def podman(self, base, pid, identity, own=True):
+        """A run as podman 4.3 and runc make it: ``pid`` and the numbers behind it, the program at 1000; ``own`` stages are seen."""
+        conmon, monitor, runc, init, child = range(pid + 1, pid + 6)
+        self.executed(base, pid, "podman")
+        if own:
+            self.stage(base + 100, base + 400, pid, "pull", g=7)
+            self.stage(base + 250, base + 350, pid, "unpack", result=5000)
+            self.stage(base + 410, base + 450, pid, "snapshot")
+        self.called(base + 420, base + 430, pid, "mount")  # of the snapshot
+        self.forked(base + 500, conmon, pid, "podman")
+        self.executed(base + 510, conmon, "conmon")
+        self.forked(base + 520, monitor, conmon, "conmon")
+        self.add("ended", base + 525, conmon)
+        self.forked(base + 530, runc, monitor, "conmon")
+        self.executed(base + 540, runc, "runc")
+        self.group("group_made", base + 550, runc, f"/libpod_parent/libpod-{identity}")
+        self.forked(base + 560, init, runc, "runc")
+        self.executed(base + 570, init, "exe")
+        self.group("group_joined", base + 580, init, f"/libpod_parent/libpod-{identity}")
+        self.forked(base + 600, child, init, "runc:[0:PARENT]")
+        self.called(base + 610, base + 640, child, "unshare")
+        self.add("ended", base + 700, runc)
+        self.forked(base + 800, pid + 7, pid, "podman")
+        self.executed(base + 810, pid + 7, "runc")
+        return child
+
+
+class Given:
+    """Starts that are over when they are asked for."""
+
+    def __init__(self, *starts):
+        self.starts = list(starts)
+
+    def feed(self, events, now_ns=0):
+        return []
+
+    def close(self, now_ns):
+        return self.starts
+
+
+def start_at(pid, at):
+    rows = (Row(BEFORE, "", 0, -5, 5, 0, 0, 0, 0, 0), Row(EXEC, "", 0, 0, 50, 0, 0, 0, 0, 0))
+    return Start(pid, at, 50, "listen", rows)
+
+
+def decoded(events, *starts, seen=SEEN, refused=()):
+    decoder = Decoder(Given(*starts), Kinds(PROBE.header_kinds()), seen, dict(refused), STAGES, CALLS)
+    assert decoder.feed(events.array()) == []
+    return decoder.close(0)
+
+
+def stages(start):
+    return [(row.name, row.begin_ns, row.duration_ns) for row in start.rows if row.stage == "container" and row.depth]
+
+
+RAN = [
+    *(("podman", -1000, 100), ("image pull", -900, 150), ("unpack", -750, 100), ("image pull", -650, 50)),
+    *(("podman", -600, 10), ("snapshot", -590, 40), ("podman", -550, 60), ("conmon", -490, 30)),
+    *(("runtime (runc)", -460, 10), ("cgroup", -450, 30), ("runtime (runc init)", -420, 30), ("namespaces", -390, 30)),
+    *(("runtime (runc init)", -360, 60), ("podman", -300, 110), ("runtime (runc)", -190, 190)),
+]
+
+
+def test_two_at_once_are_told_apart():
+    events = Events()
+    children = [events.podman(0, 100, ID), events.podman(3, 200, OTHER)]
+    found = decoded(events, start_at(children[0], 1000), start_at(children[1], 1003))
+    for start, identity in zip(found, (ID, OTHER), strict=True):
+        assert stages(start) == RAN
+        assert start.asked_ns == 1000 and start.whole_ns == 1050 and start.total_ns == 50
+        assert [row.stage for row in start.rows if row.depth == 0] == ["container", EXEC]
+        container = start.container
+        assert (container.id, container.tool, container.layers, container.unpacked_bytes) == (identity, "podman", 1, 5000)
+        assert container.absent == ("sandbox (network)", "mounts") and container.unseen == ()
+
+
+def test_of_a_container_the_first_program_alone():
+    events = Events()
+    child = events.podman(0, 100, ID)
+    later, outside = start_at(child, 90_000), start_at(7, 1000)
+    first, *others = decoded(events, start_at(child, 1000), later, outside)
+    assert first.container is not None and others == [later, outside]
+
+
+def test_a_number_that_was_somebody_elses_is_forgotten():
+    events = Events()
+    events.forked(0, 100, 50, "containerd")
+    events.executed(5, 100, "runc")
+    events.add("ended", 10, 100)
+    child = events.podman(1000, 100, ID)
+    (start,) = decoded(events, start_at(child, 2000))
+    assert start.container.tool == "podman" and stages(start) == RAN
+
+
+def test_what_is_not_watched_is_unknown():
+    events = Events()
+    child = events.podman(0, 100, ID, own=False)
+    (start,) = decoded(events, start_at(child, 1000), seen={"podman": []}, refused={"podman": "5.0 \x1b[1m"})
+    unseen = ["image pull", "unpack", "snapshot", "sandbox (network)"]
+    assert [each.stage for each in start.container.unseen] == unseen
+    assert ("podman", -1000, 420) in stages(start) and "mounts" not in start.container.absent
+    assert start.container.layers is None and start.container.unpacked_bytes is None
+    lines = list(one_start(start, False, False))
+    (table,) = (line for line in lines if isinstance(line, Rows))
+    (unpack,) = (row for row in table.rows if row[0] == "  unpack")
+    assert set(unpack[1:-2]) == {"?"}
+    assert not any("\x1b" in line for line in lines if isinstance(line, str))
+
+
+def test_hot_zones_and_what_would_change_them():
+    events = Events()
+    children = [events.podman(2000 * number, 100 * number, ID) for number in (1, 2, 3)]
+    starts = decoded(events, *(start_at(pid, 2000 * number + 1000) for number, pid in enumerate(children, 1)))
+    found = {zone.name: zone for zone in zones(starts, summary(starts))}
+    assert list(found)[0] == "podman" and found["podman"].median == 280
+    pull = found["image pull"]
+    assert (pull.count, pull.median, pull.low, pull.high) == (3, 200, 200, 200)
+    assert pull.share == pytest.approx(200 / 1050)
+    assert pull.advice == "pull it before, or make its layers smaller: 1 layer, 4.88 KiB unpacked"
+    assert found["snapshot"].advice == "" and found["exec"].median == 50
+    assert sum(zone.median for zone in found.values()) == 1050
+
+
+NAMES = st.sampled_from(["image pull", "unpack", "mounts", "cgroup"])
+SPANS = st.tuples(NAMES, st.integers(0, 100), st.integers(0, 100)).map(lambda of: Interval(of[0], *sorted(of[1:])))
+
+
+@given(st.lists(st.tuples(st.integers(0, 100), st.sampled_from("ab"))), st.lists(SPANS, max_size=12))
+def test_pieces_are_contiguous_and_innermost(bases, over):
+    bases = [(0, "root"), *sorted(bases, key=lambda base: base[0])]
+    pieces = partition(bases, over, 10, 90)
+    assert pieces[0].begin_ns == 10 and pieces[-1].end_ns == 90
+    for one, two in zip(pieces, pieces[1:], strict=False):
+        assert one.end_ns == two.begin_ns and one.stage != two.stage
+    order = ["image pull", "mounts", "cgroup", "unpack"]
+    for at in range(10, 90):
+        (mine,) = (piece.stage for piece in pieces if piece.begin_ns <= at < piece.end_ns)
+        there = [each.stage for each in over if each.begin_ns <= at < each.end_ns]
+        expected = max(there, key=order.index) if there else [name for since, name in bases if since <= at][-1]
+        assert mine == expected
+
+
+def test_versions():
+    assert version_refusal("podman", "4.3.1") == version_refusal("containerd", "1.6.20") == ""
+    for name, version in (("podman", "4.30.1"), ("podman", "5.2.0"), ("containerd", "1.7.24"), ("containerd", "2.0.1")):
+        assert version_refusal(name, version).startswith(f"{name} is {version}, and which functions")

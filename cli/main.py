@@ -23,14 +23,17 @@ from gotrace.run import files
 
 
 class _Commands(click.Group):
-    """The modules of this package and the probes, imported when asked for."""
+    """The modules of this package and the probes, imported when asked for.
+
+    A probe called COMMAND_part belongs to that command, and has none of its own.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         import pkgutil
 
         packages = (importlib.import_module("gotrace.cli.commands"), importlib.import_module("gotrace.probes"))
         names = {info.name for package in packages for info in pkgutil.iter_modules(package.__path__)}
-        return sorted(names)
+        return sorted(name for name in names if "_" not in name)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -60,7 +63,7 @@ class _Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if not cmd_name.isidentifier() or cmd_name.startswith("_"):
+        if not cmd_name.isidentifier() or "_" in cmd_name:
             return None
         for found_in in ("gotrace.cli.commands", "gotrace.probes"):
             try:

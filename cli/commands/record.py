@@ -71,7 +71,7 @@ def command(
         if stem not in known:
             raise UsageError(f"there is no probe {printable(stem)!r}", f"the probes are {', '.join(known)}")
         if probe_module(stem).PROBE.of_starts:
-            hint = f"gotrace {stem} -o {printable(path)} -- COMMAND"
+            hint = f"gotrace {stem.partition('_')[0]} -o {printable(path)} -- COMMAND"
             raise UsageError(f"the probe {stem!r} traces starts of a program, not a running one", hint)
     need("--probes profile", "profile" in recorded, "hz")
 

@@ -106,6 +106,8 @@ def table(result: Result, shown: Shown) -> Iterator[str | Rows]:
             yield ""
             yield from many_starts(result.starts, summary, shown.everything)
         if any(start.container for start in those):
+            if len(those) == 1:
+                yield ""
             yield from hot_zones.table(those, summary)
     if hint := division(result):
         yield hint
@@ -237,6 +239,7 @@ def many_starts(starts: Sequence[Start], found: StartSummary, everything: bool) 
         interval = f"{duration_text(part.low)} … {duration_text(part.high)}"
         quota = "?" if part.throttled is None else duration_text(part.throttled)
         counts = [f"{count:g}" for count in (part.major_faults, part.pages_read)]
+        counts = ["?"] * len(counts) if part.stage == timeline.CONTAINER else counts  # nobody counts them
         times = (duration_text(part.median), interval, duration_text(p90), duration_text(p99))
         name = row_name(part.name or part.stage, part.depth)
         rows.append((name, *times, part.count, quota, *counts, "█" * round(part.median / median * _BAR)))

@@ -57,7 +57,6 @@ def sentences(start: Start) -> Iterator[str]:
 
 def table(starts: Sequence[Start], summary: StartSummary) -> Iterator[str | Rows]:
     """The stages from the container tool on, the longest first."""
-    yield ""
     yield Rows(
         _COLUMNS,
         [

@@ -1,4 +1,4 @@
-"""What lies before the execve of a program in a container: from the events of the probe `containers` to rows of its start.
+"""What lies before the execve of a program in a container: from the events of the probe `coldstart_containers` to rows of its start.
 
 A start is joined with the tool that was asked for it by their processes (who forked whom), with its container by the
 control group that its process was put into, and with the stages by time. At each moment the innermost stage has the time:

@@ -10,7 +10,7 @@ import stat
 import subprocess
 from typing import Any, NamedTuple
 
-# tool -> the beginnings of versions whose functions `gotrace.probes.containers` knows
+# tool -> the beginnings of versions whose functions `gotrace.probes.coldstart_containers` knows
 VERSIONS = {"podman": ("4.3.",), "containerd": ("1.6.",)}
 _OTHERS = ("dockerd", "crio", "kubelet", "nerdctl")
 _VERSION = re.compile(r"\bv?(\d+\.\d+\.\d+)")

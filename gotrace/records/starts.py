@@ -17,7 +17,10 @@ Record = dict[str, Any]
 
 
 class Row(TypedDict):
-    """A span of a start (`gotrace.analysis.timeline.Row`); nanoseconds, ``begin_ns`` since execve's entry."""
+    """A span of a start (`gotrace.analysis.timeline.Row`); nanoseconds, ``begin_ns`` since execve's entry.
+
+    How the time of the stages "container" and "before exec" was spent is not known: all of it stands in ``on_cpu_ns``.
+    """
 
     stage: str
     name: str
@@ -70,7 +73,10 @@ PartNumbers = TypedDict(
 
 
 class PartOfAll(PartNumbers):
-    """A row over all starts of one place that have it; the median lies in low to high with 95 %."""
+    """A row over all starts of one place that have it; the median lies in low to high with 95 %.
+
+    In the stage "container" nobody counts faults and pages: they are 0.
+    """
 
     place: Annotated[int, "which start of its run, from 0"]
     stage: str

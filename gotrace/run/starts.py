@@ -137,10 +137,11 @@ def first_ones(starts: Sequence[Start], wanted: int) -> int:
 
 def decoder_of(header: dict[str, Any]) -> Starts:
     """What makes starts of a session's events, with what was before them where containers were watched."""
-    from gotrace.probes import coldstart, containers
+    from gotrace.probes import coldstart, coldstart_containers
 
     starts = coldstart.decoder(header)
-    return containers.decoder(header, starts) if "containers" in header["probes"] else starts
+    watched = coldstart_containers.PROBE.stem in header["probes"]
+    return coldstart_containers.decoder(header, starts) if watched else starts
 
 
 def replayed(source: Recording) -> Result:

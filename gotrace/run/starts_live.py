@@ -143,9 +143,9 @@ def target_of(wanted: Wanted, say: Say) -> Executable:
 @contextlib.contextmanager
 def attached(wanted: Wanted, target: Executable, say: Say) -> Iterator[session.Session]:
     """The probes of a start, in a file; said what cannot be traced. Raises GotraceError."""
-    from gotrace.probes import coldstart, containers
+    from gotrace.probes import coldstart, coldstart_containers
 
-    modules: list[ProbeModule] = [coldstart, *([containers] if wanted.containers else [])]
+    modules: list[ProbeModule] = [coldstart, *([coldstart_containers] if wanted.containers else [])]
     without = coldstart.DETAILS if wanted.low_detail else ()
     with contextlib.ExitStack() as stack:
         tracing = stack.enter_context(session.opened(modules, target, without=without))

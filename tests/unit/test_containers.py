@@ -16,7 +16,7 @@ from gotrace.cli.text.coldstart import one_start
 from gotrace.cli.text.layout import Rows
 from gotrace.kernel.container_tools import version_refusal
 from gotrace.kernel.ring import wire_dtype
-from gotrace.probes.containers import CALLS, PROBE, STAGES
+from gotrace.probes.coldstart_containers import CALLS, PROBE, STAGES
 
 KINDS = {kind.name: kind for kind in PROBE.kinds}
 ID, OTHER = "ab" * 32, "cd" * 32
@@ -64,7 +64,7 @@ class Events:
         return found
 
     def podman(self, base, pid, identity, own=True):
-        """A run as podman 4.3 and runc make it: ``pid`` and the numbers behind it, the program at 1000; ``own`` stages are seen."""
+        """A run as podman 4.3 and runc make it: ``pid`` and the numbers behind it, the program at 1000."""
         conmon, monitor, runc, init, child = range(pid + 1, pid + 6)
         self.executed(base, pid, "podman")
         if own:

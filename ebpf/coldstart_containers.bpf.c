@@ -2,7 +2,7 @@
 /*
  * What container tools do before a program in a container is executed: the processes they start, the control groups,
  * namespaces and mounts they make, and when functions of their own begin and end. What is told of which event stands in
- * probes/containers.py.
+ * probes/coldstart_containers.py.
  *
  * Only of a family is anything told: processes that execute a tool, by the kernel's name for it, and all they fork.
  */

@@ -65,7 +65,7 @@ _OWN = ("prepare_begins", *(f"{stage}_{end}" for stage in STAGES for end in ("be
 _ENDS = {"prepare": "snapshot"}  # a snapshot whose beginning says for which container it is
 
 PROBE = Probe(
-    stem="containers",
+    stem="coldstart_containers",
     summary="what container tools do before a container's program runs",
     kinds=(
         Kind("forked", 0xF01, ("process", "parent", "name_low", "name_high")),
@@ -151,6 +151,6 @@ def decoder(header: dict[str, Any], starts: Starts) -> Decoder:
     from gotrace.analysis.columns import Kinds
     from gotrace.analysis.containers import Decoder
 
-    seen = header["probes"]["containers"]["facts"]["seen"]
+    seen = header["probes"][PROBE.stem]["facts"]["seen"]
     refused = header["coldstart"]["containers"]["refused"]
-    return Decoder(starts, Kinds.of_probe(header, "containers"), seen, refused, STAGES, CALLS)
+    return Decoder(starts, Kinds.of_probe(header, PROBE.stem), seen, refused, STAGES, CALLS)

@@ -68,17 +68,17 @@ PROBE = Probe(
     stem="coldstart_containers",
     summary="what container tools do before a container's program runs",
     kinds=(
-        Kind("forked", 0xF01, ("process", "parent", "name_low", "name_high")),
-        Kind("executed", 0xF02, ("process", "name_low", "name_high")),
-        Kind("ended", 0xF03, ("process",)),
-        Kind("group_made", 0xF04, ("process",)),  # by that process
-        Kind("group_joined", 0xF05, ("process",)),  # that process was put into it
+        Kind("forked", 0x1001, ("process", "parent", "name_low", "name_high")),
+        Kind("executed", 0x1002, ("process", "name_low", "name_high")),
+        Kind("ended", 0x1003, ("process",)),
+        Kind("group_made", 0x1004, ("process",)),  # by that process
+        Kind("group_joined", 0x1005, ("process",)),  # that process was put into it
         # after any of these, or a stage_begins, of the same time and thread: 31 bytes of its path
-        Kind("path", 0xF06, ("part", "path0", "path1", "path2", "path3")),
-        Kind("called", 0xF07, ("process", "call", "begin_ns", "flags", "result")),  # call: place in CALLS
+        Kind("path", 0x1006, ("part", "path0", "path1", "path2", "path3")),
+        Kind("called", 0x1007, ("process", "call", "begin_ns", "flags", "result")),  # call: place in CALLS
         # stage: place in STAGES; key_bytes: how long a name is that follows as a path, 0 for none
-        Kind("stage_begins", 0xF08, ("process", "stage", "g", "key_bytes")),
-        Kind("stage_ends", 0xF09, ("process", "stage", "g", "result")),
+        Kind("stage_begins", 0x1008, ("process", "stage", "g", "key_bytes")),
+        Kind("stage_ends", 0x1009, ("process", "stage", "g", "result")),
     ),
     config=("task_pid", "task_tgid", "task_signal", "signal_live"),
     hits=(

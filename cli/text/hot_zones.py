@@ -44,7 +44,7 @@ def sentences(start: Start) -> Iterator[str]:
     if container is None:
         return
     name = f"Container {printable(container.id[:_ID])}" if container.id else "A container in no control group of its own"
-    layers = ""
+    layers = "; no layer was unpacked" if container.layers == 0 else ""
     if container.layers:
         size = "" if container.unpacked_bytes is None else f" of {bytes_text(container.unpacked_bytes)}"
         layers = f"; {count_text(container.layers, 'layer')}{size} unpacked"

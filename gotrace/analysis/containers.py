@@ -1,4 +1,4 @@
-"""What lies before the execve of a program in a container: from the events of the probe `coldstart_containers` to rows of its start.
+"""What lies before the execve of a program in a container: from events of `coldstart_containers` to rows of its start.
 
 A start is joined with the tool that was asked for it by their processes (who forked whom), with its container by the
 control group that its process was put into, and with the stages by time. At each moment the innermost stage has the time:
@@ -35,6 +35,7 @@ _KEPT_NS = 3600_000_000_000
 # A snapshot that was made longer ago was not made for this start.
 _SNAPSHOT_NS = 60_000_000_000
 _DAEMONS = ("containerd",)
+_NOBODY = "No container tool was seen to be asked for it: it is told from execve on."
 
 
 class Starts(Protocol):
@@ -146,7 +147,7 @@ class Decoder:
         # The client or the monitor that was asked is the first that executed something while we watched.
         roots = [pid for pid in chain if self._processes[pid].executed and _is_tool(self._processes[pid].executed[0][1])]
         if not roots or roots[-1] == start.pid:
-            return start
+            return dataclasses.replace(start, notes=(*start.notes, _NOBODY))
         root = roots[-1]
         tool, asked_ns = self._processes[root].executed[0][1], self._processes[root].executed[0][0]
         daemon = self._processes[root].parent

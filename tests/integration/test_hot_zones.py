@@ -324,7 +324,7 @@ def test_containerd(registry, tmp_path):
         'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
         f'[grpc]\naddress = "{socket}"\n[ttrpc]\naddress = "{tmp_path}/t.sock"\n'
     )
-    ctr = ["ctr", "--address", str(socket)]
+    ctr = ["ctr", "--address", str(socket), "--namespace", name]  # which is the folder of its control groups, too
     daemon = subprocess.Popen(["containerd", "-c", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         until(lambda: socket.exists() and subprocess.run([*ctr, "version"], capture_output=True).returncode == 0)
@@ -347,6 +347,8 @@ def test_containerd(registry, tmp_path):
         registry.limited = True
         daemon.terminate()
         daemon.wait(PATIENCE_S)
+        for folder in Path("/sys/fs/cgroup").glob(f"*/{name}"):
+            folder.rmdir()
     start, _ = seen
     assert start["container"]["tool"] == "containerd" and start["container"]["id"] == name
     assert {each["stage"] for each in start["container"]["unseen"]} == {"image pull", "unpack", "sandbox (network)"}

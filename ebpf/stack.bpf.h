@@ -288,9 +288,9 @@ static __always_inline u64 user_stack(void *ctx, u64 time_ns)
 }
 
 /* Where the current thread is in the kernel, 0 if it is not in there. */
-static __always_inline u64 kernel_stack(void *ctx, u64 time_ns)
+static __always_inline u64 kernel_stack_at(int place, void *ctx, u64 time_ns)
 {
-	struct frames *walk = empty_walk(WALK);
+	struct frames *walk = empty_walk(place);
 	long size;
 
 	if (!walk)
@@ -298,4 +298,9 @@ static __always_inline u64 kernel_stack(void *ctx, u64 time_ns)
 	size = bpf_get_stack(ctx, walk, SLOTS * 8, 0);
 	walk->count = size > 0 ? size / 8 : 0;
 	return size > 0 ? told(walk, 0, time_ns) : 0;
+}
+
+static __always_inline u64 kernel_stack(void *ctx, u64 time_ns)
+{
+	return kernel_stack_at(WALK, ctx, time_ns);
 }

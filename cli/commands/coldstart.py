@@ -56,6 +56,7 @@ from gotrace.export.formats import BUILDS, STARTS
 @click.option("--containers", is_flag=True, help="Begin when a container tool was asked for it: pull, unpack, runtime.")
 @click.option("--sort", type=click.Choice(["start", "duration"]), default="start", help="Order of the rows of a stage.")
 @click.option("--tree", is_flag=True, help="Show all that the command starts as one timeline, as for a go command.")
+@click.option("--advise", is_flag=True, help="Say what would make it faster, with evidence and how to check it.")
 @option("everything")
 @output_options(STARTS, screen=("table", "ndjson", "json"))
 @schema_option
@@ -72,6 +73,7 @@ def command(
     containers: bool,
     sort: str,
     tree: bool,
+    advise: bool,
     everything: bool,
     outputs: tuple[str, ...],
     format_: str | None,
@@ -121,6 +123,7 @@ def command(
         cache=cache,
         low_detail=detail == "low" or (detail is None and cache == "cold"),
         containers=containers,
+        advise=advise,
     )
     with waiting("tracing starts") as progress:
         result, status = starts_live.trace(plan, results.recording, force, say, progress)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
+from gotrace.advice.finding import lines
 from gotrace.analysis import timeline
 from gotrace.analysis.coldstart import ITSELF
 from gotrace.analysis.gc_summary import percentiles
@@ -112,6 +113,9 @@ def table(result: Result, shown: Shown) -> Iterator[str | Rows]:
     if hint := division(result):
         yield hint
     yield from ending(result.about)
+    if result.advice is not None:
+        yield ""
+        yield from lines(result.advice)
 
 
 def until(start: Start) -> str:

@@ -10,6 +10,8 @@ from gotrace.analysis import timeline
 from gotrace.analysis.gc_summary import PERCENTILES, percentiles
 from gotrace.analysis.start_summary import Outlier, Part, StartSummary
 from gotrace.analysis.timeline import Container, FirstGc, Place, Start, Starter
+from gotrace.analysis.timeline import FirstGc, Place, Start, Starter
+from gotrace.records.advice import Advised
 from gotrace.records.gc import Cost
 from gotrace.records.times import Moment, moment
 
@@ -115,6 +117,7 @@ class Summary(TypedDict):
     parts: list[PartOfAll]
     outliers: list[Outlier]
     slow_first: Annotated[float, "how many times the median of other runs the first took; 0: no more than the others"]
+    advice: Annotated[Advised | None, "null: not asked for"]
 
 
 def start_record(start: Start, number: int, place: Place, wall_offset_ns: int) -> Record:

@@ -10,11 +10,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
+from gotrace.advice.finding import Advice, lines
 from gotrace.analysis.coldstart import ITSELF, STARTING
 from gotrace.analysis.start_summary import median, summaries
 from gotrace.analysis.timeline import BEFORE, CONTAINER, PROGRAM, Row, Start, places
 from gotrace.errors import GotraceError
 from gotrace.export import hdr_log
+from gotrace.records.advice import advice_record
 from gotrace.records.starts import start_record, summary_record
 from gotrace.run.sources import Replayed
 from gotrace.text import duration_text, printable
@@ -34,6 +36,7 @@ class Result:
     header: dict[str, Any]
     starts: Sequence[Start]
     about: dict[str, Any]
+    advice: Advice | None = None  # where it was asked for
 
     @property
     def title(self) -> str:
@@ -49,7 +52,7 @@ def records(result: Result) -> Iterator[dict[str, Any]]:
     """The starts and their summary as JSON objects."""
     for number, (start, place) in enumerate(zip(result.starts, places(result.starts), strict=True)):
         yield start_record(start, number, place, result.wall_offset_ns)
-    yield summary_record(summaries(result.starts), result.about)
+    yield {**summary_record(summaries(result.starts), result.about), "advice": advice_record(result.advice)}
 
 
 def write_json(result: Result, file: TextIO, format_: str) -> None:
@@ -76,7 +79,8 @@ def write(result: Result, file: BinaryIO, format_: str) -> None:
         from gotrace.export.waterfall import draw
 
         picture = draw.html if format_ == "html" else draw.svg
-        text.write(picture(result.starts, result.title, tuple(filter(None, [division(result)]))))
+        told = list(lines(result.advice)) if result.advice is not None else []
+        text.write(picture(result.starts, result.title, tuple(filter(None, [division(result), *told]))))
     file.write(text.getvalue().encode())
 
 

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from gotrace import session
@@ -30,6 +31,7 @@ from gotrace.text import count_text, printable
 
 if TYPE_CHECKING:
     from gotrace.probe import ProbeModule
+    from gotrace.run.start_advice import Advisor
 
 _POLL_NS = 20_000_000
 _PATIENCE_S = 10.0
@@ -49,6 +51,7 @@ class Wanted:
     cache: str = "as-is"
     low_detail: bool = False
     containers: bool = False
+    advise: bool = False
 
 
 def trace(
@@ -87,7 +90,10 @@ def trace(
             if wanted.command
             else f"{printable(target.exe_name)} was not started in this time"
         )
-        return result_of(header, live.starts, end, lacking), live.status
+        result = result_of(header, live.starts, end, lacking)
+        if live.advisor is not None:
+            result = replace(result, advice=live.advisor.of(result.starts, end["lost"]))
+        return result, live.status
 
 
 def header_of(wanted: Wanted, tracing: session.Session) -> dict[str, Any]:
@@ -150,6 +156,13 @@ def attached(wanted: Wanted, target: Executable, say: Say) -> Iterator[session.S
     with contextlib.ExitStack() as stack:
         tracing = stack.enter_context(session.opened(modules, target, without=without))
         for item in (item for part in tracing.parts.values() for item in part.plan.missing):
+    from gotrace.probes import coldstart, startcode
+
+    modules = [coldstart, *([startcode] if wanted.advise else [])]
+    without = coldstart.DETAILS if wanted.low_detail else ()
+    with contextlib.ExitStack() as stack:
+        tracing = stack.enter_context(session.opened(modules, target, startcode.SAMPLE_NS, without))
+        for item in tracing.parts["coldstart"].plan.missing:
             say(f"gotrace: {item.name} is not traced: {item.reason}")
         yield tracing
 
@@ -185,6 +198,7 @@ class _Live:
         self._wanted, self._target, self._tracing, self._stop, self._say = wanted, target, tracing, stop, say
         self._progress = progress
         self.recorder: Recorder | None = None
+        self.advisor: Advisor | None = None
         self.starts: list[Start] = []
         self.notes: list[str] = []
         self.status = 0
@@ -193,6 +207,13 @@ class _Live:
 
     def begin(self, header: dict[str, Any]) -> None:
         self._decoder = decoder_of(header)
+        from gotrace.probes.coldstart import decoder
+
+        self._decoder = decoder(header)
+        if self._wanted.advise:
+            from gotrace.run.start_advice import Advisor
+
+            self.advisor = Advisor(self._target.exe_path, header)
         if self.recorder is not None:
             self.recorder.begin(header)
 
@@ -257,6 +278,8 @@ class _Live:
         events = self._tracing.read()
         if self.recorder is not None and recorded:
             self.recorder.add(events, self._tracing.lost)
+        if self.advisor is not None and recorded:
+            self.advisor.feed(events)
         found = self._decoder.feed(events, now)
         if not self._wanted.command:
             self.starts += found

@@ -218,6 +218,22 @@ def _at(mappings: Sequence[MemoryMapping], begins: Sequence[int], address: int) 
     return mappings[index] if index >= 0 and address < mappings[index].end else None
 
 
+class KernelNames:
+    """The kernel's functions by address, where root is told; read when they are asked for."""
+
+    @functools.cached_property
+    def _names(self) -> list[tuple[int, str]]:
+        with open(_KERNEL_NAMES) as file:
+            return kernel_symbols(file)
+
+    def frames(self, addresses: Sequence[int]) -> list[Frame]:
+        return [Frame(self.name(address), "", 0, "", KERNEL) for address in addresses]
+
+    def name(self, address: int) -> str:
+        index = bisect.bisect_right(self._names, (address, "\U0010ffff")) - 1
+        return self._names[index][1] if index >= 0 else "[kernel]"
+
+
 def kernel_symbols(file: TextIO) -> list[tuple[int, str]]:
     """(address, name) of the kernel's functions, in order; none where addresses are hidden (kptr_restrict, not root)."""
     found = []

@@ -28,18 +28,20 @@ TABLE: dict[str, set[str]] = {
     "kernel": BASE,
     "recording": BASE | {"analysis"},
     "analysis": BASE - {"cache"},
-    "records": BASE - {"cache"} | {"analysis"},
-    "export": BASE - {"cache"} | {"analysis", "records"},
+    "advice": BASE - {"cache"} | {"analysis"},
+    "records": BASE - {"cache"} | {"analysis", "advice"},
+    "export": BASE - {"cache"} | {"analysis", "advice", "records"},
     "probe": BASE | {"binary", "kernel"},
     "probes": BASE | {"binary", "kernel", "recording", "analysis", "probe"},
     "made": BASE | {"binary", "kernel", "probe", "probes"},
     "runtime": BASE | {"binary", "kernel", "analysis", "made"},
     "session": BASE | {"binary", "kernel", "recording", "analysis", "probe", "probes", "made"},
     "shared": BASE | {"analysis", "kernel", "made", "probe", "runtime", "session"},
-    "views": BASE | {"binary", "kernel", "recording", "analysis", "probe", "probes", "runtime", "export", "records"},
+    "views": BASE | {"binary", "kernel", "recording", "analysis", "probe", "probes", "runtime", "export", "records"}
+    | {"advice"},
     "run": BASE
     | {"binary", "kernel", "recording", "analysis", "records", "export", "probe", "probes", "made"}
-    | {"session", "shared", "runtime", "views"},
+    | {"session", "shared", "runtime", "views", "advice"},
     "find": BASE | {"binary", "kernel", "made", "run", "runtime"},
     "api": BASE | {"kernel", "recording", "run", "views"},
     "lab": BASE

@@ -1,0 +1,41 @@
+"""main.main is on a CPU before the start is over, in one function that it calls.
+
+Needs samples of main.main's stack, and that the start ended with listen. Speaks where a line of main.main comes to 10 % of the
+start and 1 ms. What listen itself needs of it is not seen: the gain is what is saved if it waits until after listen.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from gotrace.advice.finding import Finding, gain_text, place_of
+from gotrace.advice.starts import Seen, busy_ns, owners, sampled, work_of
+from gotrace.analysis.start_code import MAIN_MAIN, MEMORY, OWN, Place
+from gotrace.text import duration_text, printable
+
+_LEAST_SHARE, _LEAST_NS = 0.10, 1_000_000
+
+
+def find(seen: Seen) -> Iterator[Finding]:
+    took, samples = busy_ns(seen, MAIN_MAIN), owners(seen)[MAIN_MAIN]
+    if not samples or not took or any(start.listen_ns is None for start in seen.starts):
+        return
+    works = [work_of(seen, MAIN_MAIN, kind) for kind in (OWN, MEMORY)]
+    places: Counter[Place] = sum((work.places for work in works), Counter())
+    for place, count in places.items():
+        gain = sampled(took, count, samples, seen.total_ns)
+        if gain.share < _LEAST_SHARE or gain.value < _LEAST_NS:
+            continue
+        callees: Counter[str] = sum((work.callees for work in works if place in work.places), Counter())
+        called = callees.most_common(1)[0][0] if len(places) == 1 else ""
+        yield Finding(
+            rule="before listen",
+            title=f"main.main works at {place_of(place)}{f' in {printable(called)}' if called else ''} before it listens: "
+            f"{gain_text(gain)} of {duration_text(seen.total_ns)} {seen.until}",
+            evidence=(f"{gain.basis} taken in main.main were below this line",),
+            gain=gain,
+            mend="If the first requests can do without it, do it after listen, in a goroutine, and tell readiness apart.",
+            check=seen.check("move it behind listen"),
+            excluded="Regexps, templates, files and names have rules of their own, and are not counted here.",
+        )

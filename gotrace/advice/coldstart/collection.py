@@ -1,0 +1,40 @@
+"""The main goroutine works for the garbage collector while the program starts.
+
+Needs samples, and that a collection began within the start. Speaks where the main thread's samples in assists, sweeping and
+starting a cycle come to 3 % of the start and 0.5 ms. The gain is that time on the main thread only: what mark workers do on other
+CPUs does not hold a start up, and is not counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gotrace.advice.finding import Finding, gain_text
+from gotrace.advice.starts import Seen, busy_ns, owners, sampled, work_of
+from gotrace.analysis.start_code import COLLECTOR
+from gotrace.analysis.start_summary import median
+from gotrace.text import bytes_text, duration_text, printable
+
+
+def find(seen: Seen) -> Iterator[Finding]:
+    if not all(start.gc for start in seen.starts):
+        return
+    for owner, samples in owners(seen).items():
+        work, took = work_of(seen, owner, COLLECTOR), busy_ns(seen, owner)
+        if not work.samples or not took:
+            continue
+        gain = sampled(took, work.samples, samples, seen.total_ns)
+        if not seen.is_worth(gain):
+            continue
+        heaps = [start.gc.heap_bytes for start in seen.starts if start.gc and start.gc.heap_bytes]
+        live = f", with {bytes_text(median(heaps))} live" if heaps else ""
+        at = duration_text(median([start.gc.begin_ns for start in seen.starts if start.gc]))
+        yield Finding(
+            rule="collection",
+            title=f"{printable(owner)} works for the garbage collector: {gain_text(gain)} of {duration_text(seen.total_ns)} {seen.until}",
+            evidence=(f"{gain.basis} were in assists or sweeping", f"the first collection began at {at}{live}"),
+            gain=gain,
+            mend="Start with GOGC=off and a GOMEMLIMIT, and call debug.SetGCPercent after listen; or allocate less in inits.",
+            check="GOGC=off gotrace coldstart -n 20 -o after.gotrace, then gotrace coldstart compare",
+            excluded="Mark workers on other CPUs are not counted; only what the main goroutine itself did.",
+        )

@@ -1,0 +1,45 @@
+"""A dynamic linker loads the program, and need not.
+
+Needs the stage "dynamic linker" and the function table. Speaks where the stage takes 3 % of the start and 0.5 ms, and no package
+but the standard library's net, os/user and runtime/cgo calls C: those have Go code for the same. The gain is the whole stage,
+measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gotrace.advice.finding import Finding, gain_text
+from gotrace.advice.starts import Seen, exact, stage_ns
+from gotrace.analysis.timeline import LINKER
+from gotrace.text import duration_text, printable
+
+REPLACEABLE = {"net", "os/user", "runtime/cgo"}
+
+
+def find(seen: Seen) -> Iterator[Finding]:
+    gain = exact(stage_ns(seen, LINKER), seen.total_ns)
+    if not seen.is_worth(gain) or set(seen.cgo) - REPLACEABLE:
+        return
+    last = seen.starts[-1]
+    libraries = [row.name for row in last.rows if row.stage == LINKER and row.depth == 1 and "mapped" in row.detail]
+    names = ", ".join(printable(name.rpartition("/")[2]) for name in libraries)
+    if libraries:
+        why = f"it maps {names}"
+        mend = "Build with CGO_ENABLED=0: net and os/user then use their Go code (names by /etc/resolv.conf, users by /etc/passwd)."
+        proof = (
+            f"packages that call C: {', '.join(map(printable, seen.cgo)) or 'none'}, all of which have Go code for the same"
+        )
+    else:
+        why = "it maps no library, and only relocates the program, which is position-independent"
+        mend = "Build without -buildmode=pie where address-space randomisation of the program is not asked for."
+        proof = "no package calls C"
+    yield Finding(
+        rule="linker",
+        title=f"A dynamic linker loads the program, which can do without: {gain_text(gain)} of {duration_text(seen.total_ns)} {seen.until}",
+        evidence=(f"the stage was {gain.basis}; {why}", proof),
+        gain=gain,
+        mend=mend,
+        check=seen.check("build it so"),
+        excluded="No package of the program itself calls C: its function table has every such call by name.",
+    )

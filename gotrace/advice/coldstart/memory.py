@@ -1,0 +1,19 @@
+"""An init, or main.main before the end of the start, allocates: it is in the allocator, or the kernel handles its page faults.
+
+Needs samples with kernel stacks. The threshold and the gain are those of regexps; the growth of the heap and the number of page
+faults in that function are counted, not sampled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gotrace.advice.finding import Finding
+from gotrace.advice.starts import Seen, of_kind
+from gotrace.analysis.start_code import MEMORY
+
+_MEND = "Allocate it on first use (sync.OnceValue), in the size that is needed then."
+
+
+def find(seen: Seen) -> Iterator[Finding]:
+    return of_kind(seen, "memory", MEMORY, (), lambda _: "allocates and touches new memory", _MEND, inits_only=True)

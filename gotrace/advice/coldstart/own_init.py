@@ -1,0 +1,19 @@
+"""An init function computes: it is on a CPU in code that is none of the other rules'.
+
+Needs samples. The threshold is that of regexps. Whether something needs the result before the start is over is not seen: the
+gain is what is saved if nothing does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gotrace.advice.finding import Finding
+from gotrace.advice.starts import Seen, of_kind
+from gotrace.analysis.start_code import OWN
+
+_MEND = "If nothing needs the result before the first request, compute it on first use (sync.OnceValue) or generate it."
+
+
+def find(seen: Seen) -> Iterator[Finding]:
+    return of_kind(seen, "own init", OWN, (), lambda _: "computes", _MEND, inits_only=True, mainly=True)

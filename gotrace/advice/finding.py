@@ -1,0 +1,109 @@
+"""What a rule finds, and which of it is said."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from gotrace.text import count_text, duration_text, printable
+
+MOST = 5
+
+
+@dataclass(frozen=True)
+class Gain:
+    """``value`` lies in ``low``..``high`` with 95 %, in ``unit``: "ns" of a start, or "ns/s" of a process at work.
+
+    ``share`` is of the whole that it belongs to: the start, or a second. ``basis`` says what the interval comes from.
+    """
+
+    value: float
+    low: float
+    high: float
+    unit: str
+    share: float
+    basis: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """``title`` is the claim with its numbers, ``evidence`` what proves it, ``mend`` what to do, ``check`` how to check it.
+
+    ``excluded`` says why it is not something else. Names in it are the target's, and escaped already.
+    """
+
+    rule: str
+    title: str
+    evidence: tuple[str, ...]
+    gain: Gain
+    mend: str
+    check: str
+    excluded: str
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The findings, largest gain first; ``looked_at`` and ``not_seen`` say what stands behind there being no more."""
+
+    findings: tuple[Finding, ...]
+    left_out: int
+    looked_at: tuple[str, ...]
+    not_seen: tuple[str, ...]
+    cost: str = ""
+
+
+def rules(package: str) -> Iterator[ModuleType]:
+    """Every rule of gotrace.advice.PACKAGE, by name."""
+    folder = importlib.import_module(f"gotrace.advice.{package}")
+    for found in sorted(pkgutil.iter_modules(folder.__path__), key=lambda each: each.name):
+        module = importlib.import_module(f"{folder.__name__}.{found.name}")
+        if hasattr(module, "find"):
+            yield module
+
+
+def advice(package: str, seen: Any, not_seen: Iterable[str], cost: str = "") -> Advice:
+    """What the rules of a command find in what was seen."""
+    modules = list(rules(package))
+    found = [finding for module in modules for finding in module.find(seen)]
+    found.sort(key=lambda each: -each.gain.share)
+    looked_at = tuple(module.__name__.rpartition(".")[2].replace("_", " ") for module in modules)
+    return Advice(tuple(found[:MOST]), len(found[MOST:]), looked_at, tuple(not_seen), cost)
+
+
+def gain_text(gain: Gain) -> str:
+    """ "14.2 ms (95 %: 13.8 ms to 14.9 ms)"."""
+    each = "" if gain.unit == "ns" else " a second"
+    if gain.low == gain.high:
+        return f"{duration_text(gain.value)}{each}"
+    return f"{duration_text(gain.value)}{each} (95 %: {duration_text(gain.low)} to {duration_text(gain.high)})"
+
+
+def place_of(place: tuple[str, int]) -> str:
+    """The last two parts of a file's path, and the line."""
+    path, line = place
+    return f"{printable('/'.join(path.split('/')[-2:]))}:{line}" if path else "an unknown line"
+
+
+def lines(found: Advice) -> Iterator[str]:
+    """What people read, a paragraph of lines for each finding."""
+    if not found.findings:
+        yield f"Advice: nothing found. Looked at: {', '.join(found.looked_at)}."
+    else:
+        yield "Advice, largest gain first:"
+    for number, each in enumerate(found.findings, 1):
+        yield f"  {number}. {each.title}"
+        for told in each.evidence:
+            yield f"     Evidence: {told}."
+        yield f"     {each.excluded}"
+        yield f"     {each.mend}"
+        yield f"     Check: {each.check}."
+    if found.left_out:
+        yield f"  {count_text(found.left_out, 'smaller finding')} left out."
+    if found.not_seen:
+        yield f"Not seen: {'; '.join(map(printable, found.not_seen))}."
+    if found.cost:
+        yield found.cost

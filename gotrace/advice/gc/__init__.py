@@ -1,0 +1,1 @@
+"""The rules; see `gotrace.advice`."""

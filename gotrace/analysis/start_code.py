@@ -1,0 +1,185 @@
+"""Which code a start spent its time in, from the events of the probe `startcode`: samples and calls, by init function.
+
+A sample belongs to the init function that the runtime's loop over inits had called, or to main.main; what it did for that is
+the first function below it that is known to do such work (`KINDS`), or the kernel's page faults and the allocator. Before
+main.main only the main thread counts, which runs every init.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gotrace.analysis.columns import Array, Kinds
+from gotrace.analysis.stacks import Frame, StackTable
+from gotrace.analysis.timeline import Start
+
+REGEXPS, TEMPLATES, FILES, NAMES, MEMORY, COLLECTOR, OWN = (
+    "regexps",
+    "templates",
+    "files",
+    "names",
+    "memory",
+    "collector",
+    "own code",
+)
+MAIN_MAIN = "main.main"
+_LOOPS = ("runtime.doInit1", "runtime.doInit")
+# In the order in which a stack is searched from the init function inwards: who parses a template may compile regexps for it.
+KINDS = (
+    (TEMPLATES, re.compile(r"(text|html)/template[./]")),
+    (REGEXPS, re.compile(r"regexp[./]")),
+    (NAMES, re.compile(r"net\.\(\*Resolver\)|net\.Lookup")),
+    (FILES, re.compile(r"os\.(ReadFile|ReadDir|Open|OpenFile|Stat|Lstat|openFileNolog|\(\*File\)\.)|io/ioutil\.Read")),
+)
+_COLLECTOR = re.compile(r"runtime\.(gcAssistAlloc|gcStart$|GC$|deductSweepCredit|gcMarkDone)")
+_ALLOCATOR = re.compile(r"runtime\.(mallocgc|makeslice|growslice|newobject|memclr|mapassign|makemap)")
+_KERNEL_FAULT = re.compile(r"(asm_)?exc_page_fault|do_user_addr_fault|el0_da|do_page_fault|handle_mm_fault")
+
+Place = tuple[str, int]  # file and line
+
+
+@dataclass
+class Work:
+    """What one init function, or main.main, did of one kind: samples, by the line of it that called for it."""
+
+    samples: int = 0
+    places: Counter[Place] = field(default_factory=Counter)
+    callees: Counter[str] = field(default_factory=Counter)  # the function that the line called
+
+
+@dataclass
+class Calls:
+    """Calls of one function for an init function or main.main, by line; ``ns`` from each begin to its end, where that is seen."""
+
+    count: int = 0
+    places: Counter[Place] = field(default_factory=Counter)
+    ns: int = 0
+
+
+@dataclass
+class StartCode:
+    """One start. ``samples`` are of each owner; ``work`` is by (owner, kind) and ``calls`` by (owner, function called)."""
+
+    samples: Counter[str] = field(default_factory=Counter)
+    work: dict[tuple[str, str], Work] = field(default_factory=dict)
+    calls: dict[tuple[str, str], Calls] = field(default_factory=dict)
+    hits: int = 0
+    sampled: int = 0
+    without_owner: int = 0  # samples of which no owner is known, before main.main and in its thread
+
+
+class Collector:
+    """Collects the events while starts are traced. `feed` them as they come; then `of` each start.
+
+    ``functions(address)`` are the frames at a link-time address, innermost first; ``kernel(addresses)`` those of the kernel.
+    ``entry`` is where the program begins, by which the load bias of each process is told.
+    """
+
+    def __init__(
+        self,
+        header: Mapping[str, Any],
+        functions: Callable[[int], Sequence[Frame]],
+        kernel: Callable[[Sequence[int]], Sequence[Frame]],
+    ) -> None:
+        self._kinds = Kinds.of_probe(header, "startcode")
+        self._entries = Kinds.of_probe(header, "coldstart")
+        points = header["probes"]["coldstart"]["points"]
+        self._entry = next((int(point["address"], 16) for point in points if point["name"] == "entry"), 0)
+        self._addresses = {int(each["address"], 16): each["name"] for each in header["probes"]["startcode"]["points"]}
+        self._functions = functions
+        self._bias = 0
+        self._known: dict[int, Sequence[Frame]] = {}
+        stack = [self._kinds.number("stack")]
+        self._stacks = StackTable(stack, self._frames)
+        self._kernel_stacks = StackTable(stack, kernel)
+        self._kept: list[Array] = []
+        self._began: list[Array] = []
+
+    def _frames(self, addresses: Sequence[int]) -> Sequence[Frame]:
+        found: list[Frame] = []
+        for address in addresses:
+            at = address - self._bias
+            if at not in self._known:
+                self._known[at] = self._functions(at)
+            found += self._known[at]
+        return found
+
+    def feed(self, events: Array) -> None:
+        """Keep what will be asked for."""
+        self._stacks.feed(events)
+        self._kernel_stacks.feed(events)
+        ours = self._kinds.ours(events) & (events["kind"] != self._kinds.number("stack"))
+        self._kept.append(events[ours])
+        self._began.append(events[events["kind"] == self._entries.number("entry")])
+
+    def of(self, start: Start) -> StartCode:
+        """What was seen of a start that is over."""
+        events, began = (np.concatenate(each) for each in (self._kept, self._began))
+        end_ns = start.exec_ns + start.total_ns
+
+        def of_it(array: Array) -> Array:
+            # the first column of every kind has the process in its lower half
+            mine = (array["a"] & np.uint64(0xFFFFFFFF)) == start.pid
+            return array[mine & (array["time_ns"] >= start.exec_ns) & (array["time_ns"] <= end_ns)]
+
+        events, began = of_it(events), of_it(began)
+        events = events[np.argsort(events["time_ns"], kind="stable")]
+        self._bias = int(self._entries.of(began, "entry")["pc"][0]) - self._entry if len(began) else 0
+        out, open_calls = StartCode(), {}
+        for name, time_ns, tid, _, of in self._kinds.each(events):
+            if name == "start_return":
+                out.hits += 1
+                if tid in open_calls:
+                    calls, begun = open_calls.pop(tid)
+                    calls.ns += time_ns - begun
+                continue
+            frames = self._stacks.frames(of["stack"])
+            owner, place, inner = owner_of(frames)
+            if name == "start_call":
+                out.hits += 1
+                # The innermost function is the one whose entry was hit.
+                callee = next((each.function for each in frames if each.kind != "inlined"), "")
+                if owner and callee:
+                    calls = out.calls.setdefault((owner, callee), Calls())
+                    calls.count += 1
+                    calls.places[place] += 1
+                    open_calls[tid] = calls, time_ns
+                continue
+            out.sampled += 1
+            if not owner:
+                out.without_owner += tid == start.pid
+                continue
+            out.samples[owner] += 1
+            work = out.work.setdefault((owner, self._kind(inner, of["kernel_stack"])), Work())
+            work.samples += 1
+            work.places[place] += 1
+            work.callees[inner[-1].function if inner else ""] += 1
+        return out
+
+    def _kind(self, inner: Sequence[Frame], kernel_stack: int) -> str:
+        names = [frame.function for frame in inner]
+        for name in reversed(names):
+            for kind, pattern in KINDS:
+                if pattern.match(name):
+                    return kind
+        if any(map(_COLLECTOR.match, names)):
+            return COLLECTOR
+        in_fault = any(_KERNEL_FAULT.match(name) for name in self._kernel_stacks.names(kernel_stack))
+        return MEMORY if in_fault or any(map(_ALLOCATOR.match, names)) else OWN
+
+
+def owner_of(frames: Sequence[Frame]) -> tuple[str, Place, Sequence[Frame]]:
+    """(the init function or main.main that a stack belongs to, its line, the frames inside it); "" if there is none."""
+    for number, frame in enumerate(frames):
+        if number and frame.function in _LOOPS:
+            owner = frames[number - 1]
+            return owner.function, (owner.file, owner.line), frames[: number - 1]
+        if frame.function == MAIN_MAIN:
+            return MAIN_MAIN, (frame.file, frame.line), frames[:number]
+    return "", ("", 0), frames

@@ -1,0 +1,49 @@
+"""Advice as JSON: what `gotrace.advice` found, in the summary of the command that was asked for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any, Literal, TypedDict
+
+from gotrace.advice.finding import Advice
+
+
+class Gain(TypedDict):
+    """With 95 % it lies in low to high."""
+
+    value: float
+    low: float
+    high: float
+    unit: Annotated[Literal["ns", "ns/s"], "of a start, or of each second"]
+    share: Annotated[float, "of the start, or of a second"]
+    basis: Annotated[str, "what the interval comes from"]
+
+
+class Finding(TypedDict):
+    """One finding of a rule."""
+
+    rule: str
+    title: str
+    evidence: list[str]
+    gain: Gain
+    mend: str
+    check: str
+    excluded: Annotated[str, "why it is not something else"]
+
+
+class Advised(TypedDict):
+    """At most five findings, largest gain first."""
+
+    findings: list[Finding]
+    left_out: Annotated[int, "findings with smaller gains"]
+    looked_at: Annotated[list[str], "the rules"]
+    not_seen: Annotated[list[str], "what could not be looked at"]
+
+
+def advice_record(advice: Advice | None) -> dict[str, Any] | None:
+    """`Advised`; None where it was not asked for."""
+    if advice is None:
+        return None
+    found = dataclasses.asdict(advice)
+    del found["cost"]
+    return found

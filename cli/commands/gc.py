@@ -50,6 +50,7 @@ from gotrace.run.target import attached
 @option("explain")
 @option("top")
 @click.option("--assists", is_flag=True, help="Show how long mark assists hold up goroutines.")
+@click.option("--advise", is_flag=True, help="Say what would help, with evidence and how to check it; with --explain.")
 @output_options(PAUSES, screen=("table", "ndjson", "json"))
 @click.option("--hlog", type=click.Path(), hidden=True)
 @click.option("--hgrm", type=click.Path(), hidden=True)
@@ -65,6 +66,7 @@ def command(
     explain: bool,
     top: int,
     assists: bool,
+    advise: bool,
     outputs: tuple[str, ...],
     format_: str | None,
     force: bool,
@@ -92,6 +94,7 @@ def command(
     results = wanted(outputs, format_, PAUSES, force, screen="table", also=also)
     singles = bool(results.formats & {"ndjson", "json"})
     need("ndjson or json output", singles, "min_pause")
+    explain = explain or advise
     need("--explain", explain, "top")
     view = Gc(
         interval,
@@ -101,6 +104,7 @@ def command(
         by_part="hlog" in results.formats,
         over_time="html" in results.formats,
         assists=assists,
+        advise=advise,
     )
     text_of(view)  # by a name that only the view knows: `gotrace.late` cannot see it
     if all_processes or len(pids) > 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from gotrace.advice.finding import lines
 from gotrace.analysis.causes import UNKNOWN, class_sums, sentence
 from gotrace.analysis.gc_summary import PERCENTILES, GcSummary, percentiles
 from gotrace.cli.text.clock import time_of_day, width
@@ -106,6 +107,9 @@ def summary(view: Gc) -> Iterator[str | Rows]:
     yield from trust(about, view.source.header)
     if view.explainer is not None:
         yield from _explanations(view)
+    if view.advice is not None:
+        yield ""
+        yield from lines(view.advice)
 
 
 def _explanations(view: Gc) -> Iterator[str | Rows]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gotrace.advice.finding import Advice, lines
 from gotrace.analysis.assists import Assists
 from gotrace.analysis.causes import CLASSES, UNKNOWN
 from gotrace.analysis.columns import Array
@@ -94,6 +95,7 @@ class Run:
     reasons: Sequence[str]
     without_evidence: int | None
     assisted: Assists | None = None
+    advice: Advice | None = None
 
     def of(self, kind: str) -> list[Record]:
         return [record for record in self.records if record["type"] == kind]
@@ -152,6 +154,10 @@ def page(title: str, run: Run) -> str:
         _longest(made, run, longest)
     _cycles(made, run)
     _by_time(made, run)
+    if run.advice is not None:
+        made.head("Advice")
+        for told in lines(run.advice):
+            made.say(told.strip())
     made.head("How far to trust these numbers")
     for told in gc_words.trust(about, run.header):
         made.say(told)

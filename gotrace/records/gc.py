@@ -20,6 +20,7 @@ from gotrace.analysis.pauses import (
     Batch,
 )
 from gotrace.arch import BY_GOARCH
+from gotrace.records.advice import Advised
 from gotrace.records.heap import Allocated
 from gotrace.records.schema import Keys, OneOf
 from gotrace.records.times import Moment, moment
@@ -324,6 +325,7 @@ class Summary(OfOne):
     phases: dict[str, Statistics]
     assists: Annotated[Assisted | None, "null: not traced"]
     not_seen: Annotated[NotSeen | None, "null: unknown, of a recording that was cut off or of version 0.1"]
+    advice: Annotated[Advised | None, "null: not asked for"]
 
 
 # What a plugin or library means.

@@ -215,7 +215,8 @@ def page_of(source: Source, views: Sequence[View], records: Sequence[Record]) ->
             from gotrace.export.gc_page import page as page_of_pauses
 
             unexplained = view.explainer.without_evidence if view.explainer is not None else None
-            run = Run(source.header, records, view.total, view.course, view.reasons, unexplained, view.assisted)
+            whole = (view.total, view.course, view.reasons, unexplained, view.assisted, view.advice)
+            run = Run(source.header, records, *whole)
             return page_of_pauses(source.name, run)
     drawn_by = importlib.import_module(f"gotrace.export.{views[0].drawn_by}")
     drawing = views[0].drawing()

@@ -15,6 +15,7 @@ from gotrace.errors import GotraceError
 from gotrace.export.hdr_log import tag
 from gotrace.probe import DELAY_NS
 from gotrace.probes.tail import explainer
+from gotrace.records.advice import advice_record
 from gotrace.records.gc import (
     INTERVAL,
     MARK,
@@ -27,9 +28,11 @@ from gotrace.records.gc import (
     summary_record,
 )
 from gotrace.records.heap import allocated_record, allocated_unknown
+from gotrace.views.gc_advice import Advisor
 from gotrace.views.view import Interval, Record, View
 
 if TYPE_CHECKING:
+    from gotrace.advice.finding import Advice
     from gotrace.analysis.causes import Explainer, Explanation
     from gotrace.analysis.histogram import Histogram
     from gotrace.analysis.pauses import Batch
@@ -56,7 +59,8 @@ class Gc(View):
     At the end ``total`` is the summary of everything, ``about`` how the run ended and what it cost, and ``told`` are the
     explanations, which ``explainer`` made; ``callers`` says who asked for the pauses. ``in_progress`` are the records of
     what had not ended. ``allocated`` is a `gotrace.records.heap.Allocated`, None where pauses are not explained.
-    With ``over_time`` there is a `Course` of everything, for a page.
+    With ``over_time`` there is a `Course` of everything, for a page. With ``advise``, which needs ``explained``, ``advice``
+    says what would make pauses shorter or collections fewer.
     """
 
     name = "gc"
@@ -77,6 +81,7 @@ class Gc(View):
         by_part: bool = False,
         over_time: bool = False,
         assists: bool = False,
+        advise: bool = False,
     ) -> None:
         self.interval_ns = interval_ns
         self.min_pause_ns = min_pause_ns
@@ -85,6 +90,8 @@ class Gc(View):
         self.by_part = by_part
         self.over_time = over_time
         self.assists = assists
+        self.advise = advise
+        self.advice: Advice | None = None
         self.stems = ("gc", *(("tail",) if explained else ()), *(("assist",) if assists else ()))
         self.assisted: Assists | None = None
         self.total = GcSummary()
@@ -107,6 +114,7 @@ class Gc(View):
             "by_part": self.by_part,
             "over_time": self.over_time,
             "assists": self.assists,
+            "advise": self.advise,
         }
 
     @property
@@ -128,6 +136,8 @@ class Gc(View):
             self.course = Course(source.begin_ns)
         if "assist" in source.header["probes"]:
             self.assisted = Assists(source.kinds("assist"))
+        if self.advise:
+            self._advisor = Advisor(source)
         if self.explained:
             self.explainer = explainer(source.header, source.frames, source.place, self.explained)
         self._look_at_allocations()
@@ -144,6 +154,8 @@ class Gc(View):
             self.total.add(batch, self.reasons)
             if self.course is not None:
                 self.course.add(batch)
+            if self.advise:
+                self._advisor.add(batch, self.reasons)
             yield from self._by_interval(events, batch)
         yield from self._advance(self.source.now_ns)
 
@@ -249,7 +261,10 @@ class Gc(View):
             self.in_progress.append(in_progress_record(found, names, source.wall_offset_ns))
         yield from self.in_progress
         self.callers = callers(self.explainer, self.reasons) if self.explainer is not None else None
-        yield summary_record(self.total, self.about, self.callers, self.allocated, self.assisted, source.wall_offset_ns)
+        if self.advise:
+            self.advice = self._advisor.of(self.total, end["duration_ns"], self.explainer, self.reasons)
+        last = summary_record(self.total, self.about, self.callers, self.allocated, self.assisted, source.wall_offset_ns)
+        yield {**last, "advice": advice_record(self.advice)}
 
     def of_interval(self, record: Record) -> Interval | None:
         """With ``by_part``: every pause, whatever its reason, and those of each reason by their parts."""

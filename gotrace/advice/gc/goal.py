@@ -1,0 +1,46 @@
+"""The heap's goal is so near that the program marks for much of its time, and GOGC is what sets it.
+
+Needs what set the goal of each cycle. Speaks where GOGC, or the least goal that it gives a small heap, set most goals, and 10 % of
+the time would be saved. The gain is what four times GOGC for the least goal, or twice of it, takes away: cycles come as the room
+above the live heap is filled. It costs memory, which is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gotrace.advice.finding import Finding
+from gotrace.advice.running import Seen, fewer_cycles
+from gotrace.analysis.gc_slices import ASSISTS
+from gotrace.analysis.pacing import GOMEMLIMIT, MINIMUM, sentences
+from gotrace.text import bytes_text
+
+_LEAST = 0.10
+
+
+def find(seen: Seen) -> Iterator[Finding]:
+    pacing, leading = seen.pacing, seen.pacing.leading()
+    if leading is None or leading[0] == GOMEMLIMIT or pacing.changed or pacing.gc_percent <= 0 or pacing.memory_limit < 0:
+        return
+    who, sums = leading
+    room, live = sums.room / sums.cycles, sums.live / sums.cycles
+    times = 4 if who == MINIMUM else 2
+    # The least goal counts from nothing, GOGC's from the live heap (and stacks and globals, which `room` has in it).
+    wider = times * (room + live) - live if who == MINIMUM else times * room
+    if room <= 0 or pacing.counted + wider - room > pacing.memory_limit:
+        return
+    gogc = times * pacing.gc_percent
+    assists = seen.rate(ASSISTS)
+    held = (f"mark assists took {assists.share:.1%} of the time of all Ps",) if assists.share >= 0.001 else ()
+    found = fewer_cycles(
+        seen,
+        "goal",
+        f"The heap's goal is only {bytes_text(room)} above what is live",
+        (*sentences(pacing), *held),
+        keeps=room / wider,
+        mend=f"GOGC={gogc} makes the room {bytes_text(wider)}, for {bytes_text(wider - room)} of memory; or allocate less "
+        "(gotrace heap --alloc says where).",
+        check=seen.check(f"with GOGC={gogc}"),
+    )
+    if found.gain.share >= _LEAST:
+        yield found

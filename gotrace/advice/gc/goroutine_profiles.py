@@ -1,0 +1,21 @@
+"""Somebody takes profiles or dumps of all goroutines, which stop the world.
+
+Needs the runtime's reason of each stop and the stack of who asked. Speaks from 0.5 ms of each second on. The gain is the time for
+which the world stood for it, measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gotrace.advice.finding import Finding
+from gotrace.advice.running import Seen, of_reasons
+
+_REASONS = ("goroutine profile", "goroutine profile cleanup", "all goroutines stack trace")
+_MEND = "Take them less often; gotrace goroutines reads the same from outside, without a stop."
+
+
+def find(seen: Seen) -> Iterator[Finding]:
+    found = of_reasons(seen, "goroutine profiles", _REASONS, "takes stacks of all goroutines", _MEND, least=500_000)
+    if found is not None:
+        yield found

@@ -1,0 +1,20 @@
+"""The program reads its memory statistics with runtime.ReadMemStats, which stops the world.
+
+Needs the runtime's reason of each stop (Go 1.22 and later; older ones by the function that asked) and the stack of who asked.
+Speaks from 0.5 ms of each second on. The gain is the time for which the world stood for it, measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gotrace.advice.finding import Finding
+from gotrace.advice.running import Seen, of_reasons
+
+_MEND = "Read runtime/metrics, which does not stop the world (Prometheus: client_golang 1.12 and later does), or read it less often."
+
+
+def find(seen: Seen) -> Iterator[Finding]:
+    found = of_reasons(seen, "memory statistics", ("read mem stats",), "calls runtime.ReadMemStats", _MEND, least=500_000)
+    if found is not None:
+        yield found

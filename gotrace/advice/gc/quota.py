@@ -1,0 +1,37 @@
+"""A CPU quota throttles a program whose GOMAXPROCS is larger than it.
+
+Needs the quota of the process's cgroup, how long it was throttled while it was traced, and GOMAXPROCS as the runtime has it. Speaks
+where GOMAXPROCS is larger than the quota, rounded up, and tasks were kept from running for 1 % of the time. How much of it falls
+away is not known before it is tried: the interval is from nothing to all of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from gotrace.advice.finding import Finding, Gain
+from gotrace.advice.running import SECOND, Seen
+from gotrace.text import duration_text
+
+_LEAST = 0.01
+
+
+def find(seen: Seen) -> Iterator[Finding]:
+    quota, procs = seen.quota, seen.slices.maxprocs
+    if quota is None or quota.cpus is None or procs <= math.ceil(quota.cpus):
+        return
+    throttled = quota.throttled_ns * SECOND / seen.duration_ns
+    if throttled < _LEAST * SECOND:
+        return
+    wanted = max(1, math.ceil(quota.cpus))
+    yield Finding(
+        rule="quota",
+        title=f"GOMAXPROCS is {procs}, and the CPU quota {quota.cpus:g} CPUs: its tasks are throttled for "
+        f"{duration_text(throttled)} a second, of all threads together",
+        evidence=("the kernel's account of the cgroup, while it was traced", f"GOMAXPROCS {procs}, of the last cycle"),
+        gain=Gain(throttled, 0.0, throttled, "ns/s", throttled / SECOND, "measured once; how much falls away is not known"),
+        mend=f"GOMAXPROCS={wanted}; Go 1.25 and later does that by itself unless GOMAXPROCS is set. Or raise the limit.",
+        check=seen.check(f"with GOMAXPROCS={wanted}"),
+        excluded="Waiting for CPUs that others have is no throttling, and not counted.",
+    )

@@ -1,0 +1,120 @@
+"""What the rules for processes at work are given, and what several of them compute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gotrace.advice.finding import Finding, Gain, gain_text, place_of
+from gotrace.analysis.gc_slices import MARKING, STOPPED, Slices
+from gotrace.analysis.pacing import Pacing
+from gotrace.text import count_text, printable
+
+_RESAMPLES, _SEED = 4000, 20261130
+_BLOCK = 4  # slices that are drawn together, for neighbours are alike
+SECOND = 1e9
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asked for a stop of the world ``count`` times: the first function that is not the runtime's, and its line."""
+
+    reason: str
+    function: str
+    file: str
+    line: int
+    count: int
+    forced: bool  # by runtime.GC or debug.FreeOSMemory
+
+
+@dataclass(frozen=True)
+class Quota:
+    """Of the CPU quota that the process is in: CPUs on average, and how long it kept its tasks from running."""
+
+    cpus: float | None
+    throttled_ns: int
+
+
+@dataclass(frozen=True)
+class Seen:
+    """``quota`` is None where it is unknown."""
+
+    duration_ns: int
+    slices: Slices
+    pacing: Pacing
+    callers: Sequence[Caller]
+    quota: Quota | None
+    go_version: str
+
+    def rate(self, what: str, *whose: str, factor: float = 1.0) -> Gain:
+        """Nanoseconds of each second, with the bootstrap's interval over blocks of slices."""
+        series = self.slices.series(what, self.duration_ns, *whose) * factor
+        value = float(series.mean())
+        low = high = value
+        blocks = len(series) // _BLOCK
+        if blocks > 1:
+            means = series[: blocks * _BLOCK].reshape(blocks, _BLOCK).mean(axis=1)
+            drawn = np.random.default_rng(_SEED).choice(means, (_RESAMPLES, blocks)).mean(axis=1)
+            low, high = (float(each) for each in np.percentile(drawn, (2.5, 97.5)))
+        basis = f"measured in {count_text(blocks, 'second')}" if blocks > 1 else "measured once"
+        return Gain(value, min(low, value), max(high, value), "ns/s", value / SECOND, basis)
+
+    @property
+    def marking(self) -> Gain:
+        return self.rate(MARKING)
+
+    def check(self, change: str) -> str:
+        return f"gotrace gc --pid PID -d 30s before and after, {change}: compare the column total and the cycles a second"
+
+
+def of_reasons(seen: Seen, rule: str, reasons: Sequence[str], what: str, mend: str, least: float) -> Finding | None:
+    """Stops of the world for ``reasons``, if they take ``least`` nanoseconds of each second, and who asked for most."""
+    gain = seen.rate(STOPPED, *reasons)
+    count = sum(seen.slices.counts.get(reason, 0) for reason in reasons)
+    if not count or gain.value < least:
+        return None
+    asked = sorted((each for each in seen.callers if each.reason in reasons), key=lambda each: -each.count)
+    known = [each for each in asked if each.function]
+    who = f"{printable(known[0].function)} ({place_of((known[0].file, known[0].line))})" if known else "the program"
+    evidence = [f"{count_text(count, 'stop')} in {seen.duration_ns / SECOND:.1f} s, {gain.basis}"]
+    if known:
+        whole = sum(each.count for each in asked)
+        evidence.append(
+            f"the stack of who asked was taken at {count_text(whole, 'stop')}: {known[0].count} times this line"
+        )
+    return Finding(
+        rule=rule,
+        title=f"{who} {what}: the world stands for {gain_text(gain)}",
+        evidence=tuple(evidence),
+        gain=gain,
+        mend=mend,
+        check=seen.check("without it"),
+        excluded="The runtime names the reason of each stop itself; those of collections are not counted.",
+    )
+
+
+def fewer_cycles(
+    seen: Seen, rule: str, title: str, evidence: Sequence[str], keeps: float, mend: str, check: str
+) -> Finding:
+    """Collections that become ``keeps`` times as frequent: marking goes down by as much."""
+    gain = seen.rate(MARKING, "heap", factor=1 - keeps)
+    return Finding(
+        rule=rule,
+        title=f"{title}: {gain_text(gain)} of marking to be saved",
+        evidence=tuple(evidence),
+        gain=gain,
+        mend=mend,
+        check=check,
+        excluded="Only cycles that began because the heap had grown count, whose goal the runtime's own numbers explain.",
+    )
+
+
+def first_line(stack: Sequence[Any]) -> tuple[str, str, int]:
+    """(function, file, line) of the innermost frame that is not the runtime's; ("", "", 0) if there is none."""
+    for frame in stack:
+        if not frame.function.startswith(("runtime.", "runtime/", "internal/")):
+            return frame.function, frame.file, frame.line
+    return "", "", 0

@@ -70,7 +70,8 @@ def plan(program: GoProgram) -> Plan:
     build = PlanBuilder(program)
     build.add_stacks(layout_of(program))
     linked = set(program.pclntab.names())
-    for symbol in CALLS:
+    # runtime.main is in every program: a session is not opened without an instruction to probe.
+    for symbol in ("runtime.main", *CALLS):
         if symbol in linked:
             build.add(symbol, "call", lambda symbol=symbol: [code.entry_site(program, symbol)])  # type: ignore[misc]
             if symbol in LOOKUPS:

@@ -16,9 +16,9 @@ MOST = 5
 
 @dataclass(frozen=True)
 class Gain:
-    """``value`` lies in ``low``..``high`` with 95 %, in ``unit``: "ns" of a start, or "ns/s" of a process at work.
+    """``value`` lies in ``low``..``high`` with 95 %, in ``unit``: "ns" of a start, "ns/s" or "cycles/s" of a process at work.
 
-    ``share`` is of the whole that it belongs to: the start, or a second. ``basis`` says what the interval comes from.
+    ``share`` is of the whole that it belongs to: the start, or the time that was traced. ``basis`` says what the interval comes from.
     """
 
     value: float
@@ -76,6 +76,8 @@ def advice(package: str, seen: Any, not_seen: Iterable[str], cost: str = "") -> 
 
 def gain_text(gain: Gain) -> str:
     """ "14.2 ms (95 %: 13.8 ms to 14.9 ms)"."""
+    if gain.unit == "cycles/s":
+        return f"{gain.value:.1f} cycles a second ({gain.low:.1f} to {gain.high:.1f})"
     each = "" if gain.unit == "ns" else " a second"
     if gain.low == gain.high:
         return f"{duration_text(gain.value)}{each}"
@@ -97,7 +99,7 @@ def lines(found: Advice) -> Iterator[str]:
     for number, each in enumerate(found.findings, 1):
         yield f"  {number}. {each.title}"
         for told in each.evidence:
-            yield f"     Evidence: {told}."
+            yield f"     Evidence: {told.rstrip('.')}."
         yield f"     {each.excluded}"
         yield f"     {each.mend}"
         yield f"     Check: {each.check}."

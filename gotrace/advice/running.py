@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gotrace.advice.finding import Finding, Gain, gain_text, place_of
-from gotrace.analysis.gc_slices import MARKING, STOPPED, Slices
+from gotrace.analysis.gc_slices import CYCLES, MARKING, STOPPED, Slices
 from gotrace.analysis.pacing import Pacing
 from gotrace.text import count_text, printable
 
@@ -62,10 +62,6 @@ class Seen:
         basis = f"measured in {count_text(blocks, 'second')}" if blocks > 1 else "measured once"
         return Gain(value, min(low, value), max(high, value), "ns/s", value / SECOND, basis)
 
-    @property
-    def marking(self) -> Gain:
-        return self.rate(MARKING)
-
     def check(self, change: str) -> str:
         return f"gotrace gc --pid PID -d 30s before and after, {change}: compare the column total and the cycles a second"
 
@@ -99,12 +95,21 @@ def of_reasons(seen: Seen, rule: str, reasons: Sequence[str], what: str, mend: s
 def fewer_cycles(
     seen: Seen, rule: str, title: str, evidence: Sequence[str], keeps: float, mend: str, check: str
 ) -> Finding:
-    """Collections that become ``keeps`` times as frequent: marking goes down by as much."""
-    gain = seen.rate(MARKING, "heap", factor=1 - keeps)
+    """Collections by the heap's growth that become ``keeps`` times as frequent where the program allocates as fast as it did.
+
+    It may allocate faster then, for it gets time back: at most by as much as it marked. That is the lower end of the gain.
+    How long a cycle marks depends on who else wants the CPUs, so the gain is counted in cycles; its share, in marking.
+    """
+    cycles, marking = seen.rate(CYCLES, "heap"), seen.rate(MARKING, "heap")
+    faster = min(1.0, keeps / max(0.01, 1 - min(1.0, marking.share)))
+    low, high = cycles.low * (1 - faster), cycles.high * (1 - keeps)
+    value = cycles.value * (1 - (keeps + faster) / 2)
+    basis = "the lower end: the program allocates faster by the time that it gets back; the upper: as fast as now"
+    gain = Gain(value, low, high, "cycles/s", marking.share * (1 - keeps), basis)
     return Finding(
         rule=rule,
-        title=f"{title}: {gain_text(gain)} of marking to be saved",
-        evidence=tuple(evidence),
+        title=f"{title}: {gain_text(gain)} of {cycles.value:.1f} fall away",
+        evidence=(f"marking was under way for {marking.share:.1%} of the time", *evidence),
         gain=gain,
         mend=mend,
         check=check,

@@ -18,6 +18,7 @@ from gotrace.text import count_text, duration_text, printable
 
 _RESAMPLES, _SEED = 4000, 20261130
 LEAST_SHARE, LEAST_NS = 0.03, 500_000  # a smaller gain is not worth a line
+_LEAST_SAMPLES = 10  # of fewer nothing is said
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,9 @@ class Seen:
         return f"before {printable(ends.pop())}" if len(ends) == 1 else "of the start"
 
     def is_worth(self, gain: Gain) -> bool:
-        return gain.share >= LEAST_SHARE and gain.value >= LEAST_NS and gain.low > 0
+        """Large enough, and surely not less than half of that."""
+        enough = max(LEAST_SHARE * self.total_ns, LEAST_NS)
+        return gain.value >= enough and gain.low >= enough / 2
 
     def check(self, change: str) -> str:
         return f"gotrace coldstart -n 20 -o before.gotrace, {change}, the same to after.gotrace, then gotrace coldstart compare"
@@ -144,6 +147,7 @@ def of_kind(
     mend: str,
     inits_only: bool = False,
     mainly: bool = False,
+    least_share: float = LEAST_SHARE,
 ) -> Iterator[Finding]:
     """What every init function, and main.main before the end of the start, did of one kind, if that is worth a line.
 
@@ -152,13 +156,13 @@ def of_kind(
     """
     for owner, samples in owners(seen).items():
         work, rows = work_of(seen, owner, kind), [row for _, row in rows_by_start(seen, owner)]
-        if not work.samples or not rows or (inits_only and owner == MAIN_MAIN):
+        if work.samples < _LEAST_SAMPLES or not rows or (inits_only and owner == MAIN_MAIN):
             continue
         if mainly and 2 * work.samples < samples:
             continue
         took = busy_ns(seen, owner)
         gain = sampled(took, work.samples, samples, seen.total_ns)
-        if not seen.is_worth(gain):
+        if not seen.is_worth(gain) or gain.share < least_share:
             continue
         calls = calls_of(seen, owner, *callees)
         places = calls.places or work.places

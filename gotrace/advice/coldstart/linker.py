@@ -22,7 +22,11 @@ def find(seen: Seen) -> Iterator[Finding]:
     if not seen.is_worth(gain) or set(seen.cgo) - REPLACEABLE:
         return
     last = seen.starts[-1]
-    libraries = [row.name for row in last.rows if row.stage == LINKER and row.depth == 1 and "mapped" in row.detail]
+    libraries = [
+        row.name
+        for row in last.rows
+        if row.stage == LINKER and row.depth == 1 and "mapped" in row.detail and not row.name.endswith(".cache")
+    ]
     names = ", ".join(printable(name.rpartition("/")[2]) for name in libraries)
     if libraries:
         why = f"it maps {names}"

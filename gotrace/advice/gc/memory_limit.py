@@ -1,8 +1,8 @@
 """GOMEMLIMIT makes the program collect more often than GOGC would.
 
 Needs what set the goal of each cycle, and what GOGC alone would give the next (Go 1.19 and later, by the runtime's own numbers).
-Speaks where GOMEMLIMIT set most goals, and 5 % of the time would be saved. The gain is the marking that falls away when GOGC alone
-sets the goals: the rate of allocation, by the room that it then has.
+Speaks where GOMEMLIMIT set most goals, and 5 % of the time is marking that would fall away. The gain are the
+cycles that do when GOGC alone sets the goals: the rate of allocation, by the room that it then has.
 """
 
 from __future__ import annotations

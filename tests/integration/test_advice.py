@@ -1,0 +1,297 @@
+"""Advice against planted programs and their mended twins, which are measured too; and that it is silent otherwise."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+
+import jsonschema
+import pytest
+
+import targets
+from conftest import GOTRACE, PATIENCE_S
+from gotrace.records.all import schema_of_command
+
+pytestmark = pytest.mark.bpf
+
+RUNS = 10
+PACKAGE = "targets/advised"
+
+
+def gotrace(*arguments, env=None):
+    command = [*GOTRACE, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, env={**os.environ, **(env or {})})
+    assert "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == 0, done.stderr
+    return done.stdout[done.stdout.index("[\n{") :]
+
+
+def starts(*command, options=(), runs=RUNS):
+    """(the starts, what was advised)."""
+    records = json.loads(gotrace("coldstart", "--advise", "--format", "json", "-n", runs, *options, "--", *command))
+    check = jsonschema.Draft202012Validator(schema_of_command("coldstart"))
+    for record in records:
+        check.validate(record)
+    *found, summary = records
+    return found, summary["advice"]
+
+
+def median_total(found):
+    return statistics.median(start["total_ns"] for start in found)
+
+
+# what is planted -> rule, function, the line of the source that does it, and words of the title
+PLANTED = {
+    "regexps": ("regexps", f"{PACKAGE}/regexps.init.0", "MustCompile", "compiles 300 regexps"),
+    "templates": ("templates", f"{PACKAGE}/templates.init.0", "Must(", "parses 200 templates"),
+    "files": ("files", f"{PACKAGE}/files.init.0", "ReadFile", "opens 4 files"),
+    "memory": ("memory", f"{PACKAGE}/memory.init.0", "make(", "allocates"),
+    "names": ("sleeps", f"{PACKAGE}/names.init.0", "resolver.LookupIPAddr", "looks up 1 name"),
+    "computes": ("own init", f"{PACKAGE}/computes.init.0", "Work()", "computes"),
+    "later": ("before listen", "main.main", "computes.Work()", "before it listens"),
+}
+
+
+def line_of(what, text):
+    """file:line of the first line with a text, in the planted package's only file, or in main.go."""
+    folder = targets.SOURCES / "advised"
+    (path,) = (folder / what).glob("*.go") if (folder / what).is_dir() else [folder / "main.go"]
+    number = next(number for number, line in enumerate(path.read_text().splitlines(), 1) if text in line)
+    return f"{path.parent.name}/{path.name}:{number}"
+
+
+@pytest.fixture(scope="module")
+def mended():
+    """The mended twin: the same program, which does nothing of it."""
+    found, advice = starts(targets.build("advised"), "mended")
+    return median_total(found), advice
+
+
+def test_nothing_is_found_in_the_mended_one(mended):
+    assert mended[1]["findings"] == []
+    assert {"regexps", "sleeps", "quota"} <= set(mended[1]["looked_at"])
+    assert mended[1]["not_seen"]
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("what", PLANTED)
+def test_a_planted_start(what, mended):
+    rule, function, text, words = PLANTED[what]
+    for _ in range(2):  # beside others a median of ten may be off once
+        found, advice = starts(targets.build("advised"), what)
+        first = advice["findings"][0]
+        assert first["rule"] == rule
+        assert first["title"].startswith(function) and words in first["title"]
+        if what != "memory":  # its pages are touched in another line than it is made in
+            assert line_of(what, text) in first["title"]
+        gain, real = first["gain"], median_total(found) - mended[0]
+        # The twins differ by chance as well: by as much as starts of one program do.
+        totals = sorted(start["total_ns"] for start in found)
+        chance = (totals[-3] - totals[2]) / 2 + 300_000
+        if gain["low"] - chance <= real <= gain["high"] + chance:
+            break
+    assert gain["low"] <= gain["value"] <= gain["high"]
+    assert gain["low"] - chance <= real <= gain["high"] + chance
+
+
+@pytest.mark.parametrize(("version", "flavour"), [("1.19.8", "stripped"), (targets.NEWEST, "pie-stripped")])
+def test_names_are_those_of_the_function_table(version, flavour):
+    """Of stripped programs, position-independent ones too, and of the oldest Go."""
+    if version not in targets.MATRIX:
+        pytest.skip(f"Go {version} cannot be had here")
+    _, advice = starts(targets.build("advised", version, flavour), "regexps", runs=3)
+    first = advice["findings"][0]
+    assert "regexps.init.0 compiles 300 regexps" in first["title"] and line_of("regexps", "MustCompile") in first["title"]
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("flavour", ["pie-stripped", "cgo-external"])
+def test_a_dynamic_linker_that_can_be_done_without(flavour):
+    if flavour not in targets.flavours_of(targets.NEWEST, targets.HOST_ARCH):
+        pytest.skip("no C compiler for it here")
+    found, twins = [], []
+    for _ in range(3):  # in turns, for the machine is not the same all the time
+        more, advice = starts(targets.build("advised", flavour=flavour), "mended")
+        (only,) = advice["findings"]
+        assert only["rule"] == "linker" and ("libc" in json.dumps(only)) == (flavour == "cgo-external")
+        linked = [
+            sum(row["duration_ns"] for row in start["rows"] if row["stage"] == "dynamic linker" and not row["depth"])
+            for start in more
+        ]
+        assert only["gain"]["value"] == pytest.approx(statistics.median(linked))
+        found += more
+        twins += starts(targets.build("advised"), "mended")[0]
+    # By how much more the other build starts faster, C's start-up has a part in.
+    assert 0.3 * only["gain"]["low"] <= median_total(found) - median_total(twins) <= 3 * only["gain"]["high"]
+
+
+def test_a_disk_that_is_waited_for():
+    program = targets.build("advised")
+    cold, advice = starts(program, "mended", options=("--cache", "cold"), runs=5)
+    pages = statistics.median(sum(row["pages_read"] for row in start["rows"] if not row["depth"]) for start in cold)
+    if not pages:
+        pytest.skip("the pages of the program cannot be dropped here")
+    assert [finding["rule"] for finding in advice["findings"]] == ["disk"]
+    assert f"{pages:,.0f} pages" in advice["findings"][0]["evidence"][0]
+
+
+# --- Processes at work
+
+
+def running(*command, seconds=4, env=None):
+    text = gotrace("gc", "--advise", "--top", 1, "--format", "json", "-d", f"{seconds}s", "--", *command, env=env)
+    records = json.loads(text)
+    check = jsonschema.Draft202012Validator(schema_of_command("gc"))
+    check.validate(records[-1])
+    return records, records[-1]["advice"]
+
+
+def stopped_per_second(records, *reasons):
+    summary = records[-1]
+    return (
+        sum(summary["pauses"].get(reason, {}).get("total", {}).get("sum", 0) for reason in reasons)
+        * 1e9
+        / summary["duration_ns"]
+    )
+
+
+def cycles_per_second(records):
+    return records[-1]["cycles"] * 1e9 / records[-1]["duration_ns"]
+
+
+STOPS = {
+    "statistics": ("memory statistics", "main.statistics", "runtime.ReadMemStats(", ("read mem stats",)),
+    "profiles": ("goroutine profiles", "main.profiles", "runtime.Stack(", ("all goroutines stack trace",)),
+}
+
+
+@pytest.mark.parametrize("what", STOPS)
+def test_stops_that_are_asked_for(what):
+    rule, function, text, reasons = STOPS[what]
+    records, advice = running(targets.build("advisedgc"), what)
+    first = advice["findings"][0]
+    assert first["rule"] == rule and first["title"].startswith(f"{function} (advisedgc/main.go:")
+    path = targets.SOURCES / "advisedgc" / "main.go"
+    assert (
+        f"main.go:{next(n for n, line in enumerate(path.read_text().splitlines(), 1) if text in line)})" in first["title"]
+    )
+    # The runtime reports less than until the world ran again.
+    told = stopped_per_second(records, *reasons)
+    assert told <= first["gain"]["value"] <= 2 * told
+    assert first["gain"]["low"] <= first["gain"]["value"] <= first["gain"]["high"]
+    twin, _ = running(targets.build("advisedgc"), "mended", seconds=2)
+    assert stopped_per_second(twin, *reasons) == 0
+
+
+def test_collections_that_are_asked_for():
+    records, advice = running(targets.build("advisedgc"), "forced")
+    first = advice["findings"][0]
+    assert first["rule"] == "forced collections" and first["title"].startswith("main.forced (advisedgc/main.go:")
+    marked = sum(each["mark_ns"] for each in records if each["type"] == "cycle") * 1e9 / records[-1]["duration_ns"]
+    twin, other = running(targets.build("advisedgc"), "mended", seconds=2)
+    assert other["findings"] == []
+    left = sum(each["mark_ns"] for each in twin if each["type"] == "cycle") * 1e9 / twin[-1]["duration_ns"]
+    assert first["gain"]["low"] <= marked - left <= 1.05 * first["gain"]["high"]
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize(
+    ("rule", "nodes", "before", "after"),
+    [
+        ("memory limit", 200_000, {"GOGC": "100", "GOMEMLIMIT": "36MiB"}, {"GOGC": "100", "GOMEMLIMIT": "80MiB"}),
+        ("goal", 60_000, {"GOGC": "100"}, {"GOGC": "200"}),
+    ],
+)
+def test_goals_that_are_too_near(rule, nodes, before, after):
+    program = targets.build("advisedgc")
+    records, advice = running(program, "fills", nodes, env=before)
+    first = advice["findings"][0]
+    assert first["rule"] == rule
+    twin, other = running(program, "fills", nodes, env=after)
+    assert not [each for each in other["findings"] if each["rule"] == "memory limit"]
+    real = cycles_per_second(records) - cycles_per_second(twin)
+    assert 0.9 * first["gain"]["low"] <= real <= 1.1 * first["gain"]["high"]
+
+
+# --- Silence
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+# What is true of Debian's programs: (rule, where). All of it is a cost before listen that others see too: GODEBUG=inittrace=1
+# prints these packages' inits, and `go version -m` that the linker is one of a build with cgo.
+TRUE = {
+    "prometheus": {
+        ("regexps", "github.com/docker/distribution/reference.init"),
+        ("regexps", "github.com/asaskevich/govalidator.init"),
+        ("regexps", "github.com/go-openapi/strfmt.init"),
+        ("memory", "github.com/aws/aws-sdk-go/aws/endpoints.init"),
+    },
+    "docker-registry": {
+        ("regexps", "github.com/docker/distribution/reference.init"),
+        ("memory", "github.com/aws/aws-sdk-go/aws/endpoints.init"),
+        ("regexps", "main.main"),
+        ("linker", "A"),
+    },
+    # It makes its collectors, which have patterns for what they leave out, and look into /proc and /sys, before it listens.
+    "prometheus-node-exporter": {("regexps", "main.main"), ("files", "main.main"), ("linker", "A")},
+    "etcd": {("linker", "A")},
+    "caddy": {("memory", "github.com/alecthomas/chroma/styles.init"), ("linker", "A")},
+}
+
+
+def debian_command(name, folder):
+    port = free_port()
+    listen = f"127.0.0.1:{port}"
+    if name == "prometheus":
+        (folder / "p.yml").write_text("global: {}\n")
+        return [f"--config.file={folder}/p.yml", f"--storage.tsdb.path={folder}/data", f"--web.listen-address={listen}"]
+    if name == "prometheus-node-exporter":
+        return [f"--web.listen-address={listen}"]
+    if name == "etcd":
+        urls = [f"--{kind}=http://{listen}" for kind in ("listen-client-urls", "advertise-client-urls")]
+        return [f"--data-dir={folder}/etcd", *urls, f"--listen-peer-urls=http://127.0.0.1:{free_port()}"]
+    if name == "docker-registry":
+        text = f"version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {folder}/r\nhttp:\n  addr: {listen}\n"
+        (folder / "r.yml").write_text(text)
+        return ["serve", folder / "r.yml"]
+    (folder / "Caddyfile").write_text(f'{{\n admin off\n}}\nhttp://{listen} {{\n respond "hi"\n}}\n')
+    return ["run", "--config", folder / "Caddyfile", "--adapter", "caddyfile"]
+
+
+@pytest.mark.parametrize("name", TRUE)
+def test_debians_programs(name, tmp_path):
+    """Nothing but what is true is found."""
+    path = shutil.which(name)
+    if path is None:
+        pytest.skip(f"{name} is not installed")
+    found, advice = starts(path, *debian_command(name, tmp_path), runs=3)
+    false = {(each["rule"], each["title"].split(" ")[0]) for each in advice["findings"]} - TRUE[name]
+    if all(start["gc"] for start in found):  # in which init it comes is chance
+        false = {each for each in false if each[0] != "collection"}
+    assert not false, advice["findings"]
+
+
+@pytest.mark.parametrize("name", ["hello", "starter"])
+def test_our_own_programs(name):
+    """hello starts as fast as it can; of starter, which wastes its time on purpose, only what is planted in it is found."""
+    options = ("--until", "main")
+    _, advice = starts(targets.build(name), options=options, runs=3)
+    found = {each["title"].split(" ")[0] for each in advice["findings"]}
+    planted = (
+        {f"targets/starter/{each}.init.0" for each in ("burner", "sleeper", "toucher")} if name == "starter" else set()
+    )
+    assert found == planted
+
+
+def test_esbuild():
+    _, advice = starts(targets.esbuild("0.28.0"), f"--serve=127.0.0.1:{free_port()}", runs=3)
+    assert advice["findings"] == []

@@ -34,6 +34,7 @@ class _Commands(click.Group):
         packages = (importlib.import_module("gotrace.cli.commands"), importlib.import_module("gotrace.probes"))
         names = {info.name for package in packages for info in pkgutil.iter_modules(package.__path__)}
         return sorted(name for name in names if "_" not in name)
+        return sorted(name for name in names if self.get_command(ctx, name) is not None)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -75,7 +76,8 @@ class _Commands(click.Group):
             if found_in == "gotrace.probes":
                 from gotrace.cli.raw import command_for
 
-                return command_for(cmd_name)
+                # One that is about starts is no question about a process.
+                return None if module.PROBE.of_starts else command_for(cmd_name)
             command = getattr(module, "command", None)
             return command if isinstance(command, click.Command) else None
         return None

@@ -1,9 +1,10 @@
 """What code runs while a Go program starts: sampled stacks, and the stacks of calls that tend to be dear in an init.
 
-Samples come on each CPU at regular intervals, from every process that executes the file. The calls are the entries of the
-functions that compile a regular expression, parse a template, open a file, look a name up, or ask for a collection; a look-up
-ends at the return instructions of its function, which are single-stepped (about 15 us where that was measured, in a virtual
-machine) and hit once a name. No return probe is used: `gotrace.binary.code` finds the instructions by the function table.
+Samples come on each CPU at regular intervals, from every process that executes the file. The calls are the entries of
+the functions that compile a regular expression, parse a template, open a file, look a name up, or ask for a collection;
+a look-up ends at the return instructions of its function, which are single-stepped (about 15 us where that was
+measured, in a virtual machine) and hit once a name. No return probe is used: `gotrace.binary.code` finds the
+instructions by the function table.
 """
 
 from __future__ import annotations

@@ -16,9 +16,11 @@ MOST = 5
 
 @dataclass(frozen=True)
 class Gain:
-    """``value`` lies in ``low``..``high`` with 95 %, in ``unit``: "ns" of a start, "ns/s" or "cycles/s" of a process at work.
+    """``value`` lies in ``low``..``high`` with 95 %, in ``unit``: "ns" of a start, "ns/s" or "cycles/s" of a process at
+    work.
 
-    ``share`` is of the whole that it belongs to: the start, or the time that was traced. ``basis`` says what the interval comes from.
+    ``share`` is of the whole that it belongs to: the start, or the time that was traced. ``basis`` says what the
+    interval comes from.
     """
 
     value: float

@@ -95,10 +95,12 @@ def of_reasons(seen: Seen, rule: str, reasons: Sequence[str], what: str, mend: s
 def fewer_cycles(
     seen: Seen, rule: str, title: str, evidence: Sequence[str], keeps: float, mend: str, check: str
 ) -> Finding:
-    """Collections by the heap's growth that become ``keeps`` times as frequent where the program allocates as fast as it did.
+    """Collections by the heap's growth that become ``keeps`` times as frequent where the program allocates as fast as
+    it did.
 
-    It may allocate faster then, for it gets time back: at most by as much as it marked. That is the lower end of the gain.
-    How long a cycle marks depends on who else wants the CPUs, so the gain is counted in cycles; its share, in marking.
+    It may allocate faster then, for it gets time back: at most by as much as it marked. That is the lower end of the
+    gain. How long a cycle marks depends on who else wants the CPUs, so the gain is counted in cycles; its share, in
+    marking.
     """
     cycles, marking = seen.rate(CYCLES, "heap"), seen.rate(MARKING, "heap")
     faster = min(1.0, keeps / max(0.01, 1 - min(1.0, marking.share)))

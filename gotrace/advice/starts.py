@@ -14,7 +14,7 @@ from gotrace.advice.finding import Finding, Gain, gain_text, place_of
 from gotrace.analysis.start_code import MAIN_MAIN, MEMORY, Calls, StartCode, Work
 from gotrace.analysis.start_summary import median
 from gotrace.analysis.timeline import MAIN, PROGRAM, Row, Start
-from gotrace.text import count_text, duration_text, printable
+from gotrace.text import bytes_text, count_text, duration_text, printable
 
 _RESAMPLES, _SEED = 4000, 20261130
 LEAST_SHARE, LEAST_NS = 0.03, 500_000  # a smaller gain is not worth a line
@@ -23,17 +23,20 @@ _LEAST_SAMPLES = 10  # of fewer nothing is said
 
 @dataclass(frozen=True)
 class Seen:
-    """Starts that are alike, each with its code; ``cgo`` are the packages that call C, ``pie`` as in the target's header."""
+    """Starts that are alike, each with its code; ``cgo`` are the packages that call C."""
 
     starts: Sequence[Start]
     code: Sequence[StartCode]
     go_version: str = ""
-    pie: bool = False
     cgo: Sequence[str] = field(default_factory=tuple)
 
     @property
     def total_ns(self) -> float:
         return median([start.total_ns for start in self.starts])
+
+    def gain_of(self, gain: Gain) -> str:
+        """The gain, and what it is a part of."""
+        return f"{gain_text(gain)} of {duration_text(self.total_ns)} {self.until}"
 
     @property
     def until(self) -> str:
@@ -47,7 +50,8 @@ class Seen:
         return gain.value >= enough and gain.low >= enough / 2
 
     def check(self, change: str) -> str:
-        return f"gotrace coldstart -n 20 -o before.gotrace, {change}, the same to after.gotrace, then gotrace coldstart compare"
+        record = "gotrace coldstart -n 20 -o"
+        return f"{record} before.gotrace, {change}, {record} after.gotrace, then gotrace coldstart compare"
 
 
 def _interval(draws: np.ndarray[Any, Any], value: float, starts: int) -> tuple[float, float]:
@@ -103,7 +107,8 @@ def collected_in(start: Start, row: Row) -> bool:
 def busy_ns(seen: Seen, owner: str) -> list[int]:
     """How long the code of an init function, or of main.main, held up each start.
 
-    Its waits are its own where a collection was under way, which its allocations have brought about; others are another rule's.
+    Its waits are its own where a collection was under way, which its allocations have brought about; others are another
+    rule's.
     """
     rows = rows_by_start(seen, owner)
     return [row.duration_ns - (0 if collected_in(start, row) else row.blocked_ns) for start, row in rows]
@@ -151,8 +156,8 @@ def of_kind(
 ) -> Iterator[Finding]:
     """What every init function, and main.main before the end of the start, did of one kind, if that is worth a line.
 
-    ``did(count)`` says it, with the number of calls of ``callees`` in one start. ``inits_only``: not main.main; ``mainly``: only
-    where most samples are of this kind.
+    ``did(count)`` says it, with the number of calls of ``callees`` in one start. ``inits_only``: not main.main;
+    ``mainly``: only where most samples are of this kind.
     """
     for owner, samples in owners(seen).items():
         work, rows = work_of(seen, owner, kind), [row for _, row in rows_by_start(seen, owner)]
@@ -166,31 +171,25 @@ def of_kind(
             continue
         calls = calls_of(seen, owner, *callees)
         places = calls.places or work.places
-        (first, _), more = places.most_common(1)[0], len(places) - 1
-        where = f"{place_of(first)}{f' and {more} other lines' if more > 1 else ' and another line' if more else ''}"
-        count = round(calls.count / len(seen.starts))
-        whole = duration_text(seen.total_ns)
-        faults = median([row.minor_faults for row in rows])
-        heap = [row.heap_bytes for row in rows if row.heap_bytes is not None]
-        counted = (f"{faults:,.0f} page faults in it",) if kind == MEMORY else ()
+        more = len(places) - 1
+        others = f" and {more} other lines" if more > 1 else " and another line" if more else ""
+        name, where = printable(owner), f"{place_of(places.most_common(1)[0][0])}{others}"
+        evidence = [
+            f"{gain.basis} taken in {name} were in it; {name} took {duration_text(median(took))}, measured without sampling"
+        ]
+        if kind == MEMORY:
+            evidence.append(f"{median([row.minor_faults for row in rows]):,.0f} page faults in it")
+        grown = median([row.heap_bytes or 0 for row in rows])
+        if grown >= 1 << 20:
+            evidence.append(f"the heap grew by {bytes_text(grown)} in it")
         yield Finding(
             rule=rule,
-            title=f"{printable(owner)} {did(count)} ({where}): {gain_text(gain)} of {whole} {seen.until}",
-            evidence=(
-                f"{gain.basis} taken in {printable(owner)} were in it, which took {duration_text(median(took))}, measured "
-                "without sampling",
-                *counted,
-                *(
-                    (f"the heap grew by {round(median(heap)) / 2**20:.1f} MiB in it",)
-                    if heap and median(heap) >= 1 << 20
-                    else ()
-                ),
-            ),
+            title=f"{name} {did(round(calls.count / len(seen.starts)))} ({where}): {seen.gain_of(gain)}",
+            evidence=tuple(evidence),
             gain=gain,
             mend=mend,
             check=seen.check("change it"),
-            excluded=f"Only samples whose stack has both {printable(owner)} and the work count; so do waits in it only while a "
-            "collection was under way.",
+            excluded=f"Only samples whose stack has both {name} and the work count; waits, while a collection ran in it.",
         )
 
 

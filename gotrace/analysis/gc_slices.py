@@ -16,7 +16,8 @@ STOPPED, MARKING, CYCLES, ASSISTS = "stopped", "marking", "cycles", "assists"
 class Slices:
     """Adds up batches, from ``begin_ns`` on (CLOCK_MONOTONIC).
 
-    `rate` is by what, and for whom: (`STOPPED`, reason), (`MARKING`, trigger), (`CYCLES`, trigger), (`ASSISTS`, ""): of all Ps.
+    `rate` is by what, and for whom: (`STOPPED`, reason), (`MARKING`, trigger), (`CYCLES`, trigger), (`ASSISTS`, ""): of
+    all Ps.
     """
 
     def __init__(self, begin_ns: int) -> None:

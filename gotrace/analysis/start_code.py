@@ -1,8 +1,8 @@
 """Which code a start spent its time in, from the events of the probe `startcode`: samples and calls, by init function.
 
-A sample belongs to the init function that the runtime's loop over inits had called, or to main.main; what it did for that is
-the first function below it that is known to do such work (`KINDS`), or the kernel's page faults and the allocator. Before
-main.main only the main thread counts, which runs every init.
+A sample belongs to the init function that the runtime's loop over inits had called, or to main.main; what it did for
+that is the first function below it that is known to do such work (`KINDS`), or the kernel's page faults and the
+allocator. Before main.main only the main thread counts, which runs every init.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ REGEXPS, TEMPLATES, FILES, NAMES, MEMORY, COLLECTOR, OWN = (
 )
 MAIN_MAIN = "main.main"
 _LOOPS = ("runtime.doInit1", "runtime.doInit")
-# In the order in which a stack is searched from the init function inwards: who parses a template may compile regexps for it.
+# In the order in which each function is tried, from the init function inwards.
 KINDS = (
     (TEMPLATES, re.compile(r"(text|html)/template[./]")),
     (REGEXPS, re.compile(r"regexp[./]")),
@@ -55,7 +55,9 @@ class Work:
 
 @dataclass
 class Calls:
-    """Calls of one function for an init function or main.main, by line; ``ns`` from each begin to its end, where that is seen."""
+    """Calls of one function for an init function or main.main, by line; ``ns`` from each begin to its end, where that
+    is seen.
+    """
 
     count: int = 0
     places: Counter[Place] = field(default_factory=Counter)
@@ -77,8 +79,8 @@ class StartCode:
 class Collector:
     """Collects the events while starts are traced. `feed` them as they come; then `of` each start.
 
-    ``functions(address)`` are the frames at a link-time address, innermost first; ``kernel(addresses)`` those of the kernel.
-    ``entry`` is where the program begins, by which the load bias of each process is told.
+    ``functions(address)`` are the frames at a link-time address, innermost first; ``kernel(addresses)`` those of the
+    kernel. ``entry`` is where the program begins, by which the load bias of each process is told.
     """
 
     def __init__(
@@ -123,15 +125,18 @@ class Collector:
         events, began = (np.concatenate(each) for each in (self._kept, self._began))
         end_ns = start.exec_ns + start.total_ns
 
-        def of_it(array: Array) -> Array:
-            # the first column of every kind has the process in its lower half
-            mine = (array["a"] & np.uint64(0xFFFFFFFF)) == start.pid
-            return array[mine & (array["time_ns"] >= start.exec_ns) & (array["time_ns"] <= end_ns)]
+        def within(array: Array, processes: Array) -> Array:
+            mine = (processes & np.uint64(0xFFFFFFFF)) == start.pid
+            kept: Array = array[mine & (array["time_ns"] >= start.exec_ns) & (array["time_ns"] <= end_ns)]
+            return kept
 
-        events, began = of_it(events), of_it(began)
+        # the first column of every kind has the process in its lower half
+        events = within(events, self._kinds.named(events, "start_return")["tgid"])
+        began = within(began, self._entries.named(began, "entry")["process"])
         events = events[np.argsort(events["time_ns"], kind="stable")]
         self._bias = int(self._entries.of(began, "entry")["pc"][0]) - self._entry if len(began) else 0
-        out, open_calls = StartCode(), {}
+        out = StartCode()
+        open_calls: dict[int, tuple[Calls, int]] = {}
         for name, time_ns, tid, _, of in self._kinds.each(events):
             if name == "start_return":
                 out.hits += 1

@@ -40,10 +40,16 @@ class Advised(TypedDict):
     not_seen: Annotated[list[str], "what could not be looked at"]
 
 
-def advice_record(advice: Advice | None) -> dict[str, Any] | None:
-    """`Advised`; None where it was not asked for."""
+class WithAdvice(TypedDict, total=False):
+    """A record that has advice where it was asked for."""
+
+    advice: Annotated[Advised, "with --advise"]
+
+
+def advice_record(advice: Advice | None) -> dict[str, Any]:
+    """`WithAdvice`."""
     if advice is None:
-        return None
+        return {}
     found = dataclasses.asdict(advice)
     del found["cost"]
-    return found
+    return {"advice": found}

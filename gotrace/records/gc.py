@@ -20,7 +20,7 @@ from gotrace.analysis.pauses import (
     Batch,
 )
 from gotrace.arch import BY_GOARCH
-from gotrace.records.advice import Advised
+from gotrace.records.advice import WithAdvice
 from gotrace.records.heap import Allocated
 from gotrace.records.schema import Keys, OneOf
 from gotrace.records.times import Moment, moment
@@ -304,7 +304,7 @@ class Assisted(TypedDict):
     begun_before: Annotated[int, "how many had begun before they were traced, which are in none of the others"]
 
 
-class Summary(OfOne):
+class Summary(OfOne, WithAdvice):
     """Everything, at the end."""
 
     type: Literal["summary"]
@@ -325,7 +325,6 @@ class Summary(OfOne):
     phases: dict[str, Statistics]
     assists: Annotated[Assisted | None, "null: not traced"]
     not_seen: Annotated[NotSeen | None, "null: unknown, of a recording that was cut off or of version 0.1"]
-    advice: Annotated[Advised | None, "null: not asked for"]
 
 
 # What a plugin or library means.

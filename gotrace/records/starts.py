@@ -11,7 +11,7 @@ from gotrace.analysis.gc_summary import PERCENTILES, percentiles
 from gotrace.analysis.start_summary import Outlier, Part, StartSummary
 from gotrace.analysis.timeline import Container, FirstGc, Place, Start, Starter
 from gotrace.analysis.timeline import FirstGc, Place, Start, Starter
-from gotrace.records.advice import Advised
+from gotrace.records.advice import WithAdvice
 from gotrace.records.gc import Cost
 from gotrace.records.times import Moment, moment
 
@@ -103,7 +103,7 @@ class CostOfStart(TypedDict):
     hits_ns: int
 
 
-class Summary(TypedDict):
+class Summary(WithAdvice):
     """All starts, and how tracing ended."""
 
     type: Literal["summary"]
@@ -117,7 +117,6 @@ class Summary(TypedDict):
     parts: list[PartOfAll]
     outliers: list[Outlier]
     slow_first: Annotated[float, "how many times the median of other runs the first took; 0: no more than the others"]
-    advice: Annotated[Advised | None, "null: not asked for"]
 
 
 def start_record(start: Start, number: int, place: Place, wall_offset_ns: int) -> Record:

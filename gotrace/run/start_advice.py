@@ -49,7 +49,7 @@ class Advisor:
         code = [self._collector.of(start) for start in mine]
         target, about = self._header["target"], self._header["probes"]["startcode"]
         self._stack.close()
-        seen = Seen(mine, code, target["go_version"], target["pie"], about["facts"]["cgo"])
+        seen = Seen(mine, code, target["go_version"], about["facts"]["cgo"])
         without = [f"{item['name']}: {item['reason']}" for item in about["missing"]]
         nowhere = sum(each.without_owner for each in code)
         if nowhere:

@@ -52,7 +52,7 @@ def records(result: Result) -> Iterator[dict[str, Any]]:
     """The starts and their summary as JSON objects."""
     for number, (start, place) in enumerate(zip(result.starts, places(result.starts), strict=True)):
         yield start_record(start, number, place, result.wall_offset_ns)
-    yield {**summary_record(summaries(result.starts), result.about), "advice": advice_record(result.advice)}
+    yield {**summary_record(summaries(result.starts), result.about), **advice_record(result.advice)}
 
 
 def write_json(result: Result, file: TextIO, format_: str) -> None:

@@ -264,7 +264,7 @@ class Gc(View):
         if self.advise:
             self.advice = self._advisor.of(self.total, end["duration_ns"], self.explainer, self.reasons)
         last = summary_record(self.total, self.about, self.callers, self.allocated, self.assisted, source.wall_offset_ns)
-        yield {**last, "advice": advice_record(self.advice)}
+        yield {**last, **advice_record(self.advice)}
 
     def of_interval(self, record: Record) -> Interval | None:
         """With ``by_part``: every pause, whatever its reason, and those of each reason by their parts."""

@@ -66,5 +66,6 @@ def _callers(explainer: Explainer, reasons: Sequence[str]) -> list[Caller]:
     for (reason, stack), count in explainer.callers.items():
         frames = explainer.stacks.frames(stack)
         forced = any(frame.function in _FORCED for frame in frames)
-        found[(reasons[reason], *first_line(frames), forced)] += count
+        function, file, line = first_line(frames)
+        found[reasons[reason], function, file, line, forced] += count
     return [Caller(*key[:4], count, key[4]) for key, count in found.items()]

@@ -226,8 +226,8 @@ def free_port():
         return found.getsockname()[1]
 
 
-# What is true of Debian's programs: (rule, where). All of it is a cost before listen that others see too: GODEBUG=inittrace=1
-# prints these packages' inits, and `go version -m` that the linker is one of a build with cgo.
+# What is true of Debian's programs: (rule, where). All of it is a cost before listen that others see, too:
+# GODEBUG=inittrace=1 prints these packages' inits, and `go version -m` that it is a build with cgo.
 TRUE = {
     "prometheus": {
         ("regexps", "github.com/docker/distribution/reference.init"),

@@ -37,7 +37,8 @@ TABLE: dict[str, set[str]] = {
     "runtime": BASE | {"binary", "kernel", "analysis", "made"},
     "session": BASE | {"binary", "kernel", "recording", "analysis", "probe", "probes", "made"},
     "shared": BASE | {"analysis", "kernel", "made", "probe", "runtime", "session"},
-    "views": BASE | {"binary", "kernel", "recording", "analysis", "probe", "probes", "runtime", "export", "records"}
+    "views": BASE
+    | {"binary", "kernel", "recording", "analysis", "probe", "probes", "runtime", "export", "records"}
     | {"advice"},
     "run": BASE
     | {"binary", "kernel", "recording", "analysis", "records", "export", "probe", "probes", "made"}

@@ -1,7 +1,8 @@
 """main.main is on a CPU before the start is over, in one function that it calls.
 
-Needs samples of main.main's stack, and that the start ended with listen. Speaks where a line of main.main comes to 10 % of the
-start and 1 ms. What listen itself needs of it is not seen: the gain is what is saved if it waits until after listen.
+Needs samples of main.main's stack, and that the start ended with listen. Speaks where a line of main.main comes to 10 %
+of the start and 1 ms. What listen itself needs of it is not seen: the gain is what is saved if it waits until after
+listen.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from gotrace.advice.finding import Finding, gain_text, place_of
+from gotrace.advice.finding import Finding, place_of
 from gotrace.advice.starts import Seen, busy_ns, owners, sampled, work_of
 from gotrace.analysis.start_code import MAIN_MAIN, MEMORY, OWN, Place
-from gotrace.text import duration_text, printable
+from gotrace.text import printable
 
 _LEAST_SHARE, _LEAST_NS = 0.10, 1_000_000
 
@@ -32,7 +33,7 @@ def find(seen: Seen) -> Iterator[Finding]:
         yield Finding(
             rule="before listen",
             title=f"main.main works at {place_of(place)}{f' in {printable(called)}' if called else ''} before it listens: "
-            f"{gain_text(gain)} of {duration_text(seen.total_ns)} {seen.until}",
+            f"{seen.gain_of(gain)}",
             evidence=(f"{gain.basis} taken in main.main were below this line",),
             gain=gain,
             mend="If the first requests can do without it, do it after listen, in a goroutine, and tell readiness apart.",

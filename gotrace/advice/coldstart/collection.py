@@ -1,15 +1,15 @@
 """The main goroutine works for the garbage collector while the program starts.
 
-Needs samples, and that a collection began within the start. Speaks where the main thread's samples in assists, sweeping and
-starting a cycle come to 3 % of the start and 0.5 ms. The gain is that time on the main thread only: what mark workers do on other
-CPUs does not hold a start up, and is not counted.
+Needs samples, and that a collection began within the start. Speaks where the main thread's samples in assists, sweeping
+and starting a cycle come to 3 % of the start and 0.5 ms. The gain is that time on the main thread only: what mark
+workers do on other CPUs does not hold a start up, and is not counted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gotrace.advice.finding import Finding, gain_text
+from gotrace.advice.finding import Finding
 from gotrace.advice.starts import Seen, busy_ns, owners, sampled, work_of
 from gotrace.analysis.start_code import COLLECTOR
 from gotrace.analysis.start_summary import median
@@ -31,10 +31,10 @@ def find(seen: Seen) -> Iterator[Finding]:
         at = duration_text(median([start.gc.begin_ns for start in seen.starts if start.gc]))
         yield Finding(
             rule="collection",
-            title=f"{printable(owner)} works for the garbage collector: {gain_text(gain)} of {duration_text(seen.total_ns)} {seen.until}",
+            title=f"{printable(owner)} works for the garbage collector: {seen.gain_of(gain)}",
             evidence=(f"{gain.basis} were in assists or sweeping", f"the first collection began at {at}{live}"),
             gain=gain,
-            mend="Start with GOGC=off and a GOMEMLIMIT, and call debug.SetGCPercent after listen; or allocate less in inits.",
+            mend="Start with GOGC=off and a GOMEMLIMIT, and call debug.SetGCPercent after listen; or allocate less.",
             check="GOGC=off gotrace coldstart -n 20 -o after.gotrace, then gotrace coldstart compare",
             excluded="Mark workers on other CPUs are not counted; only what the main goroutine itself did.",
         )

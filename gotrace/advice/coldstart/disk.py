@@ -1,18 +1,17 @@
 """The program waits for the disk while it is loaded.
 
-Needs the rows of a start alone. Speaks where steps of exec, the dynamic linker and the bootstrap in which pages were read blocked
-for 3 % of the start and 0.5 ms. The gain is that time, measured: what a warm page cache saves.
+Needs the rows of a start alone. Speaks where steps of exec, the dynamic linker and the bootstrap in which pages were
+read blocked for 3 % of the start and 0.5 ms. The gain is that time, measured: what a warm page cache saves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gotrace.advice.finding import Finding, gain_text
+from gotrace.advice.finding import Finding
 from gotrace.advice.starts import Seen, exact
 from gotrace.analysis.start_summary import median
 from gotrace.analysis.timeline import BEFORE, Row, Start
-from gotrace.text import duration_text
 
 
 def _rows(start: Start) -> list[Row]:
@@ -26,10 +25,10 @@ def find(seen: Seen) -> Iterator[Finding]:
     pages = median([sum(row.pages_read for row in _rows(start)) for start in seen.starts])
     yield Finding(
         rule="disk",
-        title=f"The start waits for the disk: {gain_text(gain)} of {duration_text(seen.total_ns)} {seen.until}",
+        title=f"The start waits for the disk: {seen.gain_of(gain)}",
         evidence=(f"{pages:,.0f} pages were read from the disk in one start, in steps that were blocked for so long",),
         gain=gain,
-        mend="Read the executable ahead of the start (cat it in the step before, or pull the image earlier); a smaller one helps.",
+        mend="Read the executable ahead of the start: cat it in the step before, or pull the image earlier.",
         check="gotrace coldstart -n 20 --cache cold, and the same with --cache warm, then gotrace coldstart compare",
         excluded="Only steps in which the page cache was filled count, and only while the thread was blocked.",
     )

@@ -1,18 +1,18 @@
 """A dynamic linker loads the program, and need not.
 
-Needs the stage "dynamic linker" and the function table. Speaks where the stage takes 3 % of the start and 0.5 ms, and no package
-but the standard library's net, os/user and runtime/cgo calls C: those have Go code for the same. The gain is the whole stage,
-measured.
+Needs the stage "dynamic linker" and the function table. Speaks where the stage takes 3 % of the start and 0.5 ms, and
+no package but the standard library's net, os/user and runtime/cgo calls C: those have Go code for the same. The gain is
+the whole stage, measured.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gotrace.advice.finding import Finding, gain_text
+from gotrace.advice.finding import Finding
 from gotrace.advice.starts import Seen, exact, stage_ns
 from gotrace.analysis.timeline import LINKER
-from gotrace.text import duration_text, printable
+from gotrace.text import printable
 
 REPLACEABLE = {"net", "os/user", "runtime/cgo"}
 
@@ -30,7 +30,10 @@ def find(seen: Seen) -> Iterator[Finding]:
     names = ", ".join(printable(name.rpartition("/")[2]) for name in libraries)
     if libraries:
         why = f"it maps {names}"
-        mend = "Build with CGO_ENABLED=0: net and os/user then use their Go code (names by /etc/resolv.conf, users by /etc/passwd)."
+        mend = (
+            "Build with CGO_ENABLED=0: net and os/user then use their Go code, which reads /etc/resolv.conf and "
+            "/etc/passwd and no other source of names (nsswitch.conf)."
+        )
         proof = (
             f"packages that call C: {', '.join(map(printable, seen.cgo)) or 'none'}, all of which have Go code for the same"
         )
@@ -40,7 +43,7 @@ def find(seen: Seen) -> Iterator[Finding]:
         proof = "no package calls C"
     yield Finding(
         rule="linker",
-        title=f"A dynamic linker loads the program, which can do without: {gain_text(gain)} of {duration_text(seen.total_ns)} {seen.until}",
+        title=f"A dynamic linker loads the program, which can do without: {seen.gain_of(gain)}",
         evidence=(f"the stage was {gain.basis}; {why}", proof),
         gain=gain,
         mend=mend,

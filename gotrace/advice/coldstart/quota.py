@@ -1,7 +1,8 @@
 """A CPU quota keeps the start off its CPUs.
 
-Needs the scheduler's own account of throttling (Linux 6.6 and later). Speaks where it comes to 3 % of the start and 0.5 ms. The
-gain is that time, measured. Go from 1.25 on sets GOMAXPROCS by the quota itself; an older one does not, which is told.
+Needs the scheduler's own account of throttling (Linux 6.6 and later). Speaks where it comes to 3 % of the start and 0.5
+ms. The gain is that time, measured. Go from 1.25 on sets GOMAXPROCS by the quota itself; an older one does not, which
+is told.
 """
 
 from __future__ import annotations
@@ -9,10 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from gotrace.advice.finding import Finding, gain_text
+from gotrace.advice.finding import Finding
 from gotrace.advice.starts import Seen, exact
 from gotrace.analysis.timeline import throttled_ns
-from gotrace.text import duration_text
 
 
 def find(seen: Seen) -> Iterator[Finding]:
@@ -26,7 +26,7 @@ def find(seen: Seen) -> Iterator[Finding]:
     old = version is not None and int(version[1]) < 25
     yield Finding(
         rule="quota",
-        title=f"The CPU quota keeps the start off its CPUs: {gain_text(gain)} of {duration_text(seen.total_ns)} {seen.until}",
+        title=f"The CPU quota keeps the start off its CPUs: {seen.gain_of(gain)}",
         evidence=("the scheduler's own account of its cgroup's throttling, while its threads could have run",),
         gain=gain,
         mend="Raise the CPU limit for the start"

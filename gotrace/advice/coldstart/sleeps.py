@@ -1,15 +1,15 @@
 """An init function waits: its thread was blocked while it ran, neither for a disk nor for a CPU.
 
-Needs the rows of a start alone. Speaks where the thread was blocked for 3 % of the start and 1 ms in one init
-function, and for 80 % of that function in every start, in which no page was read and no collection was under way. Who looked a name up in it is told with how long that took, from the function's entry to its return. The gain is
-that time, measured.
+Needs the rows of a start alone. Speaks where the thread was blocked for 3 % of the start and 1 ms in one init function,
+and for 80 % of that function in every start, in which no page was read and no collection was under way. Who looked a
+name up in it is told with how long that took, from the function's entry to its return. The gain is that time, measured.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gotrace.advice.finding import Finding, gain_text, place_of
+from gotrace.advice.finding import Finding, place_of
 from gotrace.advice.starts import Seen, calls_of, collected_in, exact, rows_by_start
 from gotrace.analysis.timeline import MAIN
 from gotrace.text import count_text, duration_text, printable
@@ -31,7 +31,8 @@ def find(seen: Seen) -> Iterator[Finding]:
             continue
         calls = calls_of(seen, owner, *LOOKUPS)
         name, count = printable(owner), round(calls.count / len(seen.starts))
-        did, evidence, mend = "waits", (), "Do not wait in an init: start it in main, after listen, or on first use."
+        evidence: tuple[str, ...] = ()
+        did, mend = "waits", "Do not wait in an init: start it in main, after listen, or on first use."
         # A look-up that takes most of it is the reason, for an init function does one thing at a time.
         if count and calls.ns / len(seen.starts) > 0.8 * gain.value:
             where = place_of(calls.places.most_common(1)[0][0])
@@ -41,10 +42,11 @@ def find(seen: Seen) -> Iterator[Finding]:
             mend = "Look names up when the connection is made, not in an init; retries and time-outs belong there too."
         yield Finding(
             rule="sleeps",
-            title=f"{name} {did}: {gain_text(gain)} of {duration_text(seen.total_ns)} {seen.until}",
+            title=f"{name} {did}: {seen.gain_of(gain)}",
             evidence=(f"the kernel took its thread off the CPU for so long in this init function, {gain.basis}", *evidence),
             gain=gain,
             mend=mend,
             check=seen.check("change it"),
-            excluded="Waiting for a CPU and for a CPU quota are counted apart, no page was read from a disk, and the first collection did not run in it.",
+            excluded="Waiting for a CPU and for a CPU quota are counted apart, no page was read from a disk, and the first "
+            "collection did not run in it.",
         )

@@ -1,8 +1,8 @@
 """The heap's goal is so near that the program marks for much of its time, and GOGC is what sets it.
 
-Needs what set the goal of each cycle. Speaks where GOGC, or the least goal that it gives a small heap, set most goals, and 5 % of
-the time is marking that would fall away. The gain are the cycles that four times GOGC for the least goal, or twice of it, take away: cycles come as the room
-above the live heap is filled. It costs memory, which is told.
+Needs what set the goal of each cycle. Speaks where GOGC, or the least goal that it gives a small heap, set most goals,
+and 5 % of the time is marking that would fall away. The gain are the cycles that four times GOGC for the least goal, or
+twice of it, take away: cycles come as the room above the live heap is filled. It costs memory, which is told.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """GOMEMLIMIT makes the program collect more often than GOGC would.
 
-Needs what set the goal of each cycle, and what GOGC alone would give the next (Go 1.19 and later, by the runtime's own numbers).
-Speaks where GOMEMLIMIT set most goals, and 5 % of the time is marking that would fall away. The gain are the
+Needs what set the goal of each cycle, and what GOGC alone would give the next (Go 1.19 and later, by the runtime's own
+numbers). Speaks where GOMEMLIMIT set most goals, and 5 % of the time is marking that would fall away. The gain are the
 cycles that do when GOGC alone sets the goals: the rate of allocation, by the room that it then has.
 """
 
@@ -32,7 +32,7 @@ def find(seen: Seen) -> Iterator[Finding]:
         f"GOMEMLIMIT {bytes_text(pacing.memory_limit)} is too small for what is live",
         sentences(pacing),
         keeps=room / pacing.percent_room,
-        mend=f"Raise GOMEMLIMIT to {bytes_text(1.1 * needed)} or more, with the container's limit above it, or keep less alive.",
+        mend=f"Raise GOMEMLIMIT to {bytes_text(1.1 * needed)} or more, the container's limit above it, or keep less alive.",
         check=seen.check(f"with GOMEMLIMIT={round(1.1 * needed)}"),
     )
     if found.gain.share >= _LEAST:

@@ -1,7 +1,7 @@
 """The program reads its memory statistics with runtime.ReadMemStats, which stops the world.
 
-Needs the runtime's reason of each stop (Go 1.22 and later; older ones by the function that asked) and the stack of who asked.
-Speaks from 0.5 ms of each second on. The gain is the time for which the world stood for it, measured.
+Needs the runtime's reason of each stop (Go 1.22 and later; older ones by the function that asked) and the stack of who
+asked. Speaks from 0.5 ms of each second on. The gain is the time for which the world stood for it, measured.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from collections.abc import Iterator
 from gotrace.advice.finding import Finding
 from gotrace.advice.running import Seen, of_reasons
 
-_MEND = "Read runtime/metrics, which does not stop the world (Prometheus: client_golang 1.12 and later does), or read it less often."
+_MEND = (
+    "Read runtime/metrics, which does not stop the world (as Prometheus's client_golang does from 1.12 on), or read them "
+    "less often."
+)
 
 
 def find(seen: Seen) -> Iterator[Finding]:

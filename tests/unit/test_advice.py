@@ -1,0 +1,225 @@
+"""Rules of advice on facts made by hand: what they say, what they leave alone, and intervals."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gotrace.advice.finding import MOST, Advice, Finding, Gain, advice, lines, rules
+from gotrace.advice.running import Caller, Quota
+from gotrace.advice.running import Seen as Running
+from gotrace.advice.starts import Seen, exact, sampled
+from gotrace.analysis.gc_slices import CYCLES, MARKING, SLICE_NS, STOPPED, Slices
+from gotrace.analysis.pacing import Pacing
+from gotrace.analysis.pauses import CYCLE, PAUSE, SWEEP, Batch
+from gotrace.analysis.stacks import Frame
+from gotrace.analysis.start_code import COLLECTOR, REGEXPS, StartCode, Work, owner_of
+from gotrace.analysis.timeline import EXEC, LINKER, MAIN, FirstGc, Row, Start
+from gotrace.records.advice import advice_record
+
+MS = 1_000_000
+
+
+def row(stage, name, depth, begin_ms, ms, **more):
+    return dataclasses.replace(Row(stage, name, depth, begin_ms * MS, ms * MS, 0, 0, 0, 0, 0, throttled_ns=0), **more)
+
+
+def start(*rows, total_ms=100, gc=None):
+    return Start(pid=7, exec_ns=10**9, total_ns=total_ms * MS, ended="listen", rows=rows, listen_ns=total_ms * MS, gc=gc)
+
+
+def code(owner, **samples):
+    work = {(owner, kind.replace("_", " ")): Work(count) for kind, count in samples.items()}
+    for each in work.values():
+        each.places["/src/x/y/tables.go", 31] += each.samples
+        each.callees["regexp.MustCompile"] += each.samples
+    found = StartCode(work=work)
+    found.samples[owner] = sum(samples.values())
+    return found
+
+
+def found_in(starts, codes=None, **facts):
+    seen = Seen(starts, codes or [StartCode() for _ in starts], **facts)
+    return {finding.rule: finding for finding in advice("coldstart", seen, ()).findings}
+
+
+def test_every_rule_has_its_facts():
+    for package in ("coldstart", "gc"):
+        modules = list(rules(package))
+        assert len(modules) >= 6
+        for module in modules:
+            claim, _, facts = module.__doc__.partition("\n\n")
+            assert claim and "Needs" in facts and "gain" in facts, module.__name__
+
+
+def test_what_an_init_does():
+    one = start(row(MAIN, "x/y.init", 2, 10, 40))
+    only = found_in([one], [code("x/y.init", regexps=30, own_code=10)])
+    assert set(only) == {"regexps"}
+    gain = only["regexps"].gain
+    assert gain.value == pytest.approx(30 * MS) and gain.share == pytest.approx(0.3)
+    assert "y/tables.go:31" in only["regexps"].title and "30.0 ms of 100 ms before listen" in only["regexps"].title
+    # A wait is no part of it, unless a collection was under way.
+    waited = start(row(MAIN, "x/y.init", 2, 10, 40, blocked_ns=20 * MS))
+    assert found_in([waited], [code("x/y.init", regexps=40)])["regexps"].gain.value == pytest.approx(20 * MS)
+    collected = dataclasses.replace(waited, gc=FirstGc(20 * MS, 20 * MS, 30 * MS, "heap"))
+    assert found_in([collected], [code("x/y.init", regexps=40)])["regexps"].gain.value == pytest.approx(40 * MS)
+    assert not found_in([one], [code("x/y.init", regexps=9)])  # too few samples
+
+
+def test_work_for_the_collector():
+    one = start(row(MAIN, "x.init", 2, 10, 40), gc=FirstGc(20 * MS, 20 * MS, 30 * MS, "heap", heap_bytes=4 << 20))
+    found = found_in([one], [code("x.init", **{COLLECTOR: 20, REGEXPS: 20})])
+    assert found["collection"].gain.value == pytest.approx(20 * MS) and "4.00 MiB live" in found["collection"].evidence[1]
+    without = dataclasses.replace(one, gc=None)
+    assert "collection" not in found_in([without], [code("x.init", **{COLLECTOR: 20, REGEXPS: 20})])
+
+
+def test_waits():
+    waits = start(row(MAIN, "x.init.0", 2, 10, 40, blocked_ns=39 * MS))
+    assert found_in([waits])["sleeps"].gain.value == 39 * MS
+    works = start(row(MAIN, "x.init.0", 2, 10, 40, blocked_ns=25 * MS))
+    assert not found_in([waits, works])  # of all starts
+    reads = start(row(MAIN, "x.init.0", 2, 10, 40, blocked_ns=39 * MS, pages_read=3))
+    assert not found_in([reads])
+
+
+def test_a_quota_and_a_disk_in_a_start():
+    throttled = start(row(EXEC, "", 0, 0, 100, throttled_ns=60 * MS))
+    assert found_in([throttled], go_version="go1.21.13")["quota"].gain.value == 60 * MS
+    assert "GOMAXPROCS" in found_in([throttled], go_version="go1.21.13")["quota"].mend
+    assert "GOMAXPROCS" not in found_in([throttled], go_version="go1.25.5")["quota"].mend
+    unknown = start(row(EXEC, "", 0, 0, 100, throttled_ns=None))
+    assert not found_in([unknown])
+    disk = start(row(EXEC, "loading the program", 1, 0, 100, pages_read=40, blocked_ns=50 * MS))
+    assert found_in([disk])["disk"].gain.value == 50 * MS
+
+
+def test_a_linker_that_is_needed_is_left_alone():
+    linked = start(row(LINKER, "", 0, 0, 20), row(LINKER, "/lib/libc.so.6", 1, 0, 20, detail="2.0 MiB mapped"))
+    assert "libc.so.6" in found_in([linked], cgo=("net", "runtime/cgo"))["linker"].evidence[0]
+    assert not found_in([linked], cgo=("github.com/mattn/go-sqlite3",))
+
+
+@given(st.lists(st.integers(10**6, 10**8), min_size=2, max_size=12), st.integers(1, 400), st.integers(0, 400))
+def test_intervals_hold_their_value(times, part, others):
+    whole = part + others
+    for gain in (exact(times, 1e9), sampled(times, part, whole, 1e9)):
+        assert gain.low <= gain.high
+        assert min(times) * (part / whole if "sample" in gain.basis else 1) * 0.3 - 1 <= gain.value <= max(times)
+    assert exact(times, 1e9).low <= exact(times, 1e9).value <= exact(times, 1e9).high
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
+def test_intervals_hold_the_truth_as_often_as_they_say(share):
+    rng, held = np.random.default_rng(3), 0
+    for _ in range(200):
+        times = rng.normal(20e6, 1e6, 10)
+        whole = 1000
+        gain = sampled(times, int(rng.binomial(whole, share)), whole, 1e8)
+        held += gain.low <= share * 20e6 <= gain.high
+    assert held >= 180
+
+
+def test_who_a_stack_belongs_to():
+    def frames(*names):
+        return [Frame(name, f"/src/{name}.go", 5, "", "user") for name in names]
+
+    init = frames("regexp.compile", "regexp.MustCompile", "x/y.init", "runtime.doInit1", "runtime.doInit", "runtime.main")
+    owner, place, inner = owner_of(init)
+    assert (owner, place) == ("x/y.init", ("/src/x/y.init.go", 5)) and inner[-1].function == "regexp.MustCompile"
+    assert owner_of(frames("x.f", "main.main", "runtime.main"))[0] == "main.main"
+    assert owner_of(frames("runtime.gcBgMarkWorker", "runtime.goexit"))[0] == ""
+
+
+def test_only_the_largest_are_said_and_names_are_escaped():
+    starts = [start(*(row(MAIN, f"x\x1b[{each}.init", 2, each, 10) for each in range(8)))]
+    found = code("x\x1b[0.init", regexps=20)
+    for each in range(1, 8):
+        more = code(f"x\x1b[{each}.init", regexps=20)
+        found.work |= more.work
+        found.samples |= more.samples
+    told = advice("coldstart", Seen(starts, [found]), ("a\x1b",))
+    assert len(told.findings) == MOST and told.left_out == 3
+    text = "\n".join(lines(told))
+    assert "\x1b" not in text and "3 smaller findings left out" in text
+    record = advice_record(told)
+    assert len(record["advice"]["findings"]) == MOST and "cost" not in record["advice"]
+    assert advice_record(None) == {}
+    assert "nothing found. Looked at: regexps" in next(lines(Advice((), 0, ("regexps",), ())))
+
+
+# --- Processes at work
+
+SECONDS = 8
+
+
+def batch(pauses=0, pause_ns=0, trigger=0, cycles=0, mark_ns=0, maxprocs=4):
+    """Of each slice so many of both."""
+    times = np.arange(SECONDS * 4) * SLICE_NS + 1000
+    made_pauses = np.zeros(len(times) * pauses, PAUSE)
+    made_pauses["start_ns"], made_pauses["total_ns"], made_pauses["reason"] = np.repeat(times, pauses), pause_ns, 3
+    made = np.zeros(len(times) * cycles, CYCLE)
+    made["end_ns"], made["mark_ns"], made["trigger"], made["maxprocs"] = (
+        np.repeat(times, cycles),
+        mark_ns,
+        trigger,
+        maxprocs,
+    )
+    numbers = tuple(np.arange(len(each)) for each in (made_pauses, made, ()))
+    return Batch(made_pauses, made, np.zeros(0, SWEEP), numbers)
+
+
+def running(of, callers=(), quota=None, pacing=None):
+    slices = Slices(0)
+    slices.add(of, {3: "read mem stats"})
+    return Running(SECONDS * 10**9, slices, pacing or Pacing(), callers, quota, "go1.24.1")
+
+
+def of_running(seen):
+    return {finding.rule: finding for finding in advice("gc", seen, ()).findings}
+
+
+def test_stops_are_added_up_by_who_asked():
+    callers = [Caller("read mem stats", "main.scrape", "/src/main.go", 12, 64, False)]
+    found = of_running(running(batch(pauses=2, pause_ns=MS), callers))
+    assert set(found) == {"memory statistics"}
+    gain = found["memory statistics"].gain
+    assert gain.value == pytest.approx(8 * MS) and gain.low == pytest.approx(gain.high)
+    assert found["memory statistics"].title.startswith("main.scrape (src/main.go:12) calls runtime.ReadMemStats")
+    assert not of_running(running(batch(pauses=1, pause_ns=MS // 20)))
+
+
+def test_forced_collections_leave_room_for_those_that_would_come_anyway():
+    seen = running(batch(cycles=1, trigger=2, mark_ns=10 * MS), [Caller("GC", "main.tidy", "main.go", 3, 32, True)])
+    gain = of_running(seen)["forced collections"].gain
+    assert gain.value == pytest.approx(40 * MS) and gain.low == 0  # how fast it allocates is not known
+    assert not of_running(running(batch(cycles=1, trigger=0, mark_ns=10 * MS)))
+
+
+def test_a_quota_that_gomaxprocs_exceeds():
+    busy = batch(cycles=1, mark_ns=MS)
+    found = of_running(running(busy, quota=Quota(1.5, 4 * 10**9)))["quota"]
+    assert found.gain.value == pytest.approx(0.5e9) and found.gain.low == 0 and "GOMAXPROCS=2" in found.mend
+    assert not of_running(running(batch(cycles=1, mark_ns=MS, maxprocs=2), quota=Quota(1.5, 4 * 10**9)))
+    assert not of_running(running(busy, quota=Quota(None, 0)))
+    assert not of_running(running(busy, quota=Quota(1.5, MS)))
+
+
+def test_slices_have_what_was_added():
+    slices = Slices(0)
+    slices.add(batch(pauses=2, pause_ns=MS, cycles=1, trigger=2, mark_ns=5 * MS), {3: "x"})
+    duration = SECONDS * 10**9
+    assert slices.series(STOPPED, duration, "x").mean() == pytest.approx(8 * MS)
+    assert slices.series(MARKING, duration).mean() == pytest.approx(20 * MS)
+    assert slices.series(CYCLES, duration, "forced").mean() == pytest.approx(4)
+    assert not slices.series(STOPPED, duration, "y").any()
+
+
+def test_a_finding_is_data():
+    gain = Gain(1.0, 1.0, 1.0, "ns", 0.5, "")
+    assert dataclasses.asdict(Finding("r", "t", (), gain, "m", "c", "e"))["gain"]["unit"] == "ns"

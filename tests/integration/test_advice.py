@@ -118,15 +118,22 @@ def test_a_dynamic_linker_that_can_be_done_without(flavour):
         more, advice = starts(targets.build("advised", flavour=flavour), "mended")
         (only,) = advice["findings"]
         assert only["rule"] == "linker" and ("libc" in json.dumps(only)) == (flavour == "cgo-external")
+        with_c = ("C start-up", "_cgo_init")
         linked = [
             sum(row["duration_ns"] for row in start["rows"] if row["stage"] == "dynamic linker" and not row["depth"])
             for start in more
         ]
+        linked = [
+            ns + sum(row["duration_ns"] for row in start["rows"] if row["depth"] == 1 and row["name"] in with_c)
+            for ns, start in zip(linked, more, strict=True)
+        ]
         assert only["gain"]["value"] == pytest.approx(statistics.median(linked))
         found += more
         twins += starts(targets.build("advised"), "mended")[0]
-    # By how much more the other build starts faster, C's start-up has a part in.
-    assert 0.3 * only["gain"]["low"] <= median_total(found) - median_total(twins) <= 3 * only["gain"]["high"]
+    # The other build starts faster, and where C is left out by more than that: it maps less, and makes fewer threads.
+    real = median_total(found) - median_total(twins)
+    assert real >= 0.3 * only["gain"]["low"]
+    assert flavour == "cgo-external" or real <= 3 * only["gain"]["high"]
 
 
 def test_a_disk_that_is_waited_for():
@@ -244,7 +251,11 @@ TRUE = {
     # It makes its collectors, which have patterns for what they leave out, and look into /proc and /sys, before it listens.
     "prometheus-node-exporter": {("regexps", "main.main"), ("files", "main.main"), ("linker", "A")},
     "etcd": {("linker", "A")},
-    "caddy": {("memory", "github.com/alecthomas/chroma/styles.init"), ("linker", "A")},
+    "caddy": {
+        ("memory", "github.com/alecthomas/chroma/styles.init"),
+        ("memory", "github.com/yuin/goldmark/util.init"),  # a map of HTML's entities
+        ("linker", "A"),
+    },
 }
 
 

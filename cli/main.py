@@ -33,8 +33,7 @@ class _Commands(click.Group):
 
         packages = (importlib.import_module("gotrace.cli.commands"), importlib.import_module("gotrace.probes"))
         names = {info.name for package in packages for info in pkgutil.iter_modules(package.__path__)}
-        return sorted(name for name in names if "_" not in name)
-        return sorted(name for name in names if self.get_command(ctx, name) is not None)
+        return sorted(name for name in names if "_" not in name and self.get_command(ctx, name) is not None)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

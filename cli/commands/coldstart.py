@@ -98,8 +98,7 @@ def command(
     from gotrace.cli.text.progress import waiting
     from gotrace.run import builds
 
-    of_start = given("exe", "cgroup", "pid_ns", "until", "cache", "detail", "containers")
-    of_start = given("exe", "cgroup", "pid_ns", "until", "cache", "detail", "advise")
+    of_start = given("exe", "cgroup", "pid_ns", "until", "cache", "detail", "containers", "advise")
     if tree and of_start:
         raise UsageError(f"{of_start[0]} is about the start of a program", "leave it or --tree out")
     if tree or (command and not of_start and builds.go_version_of(command[0])):

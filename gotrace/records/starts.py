@@ -10,7 +10,6 @@ from gotrace.analysis import timeline
 from gotrace.analysis.gc_summary import PERCENTILES, percentiles
 from gotrace.analysis.start_summary import Outlier, Part, StartSummary
 from gotrace.analysis.timeline import Container, FirstGc, Place, Start, Starter
-from gotrace.analysis.timeline import FirstGc, Place, Start, Starter
 from gotrace.records.advice import WithAdvice
 from gotrace.records.gc import Cost
 from gotrace.records.times import Moment, moment

@@ -7,7 +7,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -149,20 +148,14 @@ def target_of(wanted: Wanted, say: Say) -> Executable:
 @contextlib.contextmanager
 def attached(wanted: Wanted, target: Executable, say: Say) -> Iterator[session.Session]:
     """The probes of a start, in a file; said what cannot be traced. Raises GotraceError."""
-    from gotrace.probes import coldstart, coldstart_containers
+    from gotrace.probes import coldstart, coldstart_containers, startcode
 
     modules: list[ProbeModule] = [coldstart, *([coldstart_containers] if wanted.containers else [])]
-    without = coldstart.DETAILS if wanted.low_detail else ()
-    with contextlib.ExitStack() as stack:
-        tracing = stack.enter_context(session.opened(modules, target, without=without))
-        for item in (item for part in tracing.parts.values() for item in part.plan.missing):
-    from gotrace.probes import coldstart, startcode
-
-    modules = [coldstart, *([startcode] if wanted.advise else [])]
+    modules += [startcode] if wanted.advise else []
     without = coldstart.DETAILS if wanted.low_detail else ()
     with contextlib.ExitStack() as stack:
         tracing = stack.enter_context(session.opened(modules, target, startcode.SAMPLE_NS, without))
-        for item in tracing.parts["coldstart"].plan.missing:
+        for item in (item for part in tracing.parts.values() for item in part.plan.missing):
             say(f"gotrace: {item.name} is not traced: {item.reason}")
         yield tracing
 

@@ -81,8 +81,10 @@ def test_nothing_is_found_in_the_mended_one(mended):
 @pytest.mark.parametrize("what", PLANTED)
 def test_a_planted_start(what, mended):
     rule, function, text, words = PLANTED[what]
-    for _ in range(2):  # beside others a median of ten may be off once
+    for _ in range(3):  # beside others a median of ten may be off, and of a start that waits for a CPU nothing be told
         found, advice = starts(targets.build("advised"), what)
+        if not advice["findings"]:
+            continue
         first = advice["findings"][0]
         assert first["rule"] == rule
         assert first["title"].startswith(function) and words in first["title"]
@@ -94,6 +96,7 @@ def test_a_planted_start(what, mended):
         chance = (totals[-3] - totals[2]) / 2 + 300_000
         if gain["low"] - chance <= real <= gain["high"] + chance:
             break
+    assert advice["findings"]
     assert gain["low"] <= gain["value"] <= gain["high"]
     assert gain["low"] - chance <= real <= gain["high"] + chance
 
@@ -249,7 +252,9 @@ TRUE = {
         ("linker", "A"),
     },
     # It makes its collectors, which have patterns for what they leave out, and look into /proc and /sys, before it listens.
-    "prometheus-node-exporter": {("regexps", "main.main"), ("files", "main.main"), ("linker", "A")},
+    "prometheus-node-exporter": {
+        *(("regexps", "main.main"), ("files", "main.main"), ("before listen", "main.main"), ("linker", "A")),
+    },
     "etcd": {("linker", "A")},
     "caddy": {
         ("memory", "github.com/alecthomas/chroma/styles.init"),

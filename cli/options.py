@@ -6,7 +6,7 @@ import contextlib
 import math
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -285,13 +285,13 @@ class Command(click.Command):
         *arguments: Any,
         topic: str,
         examples: Sequence[tuple[str, str]],
-        inner: Sequence[click.Command] = (),
+        inner: Sequence[click.Command] | Mapping[str, click.Command] = (),
         **more: Any,
     ) -> None:
         super().__init__(*arguments, **more)
         self.topic = topic
         self.examples = examples
-        self.inner = {str(each.name): each for each in inner}
+        self.inner = inner if isinstance(inner, Mapping) else {str(each.name): each for each in inner}
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any

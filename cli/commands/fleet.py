@@ -53,11 +53,14 @@ class _Fleet(Command):
         ("gotrace fleet collect shop-fleet --from agents.txt", "fetches the spools of all agents"),
     ],
     inner=_Inner(),
-    no_args_is_help=True,
 )
-@click.argument("name", metavar="COMMAND")
-def command(name: str) -> int:
+@click.argument("name", metavar="COMMAND", required=False)
+@click.pass_context
+def command(ctx: click.Context, name: str | None) -> int:
     """Put what many hosts measured into one folder of Parquet files, and ask all of it at once."""
+    if name is None:
+        click.echo(ctx.get_help())
+        return 0
     import difflib
 
     from gotrace.errors import UsageError

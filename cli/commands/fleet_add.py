@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 
 from gotrace.cli.options import Command, say
-from gotrace.errors import UsageError
 
 folder_argument = click.argument("folder", type=click.Path(), metavar="DIR")
 
@@ -45,4 +44,10 @@ def command(
 
     DIR is made if it is not there. What is in it already is skipped; of a spool only what is new is read.
     """
-    raise UsageError("not yet", "")
+    from gotrace.cli.text import fleet as text
+    from gotrace.fleet.add import add
+    from gotrace.fleet.machines import Told
+
+    outcomes = add(folder, files, Told(host_name, service, version, provider, instance, emulated))
+    text.write_added(outcomes, say)
+    return text.REFUSED if any(each.problem for each in outcomes) else 0

@@ -78,13 +78,10 @@ class Exponential:
         values, counts = values[counts > 0].astype(np.int64), counts[counts > 0]
         if not values.size:
             return self
-        positive = values > 0
-        first, boundaries = _boundaries()
-        indexes = (boundaries.searchsorted(values[positive]) + first).astype(np.int16)
         seen = Exponential(
             SCHEMA,
-            *_summed((indexes,), (counts[positive],)),
-            zeros=int(counts[~positive].sum()),
+            *buckets_of_counted(values, counts),
+            zeros=int(counts[values == 0].sum()),
             count=int(counts.sum()),
             sum_ns=sum(value * count for value, count in zip(values.tolist(), counts.tolist(), strict=True)),
             min_ns=int(values.min()),
@@ -174,6 +171,14 @@ def buckets_of(values: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.int16], 
         within = (boundaries.searchsorted(part[part > 0]) + first).astype(np.int16)
         indexes, counts = _summed((indexes, within), (counts, np.ones(len(within), np.int64)))
     return indexes, counts
+
+
+def buckets_of_counted(values: npt.NDArray[np.integer], counts: IntArray) -> tuple[npt.NDArray[np.int16], IntArray]:
+    """The same of ``counts`` of each of ``values``."""
+    positive = values > 0
+    first, boundaries = _boundaries()
+    indexes = (boundaries.searchsorted(values[positive]) + first).astype(np.int16)
+    return _summed((indexes,), (counts[positive],))
 
 
 def _summed(

@@ -13,7 +13,6 @@ import json
 import os
 import time
 import uuid
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,22 +25,66 @@ SCHEMA = "gotrace.fleet/1"
 _ABOUT, _LOCK, _JOURNAL = "fleet.json", ".lock", ".adding"
 _DAY_NS = 86_400 * 10**9
 _COMPRESSION = "zstd(3)"
+_MOST_ROWS = 1 << 18  # of a table that are held at once: 20 MB
+_SINGLE = (str, int, float, type(None))
 
 
 class Addition:
-    """Rows on their way into a folder. Nothing of them is there before `adding` ends without an error."""
+    """Rows on their way into a folder. Nothing of them is there before `adding` ends without an error.
 
-    def __init__(self) -> None:
-        self.rows: defaultdict[str, list[Row]] = defaultdict(list)
-        self._tables: list[tuple[str, Any]] = []
+    They go to the disk in parts, so that memory does not grow with them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._stem = f"{time.time_ns():019}-{uuid.uuid4().hex[:8]}"
+        self._columns: dict[str, dict[str, list[Any]]] = {}
+        self._written: list[tuple[Path, Path]] = []
 
     def add(self, table: str, rows: Sequence[Row]) -> None:
         """Rows by names of columns; those that are left out are null."""
-        self.rows[table] += rows
+        if rows:
+            names = {name: None for row in rows for name in row}
+            self.add_columns(table, {name: [row.get(name) for row in rows] for name in names})
 
     def add_columns(self, table: str, columns: Mapping[str, Any]) -> None:
         """Many rows at once: equally long arrays or lists by name; a single value is that of all rows."""
-        self._tables.append((table, columns))
+        types = columns_of(table)
+        if unknown := set(columns) - set(types):
+            raise ValueError(f"{table} has no column {sorted(unknown)}")
+        lengths = {len(each) for each in columns.values() if not isinstance(each, _SINGLE)}
+        (length,) = lengths or {1}
+        held = self._columns.setdefault(table, {name: [] for name in types})
+        for name, column in held.items():
+            values = columns.get(name)
+            if isinstance(values, _SINGLE):
+                column += [values] * length
+            else:
+                column += values.tolist() if hasattr(values, "tolist") else values
+        if len(held["source"]) >= _MOST_ROWS:
+            self._flush(table)
+
+    def _flush(self, table: str) -> None:
+        for day, data in _by_day(table, self._columns.pop(table)):
+            folder = self._folder / table / f"date={day}"
+            folder.mkdir(parents=True, exist_ok=True)
+            name = f"{self._stem}-{len(self._written)}.parquet"
+            self._written.append((folder / f".{name}.part", folder / name))
+            _write_parquet(self._written[-1][0], data)
+
+    def complete(self) -> None:
+        """Make all of it visible."""
+        for table in list(self._columns):
+            self._flush(table)
+        if not self._written:
+            return
+        journal = self._folder / _JOURNAL
+        _synced(journal, json.dumps([str(final.relative_to(self._folder)) for _, final in self._written]).encode())
+        for part, final in self._written:
+            os.rename(part, final)
+        for folder in {final.parent for _, final in self._written}:
+            _sync(folder)
+        journal.unlink()
 
 
 @contextlib.contextmanager
@@ -50,12 +93,14 @@ def adding(folder: str) -> Iterator[Addition]:
     path = _checked(folder, make=True)
     with _locked(path):
         _take_back(path)
-        addition = Addition()
-        yield addition
+        addition = Addition(path)
         try:
-            _write(path, addition)
-        except OSError as error:
+            yield addition
+            addition.complete()
+        except BaseException as error:
             _take_back(path)
+            if not isinstance(error, OSError):
+                raise
             raise GotraceError(
                 f"cannot write {printable(folder)}: {error.strerror}", "nothing was added; free some space, then add again"
             ) from None
@@ -69,6 +114,21 @@ def check(folder: str) -> Path:
 def is_being_added_to(folder: Path) -> bool:
     """Whether files of an addition may be there that is not complete."""
     return (folder / _JOURNAL).exists()
+
+
+def sources_in(folder: str) -> dict[str, int]:
+    """What has been added to a folder, which may not be there yet: by the source's name, how many bytes of it.
+
+    Raises UsageError for a folder of another kind.
+    """
+    from arro3.io import read_parquet
+
+    found: dict[str, int] = {}
+    for file in files_of(Path(folder), "source"):
+        table = read_parquet(file).read_all()
+        for name, upto in zip(table.column("source").to_pylist(), table.column("upto_bytes").to_pylist(), strict=True):
+            found[name] = max(found.get(name, 0), upto or 0)
+    return found
 
 
 def files_of(folder: Path, table: str) -> list[str]:
@@ -121,24 +181,6 @@ def _take_back(path: Path) -> None:
     journal.unlink(missing_ok=True)
 
 
-def _write(path: Path, addition: Addition) -> None:
-    name = f"{time.time_ns():019}-{uuid.uuid4().hex[:8]}.parquet"
-    written: list[tuple[Path, Path]] = []
-    for table, day, data in _by_day(addition):
-        folder = path / table / f"date={day}"
-        folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f".{name}.part"
-        _write_parquet(part, data)
-        written.append((part, folder / name))
-    if not written:
-        return
-    journal = path / _JOURNAL
-    _synced(journal, json.dumps([str(final.relative_to(path)) for _, final in written]).encode())
-    for part, final in written:
-        os.rename(part, final)
-    journal.unlink()
-
-
 def _write_parquet(path: Path, data: Any) -> None:
     from arro3.io import write_parquet
 
@@ -155,59 +197,42 @@ def _synced(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _by_day(addition: Addition) -> Iterator[tuple[str, str, Any]]:
-    """(table, day, Arrow table) of all that is to be added."""
-    found: defaultdict[tuple[str, str], list[Any]] = defaultdict(list)
-    parts = [(table, _columns(rows)) for table, rows in addition.rows.items() if rows] + addition._tables
-    for table, columns in parts:
-        for day, batch in _batches(table, columns):
-            found[table, day].append(batch)
-    from arro3.core import Table
-
-    for (table, day), batches in sorted(found.items()):
-        yield table, day, Table.from_batches(batches)
+def _sync(folder: Path) -> None:
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
-def _columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
-    names = {name: None for row in rows for name in row}
-    return {name: [row.get(name) for row in rows] for name in names}
-
-
-def _batches(table: str, columns: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Record batches with all columns of a table, a day each."""
+def _by_day(table: str, columns: Mapping[str, list[Any]]) -> Iterator[tuple[str, Any]]:
+    """(day, Arrow table with all columns) of rows of any days."""
     import numpy as np
-    from arro3.core import RecordBatch, Schema
+    from arro3.core import RecordBatch, Schema, Table
 
     types = columns_of(table)
-    if unknown := set(columns) - set(types):
-        raise ValueError(f"{table} has no column {sorted(unknown)}")
-    lengths = {len(each) for each in columns.values() if not isinstance(each, (str, int, float, type(None)))}
-    (length,) = lengths or {1}
-    full = {name: _full(columns.get(name), length) for name in types}
-    when = np.asarray(full[DAY_OF[table]], np.int64) if table in DAY_OF else np.full(length, time.time_ns())
+    length = len(columns["source"])
+    when = np.asarray(columns[DAY_OF[table]], np.int64) if table in DAY_OF else np.full(length, time.time_ns())
     days = when // _DAY_NS
     schema = Schema([_field(name, type_) for name, type_ in types.items()])
     for day in np.unique(days).tolist():
-        chosen = np.flatnonzero(days == day)
-        arrays = [_array(full[name], chosen, len(chosen) == length, type_) for name, type_ in types.items()]
-        yield time.strftime("%Y-%m-%d", time.gmtime(day * 86_400)), RecordBatch.from_arrays(arrays, schema=schema)
+        chosen = np.flatnonzero(days == day).tolist()
+        arrays = []
+        for name, type_ in types.items():
+            values = columns[name] if len(chosen) == length else [columns[name][at] for at in chosen]
+            arrays.append(_array(values, type_))
+        batch = RecordBatch.from_arrays(arrays, schema=schema)
+        yield time.strftime("%Y-%m-%d", time.gmtime(day * 86_400)), Table.from_batches([batch])
 
 
-def _full(values: Any, length: int) -> Any:
-    return [values] * length if isinstance(values, (str, int, float, type(None))) else values
-
-
-def _array(values: Any, chosen: Any, whole: bool, type_: Type) -> Any:
+def _array(values: list[Any], type_: Type) -> Any:
     import numpy as np
-    from arro3.core import Array, DataType, list_array
+    from arro3.core import Array, list_array
 
-    if not whole:
-        values = values[chosen] if isinstance(values, np.ndarray) else [values[at] for at in chosen.tolist()]
     if type_ == "texts":
         each = [one or [] for one in values]
         ends = np.cumsum([0, *map(len, each)]).astype(np.int32)
-        texts = Array([text for one in each for text in one], DataType.utf8())
-        return list_array(Array(ends), texts, type=_arrow_type(type_))
+        return list_array(Array(ends), _array([text for one in each for text in one], "text"), type=_arrow_type(type_))
     return Array(values, _arrow_type(type_))
 
 

@@ -120,13 +120,13 @@ def told(source: Recording) -> KeptPause | None:
         "total_ns": pause["total_ns"],
         "whole": bool(header.get("kept", {}).get("whole", True)) and not source.lost and not source.cut_off,
         "cause": explained["cause"] if explained is not None else UNKNOWN,
-        "code": _code(explained) if explained is not None else [],
+        "code": code_of(explained) if explained is not None else [],
         "sentence": explained["sentence"] if explained is not None else "that the stop was asked for was not seen",
     }
 
 
-def _code(explained: Record) -> list[str]:
-    """Of the part in which the cause took most time."""
+def code_of(explained: Record) -> list[str]:
+    """What ran in the part of an explained pause in which its cause took most time; innermost first."""
     cause, parts = explained["cause"], explained["parts"]
     part = max(parts, key=lambda name: int(parts[name].get(cause, 0)))
     return list(explained["code"][part].get(cause, []))

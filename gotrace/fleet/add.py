@@ -1,0 +1,128 @@
+"""What was measured, whatever kind of file it is in, into a fleet's folder: once, and whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gotrace.agent.spool import segments_of
+from gotrace.errors import GotraceError
+from gotrace.fleet import hlogs, recordings, reports, spools
+from gotrace.fleet.machines import Told
+from gotrace.fleet.series import Part
+from gotrace.fleet.store import Addition, adding, sources_in
+from gotrace.lab.report import NAME as REPORT
+from gotrace.text import printable
+
+SINGLE_NS = 300 * 10**9  # by how much a clock may be off
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a file. ``kind`` is "" where it was refused, and ``problem`` says why; ``skipped``: it was there."""
+
+    path: str
+    kind: str = ""
+    problem: str = ""
+    hint: str = ""
+    skipped: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def add(folder: str, paths: Sequence[str], told: Told) -> list[Outcome]:
+    """Add files and folders to a fleet. What cannot be read is left out, the others are added. Raises GotraceError."""
+    with adding(folder) as addition:
+        known = sources_in(folder)
+        return [outcome for path in paths for outcome in _one(addition, path, told, known)]
+
+
+def source_row(name: str, path: str, about: Mapping[str, Any], upto_bytes: int, notes: Sequence[str]) -> Part:
+    """In the table "source"."""
+    row = {**about, "path": path, "added_ns": time.time_ns(), "upto_bytes": upto_bytes, "notes": [list(notes)]}
+    return "source", {**row, "source": name}
+
+
+def put(addition: Addition, parts: Sequence[Part]) -> None:
+    """All rows of one source."""
+    for table, columns in parts:
+        addition.add_columns(table, columns)
+
+
+def _one(addition: Addition, path: str, told: Told, known: dict[str, int]) -> Iterator[Outcome]:
+    try:
+        if os.path.isdir(path) and not os.path.exists(os.path.join(path, REPORT)):
+            segments = segments_of(path)
+            if not segments:
+                raise GotraceError("it has neither a report nor a spool", "give the folder of a report, or of a spool")
+            for segment in segments:
+                yield from _segment(addition, segment, told, known)
+            return
+        file = os.path.join(path, REPORT) if os.path.isdir(path) else path
+        if not os.path.isfile(file):
+            raise GotraceError("it is no file" if os.path.exists(file) else "there is no such file", "check the path")
+        kind, begin = _kind_of(file)
+        if kind is spools:
+            yield from _segment(addition, file, told, known)
+            return
+        name = f"{begin}:{_hash_of(file)}"
+        if name in known:
+            yield Outcome(path, begin, skipped=True)
+            return
+        about, parts, notes = kind.parts_of(file, told, name)
+        put(addition, [*parts, source_row(name, file, about, os.path.getsize(file), notes)])
+        known[name] = os.path.getsize(file)
+        yield Outcome(path, about["kind"], notes=tuple(notes))
+    except GotraceError as error:
+        yield Outcome(path, problem=error.message, hint=error.hint)
+    except OSError as error:
+        yield Outcome(path, problem=f"it cannot be read: {error.strerror}", hint="check its permissions")
+
+
+def _kind_of(file: str) -> tuple[Any, str]:
+    """What reads a file, and what it is."""
+    with open(file, "rb") as opened:
+        begin = opened.read(4096)
+    if begin.lstrip()[:1] == b"{":
+        return (spools, "spool") if b'"gotrace.spool/' in begin[:200] else (reports, "baseline")
+    if begin[:1] in (b"#", b'"') or begin[:4] == b"Tag=":
+        return hlogs, "hlog"
+    return recordings, "recording"
+
+
+def _hash_of(file: str) -> str:
+    found = hashlib.sha256()
+    with open(file, "rb") as opened:
+        while part := opened.read(1 << 20):
+            found.update(part)
+    return found.hexdigest()[:24]
+
+
+def _segment(addition: Addition, path: str, told: Told, known: dict[str, int]) -> Iterator[Outcome]:
+    """What a segment of a spool has that is not there yet."""
+    try:
+        with open(path, "rb") as file:
+            data = spools.whole_lines(file.read())
+        if not data:
+            return
+        name = spools.name_of(path, data[: data.index(b"\n")])
+        upto = known.get(name, 0)
+        if len(data) <= upto:
+            yield Outcome(path, "spool", skipped=True)
+            return
+        records = spools.records_of(data[upto:])
+        times = [int(each["begin_ns"]) for each in records]
+        ends = [at + int(each["length_ns"]) for at, each in zip(times, records, strict=True)]
+        causes, broken = spools.causes_in(os.path.dirname(path) or ".", min(times), max(ends))
+        about, parts = spools.parts_of(records, told, name, causes)
+        notes = [f"the recording {printable(each)} cannot be read" for each in broken]
+        put(addition, [*parts, source_row(name, path, about, len(data), notes)])
+        known[name] = len(data)
+        yield Outcome(path, "spool", notes=tuple(notes))
+    except GotraceError as error:
+        yield Outcome(path, problem=error.message, hint=error.hint)
+    except (KeyError, TypeError, ValueError):
+        yield Outcome(path, problem="a line of it is damaged", hint="copy it again")

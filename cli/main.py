@@ -1,8 +1,8 @@
 """The `gotrace` command: finds its subcommands by walking a package, and prints errors in one place.
 
 A command is a module of `gotrace.cli.commands` that holds a click command called ``command``; a probe without such a
-module gets one that prints its events. One with an underscore is within another: fleet_add is `fleet add`. Only the one asked for is imported, because a tracer that is slow to start misses
-what it was started for.
+module gets one that prints its events. One with an underscore is within another: fleet_add is `fleet add`. Only the one
+asked for is imported, because a tracer that is slow to start misses what it was started for.
 """
 
 from __future__ import annotations

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 
 from gotrace.fleet.add import Outcome
-from gotrace.text import count_text, printable
+from gotrace.fleet.collect import MOST_SKEW_NS, Asked
+from gotrace.fleet.database import Answer
+from gotrace.run.files import Sink
+from gotrace.text import bytes_text, count_text, duration_text, printable
 
 REFUSED = 3  # the exit status where something could not be read, and the others were
 _KINDS = {
-    "baseline": "report",
-    "recording": "recording",
-    "spool": "segment of a spool",
-    "hlog": "log",
+    "baseline": ("report", "reports"),
+    "recording": ("recording", "recordings"),
+    "spool": ("segment of a spool", "segments of spools"),
+    "hlog": ("log", "logs"),
 }
 
 
@@ -25,9 +32,67 @@ def write_added(outcomes: Sequence[Outcome], say: Callable[[str], None]) -> None
         for note in each.notes:
             say(f"{printable(each.path)}: {printable(note)}")
     added = Counter(each.kind for each in outcomes if not each.problem and not each.skipped)
-    parts = [count_text(count, _KINDS[kind]).replace("segment of a spools", "segments of spools") for kind, count in added.items()]
+    parts = [f"{count:,} {_KINDS[kind][count != 1]}" for kind, count in added.items()]
     skipped = sum(each.skipped for each in outcomes)
     refused = sum(bool(each.problem) for each in outcomes)
     rest = [f"{skipped} there already"] if skipped else []
     rest += [f"{refused} refused"] if refused else []
     print("; ".join([f"added {', '.join(parts)}" if parts else "nothing added", *rest]))
+
+
+def write_collected(asked: Sequence[Asked], say: Callable[[str], None]) -> None:
+    """What came, then who did not answer, and why."""
+    minutes, size = sum(each.minutes for each in asked), sum(each.bytes for each in asked)
+    absent = [each for each in asked if each.problem]
+    there = count_text(len(asked) - len(absent), "agent")
+    print(f"{there} of {len(asked)}: {count_text(minutes, 'minute')} of services, {bytes_text(size)}")
+    for each in asked:
+        name = printable(each.host or each.url)
+        if each.skew_ns is not None and abs(each.skew_ns) > MOST_SKEW_NS:
+            say(f"{name}: its clock is off by {duration_text(abs(each.skew_ns))}: its minutes are marked (skew_ns)")
+        if each.more:
+            say(f"{name}: there is more than was fetched: collect again")
+        for note in each.notes:
+            say(f"{name}: {printable(note)}")
+    for each in absent:
+        say(f"absent: {printable(each.url)}: {printable(each.problem)}")
+
+
+def write_answer(stream: Sink, format_: str, answer: Answer) -> None:
+    """In one of `gotrace.export.formats.QUERIES`, or as a table."""
+    if format_ == "json":
+        rows = [dict(zip(answer.columns, map(_plain, row), strict=True)) for row in answer.rows]
+        stream.write(json.dumps(rows, indent=1) + "\n")
+    elif format_ == "csv":
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerows([answer.columns, *([_plain(value) for value in row] for row in answer.rows)])
+        stream.write(buffer.getvalue())
+    else:
+        _print_table(stream, answer)
+
+
+def _print_table(stream: Sink, answer: Answer) -> None:
+    cells = [[_cell(value) for value in row] for row in answer.rows]
+    names = [printable(name) for name in answer.columns]
+    widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
+    left = [any(isinstance(row[at], str) for row in answer.rows) for at in range(len(names))]
+    for line in (names, *cells):
+        shown = zip(line, widths, left, strict=True)
+        parts = (f"{cell:<{width}}" if to_left else f"{cell:>{width}}" for cell, width, to_left in shown)
+        stream.write("  ".join(parts).rstrip() + "\n")
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return "" if value is None else printable(str(value))
+
+
+def _plain(value: object) -> object:
+    """As JSON and CSV have it: no NaN, and texts for what is neither a number nor a text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

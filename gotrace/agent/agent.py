@@ -7,6 +7,7 @@ nor attaching nor decoding may take the CPU from whoever is there to work.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import time
@@ -26,6 +27,7 @@ from gotrace.errors import GotraceError
 from gotrace.export.metrics.model import MOST_SERIES, Registry, Resource
 from gotrace.find.processes import GoProcess, Scanner
 from gotrace.find.selection import Selection
+from gotrace.kernel.child import Child
 from gotrace.text import printable, program_text
 
 if TYPE_CHECKING:
@@ -45,7 +47,15 @@ _COST_S = 60  # over which the cost to a process is judged
 _LEAST_COST_NS = 1_000_000  # in that time: what costs less is nothing to anybody
 _RETRY_S = 600
 _SPOOL_S = 60
+_PATIENCE_S = 1  # for the child that says what the machine is made of
 _GONE_S = 120  # a service without processes keeps its series that long: at least two scrapes
+
+
+def _machine() -> dict[str, Any]:
+    """What is known of this machine, in a child: an agent has no use for the modules that tell it."""
+    from gotrace.kernel.machine import host
+
+    return {name: value for name, value in host().items() if value is not None and not isinstance(value, list)}
 
 
 @dataclass(frozen=True)
@@ -108,6 +118,8 @@ class Agent:
         self._measured_at = -float(_COST_S)
         self._problem = self._otlp_problem = ""
         self._spool_fails = False
+        self._machine: dict[str, Any] = {}
+        self._asked = Child(_machine) if self.spool is not None else None
         self._left_out = self.probes.left_out()
         self._number(of.BUILD, gotrace.__version__, os.uname().release)
 
@@ -303,7 +315,7 @@ class Agent:
                 known.observed.observe()
         host = os.uname()
         about = {
-            "host": {"name": host.nodename, "kernel": host.release, "machine": host.machine},
+            "host": {"name": host.nodename, "kernel": host.release, "machine": host.machine, "made_of": self._made_of()},
             "agent": gotrace.__version__,
         }
         end_ns = time.time_ns()
@@ -314,6 +326,14 @@ class Agent:
         if bool(lost) != self._spool_fails:
             self._spool_fails = bool(lost)
             self.say(f"The spool cannot be written: {self.spool.problem}." if lost else "The spool can be written again.")
+
+    def _made_of(self) -> dict[str, Any]:
+        """The machine, as a child has found out: {} where that is not known."""
+        if self._asked is not None and self._asked.is_done(_PATIENCE_S):
+            with contextlib.suppress(GotraceError):
+                self._machine = self._asked.result()
+            self._asked = None
+        return self._machine
 
     def _observe_itself(self) -> None:
         times = os.times()

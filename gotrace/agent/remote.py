@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, TypeVar
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -114,6 +115,14 @@ class Details(Row, kw_only=True):
     heap: list[Heap]
 
 
+class Answer(NamedTuple):
+    """Of an HTTP server; ``headers`` by their names in small letters."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
 class Source(Protocol):
     """Both raise GotraceError."""
 
@@ -156,6 +165,25 @@ class Remote:
 
     def _asked(self, path: str, kind: type[Kind]) -> Kind | None:
         """None where there is no such thing."""
+        answer = self.asked(path)
+        if answer.status == 404 and "?" in path:
+            return None
+        self.require(answer)
+        try:
+            return msgspec.json.decode(answer.body, type=kind)
+        except msgspec.MsgspecError as error:
+            raise HostError(
+                f"cannot read the answer of {self.title}: {printable(str(error))}", "is it `gotrace serve`?"
+            ) from None
+
+    def require(self, answer: Answer) -> None:
+        """Raises HostError for an answer that is none."""
+        if answer.status != 200:
+            hint = "give its token with --token-file" if answer.status == 401 else "is that the address of `gotrace serve`?"
+            raise HostError(f"{self.title} answered with status {answer.status}", hint)
+
+    def asked(self, path: str, most_bytes: int = _MOST_BYTES, patience_s: float = 2 * _PATIENCE_S) -> Answer:
+        """What is at a path. Raises HostError, for more than ``most_bytes`` and after ``patience_s`` too."""
         import http.client  # which an agent, which has these kinds too, has no use for
 
         make: Callable[..., http.client.HTTPConnection] = http.client.HTTPConnection
@@ -168,28 +196,27 @@ class Remote:
                     headers["Authorization"] = f"Bearer {file.read().strip()}"
             except (OSError, ValueError) as error:
                 raise _cannot_read("token", self._token_file, error) from None
-        with contextlib.closing(make(*self._address, timeout=_PATIENCE_S)) as connection:
+        until_s = time.monotonic() + patience_s
+        with contextlib.closing(make(*self._address, timeout=min(_PATIENCE_S, patience_s))) as connection:
             try:
                 connection.request("GET", self._path + path, headers=headers)
                 answer = connection.getresponse()
-                body = answer.read(_MOST_BYTES)
+                body = bytearray()
+                while part := answer.read1(1 << 16):
+                    body += part
+                    if len(body) > most_bytes:
+                        raise HostError(f"{self.title} sends more than {most_bytes} bytes", "is it `gotrace serve`?")
+                    if time.monotonic() > until_s:
+                        raise TimeoutError("timed out")
+                if answer.length:
+                    raise http.client.IncompleteRead(bytes(body), answer.length)
             except (OSError, http.client.HTTPException, ValueError) as error:
                 reason = printable(str(getattr(error, "strerror", None) or error or type(error).__name__))
                 hint = "is `gotrace serve` running there?"
                 if type(error).__name__ == "SSLCertVerificationError":
                     hint = "give the CA of its certificate with --ca-file, and the host name that is in it"
                 raise HostError(f"cannot connect to {self.title}: {reason}", hint) from None
-        if answer.status == 404 and "?" in path:
-            return None
-        if answer.status != 200:
-            hint = "give its token with --token-file" if answer.status == 401 else "is that the address of `gotrace serve`?"
-            raise HostError(f"{self.title} answered with status {answer.status}", hint)
-        try:
-            return msgspec.json.decode(body, type=kind)
-        except msgspec.MsgspecError as error:
-            raise HostError(
-                f"cannot read the answer of {self.title}: {printable(str(error))}", "is it `gotrace serve`?"
-            ) from None
+        return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, bytes(body))
 
 
 def _trusting(ca_file: str) -> ssl.SSLContext:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import gotrace
 from gotrace import cache
+from gotrace.agent import spool_pages
 from gotrace.agent.agent import Agent
 from gotrace.agent.http import Response, Route, Server
 from gotrace.agent.http import check as check_listening
@@ -97,6 +98,7 @@ def serve(settings: Settings, say: Say) -> None:
             "/metrics": MetricsPage(agent.registry).route,
             "/processes": Route({"GET": lambda request: _processes(agent, request)}),
             "/gate": Route(dict.fromkeys(("GET", "POST"), lambda request: _gate(agent, request)), MOST_BODY),
+            **(spool_pages.routes(settings.spool) if settings.spool else {}),
             "/": _route(lambda: status_page(agent).encode(), "text/html; charset=utf-8"),
         }
         server = stack.enter_context(

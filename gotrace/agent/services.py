@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from gotrace.shared import SharedSession
 
 _COLLECTOR = ("GC sweep termination", "GC mark termination")
+_VERSION_LABEL = "app.kubernetes.io/version"
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _NO_GOAL = 1 << 62  # with GOGC and GOMEMLIMIT off the runtime takes the largest number that it has, less what it sweeps
 
@@ -72,6 +73,20 @@ class Usage:
         )
 
 
+class Build(NamedTuple):
+    """Of a process: "" where it is not known. ``version`` is that of its Kubernetes label, else its build's content."""
+
+    go_version: str
+    build_id: str
+    version: str
+
+
+def _agreed(builds: set[Build], name: str) -> str | None:
+    """What all have in common; None if they differ, or nobody knows."""
+    (found, *others) = {getattr(each, name) for each in builds} or {""}
+    return None if others else found or None
+
+
 class Service:
     """The series of a resource, and its processes that are traced."""
 
@@ -82,6 +97,9 @@ class Service:
         self.ended_at = 0.0  # when the last of them had ended, by time.monotonic
         self.registry = registry
         self.window = window
+        self.lost = 0  # events, since the window began
+        self.settings: dict[str, Any] = {"gogc": None, "gomaxprocs": None}  # at the end of the last collection
+        self._builds: set[Build] = set()  # of processes of the window
         self._kept: dict[tuple[Family, tuple[str, ...]], Number | Histogram] = {}
 
     def number(self, family: Family, *values: str) -> Number:
@@ -124,12 +142,24 @@ class Service:
         """Its window up to ``end_ns`` (since 1970), and what its processes have together then, as JSON."""
         assert self.window is not None
         totals = {name: sum(getattr(each, name) for each in self.processes) for name in ("rss", "live", "goal")}
-        return {
+        heaps = [each.reading.heap if each.reading is not None else None for each in self.processes]
+        told = {
             "labels": dict(self.resource.labels),
             "processes": len(self.processes),
             **{f"{name}_bytes": value for name, value in totals.items()},
+            "heap_bytes": sum(filter(None, heaps)) if heaps and None not in heaps else None,
+            **{name: _agreed(self._builds, name) for name in Build._fields},
+            **self.settings,
+            "lost": self.lost,
             **self.window.ended(end_ns),
         }
+        self.lost, self._builds = 0, {each.build for each in self.processes}
+        return told
+
+    def joined(self, observed: Observed) -> None:
+        """Another process of it is traced."""
+        self.processes.add(observed)
+        self._builds.add(observed.build)
 
     def refresh(self) -> None:
         """Set what its processes have together now, if one of them was observed."""
@@ -191,8 +221,11 @@ class Observed:
         self._lost = 0
         self._observed_at = self.attached_at
         self._usage: Usage | None = None
-        self.service.processes.add(self)
         target = header["target"]
+        build_id, go_version = str(target["build_id"] or ""), str(target["go_version"] or "")
+        label = self.process.container.labels.get(_VERSION_LABEL, "")
+        self.build = Build(go_version, build_id, label or build_id.rpartition("/")[2][:12])
+        self.service.joined(self)
         about = (target["exe"], target["build_id"], target["go_version"], self.process.place.container)
         self._own = Resource((*self.service.resource.labels, ("process.pid", str(session.process.pid))))
         self.service.registry.number(of.TARGET, self._own, *about)
@@ -205,6 +238,7 @@ class Observed:
         lost = self.session.lost + self._decoder.incomplete
         more_lost = max(0, lost - self._lost)
         self.service.number(of.LOST).add(more_lost)
+        self.service.lost += more_lost
         self._lost = max(lost, self._lost)
         cost_ns = round(self.session.hits_and_ns()[1])
         self.service.number(of.OVERHEAD).add(max(0, cost_ns - self.cost_ns) / 1e9)
@@ -273,6 +307,9 @@ class Observed:
         goal = int(last["heap_goal_bytes"])
         self.goal = goal if 0 < goal < _NO_GOAL else 0
         service.number(of.PROCESSORS).set(int(last["maxprocs"]))
+        percent = int(last["gc_percent"])
+        gogc = None if percent == NOT_READ else "off" if percent < 0 else str(percent)
+        service.settings = {"gogc": gogc, "gomaxprocs": int(last["maxprocs"])}
         if last["gc_percent"] not in (NOT_READ, UNKNOWN):
             service.number(of.GOGC).set(int(last["gc_percent"]))
         if 0 < last["memory_limit_bytes"] < NO_LIMIT:

@@ -32,6 +32,7 @@ LOADS: Formats = {**_TABLE, **_LINES, **_ARRAY, **_PAGES}
 GPU_MEMORY: Formats = {**_TABLE, **_LINES, **_ARRAY, **_PICTURES, "parquet": (".parquet",), **RECORDING}
 TABLES: Formats = {**_TABLE, **_ARRAY}
 PROCESSES: Formats = {**_TABLE, **_LINES, **_ARRAY}
+QUERIES: Formats = {**_TABLE, **_ARRAY, "csv": (".csv",)}
 GATES: Formats = {**_TABLE, **_ARRAY, "md": (".md",), "junit": (".xml",)}
 COMPARED: Formats = {**_TABLE, **_ARRAY, **_PAGES, "md": (".md",), "benchfmt": (".bench",)}
 TOPOLOGIES: Formats = {**_TABLE, **_ARRAY, **_PICTURES}

@@ -14,11 +14,9 @@ from gotrace.errors import GotraceError
 from gotrace.fleet import hlogs, recordings, reports, spools
 from gotrace.fleet.machines import Told
 from gotrace.fleet.series import Part
-from gotrace.fleet.store import Addition, adding, sources_in
+from gotrace.fleet.store import Addition, Known, adding, sources_in
 from gotrace.lab.report import NAME as REPORT
 from gotrace.text import printable
-
-SINGLE_NS = 300 * 10**9  # by how much a clock may be off
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ def put(addition: Addition, parts: Sequence[Part]) -> None:
         addition.add_columns(table, columns)
 
 
-def _one(addition: Addition, path: str, told: Told, known: dict[str, int]) -> Iterator[Outcome]:
+def _one(addition: Addition, path: str, told: Told, known: dict[str, Known]) -> Iterator[Outcome]:
     try:
         if os.path.isdir(path) and not os.path.exists(os.path.join(path, REPORT)):
             segments = segments_of(path)
@@ -74,7 +72,7 @@ def _one(addition: Addition, path: str, told: Told, known: dict[str, int]) -> It
             return
         about, parts, notes = kind.parts_of(file, told, name)
         put(addition, [*parts, source_row(name, file, about, os.path.getsize(file), notes)])
-        known[name] = os.path.getsize(file)
+        known[name] = Known(os.path.getsize(file), file)
         yield Outcome(path, about["kind"], notes=tuple(notes))
     except GotraceError as error:
         yield Outcome(path, problem=error.message, hint=error.hint)
@@ -101,7 +99,7 @@ def _hash_of(file: str) -> str:
     return found.hexdigest()[:24]
 
 
-def _segment(addition: Addition, path: str, told: Told, known: dict[str, int]) -> Iterator[Outcome]:
+def _segment(addition: Addition, path: str, told: Told, known: dict[str, Known]) -> Iterator[Outcome]:
     """What a segment of a spool has that is not there yet."""
     try:
         with open(path, "rb") as file:
@@ -109,7 +107,7 @@ def _segment(addition: Addition, path: str, told: Told, known: dict[str, int]) -
         if not data:
             return
         name = spools.name_of(path, data[: data.index(b"\n")])
-        upto = known.get(name, 0)
+        upto = known[name].upto_bytes if name in known else 0
         if len(data) <= upto:
             yield Outcome(path, "spool", skipped=True)
             return
@@ -120,7 +118,7 @@ def _segment(addition: Addition, path: str, told: Told, known: dict[str, int]) -
         about, parts = spools.parts_of(records, told, name, causes)
         notes = [f"the recording {printable(each)} cannot be read" for each in broken]
         put(addition, [*parts, source_row(name, path, about, len(data), notes)])
-        known[name] = len(data)
+        known[name] = Known(len(data), path)
         yield Outcome(path, "spool", notes=tuple(notes))
     except GotraceError as error:
         yield Outcome(path, problem=error.message, hint=error.hint)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gotrace.errors import GotraceError
+from gotrace.errors import GotraceError, UsageError
 from gotrace.fleet.store import check, files_of, is_being_added_to
 from gotrace.fleet.tables import SQL_TYPES, TABLES, columns_of
 from gotrace.text import count_text, printable
@@ -67,8 +67,43 @@ def opened(folder: str) -> Database:
     return database
 
 
+@dataclass(frozen=True)
+class Answer:
+    """Of a question in SQL."""
+
+    columns: list[str]
+    rows: list[tuple[Any, ...]]
+
+
+def answered(database: Database, query: str) -> Answer:
+    """Of somebody's question, which may read the fleet's files alone, and write none; the last one of this connection.
+
+    Raises UsageError for what is no question, or is not understood.
+    """
+    module, connection = duckdb(), database.connection
+    connection.execute(f"set allowed_directories = [{_quoted(str(database.folder.resolve()))}]")
+    connection.execute("set enable_external_access = false")
+    connection.execute("set lock_configuration = true")
+    try:
+        statements = connection.extract_statements(query)
+        questions = (module.StatementType.SELECT, module.StatementType.EXPLAIN)
+        if len(statements) != 1 or statements[0].type not in questions:
+            raise UsageError("that is not one question", "give one `select`: what is in a fleet cannot be changed by SQL")
+        found = connection.execute(statements[0])
+        return Answer([each[0] for each in found.description], found.fetchall())
+    except module.Error as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        known = ", ".join((*TABLES, *VIEWS))
+        hint = f"there are {known}" if isinstance(error, module.CatalogException) else "see the manual: gotrace fleet sql"
+        raise UsageError(printable(lines[0]), hint) from None
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
 def _view(database: Database, module: Any, table: str) -> None:
-    files = files_of(database.folder, table)
+    files = files_of(database.folder.resolve(), table)
     try:
         database.connection.execute(_sql(table, files))
     except module.Error:
@@ -90,5 +125,5 @@ def _sql(table: str, files: list[str]) -> str:
 
 
 def _read(files: list[str]) -> str:
-    quoted = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
+    quoted = ", ".join(map(_quoted, files))
     return f"read_parquet([{quoted}], union_by_name => true, hive_partitioning => false)"

@@ -230,4 +230,3 @@ def time_ns(text: str) -> int:
     whole, _, fraction = text.removesuffix("Z").partition(".")
     stamp = datetime.datetime.fromisoformat(whole).replace(tzinfo=datetime.timezone.utc)
     return int(stamp.timestamp()) * 10**9 + int(fraction.ljust(9, "0")[:9] or 0)
-

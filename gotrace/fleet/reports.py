@@ -50,7 +50,7 @@ def parts_of(path: str, told: Told, name: str) -> tuple[dict[str, Any], list[Par
     except (ValueError, TypeError, KeyError, StopIteration, AttributeError) as error:
         raise GotraceError(f"the report is damaged: {type(error).__name__}: {error}", "measure again") from None
     if lacking:
-        notes.append(f"{count_text(lacking, 'run')} without readable raw events: their pauses are known by percentiles only")
+        notes.append(f"{count_text(lacking, 'run')} without raw events: their pauses are known by percentiles only")
     if not report["complete"]:
         notes.append("it is not complete: used up to where it was cut off")
     times = [time_ns(run["time"]) for run in report["runs"]] or [seen_ns]

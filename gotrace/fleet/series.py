@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +40,11 @@ class Whose:
 
 
 def histogram(
-    whose: Whose, metric: str, label: str, buckets: tuple[Sequence[int] | Any, Sequence[int] | Any], total: Mapping[str, Any]
+    whose: Whose,
+    metric: str,
+    label: str,
+    buckets: tuple[Any, Any],
+    total: Mapping[str, Any],
 ) -> Iterator[Part]:
     """Buckets of `gotrace.analysis.exponential.SCHEMA` and their counts; ``total`` are the columns of the table "total"."""
     series = {"metric": metric, "label": label}

@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gotrace.errors import GotraceError, UsageError
 from gotrace.fleet.tables import DAY_OF, Row, Type, columns_of
@@ -116,18 +116,29 @@ def is_being_added_to(folder: Path) -> bool:
     return (folder / _JOURNAL).exists()
 
 
-def sources_in(folder: str) -> dict[str, int]:
-    """What has been added to a folder, which may not be there yet: by the source's name, how many bytes of it.
+class Known(NamedTuple):
+    """A source that was added: how many bytes of it, and from where."""
+
+    upto_bytes: int
+    path: str
+
+
+def sources_in(folder: str) -> dict[str, Known]:
+    """What has been added to a folder, by the source's name.
 
     Raises UsageError for a folder of another kind.
     """
     from arro3.io import read_parquet
 
-    found: dict[str, int] = {}
+    found: dict[str, Known] = {}
     for file in files_of(Path(folder), "source"):
-        table = read_parquet(file).read_all()
-        for name, upto in zip(table.column("source").to_pylist(), table.column("upto_bytes").to_pylist(), strict=True):
-            found[name] = max(found.get(name, 0), upto or 0)
+        try:
+            table = read_parquet(file).read_all()
+            columns = [table.column(name).to_pylist() for name in ("source", "upto_bytes", "path")]
+        except Exception:  # whatever the library finds in a damaged file, of which `database.opened` tells
+            continue
+        for name, upto, path in zip(*columns, strict=True):
+            found[name] = max(found.get(name, Known(0, "")), Known(upto or 0, path))
     return found
 
 

@@ -38,6 +38,7 @@ class Reading:
     ``allocated`` and ``allocations`` are "/gc/heap/allocs" in bytes and objects, among which are no tiny ones;
     ``goroutines`` is "/sched/goroutines". ``waits`` is "/sched/latencies": how often goroutines were runnable for how long
     before they ran, of every eighth time, by bucket: below 0, those of `gotrace.analysis.scheduling.bounds`, beyond them.
+    ``heap`` is MemStats.HeapAlloc.
     """
 
     stack: int | None = None
@@ -46,6 +47,7 @@ class Reading:
     allocations: int | None = None
     goroutines: int | None = None
     waits: Counts | None = None
+    heap: int | None = None
 
 
 @functools.cache
@@ -68,13 +70,15 @@ class MetricsReader:
     def read(self) -> Reading:
         """Everything that can be read. Raises TargetError or HostError."""
         missing = self._places.missing
-        stack = used = allocated = allocations = None
+        stack = used = allocated = allocations = heap = None
         if MEMORY not in missing or ALLOCATIONS not in missing:
             slots = self._slots()
             if MEMORY not in missing:
                 stack = self._sum(slots, "inStacks")
                 used = self._sum(slots, "committed") + self._outside_of_the_heap()
-                allocated = self._memory.word(self._global("gc_controller") + self._at["gcControllerState.totalAlloc"])
+                controller = self._global("gc_controller")
+                allocated = self._memory.word(controller + self._at["gcControllerState.totalAlloc"])
+                heap = max(0, allocated - self._memory.word(controller + self._at["gcControllerState.totalFree"]))
             if ALLOCATIONS not in missing:
                 first, end = (self._at[f"heapStatsDelta.{name}"] // 8 for name in ("smallAllocCount", "largeFree"))
                 allocations = self._sum(slots, "largeAllocCount") + int(slots[:, first:end].sum())
@@ -85,6 +89,7 @@ class MetricsReader:
             allocations,
             goroutines=self._goroutines() if GOROUTINES not in missing else None,
             waits=self._waits() if SCHEDULE not in missing else None,
+            heap=heap,
         )
 
     def _global(self, name: str) -> int:

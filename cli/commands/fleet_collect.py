@@ -1,0 +1,50 @@
+"""`gotrace fleet collect`: the spools of many agents into a fleet's folder."""
+
+from __future__ import annotations
+
+import click
+
+from gotrace.cli.options import Command, Duration, option, say
+
+
+@click.command(
+    "collect",
+    cls=Command,
+    topic="lab",
+    short_help="Fetch the spools of many agents into a folder.",
+    examples=[
+        ("gotrace fleet collect shop-fleet --from agents.txt", "fetches what is new at each URL in agents.txt"),
+        (
+            "gotrace fleet collect shop-fleet --from agents.txt --token-file token --ca-file ca.pem",
+            "does so from agents that ask for a token, over TLS",
+        ),
+    ],
+)
+@click.argument("folder", type=click.Path(), metavar="DIR")
+@click.option("--from", "urls", type=click.Path(), required=True, metavar="FILE", help="File with an agent's URL a line.")
+@option("token_file", help="File with the bearer token that the agents ask for.")
+@option("ca_file", help="File with the CA certificates to trust (PEM).")
+@click.option(
+    "--jobs", type=click.IntRange(1, 64), default=8, show_default=True, metavar="N", help="How many agents to ask at once."
+)
+@click.option(
+    "--patience",
+    "patience_ns",
+    type=Duration(),
+    default="2m",
+    show_default=True,
+    help="The longest that one agent may take; what is left comes the next time.",
+)
+def command(folder: str, urls: str, token_file: str | None, ca_file: str | None, jobs: int, patience_ns: int) -> int:
+    """Fetch from every agent (`gotrace serve --spool`) what its spool has since the last time, into the fleet in DIR.
+
+    One that was interrupted goes on where it was. Who cannot be asked is told at the end, and kept in the table `absent`.
+    """
+    from gotrace.cli.text import fleet as text
+    from gotrace.fleet.collect import Bounds, collect, urls_in
+    from gotrace.fleet.machines import Told
+
+    bounds = Bounds(jobs=jobs, patience_s=patience_ns / 1e9)
+    asked = list(collect(folder, urls_in(urls), Told(), bounds, token_file or "", ca_file or ""))
+    text.write_collected(asked, say)
+    return text.REFUSED if any(each.problem for each in asked) else 0

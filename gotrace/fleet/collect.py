@@ -1,0 +1,202 @@
+"""The spools of many agents into a fleet's folder, over HTTP: in bounded parts, several hosts at once, and where one
+was cut off the next goes on, for what was fetched of each is in the folder itself."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import datetime
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gotrace.agent.spool_pages import MORE, MOST_BYTES, MOST_RECORDING, OFFSET, SEGMENT
+from gotrace.errors import GotraceError, HostError, UsageError
+from gotrace.fleet import spools
+from gotrace.fleet.add import put, source_row
+from gotrace.fleet.store import Addition, Known, adding, sources_in
+from gotrace.text import printable
+
+if TYPE_CHECKING:
+    from gotrace.agent.remote import Answer, Remote
+    from gotrace.fleet.machines import Told
+
+MOST_SKEW_NS = 300 * 10**9
+_AT_ONCE = 16  # hosts whose rows become files together
+_MOST_RECORDINGS = 1000  # of one host and time
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """``jobs`` hosts at once; of each at most ``most_bytes`` and ``patience_s`` seconds a time."""
+
+    jobs: int = 8
+    most_bytes: int = 32 << 20
+    patience_s: float = 120
+
+
+@dataclass
+class Asked:
+    """What came of a host. ``problem``: why it is absent, or not whole; ``more``: there is more than was fetched."""
+
+    url: str
+    problem: str = ""
+    host: str | None = None
+    bytes: int = 0
+    minutes: int = 0
+    recordings: int = 0
+    more: bool = False
+    skew_ns: int | None = None
+    notes: list[str] = field(default_factory=list)
+    segments: list[tuple[str, int, bytes]] = field(default_factory=list)  # name, where the data begins, the data
+    causes: dict[tuple[int, int], Mapping[str, object]] = field(default_factory=dict)
+
+
+def urls_in(path: str) -> list[str]:
+    """Of a file with a URL a line; # begins a comment. Raises UsageError."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = [line.partition("#")[0].strip() for line in file]
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise UsageError(f"cannot read {printable(path)}: {reason}", "give a file with a URL a line") from None
+    urls = list(dict.fromkeys(filter(None, lines)))
+    if not urls:
+        raise UsageError(f"{printable(path)} has no URLs", "write one a line: http://10.0.0.1:9464")
+    return urls
+
+
+def collect(
+    folder: str, urls: Sequence[str], told: Told, bounds: Bounds, token_file: str = "", ca_file: str = ""
+) -> Iterator[Asked]:
+    """Each host as it is done; what is yielded is in the folder. Raises GotraceError."""
+    from gotrace.agent.remote import Remote
+
+    remotes = {url.rstrip("/"): Remote(url, token_file, ca_file) for url in urls}
+    with adding(folder):
+        known = sources_in(folder)
+    with concurrent.futures.ThreadPoolExecutor(bounds.jobs) as pool:
+        waiting = list(remotes)
+        running: set[concurrent.futures.Future[Asked]] = set()
+        done: list[Asked] = []
+        try:
+            while waiting or running:
+                while waiting and len(running) < bounds.jobs:
+                    url = waiting.pop(0)
+                    running.add(pool.submit(_ask, url, remotes[url], _place(url, known), bounds))
+                ended, running = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+                done += [each.result() for each in ended]
+                if len(done) >= _AT_ONCE or not (waiting or running):
+                    with adding(folder) as addition:
+                        for asked in done:
+                            _put(addition, asked, told, known)
+                    yield from done
+                    done = []
+        finally:
+            for each in running:
+                each.cancel()
+
+
+def _place(url: str, known: Mapping[str, Known]) -> str:
+    """Where the next time goes on: "SEGMENT:OFFSET", or "" at the beginning."""
+    prefix = f"{url}/spool/"
+    places = [(each.path.removeprefix(prefix), each.upto_bytes) for each in known.values() if each.path.startswith(prefix)]
+    return "{}:{}".format(*max(places)) if places else ""
+
+
+def _ask(url: str, remote: Remote, place: str, bounds: Bounds) -> Asked:
+    asked, until_s = Asked(url), time.monotonic() + bounds.patience_s
+    try:
+        while True:
+            left_s = until_s - time.monotonic()
+            if asked.bytes >= bounds.most_bytes or left_s <= 0:
+                asked.more = True
+                break
+            answer = remote.asked(f"/spool?after={place}" if place else "/spool", 2 * MOST_BYTES, left_s)
+            if answer.status == 404:
+                raise HostError("it keeps no spool", "start it with --spool")
+            remote.require(answer)
+            asked.skew_ns = _skew_ns(answer)
+            if not answer.body:
+                break
+            name, begin = answer.headers.get(SEGMENT.lower(), ""), answer.headers.get(OFFSET.lower(), "")
+            if not begin.isdecimal() or not name.endswith(".ndjson") or os.path.basename(name) != name:
+                raise HostError("its answer is not understood", "is it `gotrace serve`?")
+            asked.segments.append((name, int(begin), answer.body))
+            asked.bytes += len(answer.body)
+            place = f"{name}:{int(begin) + len(answer.body)}"
+            if answer.headers.get(MORE.lower()) != "1":
+                break
+        if asked.segments:
+            _recordings(asked, remote, until_s)
+    except GotraceError as error:
+        asked.problem = error.message
+    return asked
+
+
+def _skew_ns(answer: Answer) -> int | None:
+    try:
+        date = parsedate_to_datetime(answer.headers.get("date", ""))
+    except (TypeError, ValueError):
+        return None
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=datetime.timezone.utc)
+    return round(date.timestamp() - time.time()) * 10**9
+
+
+def _recordings(asked: Asked, remote: Remote, until_s: float) -> None:
+    """What the longest pauses of the new minutes waited for: without it they have no cause."""
+    records = [record for _, _, data in asked.segments for record in spools.records_of(data) if record.get("worst")]
+    if not records:
+        return
+    pauses = {(int(each["pid"]), int(each["length_ns"])) for record in records for each in record["worst"]}
+    first_ns = min(int(record["begin_ns"]) for record in records)
+    answer = remote.asked(f"/spool/recordings?after={first_ns:019}.0.gotrace", patience_s=until_s - time.monotonic())
+    remote.require(answer)
+    with tempfile.TemporaryDirectory(prefix="gotrace-fleet-") as folder:
+        for name in msgspec.json.decode(answer.body, type=list[str])[:_MOST_RECORDINGS]:
+            if time.monotonic() > until_s or os.path.basename(name) != name:
+                break
+            found = remote.asked(f"/spool/recording?name={name}", MOST_RECORDING, until_s - time.monotonic())
+            if found.status == 200:
+                with open(os.path.join(folder, name), "wb") as file:
+                    file.write(found.body)
+                asked.recordings += 1
+        causes, broken = spools.causes_in(folder, 0, 1 << 63)
+        asked.notes += [f"the recording {name} cannot be read" for name in broken]
+        asked.causes = {key: cause for key, cause in causes.items() if key in pauses}
+
+
+def _put(addition: Addition, asked: Asked, told: Told, known: dict[str, Known]) -> None:
+    """Its rows; of a segment that is damaged, that it is."""
+    for name, begin, data in asked.segments:
+        path = f"{asked.url}/spool/{name}"
+        try:
+            if begin:
+                source = next((key for key, each in known.items() if each.path == path), None)
+                if source is None:
+                    raise GotraceError(f"the beginning of {name} is not known", "")
+            else:
+                source = spools.name_of(name, data[: data.index(b"\n")])
+            upto = known[source].upto_bytes if source in known else 0
+            fresh = data[max(0, upto - begin) :]  # somebody may have added the same spool from its files
+            records = spools.records_of(fresh)
+            about, parts = spools.parts_of(records, told, source, asked.causes, asked.skew_ns)
+        except GotraceError as error:
+            asked.problem = error.message
+            break
+        if records:
+            put(addition, [*parts, source_row(source, path, about, begin + len(data), asked.notes)])
+        known[source] = Known(begin + len(data), path)
+        asked.host = about["host"] or asked.host
+        asked.minutes += len(records)
+    if asked.problem:
+        absent = {"host": asked.host, "url": asked.url, "time_ns": time.time_ns(), "problem": asked.problem, "source": None}
+        addition.add("absent", [absent])
+    asked.segments.clear()
+    asked.causes.clear()

@@ -42,7 +42,7 @@ def write_added(outcomes: Sequence[Outcome], say: Callable[[str], None]) -> None
 
 def write_collected(asked: Sequence[Asked], say: Callable[[str], None]) -> None:
     """What came, then who did not answer, and why."""
-    minutes, size = sum(each.minutes for each in asked), sum(each.bytes for each in asked)
+    minutes, size = sum(each.minutes for each in asked), sum(each.size for each in asked)
     absent = [each for each in asked if each.problem]
     there = count_text(len(asked) - len(absent), "agent")
     print(f"{there} of {len(asked)}: {count_text(minutes, 'minute')} of services, {bytes_text(size)}")

@@ -47,7 +47,7 @@ class Asked:
     url: str
     problem: str = ""
     host: str | None = None
-    bytes: int = 0
+    size: int = 0  # bytes
     minutes: int = 0
     recordings: int = 0
     more: bool = False
@@ -114,7 +114,7 @@ def _ask(url: str, remote: Remote, place: str, bounds: Bounds) -> Asked:
     try:
         while True:
             left_s = until_s - time.monotonic()
-            if asked.bytes >= bounds.most_bytes or left_s <= 0:
+            if asked.size >= bounds.most_bytes or left_s <= 0:
                 asked.more = True
                 break
             answer = remote.asked(f"/spool?after={place}" if place else "/spool", 2 * MOST_BYTES, left_s)
@@ -128,7 +128,7 @@ def _ask(url: str, remote: Remote, place: str, bounds: Bounds) -> Asked:
             if not begin.isdecimal() or not name.endswith(".ndjson") or os.path.basename(name) != name:
                 raise HostError("its answer is not understood", "is it `gotrace serve`?")
             asked.segments.append((name, int(begin), answer.body))
-            asked.bytes += len(answer.body)
+            asked.size += len(answer.body)
             place = f"{name}:{int(begin) + len(answer.body)}"
             if answer.headers.get(MORE.lower()) != "1":
                 break

@@ -57,18 +57,26 @@ def merged(
         "{table} part left join machine on part.host = machine.host and part.fingerprint = machine.fingerprint "
         "where metric = ?" + ("" if emulated else " and not coalesce(machine.emulated, false)")
     )
-    buckets = database.rows(
-        f"with of as (select {keys}, part.host as of_host, bucket, n from {joined.format(table='hist')}), "
-        f"hosts as (select {names}, count(distinct of_host) as hosts from of group by all) "
-        f"select {names}, hosts, list(bucket order by bucket), list(n order by bucket) from "
-        f"(select {names}, bucket, sum(n)::bigint as n from of group by all) summed "
-        f"join hosts using ({names}) group by all order by {names}",
-        metric,
-    )
-    zeros: dict[tuple[Any, ...], int] = {
-        row[:-1]: row[-1]
+    # By group: hosts, values of 0, and whether the longest of every window are known.
+    totals: dict[tuple[Any, ...], tuple[int, int, bool]] = {
+        row[:-3]: row[-3:]
         for row in database.rows(
-            f"select {keys}, coalesce(sum(zeros), 0)::bigint from {joined.format(table='total')} group by all", metric
+            f"with of as (select {keys}, part.host as of_host, part.source, part.start_ns, part.service as of_service, "
+            f"zeros from {joined.format(table='total')}), "
+            "known as (select distinct source, start_ns, service as of_service, true as is_known from worst where metric = ?) "
+            f"select {names}, count(distinct of_host), coalesce(sum(zeros), 0)::bigint, bool_and(coalesce(is_known, false)) "
+            f"from of left join known using (source, start_ns, of_service) group by all order by {names}",
+            metric,
+            metric,
+        )
+    }
+    buckets: dict[tuple[Any, ...], tuple[list[int], list[int]]] = {
+        row[:-2]: row[-2:]
+        for row in database.rows(
+            f"select {names}, list(bucket order by bucket), list(n order by bucket) from "
+            f"(select {keys}, bucket, sum(n)::bigint as n from {joined.format(table='hist')} group by all) summed "
+            "group by all",
+            metric,
         )
     }
     worst: dict[tuple[Any, ...], list[int]] = {
@@ -80,13 +88,13 @@ def merged(
         )
     }
     found = []
-    for *group, hosts, indexes, counts in buckets:
-        key = tuple(group)
-        values, exact = values_at(
-            np.array(indexes), np.array(counts), zeros.get(key, 0), np.array(worst.get(key, []), np.int64), percents
-        )
-        count = int(sum(counts)) + zeros.get(key, 0)
-        found.append(Merged(key if by else (), count, hosts, values, exact))
+    for group, (hosts, zeros, is_known) in totals.items():
+        indexes, counts = (np.array(each, np.int64) for each in buckets.get(group, ([], [])))
+        longest = np.array(worst.get(group, []) if is_known else [], np.int64)
+        if (count := int(counts.sum()) + zeros) == 0:
+            continue
+        values, exact = values_at(indexes, counts, zeros, longest, percents)
+        found.append(Merged(group if by else (), count, hosts, values, exact))
     return found
 
 

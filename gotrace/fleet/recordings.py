@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -100,10 +100,10 @@ class Pauses:
         return {"gogc": gogc, "gomaxprocs": int(last["maxprocs"])}
 
 
-def causes_of(explained: Iterator[Mapping[str, Any]] | list[Mapping[str, Any]]) -> dict[int, dict[str, Any]]:
+def causes_of(explained: Iterable[Mapping[str, Any]]) -> dict[int, dict[str, Any]]:
     """By the length of the pause: its cause, and the stack of what took most of it, outermost first."""
     return {
-        int(each["total_ns"]): {"cause": each["cause"], "stack": code_of(each)[::-1] if "code" in each else []}
+        int(each["total_ns"]): {"cause": each["cause"], "stack": code_of({**each})[::-1] if "code" in each else []}
         for each in explained
     }
 

@@ -193,15 +193,16 @@ def _take_back(path: Path) -> None:
 
 
 def _write_parquet(path: Path, data: Any) -> None:
+    import io
+
     from arro3.io import write_parquet
 
-    with open(path, "wb") as file:
-        write_parquet(data, file, compression=_COMPRESSION, max_row_group_size=1 << 20)
-        file.flush()
-        os.fsync(file.fileno())
+    buffer = io.BytesIO()  # of a file that cannot be written the library dies
+    write_parquet(data, buffer, compression=_COMPRESSION, max_row_group_size=1 << 20)
+    _synced(path, buffer.getbuffer())
 
 
-def _synced(path: Path, data: bytes) -> None:
+def _synced(path: Path, data: bytes | memoryview) -> None:
     with open(path, "wb") as file:
         file.write(data)
         file.flush()

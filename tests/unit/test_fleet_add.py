@@ -1,0 +1,373 @@
+"""What is in a fleet after files were added: equal to the values themselves, once, and whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import reports as made
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gotrace.agent.families import PHASE, STW
+from gotrace.agent.spool import Spool, Window
+from gotrace.analysis.exponential import buckets_of
+from gotrace.api import replaying
+from gotrace.errors import GotraceError, UsageError
+from gotrace.fleet.add import Outcome, add
+from gotrace.fleet.database import answered, opened
+from gotrace.fleet.machines import Told
+from gotrace.fleet.percentiles import merged
+from gotrace.fleet.store import adding, is_being_added_to
+from gotrace.recording.reader import Recording
+from gotrace.run.starts import replayed
+from gotrace.views.gc import Gc
+
+RECORDINGS = Path(__file__).parents[1] / "testdata" / "recordings"
+BEGIN_NS, MINUTE_NS = 1_780_000_000_000_000_000, 60_000_000_000
+NOBODY = Told()
+
+
+def written(folder: Path, report: dict[str, Any], name: str = "report.json") -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(json.dumps(report))
+    return str(folder)
+
+
+def report(seed: int = 1, **host: Any) -> dict[str, Any]:
+    found = made.report({"old": {}}, runs=2, seed=seed, host=host)
+    for run in found["runs"]:
+        run.setdefault("time", "2026-11-29T12:00:01.250000000Z")
+        run["recording"] = ""
+        run["load"]["percentiles_are"] = "exact"
+    return found
+
+
+def kinds(outcomes: list[Outcome]) -> list[str]:
+    return ["skipped" if each.skipped else each.kind or f"refused: {each.problem}" for each in outcomes]
+
+
+def test_a_recording_has_what_its_records_have(tmp_path: Path) -> None:
+    """The pauses of `gotrace report`, one by one."""
+    path = str(RECORDINGS / "all.gotrace")
+    assert kinds(add(str(tmp_path / "fleet"), [path], NOBODY)) == ["recording"]
+    database = opened(str(tmp_path / "fleet"))
+    records = list(replaying(path, Gc()))
+    pauses = [each for each in records if each["type"] == "stw"]
+    for part in ("total", "stopping", "stopped"):
+        values = np.array([each[f"{part}_ns"] for each in pauses])
+        (row,) = database.rows(
+            "select sum(count), sum(sum_ns), max(max_ns), min(min_ns) from total where metric = ?", f"stw.{part}"
+        )
+        assert row == (len(values), values.sum(), values.max(), values.min())
+        found = database.rows(
+            "select bucket, sum(n)::bigint from hist where metric = ? group by 1 order by 1", f"stw.{part}"
+        )
+        assert found == list(zip(*(each.tolist() for each in buckets_of(values)), strict=True))
+        longest = database.rows("select value_ns from worst where metric = ? order by 1 desc", f"stw.{part}")
+        assert [each for (each,) in longest] == sorted(values.tolist(), reverse=True)[:16]
+    explained = database.rows(
+        "select cause, len(stack) > 0 from worst where metric = 'stw.total' order by value_ns desc limit 1"
+    )
+    (first,) = (each for each in replaying(path, Gc(explained=1)) if each["type"] == "explained")
+    assert explained == [(first["cause"], True)]
+    cycles = [each for each in records if each["type"] == "cycle"]
+    assert database.rows("select count, sum_ns from total where metric = 'gc.mark'") == [
+        (len(cycles), sum(each["mark_ns"] for each in cycles))
+    ]
+
+
+def test_starts_and_memory(tmp_path: Path) -> None:
+    paths = [str(RECORDINGS / f"{name}.gotrace") for name in ("coldstart", "mem")]
+    assert kinds(add(str(tmp_path), paths, NOBODY)) == ["recording", "recording"]
+    database = opened(str(tmp_path))
+    with Recording.open(paths[0]) as source:
+        starts = replayed(source).starts
+    looks = [each for each in replaying(paths[1]) if each["type"] == "memory"]
+    (parts,) = database.rows("select sum(value) from value where metric like 'rss.part.%'")
+    (rss,) = database.rows("select value from value where metric = 'rss.mean'")
+    assert parts[0] == pytest.approx(rss[0]) == pytest.approx(np.mean([each["rss_bytes"] for each in looks]))
+    stages = dict(database.rows("select start_ns, value from value where metric = 'start.exec' order by 1"))
+    assert list(stages.values()) == [
+        row.duration_ns for start in starts for row in start.rows if (row.stage, row.depth) == ("exec", 0)
+    ]
+    lengths = database.rows("select length_ns from run where service = 'starter' order by start_ns")
+    assert [each for (each,) in lengths] == [start.total_ns for start in starts]
+
+
+def test_a_report_has_its_metrics_and_latencies(tmp_path: Path) -> None:
+    one = report(instance="c7g.large")
+    assert kinds(add(str(tmp_path / "f"), [written(tmp_path / "r", one)], Told(host_name="a", provider="aws"))) == [
+        "baseline"
+    ]
+    database = opened(str(tmp_path / "f"))
+    for number, run in enumerate(one["runs"]):
+        values = dict(database.rows("select metric, value from value where run like ?", f"%:{number}"))
+        assert values == {name: value for name, value in run["metrics"].items() if value is not None}
+    loads = [run["load"]["histogram"] for run in one["runs"]]
+    raw = np.sort(np.concatenate([np.repeat(each["value_ns"], each["count"]) for each in loads]))
+    (found,) = merged(database, "latency", ["host", "vendor", "type"], [50, 99, 99.9, 100])
+    assert found.group == ("a", "aws", "c7g.large") and found.count == len(raw)
+    for value, percent in zip(found.values_ns, (50, 99, 99.9, 100), strict=True):
+        true = raw[max(0, int(np.ceil(round(percent / 100 * len(raw), 6))) - 1)]
+        assert abs(value / true - 1) <= 0.011
+    assert found.values_ns[-1] == raw[-1] and found.exact[-1]
+
+
+def test_twice_is_once_and_what_is_refused_keeps_nothing_out(tmp_path: Path) -> None:
+    folder, good = str(tmp_path / "f"), written(tmp_path / "good", report())
+    newer = written(tmp_path / "newer", {**report(), "schema": "gotrace.baseline/9"})
+    damaged = written(tmp_path / "damaged", {**report(), "runs": [{"version": "old"}]})
+    odd = written(tmp_path / "odd", {**report(), "host": {"host_class": "x"}})
+    (tmp_path / "text").write_text("no recording\n")
+    cut = tmp_path / "cut.gotrace"
+    cut.write_bytes((RECORDINGS / "gc.gotrace").read_bytes()[:-20_000])
+    paths = [newer, damaged, str(tmp_path / "text"), str(tmp_path / "none"), good, str(cut), odd]
+    found = add(folder, paths, NOBODY)
+    assert [bool(each.problem) for each in found] == [True, True, True, True, False, False, False], kinds(found)
+    assert "gotrace.baseline/9" in found[0].problem and "damaged" in found[1].problem
+    assert found[5].notes and "cut off" in found[5].notes[-1]
+    copy = written(tmp_path / "copy", report())
+    assert kinds(add(folder, [good, copy, str(cut)], NOBODY)) == ["skipped"] * 3
+    assert opened(folder).rows("select count(*) from source")[0][0] == 3
+
+
+class Written:
+    """A spool as the agent writes it, and the values that are in it."""
+
+    def __init__(self, folder: Path, host: str = "web-1") -> None:
+        self.folder, self.host = folder, host
+        self.spool = Spool(str(folder))
+        self.window = Window(BEGIN_NS)
+        self.values: list[np.ndarray[Any, Any]] = []
+        self.random = np.random.default_rng(5)
+        self.number = 0
+
+    def minute(self, service: str = "shop", count: int = 3000) -> None:
+        values = self.random.lognormal(11, 2, count).astype(np.int64)
+        self.values.append(values)
+        self.window.add(STW, ("GC mark termination", "total"), values)
+        self.window.add(PHASE, ("concurrent mark",), values * 3)
+        for value in values.tolist():
+            self.window.note(value, BEGIN_NS + self.number * MINUTE_NS, "GC mark termination", 7)
+        self.number += 1
+        about = {
+            "host": {"name": self.host, "kernel": "6.1", "machine": "x86_64", "made_of": {"cpus": 4, "cpu": "EPYC"}},
+            "labels": {"service.name": service},
+            "processes": 1,
+            "version": "1.2",
+            **dict.fromkeys(("rss_bytes", "live_bytes", "goal_bytes", "lost"), 0),
+        }
+        self.spool.write([{**about, **self.window.ended(BEGIN_NS + self.number * MINUTE_NS)}])
+
+
+def test_a_spool_that_grows_is_read_from_where_it_was(tmp_path: Path) -> None:
+    spool, folder = Written(tmp_path / "spool"), str(tmp_path / "f")
+    for _ in range(3):
+        spool.minute()
+    assert kinds(add(folder, [str(spool.folder)], NOBODY)) == ["spool"]
+    (segment,) = spool.folder.iterdir()
+    assert kinds(add(folder, [str(spool.folder), str(segment)], NOBODY)) == ["skipped"] * 2
+    spool.minute()
+    with open(segment, "ab") as file:
+        file.write(b'{"schema": "gotrace.spool/1", "cut')  # its agent was killed
+    assert kinds(add(folder, [str(spool.folder)], NOBODY)) == ["spool"]
+    database = opened(folder)
+    raw = np.sort(np.concatenate(spool.values))
+    assert database.rows("select count(*), count(distinct start_ns) from period") == [(4, 4)]
+    found = database.rows("select bucket, sum(n)::bigint from merged where metric = 'stw.total' group by 1 order by 1")
+    assert found == list(zip(*(each.tolist() for each in buckets_of(raw)), strict=True))
+    (both,) = merged(database, "stw.total", ["host", "service", "version"], [50, 99, 99.9, 100])
+    assert both.group == ("web-1", "shop", "1.2") and both.values_ns[-1] == raw[-1]
+    assert database.rows("select distinct cpus, cpu, kernel from machine") == [(4, "EPYC", "6.1")]
+    (marks,) = merged(database, "gc.mark", [], [100])  # of which the longest are not kept
+    assert not marks.exact[0] and abs(marks.values_ns[0] / (3 * raw[-1]) - 1) <= 0.011
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    hosts=st.lists(st.lists(st.integers(0, 10**10), min_size=1, max_size=60), min_size=1, max_size=4),
+    percent=st.sampled_from([0.0, 50.0, 90.0, 99.0, 99.9, 100.0]),
+)
+def test_percentiles_of_hosts_together_are_those_of_all_values(
+    hosts: list[list[int]], percent: float, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("fleet")
+    paths = []
+    for number, values in enumerate(hosts):
+        spool = Written(folder / f"spool{number}", f"web-{number}")
+        spool.window.add(STW, ("x", "total"), np.array(values))
+        for value in values:
+            spool.window.note(value, BEGIN_NS, "x", 1)
+        _end(spool)
+        paths.append(str(spool.folder))
+    add(str(folder / "f"), paths, NOBODY)
+    (found,) = merged(opened(str(folder / "f")), "stw.total", [], [percent])
+    raw = np.sort(np.concatenate(hosts))
+    rank = max(1, int(np.ceil(round(percent / 100 * len(raw), 6))))
+    true = raw[rank - 1]
+    assert found.count == len(raw) and found.hosts == len(hosts)
+    if len(raw) - rank < 16:
+        assert found.exact[0] and found.values_ns[0] == true
+    else:
+        assert abs(found.values_ns[0] - true) <= max(1, 0.011 * true)
+
+
+def _end(spool: Written) -> None:
+    about = {"host": {"name": spool.host, "kernel": "6.1", "machine": "x86_64"}, "labels": {}, "processes": 1}
+    spool.spool.write([{**about, **spool.window.ended(BEGIN_NS + MINUTE_NS)}])
+    spool.spool.close()
+
+
+def test_a_log_of_ours(tmp_path: Path) -> None:
+    """Bucket by bucket what hdrh says of it."""
+    from hdrh.histogram import HdrHistogram
+
+    path = tmp_path / "x.hlog"
+    command = [sys.executable, "-m", "gotrace.cli", "export", str(RECORDINGS / "gc.gotrace"), "-o", str(path)]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    assert "whose" in add(str(tmp_path / "f"), [str(path)], NOBODY)[0].problem
+    assert kinds(add(str(tmp_path / "f"), [str(path)], Told(host_name="a", service="s"))) == ["hlog"]
+    theirs = HdrHistogram(1, 3_600_000_000_000, 3)
+    for line in path.read_text().splitlines():
+        if line.startswith("Tag=") and ".total," in line:
+            theirs.decode_and_add(line.rpartition(",")[2])
+    database = opened(str(tmp_path / "f"))
+    assert database.rows("select sum(count) from total where metric = 'stw.total'") == [(theirs.get_total_count(),)]
+    (found,) = merged(database, "stw.total", ["host"], [50, 99])
+    for value, percent in zip(found.values_ns, (50, 99), strict=True):
+        assert abs(value / theirs.get_value_at_percentile(percent) - 1) <= 0.012
+    (tmp_path / "y.hlog").write_text("#[StartTime: 1]\n")
+    assert "nanoseconds" in add(str(tmp_path / "f"), [str(tmp_path / "y.hlog")], Told("a", "s"))[0].problem
+
+
+KILLED = """
+import sys, time
+from gotrace.fleet.store import adding
+with adding(sys.argv[1]) as addition:
+    for number in range(1 << 20):
+        addition.add_columns("hist", {"bucket": list(range(1000)), "n": 1, "host": "b", "start_ns": 1780 * 10**15})
+        if number % 100 == 0:
+            print(number, flush=True)
+"""
+
+
+def test_who_is_killed_has_added_nothing_and_two_do_not_add_at_once(tmp_path: Path) -> None:
+    folder = str(tmp_path / "f")
+    add(folder, [written(tmp_path / "r", report())], NOBODY)
+    before = opened(folder).rows("select count(*), sum(n) from hist")
+    with subprocess.Popen([sys.executable, "-c", KILLED, folder], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        while int(child.stdout.readline()) < 300:  # a part of it is on the disk
+            pass
+        assert list(Path(folder).glob("hist/*/.*.part"))
+        with pytest.raises(GotraceError, match="another gotrace adds"):
+            add(folder, [str(tmp_path / "r")], NOBODY)
+        assert opened(folder).rows("select count(*), sum(n) from hist") == before
+        child.kill()
+    assert opened(folder).rows("select count(*), sum(n) from hist") == before
+    add(folder, [written(tmp_path / "r2", report(seed=2))], NOBODY)
+    assert not list(Path(folder).glob("*/*/.*.part")) and not is_being_added_to(Path(folder))
+    assert opened(folder).rows("select count(distinct source) from hist") == [(2,)]
+
+
+def test_who_is_killed_while_names_are_given(tmp_path: Path) -> None:
+    """The journal says what to take back."""
+    folder = str(tmp_path / "f")
+    with adding(folder) as addition:
+        addition.add("run", [{"host": "a", "start_ns": BEGIN_NS}])
+    renaming = "import os, signal, sys\nfrom gotrace.fleet import store\nreal, count = os.rename, []\n" + (
+        "def rename(a, b):\n    real(a, b)\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "os.rename = rename\nwith store.adding(sys.argv[1]) as addition:\n"
+        "    for table in ('run', 'value'):\n        addition.add(table, [{'host': 'b', 'start_ns': 1}])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", renaming, folder], timeout=60)
+    assert done.returncode == -signal.SIGKILL and is_being_added_to(Path(folder))
+    assert "was cut off" in opened(folder).notes[0]
+    with adding(folder):
+        pass
+    assert opened(folder).rows("select host from run") == [("a",)] and not opened(folder).notes
+
+
+def test_a_full_disk_adds_nothing(tmp_path: Path) -> None:
+    code = "import resource, sys\nresource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n" + (
+        "import signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nfrom gotrace.cli.main import main\nmain(sys.argv[1:])\n"
+    )
+    words = [sys.executable, "-c", code, "fleet", "add", str(tmp_path / "f"), written(tmp_path / "r", report())]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "nothing was added" in done.stderr and "Traceback" not in done.stderr
+    assert opened(str(tmp_path / "f")).rows("select count(*) from source") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("select * from nope", "nope"),
+        ("selec 1", "syntax error"),
+        ("select * from read_text('/etc/passwd')", "disabled"),
+        ("select * from '/etc/passwd'", "/etc/passwd"),
+        ("copy (select 1) to '/tmp/gotrace-fleet-x'", "not one question"),
+        ("copy (select 1) to 'fleet.json'", "not one question"),
+        ("attach '/tmp/gotrace-fleet.db' as x", "not one question"),
+        ("set enable_external_access = true", "not one question"),
+        ("install httpfs", "not one question"),
+        ("select 1; select 2", "not one question"),
+        ("", "not one question"),
+    ],
+)
+def test_a_question_touches_nothing_else(query: str, words: str, tmp_path: Path) -> None:
+    add(str(tmp_path), [str(RECORDINGS / "mem.gotrace")], NOBODY)
+    with pytest.raises(UsageError, match=words):
+        answered(opened(str(tmp_path)), query)
+
+
+def test_the_commands(tmp_path: Path) -> None:
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "gotrace.cli", "fleet", *words], capture_output=True, text=True, timeout=60
+        )
+
+    folder = str(tmp_path / "f")
+    done = run("add", folder, str(RECORDINGS / "gc.gotrace"), str(RECORDINGS / "perf.gotrace"))
+    assert (done.returncode, done.stdout) == (
+        3,
+        "added 1 recording; 1 refused\n",
+    ) and "perf.gotrace: refused" in done.stderr
+    assert run("add", folder, str(RECORDINGS / "gc.gotrace")).stdout == "nothing added; 1 there already\n"
+    done = run("sql", folder, "select service, sum(count) as pauses from total where metric = 'stw.total' group by 1")
+    pauses = sum(each["type"] == "stw" for each in replaying(str(RECORDINGS / "gc.gotrace"), Gc()))
+    assert done.stdout.split() == ["service", "pauses", "gcload", str(pauses)]
+    assert json.loads(run("sql", folder, "select 1 as one, 'a' as b", "--format", "json").stdout) == [{"one": 1, "b": "a"}]
+    assert run("sql", folder, "select 1 as one, null as b", "--format", "csv").stdout == "one,b\n1,\n"
+    assert run("sql", str(tmp_path), "select 1").returncode == 2
+    broken = next(Path(folder).glob("run/*/*.parquet"))
+    broken.write_bytes(b"PAR1 no")
+    done = run("sql", folder, "select count(*) as n from run")
+    assert done.returncode == 3 and done.stdout.split() == ["n", "0"] and "left out" in done.stderr
+
+
+def test_memory_stays_and_many_are_added_soon(tmp_path: Path) -> None:
+    """100 reports: a tenth of what the bound of 20 s and 500 MB is for."""
+    paths = [written(tmp_path / str(number), report(seed=number)) for number in range(100)]
+    code = (
+        "import resource, sys\nfrom gotrace.fleet.add import add\nfrom gotrace.fleet.machines import Told\n"
+        "add(sys.argv[1], sys.argv[2:], Told())\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    begun = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "f"), *paths], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 300_000 and time.monotonic() - begun < 15
+    assert opened(str(tmp_path / "f")).rows("select count(*) from run") == [(200,)]
+    shutil.rmtree(tmp_path / "f")
+    assert os.path.exists(paths[0])

@@ -16,6 +16,7 @@ import compare_time
 import datapath
 import false_alarms
 import flame_svg
+import fleet
 import goroutines
 import histogram_record
 import memory_overhead
@@ -62,6 +63,9 @@ REACH = {
     "agent_throughput": None,
     "agent_cpu_per_request": None,
     "agent_p99": None,
+    "fleet_p99": 0.3,
+    "fleet_p99_by_host": 0.5,
+    "fleet_add": None,
     "false_alarms_metrics": 0.25,
     "false_alarms_requests": 0.1,
     "false_alarms_p99": 0.2,
@@ -89,6 +93,7 @@ PARTS: tuple[Callable[[], dict[str, Any] | list[dict[str, Any]]], ...] = (
     baseline_cost.run,
     agent.run,
     agent_ab.run,
+    fleet.run,
     false_alarms.run,
 )
 

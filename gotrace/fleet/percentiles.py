@@ -63,8 +63,9 @@ def merged(
         for row in database.rows(
             f"with of as (select {keys}, part.host as of_host, part.source, part.start_ns, part.service as of_service, "
             f"zeros from {joined.format(table='total')}), "
-            "known as (select distinct source, start_ns, service as of_service, true as is_known from worst where metric = ?) "
-            f"select {names}, count(distinct of_host), coalesce(sum(zeros), 0)::bigint, bool_and(coalesce(is_known, false)) "
+            "known as (select distinct source, start_ns, service as of_service, true as is_known from worst "
+            f"where metric = ?) select {names}, count(distinct of_host), coalesce(sum(zeros), 0)::bigint, "
+            "bool_and(coalesce(is_known, false)) "
             f"from of left join known using (source, start_ns, of_service) group by all order by {names}",
             metric,
             metric,

@@ -73,6 +73,7 @@ def test_equal_at_rest(version: str, flavour: str, start: Callable[..., Target])
             assert (found.used, found.stack) == (used(truth), truth["/memory/classes/heap/stacks:bytes"])
             assert found.allocated == truth["/gc/heap/allocs:bytes"], command
             assert found.allocations == truth["/gc/heap/allocs:objects"], command
+            assert found.heap is not None and 0 < found.heap < found.used, command
             assert found.goroutines == truth["/sched/goroutines:goroutines"], command
             # as metrics have it: those below 0 first; up to Go 1.19 what is beyond all is in the last one
             counts = truth[HISTOGRAM]

@@ -17,9 +17,9 @@ import pytest
 import reports as made
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from spools import BEGIN_NS, MINUTE_NS, Written
 
-from gotrace.agent.families import PHASE, STW
-from gotrace.agent.spool import Spool, Window
+from gotrace.agent.families import STW
 from gotrace.analysis.exponential import buckets_of
 from gotrace.api import replaying
 from gotrace.errors import GotraceError, UsageError
@@ -33,7 +33,6 @@ from gotrace.run.starts import replayed
 from gotrace.views.gc import Gc
 
 RECORDINGS = Path(__file__).parents[1] / "testdata" / "recordings"
-BEGIN_NS, MINUTE_NS = 1_780_000_000_000_000_000, 60_000_000_000
 NOBODY = Told()
 
 
@@ -139,35 +138,6 @@ def test_twice_is_once_and_what_is_refused_keeps_nothing_out(tmp_path: Path) -> 
     copy = written(tmp_path / "copy", report())
     assert kinds(add(folder, [good, copy, str(cut)], NOBODY)) == ["skipped"] * 3
     assert opened(folder).rows("select count(*) from source")[0][0] == 3
-
-
-class Written:
-    """A spool as the agent writes it, and the values that are in it."""
-
-    def __init__(self, folder: Path, host: str = "web-1") -> None:
-        self.folder, self.host = folder, host
-        self.spool = Spool(str(folder))
-        self.window = Window(BEGIN_NS)
-        self.values: list[np.ndarray[Any, Any]] = []
-        self.random = np.random.default_rng(5)
-        self.number = 0
-
-    def minute(self, service: str = "shop", count: int = 3000) -> None:
-        values = self.random.lognormal(11, 2, count).astype(np.int64)
-        self.values.append(values)
-        self.window.add(STW, ("GC mark termination", "total"), values)
-        self.window.add(PHASE, ("concurrent mark",), values * 3)
-        for value in values.tolist():
-            self.window.note(value, BEGIN_NS + self.number * MINUTE_NS, "GC mark termination", 7)
-        self.number += 1
-        about = {
-            "host": {"name": self.host, "kernel": "6.1", "machine": "x86_64", "made_of": {"cpus": 4, "cpu": "EPYC"}},
-            "labels": {"service.name": service},
-            "processes": 1,
-            "version": "1.2",
-            **dict.fromkeys(("rss_bytes", "live_bytes", "goal_bytes", "lost"), 0),
-        }
-        self.spool.write([{**about, **self.window.ended(BEGIN_NS + self.number * MINUTE_NS)}])
 
 
 def test_a_spool_that_grows_is_read_from_where_it_was(tmp_path: Path) -> None:
@@ -300,7 +270,8 @@ def test_who_is_killed_while_names_are_given(tmp_path: Path) -> None:
 
 def test_a_full_disk_adds_nothing(tmp_path: Path) -> None:
     code = "import resource, sys\nresource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n" + (
-        "import signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nfrom gotrace.cli.main import main\nmain(sys.argv[1:])\n"
+        "import signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "from gotrace.cli.main import main\nmain(sys.argv[1:])\n"
     )
     words = [sys.executable, "-c", code, "fleet", "add", str(tmp_path / "f"), written(tmp_path / "r", report())]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)

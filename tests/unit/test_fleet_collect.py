@@ -1,0 +1,188 @@
+"""Agents' spools over HTTP: in parts, from where the last time ended, whoever does not answer."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from spools import BEGIN_NS, Written
+
+from gotrace.agent import spool_pages
+from gotrace.agent.http import Route, Security, Server
+from gotrace.agent.remote import Remote
+from gotrace.agent.requests import Request
+from gotrace.errors import UsageError
+from gotrace.fleet.add import add
+from gotrace.fleet.collect import MOST_SKEW_NS, Asked, Bounds, collect, urls_in
+from gotrace.fleet.database import opened
+from gotrace.fleet.machines import Told
+
+NOBODY = Told()
+HERE = ("127.0.0.1", 0)
+
+
+def serving(spool: Written, **more: Any) -> Server:
+    return Server(HERE, spool_pages.routes(str(spool.folder)), **more)
+
+
+def url_of(server: Server) -> str:
+    return f"http://127.0.0.1:{server.address[1]}"
+
+
+def fetched(folder: Path, *servers: Server, bounds: Bounds | None = None, **more: str) -> list[Asked]:
+    return list(collect(str(folder), [url_of(each) for each in servers], NOBODY, bounds or Bounds(), **more))
+
+
+def rows(folder: Path) -> list[tuple[Any, ...]]:
+    return opened(str(folder)).rows(
+        "select host, service, metric, start_ns, bucket, sum(n)::bigint from hist group by all order by all"
+    )
+
+
+def test_what_was_collected_is_what_is_added_of_the_files(tmp_path: Path) -> None:
+    spools = [Written(tmp_path / f"spool{number}", f"web-{number}") for number in range(3)]
+    for spool in spools:
+        for _ in range(4):
+            spool.minute()
+    with serving(spools[0]) as one, serving(spools[1]) as two, serving(spools[2]) as three:
+        asked = fetched(tmp_path / "f", one, two, three)
+        assert sorted(str(each.host) for each in asked) == ["web-0", "web-1", "web-2"]
+        assert [(each.minutes, each.problem, each.more) for each in asked] == [(4, "", False)] * 3
+        assert all(each.skew_ns is not None and abs(each.skew_ns) <= 2 * 10**9 for each in asked)
+        assert [each.minutes for each in fetched(tmp_path / "f", one, two, three)] == [0, 0, 0]
+        spools[1].minute()
+        assert sorted(each.minutes for each in fetched(tmp_path / "f", one, two, three)) == [0, 0, 1]
+    add(str(tmp_path / "g"), [str(each.folder) for each in spools], NOBODY)
+    assert rows(tmp_path / "f") == rows(tmp_path / "g") != []
+    # whoever adds the same spools as files adds nothing twice
+    assert all(each.skipped for each in add(str(tmp_path / "f"), [str(each.folder) for each in spools], NOBODY))
+
+
+def test_it_goes_on_where_it_was_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of some lines, segments that end, an agent that goes away in the middle, and a bound of bytes."""
+    monkeypatch.setattr(spool_pages, "MOST_BYTES", 20_000)
+    spool = Written(tmp_path / "spool")
+    for number in range(40):
+        if number % 15 == 0:
+            spool.begin_segment()
+        spool.minute(count=500)
+    answers = iter(range(1000))
+
+    def dropping(request: Request) -> Any:
+        if next(answers) == 7:
+            raise OSError("it went away")
+        return routes["/spool"].handlers["GET"](request)
+
+    routes = spool_pages.routes(str(spool.folder))
+    with Server(HERE, {**routes, "/spool": Route({"GET": dropping})}) as server:
+        (first,) = fetched(tmp_path / "f", server)
+        assert "status 500" in first.problem and 0 < first.minutes < 40
+        (second,) = fetched(tmp_path / "f", server, bounds=Bounds(most_bytes=30_000))
+        assert second.more and not second.problem and 0 < second.minutes < 40 - first.minutes
+        (third,) = fetched(tmp_path / "f", server)
+        assert first.minutes + second.minutes + third.minutes == 40
+    add(str(tmp_path / "g"), [str(spool.folder)], NOBODY)
+    assert rows(tmp_path / "f") == rows(tmp_path / "g")
+    absent = opened(str(tmp_path / "f")).rows("select url, problem from absent")
+    assert [each for each, _ in absent] == [url_of(server)] and "status 500" in absent[0][1]
+
+
+def test_who_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
+    spools = [Written(tmp_path / f"spool{number}", f"web-{number}") for number in range(3)]
+    for spool in spools:
+        spool.minute()
+    hold = threading.Event()
+
+    def held(request: Request) -> Any:
+        hold.wait(20)
+        return spool_pages.routes(str(spools[2].folder))["/spool"].handlers["GET"](request)
+
+    with (
+        serving(spools[0]) as one,
+        serving(spools[1]) as two,
+        Server(HERE, {**spool_pages.routes(str(spools[2].folder)), "/spool": Route({"GET": held})}) as three,
+    ):
+        (tmp_path / "urls").write_text("".join(f"{url_of(each)}\n" for each in (one, two, three)))
+        words = ["collect", str(tmp_path / "f"), "--from", str(tmp_path / "urls")]
+        with subprocess.Popen([sys.executable, "-m", "gotrace.cli", "fleet", *words]) as child:
+            time.sleep(2)
+            child.kill()
+        hold.set()
+        assert sum(each.minutes for each in fetched(tmp_path / "f", one, two, three)) <= 3
+    assert opened(str(tmp_path / "f")).rows("select count(*), count(distinct host) from period") == [(3, 3)]
+
+
+def test_who_is_absent_and_why(tmp_path: Path) -> None:
+    spool = Written(tmp_path / "spool")
+    spool.minute()
+    token = tmp_path / "token"
+    token.write_text("secret\n")
+    skewed = spool_pages.routes(str(spool.folder))["/spool"].handlers["GET"]
+
+    def odd(request: Request) -> Any:
+        return type(skewed(request))(
+            200, b"<html>", headers=[("Gotrace-Segment", "../../x.ndjson"), ("Gotrace-Offset", "0")]
+        )
+
+    def late(request: Request) -> Any:
+        answer = skewed(request)
+        headers = [each for each in answer.headers if each[0] != "Date"]
+        return type(answer)(200, answer.body, headers=[*headers, ("Date", "Mon, 01 Jan 2024 00:00:00 GMT")])
+
+    with (
+        serving(spool, security=Security(token=str(token))) as guarded,
+        Server(HERE, {}) as without,
+        Server(HERE, {"/spool": Route({"GET": odd})}) as html,
+        Server(HERE, {**spool_pages.routes(str(spool.folder)), "/spool": Route({"GET": late})}) as skew,
+        socket.create_server(HERE) as silent,
+    ):
+        urls = [url_of(each) for each in (guarded, without, html, skew)]
+        urls += [f"http://127.0.0.1:{silent.getsockname()[1]}", "http://127.0.0.1:1"]
+        begun = time.monotonic()
+        asked = {each.url: each for each in collect(str(tmp_path / "f"), urls, NOBODY, Bounds(patience_s=1))}
+        assert time.monotonic() - begun < 8
+        problems = [asked[url].problem for url in urls]
+        for problem, words in zip(
+            problems, ("status 401", "keeps no spool", "not understood", "", "timed out", "refused"), strict=True
+        ):
+            assert words in problem and bool(words) == bool(problem), problems
+        assert asked[urls[3]].skew_ns is not None and abs(asked[urls[3]].skew_ns) > MOST_SKEW_NS
+        (with_token,) = fetched(tmp_path / "g", guarded, token_file=str(token))
+        assert with_token.minutes == 1
+    database = opened(str(tmp_path / "f"))
+    assert database.rows("select count(*) from absent") == [(5,)]
+    assert database.rows("select skew_ns < -300_000_000_000 from period") == [(True,)]
+
+
+def test_the_routes_are_bounded_and_read_nothing_else(tmp_path: Path) -> None:
+    spool = Written(tmp_path / "spool")
+    spool.minute()
+    (tmp_path / "spool" / f"{BEGIN_NS:019}.7.gotrace").write_bytes(b"x" * 1000)
+    (tmp_path / "secret").write_text("no")
+    with serving(spool) as server:
+        remote = Remote(url_of(server))
+        for path in ("/spool?after=../../secret:0", "/spool?after=1:2", "/spool?x", "/spool/recording", "/spool?after="):
+            assert remote.asked(path).status == 400
+        assert remote.asked("/spool/recording?name=../../secret").status == 400
+        assert remote.asked(f"/spool/recording?name={BEGIN_NS + 1:019}.7.gotrace").status == 404
+        assert remote.asked(f"/spool/recording?name={BEGIN_NS:019}.7.gotrace").body == b"x" * 1000
+        assert remote.asked("/spool/recordings").body == f'["{BEGIN_NS:019}.7.gotrace"]'.encode()
+        name = sorted(each.name for each in spool.folder.iterdir() if each.suffix == ".ndjson")[0]
+        assert remote.asked(f"/spool?after={name}:999999999").body == b""
+        assert remote.asked(f"/spool?after={9:0>19}.ndjson:0").body != b""  # a segment that has gone: the next
+
+
+def test_the_file_of_urls(tmp_path: Path) -> None:
+    file = tmp_path / "urls"
+    file.write_text("# mine\n\nhttp://a:1  # one\nhttp://b\nhttp://a:1\n")
+    assert urls_in(str(file)) == ["http://a:1", "http://b"]
+    for text, words in (("# none\n", "no URLs"), ("ftp://x\n", "invalid URL")):
+        file.write_text(text)
+        with pytest.raises(UsageError, match=words):
+            list(collect(str(tmp_path / "f"), urls_in(str(file)), NOBODY, Bounds()))

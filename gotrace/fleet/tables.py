@@ -71,7 +71,8 @@ TABLES: Mapping[str, Columns] = {
         "reasons": "texts",
         "lost": "int",
     },
-    # A metric of a run, by its name in gotrace.lab.metrics, in that metric's unit.
+    # A metric of a run, by its name in gotrace.lab.metrics, in that metric's unit; of looks at memory also
+    # "rss.part.NAME", the mean in bytes.
     "value": {**_OF, "run": "text", "start_ns": "int", "metric": "text", "value": "float"},
     # What an agent saw of a service in a minute (or, of many of them, an hour).
     "period": {

@@ -77,7 +77,8 @@ TABLE: dict[str, set[str]] = {
         "runtime",
         "shared",
     },
-    "fleet": BASE | {"analysis", "export", "find", "kernel", "recording", "records", "run", "views", "lab", "agent", "api"},
+    "fleet": BASE
+    | {"analysis", "export", "find", "kernel", "probes", "recording", "records", "run", "views", "lab", "agent", "api"},
     "ebpf": set(),
 }
 TABLE["cli"] = set(TABLE)

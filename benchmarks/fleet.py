@@ -49,11 +49,11 @@ for a, b in zip(starts, [*starts[1:], len(counts)]):
 print(time.perf_counter() - begin)
 """
 ADD = """
-import resource, sys
+import sys
 from gotrace.fleet.add import add
 from gotrace.fleet.machines import Told
 add(sys.argv[1], [line.strip() for line in sys.stdin], Told())
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(*(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
 READ = """
 import json, sys

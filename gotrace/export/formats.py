@@ -35,6 +35,7 @@ PROCESSES: Formats = {**_TABLE, **_LINES, **_ARRAY}
 QUERIES: Formats = {**_TABLE, **_ARRAY, "csv": (".csv",)}
 GATES: Formats = {**_TABLE, **_ARRAY, "md": (".md",), "junit": (".xml",)}
 COMPARED: Formats = {**_TABLE, **_ARRAY, **_PAGES, "md": (".md",), "benchfmt": (".bench",)}
+FLEETS: Formats = {**_TABLE, **_ARRAY, "md": (".md",), **_PICTURES}
 TOPOLOGIES: Formats = {**_TABLE, **_ARRAY, **_PICTURES}
 SETTINGS: Formats = {"env": (".sh", ".env"), **_ARRAY, "yaml": (".yaml", ".yml")}
 LINES: Formats = {**_LINES}

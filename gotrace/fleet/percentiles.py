@@ -25,6 +25,10 @@ BY = {
     "host": "part.host",
     "service": "part.service",
     "version": "part.version",
+    # For us, within these: the reason of a stop, and the quarter of a day (their number since 1970).
+    "reason": "part.label",
+    "slot": "(part.start_ns // 21600000000000)::varchar",
+    "emulated": "case when machine.emulated then 'emulated' else '' end",
 }
 _PER_OCTAVE = 32
 

@@ -109,15 +109,15 @@ class Page:
             self.html.append("</tr>\n")
         self.html.append("</table>\n</div>\n" + "</details>\n" * folded)
 
-    def made(self, title: str, style: str = "") -> str:
-        """The whole page; ``style`` is that of pictures in it."""
+    def made(self, title: str, style: str = "", kinds: Sequence[str] = ()) -> str:
+        """The whole page; ``style`` is that of pictures in it, ``kinds`` are scripts that draw more kinds of figures."""
         scripts = []
         body = [*self.html]
         if self.figures:
             body.insert(0, "<noscript><p>The charts need JavaScript.</p></noscript>\n")
             figures = json.dumps(self.figures, separators=(",", ":")).replace("<", "\\u003c").replace("&", "\\u0026")
             body.append(f'<p class="note">{USE}</p>\n<script type="application/json" id="figures">{figures}</script>\n')
-            scripts = [_LIBRARY, _SCRIPT]
+            scripts = [_LIBRARY, *kinds, _SCRIPT]
         return framed(title, "".join(body), style=f"{_STYLE}{style}", scripts=scripts)
 
 

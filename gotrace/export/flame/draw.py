@@ -89,7 +89,13 @@ def _drawable(graph: Graph) -> Boxes | Difference:
     return layout(graph) if isinstance(graph, Profile) else graph
 
 
-def _picture(graph: Boxes | Difference, title: str, subtitle: str, counted: str) -> str:
+def still(graph: Graph, *, counted: str = "samples") -> tuple[str, str]:
+    """(markup, style) of a picture for a page whose policy lets no script of a picture run: what a box is, is its title."""
+    graph = _drawable(graph)
+    return _picture(graph, "", "", counted, alone=False), _style(isinstance(graph, Difference))
+
+
+def _picture(graph: Boxes | Difference, title: str, subtitle: str, counted: str, alone: bool = True) -> str:
     boxes = graph.boxes if isinstance(graph, Difference) else graph
     total = int(boxes.weight[0])
     scale = _INNER / total if total else 0.0
@@ -107,13 +113,14 @@ def _picture(graph: Boxes | Difference, title: str, subtitle: str, counted: str)
     if subtitle:
         place = f'x="{_MARGIN}" y="{y - 6}"'
         content.append(f'<text class="note" {place}>{_fitting_line(subtitle)}</text>\n')
-    content += _legend(graph, y + 4)
+    content += _legend(graph, y + 4, alone)
     for line, note in enumerate(notes):
         content.append(f'<text class="note" x="{_MARGIN}" y="{y + 34 + 16 * line}">{escaped(note)}</text>\n')
     if total:
         content += _boxes(graph, drawn, first, counted)
-        content += _bar(bar)
-        content.append(embedded_script("flame/picture.js"))
+        if alone:
+            content += _bar(bar)
+            content.append(embedded_script("flame/picture.js"))
     else:
         place = f'x="{_MARGIN}" y="{first + 30}"'
         content.append(f'<text class="title" {place}>There were no {escaped(counted)}.</text>\n')
@@ -123,7 +130,7 @@ def _picture(graph: Boxes | Difference, title: str, subtitle: str, counted: str)
         height=height,
         char=_CHAR,
         baseline=_BASELINE,
-        style=_style(isinstance(graph, Difference)),
+        style=f'<style type="text/css"><![CDATA[\n{_style(isinstance(graph, Difference))}]]></style>\n' if alone else "",
         content="".join(content),
     )
 
@@ -206,9 +213,9 @@ def _comparison(graph: Boxes | Difference) -> Iterator[str]:
         )
 
 
-def _legend(graph: Boxes | Difference, y: int) -> Iterator[str]:
+def _legend(graph: Boxes | Difference, y: int, alone: bool) -> Iterator[str]:
     entries: Iterable[tuple[str, str]] = _LEGEND
-    lead = "click to zoom; colours:"
+    lead = "click to zoom; colours:" if alone else "colours:"
     if isinstance(graph, Difference):
         entries = ((f"d{2 * _STEPS}", "more than in A"), (f"d{_STEPS}", "the same"), ("d0", "less than in A"))
         lead = "B is drawn; self shares, with A scaled to B's total:"

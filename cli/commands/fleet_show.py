@@ -1,0 +1,64 @@
+"""`gotrace fleet show`: percentiles, pauses, memory and starts of all hosts, by groups of them."""
+
+from __future__ import annotations
+
+import click
+
+from gotrace.cli.options import Command, output_options
+from gotrace.export.formats import FLEETS
+
+_BY = ("type", "vendor", "arch", "service", "version", "host")  # as gotrace.fleet.percentiles has them
+
+
+@click.command(
+    "show",
+    cls=Command,
+    topic="lab",
+    short_help="Show what all hosts had, by type, vendor or version.",
+    examples=[
+        ("gotrace fleet show shop-fleet -o shop.html", "shows pauses by machine type, and makes a page of all metrics"),
+        ("gotrace fleet show shop-fleet --by vendor --metric latency.p99", "asks for something else"),
+        ("gotrace fleet show shop-fleet -o stragglers.svg", "draws what the longest pauses of all hosts waited for"),
+    ],
+    epilog="Exit status: 0; 3 if a file of the folder could not be read, and was left out.",
+)
+@click.option(
+    "--by",
+    type=click.Choice(_BY),
+    default=_BY[0],
+    show_default=True,
+    metavar="WHAT",
+    help=f"Group hosts by {', '.join(_BY[:-1])} or {_BY[-1]}.",
+)
+@click.option("--metric", default="stw.total.p99", show_default=True, metavar="NAME", help="What to show of each host.")
+@click.option("--emulated", is_flag=True, help="Show times of emulated machines too.")
+@click.option("--claims", type=click.Path(), metavar="FILE", help="CSV file of published figures, to stand beside.")
+@output_options(FLEETS, screen=("table", "json", "md"))
+@click.argument("folder", type=click.Path(), metavar="DIR")
+def command(
+    by: str,
+    metric: str,
+    emulated: bool,
+    claims: str | None,
+    outputs: tuple[str, ...],
+    format_: str | None,
+    force: bool,
+    folder: str,
+) -> int:
+    """Show what the hosts of the fleet in DIR had: a metric, pauses by reason, memory, starts, the longest pauses, who is missing.
+
+    A host counts once, however much it did: groups are compared by the medians of their hosts.
+    """
+    from gotrace.cli.outputs import wanted
+    from gotrace.cli.text import fleet_show as text
+    from gotrace.fleet.database import opened
+    from gotrace.fleet.show_claims import claims_of
+    from gotrace.fleet.show_page import looked_at
+
+    results = wanted(outputs, format_, FLEETS, force, screen="table", inputs=[claims])
+    stated = claims_of(claims) if claims is not None else []
+    shown = looked_at(opened(folder), metric, by, emulated, stated)
+    with results.streams() as streams:
+        for stream, kind in streams:
+            text.write(stream, kind, shown)
+    return 3 if shown.fleet.broken else 0

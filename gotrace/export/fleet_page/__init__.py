@@ -1,0 +1,1 @@
+"""Percentile curves of a fleet, with filters: the script and the style of that figure."""

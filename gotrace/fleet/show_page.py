@@ -14,7 +14,7 @@ from gotrace.fleet.database import Database
 from gotrace.fleet.percentiles import BY
 from gotrace.fleet.show import PERCENTS, UNKNOWN, Fleet, shown
 from gotrace.fleet.show_memory import Along, Amplification, Stage, amplification, starts
-from gotrace.fleet.show_sections import Claim, sections, title, warnings
+from gotrace.fleet.show_sections import ALL_VALUES, Claim, sections, title, warnings
 from gotrace.fleet.show_stragglers import Stragglers, stragglers
 from gotrace.text import printable
 
@@ -81,10 +81,10 @@ def page(found: Shown) -> str:
         }
         made.draw("Percentiles", figure)
     for section in sections(fleet, found.memory, found.stages, found.claims):
-        made.head(section.title)
+        folded = bool(found.cells) and section.title.startswith(ALL_VALUES)  # the figure has its own
+        made.table(section.title, section.heads, section.rows, names=section.names, folded=folded)
         for note in section.notes:
             made.say(note)
-        made.table(section.title, section.heads, section.rows, names=section.names)
     style = _STYLE
     if found.stragglers.explained:
         drawn, flame_style = still(found.stragglers.profile, counted="pauses")

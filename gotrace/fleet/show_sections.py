@@ -13,6 +13,7 @@ from gotrace.fleet.show_hosts import LEAST_CORRECTED, LEAST_DAYS, LEAST_HOSTS, L
 from gotrace.fleet.show_memory import Along, Amplification, Stage
 from gotrace.text import bytes_text, count_text, duration_text, percent_text, printable
 
+ALL_VALUES = "All values of"
 _HEADS = {
     "go_version": "Go",
     "gogc": "GOGC",
@@ -79,7 +80,7 @@ def warnings(fleet: Fleet) -> Iterator[str]:
 def title(fleet: Fleet) -> str:
     """What it is about."""
     hosts = {host for each in fleet.series for host in each.per_host}
-    most = max(len(hosts), *(each.hosts for each in fleet.series), 0, 0)
+    most = max([len(hosts), *(each.hosts for each in fleet.series)])
     return f"{fleet.asked.metric} by {fleet.by}: {count_text(most, 'host')}, {count_text(len(fleet.series), 'group')}"
 
 
@@ -184,7 +185,7 @@ def _cells(percentiles: Sequence[tuple[float, bool] | None]) -> list[str]:
 
 def _percentiles(fleet: Fleet) -> Section:
     found = Section(
-        f"All values of {fleet.asked.of}",
+        f"{ALL_VALUES} {fleet.asked.of}",
         (fleet.by, "service", *_PERCENTILE_HEADS, "hosts", "values"),
         names=(fleet.by, "service"),
         notes=[f"Of all values of a group together; who had most of them counts most. {_REASON}"],

@@ -103,8 +103,8 @@ globalThis.gotraceFigures = {fleet(place, figure, key, {element, duration, numbe
       const range = around(all.reduce((a, b) => Math.min(a, b)), all.reduce((a, b) => Math.max(a, b)));
       const plot = new uPlot({
         width: place.clientWidth, height: 320, padding: [8, 30, 0, 0], legend: {show: false},
-        cursor: {y: false, points: {show: false}, drag: {x: false, y: false}},
-        scales: {x: {time: false, range: () => [xs[0], xs[STEPS]]}, y: {distr: 3, range: () => range}},
+        cursor: {y: false, points: {show: false}, drag: {x: true, y: false}},
+        scales: {x: {time: false, range: (_, from, to) => [from, to]}, y: {distr: 3, range: () => range}},
         axes: [
           {...AXIS, size: 28, splits: () => percents.map(nines), values: () => percents.map((each) => `p${each}`)},
           axisOfLogs,

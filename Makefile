@@ -1,5 +1,5 @@
 # gotrace: `make demo` and `make test` do all of their own set-up. `make help` lists the rest.
-.PHONY: help setup demo demo-cluster demo-serve image baseline-report test test-arm64 test-fresh bench soak lint format docs sbom clean
+.PHONY: help setup demo demo-cluster demo-serve demo-fleet image baseline-report test test-arm64 test-fresh bench soak lint format docs sbom clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -21,6 +21,9 @@ demo-cluster: ## the tools for AI clusters on a slow file system, a saved topolo
 demo-serve: ## the agent, a real Prometheus and three Go services: the 99th percentile of pauses, asked of both
 	@scripts/setup serve
 	@.venv/bin/python scripts/demo-serve
+
+demo-fleet: ## what this machine's services do, measured several ways, put into a fleet's folder: one page of it
+	@scripts/demo-fleet
 
 image: ## the agent as a container image (IMAGE=gotrace IMAGE_OPTIONS='--build-arg BASE=…', by podman)
 	@scripts/setup run

@@ -3,7 +3,7 @@
 Every value is real: the latencies and metrics are those of the forty runs of one service in testdata/baselines, and the
 pauses those of the recordings in testdata, with what they waited for. Invented are the hosts (`HOSTS`), their clouds and
 types, the settings they are said to have and when (`START`): run number 4i + j is what host i did in the quarter j of the
-days. Every fortieth pause is of the same run. So no type is faster than another, and a test that finds one is wrong, but for
+days. Every fortieth pause is of the same run. So no type is faster than another, and whoever finds one is wrong, but for
 `slower`: the values of the hosts named there are multiplied.
 """
 
@@ -99,7 +99,13 @@ def made(
         for number, host in enumerate(types):
             provider, instance = types[host]
             own = (settings or {}).get(host, {})
-            about = {"host": host, "fingerprint": f"f-{host}", "service": service, "version": VERSION, "source": f"s-{host}"}
+            about = {
+                "host": host,
+                "fingerprint": f"f-{host}",
+                "service": service,
+                "version": VERSION,
+                "source": f"s-{host}",
+            }
             machine = {"architecture": "aarch64", "page_bytes": 4096, "huge_pages": "madvise", "numa_nodes": 1, **own}
             addition.add(
                 "host",
@@ -141,7 +147,8 @@ def made(
                     ],
                 )
                 addition.add(
-                    "value", [{**where, "run": str(quarter), "metric": name, "value": value} for name, value in metrics.items()]
+                    "value",
+                    [{**where, "run": str(quarter), "metric": name, "value": value} for name, value in metrics.items()],
                 )
                 add_values(addition, {**where, "metric": "latency", "label": ""}, values, [{}] * 16)
                 for reason in sorted({each.reason for each in stops}):

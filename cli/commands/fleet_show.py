@@ -45,7 +45,7 @@ def command(
     force: bool,
     folder: str,
 ) -> int:
-    """Show what the hosts of the fleet in DIR had: a metric, pauses by reason, memory, starts, the longest pauses, who is missing.
+    """Show what the hosts of the fleet in DIR had: a metric, pauses by reason, memory, starts, and who is missing.
 
     A host counts once, however much it did: groups are compared by the medians of their hosts.
     """

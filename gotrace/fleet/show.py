@@ -36,7 +36,7 @@ Key = tuple[str, str, bool]  # group, service, emulated
 
 @dataclass(frozen=True)
 class Asked:
-    """A metric of a fleet; a ``percent`` of all values of the histogram ``of``, or where that is None a value of each run."""
+    """A metric: a ``percent`` of the values of the histogram ``of``, or where that is None a value of each run."""
 
     metric: str
     of: str
@@ -96,7 +96,7 @@ class Long:
 
 @dataclass
 class Fleet:
-    """All that is shown. ``absent``: of each host that could not be asked, how often, when last (ns since 1970), and why."""
+    """All that is shown. ``absent``: of each host that was not reached its address, how often, when last (ns), and why."""
 
     by: str
     asked: Asked
@@ -158,7 +158,9 @@ def shown(database: Database, metric: str, by: str, emulated: bool = False) -> F
         ),
         database.broken,
         database.notes,
-        [] if emulated else [host for (host,) in database.rows("select distinct host from machine where emulated order by 1")],
+        []
+        if emulated
+        else [host for (host,) in database.rows("select distinct host from machine where emulated order by 1")],
         database.rows("select count(*) from run where not valid")[0][0],
     )
 
@@ -274,8 +276,8 @@ def _reasons(database: Database, by: str, emulated: bool) -> Iterator[Reason]:
 def _longest(database: Database, emulated: bool) -> list[Long]:
     only = "" if emulated else "and not coalesce(machine.emulated, false) "
     rows = database.rows(
-        "select part.value_ns, part.time_ns, part.host, part.service, part.version, part.label, part.cause, part.recording, "
-        "coalesce(machine.emulated, false) from worst part "
+        "select part.value_ns, part.time_ns, part.host, part.service, part.version, part.label, part.cause, "
+        "part.recording, coalesce(machine.emulated, false) from worst part "
         "left join machine on part.host = machine.host and part.fingerprint = machine.fingerprint "
         f"where metric = 'stw.total' {only}order by part.value_ns desc, part.time_ns limit {LONGEST}"
     )
@@ -319,7 +321,9 @@ def to_json(fleet: Fleet) -> dict[str, Any]:
             for each in fleet.series
         ],
         "tests": [
-            {"service": service, "a": a, "b": b, "p": p} for service, of in fleet.tests.items() for (a, b), p in of.p.items()
+            {"service": service, "a": a, "b": b, "p": p}
+            for service, of in fleet.tests.items()
+            for (a, b), p in of.p.items()
         ],
         "reasons": [
             {
@@ -332,9 +336,7 @@ def to_json(fleet: Fleet) -> dict[str, Any]:
             for each in fleet.reasons
         ],
         "longest": [vars(each) for each in fleet.longest],
-        "absent": [
-            dict(zip(("host", "url", "times", "last_ns", "problem"), each, strict=True)) for each in fleet.absent
-        ],
+        "absent": [dict(zip(("host", "url", "times", "last_ns", "problem"), each, strict=True)) for each in fleet.absent],
         "skewed_clocks": [{"host": host, "skew_ns": skew} for host, skew in fleet.skewed],
         "broken_files": [{"file": file, "problem": problem} for file, problem in fleet.broken],
         "emulated_left_out": fleet.left_out,

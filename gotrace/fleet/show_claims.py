@@ -34,7 +34,8 @@ def _read(file: TextIO, path: str) -> list[Claim]:
     for row in rows:
         if len(row) != len(COLUMNS) or not all(cell.strip() for cell in row):
             raise UsageError(
-                f"line {rows.line_num} of {printable(path)} is no claim", f"give all of {', '.join(COLUMNS)}; source is who says so"
+                f"line {rows.line_num} of {printable(path)} is no claim",
+                f"give all of {', '.join(COLUMNS)}; source is who says so",
             )
         found.append(Claim(*row))
     return found

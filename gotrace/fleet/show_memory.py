@@ -35,8 +35,8 @@ class Amplification:
 
 @dataclass(frozen=True)
 class Along:
-    """MAF by the values of a setting: (value, hosts, median). ``together``: settings that part the hosts in the same way, so
-    that which of them matters cannot be told, nor whether any of them does."""
+    """MAF by the values of a setting: (value, hosts, median). ``together``: settings that part the hosts in the same way:
+    which of them matters cannot be told, nor whether any of them does."""
 
     setting: str
     values: Sequence[tuple[str, int, float]]
@@ -162,7 +162,9 @@ def starts(database: Database, by: str, emulated: bool = False) -> list[Stage]:
     order = {name: at for at, name in enumerate((*STAGES, "listen", "ready", "first_gc"))}
     return [
         Stage(key, stage, len(of), sum(runs for _, runs in of), median_of([value for value, _ in of]))
-        for (key, stage), of in sorted(found.items(), key=lambda each: (each[0][0][1], each[0][0], order.get(each[0][1], 99)))
+        for (key, stage), of in sorted(
+            found.items(), key=lambda each: (each[0][0][1], each[0][0], order.get(each[0][1], 99))
+        )
     ]
 
 

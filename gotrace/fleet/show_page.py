@@ -104,7 +104,7 @@ def page(found: Shown) -> str:
 
 
 def _cells(database: Database, emulated: bool) -> list[dict[str, Any]]:
-    """The buckets of every metric of every vendor, type, service and version; hosts by number, the 16 longest values in ns."""
+    """Buckets of each metric by vendor, type, service and version; hosts by number, the 16 longest values in ns."""
     only = "" if emulated else "where not coalesce(machine.emulated, false) "
     keys = ", ".join(f"{BY[name]} as {name}" for name in _FILTERS)
     joined = "part left join machine on part.host = machine.host and part.fingerprint = machine.fingerprint"
@@ -113,7 +113,8 @@ def _cells(database: Database, emulated: bool) -> list[dict[str, Any]]:
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     numbers: dict[str, int] = {}
     for *key, hosts, zeros in database.rows(
-        f"select {what}, list(distinct part.host), coalesce(sum(part.zeros), 0)::bigint from total {joined} {only}group by all"
+        f"select {what}, list(distinct part.host), coalesce(sum(part.zeros), 0)::bigint from total {joined} {only}"
+        "group by all"
     ):
         *of, made_up, metric = key
         found[tuple(key)] = {
@@ -136,4 +137,3 @@ def _cells(database: Database, emulated: bool) -> list[dict[str, Any]]:
         if tuple(key) in found:
             found[tuple(key)]["worst"] = longest
     return [found[key] for key in sorted(found, key=lambda key: [str(each) for each in key])]
-

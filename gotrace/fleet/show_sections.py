@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from gotrace.analysis.stats.percentiles import values_needed
 from gotrace.analysis.stats.values import Estimate
 from gotrace.fleet.show import PERCENTS, SETTINGS, Asked, Fleet, Key
 from gotrace.fleet.show_hosts import LEAST_CORRECTED, LEAST_DAYS, LEAST_HOSTS, LEAST_SLOTS
@@ -30,8 +31,9 @@ _WORDS = {
 }
 _PERCENTILE_HEADS = tuple(f"p{percent:g}" for percent in PERCENTS)
 _REASON = (
-    f"Percentiles stand only where there are enough values (6, 36, 368, 3,688 and 36,888 for {', '.join(_PERCENTILE_HEADS)}):"
-    " otherwise -. Those with ~ are within 1.1%, others exact."
+    f"Percentiles stand only where there are enough values (for {', '.join(_PERCENTILE_HEADS)}:"
+    f" {', '.join(f'{values_needed(percent):,}' for percent in PERCENTS)}): otherwise -."
+    " Those with ~ are within 1.1%, others exact."
 )
 
 
@@ -65,10 +67,10 @@ def warnings(fleet: Fleet) -> Iterator[str]:
     lost = [each for each in fleet.series if each.lost]
     if lost:
         names = ", ".join(f"{_group(each.key)} ({each.lost:,})" for each in lost)
-        yield f"Events were LOST: {names}. There were at least that many pauses there, and the longest took at least that long."
+        yield f"Events were LOST: {names}. Counts and the longest pauses there are at least what is shown."
     if fleet.skewed:
         skews = ", ".join(f"{host} ({'+' if skew > 0 else '-'}{duration_text(abs(skew))})" for host, skew in fleet.skewed)
-        yield f"Clocks off by more than 5 min: {skews}. Their times, and so their quarters of the day, are not to be trusted."
+        yield f"Clocks off by more than 5 min: {skews}. Their times and quarters of the day are not to be trusted."
     if fleet.left_out:
         yield f"Emulated, and left out of times: {', '.join(fleet.left_out)}."
     elif any(each.key[2] for each in fleet.series):
@@ -141,8 +143,8 @@ def _hosts(fleet: Fleet) -> Section:
         names=(fleet.by, "service", "letters", *_HEADS.values()),
         notes=[
             f"The median over hosts of what each had in all its time, and its 95% interval (bootstrap over hosts, from"
-            f" {LEAST_HOSTS} on, BCa from {LEAST_CORRECTED} on). Between hosts, and within a host from one quarter of a day to"
-            " the next: the spread (standard deviation of logarithms).",
+            f" {LEAST_HOSTS} on, BCa from {LEAST_CORRECTED} on). Between hosts, and within a host from one quarter of a day"
+            " to the next: the spread (standard deviation of logarithms).",
             "Groups of a service that share a letter cannot be told apart (Mann-Whitney on hosts, Holm over all pairs, 5%);"
             " the letter is no rank. What runs with other settings may differ for those: they stand beside it.",
         ],
@@ -163,7 +165,7 @@ def _not_enough(fleet: Fleet) -> Section:
     if fleet.by == "host":
         return found
     found.notes = [
-        f"Compared with others are groups of at least {LEAST_HOSTS} hosts, measured in {LEAST_SLOTS} quarters of the day (UTC)"
+        f"Compared with others are groups of at least {LEAST_HOSTS} hosts, in {LEAST_SLOTS} quarters of the day (UTC)"
         f" over {LEAST_DAYS} days. These are not:"
     ]
     for each in fleet.series:
@@ -270,9 +272,7 @@ def _longest(fleet: Fleet) -> Section:
 
 
 def _absent(fleet: Fleet) -> Section:
-    found = Section(
-        "Missing", ("host", "times", "last (UTC)", "problem"), names=("host", "last (UTC)", "problem")
-    )
+    found = Section("Missing", ("host", "times", "last (UTC)", "problem"), names=("host", "last (UTC)", "problem"))
     for host, url, times, last, problem in fleet.absent:
         found.rows.append([host or url, f"{times:,}", _time(last), problem])
     return found
@@ -297,4 +297,6 @@ def _time(ns: int | None) -> str:
 def printable_section(section: Section) -> Section:
     """With everything that others chose made harmless for a terminal."""
     rows: list[Sequence[str]] = [[printable(cell) for cell in row] for row in section.rows]
-    return Section(printable(section.title), section.heads, rows, section.names, [printable(note) for note in section.notes])
+    return Section(
+        printable(section.title), section.heads, rows, section.names, [printable(note) for note in section.notes]
+    )

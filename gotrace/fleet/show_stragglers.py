@@ -11,7 +11,7 @@ from gotrace.text import count_text
 
 
 class Stragglers(NamedTuple):
-    """The stacks in ns of pauses, each ending in what it waited for; ``explained`` of so many that were kept, of ``hosts``."""
+    """Stacks in ns of pauses, each ending in the cause; ``explained`` of ``kept`` pauses, on so many ``hosts``."""
 
     profile: Profile
     explained: int

@@ -51,13 +51,23 @@ def test_too_few_hosts_have_no_interval() -> None:
 def test_letters_by_hand() -> None:
     """Of the means A 1, B 2, C 3, D 4, E 5 those at least three apart differ, but for B and E: C is like all others."""
     assert letters_of("ABCDE", [("A", "D"), ("A", "E")]) == {"A": "a", "B": "ab", "C": "ab", "D": "b", "E": "b"}
-    assert letters_of("ABCDE", [("A", "D"), ("A", "E"), ("B", "E")]) == {"A": "a", "B": "ab", "C": "abc", "D": "bc", "E": "c"}
+    assert letters_of("ABCDE", [("A", "D"), ("A", "E"), ("B", "E")]) == {
+        "A": "a",
+        "B": "ab",
+        "C": "abc",
+        "D": "bc",
+        "E": "c",
+    }
     assert letters_of("AB", []) == {"A": "a", "B": "a"}
     assert letters_of("ABC", itertools.combinations("ABC", 2)) == {"A": "a", "B": "b", "C": "c"}  # type: ignore[arg-type]
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.integers(2, 7).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.sampled_from([*itertools.combinations(range(n), 2)])))))
+@given(
+    st.integers(2, 7).flatmap(
+        lambda n: st.tuples(st.just(n), st.sets(st.sampled_from([*itertools.combinations(range(n), 2)])))
+    )
+)
 def test_two_groups_share_a_letter_exactly_if_they_do_not_differ(drawn: tuple[int, set[tuple[int, int]]]) -> None:
     count, pairs = drawn
     names = [f"g{number}" for number in range(count)]

@@ -87,7 +87,7 @@ globalThis.gotraceFigures = {fleet(place, figure, key, {element, duration, numbe
     chart.replaceChildren();
     plots.splice(0, plots.length, ...plots.filter((plot) => plot.root.isConnected));
     const series = curves.map((group, at) => ({
-      name: group.name, colour: colours[at], style: "line",
+      name: group.name.length > 24 ? `${group.name.slice(0, 22)}..` : group.name, colour: colours[at], style: "line",
       values: xs.map((x) => {
         const found = percentile(group, 100 * (1 - 10 ** -x));
         return found === null || !found[0] ? null : found[0];

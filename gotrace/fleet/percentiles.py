@@ -93,7 +93,7 @@ def merged(
     found = []
     for group, (hosts, zeros, is_known) in totals.items():
         indexes, counts = (np.array(each, np.int64) for each in buckets.get(group, ([], [])))
-        longest = np.array(worst.get(group, []) if is_known else [], np.int64)
+        longest = np.array(worst.get(group, []) if is_known or "reason" in by else [], np.int64)
         if (count := int(counts.sum()) + zeros) == 0:
             continue
         values, exact = values_at(indexes, counts, zeros, longest, percents)

@@ -126,6 +126,7 @@ def _cells(database: Database, emulated: bool) -> list[dict[str, Any]]:
             "buckets": [],
             "counts": [],
             "worst": [],
+            "known": True,
         }
     for *key, buckets, counts in database.rows(
         f"select {names}, list(bucket order by bucket), list(n order by bucket) from (select {what}, part.bucket, "
@@ -136,4 +137,11 @@ def _cells(database: Database, emulated: bool) -> list[dict[str, Any]]:
     for *key, longest in database.rows(f"select {what}, max(part.value_ns, 16) from worst {joined} {only}group by all"):
         if tuple(key) in found:
             found[tuple(key)]["worst"] = longest
+    # Of a window whose longest values are not kept no percentile is exact.
+    for key in database.rows(
+        f"select distinct {what} from total {joined} anti join worst on part.source = worst.source "
+        f"and part.start_ns = worst.start_ns and part.service = worst.service and part.metric = worst.metric {only}"
+    ):
+        if key in found:
+            found[key] |= {"worst": [], "known": False}
     return [found[key] for key in sorted(found, key=lambda key: [str(each) for each in key])]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gotrace.analysis.stats.percentiles import values_needed
 from gotrace.analysis.stats.values import Estimate
@@ -107,7 +107,15 @@ def sections(
         _claims(fleet, claims),
     ):
         if section.rows:
-            yield section
+            yield _once(section)
+
+
+def _once(section: Section) -> Section:
+    """By service that stands in one column."""
+    if tuple(section.heads[:2]) != ("service", "service"):
+        return section
+    rows: list[Sequence[str]] = [[row[0], *row[2:]] for row in section.rows]
+    return replace(section, heads=section.heads[1:], rows=rows)
 
 
 def _group(key: Key) -> str:

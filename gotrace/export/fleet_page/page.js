@@ -43,17 +43,18 @@ globalThis.gotraceFigures = {fleet(place, figure, key, {element, duration, numbe
       if (cell.metric !== selects.metric.value) continue;
       if (FILTERS.some((name) => selects[name].value !== ALL && cell[name] !== selects[name].value)) continue;
       const name = cell[selects.by.value] + (cell.emulated ? " (emulated)" : "");
-      if (!groups.has(name)) groups.set(name, {name, hosts: new Set(), counts: new Map(), zeros: 0, worst: []});
+      if (!groups.has(name)) groups.set(name, {name, hosts: new Set(), counts: new Map(), zeros: 0, worst: [], known: true});
       const group = groups.get(name);
       cell.hosts.forEach((host) => group.hosts.add(host));
       cell.buckets.forEach((bucket, at) => group.counts.set(bucket, (group.counts.get(bucket) ?? 0) + cell.counts[at]));
       group.zeros += cell.zeros;
       group.worst.push(...cell.worst);
+      group.known &&= cell.known;
     }
     return [...groups.values()].map((group) => {
       group.filled = [...group.counts].sort(([one], [other]) => one - other);
       group.total = group.filled.reduce((sum, [, count]) => sum + count, group.zeros);
-      group.worst = group.worst.sort((one, other) => other - one).slice(0, 16);
+      group.worst = group.known ? group.worst.sort((one, other) => other - one).slice(0, 16) : [];
       return group;
     }).sort((one, other) => one.name < other.name ? -1 : 1);
   }

@@ -174,7 +174,7 @@ def _not_enough(fleet: Fleet) -> Section:
         return found
     found.notes = [
         f"Compared with others are groups of at least {LEAST_HOSTS} hosts, in {LEAST_SLOTS} quarters of the day (UTC)"
-        f" over {LEAST_DAYS} days. These are not:"
+        f" over {LEAST_DAYS} days; these are not."
     ]
     for each in fleet.series:
         if each.measured.lacking:

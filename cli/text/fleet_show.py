@@ -21,7 +21,7 @@ _RANKS = {"nodes": 9, "THP": 8, "page": 7, "GOGC": 6, "Go": 5, "recording": 9, "
 def write(stream: Sink, format_: str, shown: Shown) -> None:
     """In any of `gotrace.export.formats.FLEETS`."""
     if format_ == "json":
-        found = to_json(shown.fleet) | memory_to_json(*shown.memory, shown.stages)
+        found = to_json(shown.fleet) | memory_to_json(*shown.memory, shown.resident, shown.stages)
         stream.write(json.dumps({**found, "claims": [vars(each) for each in shown.claims]}, indent=1) + "\n")
     elif format_ == "md":
         stream.write("".join(f"{line}\n" for line in _markdown(shown)))
@@ -34,7 +34,7 @@ def write(stream: Sink, format_: str, shown: Shown) -> None:
 
 
 def _sections(shown: Shown) -> Iterator[Section]:
-    return sections(shown.fleet, shown.memory, shown.stages, shown.claims)
+    return sections(shown.fleet, shown.memory, shown.resident, shown.stages, shown.claims)
 
 
 def _lines(shown: Shown) -> Iterator[str | Rows]:

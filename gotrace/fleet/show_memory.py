@@ -34,6 +34,15 @@ class Amplification:
 
 
 @dataclass(frozen=True)
+class Resident:
+    """What RSS consists of, where a look at memory was recorded: medians over hosts, in bytes, the largest first."""
+
+    key: Key
+    hosts: int
+    parts: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Along:
     """MAF by the values of a setting: (value, hosts, median). ``together``: settings that part the hosts in the same way:
     which of them matters cannot be told, nor whether any of them does."""
@@ -93,6 +102,23 @@ def amplification(database: Database, by: str, emulated: bool = True) -> tuple[l
     services = sorted({key[1] for key in groups})
     along = {name: list(_along([of for key in groups if key[1] == name for of in groups[key]])) for name in services}
     return found, {name: of for name, of in along.items() if of}
+
+
+def resident(database: Database, by: str) -> list[Resident]:
+    """The parts of RSS (`gotrace.analysis.heap_pages.PARTS`) of each group of which they are known."""
+    found: defaultdict[Key, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for group, service, made_up, metric, _, size in database.rows(
+        f"select {BY[by]}, part.service, {BY['emulated']}, part.metric, part.host, median(part.value) from value part {_JOIN} "
+        "where starts_with(part.metric, 'rss.part.') group by all"
+    ):
+        key = (group or UNKNOWN, service or UNKNOWN, bool(made_up))
+        found[key][metric.removeprefix("rss.part.")].append(size)
+    rows = []
+    for key in sorted(found, key=lambda key: (key[1], key)):
+        sizes = {name: statistics.median(of) for name, of in found[key].items()}
+        most = max(map(len, found[key].values()))
+        rows.append(Resident(key, most, dict(sorted(sizes.items(), key=lambda each: -each[1]))))
+    return rows
 
 
 class _Host:
@@ -169,7 +195,10 @@ def starts(database: Database, by: str, emulated: bool = False) -> list[Stage]:
 
 
 def to_json(
-    groups: Sequence[Amplification], along: Mapping[str, Sequence[Along]], stages: Sequence[Stage]
+    groups: Sequence[Amplification],
+    along: Mapping[str, Sequence[Along]],
+    parts: Sequence[Resident],
+    stages: Sequence[Stage],
 ) -> dict[str, Any]:
     """As `gotrace.fleet.show.to_json` has the others."""
 
@@ -187,6 +216,7 @@ def to_json(
             }
             for each in groups
         ],
+        "resident": [{**about(each.key), "hosts": each.hosts, "parts_bytes": each.parts} for each in parts],
         "amplification_along": [
             {
                 "service": service,

@@ -13,7 +13,7 @@ from gotrace.export.picture.frame import asset
 from gotrace.fleet.database import Database
 from gotrace.fleet.percentiles import BY
 from gotrace.fleet.show import PERCENTS, UNKNOWN, Fleet, shown
-from gotrace.fleet.show_memory import Along, Amplification, Stage, amplification, starts
+from gotrace.fleet.show_memory import Along, Amplification, Resident, Stage, amplification, resident, starts
 from gotrace.fleet.show_sections import ALL_VALUES, Claim, sections, title, warnings
 from gotrace.fleet.show_stragglers import Stragglers, stragglers
 from gotrace.text import printable
@@ -31,6 +31,7 @@ class Shown:
 
     fleet: Fleet
     memory: tuple[list[Amplification], Mapping[str, Sequence[Along]]]
+    resident: list[Resident]
     stages: list[Stage]
     stragglers: Stragglers
     cells: list[dict[str, Any]]
@@ -48,6 +49,7 @@ def looked_at(database: Database, metric: str, by: str, emulated: bool = False, 
     return Shown(
         fleet,
         amplification(database, by),
+        resident(database, by),
         starts(database, by, emulated),
         stragglers(database, emulated),
         cells,
@@ -80,7 +82,7 @@ def page(found: Shown) -> str:
             "colours": [*COLOURS, *OTHERS],
         }
         made.draw("Percentiles", figure)
-    for section in sections(fleet, found.memory, found.stages, found.claims):
+    for section in sections(fleet, found.memory, found.resident, found.stages, found.claims):
         folded = bool(found.cells) and section.title.startswith(ALL_VALUES)  # the figure has its own
         made.table(section.title, section.heads, section.rows, names=section.names, folded=folded)
         for note in section.notes:

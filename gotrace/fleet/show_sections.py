@@ -11,7 +11,7 @@ from gotrace.analysis.stats.percentiles import values_needed
 from gotrace.analysis.stats.values import Estimate
 from gotrace.fleet.show import PERCENTS, SETTINGS, Asked, Fleet, Key
 from gotrace.fleet.show_hosts import LEAST_CORRECTED, LEAST_DAYS, LEAST_HOSTS, LEAST_SLOTS
-from gotrace.fleet.show_memory import Along, Amplification, Stage
+from gotrace.fleet.show_memory import Along, Amplification, Resident, Stage
 from gotrace.text import bytes_text, count_text, duration_text, percent_text, printable
 
 ALL_VALUES = "All values of"
@@ -89,6 +89,7 @@ def title(fleet: Fleet) -> str:
 def sections(
     fleet: Fleet,
     memory: tuple[Sequence[Amplification], Mapping[str, Sequence[Along]]],
+    parts: Sequence[Resident],
     stages: Sequence[Stage],
     claims: Sequence[Claim] = (),
 ) -> Iterator[Section]:
@@ -101,6 +102,7 @@ def sections(
         _reasons(fleet),
         _amplification(fleet, memory[0]),
         *(_along(service, of) for service, of in memory[1].items()),
+        _resident(fleet, parts),
         _starts(fleet, stages),
         _longest(fleet),
         _absent(fleet),
@@ -249,6 +251,22 @@ def _along(service: str, along: Sequence[Along]) -> Section:
         for value, hosts, maf in each.values:
             row = [_WORDS[each.setting], setting_text(each.setting, value), str(hosts), f"{maf:.3g}", together]
             found.rows.append(row)
+    return found
+
+
+def _resident(fleet: Fleet, parts: Sequence[Resident]) -> Section:
+    found = Section(
+        "What RSS consists of",
+        (fleet.by, "service", "part", "size", "share", "hosts"),
+        names=(fleet.by, "service", "part"),
+        notes=["Medians over hosts, of recorded snapshots of memory; gotrace mem says what the parts are."],
+    )
+    for each in parts:
+        whole = sum(each.parts.values()) or 1.0
+        for name, size in each.parts.items():
+            if size:
+                more = [bytes_text(size), percent_text(size / whole), str(each.hosts)]
+                found.rows.append([*_start(each.key), name, *more])
     return found
 
 

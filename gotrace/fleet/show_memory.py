@@ -108,8 +108,8 @@ def resident(database: Database, by: str) -> list[Resident]:
     """The parts of RSS (`gotrace.analysis.heap_pages.PARTS`) of each group of which they are known."""
     found: defaultdict[Key, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for group, service, made_up, metric, _, size in database.rows(
-        f"select {BY[by]}, part.service, {BY['emulated']}, part.metric, part.host, median(part.value) from value part {_JOIN} "
-        "where starts_with(part.metric, 'rss.part.') group by all"
+        f"select {BY[by]}, part.service, {BY['emulated']}, part.metric, part.host, median(part.value) "
+        f"from value part {_JOIN} where starts_with(part.metric, 'rss.part.') group by all"
     ):
         key = (group or UNKNOWN, service or UNKNOWN, bool(made_up))
         found[key][metric.removeprefix("rss.part.")].append(size)

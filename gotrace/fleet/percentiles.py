@@ -85,10 +85,10 @@ def merged(
         )
     }
     # The longest of a window are those of all reasons: which of one reason are missing among them, nobody knows.
-    longest, table = ("[max(max_ns)]", "total") if "reason" in by else ("max(value_ns, 16)", "worst")
+    kept, table = ("[max(max_ns)]", "total") if "reason" in by else ("max(value_ns, 16)", "worst")
     worst: dict[tuple[Any, ...], list[int]] = {
         row[:-1]: row[-1]
-        for row in database.rows(f"select {keys}, {longest} from {joined.format(table=table)} group by all", metric)
+        for row in database.rows(f"select {keys}, {kept} from {joined.format(table=table)} group by all", metric)
     }
     found = []
     for group, (hosts, zeros, is_known) in totals.items():

@@ -140,10 +140,10 @@ def _cells(database: Database, emulated: bool) -> list[dict[str, Any]]:
         if tuple(key) in found:
             found[tuple(key)]["worst"] = longest
     # Of a window whose longest values are not kept no percentile is exact.
-    for key in database.rows(
+    for row in database.rows(
         f"select distinct {what} from total {joined} anti join worst on part.source = worst.source "
         f"and part.start_ns = worst.start_ns and part.service = worst.service and part.metric = worst.metric {only}"
     ):
-        if key in found:
-            found[key] |= {"worst": [], "known": False}
+        if row in found:
+            found[row] |= {"worst": [], "known": False}
     return [found[key] for key in sorted(found, key=lambda key: [str(each) for each in key])]

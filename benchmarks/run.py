@@ -11,6 +11,7 @@ from typing import Any
 import agent
 import agent_ab
 import baseline_cost
+import change_points
 import coldstart_overhead
 import compare_time
 import datapath
@@ -55,6 +56,7 @@ REACH = {
     "datapath_bpftrace": 1.0,
     "datapath_bcc": 1.1,
     "datapath_million": 1.0,
+    "change_points": 0.01,
     "compare_time": 0.5,
     "baseline_cost": None,
     "agent_rss": 1.0,
@@ -89,6 +91,7 @@ PARTS: tuple[Callable[[], dict[str, Any] | list[dict[str, Any]]], ...] = (
     scheduler.of_server,
     datapath.run,
     datapath.million,
+    change_points.run,
     compare_time.run,
     baseline_cost.run,
     agent.run,

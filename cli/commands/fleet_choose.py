@@ -1,0 +1,75 @@
+"""`gotrace fleet choose`: which type of machine to take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from gotrace.cli.options import Command, output_options
+from gotrace.errors import UsageError
+from gotrace.export.formats import FLEETS
+
+
+@click.command(
+    "choose",
+    cls=Command,
+    topic="lab",
+    short_help="Say which type of machine to take for a service.",
+    examples=[
+        ("gotrace fleet choose shop-fleet --slo 'latency.p99<=80ms'", "which types keep it, and which of them is best"),
+        (
+            "gotrace fleet choose shop-fleet --slo 'latency.p99<=80ms' --budget 0.12/h --prices prices.csv -o tree.svg",
+            "the same with what they cost, and as a picture too",
+        ),
+    ],
+    epilog="Exit status: 0 there is a choice, 1 none keeps all, 3 files could not be read.",
+)
+@click.argument("folder", type=click.Path(), metavar="DIR")
+@click.option("--slo", "slos", multiple=True, metavar="TEXT", help="What is asked: 'latency.p99<=80ms'; may be repeated.")
+@click.option("--budget", metavar="PRICE/h", help="The most that a machine may cost: 0.12/h.")
+@click.option(
+    "--prices",
+    type=click.Path(),
+    metavar="FILE",
+    help="CSV: provider,instance,region,per_hour,currency,date,origin.  [default: those of DIR]",
+)
+@click.option("--currency", metavar="NAME", help="Only prices in this one: USD.")
+@click.option("--region", metavar="NAME", help="Only prices of this region.  [default: the lowest of all]")
+@click.option("--service", metavar="NAME", help="The service, where DIR has several.")
+@output_options(FLEETS, screen=("table", "json", "md"))
+def command(
+    folder: str,
+    slos: tuple[str, ...],
+    budget: str | None,
+    prices: str | None,
+    currency: str | None,
+    region: str | None,
+    service: str | None,
+    **options: Any,
+) -> int:
+    """Say which types of machines in DIR keep what is asked of a service, and which of them no other beats.
+
+    The end of the 95 % interval has to keep a limit, over hosts, not the median.
+    """
+    from gotrace.cli.outputs import wanted
+    from gotrace.cli.text import fleet_choose as text
+    from gotrace.fleet.choose import budget_of, choose
+    from gotrace.fleet.database import opened
+    from gotrace.fleet.prices import read, stored, usable
+    from gotrace.lab.requirements import parse_all
+
+    if not slos:
+        raise UsageError("nothing is asked of the machines", "give --slo 'latency.p99<=80ms'")
+    asked = parse_all(slos)
+    most = budget_of(budget) if budget is not None else None
+    results = wanted(
+        options["outputs"], options["format_"], FLEETS, options["force"], "table", inputs=[prices] if prices else []
+    )
+    database = opened(folder)
+    usable_prices = usable(read(prices) if prices is not None else stored(database), currency, region)
+    choice = choose(database, asked, usable_prices, most, service)
+    with results.streams() as streams:
+        for stream, kind in streams:
+            text.write(stream, kind, choice)
+    return choice.status

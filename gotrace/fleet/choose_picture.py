@@ -1,0 +1,74 @@
+"""The way to a choice of machines as a picture: one question below the other, and beside each whom it cut."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator
+
+from gotrace.export.picture.frame import escaped, framed
+from gotrace.fleet.choose import Choice, cut_text, heads, rows, rule_text
+from gotrace.text import printable
+
+_WIDTH, _LINE, _PAD = 1100, 18, 10
+_LEFT, _RIGHT = 430, 470  # how wide a question is; where whom it cut begins
+_CELL = 7.2  # of a monospaced letter of 12 px
+_STYLE = "body { max-width: 1150px } table { border-collapse: collapse } td, th { padding: 2px 10px; text-align: left }"
+
+
+def svg(choice: Choice) -> str:
+    """A whole SVG image."""
+    parts: list[str] = []
+    y = _PAD
+    for step in choice.steps:
+        asked = _wrapped([step.question, f"yes: {', '.join(each.name for each in step.kept) or 'none'}"], _LEFT)
+        said = _wrapped([f"no: {cut_text(each)}" for each in step.cut], _WIDTH - _RIGHT)
+        bottom = y + len(asked) * _LINE + 2 * _PAD
+        after = max(bottom, y + len(said) * _LINE + 2 * _PAD) + 2 * _PAD
+        parts += _box(y, asked, "#3b7dbd", _LEFT)
+        parts += _lines(_RIGHT, y, said)
+        parts.append(f'<path d="M{_PAD + _LEFT // 2} {bottom} V{after}" stroke="#5a6577"/>\n')
+        y = after
+    rules = [rule_text(rule, choice) for rule in choice.rules] or ["none keeps all that is asked"]
+    lines = _wrapped(rules, _WIDTH - 2 * _PAD)
+    parts += _box(y, lines, "#3fa08f", _WIDTH - 2 * _PAD)
+    y += len(lines) * _LINE + 3 * _PAD
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {y}" width="{_WIDTH}" height="{y}" '
+        f'font-family="monospace" font-size="12"><title>{escaped(_title(choice))}</title>\n'
+        f'<rect width="100%" height="100%" fill="#ffffff"/>\n{"".join(parts)}</svg>\n'
+    )
+
+
+def page(choice: Choice) -> str:
+    """A whole HTML page: the picture, and the evidence as a table."""
+    table = [heads(choice), *rows(choice)]
+    body = [svg(choice)]
+    if choice.rules:
+        lines = ["".join(f"<td>{escaped(cell)}</td>" for cell in row) for row in table]
+        body.append(f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>\n")
+    body += [f"<p>{escaped(note)}</p>\n" for note in choice.notes]
+    body += [f"<p>{escaped(f'Left out: {file}: {problem}')}</p>\n" for file, problem in choice.broken]
+    return framed(_title(choice), "".join(body), style=_STYLE, scripts=())
+
+
+def _title(choice: Choice) -> str:
+    return f"Machines for {choice.service}: {' and '.join(map(str, choice.slos))}"
+
+
+def _wrapped(texts: Iterable[str], width: int) -> list[str]:
+    """Lines that fit in so many pixels: nothing of the evidence is cut off."""
+    room = int((width - 2 * _PAD) / _CELL)
+    return [line for text in texts for line in textwrap.wrap(printable(text), room, subsequent_indent="    ")]
+
+
+def _box(y: int, lines: list[str], colour: str, width: int) -> Iterator[str]:
+    height = len(lines) * _LINE + 2 * _PAD
+    yield f'<rect x="{_PAD}" y="{y}" width="{width}" height="{height}" rx="4" fill="none" stroke="{colour}"/>\n'
+    yield from _lines(2 * _PAD, y, lines)
+
+
+def _lines(x: int, y: int, lines: list[str]) -> Iterator[str]:
+    for number, line in enumerate(lines, 1):
+        text = escaped(line.lstrip())
+        indent = (len(line) - len(line.lstrip())) * _CELL
+        yield f'<text x="{x + indent:.0f}" y="{y + _PAD + number * _LINE - 5}" fill="#222222">{text}</text>\n'

@@ -10,19 +10,16 @@ import signal
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from gotrace.analysis.causes import UNKNOWN
 from gotrace.errors import GotraceError
-from gotrace.run.files import cannot_write, complain_of
 from gotrace.run.target import UNKNOWN_COST, StopRequest, Traced
 from gotrace.text import printable
-from gotrace.views.gc import Gc
-from gotrace.views.view import Record, records_of
 
 if TYPE_CHECKING:
     from gotrace.analysis.evidence import Slice
     from gotrace.recording.reader import Recording
     from gotrace.records.kept import KeptPause
     from gotrace.shared import SharedSession
+    from gotrace.views.view import Record
 
 _NAME = re.compile(r"[0-9]{19}\.[0-9]+\.gotrace")
 _UNFINISHED = ".part"
@@ -57,7 +54,8 @@ def write(session: SharedSession, slice_: Slice, path: str, about: Mapping[str, 
 
     Returns what is `told` of it. One is written after the other, whoever writes them. Raises GotraceError.
     """
-    from gotrace.recording.reader import Recording  # large, and not wanted in the parent
+    from gotrace.recording.reader import Recording  # large, and not wanted in the parent, as all that is imported late here
+    from gotrace.run.files import cannot_write, complain_of
     from gotrace.run.recorder import Recorder
 
     signal.alarm(_MOST_S)
@@ -94,7 +92,10 @@ def write(session: SharedSession, slice_: Slice, path: str, about: Mapping[str, 
 
 def told(source: Recording) -> KeptPause | None:
     """The pause that a recording was kept for; None if it is in none."""
+    from gotrace.analysis.causes import UNKNOWN
     from gotrace.run.sources import Replayed
+    from gotrace.views.gc import Gc
+    from gotrace.views.view import records_of
 
     header, pauses, explained = source.header, [], None
     for _, records in records_of(Replayed(source, 1), [Gc(explained=1)]):

@@ -152,12 +152,6 @@ static __always_inline void emit(u16 kind, u64 time_ns, u64 a, u64 b, u64 c, u64
 	emit_of((u32)bpf_get_current_pid_tgid(), kind, time_ns, a, b, c, d, e);
 }
 
-#ifdef TASK_REGISTERS
-static void *(*current_task)(void)__maybe_unused = (void *)158;	      /* BPF_FUNC_get_current_task_btf */
-static void *(*registers_of)(void *task)__maybe_unused = (void *)175; /* BPF_FUNC_task_pt_regs */
-
-#define USER_WORD(regs, NAME) kernel_word(&NAME((struct pt_regs *)(regs)))
-
 static __always_inline u64 kernel_word(void *at)
 {
 	u64 value = 0;
@@ -165,6 +159,12 @@ static __always_inline u64 kernel_word(void *at)
 	bpf_probe_read_kernel(&value, sizeof(value), at);
 	return value;
 }
+
+#ifdef TASK_REGISTERS
+static void *(*current_task)(void)__maybe_unused = (void *)158;	      /* BPF_FUNC_get_current_task_btf */
+static void *(*registers_of)(void *task)__maybe_unused = (void *)175; /* BPF_FUNC_task_pt_regs */
+
+#define USER_WORD(regs, NAME) kernel_word(&NAME((struct pt_regs *)(regs)))
 #endif
 
 /*

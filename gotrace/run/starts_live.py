@@ -200,9 +200,6 @@ class _Live:
 
     def begin(self, header: dict[str, Any]) -> None:
         self._decoder = decoder_of(header)
-        from gotrace.probes.coldstart import decoder
-
-        self._decoder = decoder(header)
         if self._wanted.advise:
             from gotrace.run.start_advice import Advisor
 

@@ -197,6 +197,7 @@ def test_stops_that_are_asked_for(what):
     assert stopped_per_second(twin, *reasons) == 0
 
 
+@pytest.mark.alone  # how long its twin marks is what others leave it
 def test_collections_that_are_asked_for():
     records, advice = running(targets.build("advisedgc"), "forced")
     first = advice["findings"][0]

@@ -317,7 +317,7 @@ def test_containerd(registry, tmp_path):
     if shutil.which("containerd") is None:
         assert not REQUIRED, "scripts/setup test installs containerd"
         pytest.skip("no containerd")
-    program, socket, name = targets.build("gcload"), tmp_path / "c.sock", f"gotrace-test-{os.getpid()}"
+    program, socket, name = targets.build("gcload"), tmp_path / "c.sock", f"gotrace-ctr-{os.getpid()}"
     config = tmp_path / "config.toml"
     config.write_text(
         f'version = 2\nroot = "{tmp_path}/root"\nstate = "{tmp_path}/state"\n'
@@ -341,13 +341,14 @@ def test_containerd(registry, tmp_path):
         finally:
             events.terminate()
             events.wait(PATIENCE_S)
-        subprocess.run([*ctr, "task", "rm", "-f", name], capture_output=True)
-        subprocess.run([*ctr, "container", "rm", name], capture_output=True)
+            subprocess.run([*ctr, "task", "rm", "-f", name], capture_output=True)
+            subprocess.run([*ctr, "container", "rm", name], capture_output=True)
     finally:
         registry.limited = True
         daemon.terminate()
         daemon.wait(PATIENCE_S)
         for folder in Path("/sys/fs/cgroup").glob(f"*/{name}"):
+            until(lambda folder=folder: not (folder / "cgroup.procs").read_text())
             folder.rmdir()
     start, _ = seen
     assert start["container"]["tool"] == "containerd" and start["container"]["id"] == name

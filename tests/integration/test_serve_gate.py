@@ -36,6 +36,7 @@ def asked(agent: Agent, body: bytes | None = None, **query: object) -> tuple[int
         return error.code, error.read().decode()
 
 
+@pytest.mark.alone  # what other tests take from one of two processes is a difference, too
 def test_what_is_planted_fails(start: Callable[..., Target], tmp_path) -> None:
     prefix = f"gate{os.getpid()}"
     shutil.copy(targets.build("stopper"), tmp_path / "stopper")

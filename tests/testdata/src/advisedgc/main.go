@@ -4,7 +4,8 @@
 //	profiles    takes the stacks of all its goroutines, of which there are 200, every 2 ms
 //	forced      forces a collection every 20 ms
 //	fills       allocates about 400 MiB a second, at a pace that is not the collector's
-//	mended      none of that
+//	mended      none of that, as often as the first two
+//	calm        none of that, as often as forced: what it allocates is the same
 //
 // A number behind it says how many nodes of 128 bytes it keeps, 200,000 without it.
 package main
@@ -70,6 +71,8 @@ func main() {
 			time.Sleep(2 * time.Millisecond)
 		case "forced":
 			forced()
+			time.Sleep(20 * time.Millisecond)
+		case "calm":
 			time.Sleep(20 * time.Millisecond)
 		case "fills":
 			fill(begin, &filled)

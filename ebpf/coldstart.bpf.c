@@ -61,44 +61,10 @@ BPF_TABLE("lru_hash", u64, u64, cgroups, 1024); /* when each was made */
 
 static u64 (*ancestor_cgroup_id)(int level) = (void *)123; /* BPF_FUNC_get_current_ancestor_cgroup_id */
 
-/* What a perf tracepoint of a system call hands over: its arguments on entry, or its result. */
-struct syscall_enter {
-	u64 common;
-	u64 number;
-	u64 args[6];
-};
-
-struct syscall_exit {
-	u64 common;
-	u64 number;
-	s64 result;
-};
-
-static __always_inline u64 kernel_u64(void *base, u64 offset)
-{
-	u64 value = 0;
-
-	bpf_probe_read_kernel(&value, sizeof(value), base + offset);
-	return value;
-}
-
-static __always_inline u32 kernel_u32(void *base, u64 offset)
-{
-	u32 value = 0;
-
-	bpf_probe_read_kernel(&value, sizeof(value), base + offset);
-	return value;
-}
-
 /* A word of what a program was called with: the verifier wants to see that ``offset`` is small. */
 static __always_inline u64 context_u64(void *ctx, u64 offset)
 {
 	return kernel_u64(ctx, offset & 0x1f8);
-}
-
-static __always_inline u32 current_tgid(void)
-{
-	return bpf_get_current_pid_tgid() >> 32;
 }
 
 /* The start of a process that is followed and not over. */

@@ -28,40 +28,6 @@ struct path_chunk {
 BPF_TABLE("lru_hash", u32, u64, family, 16384);
 BPF_TABLE("lru_hash", u32, struct call, calls, 4096);
 
-/* What a perf tracepoint of a system call hands over: its arguments on entry, or its result. */
-struct syscall_enter {
-	u64 common;
-	u64 number;
-	u64 args[6];
-};
-
-struct syscall_exit {
-	u64 common;
-	u64 number;
-	s64 result;
-};
-
-static __always_inline u64 kernel_u64(void *base, u64 offset)
-{
-	u64 value = 0;
-
-	bpf_probe_read_kernel(&value, sizeof(value), base + offset);
-	return value;
-}
-
-static __always_inline u32 kernel_u32(void *base, u64 offset)
-{
-	u32 value = 0;
-
-	bpf_probe_read_kernel(&value, sizeof(value), base + offset);
-	return value;
-}
-
-static __always_inline u32 current_tgid(void)
-{
-	return bpf_get_current_pid_tgid() >> 32;
-}
-
 static __always_inline bool is_tool(u64 low)
 {
 	return low == TOOL_PODMAN || low == TOOL_CONMON || low == TOOL_RUNC || low == TOOL_CRUN || low == TOOL_CONTAINERD ||

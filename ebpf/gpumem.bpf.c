@@ -35,19 +35,6 @@ BPF_HASH(told, u32, u8, 65536);
 BPF_HASH(followed, u32, u8, 16384);
 BPF_HASH(threads, u32, u32, 65536);
 
-static __always_inline u32 half_at(u64 base, u64 offset)
-{
-	u32 value = 0;
-
-	bpf_probe_read_kernel(&value, sizeof(value), (void *)(base + offset));
-	return value;
-}
-
-static __always_inline u32 current_tgid(void)
-{
-	return bpf_get_current_pid_tgid() >> 32;
-}
-
 static __always_inline bool is_followed(void)
 {
 	struct config *cfg = settings();
@@ -312,8 +299,8 @@ int on_tracepoint__sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
 	if (!cfg || !cfg->slot[CONFIG_TGID])
 		return 0;
 	program = followed.lookup(&parent);
-	tid = half_at(ctx->args[1], cfg->slot[CONFIG_TASK_PID]);
-	tgid = half_at(ctx->args[1], cfg->slot[CONFIG_TASK_TGID]);
+	tid = kernel_u32((void *)ctx->args[1], cfg->slot[CONFIG_TASK_PID]);
+	tgid = kernel_u32((void *)ctx->args[1], cfg->slot[CONFIG_TASK_TGID]);
 	if (!program || tid != tgid)
 		return 0;
 	count_hit(HIT_ON_TRACEPOINT__SCHED_PROCESS_FORK);
@@ -346,8 +333,8 @@ int on_tracepoint__sched_process_free(struct bpf_raw_tracepoint_args *ctx)
 
 	if (!cfg || !cfg->slot[CONFIG_TGID])
 		return 0;
-	tid = half_at(ctx->args[0], cfg->slot[CONFIG_TASK_PID]);
-	tgid = half_at(ctx->args[0], cfg->slot[CONFIG_TASK_TGID]);
+	tid = kernel_u32((void *)ctx->args[0], cfg->slot[CONFIG_TASK_PID]);
+	tgid = kernel_u32((void *)ctx->args[0], cfg->slot[CONFIG_TASK_TGID]);
 	key = ((u64)tgid << 32 | tid) << 1;
 	calls.delete(&key);
 	key |= 1;

@@ -152,19 +152,46 @@ static __always_inline void emit(u16 kind, u64 time_ns, u64 a, u64 b, u64 c, u64
 	emit_of((u32)bpf_get_current_pid_tgid(), kind, time_ns, a, b, c, d, e);
 }
 
-static __always_inline u64 kernel_word(void *at)
+static __always_inline u32 current_tgid(void)
+{
+	return bpf_get_current_pid_tgid() >> 32;
+}
+
+/* Memory of the kernel. */
+static __always_inline u64 kernel_u64(void *base, u64 offset)
 {
 	u64 value = 0;
 
-	bpf_probe_read_kernel(&value, sizeof(value), at);
+	bpf_probe_read_kernel(&value, sizeof(value), base + offset);
 	return value;
 }
+
+static __always_inline u32 kernel_u32(void *base, u64 offset)
+{
+	u32 value = 0;
+
+	bpf_probe_read_kernel(&value, sizeof(value), base + offset);
+	return value;
+}
+
+/* What a perf tracepoint of a system call hands over: its arguments on entry, or its result. */
+struct syscall_enter {
+	u64 common;
+	u64 number;
+	u64 args[6];
+};
+
+struct syscall_exit {
+	u64 common;
+	u64 number;
+	s64 result;
+};
 
 #ifdef TASK_REGISTERS
 static void *(*current_task)(void)__maybe_unused = (void *)158;	      /* BPF_FUNC_get_current_task_btf */
 static void *(*registers_of)(void *task)__maybe_unused = (void *)175; /* BPF_FUNC_task_pt_regs */
 
-#define USER_WORD(regs, NAME) kernel_word(&NAME((struct pt_regs *)(regs)))
+#define USER_WORD(regs, NAME) kernel_u64(&NAME((struct pt_regs *)(regs)), 0)
 #endif
 
 /*

@@ -3,19 +3,11 @@
  * How much of the target's memory is resident when a GC cycle ends, by the kernel's own counters.
  */
 
-static __always_inline u64 kernel_u64(u64 address)
-{
-	u64 value = 0;
-
-	bpf_probe_read_kernel(&value, sizeof(value), (void *)address);
-	return value;
-}
-
 /* Pages of one kind: file 0, anonymous 1, swapped out 2, shared 3 (include/linux/mm_types_task.h). */
 static __always_inline u64 pages(struct config *cfg, u64 mm, int kind)
 {
-	s64 count = kernel_u64(mm + cfg->slot[CONFIG_MM_RSS] + kind * cfg->slot[CONFIG_COUNTER_SIZE] +
-			       cfg->slot[CONFIG_COUNTER_COUNT]);
+	s64 count = kernel_u64((void *)mm, cfg->slot[CONFIG_MM_RSS] + kind * cfg->slot[CONFIG_COUNTER_SIZE] +
+						   cfg->slot[CONFIG_COUNTER_COUNT]);
 
 	return count > 0 ? count : 0;
 }
@@ -29,7 +21,7 @@ int cycle_ends(struct pt_regs *ctx)
 	if (!cfg)
 		return 0;
 	count_hit(HIT_CYCLE_ENDS);
-	mm = kernel_u64(bpf_get_current_task() + cfg->slot[CONFIG_TASK_MM]);
+	mm = kernel_u64((void *)bpf_get_current_task(), cfg->slot[CONFIG_TASK_MM]);
 	emit(KIND_RSS, time_ns, cfg->slot[CONFIG_WORK_CYCLES] ? (u32)read_user(cfg->slot[CONFIG_WORK_CYCLES]) : 0,
 	     pages(cfg, mm, 0), pages(cfg, mm, 1), pages(cfg, mm, 2), pages(cfg, mm, 3));
 	return 0;

@@ -170,7 +170,7 @@ static __always_inline void begin_in_c(struct config *cfg, void *regs, struct fr
 	if (!cfg->slot[CONFIG_STACK_TASK_TLS] || !cfg->slot[CONFIG_STACK_TLS_G] ||
 	    is_in(cfg, walk->pc[1], CONFIG_STACK_TEXT_BEGIN, CONFIG_STACK_TEXT_END))
 		return;
-	tls = kernel_word((void *)bpf_get_current_task() + cfg->slot[CONFIG_STACK_TASK_TLS]);
+	tls = kernel_u64((void *)bpf_get_current_task(), cfg->slot[CONFIG_STACK_TASK_TLS]);
 	g = user_word(tls + cfg->slot[CONFIG_STACK_TLS_G]);
 	goroutine = goroutine_behind(cfg, g);
 	if (!goroutine || !has_changed_stacks(cfg, goroutine))

@@ -8,12 +8,12 @@ static __always_inline bool executes_target(struct config *cfg)
 {
 	void *at = (void *)bpf_get_current_task();
 
-	at = (void *)kernel_word(at + cfg->slot[CONFIG_TASK_MM]);
+	at = (void *)kernel_u64(at, cfg->slot[CONFIG_TASK_MM]);
 	if (!at)
 		return false;
-	at = (void *)kernel_word(at + cfg->slot[CONFIG_MM_EXE_FILE]);
-	at = (void *)kernel_word(at + cfg->slot[CONFIG_FILE_INODE]);
-	return at && kernel_word(at + cfg->slot[CONFIG_INODE_INO]) == cfg->slot[CONFIG_TARGET_INO];
+	at = (void *)kernel_u64(at, cfg->slot[CONFIG_MM_EXE_FILE]);
+	at = (void *)kernel_u64(at, cfg->slot[CONFIG_FILE_INODE]);
+	return at && kernel_u64(at, cfg->slot[CONFIG_INODE_INO]) == cfg->slot[CONFIG_TARGET_INO];
 }
 
 int on_sample(struct perf_event_context *ctx)

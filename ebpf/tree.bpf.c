@@ -33,39 +33,6 @@ BPF_PERCPU_ARRAY(on_since, u64, 1);	       /* since when the thread that has the
 BPF_TABLE("lru_hash", u32, struct call, calls, 16384);
 BPF_PERCPU_ARRAY(paths, struct path, 1);
 
-struct syscall_enter {
-	u64 common;
-	u64 number;
-	u64 args[6];
-};
-
-struct syscall_exit {
-	u64 common;
-	u64 number;
-	s64 result;
-};
-
-static __always_inline u64 kernel_u64(void *base, u64 offset)
-{
-	u64 value = 0;
-
-	bpf_probe_read_kernel(&value, sizeof(value), base + offset);
-	return value;
-}
-
-static __always_inline u32 kernel_u32(void *base, u64 offset)
-{
-	u32 value = 0;
-
-	bpf_probe_read_kernel(&value, sizeof(value), base + offset);
-	return value;
-}
-
-static __always_inline u32 current_tgid(void)
-{
-	return bpf_get_current_pid_tgid() >> 32;
-}
-
 static __always_inline struct process *current_process(void)
 {
 	u32 tgid = current_tgid();

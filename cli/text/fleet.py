@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from gotrace.fleet.add import Outcome
-from gotrace.fleet.collect import MOST_SKEW_NS, Asked
+from gotrace.fleet.collect import Asked
 from gotrace.fleet.database import Answer
+from gotrace.fleet.tables import MOST_SKEW_NS
 from gotrace.run.files import Sink
 from gotrace.text import bytes_text, count_text, duration_text, printable
 

@@ -13,7 +13,7 @@ from gotrace.agent import families as of
 from gotrace.agent.course import Course
 from gotrace.agent.spool import WORST
 from gotrace.analysis.gc_summary import CONCURRENT_MARK, PARTS, SWEEP, part_of
-from gotrace.analysis.pauses import NO_LIMIT, NOT_READ, TRIGGERS, UNKNOWN, Batch
+from gotrace.analysis.pauses import NO_LIMIT, NOT_READ, TRIGGERS, UNKNOWN, Batch, gogc_text
 from gotrace.export.metrics.model import Exemplar, Histogram, Number, Registry, Resource
 from gotrace.find.processes import TICKS, stat_of
 from gotrace.probes.gc import decoder
@@ -307,9 +307,7 @@ class Observed:
         goal = int(last["heap_goal_bytes"])
         self.goal = goal if 0 < goal < _NO_GOAL else 0
         service.number(of.PROCESSORS).set(int(last["maxprocs"]))
-        percent = int(last["gc_percent"])
-        gogc = None if percent == NOT_READ else "off" if percent < 0 else str(percent)
-        service.settings = {"gogc": gogc, "gomaxprocs": int(last["maxprocs"])}
+        service.settings = {"gogc": gogc_text(int(last["gc_percent"])), "gomaxprocs": int(last["maxprocs"])}
         if last["gc_percent"] not in (NOT_READ, UNKNOWN):
             service.number(of.GOGC).set(int(last["gc_percent"]))
         if 0 < last["memory_limit_bytes"] < NO_LIMIT:

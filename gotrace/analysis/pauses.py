@@ -80,6 +80,11 @@ SWEEP_TERMINATION, MARK_TERMINATION = "GC sweep termination", "GC mark terminati
 _COLLECTIONS = (SWEEP_TERMINATION, MARK_TERMINATION, "gcing")
 
 
+def gogc_text(percent: int) -> str | None:
+    """What GOGC a cycle's ``gc_percent`` is: "off" or a number; None where it was not read."""
+    return None if percent == NOT_READ else "off" if percent < 0 else str(percent)
+
+
 def stood_ns(pauses: Array) -> Array:
     """How long each of `PAUSE` was, until the world ran again."""
     lengths: Array = pauses["total_ns"] + np.maximum(0, pauses["restart_lag_ns"])

@@ -23,13 +23,13 @@ from gotrace.fleet.choose_burst import FULL_USE, PAST_CREDITS_NS, burstable
 from gotrace.fleet.database import Database
 from gotrace.fleet.prices import Price
 from gotrace.fleet.show_hosts import Enough, Stability, letters, median_of, quarters, stability
-from gotrace.fleet.trend_daily import DAY_NS, day_text, make
+from gotrace.fleet.tables import QUARTER_NS
+from gotrace.fleet.trend_daily import day_text, make
 from gotrace.lab.metrics import METRICS
 from gotrace.lab.requirements import Requirement
 from gotrace.text import count_text, percent_text, printable
 
 RATE = "throughput"
-_QUARTER_NS = DAY_NS // 4
 
 
 @dataclass
@@ -232,7 +232,7 @@ def _facts(
         service,
         service,
         service,
-        _QUARTER_NS,
+        QUARTER_NS,
         PAST_CREDITS_NS,
         FULL_USE,
     )

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from gotrace.agent.remote import Answer, Remote
     from gotrace.fleet.machines import Told
 
-MOST_SKEW_NS = 300 * 10**9
 _AT_ONCE = 16  # hosts whose rows become files together
 _MOST_RECORDINGS = 1000  # of one host and time
 

@@ -19,6 +19,9 @@ VIEWS = {
     "merged": "select host, fingerprint, service, version, metric, start_ns, bucket, sum(n)::bigint as n "
     "from hist group by all",
 }
+# Rows ("part") with what their machine is made of.
+JOINED = "left join machine on part.host = machine.host and part.fingerprint = machine.fingerprint"
+REAL = "not coalesce(machine.emulated, false)"
 _LIMITS = {"memory_limit": "400MB", "threads": "2", "preserve_insertion_order": "false"}
 
 
@@ -34,11 +37,6 @@ class Database:
     def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
         """The rows of a query of ours."""
         found: list[tuple[Any, ...]] = self.connection.execute(sql, list(parameters)).fetchall()
-        return found
-
-    def columns(self, sql: str, *parameters: object) -> dict[str, Any]:
-        """The columns of a query of ours, as numpy arrays."""
-        found: dict[str, Any] = self.connection.execute(sql, list(parameters)).fetchnumpy()
         return found
 
 

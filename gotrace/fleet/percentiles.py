@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from gotrace.errors import UsageError
-from gotrace.fleet.database import Database
+from gotrace.fleet.database import JOINED, REAL, Database
+from gotrace.fleet.tables import QUARTER_NS
 from gotrace.text import printable
 
 # What people may group by, and the column of it: of the machine, or of what was measured.
@@ -27,7 +28,7 @@ BY = {
     "version": "part.version",
     # For us, within these: the reason of a stop, and the quarter of a day (their number since 1970).
     "reason": "part.label",
-    "slot": "(part.start_ns // 21600000000000)::varchar",
+    "slot": f"(part.start_ns // {QUARTER_NS})::varchar",
     "emulated": "case when machine.emulated then 'emulated' else '' end",
 }
 _PER_OCTAVE = 32
@@ -57,10 +58,7 @@ def merged(
         raise UsageError(f"nothing can be grouped by {printable(unknown[0])!r}", f"there are {', '.join(BY)}")
     keys = ", ".join(f"{BY[each]} as by{number}" for number, each in enumerate(by)) or "0 as by0"
     names = ", ".join(f"by{number}" for number in range(max(1, len(by))))
-    joined = (
-        "{table} part left join machine on part.host = machine.host and part.fingerprint = machine.fingerprint "
-        "where metric = ?" + ("" if emulated else " and not coalesce(machine.emulated, false)")
-    )
+    joined = f"{{table}} part {JOINED} where metric = ?" + ("" if emulated else f" and {REAL}")
     # By group: hosts, values of 0, and whether the longest of every window are known.
     totals: dict[tuple[Any, ...], tuple[int, int, bool]] = {
         row[:-3]: row[-3:]

@@ -11,7 +11,7 @@ import numpy as np
 
 from gotrace.agent.spool import WORST
 from gotrace.analysis.gc_summary import PARTS, part_of
-from gotrace.analysis.pauses import NOT_READ, PAUSE, UNKNOWN
+from gotrace.analysis.pauses import PAUSE, UNKNOWN, gogc_text
 from gotrace.errors import GotraceError
 from gotrace.fleet.machines import Told, host_row, short_build
 from gotrace.fleet.series import Part, Whose, of_values
@@ -95,9 +95,7 @@ class Pauses:
         if self.cycles is None or not len(self.cycles):
             return {}
         last = self.cycles[-1]
-        percent = int(last["gc_percent"])
-        gogc = None if percent == NOT_READ else "off" if percent < 0 else str(percent)
-        return {"gogc": gogc, "gomaxprocs": int(last["maxprocs"])}
+        return {"gogc": gogc_text(int(last["gc_percent"])), "gomaxprocs": int(last["maxprocs"])}
 
 
 def causes_of(explained: Iterable[Mapping[str, Any]]) -> dict[int, dict[str, Any]]:

@@ -17,15 +17,15 @@ from typing import Any
 from gotrace.analysis.stats.percentiles import enough
 from gotrace.analysis.stats.values import Estimate
 from gotrace.errors import UsageError
-from gotrace.fleet.database import Database
+from gotrace.fleet.database import JOINED, REAL, Database
 from gotrace.fleet.percentiles import BY, Merged, merged
 from gotrace.fleet.show_hosts import Enough, Letters, Stability, letters, median_of, quarters, stability
+from gotrace.fleet.tables import MOST_SKEW_NS
 from gotrace.lab.metrics import METRICS
 from gotrace.text import duration_text, printable
 
 UNKNOWN = "unknown"
 PERCENTS = (50, 90, 99, 99.9, 99.99)
-SKEWED_NS = 5 * 60 * 10**9
 LONGEST = 16
 _PERCENTILE = re.compile(r"(.+)\.(?:p(\d+(?:\.\d+)?)|(max))")
 # What a program or machine is run with, and differs for reasons of its own: of periods and runs, and of machines.
@@ -154,7 +154,7 @@ def shown(database: Database, metric: str, by: str, emulated: bool = False) -> F
         ),
         database.rows(
             "select host, arg_max(skew_ns, abs(skew_ns)) from period where abs(skew_ns) > ? group by host order by host",
-            SKEWED_NS,
+            MOST_SKEW_NS,
         ),
         database.broken,
         database.notes,
@@ -214,10 +214,10 @@ def _values(
     database: Database, metrics: Sequence[str], by: str, emulated: bool, what: str
 ) -> list[tuple[str | None, str | None, str, str, str, Any]]:
     """(group, service, "emulated" or "", host, quarter of a day, ``what``) of valid runs' metrics."""
-    only = "" if emulated else "and not coalesce(machine.emulated, false) "
+    only = "" if emulated else f"and {REAL} "
     return database.rows(
         f"select {BY[by]}, part.service, {BY['emulated']}, part.host, {BY['slot']}, {what} from value part "
-        "left join machine on part.host = machine.host and part.fingerprint = machine.fingerprint "
+        f"{JOINED} "
         "left join run on part.source = run.source and part.run = run.run and part.host = run.host "
         f"where list_contains(?, part.metric) and coalesce(run.valid, true) and isfinite(part.value) {only}",
         list(metrics),
@@ -246,7 +246,7 @@ def _tell_settings(database: Database, rows: Iterable[Series], by: str) -> None:
     for group, service, emulated, *values in database.rows(
         f"select distinct {BY[by]}, part.service, {BY['emulated']}, part.go_version, part.gogc, machine.page_bytes, "
         f"machine.huge_pages, machine.numa_nodes from ({measured} run union {measured} period) part "
-        "left join machine on part.host = machine.host and part.fingerprint = machine.fingerprint"
+        f"{JOINED}"
     ):
         for name, value in zip(SETTINGS, values, strict=True):
             found[group or UNKNOWN, service or UNKNOWN, bool(emulated)][name].add(UNKNOWN if value is None else str(value))
@@ -260,7 +260,7 @@ def _tell_losses(database: Database, rows: Iterable[Series], by: str) -> None:
         f"select {BY[by]}, part.service, {BY['emulated']}, sum(part.lost)::bigint from "
         "(select host, fingerprint, service, version, lost from run where lost > 0 union all "
         "select host, fingerprint, service, version, lost from period where lost > 0) part "
-        "left join machine on part.host = machine.host and part.fingerprint = machine.fingerprint group by all"
+        f"{JOINED} group by all"
     ):
         lost[group or UNKNOWN, service or UNKNOWN, bool(emulated)] += count
     for row in rows:
@@ -274,11 +274,11 @@ def _reasons(database: Database, by: str, emulated: bool) -> Iterator[Reason]:
 
 
 def _longest(database: Database, emulated: bool) -> list[Long]:
-    only = "" if emulated else "and not coalesce(machine.emulated, false) "
+    only = "" if emulated else f"and {REAL} "
     rows = database.rows(
         "select part.value_ns, part.time_ns, part.host, part.service, part.version, part.label, part.cause, "
         "part.recording, coalesce(machine.emulated, false) from worst part "
-        "left join machine on part.host = machine.host and part.fingerprint = machine.fingerprint "
+        f"{JOINED} "
         f"where metric = 'stw.total' {only}order by part.value_ns desc, part.time_ns limit {LONGEST}"
     )
     return [

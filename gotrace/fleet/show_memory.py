@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from gotrace.analysis.stats.values import Estimate
-from gotrace.fleet.database import Database
+from gotrace.fleet.database import JOINED, REAL, Database
 from gotrace.fleet.percentiles import BY
 from gotrace.fleet.show import SETTINGS, UNKNOWN, Key
 from gotrace.fleet.show_hosts import median_of
 
-_JOIN = "left join machine on part.host = machine.host and part.fingerprint = machine.fingerprint"
 # Sizes of a process, each a median: of an agent's minutes, or of runs.
 PARTS = ("rss", "heap", "live", "goal")
 STAGES = ("exec", "linker", "bootstrap", "inits", "main")
@@ -73,7 +72,7 @@ def amplification(database: Database, by: str, emulated: bool = True) -> tuple[l
     about = f"{BY[by]}, part.service, {BY['emulated']}, part.host, {columns}"
     rows = database.rows(
         f"select {about}, rss_bytes / nullif(heap_bytes, 0)::double, rss_bytes::double, heap_bytes::double, "
-        f"live_bytes::double, goal_bytes::double from period part {_JOIN} where rss_bytes > 0"
+        f"live_bytes::double, goal_bytes::double from period part {JOINED} where rss_bytes > 0"
     ) + database.rows(
         "with part as (select run.*, "
         + ", ".join(
@@ -87,7 +86,7 @@ def amplification(database: Database, by: str, emulated: bool = True) -> tuple[l
             )
         )
         + " from run where coalesce(valid, true)) "
-        f"select {about}, maf, rss, rss / nullif(maf, 0), live, goal from part {_JOIN} where maf is not null"
+        f"select {about}, maf, rss, rss / nullif(maf, 0), live, goal from part {JOINED} where maf is not null"
     )
     for row in rows:
         group, service, made_up, host = row[:4]
@@ -109,7 +108,7 @@ def resident(database: Database, by: str) -> list[Resident]:
     found: defaultdict[Key, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for group, service, made_up, metric, _, size in database.rows(
         f"select {BY[by]}, part.service, {BY['emulated']}, part.metric, part.host, median(part.value) "
-        f"from value part {_JOIN} where starts_with(part.metric, 'rss.part.') group by all"
+        f"from value part {JOINED} where starts_with(part.metric, 'rss.part.') group by all"
     ):
         key = (group or UNKNOWN, service or UNKNOWN, bool(made_up))
         found[key][metric.removeprefix("rss.part.")].append(size)
@@ -173,10 +172,10 @@ def _partition(values: Iterable[str]) -> list[int]:
 
 def starts(database: Database, by: str, emulated: bool = False) -> list[Stage]:
     """The stages of starts, and how long until it was ready, of each group: medians over hosts of their runs' medians."""
-    only = "" if emulated else "and not coalesce(machine.emulated, false) "
+    only = "" if emulated else f"and {REAL} "
     rows = database.rows(
         f"select {BY[by]}, part.service, {BY['emulated']}, part.metric, part.host, median(part.value), count(*) "
-        f"from value part {_JOIN} "
+        f"from value part {JOINED} "
         "left join run on part.source = run.source and part.run = run.run and part.host = run.host "
         f"where starts_with(part.metric, 'start.') and coalesce(run.valid, true) and isfinite(part.value) {only}"
         "group by all"

@@ -10,7 +10,7 @@ from gotrace.export.charts.page import OTHERS, Markup, Page
 from gotrace.export.charts.runs import COLOURS
 from gotrace.export.flame.draw import still, svg
 from gotrace.export.picture.frame import asset
-from gotrace.fleet.database import Database
+from gotrace.fleet.database import JOINED, REAL, Database
 from gotrace.fleet.percentiles import BY
 from gotrace.fleet.show import PERCENTS, UNKNOWN, Fleet, shown
 from gotrace.fleet.show_memory import Along, Amplification, Resident, Stage, amplification, resident, starts
@@ -107,9 +107,9 @@ def page(found: Shown) -> str:
 
 def _cells(database: Database, emulated: bool) -> list[dict[str, Any]]:
     """Buckets of each metric by vendor, type, service and version; hosts by number, the 16 longest values in ns."""
-    only = "" if emulated else "where not coalesce(machine.emulated, false) "
+    only = "" if emulated else f"where {REAL} "
     keys = ", ".join(f"{BY[name]} as {name}" for name in _FILTERS)
-    joined = "part left join machine on part.host = machine.host and part.fingerprint = machine.fingerprint"
+    joined = f"part {JOINED}"
     what = f"{keys}, {BY['emulated']} as made_up, part.metric as metric"
     names = f"{', '.join(_FILTERS)}, made_up, metric"
     found: dict[tuple[Any, ...], dict[str, Any]] = {}

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from gotrace.analysis.flame import Profile, frame_of, profile_of
 from gotrace.analysis.stacks import Frame
-from gotrace.fleet.database import Database
+from gotrace.fleet.database import JOINED, REAL, Database
 from gotrace.text import count_text
 
 
@@ -31,10 +31,10 @@ class Stragglers(NamedTuple):
 
 def stragglers(database: Database, emulated: bool = False) -> Stragglers:
     """Of all pauses that are kept themselves and were explained."""
-    only = "" if emulated else "and not coalesce(machine.emulated, false) "
+    only = "" if emulated else f"and {REAL} "
     rows = database.rows(
         "select part.stack, part.cause, sum(part.value_ns)::bigint, count(*), list(distinct part.host) from worst part "
-        "left join machine on part.host = machine.host and part.fingerprint = machine.fingerprint "
+        f"{JOINED} "
         f"where part.metric = 'stw.total' {only}group by all order by all"
     )
     stacks: dict[tuple[Frame, ...], tuple[int, int]] = {}

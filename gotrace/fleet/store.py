@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gotrace.errors import GotraceError, UsageError
-from gotrace.fleet.tables import DAY_OF, Row, Type, columns_of
+from gotrace.fleet.tables import DAY_NS, DAY_OF, Row, Type, columns_of
 from gotrace.text import printable
 
 SCHEMA = "gotrace.fleet/1"
 _ABOUT, _LOCK, _JOURNAL = "fleet.json", ".lock", ".adding"
-_DAY_NS = 86_400 * 10**9
 _COMPRESSION = "zstd(3)"
 _MOST_ROWS = 1 << 18  # of a table that are held at once: 20 MB
 _SINGLE = (str, int, float, type(None))
@@ -225,7 +224,7 @@ def _by_day(table: str, columns: Mapping[str, list[Any]]) -> Iterator[tuple[str,
     types = columns_of(table)
     length = len(columns["source"])
     when = np.asarray(columns[DAY_OF[table]], np.int64) if table in DAY_OF else np.full(length, time.time_ns())
-    days = when // _DAY_NS
+    days = when // DAY_NS
     schema = Schema([_field(name, type_) for name, type_ in types.items()])
     for day in np.unique(days).tolist():
         chosen = np.flatnonzero(days == day).tolist()

@@ -18,7 +18,8 @@ from gotrace.analysis.stats.e_divisive import LEAST_P, LEAST_SIDE, PERMUTATIONS,
 from gotrace.analysis.stats.multiple import benjamini_hochberg
 from gotrace.errors import UsageError
 from gotrace.fleet.database import Database
-from gotrace.fleet.trend_daily import DAY_NS, MACHINE, RUNTIME, day_text, make
+from gotrace.fleet.tables import DAY_NS
+from gotrace.fleet.trend_daily import MACHINE, RUNTIME, day_text, make
 from gotrace.lab.metrics import METRICS
 from gotrace.text import printable
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from gotrace.analysis.stats.percentiles import values_needed
 from gotrace.fleet.database import Database
+from gotrace.fleet.tables import DAY_NS
 
-DAY_NS = 86_400 * 10**9
 # What a machine is made of, and how the runtime was set: what explains a change before the program does.
 MACHINE = [
     "provider",

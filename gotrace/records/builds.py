@@ -10,6 +10,7 @@ from gotrace.analysis import build as analysis
 from gotrace.analysis.build import Build
 from gotrace.analysis.start_summary import summary
 from gotrace.records.gc import Cost
+from gotrace.records.starts import medians
 from gotrace.records.times import Moment, moment
 
 Record = dict[str, Any]
@@ -148,16 +149,5 @@ def summary_record(builds: Sequence[Build], about: Record) -> Record:
     return {
         "type": "build_summary",
         **about,
-        "parts": [
-            {
-                "stage": part.stage,
-                "name": part.name,
-                "depth": part.depth,
-                "count": part.count,
-                "median_ns": round(part.median),
-                "median_low_ns": round(part.low),
-                "median_high_ns": round(part.high),
-            }
-            for part in parts
-        ],
+        "parts": [medians(part) for part in parts],
     }

@@ -151,10 +151,9 @@ def summary_record(found: Sequence[StartSummary], about: Record) -> Record:
     }
 
 
-def _part(part: Part, place: int) -> Record:
-    values = zip(PERCENTILES, percentiles(part.histogram), strict=True)
+def medians(part: Part) -> Record:
+    """What is told of every row that many starts, or builds, have."""
     return {
-        "place": place,
         "stage": part.stage,
         "name": part.name,
         "depth": part.depth,
@@ -162,6 +161,14 @@ def _part(part: Part, place: int) -> Record:
         "median_ns": round(part.median),
         "median_low_ns": round(part.low),
         "median_high_ns": round(part.high),
+    }
+
+
+def _part(part: Part, place: int) -> Record:
+    values = zip(PERCENTILES, percentiles(part.histogram), strict=True)
+    return {
+        "place": place,
+        **medians(part),
         **{f"p{percentile:g}_ns": int(value) for percentile, value in values},
         "max_ns": part.histogram.max,
         "major_faults": part.major_faults,

@@ -19,9 +19,10 @@ from gotrace.agent.remote import Remote
 from gotrace.agent.requests import Request
 from gotrace.errors import UsageError
 from gotrace.fleet.add import add
-from gotrace.fleet.collect import MOST_SKEW_NS, Asked, Bounds, collect, urls_in
+from gotrace.fleet.collect import Asked, Bounds, collect, urls_in
 from gotrace.fleet.database import opened
 from gotrace.fleet.machines import Told
+from gotrace.fleet.tables import MOST_SKEW_NS
 
 NOBODY = Told()
 HERE = ("127.0.0.1", 0)

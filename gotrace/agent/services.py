@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 _COLLECTOR = ("GC sweep termination", "GC mark termination")
 _VERSION_LABEL = "app.kubernetes.io/version"
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 _NO_GOAL = 1 << 62  # with GOGC and GOMEMLIMIT off the runtime takes the largest number that it has, less what it sweeps
 
 
@@ -61,11 +59,11 @@ class Usage:
     major: int
 
     @classmethod
-    def of(cls, pid: int) -> Usage:
+    def of(cls, process: GoProcess) -> Usage:
         """Raises OSError when it is gone."""
-        fields = stat_of(pid)  # minflt is 10, majflt 12, utime 14, stime 15, rss 24 in pages
+        fields = stat_of(process.pid)  # minflt is 10, majflt 12, utime 14, stime 15
         return cls(
-            rss=int(fields[21]) * _PAGE,
+            rss=process.rss_bytes(),
             user_s=int(fields[11]) / TICKS,
             system_s=int(fields[12]) / TICKS,
             minor=int(fields[7]),
@@ -328,7 +326,7 @@ class Observed:
     def _add_usage(self) -> float | None:
         """Returns the CPU time since the last one, None if it is not known."""
         try:
-            now = Usage.of(self.session.process.pid)
+            now = Usage.of(self.process)
         except OSError:
             return None
         is_first = self._usage is None

@@ -15,7 +15,7 @@ from gotrace.binary.heap import HeapPlaces, find_heap
 from gotrace.errors import GotraceError, HostError, TargetError
 from gotrace.find.processes import TICKS, GoProcess
 from gotrace.kernel.cgroup import cpu_group
-from gotrace.kernel.memory import PAGE, Memory
+from gotrace.kernel.memory import Memory
 from gotrace.kernel.process import Process
 from gotrace.made import Made, bias_in, finding
 from gotrace.runtime.heap import HeapReader
@@ -102,7 +102,7 @@ class _Listed:
             quota = cpu_group(pid).quota_cpus
         except HostError as error:
             self.unknown["quota_cpus"] = error.message
-        cpus, rss_bytes = len(os.sched_getaffinity(pid)), process.rss_pages() * PAGE
+        cpus, rss_bytes = len(os.sched_getaffinity(pid)), process.rss_bytes()
         if not process.is_there():  # or all this may be another one's
             raise TargetError("it has exited")
         executable = process.executable

@@ -157,10 +157,9 @@ def test_what_is_on_the_screen(terminal: Terminal, start: Start, tmp_path: Path,
 
 
 def is_rss(shown: str, pid: int) -> bool:
-    """By the kernel's quick account, which is what `ps` has, too: /proc/PID/status may count a few hundred kB more."""
-    resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    (resident,) = re.findall(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     number, unit = shown.split()
-    return unit == "MiB" and abs(float(number) * 2**20 - resident) < 0.05 * resident
+    return unit == "MiB" and abs(float(number) * 1024 - int(resident)) < 0.02 * int(resident)
 
 
 def test_what_is_refused(

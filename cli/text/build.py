@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from gotrace.analysis.build import GO, LINK, Build, Item, packages
+from gotrace.analysis.build import COMPILING, GO, LINK, OTHER, VET, Build, Item, Step, packages
 from gotrace.analysis.start_summary import summaries
 from gotrace.analysis.timeline import is_short
 from gotrace.cli.text.coldstart import NAME, Shown, bar, many_starts, row_name
 from gotrace.cli.text.layout import Column, Rows
 from gotrace.cli.text.table import Table
 from gotrace.run import builds
-from gotrace.run.builds import Builds
+from gotrace.run.builds import NO_GO, Builds
 from gotrace.run.files import Sink, complain_of
 from gotrace.text import count_text, duration_text, printable
 
@@ -54,11 +55,14 @@ def table(result: Builds, shown: Shown) -> Iterator[str | Rows]:
     """The timeline of one run, or what many have in common; then the conclusion of the last one."""
     command = printable(" ".join(result.command))
     last = result.builds[-1]
+    # Of another tree no package is known.
+    of_go = result.header["target"]["go_version"] != NO_GO or any(step.stage != OTHER for step in last.steps)
+    own = GO if of_go else "command alone"
     yield ""
     if len(result.builds) == 1:
         yield f"{command}, pid {last.pid}: {duration_text(last.total_ns)} from fork {_to_end(last)}"
         yield ""
-        yield _timeline(last, shown)
+        yield _timeline(last, shown, own)
         yield ""
     else:
         yield f"{command}: {count_text(len(result.builds), 'run')} from fork to exit"
@@ -67,7 +71,11 @@ def table(result: Builds, shown: Shown) -> Iterator[str | Rows]:
         (found,) = summaries(starts)
         yield from many_starts(starts, found, shown.everything)
         yield f"The last one took {duration_text(last.total_ns)}:"
-    yield from sentences(last)
+    yield from sentences(last, own)
+    if last.exit_code and result.about["ended"] == builds.ALL_SEEN:
+        yield f"The command failed: exit {last.exit_code}. What is above is what was seen until then."
+    elif result.about["ended"] != builds.ALL_SEEN:
+        yield f"Ended by {result.about['ended']}. What is above is what was seen until then."
     if (cost := result.about["cost"]) is not None:
         took = duration_text(cost["target_ns_estimate"] // len(result.builds))
         yield f"Tracing added about {took} of CPU time to each run."
@@ -79,17 +87,17 @@ def _to_end(build: Build) -> str:
     return "until tracing ended: it had not" if build.exit_code is None else f"to exit {build.exit_code}"
 
 
-def _timeline(build: Build, shown: Shown) -> Rows:
+def _timeline(build: Build, shown: Shown, own: str) -> Rows:
     total = max(1, build.total_ns)
     rows = []
     for stage in [item for item in build.items if not item.name]:
-        rows.append(_cells(stage, total))
+        rows.append(_cells(stage, total, own))
         those = [item for item in build.items if item.name and item.stage == stage.stage]
         if shown.longest_first:
             those.sort(key=lambda item: -item.wall_ns)
         short = [item for item in those if is_short(item.wall_ns, stage.wall_ns, total) and not item.detail]
         hidden = set() if shown.everything or len(short) < 2 else {item.name for item in short}
-        rows += [_cells(item, total) for item in those if item.name not in hidden]
+        rows += [_cells(item, total, own) for item in those if item.name not in hidden]
         if hidden:
             rows.append(
                 (
@@ -103,10 +111,10 @@ def _timeline(build: Build, shown: Shown) -> Rows:
     return Rows(_COLUMNS, rows)
 
 
-def _cells(item: Item, total: int) -> tuple[str, ...]:
+def _cells(item: Item, total: int, own: str) -> tuple[str, ...]:
     times = ("?" if ns is None else duration_text(ns) for ns in (item.cpu_ns, item.runnable_ns))
     return (
-        row_name(item.name or item.stage, int(bool(item.name))),
+        row_name(item.name or (own if item.stage == GO else item.stage), int(bool(item.name))),
         "-" if item.stage == GO else duration_text(item.begin_ns),
         duration_text(item.wall_ns),
         f"{item.wall_ns / total:.1%}",
@@ -118,22 +126,16 @@ def _cells(item: Item, total: int) -> tuple[str, ...]:
     )
 
 
-def sentences(build: Build) -> Iterator[str]:
+def sentences(build: Build, own: str = GO) -> Iterator[str]:
     """The conclusion: the largest stage, packages and caches, what the end waited for, what is not known."""
     total = max(1, build.total_ns)
     stages = [item for item in build.items if not item.name]
     most = max(stages, key=lambda item: item.wall_ns)
-    what = "the go command itself, while nothing that it had started ran," if most.stage == GO else most.stage
+    alone = f"the {own.removesuffix(' alone')} itself, while nothing that it had started ran,"
+    what = alone if most.stage == GO else most.stage
     yield f"Most of it: {what} {duration_text(most.wall_ns)}, {most.wall_ns / total:.0%} of {duration_text(total)}."
-    expensive = [step for step in packages(build) if step.name]
-    named = ", ".join(
-        f"{printable(each.name)} {duration_text(each.end_ns - each.begin_ns)}" for each in expensive[:_MOST_NAMED]
-    )
-    compiled = f"{count_text(len(build.compiled), 'package')} compiled" + (f" (most: {named})" if named else "")
-    known = build.compiled or build.cached or build.prebuilt or not build.found
-    cached = f"{len(build.cached)} from the cache" if known else "which came from the cache: ?"
-    prebuilt = f", {len(build.prebuilt)} prebuilt in the toolchain" if build.prebuilt else ""
-    yield f"{compiled}, {cached}{prebuilt}."
+    if own == GO:
+        yield from _of_packages(build)
     if build.found or build.not_found or build.stored:
         yield f"Build cache: {build.found} entries found, {build.not_found} not found, {build.stored} stored."
     for stage, verb in (("download", "downloaded"), ("unzip", "unzipped")):
@@ -149,15 +151,30 @@ def sentences(build: Build) -> Iterator[str]:
         )
         how_long = f"{duration_text(took)} ({took / total:.0%})"
         yield f"The end waited for {len(build.chain)} steps in a row, {how_long}: {first}{names}."
-    failed = [step for step in build.steps if step.status]
-    for step in failed[:_MOST_NAMED]:
-        yield f"{step.stage} of {printable(step.name)} failed: exit {step.status}."
-    if build.exit_code:
-        yield f"The command failed: exit {build.exit_code}. What is above is what was seen until then."
+    failed = Counter((step.stage, step.name, step.status) for step in build.steps if step.status)
+    for (stage, name, status), count in list(failed.items())[:_MOST_NAMED]:
+        what = printable(name) if stage == OTHER else f"{stage} of {printable(name)}"
+        times = f" {count} times" if count > 1 else ""
+        yield f"{what} failed{times}: exit {status}{'; the build went on' if build.exit_code == 0 else ''}."
     if build.unread:
         yield f"{count_text(build.unread, 'list')} of packages could not be read: some from the cache may lack."
     if build.cut:
         yield f"Of {count_text(build.cut, 'process', 'processes')} some arguments were lost."
+
+
+def _of_packages(build: Build) -> Iterator[str]:
+    made = [step for step in packages(build, COMPILING) if step.name in build.compiled]
+    known = build.compiled or build.cached or build.prebuilt or not build.found
+    cached = f"{len(build.cached)} from the cache" if known else "which came from the cache: ?"
+    prebuilt = f", {len(build.prebuilt)} prebuilt in the toolchain" if build.prebuilt else ""
+    yield f"{count_text(len(build.compiled), 'package')} compiled{_most(made)}, {cached}{prebuilt}."
+    if vetted := packages(build, (VET,)):
+        yield f"{count_text(len(vetted), 'package')} vetted{_most(vetted)}."
+
+
+def _most(steps: Sequence[Step]) -> str:
+    named = [f"{printable(each.name)} {duration_text(each.end_ns - each.begin_ns)}" for each in steps[:_MOST_NAMED]]
+    return f" ({'most: ' if len(steps) > 1 else ''}{', '.join(named)})" if named else ""
 
 
 def _link(is_link: bool, name: str, ns: int) -> str:

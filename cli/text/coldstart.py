@@ -10,7 +10,7 @@ from gotrace.advice.finding import lines
 from gotrace.analysis import timeline
 from gotrace.analysis.coldstart import ITSELF
 from gotrace.analysis.gc_summary import percentiles
-from gotrace.analysis.start_summary import StartSummary, summaries
+from gotrace.analysis.start_summary import ENOUGH, StartSummary, summaries
 from gotrace.analysis.timeline import Row, Start, folded, merged, package_inits, places, starter_text
 from gotrace.cli.text import hot_zones
 from gotrace.cli.text.layout import Column, Rows
@@ -240,7 +240,7 @@ def many_starts(starts: Sequence[Start], found: StartSummary, everything: bool) 
             hidden += 1
             continue
         p90, p99 = percentiles(part.histogram, (90.0, 99.0))
-        interval = f"{duration_text(part.low)} … {duration_text(part.high)}"
+        interval = hot_zones.interval(part.count, part.low, part.high)
         quota = "?" if part.throttled is None else duration_text(part.throttled)
         counts = [f"{count:g}" for count in (part.major_faults, part.pages_read)]
         counts = ["?"] * len(counts) if part.stage == timeline.CONTAINER else counts  # nobody counts them
@@ -251,6 +251,8 @@ def many_starts(starts: Sequence[Start], found: StartSummary, everything: bool) 
     if hidden:
         yield f"  ({count_text(hidden, 'row')} shorter than {_LEAST_SHARE:.1%} of the total; --all shows them)"
     yield ""
+    if found.parts[0].count < ENOUGH:
+        yield f"An interval that holds a median with 95 % needs {ENOUGH} starts: -n {ENOUGH} or more."
     if found.slow_first:
         yield (
             f"The first start was slow: {duration_text(starts[found.numbers[0]].whole_ns)}, {found.slow_first:.1f} times "

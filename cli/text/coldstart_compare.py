@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from gotrace.analysis.start_summary import Change, changes
+from gotrace.analysis.start_summary import ENOUGH, Change, changes
 from gotrace.cli.text.coldstart import NAME, row_name
 from gotrace.cli.text.layout import Column, Rows
 from gotrace.cli.text.table import Table
@@ -15,7 +15,6 @@ from gotrace.run.files import Sink
 from gotrace.run.starts import Result
 from gotrace.text import count_text, duration_text, printable
 
-_FEW = 5  # starts, from which on an interval says something
 _LEAST_SHARE = 0.005
 _COLUMNS = (
     NAME,
@@ -47,8 +46,8 @@ def write(stream: Sink, format_: str, before: Side, after: Side, everything: boo
 def _table(found: Sequence[Change], before: Side, after: Side, everything: bool) -> Iterator[str | Rows]:
     for name, (path, result) in (("A", before), ("B", after)):
         yield f"{name}: {printable(path)}: {count_text(len(result.starts), 'start')} of {result.title}"
-    if min(len(before.result.starts), len(after.result.starts)) < _FEW:
-        yield f"Fewer than {_FEW} starts on a side: too few to tell a change from chance. Record more with -n 20."
+    if min(len(before.result.starts), len(after.result.starts)) < ENOUGH:
+        yield f"Fewer than {ENOUGH} starts on a side: too few to tell a change from chance. Record more with -n 20."
     yield ""
     several = any(change.place for change in found)
     hidden, least, lines = 0, 0.0, []
@@ -61,7 +60,7 @@ def _table(found: Sequence[Change], before: Side, after: Side, everything: bool)
             hidden += 1
             continue
         sides = ["-" if value is None else duration_text(value) for value in (change.before, change.after)]
-        interval = f"{_signed(change.low)} … {_signed(change.high)}"
+        interval = "?" if change.few else f"{_signed(change.low)} … {_signed(change.high)}"
         name = row_name(change.name or change.stage, change.depth)
         lines.append((name, *sides, _signed(change.difference), interval, _verdict(change)))
     yield Rows(_COLUMNS, lines)
@@ -77,7 +76,7 @@ def _verdict(change: Change) -> str:
     if change.before is None or change.after is None:
         return "only in A" if change.after is None else "only in B"
     if not change.certain:
-        return "may be chance"
+        return "too few starts" if change.few else "may be chance"
     return f"{'slower' if change.difference > 0 else 'faster'} ({change.difference / max(1.0, change.before):+.0%})"
 
 

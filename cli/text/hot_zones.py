@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from gotrace.analysis.hot_zones import zones
-from gotrace.analysis.start_summary import StartSummary
+from gotrace.analysis.start_summary import ENOUGH, StartSummary
 from gotrace.analysis.timeline import Start
 from gotrace.cli.text.layout import Column, Rows
 from gotrace.text import bytes_text, count_text, duration_text, printable
@@ -55,6 +55,11 @@ def sentences(start: Start) -> Iterator[str]:
         yield f"Not seen: {stages}: {printable(reason)}."
 
 
+def interval(starts: int, low: float, high: float) -> str:
+    """What holds a median with 95 %, if so few have one."""
+    return f"{duration_text(low)} … {duration_text(high)}" if starts >= ENOUGH else "?"
+
+
 def table(starts: Sequence[Start], summary: StartSummary) -> Iterator[str | Rows]:
     """The stages from the container tool on, the longest first."""
     yield Rows(
@@ -63,7 +68,7 @@ def table(starts: Sequence[Start], summary: StartSummary) -> Iterator[str | Rows
             (
                 printable(zone.name),
                 duration_text(zone.median),
-                f"{duration_text(zone.low)} … {duration_text(zone.high)}",
+                interval(zone.count, zone.low, zone.high),
                 duration_text(zone.p90),
                 f"{zone.share:.1%}",
                 zone.count,

@@ -22,9 +22,12 @@ UNKNOWN = "unknown"
 # In the order of a build.
 STAGES = (DOWNLOAD, UNZIP, TOOL_ID, CGO, COMPILE, ASSEMBLE, C_TOOLS, VET, LINK, RUN, OTHER, GO)
 
+COMPILING = (CGO, COMPILE, ASSEMBLE, C_TOOLS)
+
 _TOOLS = {"compile": COMPILE, "asm": ASSEMBLE, "cgo": CGO, "link": LINK, "vet": VET}
 _TOOL = re.compile(r"/pkg/tool/\w+/([\w.-]+)$")
 _WORK = re.compile(r"(/[^=:]*/(?:go-build\d+/b\d+|go-link-\d+))(?:/|$)")
+_PROGRAM = re.compile(r"/go-build\d+/b\d+/(?:exe/([^/]+)|([^/]+\.test))$")  # of go run and go test
 _ENTRY = re.compile(r"/([0-9a-f]{2})/\1[0-9a-f]{62}-([ad])$")
 _MODULE = re.compile(r"/cache/download/(.+)/@v/(.+?)\.(zip\d*\.tmp|zip|partial|mod)$")
 _OPENED, _RENAMED, _REMOVED = range(3)
@@ -375,6 +378,9 @@ def _meaning(each: Execution, holders: list[Execution]) -> tuple[str, str]:
             return C_TOOLS, ""
         if inner[0] != OTHER:
             return inner
+    handed = next(filter(None, map(_PROGRAM.search, each.arguments)), None)  # to another program, by -exec
+    if handed is not None and not each.option("-o"):
+        return RUN, handed[1] or handed[2]
     return (C_TOOLS, "") if each.work else (OTHER, each.name)
 
 
@@ -496,11 +502,11 @@ def _item(stage: str, name: str, steps: Sequence[Step], alone_ns: int) -> Item:
     return Item(stage, name, begin, wall, min(alone_ns, wall), cpu, runnable, len(steps), ", ".join(detail))
 
 
-def packages(build: Build) -> list[Step]:
-    """What each package took in all stages but linking and running, as one step each; the longest first."""
+def packages(build: Build, stages: Sequence[str] = (*COMPILING, VET)) -> list[Step]:
+    """What each package took in ``stages``, as one step each; the longest first."""
     of: dict[str, list[Step]] = {}
     for step in build.steps:
-        if step.stage in (CGO, COMPILE, ASSEMBLE, C_TOOLS, VET):
+        if step.stage in stages:
             of.setdefault(step.name, []).append(step)
     found = []
     for steps in of.values():
@@ -515,7 +521,7 @@ def _chain(steps: Sequence[Step], given: Mapping[str, Execution], files: Mapping
     """Backwards from the last that was linked or compiled: of what it was given, what was ready last."""
     of_work: dict[str, list[Step]] = {}
     for step in steps:
-        if step.stage in (COMPILE, ASSEMBLE, CGO, C_TOOLS):
+        if step.stage in COMPILING:
             of_work.setdefault(step.work, []).append(step)
     units = {
         work: replace(those[-1], begin_ns=those[0].begin_ns, end_ns=max(step.end_ns for step in those), stage=COMPILE)

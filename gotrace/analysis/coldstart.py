@@ -122,6 +122,11 @@ class Decoder:
         steps = self._kinds.of(chunk, "step")["address"].tolist()
         return self._until.what == "main" and any(self._points.get(at, ("",))[0] == "main.main" for at in steps)
 
+    @property
+    def under_way(self) -> bool:
+        """Whether there is a start whose end was not seen."""
+        return bool(self._open)
+
     def close(self, now_ns: int) -> list[Start]:
         """The rest: starts that were not over when tracing ended, at ``now_ns``."""
         return [start for tgid in sorted(self._open) for start in self._take(tgid, now_ns, closing=True)]

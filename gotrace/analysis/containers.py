@@ -35,6 +35,7 @@ _KEPT_NS = 3600_000_000_000
 # A snapshot that was made longer ago was not made for this start.
 _SNAPSHOT_NS = 60_000_000_000
 _DAEMONS = ("containerd",)
+_NO_PULL = "no layer was missing"
 _NOBODY = "No container tool was seen to be asked for it: it is told from execve on."
 
 
@@ -44,6 +45,9 @@ class Starts(Protocol):
     def feed(self, events: Array, now_ns: int = 0) -> list[Start]: ...
 
     def close(self, now_ns: int) -> list[Start]: ...
+
+    @property
+    def under_way(self) -> bool: ...
 
 
 class Interval(NamedTuple):
@@ -103,6 +107,11 @@ class Decoder:
     def close(self, now_ns: int) -> list[Start]:
         """As `coldstart.Decoder.close`."""
         return [self._extended(start) for start in self._starts.close(now_ns)]
+
+    @property
+    def under_way(self) -> bool:
+        """As `coldstart.Decoder.under_way`."""
+        return self._starts.under_way
 
     def _note(self, events: Array) -> None:
         mine = events[self._kinds.ours(events)]
@@ -183,6 +192,8 @@ class Decoder:
             Row(CONTAINER, each.stage, 1, each.begin_ns - start.exec_ns, each.end_ns - each.begin_ns, 0, 0, 0, 0, 0)
             for each in pieces
         ]
+        if container.layers == 0:  # podman looks for an image in the function that pulls it
+            rows = [dataclasses.replace(row, detail=_NO_PULL) if row.name == PULL else row for row in rows]
         later = [row for row in start.rows if row.stage != BEFORE]
         return dataclasses.replace(start, rows=(added(rows, "", 0), *rows, *later), container=container)
 

@@ -14,7 +14,7 @@ from gotrace.text import bytes_text, count_text
 
 @dataclass(frozen=True)
 class Zone:
-    """A stage over the ``count`` starts that have it; nanoseconds, the median in ``low`` to ``high`` with 95 %.
+    """A stage over the ``count`` starts that have it; nanoseconds, ``low`` and ``high`` are those of its `Part`.
 
     ``share`` is the median of its shares of those starts; ``advice`` says what would change it, where something that was
     measured does, or is "".

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import select
+import shutil
 import signal
 import struct
 import subprocess
@@ -18,9 +20,12 @@ from collections.abc import Iterator
 
 from gotrace.errors import HostError, UsageError
 from gotrace.kernel import ptrace
+from gotrace.text import printable
 
 # What our caller had ignored (nohup, a shell's background), before we listened for it ourselves: a command inherits that.
 _IGNORED = [n for n in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM) if signal.getsignal(n) is signal.SIG_IGN]
+
+_HINT = "check the command after `--`: its spelling, its permissions, your PATH"
 
 
 @contextlib.contextmanager
@@ -31,6 +36,17 @@ def _ignoring_as_before() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def program_path(program: str) -> str:
+    """The path of a command's program, as a shell finds it. Raises UsageError when there is none to execute."""
+    path = shutil.which(program)
+    if path is not None:
+        return path
+    why = "no such program"
+    if "/" in program and os.path.exists(program):
+        why = "it is a folder" if os.path.isdir(program) else "it may not be executed"
+    raise UsageError(f"cannot run {printable(program)}: {why}", _HINT)
 
 
 class NotExecutableError(UsageError):
@@ -51,8 +67,7 @@ class Spawned:
             with _ignoring_as_before():
                 self._child = subprocess.Popen(command, close_fds=False, cwd=".")
         except OSError as error:
-            hint = "check the command after `--`: its spelling, its permissions, your PATH"
-            raise UsageError(f"cannot run {command[0]}: {error.strerror}", hint) from None
+            raise UsageError(f"cannot run {command[0]}: {error.strerror}", _HINT) from None
         self.pid = self._child.pid
 
     def wait(self, seconds: float) -> bool:
@@ -70,10 +85,30 @@ class Spawned:
             self._child.kill()
             self._child.wait()
 
+    def interrupt(self, patience_s: float = 10.0) -> None:
+        """Ask it and all that it started to end, as Ctrl-C on a terminal does (SIGINT); end it if it does not.
+
+        What `go run` started, and compilers, would go on without the go command.
+        """
+        for pid in [self.pid, *_below(self.pid)]:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGINT)
+        if not self.wait(patience_s):
+            self.end()
+
     def exit_code(self) -> int:
         """As a shell would report it (128 + the signal that ended it); 0 while it runs."""
         code = self._child.poll() or 0
         return code if code >= 0 else 128 - code
+
+
+def _below(pid: int) -> Iterator[int]:
+    """The processes that a process has started, and those have (proc(5), children of each thread)."""
+    for path in glob.iglob(f"/proc/{pid}/task/*/children"):
+        with contextlib.suppress(OSError), open(path) as file:
+            for child in map(int, file.read().split()):
+                yield child
+                yield from _below(child)
 
 
 class Launched:
@@ -95,9 +130,8 @@ class Launched:
             stage, number = struct.unpack("ci", failure)
             if stage == b"t":
                 raise HostError(f"cannot trace a child process: {os.strerror(number)}", "start it yourself and use --pid")
-            hint = "check the command after `--`: its spelling, its permissions, your PATH"
             kind = NotExecutableError if number == errno.ENOEXEC else UsageError
-            raise kind(f"cannot run {command[0]}: {os.strerror(number)}", hint)
+            raise kind(f"cannot run {command[0]}: {os.strerror(number)}", _HINT)
         if not os.WIFSTOPPED(status):
             raise HostError(f"{command[0]} ended before it could be traced", "start it yourself and use --pid")
         ptrace.kill_when_we_die(self.pid)

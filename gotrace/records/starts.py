@@ -74,7 +74,7 @@ PartNumbers = TypedDict(
 
 
 class PartOfAll(PartNumbers):
-    """A row over all starts of one place that have it; the median lies in low to high with 95 %.
+    """A row over all starts of one place that have it; the median lies in low to high with 95 %, from 5 starts on.
 
     In the stage "container" nobody counts faults and pages: they are 0.
     """

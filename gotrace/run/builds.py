@@ -14,17 +14,16 @@ from typing import TYPE_CHECKING, Any
 from gotrace import session
 from gotrace.analysis.build import Build, Decoder
 from gotrace.analysis.columns import Kinds
-from gotrace.errors import BinaryError, GotraceError, HostError, UsageError
+from gotrace.errors import BinaryError, GotraceError, HostError
 from gotrace.kernel.executable import Executable, Filter
 from gotrace.kernel.host import kernel_pid
-from gotrace.kernel.launch import Spawned
+from gotrace.kernel.launch import Spawned, program_path
 from gotrace.recording import format as form
 from gotrace.records.builds import build_record, summary_record
 from gotrace.run.files import complain_of
 from gotrace.run.recorder import Recorder
 from gotrace.run.starts import Result
 from gotrace.run.target import Say, StopRequest, Traced, closing
-from gotrace.text import printable
 
 if TYPE_CHECKING:
     from gotrace.kernel.ring import Events
@@ -34,6 +33,8 @@ _POLL_S = 0.005  # a list of packages is there until the go command has ended
 _LIST_BYTES = 4 << 20
 _LATE_S = 0.02
 _ANSWER = "importcfg"
+NO_GO = "no go command"  # in place of its version
+ALL_SEEN = "all seen"
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,7 @@ def trace(
     progress: Say = lambda _: None,
 ) -> tuple[Builds, int]:
     """Run ``command`` so often, and its status of the last run. Raises GotraceError."""
-    path = shutil.which(command[0])
-    if path is None:
-        hint = "check the command after `--`: its spelling, its permissions, your PATH"
-        raise UsageError(f"cannot run {printable(command[0])}: no such program", hint)
+    path = program_path(command[0])
     starter = kernel_pid(os.getpid())
     if not starter:
         raise HostError("in a PID namespace nobody knows our own number in the kernel", "run it on the host")
@@ -96,7 +94,7 @@ def trace(
             recorder = stack.enter_context(Recorder.opened(recording, force, Traced(tracing, None, stop, lambda _: None)))
         header = tracing.header(time.monotonic_ns())
         header["build"] = {"command": list(command), "runs": runs, "starter": starter}
-        header["target"] |= {"exe": path, "go_version": go_version_of(path) or "no go command"}
+        header["target"] |= {"exe": path, "go_version": go_version_of(path) or NO_GO}
         if recorder is not None:
             recorder.begin(header)
         live = _Live(tracing, decoder_of(header), recorder)
@@ -107,7 +105,7 @@ def trace(
             status = live.run(list(command), stop)
             if stop.signal:
                 break
-        end = closing(tracing, time.monotonic_ns() - header["clock"]["begin_ns"], stop.signal or "all seen")
+        end = closing(tracing, time.monotonic_ns() - header["clock"]["begin_ns"], stop.signal or ALL_SEEN)
         if recorder is not None:
             recorder.end(end)
             complain_of(recorder)
@@ -126,7 +124,7 @@ class _Live:
         while not child.wait(_POLL_S):
             self._read()
             if stop.signal:
-                child.end()
+                child.interrupt()
                 break
         deadline = time.monotonic() + 1
         while not self.decoder.ended(child.pid) and time.monotonic() < deadline:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -16,11 +16,11 @@ from gotrace.analysis.containers import Starts
 from gotrace.analysis.timeline import LINKER, Start
 from gotrace.binary.elf import Elf
 from gotrace.binary.startup import linker_of
-from gotrace.errors import UntraceableError, UsageError
+from gotrace.errors import UntraceableError
 from gotrace.kernel.calibrate import install_cost_ns
 from gotrace.kernel.executable import Executable, Filter, cgroup_of, pid_namespace_of
 from gotrace.kernel.host import kernel_pid
-from gotrace.kernel.launch import Spawned
+from gotrace.kernel.launch import Spawned, program_path
 from gotrace.run.files import complain_of
 from gotrace.run.recorder import Recorder
 from gotrace.run.refusal import refusal
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _POLL_NS = 20_000_000
 _PATIENCE_S = 10.0
+_LATE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ def trace(
         lacking = (
             "the command never executed it; name the program that it starts with --exe"
             if wanted.command
-            else f"{printable(target.exe_name)} was not started in this time"
+            else f"{printable(target.exe_name)} was not started in this time; another file with the same content, such as "
+            "that in an image, is another program"
         )
         result = result_of(header, live.starts, end, lacking)
         if live.advisor is not None:
@@ -116,10 +118,7 @@ def target_of(wanted: Wanted, say: Say) -> Executable:
     """The file that is waited for: a command that is a launcher is started, up to the program. Raises GotraceError."""
     path = wanted.exe
     if path is None:
-        path = shutil.which(wanted.command[0])
-        if path is None:
-            hint = "check the command after `--`: its spelling, its permissions, your PATH"
-            raise UsageError(f"cannot run {printable(wanted.command[0])}: no such program", hint)
+        path = program_path(wanted.command[0])
         why = refusal(path, printable(wanted.command[0]))
         if isinstance(why, UntraceableError):
             raise why
@@ -257,10 +256,13 @@ class _Live:
                 self.status = child.exit_code()
             else:
                 child.end(_PATIENCE_S)
-        # Of what ended with it the events may still be on their way.
-        for _ in range(2):
+        # Of what ended with it the events may still be on their way: where a thread lost its CPU while it reported, longer.
+        deadline = time.monotonic() + _LATE_S
+        for number in itertools.count(1):
             time.sleep(_POLL_NS / 2e9)
             found += self._read(recorded)
+            if number >= 2 and (not self._decoder.under_way or time.monotonic() > deadline):
+                break
         return found + self._decoder.close(time.monotonic_ns())
 
     def _read(self, recorded: bool = True) -> list[Start]:

@@ -379,7 +379,7 @@ def _meaning(each: Execution, holders: list[Execution]) -> tuple[str, str]:
         if inner[0] != OTHER:
             return inner
     handed = next(filter(None, map(_PROGRAM.search, each.arguments)), None)  # to another program, by -exec
-    if handed is not None and not each.option("-o"):
+    if handed is not None and handed.string != each.option("-o"):
         return RUN, handed[1] or handed[2]
     return (C_TOOLS, "") if each.work else (OTHER, each.name)
 

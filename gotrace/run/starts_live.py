@@ -261,7 +261,8 @@ class _Live:
         for number in itertools.count(1):
             time.sleep(_POLL_NS / 2e9)
             found += self._read(recorded)
-            if number >= 2 and (not self._decoder.under_way or time.monotonic() > deadline):
+            complete = found and not self._decoder.under_way
+            if number >= 2 and (complete or time.monotonic() > deadline):
                 break
         return found + self._decoder.close(time.monotonic_ns())
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
+import signal
 import subprocess
 import time
 import zipfile
@@ -14,7 +16,8 @@ from pathlib import Path
 import pytest
 
 import targets
-from conftest import GOTRACE, PATIENCE_S
+from conftest import GOTRACE, PATIENCE_S, until
+from services import names_with
 
 pytestmark = pytest.mark.bpf
 
@@ -241,6 +244,19 @@ def test_cgo_is_told_by_package(built):
     stages = {step["stage"] for step in build["steps"] if step["name"] == name}
     assert {"cgo", "C toolchain", "compile", "link"} <= stages
     assert [step for step in build["steps"] if step["name"] == "unknown"] == []
+
+
+def test_all_that_was_started_is_interrupted():
+    """As by a terminal, whose Ctrl-C goes to every process: what a shell waits for does not outlive it."""
+    length = f"{600 + os.getpid() / 1e7:.7f}"
+    command = [*GOTRACE, "coldstart", "--tree", "--", "sh", "-c", f"sleep {length}; exit 5"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracing:
+        until(lambda: "sleep" in names_with(length), PATIENCE_S)
+        tracing.send_signal(signal.SIGINT)
+        err = tracing.communicate(timeout=PATIENCE_S)[1]
+    assert tracing.returncode == 128 + signal.SIGINT and "sleep" not in names_with(length), err
+    assert "Ended by Ctrl-C" in err and re.search(r"^  sleep .* exit 130$", err, re.MULTILINE), err
+    assert "command alone" in err and "go command" not in err and "packages" not in err
 
 
 def test_runs_have_a_spread(built):

@@ -30,6 +30,7 @@ from gotrace import session
 from gotrace.analysis.timeline import HEAP_KNOWN_FROM
 from gotrace.kernel.executable import Executable, Filter
 from gotrace.probes import coldstart as probe
+from gotrace.run import starts_live
 from gotrace.text import duration_text
 
 pytestmark = pytest.mark.bpf
@@ -702,6 +703,9 @@ def test_what_is_no_go_program(gotrace, tmp_path):
     assert "--exe" in gotrace("coldstart", "--", str(script)).stderr
     done = gotrace("coldstart", "--", "no-such-command")
     assert done.returncode == 2 and "no-such-command" in done.stderr
+    for why, path in (("it is a folder", tmp_path), ("it may not be executed", Path(__file__))):
+        done = gotrace("coldstart", "--", str(path))
+        assert done.returncode == 2 and f"cannot run {path}: {why}\n" in done.stderr
     done = gotrace("coldstart", "--exe", str(targets.build("starter")), "--", "true")
     assert done.returncode == 1 and "no start was observed" in done.stderr
     for arguments in (
@@ -717,6 +721,23 @@ def test_interrupted_while_it_waits(own):
     waiting = Waiting(own)
     out, err = waiting.end()
     assert waiting.process.returncode == 1 and "no start was observed" in err
+    assert "another file with the same content" in err
+
+
+def test_an_end_that_is_reported_late(monkeypatch):
+    """As by a thread that lost its CPU while it reported something: nothing behind that is read before it goes on."""
+    held = collections.deque(maxlen=12)
+    read = session.Session.read
+
+    def late(self):
+        held.append(read(self))
+        return held[0] if len(held) == held.maxlen else held[0][:0]
+
+    monkeypatch.setattr(session.Session, "read", late)
+    program = str(targets.build("starter"))
+    command = ("sh", "-c", f"{program} -exit 3; exit 4")
+    result, status = starts_live.trace(starts_live.Wanted(program, command, 1, 0, ("", 0)), None, False)
+    assert [start.ended for start in result.starts] == ["exit 3"] and status == 4
 
 
 @pytest.fixture

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gotrace.analysis.build import Decoder, alone, length, packages_in, union
 from gotrace.analysis.columns import Kinds
+from gotrace.cli.text.build import sentences
 from gotrace.kernel.ring import wire_dtype
 from gotrace.probes.tree import PROBE
 
@@ -71,6 +73,43 @@ def test_arguments_that_were_lost_are_counted():
         *TREE, *executed(210, 3, COMPILER, lost=[2]), ("exited", 400, 3, 3, 0, 105, 7), ("exited", 500, 2, 2, 0, 5, 0)
     )
     assert done.cut == 1
+
+
+def told(text, status=0):
+    """A build with one more process than its go command."""
+    exits = ("exited", 400, 3, 3, status << 8, 105, 7), ("exited", 500, 2, 2, 0, 55, 0)
+    return build(*TREE, *executed(210, 3, text), *exits)
+
+
+def test_what_is_vetted_is_not_compiled():
+    vet = b"/go/pkg/tool/linux_amd64/vet\0/tmp/go-build1/b001/vet.cfg\0"
+    lists = {"/tmp/go-build1/b001/vet.cfg": '{\n\t"ImportPath": "a/b",\n\t"VetxOutput": "/tmp/go-build1/b001/vet.out"\n}'}
+    exits = ("exited", 400, 3, 3, 0, 105, 7), ("exited", 500, 2, 2, 0, 55, 0)
+    lines = list(sentences(build(*TREE, *executed(210, 3, vet), *exits, lists=lists)))
+    assert "0 packages compiled, 0 from the cache." in lines and "1 package vetted (a/b 190 ns)." in lines
+    assert "1 package compiled (ab 190 ns), 0 from the cache." in list(sentences(told(COMPILER.replace(b"\x1b[31m", b""))))
+
+
+def test_what_a_build_goes_on_after():
+    """The go command asks a C compiler for what it may not know."""
+    lines = list(sentences(told(b"gcc\0-E\0-\0", 1)))
+    assert "gcc failed: exit 1; the build went on." in lines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stage", "name"),
+    [
+        (b"sudo\0/tmp/go-build1/b001/costly.test\0-test.v\0", "run", "costly.test"),
+        (b"env\0/tmp/go-build12/b001/exe/app\0-o\0x\0", "run", "app"),
+        (b"/tmp/go-build12/b001/exe/app\0", "run", "app"),
+        (b"gcc\0-I\0/tmp/go-build1/b002/\0-o\0/tmp/go-build1/b002/exe/a.out\0", "C toolchain", "unknown"),
+        (b"gcc\0-I\0/tmp/go-build1/b002/\0-c\0/tmp/go-build1/b002/x.c\0", "C toolchain", "unknown"),
+        (b"git\0status\0", "other programs", "git"),
+    ],
+)
+def test_what_a_process_does(arguments, stage, name):
+    (step,) = told(arguments).steps
+    assert (step.stage, step.name) == (stage, name)
 
 
 def test_lists_of_packages():

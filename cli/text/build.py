@@ -155,7 +155,7 @@ def sentences(build: Build, own: str = GO) -> Iterator[str]:
     for (stage, name, status), count in list(failed.items())[:_MOST_NAMED]:
         what = printable(name) if stage == OTHER else f"{stage} of {printable(name)}"
         times = f" {count} times" if count > 1 else ""
-        yield f"{what} failed{times}: exit {status}{'; the build went on' if build.exit_code == 0 else ''}."
+        yield f"{what} failed{times}: exit {status}{'; the command went on' if build.exit_code == 0 else ''}."
     if build.unread:
         yield f"{count_text(build.unread, 'list')} of packages could not be read: some from the cache may lack."
     if build.cut:

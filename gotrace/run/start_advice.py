@@ -10,7 +10,7 @@ from gotrace.advice.finding import Advice, advice
 from gotrace.advice.starts import Seen
 from gotrace.analysis.stacks import ENTERING, FRAMELESS, USER, Frame
 from gotrace.analysis.start_code import Collector, StartCode
-from gotrace.analysis.start_summary import median
+from gotrace.analysis.start_summary import ENOUGH, median
 from gotrace.analysis.timeline import Start, by_place
 from gotrace.binary.program import GoProgram
 from gotrace.errors import BinaryError
@@ -55,6 +55,10 @@ class Advisor:
         if nowhere:
             without.append(
                 f"the init function of {count_text(nowhere, 'sample')} of the main thread (the runtime's own, mostly)"
+            )
+        if len(mine) < ENOUGH:
+            without.append(
+                f"how much starts differ, before there are {ENOUGH}: an interval of fewer holds a gain less often"
             )
         if lost:
             without.append(f"{count_text(lost, 'event')} that were lost")

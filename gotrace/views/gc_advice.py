@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from gotrace.advice.finding import Advice, advice
-from gotrace.advice.running import Caller, Quota, Seen, first_line
+from gotrace.advice.running import ENOUGH_SECONDS, SECOND, Caller, Quota, Seen, first_line
 from gotrace.analysis.causes import Explainer
 from gotrace.analysis.gc_slices import Slices
 from gotrace.analysis.gc_summary import GcSummary
@@ -55,6 +55,8 @@ class Advisor:
             quota = Quota(last["cpus"], last["throttled_ns"] - first["throttled_ns"])
         else:
             not_seen.append("the CPU quota of its cgroup")
+        if duration_ns < ENOUGH_SECONDS * SECOND:
+            not_seen.append(f"how much seconds differ: of fewer than {ENOUGH_SECONDS} no gain has an interval")
         if self._source.lost:
             not_seen.append(f"{self._source.lost} events that were lost")
         go_version = self._source.header["target"]["go_version"]

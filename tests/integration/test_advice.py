@@ -75,6 +75,9 @@ def test_nothing_is_found_in_the_mended_one(mended):
     assert mended[1]["findings"] == []
     assert {"regexps", "sleeps", "quota"} <= set(mended[1]["looked_at"])
     assert mended[1]["not_seen"]
+    _, of_one = starts(targets.build("advised"), "mended", runs=1)
+    few = [any(text.startswith("how much starts differ") for text in each["not_seen"]) for each in (mended[1], of_one)]
+    assert few == [False, True]
 
 
 @pytest.mark.alone

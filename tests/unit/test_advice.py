@@ -220,6 +220,14 @@ def test_slices_have_what_was_added():
     assert not slices.series(STOPPED, duration, "y").any()
 
 
+def test_of_few_seconds_no_gain_has_an_interval():
+    for seconds, known in ((4, False), (6, True)):
+        slices = Slices(-2 * 10**9)  # quiet for two seconds
+        slices.add(batch(pauses=2, pause_ns=MS), {3: "x"})
+        gain = Running(seconds * 10**9, slices, Pacing(), (), None, "go1.24.1").rate(STOPPED)
+        assert gain.low < gain.value < gain.high if known else gain.low == gain.value == gain.high > 0
+
+
 def test_a_finding_is_data():
     gain = Gain(1.0, 1.0, 1.0, "ns", 0.5, "")
     assert dataclasses.asdict(Finding("r", "t", (), gain, "m", "c", "e"))["gain"]["unit"] == "ns"

@@ -93,7 +93,7 @@ def test_what_is_vetted_is_not_compiled():
 def test_what_a_build_goes_on_after():
     """The go command asks a C compiler for what it may not know."""
     lines = list(sentences(told(b"gcc\0-E\0-\0", 1)))
-    assert "gcc failed: exit 1; the build went on." in lines
+    assert "gcc failed: exit 1; the command went on." in lines
 
 
 @pytest.mark.parametrize(

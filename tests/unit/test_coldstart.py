@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import statistics
+import sys
 
 import numpy as np
 import pytest
@@ -27,11 +28,14 @@ from gotrace.analysis.timeline import (
     throttled_ns,
 )
 from gotrace.cli.text.coldstart import many_starts
+from gotrace.cli.text.coldstart_compare import Side, write
 from gotrace.cli.text.layout import Rows
 from gotrace.export.waterfall.draw import html
 from gotrace.kernel.ring import wire_dtype
 from gotrace.probes.coldstart import PROBE
 from gotrace.records.starts import summary_record
+from gotrace.run.files import Sink
+from gotrace.run.starts import Result
 from gotrace.text import duration_text
 
 KINDS = {kind.name: kind.number for kind in PROBE.kinds}
@@ -430,6 +434,24 @@ def test_changes():
     assert [each.name for each in changes(before, gone)].index("args") == [
         each.name for each in changes(before, before)
     ].index("args")
+
+
+def test_few_starts_show_no_interval_and_no_change(capsys):
+    """A start that took twice as long as one before it says nothing."""
+    header = {"target": {"exe": "/shop", "exe_name": "/shop", "go_version": "go1.27.3"}, "coldstart": {"command": []}}
+    for count, told in ((1, False), (4, False), (5, True)):
+        sides = [starts_of(*range(total, total + count)) for total in (640_000, 1_280_000)]
+        before, after = (Side(name, Result(header, starts, {})) for name, starts in zip("ab", sides, strict=True))
+        write(Sink.screen(sys.stdout), "table", before, after, True)
+        out = capsys.readouterr().out
+        assert ("Fewer than 5 starts" in out, "too few starts" in out, "slower (+100%)" in out) == (
+            not told,
+            not told,
+            told,
+        )
+        (found,) = summaries(sides[0])
+        lines = [part for part in many_starts(sides[0], found, True) if isinstance(part, str)]
+        assert any("needs 5 starts" in line for line in lines) != told
 
 
 def test_thread_that_leaves_at_the_end_of_a_package():

@@ -166,9 +166,9 @@ def _outliers(totals: npt.NDArray[np.int64], durations: dict[Key, dict[int, int]
 class Change:
     """A row in two sets of starts: medians, and their difference with its 95 % interval. Nanoseconds.
 
-    ``certain`` is False where the interval holds 0, or ``few`` starts of a set that has the row have it (less than `ENOUGH`):
-    the difference may be chance. A row that only one set has is new or gone; its other median is None. ``place`` is which
-    start of its run it is, from 0.
+    ``certain`` is False where the interval holds 0, or ``few`` starts of a set that has the row have it (less than
+    `ENOUGH`): the difference may be chance. A row that only one set has is new or gone; its other median is None.
+    ``place`` is which start of its run it is, from 0.
     """
 
     stage: str

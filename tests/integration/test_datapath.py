@@ -242,7 +242,10 @@ def test_io_uring(tmp_path: Path, caller: Path) -> None:
 
 
 class SlowFs:
-    """A FUSE file system that takes its time (four times what it says), until `log` is read: (folder, kind of request) -> nanoseconds of each."""
+    """A FUSE file system that takes its time (four times what it says), until `log` is read.
+
+    That is: (folder, kind of request) -> nanoseconds of each.
+    """
 
     OPEN, READ, FSYNC = 14, 15, 20  # enum fuse_opcode
 

@@ -75,7 +75,7 @@ def table(result: Builds, shown: Shown) -> Iterator[str | Rows]:
     if last.exit_code and result.about["ended"] == builds.ALL_SEEN:
         yield f"The command failed: exit {last.exit_code}. What is above is what was seen until then."
     elif result.about["ended"] != builds.ALL_SEEN:
-        yield f"Ended by {result.about['ended']}. What is above is what was seen until then."
+        yield f"Ended: {result.about['ended']}. What is above is what was seen until then."
     if (cost := result.about["cost"]) is not None:
         took = duration_text(cost["target_ns_estimate"] // len(result.builds))
         yield f"Tracing added about {took} of CPU time to each run."

@@ -255,7 +255,7 @@ def test_all_that_was_started_is_interrupted():
         tracing.send_signal(signal.SIGINT)
         err = tracing.communicate(timeout=PATIENCE_S)[1]
     assert tracing.returncode == 128 + signal.SIGINT and "sleep" not in names_with(length), err
-    assert "Ended by Ctrl-C" in err and re.search(r"^  sleep .* exit 130$", err, re.MULTILINE), err
+    assert "Ended: Ctrl-C." in err and re.search(r"^  sleep .* exit 130$", err, re.MULTILINE), err
     assert "command alone" in err and "go command" not in err and "packages" not in err
 
 

@@ -56,7 +56,7 @@ def write_collected(asked: Sequence[Asked], say: Callable[[str], None]) -> None:
         for note in each.notes:
             say(f"{name}: {printable(note)}")
     for each in absent:
-        say(f"absent: {printable(each.url)}: {printable(each.problem)}")
+        say(f"absent: {printable(each.url)}: {printable(each.problem)} ({printable(each.hint)})")
 
 
 def write_answer(stream: Sink, format_: str, answer: Answer) -> None:

@@ -105,22 +105,23 @@ def _segment(addition: Addition, path: str, told: Told, known: dict[str, Known])
         with open(path, "rb") as file:
             data = spools.whole_lines(file.read())
         if not data:
+            yield Outcome(path, "spool", skipped=True, notes=("no line of it is whole yet",))
             return
-        name = spools.name_of(path, data[: data.index(b"\n")])
+        name = spools.name_of(path, data, known)
         upto = known[name].upto_bytes if name in known else 0
         if len(data) <= upto:
             yield Outcome(path, "spool", skipped=True)
             return
-        records = spools.records_of(data[upto:])
-        times = [int(each["begin_ns"]) for each in records]
-        ends = [at + int(each["length_ns"]) for at, each in zip(times, records, strict=True)]
-        causes, broken = spools.causes_in(os.path.dirname(path) or ".", min(times), max(ends))
-        about, parts = spools.parts_of(records, told, name, causes)
+        records = list(spools.records_of(data[upto:]))
+        causes, broken = spools.causes_in(os.path.dirname(path) or ".", *spools.span_of(records))
+        about, parts, used, damaged = spools.parts_of(records, told, name, causes)
+        if not used:
+            raise GotraceError("it is damaged", "copy it again")
         notes = [f"the recording {printable(each)} cannot be read" for each in broken]
+        if damaged:
+            notes.append(spools.damage_of(damaged))
         put(addition, [*parts, source_row(name, path, about, len(data), notes)])
         known[name] = Known(len(data), path)
         yield Outcome(path, "spool", notes=tuple(notes))
     except GotraceError as error:
         yield Outcome(path, problem=error.message, hint=error.hint)
-    except (KeyError, TypeError, ValueError):
-        yield Outcome(path, problem="a line of it is damaged", hint="copy it again")

@@ -4,10 +4,12 @@ was cut off the next goes on, for what was fetched of each is in the folder itse
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import datetime
 import os
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 16  # hosts whose rows become files together
 _MOST_RECORDINGS = 1000  # of one host and time
+_PATIENCE_S = 60  # with others who add to the folder
 
 
 @dataclass(frozen=True)
@@ -45,29 +48,42 @@ class Asked:
 
     url: str
     problem: str = ""
+    hint: str = ""
     host: str | None = None
     size: int = 0  # bytes
     minutes: int = 0
+    damaged: int = 0  # lines that were left out
     recordings: int = 0
     more: bool = False
     skew_ns: int | None = None
     notes: list[str] = field(default_factory=list)
-    segments: list[tuple[str, int, bytes]] = field(default_factory=list)  # name, where the data begins, the data
+    # name, where the data begins, the data: compressed, as that of many hosts is held at once
+    segments: list[tuple[str, int, bytes]] = field(default_factory=list)
+    pauses: set[tuple[int, int]] = field(default_factory=set)  # of the longest, pid and length
+    first_ns: int = 1 << 62  # when the first minute that has some began
     causes: dict[tuple[int, int], Mapping[str, object]] = field(default_factory=dict)
 
 
 def urls_in(path: str) -> list[str]:
     """Of a file with a URL a line; # begins a comment. Raises UsageError."""
+    from gotrace.agent.remote import Remote
+
+    urls: dict[str, None] = {}
     try:
-        with open(path, encoding="utf-8") as file:
-            lines = [line.partition("#")[0].strip() for line in file]
-    except (OSError, ValueError) as error:
+        with open(path, encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, 1):
+                if url := line.partition("#")[0].strip():
+                    try:
+                        Remote(url)
+                    except UsageError as error:
+                        raise UsageError(f"{printable(path)}, line {number}: {error.message}", error.hint) from None
+                    urls[url.rstrip("/")] = None
+    except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise UsageError(f"cannot read {printable(path)}: {reason}", "give a file with a URL a line") from None
-    urls = list(dict.fromkeys(filter(None, lines)))
     if not urls:
         raise UsageError(f"{printable(path)} has no URLs", "write one a line: http://10.0.0.1:9464")
-    return urls
+    return list(urls)
 
 
 def collect(
@@ -91,7 +107,8 @@ def collect(
                 ended, running = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
                 done += [each.result() for each in ended]
                 if len(done) >= _AT_ONCE or not (waiting or running):
-                    with adding(folder) as addition:
+                    with adding(folder, _PATIENCE_S) as addition:
+                        known = sources_in(folder)  # others may have added since
                         for asked in done:
                             _put(addition, asked, told, known)
                     yield from done
@@ -126,7 +143,8 @@ def _ask(url: str, remote: Remote, place: str, bounds: Bounds) -> Asked:
             name, begin = answer.headers.get(SEGMENT.lower(), ""), answer.headers.get(OFFSET.lower(), "")
             if not begin.isdecimal() or not name.endswith(".ndjson") or os.path.basename(name) != name:
                 raise HostError("its answer is not understood", "is it `gotrace serve`?")
-            asked.segments.append((name, int(begin), answer.body))
+            _note(asked, answer.body)
+            asked.segments.append((name, int(begin), zlib.compress(answer.body, 1)))
             asked.size += len(answer.body)
             place = f"{name}:{int(begin) + len(answer.body)}"
             if answer.headers.get(MORE.lower()) != "1":
@@ -134,8 +152,18 @@ def _ask(url: str, remote: Remote, place: str, bounds: Bounds) -> Asked:
         if asked.segments:
             _recordings(asked, remote, until_s)
     except GotraceError as error:
-        asked.problem = error.message
+        asked.problem, asked.hint = error.message, error.hint
     return asked
+
+
+def _note(asked: Asked, data: bytes) -> None:
+    """What the longest pauses are, whose recordings have to be asked for."""
+    for record in spools.records_of(data):
+        with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):  # a damaged line: `_put` tells
+            found = {(int(each["pid"]), int(each["length_ns"])) for each in record["worst"]}
+            if found:
+                asked.pauses |= found
+                asked.first_ns = min(asked.first_ns, int(record["begin_ns"]))
 
 
 def _skew_ns(answer: Answer) -> int | None:
@@ -150,12 +178,10 @@ def _skew_ns(answer: Answer) -> int | None:
 
 def _recordings(asked: Asked, remote: Remote, until_s: float) -> None:
     """What the longest pauses of the new minutes waited for: without it they have no cause."""
-    records = [record for _, _, data in asked.segments for record in spools.records_of(data) if record.get("worst")]
-    if not records:
+    if not asked.pauses:
         return
-    pauses = {(int(each["pid"]), int(each["length_ns"])) for record in records for each in record["worst"]}
-    first_ns = min(int(record["begin_ns"]) for record in records)
-    answer = remote.asked(f"/spool/recordings?after={first_ns:019}.0.gotrace", patience_s=until_s - time.monotonic())
+    after = f"{asked.first_ns:019}.0.gotrace"
+    answer = remote.asked(f"/spool/recordings?after={after}", patience_s=until_s - time.monotonic())
     remote.require(answer)
     with tempfile.TemporaryDirectory(prefix="gotrace-fleet-") as folder:
         for name in msgspec.json.decode(answer.body, type=list[str])[:_MOST_RECORDINGS]:
@@ -168,32 +194,38 @@ def _recordings(asked: Asked, remote: Remote, until_s: float) -> None:
                 asked.recordings += 1
         causes, broken = spools.causes_in(folder, 0, 1 << 63)
         asked.notes += [f"the recording {name} cannot be read" for name in broken]
-        asked.causes = {key: cause for key, cause in causes.items() if key in pauses}
+        asked.causes = {key: cause for key, cause in causes.items() if key in asked.pauses}
 
 
 def _put(addition: Addition, asked: Asked, told: Told, known: dict[str, Known]) -> None:
     """Its rows; of a segment that is damaged, that it is."""
-    for name, begin, data in asked.segments:
-        path = f"{asked.url}/spool/{name}"
+    for name, begin, compressed in asked.segments:
+        path, data, notes = f"{asked.url}/spool/{name}", zlib.decompress(compressed), list(asked.notes)
         try:
             if begin:
                 source = next((key for key, each in known.items() if each.path == path), None)
                 if source is None:
-                    raise GotraceError(f"the beginning of {name} is not known", "")
+                    raise GotraceError(f"the beginning of {name} is not known", "collect again")
             else:
-                source = spools.name_of(name, data[: data.index(b"\n")])
+                source = spools.name_of(name, data, known)
             upto = known[source].upto_bytes if source in known else 0
             fresh = data[max(0, upto - begin) :]  # somebody may have added the same spool from its files
-            records = spools.records_of(fresh)
-            about, parts = spools.parts_of(records, told, source, asked.causes, asked.skew_ns)
+            about, parts, used, damaged = spools.parts_of(
+                spools.records_of(fresh), told, source, asked.causes, asked.skew_ns
+            )
         except GotraceError as error:
-            asked.problem = error.message
+            asked.problem, asked.hint = error.message, error.hint
             break
-        if records:
-            put(addition, [*parts, source_row(source, path, about, begin + len(data), asked.notes)])
-        known[source] = Known(begin + len(data), path)
+        if damaged:
+            notes.append(spools.damage_of(damaged))
+            asked.damaged += damaged
+        if used or damaged:
+            put(addition, [*parts, source_row(source, path, about, begin + len(data), notes)])
+        known[source] = Known(max(upto, begin + len(data)), path)
         asked.host = about["host"] or asked.host
-        asked.minutes += len(records)
+        asked.minutes += used
+    if asked.damaged:
+        asked.notes.append(spools.damage_of(asked.damaged))
     if asked.problem:
         absent = {"host": asked.host, "url": asked.url, "time_ns": time.time_ns(), "problem": asked.problem, "source": None}
         addition.add("absent", [absent])

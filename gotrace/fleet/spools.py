@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
 from gotrace.agent.spool import SCHEMA
@@ -13,15 +14,23 @@ from gotrace.analysis.exponential import SCHEMA as BUCKETS
 from gotrace.errors import GotraceError
 from gotrace.fleet.machines import Told, host_row
 from gotrace.fleet.series import Part, Whose, histogram
+from gotrace.fleet.store import check_columns
 from gotrace.recording.reader import Recording
 from gotrace.run.kept import recordings_in, told
+from gotrace.text import count_text, printable
 
 Causes = Mapping[tuple[int, int], Mapping[str, Any]]  # by pid and length
 
 
-def name_of(segment: str, first_line: bytes) -> str:
-    """A segment's, wherever it was copied to, and however much has been written to it."""
-    return "spool:" + hashlib.sha256(os.path.basename(segment).encode() + b"\n" + first_line).hexdigest()[:24]
+def name_of(segment: str, data: bytes, known: Container[str]) -> str:
+    """That of a segment with these lines, whatever it is called now, and however much has been written to it since."""
+    first_line = data[: data.index(b"\n")]
+    before = _name(os.fsencode(os.path.basename(segment)) + b"\n" + first_line)  # as it was formed at first
+    return before if before in known else _name(first_line)
+
+
+def _name(data: bytes) -> str:
+    return "spool:" + hashlib.sha256(data).hexdigest()[:24]
 
 
 def whole_lines(data: bytes) -> bytes:
@@ -46,51 +55,71 @@ def causes_in(folder: str, first_ns: int, last_ns: int) -> tuple[Causes, list[st
     return found, broken
 
 
-def records_of(data: bytes) -> list[dict[str, Any]]:
-    """Of whole lines. Raises GotraceError for those of another schema, or that are damaged."""
-    found = []
-    for line in data.splitlines():
+def records_of(data: bytes) -> Iterator[dict[str, Any]]:
+    """Of whole lines; of one that is no record {}. Raises GotraceError for those of another schema."""
+    for line in data.split(b"\n")[:-1]:
         try:
             record = json.loads(line)
-            kind = record["schema"]
-        except (ValueError, TypeError, KeyError):
-            raise GotraceError("a line of it is damaged", "copy it again") from None
+            kind = str(record["schema"])
+        except (ValueError, TypeError, KeyError, RecursionError):
+            yield {}
+            continue
         if kind != SCHEMA:
-            raise GotraceError(f"it is of another version ({kind})", f"this gotrace reads {SCHEMA}")
-        found.append(record)
-    return found
+            raise GotraceError(f"it is of another version ({printable(kind)})", f"this gotrace reads {SCHEMA}")
+        yield record
+
+
+def span_of(records: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
+    """The first and last times (since 1970) of records, as far as they can be told."""
+    times: list[int] = []
+    for record in records:
+        with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):
+            times += (int(record["begin_ns"]), int(record["begin_ns"]) + int(record["length_ns"]))
+    return min(times, default=0), max(times, default=0)
+
+
+def damage_of(lines: int) -> str:
+    """What is told of lines that were left out."""
+    return f"{count_text(lines, 'damaged line')} left out"
 
 
 def parts_of(
     records: Iterable[Mapping[str, Any]], about: Told, name: str, causes: Causes, skew_ns: int | None = None
-) -> tuple[dict[str, Any], list[Part]]:
-    """Columns of the row in "source", and other rows. Raises GotraceError for what is damaged."""
+) -> tuple[dict[str, Any], list[Part], int, int]:
+    """Columns of the row in "source", other rows, of how many records, and how many were left out as damaged."""
     parts: list[Part] = []
     hosts: dict[str, Mapping[str, Any]] = {}
-    first_ns, last_ns = 1 << 62, 0
-    try:
-        for record in records:
-            whose = _whose(record, about, name, hosts)
-            first_ns, last_ns = min(first_ns, whose.start_ns), max(last_ns, whose.start_ns + record["length_ns"])
-            parts.append(("period", {**_period(record, whose), "skew_ns": skew_ns}))
+    first_ns, last_ns, used, damaged = None, None, 0, 0
+    for record in records:
+        try:
+            whose, row = _whose(record, about, name)
+            end_ns = whose.start_ns + int(record["length_ns"])
+            found: list[Part] = [("period", {**_period(record, whose), "skew_ns": skew_ns})]
             for each in record["histograms"]:
-                parts += _histogram(whose, each)
-            parts += (("worst", {**whose.of(), **_worst(each, causes)}) for each in record["worst"])
-    except (TypeError, KeyError, ValueError, AttributeError, IndexError) as error:
-        raise GotraceError(f"a line of it is damaged: {type(error).__name__}: {error}", "copy it again") from None
+                found += _histogram(whose, each)
+            found += (("worst", {**whose.of(), **_worst(each, causes)}) for each in record["worst"])
+            for table, columns in [*found, ("host", row), ("source", {"last_ns": end_ns})]:
+                check_columns(table, columns)
+        except (TypeError, KeyError, ValueError, AttributeError, IndexError, OverflowError):
+            damaged += 1
+            continue
+        hosts[row["fingerprint"]] = row
+        first_ns, last_ns = min(first_ns or whose.start_ns, whose.start_ns), max(last_ns or 0, end_ns)
+        parts += found
+        used += 1
     parts += [("host", {**row, "source": name}) for row in hosts.values()]
     host = next(iter(hosts.values()))["host"] if hosts else None
-    return {"kind": "spool", "host": host, "first_ns": first_ns, "last_ns": last_ns}, parts
+    return {"kind": "spool", "host": host, "first_ns": first_ns, "last_ns": last_ns}, parts, used, damaged
 
 
-def _whose(record: Mapping[str, Any], about: Told, name: str, hosts: dict[str, Mapping[str, Any]]) -> Whose:
+def _whose(record: Mapping[str, Any], about: Told, name: str) -> tuple[Whose, dict[str, Any]]:
+    """And the row of its host."""
     host = about.host_name or str(record["host"]["name"])
     start_ns = int(record["begin_ns"])
     machine = {"architecture": record["host"]["machine"], "kernel": record["host"]["kernel"]}
     row = host_row(host, {**machine, **record["host"].get("made_of", {})}, start_ns, about)
-    hosts[row["fingerprint"]] = row
     labels = record["labels"]
-    return Whose(
+    whose = Whose(
         host,
         row["fingerprint"],
         about.service or labels.get("service.name") or labels.get("process.executable.name") or "unknown",
@@ -99,6 +128,7 @@ def _whose(record: Mapping[str, Any], about: Told, name: str, hosts: dict[str, M
         int(record["length_ns"]),
         name,
     )
+    return whose, row
 
 
 def _period(record: Mapping[str, Any], whose: Whose) -> dict[str, Any]:

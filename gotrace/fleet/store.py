@@ -26,6 +26,8 @@ _ABOUT, _LOCK, _JOURNAL = "fleet.json", ".lock", ".adding"
 _COMPRESSION = "zstd(3)"
 _MOST_ROWS = 1 << 18  # of a table that are held at once: 20 MB
 _SINGLE = (str, int, float, type(None))
+_RANGES: Mapping[Type, int] = {"int": 1 << 63, "bucket": 1 << 15}
+_KINDS: Mapping[Type, type | tuple[type, ...]] = {"text": str, "float": (int, float), "bool": bool}
 
 
 class Addition:
@@ -48,9 +50,8 @@ class Addition:
 
     def add_columns(self, table: str, columns: Mapping[str, Any]) -> None:
         """Many rows at once: equally long arrays or lists by name; a single value is that of all rows."""
+        check_columns(table, columns)
         types = columns_of(table)
-        if unknown := set(columns) - set(types):
-            raise ValueError(f"{table} has no column {sorted(unknown)}")
         lengths = {len(each) for each in columns.values() if not isinstance(each, _SINGLE)}
         (length,) = lengths or {1}
         held = self._columns.setdefault(table, {name: [] for name in types})
@@ -86,11 +87,37 @@ class Addition:
         journal.unlink()
 
 
+def check_columns(table: str, columns: Mapping[str, Any]) -> None:
+    """Whether `Addition.add_columns` can take columns of values that somebody else wrote. Raises ValueError."""
+    types = columns_of(table)
+    if unknown := set(columns) - set(types):
+        raise ValueError(f"{table} has no column {sorted(unknown)}")
+    if len({len(each) for each in columns.values() if not isinstance(each, _SINGLE)}) > 1:
+        raise ValueError(f"columns of {table} differ in length")
+    for name, values in columns.items():
+        each = [values] if isinstance(values, _SINGLE) else values.tolist() if hasattr(values, "tolist") else values
+        if not isinstance(each, (list, tuple)) or not all(_fits(value, types[name]) for value in each):
+            raise ValueError(f"{table}.{name} does not fit its type")
+
+
+def _fits(value: object, type_: Type) -> bool:
+    if value is None:
+        return True
+    if (most := _RANGES.get(type_)) is not None:
+        return isinstance(value, int) and not isinstance(value, bool) and -most <= value < most
+    if type_ == "texts":
+        return isinstance(value, list) and all(isinstance(each, str) for each in value)
+    return isinstance(value, _KINDS[type_])
+
+
 @contextlib.contextmanager
-def adding(folder: str) -> Iterator[Addition]:
-    """Add to a fleet's folder, made if it is not there. Raises GotraceError, UsageError for one of another kind."""
+def adding(folder: str, patience_s: float = 0) -> Iterator[Addition]:
+    """Add to a fleet's folder, made if it is not there, once nobody else adds, for whom one waits ``patience_s`` seconds.
+
+    Raises GotraceError, UsageError for one of another kind.
+    """
     path = _checked(folder, make=True)
-    with _locked(path):
+    with _locked(path, patience_s):
         _take_back(path)
         addition = Addition(path)
         try:
@@ -150,17 +177,28 @@ def _checked(folder: str, make: bool) -> Path:
     path = Path(folder)
     about = path / _ABOUT
     try:
+        folder.encode()
         if make and not path.exists():
             path.mkdir(parents=True)
         if not path.is_dir():
             raise UsageError(f"{printable(folder)} is no folder", "give the folder that `gotrace fleet add` filled")
         if not about.exists():
-            if not make or any(each.name != _LOCK for each in path.iterdir()):
+            if not make:
                 raise UsageError(f"{printable(folder)} is no fleet", "`gotrace fleet add DIR FILE...` makes one")
-            about.write_text(json.dumps({"schema": SCHEMA}) + "\n")
+            part = path / f".{_ABOUT}.part"
+            if any(each.name != _LOCK and each != part for each in path.iterdir()):
+                raise UsageError(
+                    f"{printable(folder)} is no fleet, and is not empty", "give a new folder, or one that is empty"
+                )
+            _synced(part, json.dumps({"schema": SCHEMA}).encode() + b"\n")
+            os.rename(part, about)
         found = json.loads(about.read_bytes())["schema"]
+    except UnicodeEncodeError:
+        raise UsageError(f"{printable(folder)} is no name in UTF-8", "give another folder") from None
     except OSError as error:
-        raise GotraceError(f"cannot use {printable(folder)}: {error.strerror}", "give another folder") from None
+        raise GotraceError(
+            f"cannot use {printable(folder)}: {error.strerror}", "give another folder, or free some space"
+        ) from None
     except (ValueError, TypeError, KeyError):
         found = None
     if found != SCHEMA:
@@ -169,14 +207,19 @@ def _checked(folder: str, make: bool) -> Path:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path, patience_s: float) -> Iterator[None]:
+    until_s = time.monotonic() + patience_s
     with open(path / _LOCK, "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise GotraceError(
-                f"another gotrace adds to {printable(str(path))} just now", "try again when it has ended"
-            ) from None
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= until_s:
+                    raise GotraceError(
+                        f"another gotrace adds to {printable(str(path))} just now", "try again when it has ended"
+                    ) from None
+                time.sleep(0.1)
         yield
 
 
@@ -244,7 +287,11 @@ def _array(values: list[Any], type_: Type) -> Any:
         each = [one or [] for one in values]
         ends = np.cumsum([0, *map(len, each)]).astype(np.int32)
         return list_array(Array(ends), _array([text for one in each for text in one], "text"), type=_arrow_type(type_))
-    return Array(values, _arrow_type(type_))
+    try:
+        return Array(values, _arrow_type(type_))
+    except UnicodeEncodeError:  # a name that somebody chose, of bytes that are not UTF-8
+        escaped = [each and each.encode("utf-8", "backslashreplace").decode() for each in values]
+        return Array(escaped, _arrow_type(type_))
 
 
 def _field(name: str, type_: Type) -> Any:

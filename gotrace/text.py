@@ -35,6 +35,16 @@ def program_text(exe: str, go_version: str) -> str:
     return f"{printable(exe)}, {go_version}" if go_version else printable(exe)
 
 
+def installing(package: str) -> str:
+    """The command that adds an optional dependency to this very installation, in a version that was tried."""
+    import shlex
+    import sys
+    from importlib.metadata import requires
+
+    wanted = [each.partition(";")[0].strip() for each in requires("gotrace") or () if each.startswith(package)]
+    return shlex.join([sys.executable, "-m", "pip", "install", *(wanted[:1] or [package])])
+
+
 def printable(name: str | bytes) -> str:
     """``name``, which somebody else chose, with everything escaped that could act on a terminal or hide text."""
     if isinstance(name, bytes):

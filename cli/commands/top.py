@@ -11,6 +11,7 @@ import click
 
 from gotrace.cli.options import Command, Pid, exclude, go_processes, need, option
 from gotrace.errors import GotraceError, HostError, UsageError
+from gotrace.text import installing
 
 
 @click.command(
@@ -56,7 +57,7 @@ def command(
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "textual":
             raise
-        raise GotraceError("`gotrace top` needs the Python library textual", f"run: {_installing('textual')}") from None
+        raise GotraceError("`gotrace top` needs the Python library textual", f"run: {installing('textual')}") from None
     from gotrace.agent.remote import Remote, Source
     from gotrace.agent.watch import Local
     from gotrace.cli.text.progress import waiting
@@ -84,14 +85,6 @@ def command(
         app.run()
         if app.failure is not None:
             raise app.failure
-
-
-def _installing(package: str) -> str:
-    """The command that adds an optional dependency to this very installation, in a version that was tried."""
-    from importlib.metadata import requires
-
-    wanted = [each.partition(";")[0].strip() for each in requires("gotrace") or () if each.startswith(package)]
-    return shlex.join([sys.executable, "-m", "pip", "install", *(wanted[:1] or [package])])
 
 
 def _check_terminal() -> None:

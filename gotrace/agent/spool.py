@@ -138,7 +138,9 @@ class Spool:
         while segments and (sum(sizes) > self._most_bytes * (_SEGMENTS - 1) // _SEGMENTS or len(segments) >= 4 * _SEGMENTS):
             os.unlink(segments.pop(0))
             sizes.pop(0)
-        path = os.path.join(self._folder, f"{time.time_ns():019}.ndjson")
+        # Behind all that are there even if the clock was put back: who collects goes on from the last that it knows.
+        last_ns = int(os.path.basename(segments[-1]).partition(".")[0]) if segments else 0
+        path = os.path.join(self._folder, f"{max(time.time_ns(), last_ns + 1):019}.ndjson")
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o640)
         self._written = 0
 

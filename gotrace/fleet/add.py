@@ -14,7 +14,7 @@ from gotrace.errors import GotraceError
 from gotrace.fleet import hlogs, recordings, reports, spools
 from gotrace.fleet.machines import Told
 from gotrace.fleet.series import Part
-from gotrace.fleet.store import Addition, Known, adding, sources_in
+from gotrace.fleet.store import Addition, Known, adding, check_columns, sources_in
 from gotrace.lab.report import NAME as REPORT
 from gotrace.text import printable
 
@@ -71,6 +71,8 @@ def _one(addition: Addition, path: str, told: Told, known: dict[str, Known]) -> 
             yield Outcome(path, begin, skipped=True)
             return
         about, parts, notes = kind.parts_of(file, told, name)
+        for part in parts:
+            check_columns(*part)
         put(addition, [*parts, source_row(name, file, about, os.path.getsize(file), notes)])
         known[name] = Known(os.path.getsize(file), file)
         yield Outcome(path, about["kind"], notes=tuple(notes))
@@ -78,6 +80,8 @@ def _one(addition: Addition, path: str, told: Told, known: dict[str, Known]) -> 
         yield Outcome(path, problem=error.message, hint=error.hint)
     except OSError as error:
         yield Outcome(path, problem=f"it cannot be read: {error.strerror}", hint="check its permissions")
+    except ValueError as error:
+        yield Outcome(path, problem=f"it is damaged: {error}", hint="record it again")
 
 
 def _kind_of(file: str) -> tuple[Any, str]:

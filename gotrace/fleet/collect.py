@@ -64,6 +64,21 @@ class Asked:
     causes: dict[tuple[int, int], Mapping[str, object]] = field(default_factory=dict)
 
 
+class _Pause(msgspec.Struct):
+    pid: int
+    length_ns: int
+
+
+class _Minute(msgspec.Struct):
+    """What has to be known of a line of a spool to ask for its recordings."""
+
+    begin_ns: int
+    worst: list[_Pause]
+
+
+_MINUTE = msgspec.json.Decoder(_Minute)
+
+
 def urls_in(path: str) -> list[str]:
     """Of a file with a URL a line; # begins a comment. Raises UsageError."""
     from gotrace.agent.remote import Remote
@@ -93,7 +108,7 @@ def collect(
     from gotrace.agent.remote import Remote
 
     remotes = {url.rstrip("/"): Remote(url, token_file, ca_file) for url in urls}
-    with adding(folder):
+    with adding(folder, _PATIENCE_S):
         known = sources_in(folder)
     with concurrent.futures.ThreadPoolExecutor(bounds.jobs) as pool:
         waiting = list(remotes)
@@ -158,12 +173,12 @@ def _ask(url: str, remote: Remote, place: str, bounds: Bounds) -> Asked:
 
 def _note(asked: Asked, data: bytes) -> None:
     """What the longest pauses are, whose recordings have to be asked for."""
-    for record in spools.records_of(data):
-        with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):  # a damaged line: `_put` tells
-            found = {(int(each["pid"]), int(each["length_ns"])) for each in record["worst"]}
-            if found:
-                asked.pauses |= found
-                asked.first_ns = min(asked.first_ns, int(record["begin_ns"]))
+    for line in data.splitlines():
+        with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):  # a damaged line, of which `_put` tells
+            minute = _MINUTE.decode(line)
+            if minute.worst:
+                asked.pauses |= {(each.pid, each.length_ns) for each in minute.worst}
+                asked.first_ns = min(asked.first_ns, minute.begin_ns)
 
 
 def _skew_ns(answer: Answer) -> int | None:

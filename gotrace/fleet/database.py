@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from gotrace.errors import GotraceError, UsageError
-from gotrace.fleet.store import check, files_of, is_being_added_to
+from gotrace.fleet.store import check, files_of, is_being_added_to, text_of
 from gotrace.fleet.tables import SQL_TYPES, TABLES, columns_of
-from gotrace.text import count_text, printable
+from gotrace.text import count_text, installing, printable
 
 # What the other views are made of, in the order in which they can be made. `machine`: the latest of each fingerprint.
 VIEWS = {
@@ -36,7 +36,8 @@ class Database:
 
     def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
         """The rows of a query of ours."""
-        found: list[tuple[Any, ...]] = self.connection.execute(sql, list(parameters)).fetchall()
+        given = [text_of(each) if isinstance(each, str) else each for each in parameters]
+        found: list[tuple[Any, ...]] = self.connection.execute(sql, given).fetchall()
         return found
 
 
@@ -45,7 +46,7 @@ def duckdb() -> Any:
     try:
         import duckdb as module
     except ImportError:
-        raise GotraceError("DuckDB is not installed", "pip install 'gotrace[fleet]'") from None
+        raise GotraceError("`gotrace fleet` needs the Python library duckdb", f"run: {installing('duckdb')}") from None
     return module
 
 
@@ -83,17 +84,22 @@ def answered(database: Database, query: str) -> Answer:
     connection.execute("set enable_external_access = false")
     connection.execute("set lock_configuration = true")
     try:
-        statements = connection.extract_statements(query)
-        questions = (module.StatementType.SELECT, module.StatementType.EXPLAIN)
-        if len(statements) != 1 or statements[0].type not in questions:
+        statements = connection.extract_statements(text_of(query))
+        # `explain analyze` does what it explains: a `copy` into the fleet's own files too
+        if len(statements) != 1 or statements[0].type != module.StatementType.SELECT:
             raise UsageError("that is not one question", "give one `select`: what is in a fleet cannot be changed by SQL")
         found = connection.execute(statements[0])
         return Answer([each[0] for each in found.description], found.fetchall())
     except module.Error as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
-        known = ", ".join((*TABLES, *VIEWS))
-        hint = f"there are {known}" if isinstance(error, module.CatalogException) else "see the manual: gotrace fleet sql"
-        raise UsageError(printable(lines[0]), hint) from None
+        hint = next(
+            (line for line in lines[1:] if line.startswith("Candidate")), "`describe worst` lists a table's columns"
+        )
+        if "Table with name" in lines[0]:
+            hint = f"there are {', '.join((*TABLES, *VIEWS))}"
+        elif isinstance(error, module.PermissionException):
+            hint = "a question reads the tables of the fleet: `show tables` lists them"
+        raise UsageError(printable(lines[0]), printable(hint)) from None
 
 
 def _quoted(text: str) -> str:

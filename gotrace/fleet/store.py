@@ -50,8 +50,9 @@ class Addition:
 
     def add_columns(self, table: str, columns: Mapping[str, Any]) -> None:
         """Many rows at once: equally long arrays or lists by name; a single value is that of all rows."""
-        check_columns(table, columns)
         types = columns_of(table)
+        if unknown := set(columns) - set(types):
+            raise ValueError(f"{table} has no column {sorted(unknown)}")
         lengths = {len(each) for each in columns.values() if not isinstance(each, _SINGLE)}
         (length,) = lengths or {1}
         held = self._columns.setdefault(table, {name: [] for name in types})
@@ -90,8 +91,6 @@ class Addition:
 def check_columns(table: str, columns: Mapping[str, Any]) -> None:
     """Whether `Addition.add_columns` can take columns of values that somebody else wrote. Raises ValueError."""
     types = columns_of(table)
-    if unknown := set(columns) - set(types):
-        raise ValueError(f"{table} has no column {sorted(unknown)}")
     if len({len(each) for each in columns.values() if not isinstance(each, _SINGLE)}) > 1:
         raise ValueError(f"columns of {table} differ in length")
     for name, values in columns.items():
@@ -166,6 +165,11 @@ def sources_in(folder: str) -> dict[str, Known]:
         for name, upto, path in zip(*columns, strict=True):
             found[name] = max(found.get(name, Known(0, "")), Known(upto or 0, path))
     return found
+
+
+def text_of(name: str) -> str:
+    """A name as it stands in a fleet: with what is not UTF-8 escaped."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def files_of(folder: Path, table: str) -> list[str]:
@@ -290,8 +294,7 @@ def _array(values: list[Any], type_: Type) -> Any:
     try:
         return Array(values, _arrow_type(type_))
     except UnicodeEncodeError:  # a name that somebody chose, of bytes that are not UTF-8
-        escaped = [each and each.encode("utf-8", "backslashreplace").decode() for each in values]
-        return Array(escaped, _arrow_type(type_))
+        return Array([each and text_of(each) for each in values], _arrow_type(type_))
 
 
 def _field(name: str, type_: Type) -> Any:

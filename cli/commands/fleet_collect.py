@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from gotrace.cli.options import Command, Duration, option, say
+from gotrace.errors import UsageError
 
 
 @click.command(
@@ -44,6 +45,8 @@ def command(folder: str, urls: str, token_file: str | None, ca_file: str | None,
     from gotrace.fleet.collect import Bounds, collect, urls_in
     from gotrace.fleet.machines import Told
 
+    if not patience_ns:
+        raise UsageError("with --patience 0s nobody is asked", "give 10s or more")
     bounds = Bounds(jobs=jobs, patience_s=patience_ns / 1e9)
     asked = list(collect(folder, urls_in(urls), Told(), bounds, token_file or "", ca_file or ""))
     text.write_collected(asked, say)

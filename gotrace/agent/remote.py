@@ -144,12 +144,12 @@ class Remote:
     """
 
     def __init__(self, url: str, token_file: str = "", ca_file: str = "") -> None:
-        parts = urlsplit(url)
         try:
+            parts = urlsplit(url)
             host, port = parts.hostname, parts.port
         except ValueError:
             host = None
-        if parts.scheme not in ("http", "https") or not host:
+        if not host or parts.scheme not in ("http", "https") or not url.isprintable() or " " in url:
             raise UsageError(f"invalid URL {printable(url)!r}", "write http://127.0.0.1:9464")
         self._trusting = _trusting(ca_file) if parts.scheme == "https" else None
         self._address = host, port or 9464
@@ -179,8 +179,20 @@ class Remote:
     def require(self, answer: Answer) -> None:
         """Raises HostError for an answer that is none."""
         if answer.status != 200:
-            hint = "give its token with --token-file" if answer.status == 401 else "is that the address of `gotrace serve`?"
+            hint = "is that the address of `gotrace serve`?"
+            if answer.status == 401:
+                hint = "its token is not that of --token-file" if self._token_file else "give its token with --token-file"
             raise HostError(f"{self.title} answered with status {answer.status}", hint)
+
+    def token(self) -> str:
+        """The token to send, as its file has it now; "" without one. Raises UsageError."""
+        if not self._token_file:
+            return ""
+        try:
+            with open(self._token_file) as file:
+                return file.read().strip()
+        except (OSError, ValueError) as error:
+            raise _cannot_read("token", self._token_file, error) from None
 
     def asked(self, path: str, most_bytes: int = _MOST_BYTES, patience_s: float = 2 * _PATIENCE_S) -> Answer:
         """What is at a path. Raises HostError, for more than ``most_bytes`` and after ``patience_s`` too."""
@@ -190,12 +202,8 @@ class Remote:
         if self._trusting is not None:
             make = functools.partial(http.client.HTTPSConnection, context=self._trusting)
         headers = {"Accept": "application/json"}
-        if self._token_file:
-            try:
-                with open(self._token_file) as file:
-                    headers["Authorization"] = f"Bearer {file.read().strip()}"
-            except (OSError, ValueError) as error:
-                raise _cannot_read("token", self._token_file, error) from None
+        if token := self.token():
+            headers["Authorization"] = f"Bearer {token}"
         until_s = time.monotonic() + patience_s
         with contextlib.closing(make(*self._address, timeout=min(_PATIENCE_S, patience_s))) as connection:
             try:

@@ -108,6 +108,9 @@ def collect(
     from gotrace.agent.remote import Remote
 
     remotes = {url.rstrip("/"): Remote(url, token_file, ca_file) for url in urls}
+    for remote in remotes.values():
+        remote.token()  # what is wrong here is told once, and makes no agent absent
+        break
     with adding(folder, _PATIENCE_S):
         known = sources_in(folder)
     with concurrent.futures.ThreadPoolExecutor(bounds.jobs) as pool:
@@ -150,13 +153,18 @@ def _ask(url: str, remote: Remote, place: str, bounds: Bounds) -> Asked:
                 break
             answer = remote.asked(f"/spool?after={place}" if place else "/spool", 2 * MOST_BYTES, left_s)
             if answer.status == 404:
-                raise HostError("it keeps no spool", "start it with --spool")
+                raise HostError("it keeps no spool", "start it with --spool, and give its URL without a path")
             remote.require(answer)
             asked.skew_ns = _skew_ns(answer)
             if not answer.body:
                 break
             name, begin = answer.headers.get(SEGMENT.lower(), ""), answer.headers.get(OFFSET.lower(), "")
-            if not begin.isdecimal() or not name.endswith(".ndjson") or os.path.basename(name) != name:
+            if (
+                not begin.isdecimal()
+                or not name.endswith(".ndjson")
+                or os.path.basename(name) != name
+                or answer.body[-1:] != b"\n"
+            ):
                 raise HostError("its answer is not understood", "is it `gotrace serve`?")
             _note(asked, answer.body)
             asked.segments.append((name, int(begin), zlib.compress(answer.body, 1)))

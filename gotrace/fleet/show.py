@@ -140,6 +140,7 @@ def shown(database: Database, metric: str, by: str, emulated: bool = False) -> F
     rows = {each.key: each for each in _series(database, asked, by, emulated)}
     _tell_settings(database, rows.values(), by)
     _tell_losses(database, rows.values(), by)
+    _tell_overlaps(database)
     return Fleet(
         by,
         asked,
@@ -265,6 +266,19 @@ def _tell_losses(database: Database, rows: Iterable[Series], by: str) -> None:
         lost[group or UNKNOWN, service or UNKNOWN, bool(emulated)] += count
     for row in rows:
         row.lost = lost[row.key]
+
+
+def _tell_overlaps(database: Database) -> None:
+    """Of services that two sources (agents, or one and a recording) measured at the same time."""
+    for host, service in database.rows(
+        "select distinct host, service from (select host, service, source, start_ns, "
+        "lag(source) over same as before, lag(start_ns + length_ns) over same as before_ns from "
+        "(select host, service, version, source, start_ns, length_ns from period union all "
+        "select host, service, version, source, start_ns, length_ns from run) "
+        "window same as (partition by host, service, version order by start_ns)) "
+        "where before <> source and start_ns < before_ns - 1_000_000_000 order by all"
+    ):
+        database.notes.append(f"{host}: {service} was measured twice at the same time: its pauses count twice")
 
 
 def _reasons(database: Database, by: str, emulated: bool) -> Iterator[Reason]:

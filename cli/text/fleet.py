@@ -22,6 +22,7 @@ _KINDS = {
     "recording": ("recording", "recordings"),
     "spool": ("segment of a spool", "segments of spools"),
     "hlog": ("log", "logs"),
+    "prices": ("list of prices", "lists of prices"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import os
 import time
@@ -11,7 +12,7 @@ from typing import Any
 
 from gotrace.agent.spool import segments_of
 from gotrace.errors import GotraceError
-from gotrace.fleet import hlogs, recordings, reports, spools
+from gotrace.fleet import hlogs, prices, recordings, reports, spools
 from gotrace.fleet.machines import Told
 from gotrace.fleet.series import Part
 from gotrace.fleet.store import Addition, Known, adding, check_columns, sources_in
@@ -62,6 +63,8 @@ def _one(addition: Addition, path: str, told: Told, known: dict[str, Known]) -> 
         file = os.path.join(path, REPORT) if os.path.isdir(path) else path
         if not os.path.isfile(file):
             raise GotraceError("it is no file" if os.path.exists(file) else "there is no such file", "check the path")
+        if not os.path.getsize(file):
+            raise GotraceError("it is empty", "was it cut off?")
         kind, begin = _kind_of(file)
         if kind is spools:
             yield from _segment(addition, file, told, known)
@@ -92,6 +95,8 @@ def _kind_of(file: str) -> tuple[Any, str]:
         return (spools, "spool") if b'"gotrace.spool/' in begin[:200] else (reports, "baseline")
     if begin[:1] in (b"#", b'"') or begin[:4] == b"Tag=":
         return hlogs, "hlog"
+    if begin.removeprefix(codecs.BOM_UTF8).startswith(",".join(prices.COLUMNS).encode()):
+        return prices, "prices"
     return recordings, "recording"
 
 

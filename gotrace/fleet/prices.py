@@ -12,6 +12,8 @@ from typing import Any
 
 from gotrace.errors import GotraceError, UsageError
 from gotrace.fleet.database import Database
+from gotrace.fleet.machines import Told
+from gotrace.fleet.series import Part
 from gotrace.fleet.tables import TABLES
 from gotrace.text import printable
 
@@ -49,6 +51,16 @@ def read(path: str) -> list[Price]:
         raise GotraceError(f"cannot read {printable(path)}: {error.strerror}", "give a CSV file of prices") from None
     except (UnicodeDecodeError, csv.Error):
         raise UsageError(f"{printable(path)} is no CSV file in UTF-8", f"its first line is {','.join(COLUMNS)}") from None
+
+
+def parts_of(path: str, told: Told, name: str) -> tuple[dict[str, Any], list[Part], list[str]]:
+    """Of a file of prices: as `gotrace.fleet.recordings.parts_of`. Raises GotraceError, UsageError."""
+    prices = read(path)
+    if not prices:
+        raise UsageError("it has no prices", "write one a line")
+    columns = {column: [getattr(each, column) for each in prices] for column in COLUMNS}
+    about = {"kind": "prices", "host": None, "first_ns": None, "last_ns": None}
+    return about, [("price", {**columns, "source": name})], []
 
 
 def stored(database: Database) -> list[Price]:

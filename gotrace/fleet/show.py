@@ -278,7 +278,9 @@ def _tell_overlaps(database: Database) -> None:
         "window same as (partition by host, service, version order by start_ns)) "
         "where before <> source and start_ns < before_ns - 1_000_000_000 order by all"
     ):
-        database.notes.append(f"{host}: {service} was measured twice at the same time: its pauses count twice")
+        database.notes.append(
+            f"{printable(host)}: {printable(service)} was measured twice at the same time: its pauses count twice"
+        )
 
 
 def _reasons(database: Database, by: str, emulated: bool) -> Iterator[Reason]:

@@ -182,21 +182,27 @@ def _checked(folder: str, make: bool) -> Path:
     about = path / _ABOUT
     try:
         folder.encode()
-        if make and not path.exists():
-            path.mkdir(parents=True)
+        if make:
+            path.mkdir(parents=True, exist_ok=True)
         if not path.is_dir():
             raise UsageError(f"{printable(folder)} is no folder", "give the folder that `gotrace fleet add` filled")
         if not about.exists():
             if not make:
                 raise UsageError(f"{printable(folder)} is no fleet", "`gotrace fleet add DIR FILE...` makes one")
-            part = path / f".{_ABOUT}.part"
-            if any(each.name != _LOCK and each != part for each in path.iterdir()):
+            ours = (_LOCK, f".{_ABOUT}")  # of others too, who make it just now
+            if any(not each.name.startswith(ours) for each in path.iterdir()) and not about.exists():
                 raise UsageError(
                     f"{printable(folder)} is no fleet, and is not empty", "give a new folder, or one that is empty"
                 )
-            _synced(part, json.dumps({"schema": SCHEMA}).encode() + b"\n")
-            os.rename(part, about)
+            part = path / f".{_ABOUT}.{uuid.uuid4().hex}"
+            try:
+                _synced(part, json.dumps({"schema": SCHEMA}).encode() + b"\n")
+                os.rename(part, about)
+            finally:
+                part.unlink(missing_ok=True)
         found = json.loads(about.read_bytes())["schema"]
+    except FileExistsError:
+        raise UsageError(f"{printable(folder)} is no folder", "give a new folder") from None
     except UnicodeEncodeError:
         raise UsageError(f"{printable(folder)} is no name in UTF-8", "give another folder") from None
     except OSError as error:

@@ -22,8 +22,8 @@ _OF: Columns = {"host": "text", "fingerprint": "text", "service": "text", "versi
 _SERIES: Columns = {**_OF, "metric": "text", "label": "text", "start_ns": "int"}
 
 TABLES: Mapping[str, Columns] = {
-    # A file, or a segment of a spool, that was added. `kind`: baseline, recording, spool, hlog. `upto_bytes`: what of a
-    # segment that may still grow has been read.
+    # A file, or a segment of a spool, that was added. `kind`: baseline, recording, spool, hlog, prices.
+    # `upto_bytes`: what of a segment that may still grow has been read.
     "source": {
         "kind": "text",
         "path": "text",

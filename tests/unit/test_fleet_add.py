@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -23,10 +24,12 @@ from gotrace.agent.families import STW
 from gotrace.analysis.exponential import buckets_of
 from gotrace.api import replaying
 from gotrace.errors import GotraceError, UsageError
+from gotrace.fleet import spools
 from gotrace.fleet.add import Outcome, add
 from gotrace.fleet.database import answered, opened
 from gotrace.fleet.machines import Told
 from gotrace.fleet.percentiles import merged
+from gotrace.fleet.prices import read, stored
 from gotrace.fleet.store import adding, is_being_added_to
 from gotrace.recording.reader import Recording
 from gotrace.run.starts import replayed
@@ -342,3 +345,109 @@ def test_memory_stays_and_many_are_added_soon(tmp_path: Path) -> None:
     assert opened(str(tmp_path / "f")).rows("select count(*) from run") == [(200,)]
     shutil.rmtree(tmp_path / "f")
     assert os.path.exists(paths[0])
+
+
+def ran(*words: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gotrace.cli", "fleet", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **more)
+
+
+def test_a_segment_under_another_name_is_the_same(tmp_path: Path) -> None:
+    spool, folder = Written(tmp_path / "spool"), str(tmp_path / "f")
+    spool.minute()
+    (segment,) = spool.folder.iterdir()
+    copy = tmp_path / "web-1.ndjson"
+    shutil.copy(segment, copy)
+    before = spools._name(segment.name.encode() + b"\n" + segment.read_bytes().splitlines()[0])
+    for known in (set(), {before}):  # what was added when the name of the file was a part of the source's
+        assert (spools.name_of(str(segment), segment.read_bytes(), known) == before) == bool(known)
+    assert kinds(add(folder, [str(segment), str(copy)], NOBODY)) == ["spool", "skipped"]
+
+
+def test_a_damaged_line_costs_no_other(tmp_path: Path) -> None:
+    """Whatever is in it: of a line in the middle every value in turn is replaced."""
+    spool = Written(tmp_path / "spool")
+    for _ in range(2):
+        spool.minute(count=3)
+    first, last = next(spool.folder.iterdir()).read_bytes().splitlines(keepends=True)
+    lines = [b"{", b"\0\0\0", b"[" * 100_000, b"5", b"\xff"]
+    for odd in (None, -1, 1 << 70, 1.5, "x", "\ud800", [], {}, True):
+        lines += [json.dumps(each).encode() for each in _replaced(json.loads(first), odd)]
+    (tmp_path / "odd.ndjson").write_bytes(first + b"".join(each + b"\n" for each in lines) + last + b'{"cut')
+    (found,) = add(str(tmp_path / "f"), [str(tmp_path / "odd.ndjson")], NOBODY)
+    assert found.kind == "spool" and "damaged lines left out" in found.notes[0]
+    database = opened(str(tmp_path / "f"))
+    good = database.rows(
+        "select count(*) from period where host = 'web-1' and start_ns in (?, ?)", BEGIN_NS, BEGIN_NS + MINUTE_NS
+    )
+    assert good[0][0] >= 2 and database.rows("select list_contains(notes, ?) from source", found.notes[0]) == [(True,)]
+    (tmp_path / "all.ndjson").write_bytes(b'{"schema": "gotrace.spool/1"}\n')
+    (tmp_path / "none.ndjson").write_bytes(first[:100])
+    bad, none = add(str(tmp_path / "g"), [str(tmp_path / "all.ndjson"), str(tmp_path / "none.ndjson")], NOBODY)
+    assert "damaged" in bad.problem and none.skipped and "whole" in none.notes[0]
+
+
+def _replaced(value: Any, odd: Any) -> Any:
+    """Copies of a value in which one part is ``odd``."""
+    if isinstance(value, (dict, list)):
+        for key in value if isinstance(value, dict) else range(len(value)):
+            for inner in _replaced(value[key], odd):
+                copy = value.copy()
+                copy[key] = inner
+                yield copy
+    yield odd
+
+
+def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
+    name = os.fsdecode(b"a\xff")
+    path = tmp_path / f"{name}.gotrace"
+    shutil.copy(RECORDINGS / "gc.gotrace", path)
+    folder = str(tmp_path / "f")
+    assert kinds(add(folder, [str(path)], Told(host_name=name, service=name))) == ["recording"]
+    assert opened(folder).rows("select host, service from run where host = ?", name) == [("a\\udcff", "a\\udcff")]
+    assert answered(opened(folder), f"select '{name}'").rows == [("a\\udcff",)]
+    with pytest.raises(UsageError, match="no name in UTF-8"):
+        add(str(tmp_path / name), [str(path)], NOBODY)
+
+
+def test_where_no_fleet_can_be_made_none_is_begun(tmp_path: Path) -> None:
+    full = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))}
+    words = ["add", str(tmp_path / "f"), str(RECORDINGS / "gc.gotrace")]
+    done = ran(*words, **full)
+    assert done.returncode == 1 and "File too large" in done.stderr and "hint: " in done.stderr
+    assert ran(*words).stdout == "added 1 recording\n"
+    with pytest.raises(UsageError, match="not empty"):
+        add(str(RECORDINGS), [], NOBODY)
+
+
+def test_prices_are_added_too(tmp_path: Path) -> None:
+    file, empty = tmp_path / "prices.csv", tmp_path / "empty"
+    file.write_text(
+        "\ufeffprovider,instance,region,per_hour,currency,date,origin\naws,c7g.large,eu,0.07,USD,2026-11-01,list\n"
+    )
+    empty.write_text("")
+    found = add(str(tmp_path / "f"), [str(file), str(file), str(empty)], NOBODY)
+    assert kinds(found) == ["prices", "skipped", "refused: it is empty"]
+    assert stored(opened(str(tmp_path / "f"))) == read(str(file)) != []
+
+
+def test_sql_that_would_write(tmp_path: Path) -> None:
+    folder = str(tmp_path / "f")
+    add(folder, [str(RECORDINGS / "gc.gotrace")], NOBODY)
+    there = sorted((tmp_path / "f").rglob("*"))
+    for copy in (
+        f"copy (select 1) to '{folder}/x.parquet'",
+        f"copy run to '{next(each for each in there if each.suffix)}'",
+    ):
+        for query in (copy, f"explain analyze {copy}", f"explain (analyze) {copy}", f"select 1; {copy}"):
+            with pytest.raises(UsageError, match="not one question"):
+                answered(opened(folder), query)
+    assert sorted((tmp_path / "f").rglob("*")) == there
+    for query, hint in (
+        ("select hots from worst", "host"),
+        ("from nowhere", "there are source"),
+        ("select 1 +", "describe"),
+    ):
+        with pytest.raises(UsageError) as raised:
+            answered(opened(folder), query)
+        assert hint in raised.value.hint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from spools import BEGIN_NS, Written
 
 from gotrace.agent import spool_pages
-from gotrace.agent.http import Route, Security, Server
+from gotrace.agent.http import Response, Route, Security, Server
 from gotrace.agent.remote import Remote
 from gotrace.agent.requests import Request
 from gotrace.errors import UsageError
@@ -183,7 +184,109 @@ def test_the_file_of_urls(tmp_path: Path) -> None:
     file = tmp_path / "urls"
     file.write_text("# mine\n\nhttp://a:1  # one\nhttp://b\nhttp://a:1\n")
     assert urls_in(str(file)) == ["http://a:1", "http://b"]
-    for text, words in (("# none\n", "no URLs"), ("ftp://x\n", "invalid URL")):
+    file.write_text("\ufeffhttp://a:1/\r\nhttp://a:1\r\n")
+    assert urls_in(str(file)) == ["http://a:1"]
+    for text, words in (
+        ("# none\n", "no URLs"),
+        ("http://a\nftp://x\n", "line 2: invalid URL"),
+        ("http://[x:1\n", "invalid URL"),
+        ("http://a b\n", "invalid URL"),
+        ("http://a:99999\n", "invalid URL"),
+    ):
         file.write_text(text)
         with pytest.raises(UsageError, match=words):
-            list(collect(str(tmp_path / "f"), urls_in(str(file)), NOBODY, Bounds()))
+            urls_in(str(file))
+
+
+def test_who_answers_nonsense_costs_nobody_else(tmp_path: Path) -> None:
+    """Nor itself: what is damaged is passed over, and is not asked for again."""
+    good, hurt = Written(tmp_path / "good", "web-1"), Written(tmp_path / "hurt", "web-2")
+    for spool in (good, hurt):
+        spool.minute()
+        spool.minute()
+    (segment,) = hurt.folder.iterdir()
+    first, last = segment.read_bytes().splitlines(keepends=True)
+    segment.write_bytes(first + b'{"schema": "gotrace.spool/1", "host": 5}\nxxx\n' + last)
+
+    def answering(body: bytes, offset: str = "0") -> Server:
+        headers = [("Gotrace-Segment", segment.name), ("Gotrace-Offset", offset)]
+        return Server(HERE, {"/spool": Route({"GET": lambda _: Response(200, body, headers=headers)})})
+
+    with (
+        serving(good) as one,
+        serving(hurt) as two,
+        answering(b"no end") as three,
+        answering(b"{}\n", "9" * 30) as four,
+        answering(b"\n\n") as five,
+    ):
+        asked = {each.url: each for each in fetched(tmp_path / "f", one, two, three, four, five)}
+        found = [asked[url_of(each)] for each in (one, two, three, four, five)]
+        assert [each.minutes for each in found] == [2, 2, 0, 0, 0]
+        assert "not understood" in found[2].problem and "not known" in found[3].problem
+        assert all(bool(each.hint) == bool(each.problem) for each in found)
+        assert found[1].notes == ["2 damaged lines left out"] and found[1].problem == ""
+        hurt.minute()
+        assert [(each.minutes, each.notes) for each in fetched(tmp_path / "f", two)] == [(1, [])]
+    assert opened(str(tmp_path / "f")).rows("select host, count(*) from period group by 1 order by 1") == [
+        ("web-1", 2),
+        ("web-2", 3),
+    ]
+
+
+def test_two_that_collect_at_once_add_once(tmp_path: Path) -> None:
+    """Both have asked what there is before either adds."""
+    spool = Written(tmp_path / "spool")
+    for _ in range(3):
+        spool.minute()
+    routes, both = spool_pages.routes(str(spool.folder)), threading.Barrier(2, timeout=60)
+
+    def together(request: Request) -> Any:
+        if "after" not in request.query:
+            both.wait()
+        return routes["/spool"].handlers["GET"](request)
+
+    found: list[int] = []
+
+    def collecting(server: Server) -> None:
+        found.extend(each.minutes for each in fetched(tmp_path / "f", server))
+
+    with Server(HERE, {**routes, "/spool": Route({"GET": together})}) as one:
+        with Server(HERE, {**routes, "/spool": Route({"GET": together})}) as two:
+            threads = [threading.Thread(target=collecting, args=(each,)) for each in (one, two)]
+            for each in threads:
+                each.start()
+            for each in threads:
+                each.join()
+    assert sorted(found) == [0, 3]
+    assert opened(str(tmp_path / "f")).rows("select count(*) from period") == [(3,)]
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
+def test_over_tls_with_a_token(tmp_path: Path) -> None:
+    spool = Written(tmp_path / "spool")
+    spool.minute()
+    certificate, key, token = (str(tmp_path / name) for name in ("certificate", "key", "token"))
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    made += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate]
+    subprocess.run(made, check=True, capture_output=True)
+    Path(token).write_text("secret\n")
+    folder = str(tmp_path / "f")
+    with serving(spool, security=Security(token=token, certificate=certificate, key=key)) as server:
+        url = f"https://localhost:{server.address[1]}"
+
+        def hint(url: str = url, **files: str) -> str:
+            (asked,) = collect(folder, [url], NOBODY, Bounds(), **files)
+            assert asked.minutes == 0 and asked.problem
+            return asked.hint
+
+        assert "--ca-file" in hint()
+        assert "--token-file" in hint(ca_file=certificate)
+        (tmp_path / "wrong").write_text("other")
+        assert "not that of" in hint(ca_file=certificate, token_file=str(tmp_path / "wrong"))
+        assert "host name" in hint(url.replace("localhost", "127.0.0.1"), ca_file=certificate, token_file=token)
+        (asked,) = collect(folder, [url], NOBODY, Bounds(), token, certificate)
+        assert (asked.minutes, asked.problem) == (1, "")
+        before = opened(folder).rows("select count(*) from absent")
+        with pytest.raises(UsageError, match="cannot read the token"):  # that is nobody's absence
+            list(collect(folder, [url], NOBODY, Bounds(), str(tmp_path / "none"), certificate))
+        assert opened(folder).rows("select count(*) from absent") == before == [(4,)]

@@ -55,9 +55,9 @@ def store(fleet: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=21301)
+    running = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     running.start()
-    url = "http://127.0.0.1:21301"
+    url = "http://{}:{}".format(*running.get_host_and_port())
     client = boto3.client("s3", endpoint_url=url)
     client.create_bucket(Bucket="fleet")
     for file in fleet.rglob("*.parquet"):

@@ -87,3 +87,13 @@ def test_a_full_disk_is_counted_and_passes(tmp_path: Path) -> None:
     file.write_text("")
     with pytest.raises(GotraceError, match="cannot write the spool"):
         Spool(str(file))
+
+
+def test_a_clock_that_is_put_back_keeps_the_order(tmp_path: Path) -> None:
+    """Who collects goes on behind the last segment that it knows, and the oldest are those that go."""
+    later = tmp_path / "2500000000000000000.ndjson"
+    later.write_bytes(b"")
+    spool = Spool(str(tmp_path))
+    spool.write([{"first": True}])
+    assert [Path(each).name for each in segments_of(str(tmp_path))][0] == later.name
+    assert [each["first"] for each in records_in(str(tmp_path))] == [True]

@@ -14,11 +14,15 @@ import fleets
 import numpy as np
 import pytest
 from scipy import stats
+from spools import Written
 
 from conftest import HOSTILE
 from gotrace.cli.main import main
+from gotrace.fleet.add import add
 from gotrace.fleet.database import opened
+from gotrace.fleet.machines import Told
 from gotrace.fleet.show_stragglers import stragglers
+from gotrace.fleet.store import adding
 
 BUCKET = 0.011  # of a value that is not kept itself
 
@@ -253,3 +257,25 @@ def _json_numbers(text: str) -> Any:
 
 def test_json_has_no_infinities(fleet: fleets.Made) -> None:
     assert _json_numbers(show(fleet.folder, "--metric", "latency.p99", "--by", "host", "--format", "json").stdout)
+
+
+def test_what_two_agents_measured_and_who_is_missing(tmp_path: Path) -> None:
+    """Twice the same minutes are told of; so is an agent that never answered, by its own address."""
+    folder = str(tmp_path / "f")
+    for number, host in enumerate(("web-1", "web-1", "web-2")):
+        spool = Written(tmp_path / f"spool{number}", host)
+        for _ in range(2):
+            spool.minute(count=40 + number)
+        add(folder, [str(spool.folder)], Told())
+    with adding(folder) as addition:
+        for url, time_ns in (("http://a:1", 5), ("http://a:1", 7), ("http://b:1", 6)):
+            addition.add("absent", [{"url": url, "time_ns": time_ns, "problem": f"refused {time_ns}", "source": None}])
+    result = show(folder, "--metric", "stw.total.p50")
+    assert [line for line in result.stdout.splitlines() if "twice" in line] == [
+        "web-1: shop was measured twice at the same time: its pauses count twice"
+    ]
+    found = told(folder, "--metric", "stw.total.p50")["absent"]
+    assert [(each["url"], each["times"], each["problem"]) for each in found] == [
+        ("http://a:1", 2, "refused 7"),
+        ("http://b:1", 1, "refused 6"),
+    ]

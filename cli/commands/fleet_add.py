@@ -40,7 +40,7 @@ def command(
     instance: str | None,
     emulated: bool,
 ) -> int:
-    """Add reports of `gotrace baseline`, recordings, spools of `gotrace serve` and .hlog files to the fleet in DIR.
+    """Add reports of `gotrace baseline`, recordings, spools of `gotrace serve`, .hlog files and prices to the fleet in DIR.
 
     DIR is made if it is not there. What is in it already is skipped; of a spool only what is new is read.
     """

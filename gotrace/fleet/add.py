@@ -116,7 +116,7 @@ def _segment(addition: Addition, path: str, told: Told, known: dict[str, Known])
         if not data:
             yield Outcome(path, "spool", skipped=True, notes=("no line of it is whole yet",))
             return
-        name = spools.name_of(path, data, known)
+        name = spools.name_of(data)
         upto = known[name].upto_bytes if name in known else 0
         if len(data) <= upto:
             yield Outcome(path, "spool", skipped=True)

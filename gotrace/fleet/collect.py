@@ -230,7 +230,7 @@ def _put(addition: Addition, asked: Asked, told: Told, known: dict[str, Known]) 
                 if source is None:
                     raise GotraceError(f"the beginning of {name} is not known", "collect again")
             else:
-                source = spools.name_of(name, data, known)
+                source = spools.name_of(data)
             upto = known[source].upto_bytes if source in known else 0
             fresh = data[max(0, upto - begin) :]  # somebody may have added the same spool from its files
             about, parts, used, damaged = spools.parts_of(

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from gotrace.agent.spool import SCHEMA
@@ -22,15 +22,9 @@ from gotrace.text import count_text, printable
 Causes = Mapping[tuple[int, int], Mapping[str, Any]]  # by pid and length
 
 
-def name_of(segment: str, data: bytes, known: Container[str]) -> str:
-    """That of a segment with these lines, whatever it is called now, and however much has been written to it since."""
-    first_line = data[: data.index(b"\n")]
-    before = _name(os.fsencode(os.path.basename(segment)) + b"\n" + first_line)  # as it was formed at first
-    return before if before in known else _name(first_line)
-
-
-def _name(data: bytes) -> str:
-    return "spool:" + hashlib.sha256(data).hexdigest()[:24]
+def name_of(data: bytes) -> str:
+    """That of a segment with these lines, whatever it is called, and however much has been written to it since."""
+    return "spool:" + hashlib.sha256(data[: data.index(b"\n")]).hexdigest()[:24]
 
 
 def whole_lines(data: bytes) -> bytes:

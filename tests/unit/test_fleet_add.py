@@ -24,7 +24,6 @@ from gotrace.agent.families import STW
 from gotrace.analysis.exponential import buckets_of
 from gotrace.api import replaying
 from gotrace.errors import GotraceError, UsageError
-from gotrace.fleet import spools
 from gotrace.fleet.add import Outcome, add
 from gotrace.fleet.database import answered, opened
 from gotrace.fleet.machines import Told
@@ -358,9 +357,6 @@ def test_a_segment_under_another_name_is_the_same(tmp_path: Path) -> None:
     (segment,) = spool.folder.iterdir()
     copy = tmp_path / "web-1.ndjson"
     shutil.copy(segment, copy)
-    before = spools._name(segment.name.encode() + b"\n" + segment.read_bytes().splitlines()[0])
-    for known in (set(), {before}):  # what was added when the name of the file was a part of the source's
-        assert (spools.name_of(str(segment), segment.read_bytes(), known) == before) == bool(known)
     assert kinds(add(folder, [str(segment), str(copy)], NOBODY)) == ["spool", "skipped"]
 
 

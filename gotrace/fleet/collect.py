@@ -109,8 +109,7 @@ def collect(
 
     remotes = {url.rstrip("/"): Remote(url, token_file, ca_file) for url in urls}
     for remote in remotes.values():
-        remote.token()  # what is wrong here is told once, and makes no agent absent
-        break
+        remote.token()  # a file that cannot be read makes no agent absent
     with adding(folder, _PATIENCE_S):
         known = sources_in(folder)
     with concurrent.futures.ThreadPoolExecutor(bounds.jobs) as pool:

@@ -272,10 +272,9 @@ def _tell_overlaps(database: Database) -> None:
     """Of services that two sources (agents, or one and a recording) measured at the same time."""
     for host, service in database.rows(
         "select distinct host, service from (select host, service, source, start_ns, "
-        "lag(source) over same as before, lag(start_ns + length_ns) over same as before_ns from "
-        "(select host, service, version, source, start_ns, length_ns from period union all "
-        "select host, service, version, source, start_ns, length_ns from run) "
-        "window same as (partition by host, service, version order by start_ns)) "
+        "lag(source) over same as before, lag(start_ns + length_ns) over same as before_ns "
+        "from total where metric = 'stw.total' "
+        "window same as (partition by host, service, version, label order by start_ns)) "
         "where before <> source and start_ns < before_ns - 1_000_000_000 order by all"
     ):
         database.notes.append(

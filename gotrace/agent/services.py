@@ -166,9 +166,10 @@ class Service:
         self.is_stale = False
         self.number(of.PROCESSES).set(len(self.processes))
         for family, name in ((of.MEMORY_USAGE, "rss"), (of.HEAP_LIVE, "live"), (of.GC_GOAL, "goal")):
-            known = [value for each in self.processes if (value := getattr(each, name))]
-            if known:
-                self.number(family).set(sum(known))
+            self._set(family, sum(getattr(each, name) for each in self.processes) or None)
+        for family, name in ((of.GOGC, "gogc"), (of.MEMORY_LIMIT, "limit")):
+            values = [value for each in self.processes if (value := getattr(each, name)) is not None]
+            self._set(family, max(values, default=None))
         read = [each.reading for each in self.processes if each.reading is not None]
         used = [(each.stack, each.used - each.stack) for each in read if each.stack is not None and each.used is not None]
         for kind, sizes in zip(("stack", "other"), zip(*used, strict=True), strict=False):
@@ -182,19 +183,26 @@ class Service:
             oldest = min(each.process.start for each in self.processes)
             self.number(of.UPTIME).set(time.clock_gettime(time.CLOCK_BOOTTIME) - oldest / TICKS)
         else:
-            self._drop_gauges()
+            # It has none of them any more; what it counted stays.
+            self._drop({family for family, _ in self._kept if family.kind == "gauge"} - {of.PROCESSES})
 
-    def _drop_gauges(self) -> None:
-        """What a service that has no process now has no more; what it counted stays."""
-        gone = {family for family, _ in self._kept if family.kind == "gauge"} - {of.PROCESSES}
+    def _set(self, family: Family, value: float | None) -> None:
+        """A gauge; None: there is no such thing now, or nobody knows it."""
+        if value is not None:
+            self.number(family).set(value)
+        elif (family, ()) in self._kept:
+            self._drop({family})
+
+    def _drop(self, gone: set[Family]) -> None:
         self.registry.drop(self.resource, gone)
         self._kept = {key: series for key, series in self._kept.items() if key[0] not in gone}
 
 
 @dataclass(eq=False)
 class Observed:
-    """A traced process. ``rss``, ``live`` and ``goal`` are bytes, 0 while they are unknown; ``longest_ns`` is a pause;
-    ``reading`` is what its runtime's ``books`` said last."""
+    """A traced process. ``rss``, ``live`` and ``goal`` are bytes, 0 while they are unknown; ``gogc`` in percent and
+    ``limit`` in bytes are None where they are off, too; ``longest_ns`` is a pause; ``reading`` is what its runtime's
+    ``books`` said last."""
 
     process: GoProcess
     session: SharedSession
@@ -202,6 +210,8 @@ class Observed:
     rss: int = 0
     live: int = 0
     goal: int = 0
+    gogc: int | None = None
+    limit: int | None = None
     cycles: int = 0
     longest_ns: int = 0
     cost_ns: int = 0
@@ -301,15 +311,19 @@ class Observed:
         allocated = cycles["allocated_bytes"]
         service.number(of.ALLOCATED).add(int(allocated[allocated != UNKNOWN].sum()))
         last = cycles[-1]
-        self.live = int(last["heap_live_bytes"])
-        goal = int(last["heap_goal_bytes"])
-        self.goal = goal if 0 < goal < _NO_GOAL else 0
+        self._set_heap(int(last["heap_live_bytes"]), int(last["heap_goal_bytes"]))
         service.number(of.PROCESSORS).set(int(last["maxprocs"]))
         service.settings = {"gogc": gogc_text(int(last["gc_percent"])), "gomaxprocs": int(last["maxprocs"])}
-        if last["gc_percent"] not in (NOT_READ, UNKNOWN):
-            service.number(of.GOGC).set(int(last["gc_percent"]))
-        if 0 < last["memory_limit_bytes"] < NO_LIMIT:
-            service.number(of.MEMORY_LIMIT).set(int(last["memory_limit_bytes"]))
+        if last["gc_percent"] != NOT_READ:
+            self._set_pacing(int(last["gc_percent"]), int(last["memory_limit_bytes"]))
+
+    def _set_heap(self, live: int, goal: int) -> None:
+        self.live, self.goal = live, goal if 0 < goal < _NO_GOAL else 0
+
+    def _set_pacing(self, gogc: int, limit: int) -> None:
+        """What is set now, which the program may have changed."""
+        self.gogc = gogc if gogc >= 0 else None
+        self.limit = limit if 0 <= limit < NO_LIMIT else None
 
     def _add_books(self) -> None:
         now = self.books.read() if self.books is not None else None
@@ -322,6 +336,10 @@ class Observed:
             service.number(of.MEMORY_ALLOCATIONS).add(max(0, now.allocations - before.allocations))
         if now.waits is not None and before.waits is not None:
             service.count(of.SCHEDULE, longest_of(len(now.waits)), now.waits - before.waits)
+        if now.gogc is not None and now.limit is not None:
+            self._set_pacing(now.gogc, now.limit)
+        if not self.cycles and now.live is not None and now.goal is not None:  # of a collection before tracing began
+            self._set_heap(now.live, now.goal)
 
     def _add_usage(self) -> float | None:
         """Returns the CPU time since the last one, None if it is not known."""

@@ -21,7 +21,7 @@ _FIELDS = {
             *("stacks_sys", "mspan_sys", "mcache_sys", "buckhash_sys", "gcMiscSys", "other_sys"),
         ),
         "heapStatsDelta": ("sizeof", "committed", "inStacks"),
-        "gcControllerState": ("totalAlloc", "totalFree"),
+        "gcControllerState": ("gcPercent", "memoryLimit", "lastHeapGoal", "heapMarked", "totalAlloc", "totalFree"),
     },
     ALLOCATIONS: {
         "mstats": ("enablegc", "last_gc_nanotime", "heapStats"),

@@ -38,7 +38,8 @@ class Reading:
     ``allocated`` and ``allocations`` are "/gc/heap/allocs" in bytes and objects, among which are no tiny ones;
     ``goroutines`` is "/sched/goroutines". ``waits`` is "/sched/latencies": how often goroutines were runnable for how long
     before they ran, of every eighth time, by bucket: below 0, those of `gotrace.analysis.scheduling.bounds`, beyond them.
-    ``heap`` is MemStats.HeapAlloc.
+    ``heap`` is MemStats.HeapAlloc. Of the last collection, and 0 before the first: ``live`` is "/gc/heap/live", ``goal``
+    the heap's size at which it was to end. As set now: ``gogc`` is "/gc/gogc" (-1: off), ``limit`` is "/gc/gomemlimit".
     """
 
     stack: int | None = None
@@ -48,6 +49,10 @@ class Reading:
     goroutines: int | None = None
     waits: Counts | None = None
     heap: int | None = None
+    live: int | None = None
+    goal: int | None = None
+    gogc: int | None = None
+    limit: int | None = None
 
 
 @functools.cache
@@ -70,30 +75,44 @@ class MetricsReader:
     def read(self) -> Reading:
         """Everything that can be read. Raises TargetError or HostError."""
         missing = self._places.missing
-        stack = used = allocated = allocations = heap = None
+        stack = used = allocations = None
+        controller: dict[str, int] = {}
         if MEMORY not in missing or ALLOCATIONS not in missing:
             slots = self._slots()
             if MEMORY not in missing:
                 stack = self._sum(slots, "inStacks")
                 used = self._sum(slots, "committed") + self._outside_of_the_heap()
-                controller = self._global("gc_controller")
-                allocated = self._memory.word(controller + self._at["gcControllerState.totalAlloc"])
-                heap = max(0, allocated - self._memory.word(controller + self._at["gcControllerState.totalFree"]))
+                controller = self._controller()
             if ALLOCATIONS not in missing:
                 first, end = (self._at[f"heapStatsDelta.{name}"] // 8 for name in ("smallAllocCount", "largeFree"))
                 allocations = self._sum(slots, "largeAllocCount") + int(slots[:, first:end].sum())
         return Reading(
             stack,
             used,
-            allocated,
-            allocations,
+            allocations=allocations,
             goroutines=self._goroutines() if GOROUTINES not in missing else None,
             waits=self._waits() if SCHEDULE not in missing else None,
-            heap=heap,
+            **controller,
         )
 
     def _global(self, name: str) -> int:
         return int(getattr(self._places, name)) + self._bias
+
+    def _controller(self) -> dict[str, int]:
+        """What gcController has."""
+        names = ("gcPercent", "memoryLimit", "lastHeapGoal", "heapMarked", "totalAlloc", "totalFree")
+        places = [self._at[f"gcControllerState.{name}"] for name in names]
+        first = min(places)
+        words = self._memory.words(self._global("gc_controller") + first, (max(places) - first) // 8 + 1)
+        percent, limit, goal, live, allocated, freed = (words[(place - first) // 8] for place in places)
+        return {
+            "allocated": int(allocated),
+            "heap": max(0, int(allocated) - int(freed)),
+            "live": int(live),
+            "goal": int(goal),
+            "gogc": int(percent.astype(np.uint32).view(np.int32)),
+            "limit": int(limit),
+        }
 
     def _slots(self) -> Counts:
         """heapStats, word by word; what is in one slot alone may be negative."""

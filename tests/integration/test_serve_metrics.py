@@ -25,6 +25,7 @@ from gotrace.runtime.metrics import MetricsReader, longest_of
 
 RELEASES = [each for each in ("1.19.8", "1.22.10", targets.NEWEST) if each in targets.MATRIX]
 CASES = [*((each, "stripped") for each in targets.MATRIX), *((each, "pie-stripped") for each in RELEASES)]
+OFF = (1 << 64) - 1  # as /gc/gogc has it
 HISTOGRAM = "/sched/latencies:seconds"
 # Read once a second rather than every ten.
 COMMAND = changed("from gotrace.agent import books; books.EVERY_S = 1; books._FIND_S = 0.5")
@@ -78,7 +79,45 @@ def test_equal_at_rest(version: str, flavour: str, start: Callable[..., Target])
             # as metrics have it: those below 0 first; up to Go 1.19 what is beyond all is in the last one
             counts = truth[HISTOGRAM]
             assert found.waits.tolist()[: len(counts)] == counts and sum(found.waits) == sum(counts), command
-    assert found.goroutines > 300 and sum(found.waits) > 5000
+        assert found.goroutines > 300 and sum(found.waits) > 5000
+        for command in ("collect", "gogc 70", "limit 1000000000", "collect", "gogc 0", "gogc -1"):
+            truth, found = program.ask(command), reader.read()
+            assert found.live and found.goal
+            if (gogc := truth["/gc/gogc:percent"]) is not None:  # before Go 1.21 it has none of these
+                assert (found.gogc, found.limit) == (-1 if gogc == OFF else gogc, truth["/gc/gomemlimit:bytes"]), command
+                assert found.live == truth["/gc/heap/live:bytes"], command
+        assert (found.gogc, found.limit) == (-1, 1_000_000_000)
+
+
+@pytest.mark.bpf
+def test_what_is_set_and_what_was_live_before(start: Callable[..., Target], program: Any, agent: Any) -> None:
+    """Before the agent has seen a collection it says what was live at the end of the last one, and what is set by then.
+    What is off has no sample, at once for GOGC and GOMEMLIMIT, and no goal comes from them."""
+    name = f"changed{os.getpid()}"
+    ours = Metered(start, program(name, program="metered"))
+    for command in ("allocate 4000 5000", "gogc 50", "limit 1000000000"):
+        ours.ask(command)
+    live = ours.ask("collect")["/gc/heap/live:bytes"]
+    gauges = ("gotrace_heap_live_bytes", "go_memory_gc_goal_bytes", "go_config_gogc", "go_memory_limit_bytes")
+    serving = agent("--select", f"name={name}", "--min-age", "0s", command=COMMAND)
+
+    def exported() -> list[list[float]]:
+        return [serving.values(each, service_name=name) for each in gauges]
+
+    def row() -> dict[str, Any]:
+        return dict(json.loads(serving.get(f"/processes?pid={ours.pid}")))
+
+    until(lambda: all(exported()), 60)
+    found = row()
+    assert exported() == [[live], [found["heap_goal_bytes"]], [50], [1_000_000_000]]
+    assert (found["heap_live_bytes"], found["cycles"]) == (live, 0) and live > 20_000_000
+    ours.ask("gogc 400")
+    until(lambda: exported()[2] == [400], 60)  # without a collection
+    ours.ask(f"limit {(1 << 63) - 1}")
+    ours.ask("gogc -1")
+    until(lambda: exported()[2:] == [[], []], 60)
+    live = [ours.ask("collect")["/gc/heap/live:bytes"] for _ in range(2)][-1]
+    until(lambda: row()["cycles"] == 2 and exported() == [[live], [], [], []], 60)
 
 
 @pytest.mark.bpf

@@ -1,8 +1,9 @@
 // metered works, command by command, and says what runtime/metrics has then.
 //
 // Commands are lines on standard input: "allocate N BYTES" (N objects), "sleep G" (G more goroutines that sleep for good),
-// "yield G N" (G goroutines that yield N times each), "wait" (nothing). After each comes a line of JSON. Then it is within
-// one system call of which the scheduler knows nothing, until it gets a byte: nothing that is counted changes.
+// "yield G N" (G goroutines that yield N times each), "collect", "gogc PERCENT", "limit BYTES", "wait" (nothing). After each
+// comes a line of JSON. Then it is within one system call of which the scheduler knows nothing, until it gets a byte: nothing
+// that is counted changes.
 package main
 
 import (
@@ -24,6 +25,7 @@ var (
 		{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"},
 		{Name: "/memory/classes/heap/stacks:bytes"}, {Name: "/gc/heap/allocs:bytes"}, {Name: "/gc/heap/allocs:objects"},
 		{Name: "/sched/goroutines:goroutines"}, {Name: "/sched/latencies:seconds"},
+		{Name: "/gc/gogc:percent"}, {Name: "/gc/gomemlimit:bytes"}, {Name: "/gc/heap/live:bytes"}, // since Go 1.21
 	}
 	room = make([]byte, 0, 1<<16)
 	kept [][]byte
@@ -39,6 +41,10 @@ func report() {
 			text = append(text, ',')
 		}
 		text = append(strconv.AppendQuote(text, sample.Name), ':')
+		if sample.Value.Kind() == metrics.KindBad {
+			text = append(text, "null"...)
+			continue
+		}
 		if sample.Value.Kind() == metrics.KindUint64 {
 			text = strconv.AppendUint(text, sample.Value.Uint64(), 10)
 			continue
@@ -80,6 +86,12 @@ func main() {
 			for i := 0; i < count; i++ {
 				kept = append(kept, make([]byte, size))
 			}
+		case "collect":
+			runtime.GC()
+		case "gogc":
+			debug.SetGCPercent(count)
+		case "limit":
+			debug.SetMemoryLimit(int64(count))
 		case "sleep", "yield":
 			done.Add(count)
 			for i := 0; i < count; i++ {

@@ -68,7 +68,6 @@ def command(
 
     if prepare:
         return compile_probes()
-    settings = read(file, Settings, SCHEMA) if file is not None else Settings()
     given: dict[str, Any] = {
         "listen": listen,
         "otlp": otlp,
@@ -78,7 +77,12 @@ def command(
     }
     given["min_age"] = f"{min_age}ns" if min_age is not None else None
     given["explain_above"] = f"{explain_above}ns" if explain_above is not None else None
-    settings = msgspec.structs.replace(settings, **{key: value for key, value in given.items() if value})
+
+    def settings_now() -> Settings:
+        settings = read(file, Settings, SCHEMA) if file is not None else Settings()
+        return msgspec.structs.replace(settings, **{key: value for key, value in given.items() if value})
+
+    settings = settings_now()
     settings.address(), settings.selection(), settings.explain_above_ns()
     if systemd:
         if listen or otlp or select or exclude or spool or min_age is not None or explain_above is not None:
@@ -89,7 +93,7 @@ def command(
         check_settings(settings)
         say("the configuration is valid")
     else:
-        serve(settings, say)
+        serve(settings, say, settings_now if file is not None else None)
     return None
 
 

@@ -26,7 +26,7 @@ from gotrace.agent.states import EXPENSIVE, FAILED, TRACED, WAITS
 from gotrace.errors import GotraceError
 from gotrace.export.metrics.model import MOST_SERIES, Registry, Resource
 from gotrace.find.processes import GoProcess, Scanner
-from gotrace.find.selection import Selection
+from gotrace.find.selection import TOO_YOUNG, Selection
 from gotrace.kernel.child import Child
 from gotrace.text import printable, program_text
 
@@ -122,6 +122,7 @@ class Agent:
         self._asked = Child(_machine) if self.spool is not None else None
         self._left_out = self.probes.left_out()
         self._number(of.BUILD, gotrace.__version__, os.uname().release)
+        self.note_settings(True)
 
     def _number(self, family: Any, *values: str) -> Any:
         return self.registry.number(family, self.own, *values)
@@ -366,6 +367,24 @@ class Agent:
             self._otlp_problem = problem
         self._number(of.SERIES).set(self.registry.series)
         self._number(of.BEYOND).reach(self.registry.beyond)
+
+    def note_settings(self, are_read: bool) -> None:
+        """Export whether they could be read the last time, and when they could."""
+        self._number(of.RELOADED).set(int(are_read))
+        if are_read:
+            self._number(of.RELOADED_AT).set(time.time())
+
+    def change(self, selection: Selection, bounds: Bounds) -> None:
+        """Trace what is selected now, and no more of who is not; what was counted of them stays."""
+        self.selection, self.bounds = selection, bounds
+        self.registry.bound(bounds.series)
+        for pid, known in list(self.known.items()):
+            why = selection.why_not(known.process)
+            if why and why != TOO_YOUNG and known.state in (TRACED, EXPENSIVE, FAILED, WAITS):
+                self._end(pid, why, why)
+        for pid in list(self.probes.sessions)[bounds.processes :]:
+            self._end(pid, "the bound on processes", WAITS)
+        self._scan_at = 0.0
 
     def close(self) -> None:
         """No more of any process."""

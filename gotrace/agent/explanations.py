@@ -64,6 +64,12 @@ class Explanations:
         forget_unfinished(folder)
         self._sizes = {path: os.path.getsize(path) for path in recordings_in(folder)}
 
+    def change(self, most_bytes: int, above_ns: int, a_minute: int) -> None:
+        """From now on."""
+        self._most_bytes, self._above_ns, self._a_minute = most_bytes, above_ns, a_minute
+        for watched in self._watched.values():
+            watched.evidence.above_ns = above_ns
+
     def watch(self, session: SharedSession, labels: Mapping[str, str], explained: Explained) -> None:
         """From now on the pauses of a process; ``labels`` are its service's, and ``explained`` is called for each kept."""
         header = session.header(session.begin_ns)

@@ -82,6 +82,13 @@ KUBELET_UP = Family("gotrace.agent.kubelet.up", "gauge", "", "Whether the last q
 KUBELET_ERRORS = Family(
     "gotrace.agent.kubelet.errors", "counter", "{request}", "Questions for the node's pods without an answer.", ("reason",)
 )
+# Named as Prometheus names its own.
+RELOADED = Family(
+    "gotrace.agent.config.last_reload_successful", "gauge", "", "Whether the last attempt to read the settings succeeded."
+)
+RELOADED_AT = Family(
+    "gotrace.agent.config.last_reload_success_timestamp", "gauge", "s", "When the settings were last read, since 1970."
+)
 BUILD = Family("gotrace.build", "info", "", "The agent itself.", ("version", "kernel"))
 
 ALL = [each for each in list(globals().values()) if isinstance(each, Family)]

@@ -23,7 +23,7 @@ from gotrace.agent.requests import Request
 from gotrace.agent.spool import Spool
 from gotrace.agent.spool import check as check_spool
 from gotrace.agent.status_page import status_page
-from gotrace.errors import HostError
+from gotrace.errors import GotraceError, HostError
 from gotrace.find.kubelet import Kubelet, sources_of
 from gotrace.find.processes import Scanner
 from gotrace.kernel.aside import aside
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 STEMS = ("gc",)
 RING_BYTES = 1 << 20  # 14 563 events: at 3 000 a second nothing is lost in 4.8 s
+# What sockets, files and loaded probes were made by.
+_FIXED = ("listen", "otlp", "spool", "token_file", "tls_certificate", "tls_key", "anyone")
 _EXPLAINING = (*STEMS, "tail"), RING_BYTES << 2  # a stop makes some 50
 
 
@@ -62,8 +64,8 @@ def check(settings: Settings) -> None:
         check_spool(settings.spool)
 
 
-def serve(settings: Settings, say: Say) -> None:
-    """Until Ctrl-C or SIGTERM. Raises GotraceError."""
+def serve(settings: Settings, say: Say, reread: Callable[[], Settings] | None = None) -> None:
+    """Until Ctrl-C or SIGTERM; ``reread`` gives the settings at a SIGHUP, if they are in a file. Both raise GotraceError."""
     stop = StopRequest()
     destination = Destination.of(os.environ, settings.otlp)
     selection, address, above_ns = settings.selection(), settings.address(), settings.explain_above_ns()
@@ -75,8 +77,7 @@ def serve(settings: Settings, say: Say) -> None:
         unseen = require_everybodys_processes()
         stems, ring_bytes = _EXPLAINING if above_ns else (STEMS, RING_BYTES)
         probes = stack.enter_context(SharedProbes.opened([probe_module(stem) for stem in stems], ring_bytes, aside))
-        half = settings.spool_bytes // 2
-        spool = Spool(settings.spool, half if above_ns else settings.spool_bytes) if settings.spool else None
+        spool = Spool(settings.spool, settings.for_spool()[0]) if settings.spool else None
         explanations = None
         if above_ns:
             from gotrace.agent.explanations import Explanations
@@ -84,7 +85,7 @@ def serve(settings: Settings, say: Say) -> None:
             # Of each process its executable and libraries stay open.
             most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-            explanations = Explanations(settings.spool, half, above_ns, settings.explanations, say)
+            explanations = Explanations(settings.spool, settings.for_spool()[1], above_ns, settings.explanations, say)
         naming = kubelet = None
         if sources := sources_of():
             kubelet = Kubelet(sources)
@@ -122,7 +123,35 @@ def serve(settings: Settings, say: Say) -> None:
             agent.step()
             if hangups:
                 hangups.clear()
-                say("SIGHUP is ignored: settings are read at the start only. Restart gotrace to change them.")
+                if reread is None:
+                    say("SIGHUP ignored: there is no settings file (-f FILE).")
+                else:
+                    settings = _reload(agent, settings, reread, say)
+
+
+def _reload(agent: Agent, settings: Settings, reread: Callable[[], Settings], say: Say) -> Settings:
+    """The settings that hold from now on: of those that were read again, what can change while the agent runs."""
+    try:
+        wanted = reread()
+        selection, explains = wanted.selection(), wanted.explain_above_ns() > 0
+    except GotraceError as error:
+        agent.note_settings(False)
+        say(f"Settings not reloaded; those in effect stay: {error.message}.")
+        return settings
+    fixed = [key for key in _FIXED if getattr(wanted, key) != getattr(settings, key)]
+    if explains is (agent.explanations is None):
+        fixed.append("explain_above")
+    for key in fixed:
+        setattr(wanted, key, getattr(settings, key))
+    minutes, recordings = wanted.for_spool()
+    agent.change(selection, wanted.bounds())
+    if agent.spool is not None:
+        agent.spool.most_bytes = minutes
+    if agent.explanations is not None:
+        agent.explanations.change(recordings, wanted.explain_above_ns(), wanted.explanations)
+    agent.note_settings(True)
+    say("Settings reloaded" + (f"; a restart is needed to change {', '.join(fixed)}." if fixed else "."))
+    return wanted
 
 
 def _close(push: Push, say: Say) -> None:

@@ -70,6 +70,11 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         select, exclude = (tuple(map(parsed, each)) for each in (self.select, self.exclude))
         return Selection(select, exclude, self.default_excludes, age_ns / 1e9)
 
+    def for_spool(self) -> tuple[int, int]:
+        """Bytes for its minutes, and for recordings of long pauses."""
+        half = self.spool_bytes // 2
+        return (half, half) if self.explain_above_ns() else (self.spool_bytes, 0)
+
     def bounds(self) -> Bounds:
         return Bounds(self.processes, self.series)
 

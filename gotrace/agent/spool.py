@@ -87,13 +87,13 @@ class Window:
 
 
 class Spool:
-    """A folder of segments, each named by when it began (ns since 1970). ``failures`` are lines that were not written,
-    ``problem`` is why the last of them was not."""
+    """A folder of segments, each named by when it began (ns since 1970), of ``most_bytes`` together. ``failures`` are lines
+    that were not written, ``problem`` is why the last of them was not."""
 
     def __init__(self, folder: str, most_bytes: int = MOST_BYTES) -> None:
         """Raises GotraceError where it cannot be written."""
         self.failures, self.problem = 0, ""
-        self._folder, self._most_bytes = folder, most_bytes
+        self._folder, self.most_bytes = folder, most_bytes
         self._file: int | None = None
         self._written = 0
         try:
@@ -105,7 +105,7 @@ class Spool:
     def write(self, records: list[Mapping[str, Any]]) -> None:
         """Append records. What does not fit on the disk is counted, and nothing of it stays."""
         data = b"".join(json.dumps({"schema": SCHEMA, **record}).encode() + b"\n" for record in records)
-        if self._file is None or self._written + len(data) > self._most_bytes // _SEGMENTS:
+        if self._file is None or self._written + len(data) > self.most_bytes // _SEGMENTS:
             try:
                 self._open()
             except OSError as error:
@@ -135,7 +135,7 @@ class Spool:
         self.close()
         segments = segments_of(self._folder)
         sizes = [os.path.getsize(path) for path in segments]
-        while segments and (sum(sizes) > self._most_bytes * (_SEGMENTS - 1) // _SEGMENTS or len(segments) >= 4 * _SEGMENTS):
+        while segments and (sum(sizes) > self.most_bytes * (_SEGMENTS - 1) // _SEGMENTS or len(segments) >= 4 * _SEGMENTS):
             os.unlink(segments.pop(0))
             sizes.pop(0)
         # Behind all that are there even if the clock was put back: who collects goes on from the last that it knows.

@@ -29,6 +29,8 @@ After=network.target
 Type=exec
 ExecStartPre={command} serve --prepare
 ExecStart={command} serve{options}
+ExecReload={command} serve{options} --check
+ExecReload=/bin/kill -HUP $MAINPID
 Restart=on-failure
 RestartSec=10
 # Wrong settings stay wrong.

@@ -51,7 +51,7 @@ class Evidence:
     """
 
     def __init__(self, above_ns: int, probes: Mapping[str, Any], offset_ns: int = 0) -> None:
-        self._above_ns, self._offset_ns = above_ns, offset_ns
+        self.above_ns, self._offset_ns = above_ns, offset_ns
         gc, tail = (Kinds(probes[stem]["kinds"]) for stem in ("gc", "tail"))
         self._gc, self._tail = gc, tail
         self._has_worldstop = bool(probes["gc"]["facts"]["has_worldstop"])
@@ -82,7 +82,7 @@ class Evidence:
         else:  # by the probe's clock
             start_ns = start_ns or asked_ns or end_ns
             length_ns = end_ns - start_ns
-        if length_ns >= self._above_ns:
+        if length_ns >= self.above_ns:
             over = np.isin(kinds, (self._done, self._stw)) & (times > asked_ns) & (times < start_ns)
             whole = asked_ns > 0 and not over.any()
             self._pauses.append(_Pause(start_ns, asked_ns if whole else start_ns, end_ns, length_ns, whole))

@@ -16,7 +16,7 @@ from gotrace.errors import TargetError, UsageError
 from gotrace.find.processes import GoProcess, Scan
 from gotrace.text import count_text, printable
 
-NOT_SELECTED = "not selected"
+NOT_SELECTED, TOO_YOUNG = "not selected", "too young"
 _SHORT_ID = 12  # of a container, as podman and docker print it
 _NEAREST = 5
 
@@ -116,7 +116,7 @@ class Selection:
             return "excluded by default"
         if process.executable.refusal:
             return "cannot be traced"
-        return "too young" if process.age_s < self.min_age_s else ""
+        return TOO_YOUNG if process.age_s < self.min_age_s else ""
 
 
 def fitting(selectors: Sequence[Selector], scan: Scan) -> list[GoProcess]:

@@ -160,6 +160,62 @@ def test_an_agent_that_is_replaced(how, agent, program, start):
     second.finish()
 
 
+def test_settings_that_are_read_again(agent, program, start, tmp_path):
+    """Another process is traced, what the first one's counted stays; a file that is wrong changes nothing."""
+    names = [own_name("first"), own_name("second")]
+    first, second = (start(program(name, program="lister")) for name in names)
+    file = tmp_path / "agent.yaml"
+
+    def write(*lines: str) -> None:
+        file.write_text("\n".join(["schema: gotrace.agent/1", "min_age: 0s", f"spool: {tmp_path}/spool", *lines]))
+
+    def reload(*lines: str) -> None:
+        write(*lines)
+        serving.process.send_signal(signal.SIGHUP)
+
+    def cycles(name: str) -> float:
+        return sum(serving.values("go_memory_gc_cycles_total", service_name=name))
+
+    def state(target: Target) -> str:
+        return next(each["state"] for each in json.loads(serving.get("/processes")) if each["pid"] == target.pid)
+
+    write(f"select: [name={names[0]}]", "explain_above: 1h")
+    serving = agent("-f", str(file))
+    until(lambda: serving.traced() == {first.pid}, 60)
+    collected(first, 20)
+    until(lambda: cycles(names[0]) == 20, 60)
+    success, when = (f"gotrace_agent_config_last_reload_{each}" for each in ("successful", "success_timestamp_seconds"))
+    begun = serving.one(when)
+    assert serving.one(success) == 1 and abs(begun - time.time()) < 3600
+    reload("selct: []")
+    until(lambda: serving.one(success) == 0, 60)
+    assert serving.one(when) == begun and serving.traced() == {first.pid}
+    before = time.time()
+    reload(f"select: [name={names[1]}]", "explain_above: 1us", "explanations: 1000", "anyone: true")
+    until(lambda: serving.traced() == {second.pid}, 60)
+    assert serving.one(success) == 1 and before < serving.one(when) <= time.time()
+    until(lambda: probed_code(first.pid, "mem") == probed_code(first.pid, "exe"), 60)
+    assert state(first) == "not selected" and serving.values("gotrace_processes", service_name=names[0]) == [0]
+    for target, count in ((first, 5), (second, 15)):
+        collected(target, count)
+    until(lambda: cycles(names[1]) == 15, 60)
+    until(lambda: sum(serving.values("gotrace_agent_explanations_total")) >= 30, 60)  # one hour would have been none
+    assert cycles(names[0]) == 20
+    reload(f"select: [name={own_name('*')}]", "explain_above: 1us")
+    until(lambda: serving.traced() == {first.pid, second.pid}, 60)
+    collected(first, 10)
+    until(lambda: (cycles(names[0]), cycles(names[1])) == (30, 15), 60)
+    assert sum(serving.values("gotrace_events_lost_total")) == 0
+    reload(f"select: [name={own_name('*')}]", "processes: 1")
+    until(lambda: serving.traced() == {second.pid}, 60)
+    assert state(first) == "waits to be traced"
+    assert [each.finish() for each in (first, second)] == [0, 0]
+    said = serving.finish()
+    assert "Settings not reloaded; those in effect stay: agent.yaml: there is no key 'selct'.\n" in said
+    assert "Settings reloaded; a restart is needed to change anyone.\n" in said and "Settings reloaded.\n" in said
+    assert "Settings reloaded; a restart is needed to change explain_above.\n" in said
+
+
 def row(serving: Agent, target: Target) -> dict:
     return json.loads(serving.get(f"/processes?pid={target.pid}"))
 

@@ -196,11 +196,15 @@ class Registry:
         names = [family.sample_name for family in self._series]
         if len(set(names)) < len(names):
             raise ValueError(f"two families of one name: {sorted(names)}")
-        self._most_others = most_series - len(self._series)  # one is kept for the last resort of each family
-        self._most = self._most_others * 9 // 10
+        self.bound(most_series)
         self.series = 0
         self.beyond = 0  # series that were asked for and not made, each time they were asked for
         self.dropped = 0  # resources that went
+
+    def bound(self, most_series: int) -> None:
+        """From now on; series that there are stay."""
+        self._most_others = most_series - len(self._series)  # one is kept for the last resort of each family
+        self._most = self._most_others * 9 // 10
 
     def number(self, family: Family, resource: Resource, *values: str, created_ns: int = 0) -> Number:
         """The series of a counter, gauge or info; ``values`` are those of the family's labels, in their order.

@@ -12,83 +12,110 @@ MEMORY_USED = Family(
     "go.memory.used",
     "gauge",
     "By",
-    "Memory that the runtime has from the kernel, but for what it has returned: for stacks, and other.",
+    "Memory obtained from the operating system and not returned to it: goroutine stacks, and everything else.",
     ("go.memory.type",),
 )
-MEMORY_ALLOCATED = Family("go.memory.allocated", "counter", "By", "What was allocated on the heap.")
+MEMORY_ALLOCATED = Family("go.memory.allocated", "counter", "By", "Bytes allocated on the heap.")
 MEMORY_ALLOCATIONS = Family(
-    "go.memory.allocations", "counter", "{allocation}", "Objects that were allocated on the heap, but for tiny ones."
+    "go.memory.allocations", "counter", "{allocation}", "Heap objects allocated, excluding tiny ones."
 )
-GOROUTINES = Family("go.goroutine.count", "gauge", "{goroutine}", "Goroutines.")
+GOROUTINES = Family("go.goroutine.count", "gauge", "{goroutine}", "Live goroutines.")
 SCHEDULE = Family(
     "go.schedule.duration",
     "histogram",
     "s",
-    "How long goroutines were runnable before they ran: every eighth time, each as the longest that its bucket of the"
-    " runtime's holds.",
+    "Time goroutines were runnable before they ran: every eighth wait, at the upper end of its bucket in the runtime.",
 )
-GC_PAUSE = Family("go.memory.gc.pause.duration", "histogram", "s", "Stop-the-world pauses of the collector, in full.")
-GC_CYCLES = Family("go.memory.gc.cycles", "counter", "{gc_cycle}", "Collections that have ended.")
-GC_GOAL = Family("go.memory.gc.goal", "gauge", "By", "The heap's size at which the collection that ended last was to end.")
-MEMORY_LIMIT = Family("go.memory.limit", "gauge", "By", "GOMEMLIMIT, where one is set.")
-GOGC = Family("go.config.gogc", "gauge", "%", "GOGC; absent where it is off.")
+GC_PAUSE = Family(
+    "go.memory.gc.pause.duration",
+    "histogram",
+    "s",
+    "Stop-the-world pauses of the garbage collector, from the request to the restart.",
+)
+GC_CYCLES = Family("go.memory.gc.cycles", "counter", "{gc_cycle}", "Completed GC cycles.")
+GC_GOAL = Family(
+    "go.memory.gc.goal",
+    "gauge",
+    "By",
+    "Heap size at which the last completed cycle was to end; absent if there was no goal.",
+)
+MEMORY_LIMIT = Family(
+    "go.memory.limit", "gauge", "By", "GOMEMLIMIT as it is set now, the largest of the service; absent if none is set."
+)
+GOGC = Family("go.config.gogc", "gauge", "%", "GOGC as it is set now, the largest of the service; absent if it is off.")
 PROCESSORS = Family("go.processor.limit", "gauge", "{thread}", "GOMAXPROCS.")
-CPU_TIME = Family("process.cpu.time", "counter", "s", "CPU time of the process.", ("cpu.mode",))
+CPU_TIME = Family("process.cpu.time", "counter", "s", "CPU time used by the process.", ("cpu.mode",))
 MEMORY_USAGE = Family("process.memory.usage", "gauge", "By", "Resident memory (RSS).")
 PAGING_FAULTS = Family("process.paging.faults", "counter", "{fault}", "Page faults.", ("system.paging.fault.type",))
-UPTIME = Family("process.uptime", "gauge", "s", "How long the oldest process of the service has run.")
+UPTIME = Family("process.uptime", "gauge", "s", "Time since the oldest process of the service started.")
 
 STW = Family(
     "gotrace.stw.duration",
     "histogram",
     "s",
-    "Stops of the world, whatever for, by part: stopping and stopped, total, and "
-    "restart, which is what comes after that until the world runs.",
+    "Stop-the-world pauses of any kind, by part: stopping and stopped, total (both), and restart, until the world runs.",
     ("reason", "part"),
 )
-PHASE = Family("gotrace.gc.phase.duration", "histogram", "s", "Concurrent phases of a collection.", ("phase",))
-ASSIST = Family("gotrace.gc.assist.time", "counter", "s", "CPU time of goroutines that assisted with marking.")
-TRIGGERS = Family("gotrace.gc.triggers", "counter", "{gc_cycle}", "Collections, by what began them.", ("trigger",))
-HEAP_LIVE = Family("gotrace.heap.live", "gauge", "By", "What was live at the end of the last collection.")
-ALLOCATED = Family("gotrace.heap.allocated", "counter", "By", "What was allocated between collections, up to the last.")
-AMPLIFICATION = Family(
-    "gotrace.memory.amplification", "gauge", "1", "Resident memory over what was live at the end of the last collection."
+PHASE = Family("gotrace.gc.phase.duration", "histogram", "s", "Concurrent phases of a GC cycle.", ("phase",))
+ASSIST = Family("gotrace.gc.assist.time", "counter", "s", "CPU time goroutines spent assisting the collector.")
+TRIGGERS = Family("gotrace.gc.triggers", "counter", "{gc_cycle}", "GC cycles, by what triggered them.", ("trigger",))
+HEAP_LIVE = Family("gotrace.heap.live", "gauge", "By", "Heap memory found live by the last completed cycle.")
+ALLOCATED = Family(
+    "gotrace.heap.allocated", "counter", "By", "Bytes allocated between GC cycles, up to the last completed one."
 )
-PROCESSES = Family("gotrace.processes", "gauge", "{process}", "Traced processes of the service.")
+AMPLIFICATION = Family("gotrace.memory.amplification", "gauge", "1", "Resident memory divided by the live heap.")
+PROCESSES = Family("gotrace.processes", "gauge", "{process}", "Processes of the service that are being traced.")
 TARGET = Family("gotrace.target", "info", "", "A traced process.", ("exe", "build.id", "go.version", "container.id"))
-LOST = Family("gotrace.events.lost", "counter", "{event}", "Events that did not fit into the ring, or could not be read.")
-OVERHEAD = Family("gotrace.target.overhead", "counter", "s", "What tracing cost the service: hits times what a hit costs.")
+LOST = Family(
+    "gotrace.events.lost",
+    "counter",
+    "{event}",
+    "Events lost because the ring was full, or because they could not be decoded.",
+)
+OVERHEAD = Family(
+    "gotrace.target.overhead", "counter", "s", "CPU time that tracing cost the service: probe hits times the cost of a hit."
+)
 
 SCANNED = Family(
-    "gotrace.agent.processes", "gauge", "{process}", "Go processes of the host, by why they are traced or not.", ("state",)
+    "gotrace.agent.processes",
+    "gauge",
+    "{process}",
+    "Go processes on the host, by whether they are traced or why not.",
+    ("state",),
 )
-ATTACHES = Family("gotrace.agent.attaches", "counter", "{process}", "Processes that tracing began for.")
-DETACHES = Family("gotrace.agent.detaches", "counter", "{process}", "Processes that tracing ended for.", ("reason",))
-FAILURES = Family("gotrace.agent.attach.failures", "counter", "{process}", "Processes that could not be traced.")
-LEFT_OUT = Family("gotrace.agent.hits.left_out", "counter", "{hit}", "Hits whose program the kernel did not run.")
-RING_FILL = Family("gotrace.agent.ring.fill", "gauge", "1", "How full the ring of events was when it was read last.")
-AGENT_CPU = Family("gotrace.agent.cpu.time", "counter", "s", "The agent's own CPU time.")
-AGENT_RSS = Family("gotrace.agent.memory.usage", "gauge", "By", "The agent's own resident memory.")
-SERIES = Family("gotrace.agent.series", "gauge", "{series}", "Series that are exported.")
-BEYOND = Family("gotrace.agent.series.beyond", "counter", "{series}", "Requests for series there was no room for.")
-SPOOL_FAILURES = Family("gotrace.agent.spool.failures", "counter", "{record}", "What the spool had no room for.")
+ATTACHES = Family("gotrace.agent.attaches", "counter", "{process}", "Processes that the agent attached to.")
+DETACHES = Family("gotrace.agent.detaches", "counter", "{process}", "Processes that the agent detached from.", ("reason",))
+FAILURES = Family("gotrace.agent.attach.failures", "counter", "{process}", "Processes that the agent could not attach to.")
+LEFT_OUT = Family("gotrace.agent.hits.left_out", "counter", "{hit}", "Probe hits whose BPF program the kernel did not run.")
+RING_FILL = Family("gotrace.agent.ring.fill", "gauge", "1", "Fill level of the event ring when it was last read.")
+AGENT_CPU = Family("gotrace.agent.cpu.time", "counter", "s", "CPU time used by the agent.")
+AGENT_RSS = Family("gotrace.agent.memory.usage", "gauge", "By", "Resident memory of the agent.")
+SERIES = Family("gotrace.agent.series", "gauge", "{series}", "Exported series.")
+BEYOND = Family(
+    "gotrace.agent.series.beyond", "counter", "{series}", "Requests for a series that were refused because of the limit."
+)
+SPOOL_FAILURES = Family(
+    "gotrace.agent.spool.failures", "counter", "{record}", "Records that could not be written to the spool."
+)
 EXPLANATIONS = Family(
-    "gotrace.agent.explanations", "counter", "{pause}", "Long pauses, by what became of their evidence.", ("outcome",)
+    "gotrace.agent.explanations", "counter", "{pause}", "Pauses above the threshold, by outcome.", ("outcome",)
 )
-OTLP_SENT = Family("gotrace.agent.otlp.sent", "counter", "{request}", "Requests that the collector took.")
-OTLP_FAILED = Family("gotrace.agent.otlp.failed", "counter", "{request}", "Requests that it did not; the next has it all.")
-OTLP_REJECTED = Family("gotrace.agent.otlp.rejected", "counter", "{point}", "Points that the collector refused.")
-KUBELET_UP = Family("gotrace.agent.kubelet.up", "gauge", "", "Whether the last question for the node's pods was answered.")
+OTLP_SENT = Family("gotrace.agent.otlp.sent", "counter", "{request}", "Requests accepted by the collector.")
+OTLP_FAILED = Family(
+    "gotrace.agent.otlp.failed", "counter", "{request}", "Requests that failed; the next one includes their data."
+)
+OTLP_REJECTED = Family("gotrace.agent.otlp.rejected", "counter", "{point}", "Data points rejected by the collector.")
+KUBELET_UP = Family("gotrace.agent.kubelet.up", "gauge", "", "Whether the last request for the node's pods succeeded.")
 KUBELET_ERRORS = Family(
-    "gotrace.agent.kubelet.errors", "counter", "{request}", "Questions for the node's pods without an answer.", ("reason",)
+    "gotrace.agent.kubelet.errors", "counter", "{request}", "Failed requests for the node's pods.", ("reason",)
 )
 # Named as Prometheus names its own.
 RELOADED = Family(
-    "gotrace.agent.config.last_reload_successful", "gauge", "", "Whether the last attempt to read the settings succeeded."
+    "gotrace.agent.config.last_reload_successful", "gauge", "", "Whether the last attempt to load the settings succeeded."
 )
 RELOADED_AT = Family(
-    "gotrace.agent.config.last_reload_success_timestamp", "gauge", "s", "When the settings were last read, since 1970."
+    "gotrace.agent.config.last_reload_success_timestamp", "gauge", "s", "Unix time at which the settings were last loaded."
 )
-BUILD = Family("gotrace.build", "info", "", "The agent itself.", ("version", "kernel"))
+BUILD = Family("gotrace.build", "info", "", "The version of the agent, and the kernel.", ("version", "kernel"))
 
 ALL = [each for each in list(globals().values()) if isinstance(each, Family)]

@@ -31,7 +31,8 @@ KERNELS = {"6.1": "bookworm", "6.12": "trixie"}
 MODULES = ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4", "virtio_console", "9pnet_virtio", "9p")
 PACKAGES = (
     *("base-files", "base-passwd", "bash", "bsdutils", "busybox-static", "coreutils", "findutils", "grep", "less"),
-    *("libpython3.11-dev", "mount", "numactl", "procps", "python3", "python3-bpfcc", "sed", "util-linux"),
+    *("libc-bin", "libpython3.11-dev", "mount", "ncurses-base", "numactl", "procps", "python3", "python3-bpfcc"),
+    *("sed", "tmux", "util-linux"),
 )
 UNUSED = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/perl", "usr/include")
 COMPILED = "hdrhistogram"  # has no wheel for ARM64, and one C file

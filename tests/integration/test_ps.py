@@ -197,7 +197,7 @@ def test_the_longest_pause_is_an_agents(gotrace: Run, start: Start, tmp_path: Pa
         assert traced["longest_pause_ns"] == told["longest_pause_ns"] >= max(truth["PauseNs"][:100]) // 2
         assert 2 < traced["traced_s"] < traced["age_s"] and traced["unknown"] == {}
         assert alone["longest_pause_ns"] is None
-        assert alone["unknown"]["longest_pause_ns"] == "the agent does not trace it"
+        assert alone["unknown"]["longest_pause_ns"] == "not traced by the agent"
         longest = re.escape(duration_text(told["longest_pause_ns"]))
         assert re.search(rf"^ *{ours.pid} .* {longest} ", gotrace("ps", *select).stdout, re.M)
         closed = gotrace("ps", "--connect", "http://127.0.0.1:22990")

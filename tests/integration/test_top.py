@@ -90,7 +90,7 @@ def cells(screen: str, pid: int) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("how", ["q", "TERM"])
+@pytest.mark.parametrize("how", [pytest.param("q", marks=pytest.mark.everywhere), "TERM"])
 def test_what_is_on_the_screen(terminal: Terminal, start: Start, tmp_path: Path, how: str) -> None:
     """Two programs of two releases; left by its key, or killed."""
     prefix = f"top{os.getpid()}"

@@ -107,10 +107,10 @@ def test_pauses_are_of_the_same_program() -> None:
     lines = list(rendered(ps._lines([known], SUMMARY)))
     assert " 2.50 ms " in lines[1] and "Longest pause: since an agent traces it, for 30 s or more." in lines
     for wrong, said in (
-        (row(exe="/bin/other", longest_pause_ns=1), "the agent does not trace it"),
-        (row(state="\x1b[31m" + "x" * 1000), "the agent does not trace it: \\x1b[31m" + "x" * 75),
-        (row(longest_pause_ns=-1), "what the agent says cannot be"),
-        (row(longest_pause_ns=10**30), "what the agent says cannot be"),
+        (row(exe="/bin/other", longest_pause_ns=1), "not traced by the agent"),
+        (row(state="\x1b[31m" + "x" * 1000), "not traced by the agent: \\x1b[31m" + "x" * 75),
+        (row(longest_pause_ns=-1), "implausible value from the agent"),
+        (row(longest_pause_ns=10**30), "implausible value from the agent"),
     ):
         one = process(pid=7, exe="/bin/api", unknown={})
         add_pauses([one], [wrong])
@@ -126,7 +126,7 @@ def test_pauses_are_of_the_same_program() -> None:
         (b"HTTP/1.1 200 \x1b[31mOK\r\n\r\n" + b"[" * 100_000, "cannot read the answer of"),
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "answered with status 404"),
         (b"\x1b[31m\r\n\r\n", "cannot connect to"),
-        (b"", "does not answer in time"),
+        (b"", "did not respond in time"),
     ],
 )
 def test_an_agent_that_is_none(sent: bytes, said: str) -> None:

@@ -31,6 +31,8 @@ ExecStartPre={command} serve --prepare
 ExecStart={command} serve{options}
 ExecReload={command} serve{options} --check
 ExecReload=/bin/kill -HUP $MAINPID
+# With half of a slow CPU the compiler takes minutes.
+TimeoutStartSec=10min
 Restart=on-failure
 RestartSec=10
 # Wrong settings stay wrong.

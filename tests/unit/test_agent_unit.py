@@ -51,6 +51,8 @@ def test_its_rights_are_the_published_ones() -> None:
         assert words.split() == list(SERVE_CAPABILITIES)
     assert 'ExecStart="/opt/a b/gotrace" serve -f /etc/50%%.yaml\n' in text
     assert 'ExecStartPre="/opt/a b/gotrace" serve --prepare\n' in text
+    checked = 'ExecReload="/opt/a b/gotrace" serve -f /etc/50%%.yaml --check\n'  # else nothing is reloaded
+    assert f"{checked}ExecReload=/bin/kill -HUP $MAINPID\n" in text
 
 
 @pytest.mark.parametrize(

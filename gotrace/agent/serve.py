@@ -65,7 +65,7 @@ def check(settings: Settings) -> None:
 
 
 def serve(settings: Settings, say: Say, reread: Callable[[], Settings] | None = None) -> None:
-    """Until Ctrl-C or SIGTERM; ``reread`` gives the settings at a SIGHUP, if they are in a file. Both raise GotraceError."""
+    """Until Ctrl-C or SIGTERM; ``reread`` gives the settings at a SIGHUP where a file has them. Both raise GotraceError."""
     stop = StopRequest()
     destination = Destination.of(os.environ, settings.otlp)
     selection, address, above_ns = settings.selection(), settings.address(), settings.explain_above_ns()

@@ -191,7 +191,7 @@ def test_settings_that_are_read_again(agent, program, start, tmp_path):
     until(lambda: serving.one(success) == 0, 60)
     assert serving.one(when) == begun and serving.traced() == {first.pid}
     before = time.time()
-    reload(f"select: [name={names[1]}]", "explain_above: 1us", "explanations: 1000", "anyone: true")
+    reload(f"select: [name={names[1]}]", "explain_above: 1us", "explanations: 1", "anyone: true")
     until(lambda: serving.traced() == {second.pid}, 60)
     assert serving.one(success) == 1 and before < serving.one(when) <= time.time()
     until(lambda: probed_code(first.pid, "mem") == probed_code(first.pid, "exe"), 60)
@@ -199,9 +199,9 @@ def test_settings_that_are_read_again(agent, program, start, tmp_path):
     for target, count in ((first, 5), (second, 15)):
         collected(target, count)
     until(lambda: cycles(names[1]) == 15, 60)
-    until(lambda: sum(serving.values("gotrace_agent_explanations_total")) >= 30, 60)  # one hour would have been none
+    until(lambda: sum(serving.values("gotrace_agent_explanations_total")) > 0, 60)  # one hour would have been none
     assert cycles(names[0]) == 20
-    reload(f"select: [name={own_name('*')}]", "explain_above: 1us")
+    reload(f"select: [name={own_name('*')}]", "explain_above: 1us", "explanations: 1")
     until(lambda: serving.traced() == {first.pid, second.pid}, 60)
     collected(first, 10)
     until(lambda: (cycles(names[0]), cycles(names[1])) == (30, 15), 60)

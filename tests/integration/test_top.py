@@ -40,7 +40,7 @@ class Terminal:
         self._do("new-session", "-d", "-x", str(columns), "-y", "45", *shell)
 
     def _do(self, *words: str) -> str:
-        return subprocess.run([*self._tmux, *words], check=True, capture_output=True, text=True, timeout=10).stdout
+        return subprocess.run([*self._tmux, *words], check=True, capture_output=True, text=True, timeout=60).stdout
 
     def type(self, line: str) -> None:
         self._do("send-keys", "-l", line)
@@ -105,7 +105,7 @@ def test_what_is_on_the_screen(terminal: Terminal, start: Start, tmp_path: Path,
     script = tmp_path / "script"
     script.write_text(f"cd {tmp_path}\necho $$ >{pid_file}\nexec {command}\n")
     terminal.type(f"stty -g >{settings}.before; sh {script}; stty -g >{settings}")
-    until(lambda: "2 traced" in terminal.screen(), 60)
+    until(lambda: "2 traced" in terminal.screen(), 300 if targets.EMULATED else 60)
     assert terminal.is_alternate() and terminal.colours()
     assert all(len(set(each)) == 1 for each in terminal.colours()) is plain
     before = [len(gctrace(each.stderr.read_text())) for each in ours]
@@ -113,7 +113,7 @@ def test_what_is_on_the_screen(terminal: Terminal, start: Start, tmp_path: Path,
         each.go()
     truths: list[dict[str, Any]] = [each.truth() for each in ours]
     own = [each["NumGC"] - count for each, count in zip(truths, before, strict=True)]
-    until(lambda: [cells(terminal.screen(), each.pid).get("cycles") for each in ours] == list(map(str, own)), 20)
+    until(lambda: [cells(terminal.screen(), each.pid).get("cycles") for each in ours] == list(map(str, own)), 60)
     for each in ours:
         seen = cells(terminal.screen(), each.pid)
         assert (seen["lost"], seen["Ps"]) == ("0", str(os.cpu_count())), seen
@@ -150,7 +150,7 @@ def test_what_is_on_the_screen(terminal: Terminal, start: Start, tmp_path: Path,
         terminal.press("q")
     else:
         os.kill(int(pid_file.read_text()), 15)
-    until(settings.exists, 20)
+    until(settings.exists, 60)
     until(lambda: settings.read_text() != "")
     assert settings.read_text() == Path(f"{settings}.before").read_text() and not terminal.is_alternate()
     assert "Traceback" not in terminal.screen() and "internal error" not in terminal.screen()

@@ -37,7 +37,7 @@ def test_what_it_exports_is_what_the_programs_count(agent, program, start):
     of_old = program(f"{prefix}-old", "1.19.8")
     ours = [start(each, "-cycles", "200", env={"GODEBUG": "gctrace=1"}) for each in (*of_api, of_old)]
     serving = agent("--select", f"name={prefix}-*", "--min-age", "0s")
-    until(lambda: serving.traced() == {each.pid for each in ours})
+    until(lambda: serving.traced() == {each.pid for each in ours}, 60)
     for each in ours:
         serving.get(f"/processes?pid={each.pid}")  # from then on everything about it is kept
     before = [len(gctrace(each.stderr.read_text())) for each in ours]

@@ -114,7 +114,7 @@ static __always_inline void over(struct config *cfg, u64 what)
 }
 
 /* Follow the current process, whose program is in place, if it is one that was asked for. */
-static __always_inline struct start *adopt(struct config *cfg, struct start *waiting)
+static __always_inline struct start *adopt(struct config *cfg, struct start *waiting, u64 copy)
 {
 	u32 tgid = current_tgid();
 	struct start start = *waiting;
@@ -140,7 +140,7 @@ static __always_inline struct start *adopt(struct config *cfg, struct start *wai
 		return NULL;
 	}
 	made = cgroups.lookup(&cgroup);
-	tell(KIND_EXEC, start.exec_ns, &start, start.enter_ns, start.fork_ns, 0);
+	tell(KIND_EXEC, start.exec_ns, &start, start.enter_ns, start.fork_ns, copy);
 	tell(KIND_EXEC_WAIT, start.exec_ns, &start, start.runnable_ns, start.blocked_ns, start.throttled_ns);
 	emit(KIND_STARTER, start.exec_ns, tgid | (u64)start.starter << 32, start.run_ns, start.name.low, start.name.high,
 	     0);
@@ -212,6 +212,18 @@ int on_trace_event__syscalls__sys_enter_execveat(void *ctx)
 }
 
 /* The new program is in place; args are the task, its number before (it may have been a thread), and linux_binprm. */
+/* Whether a file that was not there when we were attached is the wanted one, as far as its size and its name tell. */
+static __always_inline bool is_copy(struct config *cfg, void *inode)
+{
+	struct name name = {};
+
+	if (!cfg->slot[CONFIG_TARGET_SIZE] ||
+	    kernel_u64(inode, cfg->slot[CONFIG_INODE_SIZE]) != cfg->slot[CONFIG_TARGET_SIZE])
+		return false;
+	bpf_get_current_comm(&name, sizeof(name));
+	return name.low == cfg->slot[CONFIG_TARGET_NAME_LOW] && name.high == cfg->slot[CONFIG_TARGET_NAME_HIGH];
+}
+
 int on_tracepoint__sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 {
 	u32 tgid = current_tgid(), before = ctx->args[1];
@@ -261,7 +273,9 @@ int on_tracepoint__sched_process_exec(struct bpf_raw_tracepoint_args *ctx)
 	if (kernel_u64(inode, cfg->slot[CONFIG_INODE_INO]) == cfg->slot[CONFIG_TARGET_INO] &&
 	    kernel_u32((void *)kernel_u64(inode, cfg->slot[CONFIG_INODE_SB]), cfg->slot[CONFIG_SB_DEV]) ==
 		    cfg->slot[CONFIG_TARGET_DEV])
-		adopt(cfg, start);
+		adopt(cfg, start, 0);
+	else if (is_copy(cfg, inode))
+		adopt(cfg, start, kernel_u64(inode, cfg->slot[CONFIG_INODE_INO]));
 	return 0;
 }
 
@@ -443,7 +457,7 @@ int entry(struct pt_regs *ctx)
 	if (!start) {
 		waiting = pending.lookup(&tgid);
 		if (waiting && waiting->exec_ns)
-			start = adopt(cfg, waiting);
+			start = adopt(cfg, waiting, 0);
 		if (!start)
 			return 0;
 	}

@@ -8,7 +8,8 @@
  */
 
 #define PATH_CHUNKS 8
-#define KEY_CHUNKS 3
+#define NAME_CHUNKS 6
+#define LAYER_SIZE 56		    /* of dockerd's roLayer, whose first field is its chain's digest */
 #define NEW_NAMESPACES 0x7e020080UL /* CLONE_NEW*, as clone, clone3 and unshare know them */
 
 struct call {
@@ -209,6 +210,14 @@ int on_trace_event__syscalls__sys_exit_clone(struct syscall_exit *ctx)
 /*
  * Functions of the tools: Go moves goroutines between threads, so a call is known by its goroutine.
  */
+#define ENDS(name, number, hit)                                                                                            \
+	int name##_ends(struct pt_regs *ctx)                                                                               \
+	{                                                                                                                  \
+		count_hit(hit);                                                                                            \
+		emit(KIND_STAGE_ENDS, bpf_ktime_get_ns(), current_tgid(), number, GO_G(ctx), GO_RESULT0(ctx), 0);          \
+		return 0;                                                                                                  \
+	}
+
 #define STAGE(name, number, hit_begins, hit_ends)                                                                          \
 	int name##_begins(struct pt_regs *ctx)                                                                             \
 	{                                                                                                                  \
@@ -216,35 +225,81 @@ int on_trace_event__syscalls__sys_exit_clone(struct syscall_exit *ctx)
 		emit(KIND_STAGE_BEGINS, bpf_ktime_get_ns(), current_tgid(), number, GO_G(ctx), 0, 0);                      \
 		return 0;                                                                                                  \
 	}                                                                                                                  \
-	int name##_ends(struct pt_regs *ctx)                                                                               \
-	{                                                                                                                  \
-		count_hit(hit_ends);                                                                                       \
-		emit(KIND_STAGE_ENDS, bpf_ktime_get_ns(), current_tgid(), number, GO_G(ctx), GO_RESULT0(ctx), 0);          \
-		return 0;                                                                                                  \
-	}
+	ENDS(name, number, hit_ends)
 
 STAGE(pull, STAGE_PULL, HIT_PULL_BEGINS, HIT_PULL_ENDS)
 STAGE(unpack, STAGE_UNPACK, HIT_UNPACK_BEGINS, HIT_UNPACK_ENDS)
 STAGE(snapshot, STAGE_SNAPSHOT, HIT_SNAPSHOT_BEGINS, HIT_SNAPSHOT_ENDS)
 STAGE(sandbox, STAGE_SANDBOX, HIT_SANDBOX_BEGINS, HIT_SANDBOX_ENDS)
 STAGE(create, STAGE_CREATE, HIT_CREATE_BEGINS, HIT_CREATE_ENDS)
+ENDS(commit, STAGE_COMMIT, HIT_COMMIT_ENDS)
+ENDS(store, STAGE_STORE, HIT_STORE_ENDS)
 
-/* containerd's Prepare(ctx, key, parent): the key is that of the container, but of a layer while it is unpacked. */
-int prepare_begins(struct pt_regs *ctx)
+/* After an event of the same time: bytes of a string of the tool, as if a path. */
+static __always_inline void tell_name(u64 time_ns, u64 address, u64 length)
 {
-	u64 time_ns = bpf_ktime_get_ns(), length = GO_ARG4(ctx);
 	struct path_chunk chunk;
 	int i;
 
-	count_hit(HIT_PREPARE_BEGINS);
-	emit(KIND_STAGE_BEGINS, time_ns, current_tgid(), STAGE_SNAPSHOT, GO_G(ctx), length, 0);
 #pragma unroll
-	for (i = 0; i < KEY_CHUNKS; i++) {
+	for (i = 0; i < NAME_CHUNKS; i++) {
 		if (length <= i * sizeof(chunk))
 			break;
 		__builtin_memset(&chunk, 0, sizeof(chunk));
-		read_bytes(&chunk, sizeof(chunk), GO_ARG3(ctx) + i * sizeof(chunk));
+		read_bytes(&chunk, sizeof(chunk), address + i * sizeof(chunk));
 		emit(KIND_PATH, time_ns, i, chunk.word[0], chunk.word[1], chunk.word[2], chunk.word[3]);
 	}
+}
+
+static __always_inline void tell_of(u64 time_ns, u64 address, u64 length)
+{
+	if (!length)
+		return;
+	emit(KIND_OF, time_ns, current_tgid(), length, 0, 0, 0);
+	tell_name(time_ns, address, length);
+}
+
+/* A function that is told what it works on, and, from ``of`` on, what that is made of. */
+#define NAMED(name, number, hit, address, length, of, of_length)                                                           \
+	int name##_begins(struct pt_regs *ctx)                                                                             \
+	{                                                                                                                  \
+		u64 time_ns = bpf_ktime_get_ns(), bytes = (length);                                                        \
+                                                                                                                           \
+		count_hit(hit);                                                                                            \
+		emit(KIND_STAGE_BEGINS, time_ns, current_tgid(), number, GO_G(ctx), bytes, 0);                             \
+		tell_name(time_ns, (address), bytes);                                                                      \
+		tell_of(time_ns, (of), (of_length));                                                                       \
+		return 0;                                                                                                  \
+	}
+
+/* containerd: Prepare(ctx, key, parent); the key has the name of the container in it, or that of a layer to come */
+NAMED(prepare, STAGE_SNAPSHOT, HIT_PREPARE_BEGINS, GO_ARG3(ctx), GO_ARG4(ctx), GO_ARG5(ctx), GO_ARG6(ctx))
+/* Commit(ctx, name, key): from now on that snapshot is the layer ``name`` */
+NAMED(commit, STAGE_COMMIT, HIT_COMMIT_BEGINS, GO_ARG3(ctx), GO_ARG4(ctx), GO_ARG5(ctx), GO_ARG6(ctx))
+/* writer(ctx, ref, ...): a blob comes; Commit(ctx, size, digest): it is whole */
+NAMED(fetch, STAGE_FETCH, HIT_FETCH_BEGINS, GO_ARG3(ctx), GO_ARG4(ctx), 0, 0)
+NAMED(store, STAGE_STORE, HIT_STORE_BEGINS, GO_ARG4(ctx), GO_ARG5(ctx), 0, 0)
+/* Apply(ctx, descriptor, mounts): too long for registers, so it is above the return address: media type, digest, ... */
+NAMED(apply, STAGE_UNPACK, HIT_APPLY_BEGINS, read_user(GO_SP(ctx) + 24), read_user(GO_SP(ctx) + 32), 0, 0)
+
+/* dockerd: CreateRWLayer(name, parent) */
+NAMED(rwlayer, STAGE_SNAPSHOT, HIT_RWLAYER_BEGINS, GO_ARG1(ctx), GO_ARG2(ctx), GO_ARG3(ctx), GO_ARG4(ctx))
+/* Create(ctx, id, ...) and NewContainer(ctx, id, ...), called by containerStart */
+NAMED(container, STAGE_CONTAINER, HIT_CONTAINER_BEGINS, GO_ARG3(ctx), GO_ARG4(ctx), 0, 0)
+/* registerWithDescriptor(reader, parent, ...), which returns a layer */
+NAMED(register, STAGE_UNPACK, HIT_REGISTER_BEGINS, 0, 0, GO_ARG3(ctx), GO_ARG4(ctx))
+
+int register_ends(struct pt_regs *ctx)
+{
+	u64 time_ns = bpf_ktime_get_ns(), layer;
+
+	count_hit(HIT_REGISTER_ENDS);
+	if (!GO_RESULT0(ctx)) { /* an error */
+		emit(KIND_STAGE_ENDS, time_ns, current_tgid(), STAGE_UNPACK, GO_G(ctx), 0, 0);
+		return 0;
+	}
+	layer = read_user(GO_ARG1(ctx)); /* the interface's data, a reference to it, is where the second argument was */
+	emit(KIND_STAGE_ENDS, time_ns, current_tgid(), STAGE_UNPACK, GO_G(ctx), read_user(layer + LAYER_SIZE), 0);
+	tell_of(time_ns, read_user(layer), read_user(layer + 8));
 	return 0;
 }

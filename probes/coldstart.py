@@ -47,8 +47,8 @@ PROBE = Probe(
     stem="coldstart",
     summary="every boundary of the start of a Go program, from execve to its first GC",
     kinds=(
-        # time: the new program is in place; fork_ns is 0 where it was not seen
-        Kind("exec", 0x501, (*_BOUNDARY, "enter_ns", "fork_ns")),
+        # time: the new program is in place; fork_ns is 0 where it was not seen; copy: the inode, if not the file's itself
+        Kind("exec", 0x501, (*_BOUNDARY, "enter_ns", "fork_ns", "copy")),
         Kind("exec_wait", 0x502, (*_BOUNDARY, "runnable_ns", "blocked_ns", "throttled_ns")),
         Kind("cgroup", 0x503, (*_BOUNDARY, "cgroup", "made_ns", "attach_ns")),
         Kind("linker_entry", 0x504, (*_BOUNDARY, "pc")),
@@ -81,11 +81,12 @@ PROBE = Probe(
     ),
     config=(
         *("attached", "target_ino", "target_dev", "starter", "cgroup", "cgroup_level", "pid_ns", "until", "until_ns"),
+        *("target_size", "target_name_low", "target_name_high"),
         *("entry", "init_task_register", "init_index_register", "init_nfns", "heap_live", "work_clock", "page_order"),
         *TASK_FIELDS,
         *QUOTA_FIELDS,
         *("task_signal", "task_exit_code", "task_nsproxy", "nsproxy_pid_ns", "pid_ns_inum", "signal_live"),
-        *("bprm_file", "file_inode", "inode_ino", "inode_sb", "sb_dev"),
+        *("bprm_file", "file_inode", "inode_ino", "inode_size", "inode_sb", "sb_dev"),
         *("cgroup_root", "cgroup_kn", "kn_id", "root_hierarchy"),
     ),
     hits=(
@@ -121,6 +122,7 @@ _KERNEL_FIELDS = {
     "bprm_file": ("linux_binprm", "file"),
     "file_inode": ("file", "f_inode"),
     "inode_ino": ("inode", "i_ino"),
+    "inode_size": ("inode", "i_size"),
     "inode_sb": ("inode", "i_sb"),
     "sb_dev": ("super_block", "s_dev"),
     "cgroup_root": ("cgroup", "root"),
@@ -136,10 +138,14 @@ def settings(target: Traceable) -> dict[str, int]:
     """Which starts are meant, and where the kernel keeps what is read of them. Raises HostError without BTF."""
     assert isinstance(target, Executable)
     status = os.stat(target.exe_path)
+    name = os.fsencode(os.path.basename(target.exe_path))[:15].ljust(16, b"\0")  # as the kernel calls who executes it
     return {
         **task_settings(_KERNEL_FIELDS),
         "target_ino": status.st_ino,
         "target_dev": os.major(status.st_dev) << 20 | os.minor(status.st_dev),  # as the kernel itself keeps it
+        "target_size": status.st_size if target.copies else 0,
+        "target_name_low": int.from_bytes(name[:8], "little"),
+        "target_name_high": int.from_bytes(name[8:], "little"),
         "starter": target.which.starter,
         "cgroup": target.which.cgroup,
         "cgroup_level": target.which.cgroup_level,

@@ -7,14 +7,20 @@
   and in what was built from them the functions' names, prologues and return instructions are looked for. No return
   probes: Go moves stacks.
 
-podman 4.3 (containers/image and containers/storage in it) [its source, and Debian's 4.3.1]: ``libimage.(*Runtime).Pull``
-looks the image up and, where it lacks, copies it; ``(*layerStore).applyDiffWithOptions`` unpacks one layer into the
-storage and returns how many bytes it has; ``(*store).CreateContainer`` makes the container's own layer, ``(*store).Mount``
-mounts it; ``(*Runtime).createNetNS`` and ``configureNetNS`` make and set up its network.
+podman 4.3 and 5.4 (containers/image and containers/storage in it) [their source, and Debian's 4.3.1 and 5.4.2]:
+``libimage.(*Runtime).Pull`` looks the image up and, where it lacks, copies it; ``(*layerStore).applyDiffWithOptions``
+unpacks one layer into the storage and returns how many bytes it has; ``(*store).CreateContainer`` makes the container's own
+layer, ``(*store).Mount`` mounts it; ``(*Runtime).createNetNS`` and ``configureNetNS`` make and set up its network.
 
-containerd 1.6 [Debian's 1.6.20]: ``(*snapshotter).Prepare`` of overlay, whose key is the container's name, and
-``services/tasks.(*local).Create`` (its process is asked for). Pull and unpack happen for a client, earlier, and by no
-name of a container: nothing joins them with one.
+containerd 1.6 and 1.7 [their source, and Debian's 1.6.20 and 1.7.24]: ``(*snapshotter).Prepare`` of overlay, whose key has
+the container's name in it and whose parent is the image's topmost layer, and ``services/tasks.(*local).Create`` (its
+process is asked for). A layer is a snapshot that ``Commit`` has named, after ``diff/apply.(*fsApplier).Apply`` unpacked a
+blob into it, by its digest; the blob came between ``(*store).writer`` and ``(*writer).Commit`` of the content store.
+
+dockerd 20.10 and 26.1 with its own image store [their source, and Debian's 20.10.24 and 26.1.5]: ``distribution.Pull``;
+``(*layerStore).registerWithDescriptor`` unpacks one layer onto its parent and returns it, ``CreateRWLayer`` makes the
+container's own, by its id; ``(*Daemon).containerStart`` starts it, in which ``initializeNetworking`` sets up its network
+and ``libcontainerd/remote`` is called with its id.
 """
 
 from __future__ import annotations
@@ -32,12 +38,13 @@ if TYPE_CHECKING:
     from gotrace.binary.program import Program
     from gotrace.probe import Traceable
 
-STAGES = ("pull", "unpack", "snapshot", "sandbox", "create")
+STAGES = ("pull", "unpack", "snapshot", "sandbox", "create", "commit", "fetch", "store", "container")
 CALLS = ("mount", "move_mount", "umount", "pivot_root", "unshare", "setns", "clone")
 
 
-_LIBPOD = ("github.com/containers/podman/v4/libpod.", "github.com/containers/podman/libpod.")
+_LIBPOD = tuple(f"github.com/containers/podman/{version}libpod." for version in ("", "v4/", "v5/"))
 _CONTAINERD = "github.com/containerd/containerd"
+_DOCKER = "github.com/docker/docker"
 # tool -> stage -> the functions that bound it; of each every name it may have: where it was built without modules, packages
 # have no major version. Which versions they are known of `gotrace.kernel.container_tools.VERSIONS` says.
 TOOLS: dict[str, dict[str, tuple[tuple[str, ...], ...]]] = {
@@ -54,15 +61,33 @@ TOOLS: dict[str, dict[str, tuple[tuple[str, ...], ...]]] = {
     },
     "containerd": {
         "prepare": ((f"{_CONTAINERD}/snapshots/overlay.(*snapshotter).Prepare",),),
+        "commit": ((f"{_CONTAINERD}/snapshots/overlay.(*snapshotter).Commit",),),
+        "apply": ((f"{_CONTAINERD}/diff/apply.(*fsApplier).Apply",),),
+        "fetch": ((f"{_CONTAINERD}/content/local.(*store).writer",),),
+        "store": ((f"{_CONTAINERD}/content/local.(*writer).Commit",),),
         "create": ((f"{_CONTAINERD}/services/tasks.(*local).Create",),),
+    },
+    "dockerd": {
+        "pull": ((f"{_DOCKER}/distribution.Pull",),),
+        "register": ((f"{_DOCKER}/layer.(*layerStore).registerWithDescriptor",),),
+        "rwlayer": ((f"{_DOCKER}/layer.(*layerStore).CreateRWLayer",),),
+        "sandbox": ((f"{_DOCKER}/daemon.(*Daemon).initializeNetworking",),),
+        "create": ((f"{_DOCKER}/daemon.(*Daemon).containerStart",),),
+        "container": (tuple(f"{_DOCKER}/libcontainerd/remote.(*client).{name}" for name in ("Create", "NewContainer")),),
     },
 }
 # By the kernel's name for what they execute: its first eight bytes.
 _NAMES = ("podman", "conmon", "runc", "crun", "containerd", "ctr", "nerdctl", "docker", "dockerd", "kubelet", "crio")
 
 _SYSCALLS = tuple(f"on_trace_event__syscalls__sys_{end}_{name}" for name in CALLS for end in ("enter", "exit"))
-_OWN = ("prepare_begins", *(f"{stage}_{end}" for stage in STAGES for end in ("begins", "ends")))
-_ENDS = {"prepare": "snapshot"}  # a snapshot whose beginning says for which container it is
+_NAMED = ("prepare", "commit", "apply", "fetch", "store", "rwlayer", "container", "register")
+_PLAIN = ("pull", "unpack", "snapshot", "sandbox", "create")
+_OWN = (
+    *(f"{name}_begins" for name in (*_NAMED, *_PLAIN)),
+    *(f"{name}_ends" for name in (*_PLAIN, "commit", "store", "register")),
+)
+# Named ones whose end is that of another; "": nothing is told of it.
+_ENDS = {"prepare": "snapshot", "rwlayer": "snapshot", "apply": "unpack", "fetch": "", "container": ""}
 
 PROBE = Probe(
     stem="coldstart_containers",
@@ -79,6 +104,8 @@ PROBE = Probe(
         # stage: place in STAGES; key_bytes: how long a name is that follows as a path, 0 for none
         Kind("stage_begins", 0x1008, ("process", "stage", "g", "key_bytes")),
         Kind("stage_ends", 0x1009, ("process", "stage", "g", "result")),
+        # after any of both, of the same time and thread: how long the name is that follows, of what it is made on
+        Kind("of", 0x100A, ("process", "key_bytes")),
     ),
     config=("task_pid", "task_tgid", "task_signal", "signal_live"),
     hits=(
@@ -142,7 +169,8 @@ def _add(build: PlanBuilder[Program], path: str, elf: Elf, stage: str, functions
         build.lacks(name, error.message)
         return False
     build.add(name, f"{stage}_begins", lambda: begins, path)
-    build.add(name, f"{_ENDS.get(stage, stage)}_ends", lambda: ends, path)
+    if end := _ENDS.get(stage, stage):
+        build.add(name, f"{end}_ends", lambda: ends, path)
     return True
 
 

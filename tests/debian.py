@@ -1,4 +1,4 @@
-"""Other Debian releases' C libraries, fetched with this machine's apt and cached outside the tree; never installed."""
+"""Packages of other Debian releases, fetched with this machine's apt and cached outside the tree; never installed."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ import debian_packages
 import targets
 
 
-def libc(suite: str, arch: str) -> Path:
-    """The folder that ``suite``'s package libc6 for ``arch`` (Debian's name, which is Go's) was unpacked into."""
-    target = targets.cache() / "debian" / f"{suite}-{arch}"
+def unpacked(suite: str, arch: str, *names: str) -> Path:
+    """The folder that these packages of ``suite`` for ``arch`` (Debian's name, which is Go's) were unpacked into."""
+    target = targets.cache() / "debian" / "-".join((suite, arch, *names))
     target.parent.mkdir(parents=True, exist_ok=True)
     with open(target.parent / f".{target.name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.exists():
             with tempfile.TemporaryDirectory(dir=target.parent) as name:
                 folder = Path(name)
-                _fetch(suite, arch, folder)
-                (package,) = folder.glob("libc6_*.deb")
-                subprocess.run(["dpkg-deb", "-x", package, folder / "root"], check=True)
+                _fetch(suite, arch, names, folder)
+                for package in folder.glob("*.deb"):
+                    subprocess.run(["dpkg-deb", "-x", package, folder / "root"], check=True)
                 shutil.move(folder / "root", target)
     return target
 
 
-def _fetch(suite: str, arch: str, folder: Path) -> None:
+def _fetch(suite: str, arch: str, names: tuple[str, ...], folder: Path) -> None:
     env = debian_packages.apt_environment(suite, arch, folder)
-    for command in (["update"], ["download", "libc6"]):
+    for command in (["update"], ["download", *names]):
         subprocess.run(["apt-get", "-qq", *command], cwd=folder, env=env, check=True, capture_output=True)

@@ -54,6 +54,7 @@ from gotrace.export.formats import BUILDS, STARTS
     help="low: without the steps of the bootstrap, for less overhead.  [default: full; with a cold cache low]",
 )
 @click.option("--containers", is_flag=True, help="Begin when a container tool was asked for it: pull, unpack, runtime.")
+@click.option("--copies", is_flag=True, help="Wait for copies of PATH too, of its name and size: in an image to be pulled.")
 @click.option("--sort", type=click.Choice(["start", "duration"]), default="start", help="Order of the rows of a stage.")
 @click.option("--tree", is_flag=True, help="Show all that the command starts as one timeline, as for a go command.")
 @click.option("--advise", is_flag=True, help="Say what would make it faster, with evidence and how to check it.")
@@ -71,6 +72,7 @@ def command(
     cache: str,
     detail: str | None,
     containers: bool,
+    copies: bool,
     sort: str,
     tree: bool,
     advise: bool,
@@ -91,14 +93,17 @@ def command(
     if not command and (warmup or cache != "as-is"):
         raise UsageError("--warmup and --cache need a command to run", "gotrace coldstart --cache cold -- ./server")
     if containers and exe is None:
-        raise UsageError("--containers needs --exe: the program in the container", "--exe PATH, by its path on this host")
+        hint = "--exe PATH, by its path on this host; if its image is still to be pulled, that of a copy, with --copies"
+        raise UsageError("--containers needs --exe: the program in the container", hint)
+    if copies and not containers:
+        raise UsageError("--copies needs --containers", "gotrace coldstart --exe PATH --containers --copies")
     from gotrace.cli.outputs import wanted
     from gotrace.cli.text import build as build_text
     from gotrace.cli.text import coldstart as text
     from gotrace.cli.text.progress import waiting
     from gotrace.run import builds
 
-    of_start = given("exe", "cgroup", "pid_ns", "until", "cache", "detail", "containers", "advise")
+    of_start = given("exe", "cgroup", "pid_ns", "until", "cache", "detail", "containers", "copies", "advise")
     if tree and of_start:
         raise UsageError(f"{of_start[0]} is about the start of a program", "leave it or --tree out")
     if tree or (command and not of_start and builds.go_version_of(command[0])):
@@ -123,6 +128,7 @@ def command(
         cache=cache,
         low_detail=detail == "low" or (detail is None and cache == "cold"),
         containers=containers,
+        copies=copies,
         advise=advise,
     )
     with waiting("tracing starts") as progress:

@@ -209,7 +209,8 @@ def _sentences(start: Start) -> Iterator[str]:
         yield f"{printable(what.name)} had been running for {duration_text(what.duration_ns)} and had not ended."
     if throttled := timeline.throttled_ns(start):
         yield f"The CPU quota of its cgroup kept it off its CPUs for {duration_text(throttled)} ({throttled / total:.0%})."
-    yield gc_sentence(start)
+    if all(row.stage != timeline.UNDIVIDED for row in start.rows):
+        yield gc_sentence(start)
     if start.listen_ns is not None:
         ready = "" if start.ready_ns is None else f"; the first accept returned at {duration_text(start.ready_ns)}"
         yield f"First listen at {duration_text(start.listen_ns)}{ready}."

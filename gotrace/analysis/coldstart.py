@@ -24,6 +24,10 @@ from gotrace.text import bytes_text, count_text
 BETWEEN, _TO_LISTEN = "between packages", "to its first listen"
 _HALVES = "The kernel did not report the end of {}: each is counted up to the thread's next event."
 _ENTRY_UNSEEN = "The kernel did not report when execve began: all times count from the moment it had loaded the program."
+_COPY = (
+    "It was not the file itself but a copy of it, by its name and size: no probes are in that, so that "
+    "only what the kernel shows of it is known."
+)
 # A cgroup that was made longer ago was not made for this start.
 _CGROUP_NS = 60_000_000_000
 _LOW = 0xFFFFFFFF
@@ -221,6 +225,7 @@ class _Walk:
         self.marks: list[Mark] = []
         self.sums = self._before_sums = Sums()
         self._waited = Wait(0, 0, None)
+        self._notes: list[str] = []  # none, or that it was a copy
         self._starter: Starter | None = None
         self._run_ns = 0
         self._before: list[tuple[str, int, int]] = []
@@ -239,6 +244,8 @@ class _Walk:
     def take(self, kind: str, time_ns: int, of: dict[str, int]) -> bool:
         """False when the start is over with it. ``of`` are the event's columns."""
         handler = getattr(self, f"_on_{kind}", None)
+        if self._stage() == timeline.UNDIVIDED and kind in ("open", "map", "close"):
+            handler = None  # not by its dynamic linker alone
         if "faults" in of:  # every boundary carries the sums; a name and the runtime's clock belong to another
             self._before_sums = self.sums
             self.sums = Sums(of["faults"] & _LOW, of["faults"] >> 32, of["process"] >> 32)
@@ -259,7 +266,11 @@ class _Walk:
         enter_ns, fork_ns = of["enter_ns"], of["fork_ns"]
         self.enter_ns, self.exec_ns = enter_ns, time_ns
         self.marks.append(Mark(enter_ns, Sums(), timeline.EXEC, "loading the program", detail=self._loaded))
-        self._mark(time_ns, timeline.EXEC, "to its first instruction")
+        if of.get("copy"):
+            self._notes.append(_COPY)
+            self._mark(time_ns, timeline.UNDIVIDED, "to its first listen")
+        else:
+            self._mark(time_ns, timeline.EXEC, "to its first instruction")
         if fork_ns:
             self._before.append(("fork to execve", fork_ns, enter_ns))
 
@@ -427,7 +438,9 @@ class _Walk:
         for mark in marks:
             if mark.name == _TO_LISTEN and self._listen_ns is None:
                 mark.name = "to its end"
-        if marks[-1].stage != timeline.PROGRAM and all(mark.time_ns != end_ns for mark in self.marks):
+        if marks[-1].stage not in (timeline.PROGRAM, timeline.UNDIVIDED) and all(
+            mark.time_ns != end_ns for mark in self.marks
+        ):
             marks[-1].detail = ", ".join(filter(None, (marks[-1].detail, timeline.UNDER_WAY)))
         end = Mark(end_ns, self.sums, "", "")
         main_ns = next((mark.time_ns for mark in marks if mark.stage == timeline.PROGRAM), end_ns)
@@ -443,7 +456,7 @@ class _Walk:
         rows = [*self._rows_before(), *_with_parents(pieces)]
         total = end_ns - self.enter_ns
         attributed = sum(row.duration_ns for row in rows if row.depth == 0 and row.stage != timeline.BEFORE)
-        notes = [_ENTRY_UNSEEN] if self.enter_ns == self.exec_ns else []
+        notes = self._notes + ([_ENTRY_UNSEEN] if self.enter_ns == self.exec_ns else [])
         if changes.halves:
             notes.append(_HALVES.format(count_text(changes.halves, "off-CPU period")))
         return Start(

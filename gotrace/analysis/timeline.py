@@ -20,12 +20,13 @@ BOOTSTRAP = "runtime bootstrap"
 MAIN = "runtime.main"
 PROGRAM = "main.main"
 UNATTRIBUTED = "unattributed"
+UNDIVIDED = "program, not divided"  # without probes in it
 C_START = "C start-up"
 # The heap is counted in spans (8 KiB and more), and by each P for itself: less than this may be another row's.
 HEAP_KNOWN_FROM = 64 << 10
 UNDER_WAY = "had not ended"  # the detail of what was going on when a start was over, or was looked at
 # In the order of time. What is before execve is not part of the total; CONTAINER stands in place of BEFORE.
-STAGES = (CONTAINER, BEFORE, EXEC, LINKER, BOOTSTRAP, MAIN, PROGRAM)
+STAGES = (CONTAINER, BEFORE, EXEC, UNDIVIDED, LINKER, BOOTSTRAP, MAIN, PROGRAM)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import subprocess
 from typing import Any, NamedTuple
 
 # tool -> the beginnings of versions whose functions `gotrace.probes.coldstart_containers` knows
-VERSIONS = {"podman": ("4.3.",), "containerd": ("1.6.",)}
-_OTHERS = ("dockerd", "crio", "kubelet", "nerdctl")
+VERSIONS = {"podman": ("4.3.", "5.4."), "containerd": ("1.6.", "1.7."), "dockerd": ("20.10.", "26.1.")}
+_OTHERS = ("crio", "kubelet", "nerdctl")
 _VERSION = re.compile(r"\bv?(\d+\.\d+\.\d+)")
 _PATIENCE_S = 10
 

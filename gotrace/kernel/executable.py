@@ -27,17 +27,25 @@ class Executable:
 
     ``linker`` is the path of its dynamic linker, "" for none. ``until`` is what ends a start ("main", "listen",
     "first-gc", or "" for its exit), ``until_ns`` its longest time, or 0. ``tools`` are programs that are watched besides.
+    With ``copies`` files of that name and size are waited for too: an image that is still to be pulled has one.
     """
 
     pid = -1
 
     def __init__(
-        self, path: str, linker: str, which: Filter, until: str, until_ns: int, tools: tuple[str, ...] = ()
+        self,
+        path: str,
+        linker: str,
+        which: Filter,
+        until: str,
+        until_ns: int,
+        tools: tuple[str, ...] = (),
+        copies: bool = False,
     ) -> None:
         self.exe_path = self.exe_name = path
         self.linker, self.tools = linker, tools
         self.which = which
-        self.until, self.until_ns = until, until_ns
+        self.until, self.until_ns, self.copies = until, until_ns, copies
 
     def open_libraries(self, _: Callable[[str], bool]) -> dict[str, OpenFile]:
         """Its dynamic linker and the tools, by their paths. Raises TargetError."""

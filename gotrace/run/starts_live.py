@@ -51,6 +51,7 @@ class Wanted:
     cache: str = "as-is"
     low_detail: bool = False
     containers: bool = False
+    copies: bool = False
     advise: bool = False
 
 
@@ -89,7 +90,7 @@ def trace(
             "the command never executed it; name the program that it starts with --exe"
             if wanted.command
             else f"{printable(target.exe_name)} was not started in this time; another file with the same content, such as "
-            "that in an image, is another program"
+            "that in an image, is another program without --copies"
         )
         result = result_of(header, live.starts, end, lacking)
         if live.advisor is not None:
@@ -141,7 +142,7 @@ def target_of(wanted: Wanted, say: Say) -> Executable:
         tools = container_tools.known()
         for name, reason in container_tools.refused().items():
             say(f"gotrace: stages inside {name} are not traced: {printable(reason)}")
-    return Executable(path, linker, which, *wanted.until, tools)
+    return Executable(path, linker, which, *wanted.until, tools, copies=wanted.copies)
 
 
 @contextlib.contextmanager

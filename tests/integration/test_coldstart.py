@@ -833,7 +833,7 @@ def test_container_with_a_root_of_its_own(libraries, tmp_path):
     program = targets.build("starter", targets.NEWEST, "cgo-external")
     root = tmp_path / "root"
     if libraries == "trixie":
-        shutil.copytree(debian.libc("trixie", targets.HOST_ARCH), root, symlinks=True)
+        shutil.copytree(debian.unpacked("trixie", targets.HOST_ARCH, "libc6"), root, symlinks=True)
         for name in ("lib", "lib64"):  # the base system's
             if not (root / name).exists() and (root / "usr" / name).exists():
                 (root / name).symlink_to(f"usr/{name}")

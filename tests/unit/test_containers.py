@@ -207,6 +207,112 @@ def test_pieces_are_contiguous_and_innermost(bases, over):
 
 
 def test_versions():
-    assert version_refusal("podman", "4.3.1") == version_refusal("containerd", "1.6.20") == ""
-    for name, version in (("podman", "4.30.1"), ("podman", "5.2.0"), ("containerd", "1.7.24"), ("containerd", "2.0.1")):
+    for name, version in (("podman", "4.3.1"), ("podman", "5.4.2"), ("containerd", "1.7.24"), ("dockerd", "20.10.24")):
+        assert version_refusal(name, version) == ""
+    for name, version in (("podman", "4.30.1"), ("podman", "5.2.0"), ("containerd", "2.0.1"), ("dockerd", "26.0.0")):
         assert version_refusal(name, version).startswith(f"{name} is {version}, and which functions")
+
+
+DAEMONS = {
+    "containerd": ["prepare", "commit", "apply", "fetch", "store", "create"],
+    "dockerd": ["pull", "register", "rwlayer", "sandbox", "create", "container"],
+}
+BLOB, OTHER_BLOB = f"sha256:{ID}", f"sha256:{OTHER}"
+
+
+class Daemons(Events):
+    """Calls of functions that are told names."""
+
+    def named(self, begin, end, pid, stage, path="", made_of="", g=5, becomes="", result=0):
+        self.add("stage_begins", begin, pid, STAGES.index(stage), g, len(path))
+        self._name(begin, path, made_of)
+        if end:
+            self.add("stage_ends", end, pid, STAGES.index(stage), g, result)
+            self._name(end, "", becomes)
+
+    def _name(self, at, path, made_of):
+        for text in (path, made_of):
+            if text is made_of and text:
+                self.add("of", at, 0, len(text))
+            for part, begin in enumerate(range(0, len(text), 32)):
+                self.add("path", at, part, *words(text[begin : begin + 32], 4))
+
+    def layer(self, begin, number, blob, parent=""):
+        """As containerd 1.7 unpacks one for a client: fetched for 100, then unpacked for 60 and committed for 10."""
+        self.named(begin, 0, 50, "fetch", f"ns/{number}/layer-{blob}", g=number)
+        self.named(begin + 90, begin + 100, 50, "store", blob, g=number)
+        self.named(begin + 100, begin + 110, 50, "snapshot", f"ns/{number}/extract-7-x {blob}", parent, g=number)
+        self.named(begin + 120, begin + 180, 50, "unpack", blob, g=number)
+        self.named(
+            begin + 180, begin + 190, 50, "commit", f"ns/{number}/layer", f"ns/{number}/extract-7-x {blob}", g=number
+        )
+
+    def started(self, base, identity, path="/ns/{}"):
+        """By containerd, 50, from the shim on; the program at ``base`` + 500."""
+        self.forked(base, 60, 50, "containerd")
+        self.executed(base + 10, 60, "containerd-shim")
+        self.forked(base + 20, 61, 60, "containerd-shim")
+        self.executed(base + 30, 61, "runc")
+        self.group("group_joined", base + 40, 61, path.format(identity))
+        return 61
+
+
+def test_the_layers_under_a_snapshot_are_its_containers():
+    events = Daemons()
+    events.layer(0, 1, BLOB)
+    events.layer(200, 2, OTHER_BLOB, "ns/1/layer")
+    events.layer(500, 3, f"sha256:{'ef' * 32}")  # of another image
+    events.named(1000, 1050, 50, "snapshot", "ns/9/one", "ns/2/layer")
+    events.named(1090, 1700, 50, "create")
+    pid = events.started(1100, "one")
+    (start,) = decoded(events, start_at(pid, 1600), seen=DAEMONS)
+    found = start.container
+    assert (found.tool, found.id, found.layers, [each.stage for each in found.unseen]) == (
+        *("containerd", "one", 2),
+        ["sandbox (network)"],
+    )
+    before = [(name, begin + 1600, took) for name, begin, took in stages(start)][:10]
+    assert before == [
+        *(("image pull", 0, 100), ("containerd", 100, 20), ("unpack", 120, 70), ("containerd", 190, 10)),
+        *(("image pull", 200, 100), ("containerd", 300, 20), ("unpack", 320, 70), ("between pull and creation", 390, 610)),
+        *(("snapshot", 1000, 50), ("containerd", 1050, 60)),
+    ]
+
+
+def test_which_of_two_images_was_unpacked_is_unknown():
+    """containerd is told what to unpack by the client, with no name of the layer that it makes."""
+    events = Daemons()
+    events.layer(0, 1, BLOB)
+    events.named(105, 112, 50, "snapshot", f"ns/2/extract-8-y {OTHER_BLOB}", g=8)
+    events.named(1000, 1050, 50, "snapshot", "ns/9/one", "ns/1/layer")
+    events.named(1090, 1700, 50, "create")
+    (start,) = decoded(events, start_at(events.started(1100, "one"), 1600), seen=DAEMONS)
+    assert start.container.layers is None and stages(start)[0][0] == "snapshot"
+    reasons = {each.stage: each.reason for each in start.container.unseen}
+    assert reasons["unpack"] == reasons["image pull"] == "layers of several images were unpacked at the same time"
+
+
+def test_dockers_containers_by_their_ids():
+    events = Daemons()
+    events.named(0, 300, 40, "pull", g=1)
+    events.named(150, 200, 40, "unpack", g=2, becomes="sha256:1", result=70)
+    events.named(210, 260, 40, "unpack", made_of="sha256:1", g=2, becomes="sha256:2", result=7)
+    events.named(400, 450, 40, "snapshot", ID, "sha256:2", g=3)
+    events.named(500, 0, 40, "create", g=4)
+    events.named(510, 550, 40, "sandbox", g=4)
+    events.named(600, 0, 40, "container", ID, g=4)
+    events.named(700, 1400, 50, "create")
+    (start,) = decoded(events, start_at(events.started(1100, ID, "/docker/{}"), 1600), seen=DAEMONS)
+    found = start.container
+    assert (found.tool, found.id, found.layers, found.unpacked_bytes, found.unseen) == ("dockerd", ID, 2, 77, ())
+    assert [(name, begin + 1600, took) for name, begin, took in stages(start)][:11] == [
+        *(
+            ("image pull", 0, 150),
+            ("unpack", 150, 50),
+            ("image pull", 200, 10),
+            ("unpack", 210, 50),
+            ("image pull", 260, 40),
+        ),
+        *(("between pull and creation", 300, 100), ("snapshot", 400, 50), ("dockerd", 450, 60)),
+        *(("sandbox (network)", 510, 40), ("dockerd", 550, 150), ("containerd", 700, 410)),
+    ]

@@ -1,4 +1,4 @@
-"""`gotrace fleet trend`: since when is it slower, and what else changed on that day?"""
+"""`gotrace fleet trend`: since when is it slower, and what else changed at that time?"""
 
 from __future__ import annotations
 
@@ -7,22 +7,30 @@ from typing import Any
 
 import click
 
-from gotrace.cli.options import Command, output_options
+from gotrace.cli.options import Command, fleet_schema_option, output_options
 from gotrace.errors import UsageError
 from gotrace.export.formats import TABLES
 
 
-class Days(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic since click 8.2
-    """A number of days: 90d."""
+class Span(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic since click 8.2
+    """Days or hours, as hours: 90d, 48h."""
 
-    name = "days"
+    name = "span"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
-        if not re.fullmatch(r"[1-9]\d{0,4}d", value, re.ASCII):
-            self.fail(f"invalid number of days {value!r}; write 90d", param, ctx)
-        return int(value[:-1])
+        if not re.fullmatch(r"[1-9]\d{0,4}[dh]", value, re.ASCII):
+            self.fail(f"invalid number of days or hours {value!r}; write 90d, or 48h", param, ctx)
+        return int(value[:-1]) * (24 if value[-1] == "d" else 1)
+
+
+def _points(name: str, hours: int | None, per: str) -> int | None:
+    if hours is not None and per == "day":
+        if hours % 24:
+            raise UsageError(f"{name} is no number of days", "give days (2d), or look at hours: --per hour")
+        return hours // 24
+    return hours
 
 
 @click.command(
@@ -32,30 +40,45 @@ class Days(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic
     short_help="Say since when something changed, and what changed with it.",
     examples=[
         ("gotrace fleet trend shop-fleet --since 90d", "every change of every metric in the last 90 days"),
+        ("gotrace fleet trend shop-fleet --per hour --since 3d", "those of three days, by the hour: since which deployment?"),
         ("gotrace fleet trend shop-fleet --metric latency.p99 --by service,version", "one metric, each version by itself"),
     ],
     epilog="Exit status: 0 nothing new is worse, 1 something is, 3 as 0, but files could not be read.",
 )
 @click.argument("folder", type=click.Path(), metavar="DIR")
-@click.option("--since", type=Days(), metavar="DAYS", help="Only the last days of what was measured: 90d.")
-@click.option("--new", type=Days(), default="14d", show_default=True, metavar="DAYS", help="A change of these days is new.")
+@click.option(
+    "--per",
+    type=click.Choice(("day", "hour")),  # as gotrace.fleet.trend.UNITS
+    default="day",
+    show_default=True,
+    metavar="UNIT",
+    help="What a point of a series is: a day or an hour.",
+)
+@click.option("--since", type=Span(), metavar="SPAN", help="Only the last days or hours of what was measured: 90d, 48h.")
+@click.option(
+    "--new", type=Span(), metavar="SPAN", help="A change of these days or hours is new.  [default: 14d, by the hour 24h]"
+)
 @click.option("--metric", metavar="NAME", help="Only this metric.")
 @click.option("--by", default="service,type", show_default=True, metavar="NAME,…", help="What makes a series of its own.")
 @output_options(TABLES, screen=("table", "json"))
-def command(folder: str, since: int | None, new: int, metric: str | None, by: str, **options: Any) -> int:
-    """Find the days on which a metric of the fleet in DIR changed its level, by daily medians over hosts.
+@fleet_schema_option
+def command(
+    folder: str, per: str, since: int | None, new: int | None, metric: str | None, by: str, **options: Any
+) -> int:
+    """Find when a metric of the fleet in DIR changed its level, by daily or hourly medians over hosts.
 
-    What changed of the machines and the Go runtime on such a day is named first, then the versions of the program.
+    What changed of the machines and the Go runtime at such a time is named first, then the versions of the program.
     """
     from gotrace.cli.outputs import wanted
     from gotrace.cli.text import fleet_trend as text
     from gotrace.fleet.database import opened
-    from gotrace.fleet.trend import trend
+    from gotrace.fleet.trend import LEAST_POINTS, UNITS, trend
 
-    if since is not None and since < 14:
-        raise UsageError("--since is too short to show a change", "give at least 14d")
+    points, newest = _points("--since", since, per), _points("--new", new, per)
+    if points is not None and points < LEAST_POINTS:
+        raise UsageError("--since is too short to show a change", f"give at least {LEAST_POINTS}{per[0]}")
     results = wanted(options["outputs"], options["format_"], TABLES, options["force"], "table")
-    found = trend(opened(folder), tuple(dict.fromkeys(by.split(","))), metric, since, new)
+    found = trend(opened(folder), tuple(dict.fromkeys(by.split(","))), metric, points, newest, UNITS[per])
     with results.streams() as streams:
         for stream, kind in streams:
             text.write(stream, kind, found)

@@ -24,7 +24,7 @@ from gotrace.fleet.database import Database
 from gotrace.fleet.prices import Price
 from gotrace.fleet.show_hosts import Enough, Stability, letters, median_of, quarters, stability
 from gotrace.fleet.tables import QUARTER_NS
-from gotrace.fleet.trend_daily import day_text, make
+from gotrace.fleet.trend_points import day_text, make
 from gotrace.lab.metrics import METRICS
 from gotrace.lab.requirements import Requirement
 from gotrace.text import count_text, percent_text, printable
@@ -159,7 +159,7 @@ def choose(
 
 def _service(database: Database, service: str | None) -> str:
     names = [
-        str(name) for (name,) in database.rows("select distinct service from daily where service is not null order by 1")
+        str(name) for (name,) in database.rows("select distinct service from points where service is not null order by 1")
     ]
     shown = ", ".join(map(printable, names[:10]))
     if not names:
@@ -181,8 +181,8 @@ def _candidates(
 ) -> Iterator[Candidate]:
     wanted = list(dict.fromkeys([*(each.metric for each in slos), RATE]))
     rows = database.rows(
-        "select vendor, coalesce(type, 'unknown'), plan, host, metric, list(value order by day) from "
-        "(select vendor, type, plan, host, metric, day, median(value) as value from daily where service = ? group by all) "
+        "select vendor, coalesce(type, 'unknown'), plan, host, metric, list(value order by point) from "
+        "(select vendor, type, plan, host, metric, point, median(value) as value from points where service = ? group by all) "
         "where list_contains(?, metric) group by all order by all",
         service,
         wanted,
@@ -214,7 +214,7 @@ def _facts(
     """Of each (vendor, type, plan): runs or periods; (first day, last day, quarters of the day, days); versions; whether
     every host had a run that outlasts its credits."""
     rows = database.rows(
-        "with type as (select distinct vendor, coalesce(type, 'unknown') as type, host, plan from daily "
+        "with type as (select distinct vendor, coalesce(type, 'unknown') as type, host, plan from points "
         "where service = ?), "
         "measured as ("
         "select host, version, go_version, start_ns, coalesce(plan, '') as plan, length_ns, cpu from run left join "

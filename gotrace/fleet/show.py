@@ -314,6 +314,7 @@ def to_json(fleet: Fleet) -> dict[str, Any]:
         return dict(zip(percent_names, found, strict=False))
 
     return {
+        "schema": "gotrace.fleet-show/1",
         "by": fleet.by,
         "metric": fleet.asked.metric,
         "groups": [

@@ -133,7 +133,8 @@ DAY_OF: Mapping[str, str] = {
     "host": "seen_ns",
     "absent": "time_ns",
 }
-DAY_NS = 86_400 * 10**9
+HOUR_NS = 3_600 * 10**9
+DAY_NS = 24 * HOUR_NS
 QUARTER_NS = DAY_NS // 4
 MOST_SKEW_NS = 300 * 10**9  # a clock that is further off is told of
 SQL_TYPES: Mapping[Type, str] = {

@@ -1,6 +1,6 @@
-"""Since when a fleet is slower, and what else changed on that day: of the machines first, then of the program.
+"""Since when a fleet is slower, and what else changed at that time: of the machines first, then of the program.
 
-A series is the daily median over hosts of a metric, of one service on one type of machine (or what else it is grouped by);
+A series is the daily (or hourly) median over hosts of a metric, of one service on one type of machine (or what else it is grouped by);
 runs of different plans are different series. Its changes are those of `gotrace.analysis.stats.e_divisive`.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,28 +18,40 @@ from gotrace.analysis.stats.e_divisive import LEAST_P, LEAST_SIDE, PERMUTATIONS,
 from gotrace.analysis.stats.multiple import benjamini_hochberg
 from gotrace.errors import UsageError
 from gotrace.fleet.database import Database
-from gotrace.fleet.tables import DAY_NS
-from gotrace.fleet.trend_daily import MACHINE, RUNTIME, day_text, make
+from gotrace.fleet.tables import DAY_NS, HOUR_NS
+from gotrace.fleet.trend_points import MACHINE, RUNTIME, day_text, hour_text, make
 from gotrace.lab.metrics import METRICS
 from gotrace.text import printable
 
 BY = {"vendor": "vendor", "type": "type", "arch": "arch", "host": "host", "service": "service", "version": "version"}
 LEAST_CHANGE = 0.05
-LEAST_DAYS = 14  # of fewer not even a perfect step has a p of 0.001
+LEAST_POINTS = 14  # of fewer not even a perfect step has a p of 0.001
 ALPHA = 0.05
-NEW_DAYS = 14
 _MOST_PERMUTATIONS = 99_999
-_BESIDE = 3  # days of each side whose machines and versions are compared
+_BESIDE = 3  # points of each side whose machines and versions are compared
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What a point of a series is: so many ns, counted since 1970 (UTC). A change of the last ``new`` points is new."""
+
+    name: str
+    ns: int
+    new: int
+    text: Callable[[int], str]
+
+
+UNITS = {"day": Unit("day", DAY_NS, 14, day_text), "hour": Unit("hour", HOUR_NS, 24, hour_text)}
 
 
 @dataclass(frozen=True)
 class Series:
-    """Of ``group``, by name; ``days`` since 1970, ascending, with the medians of ``hosts`` of them."""
+    """Of ``group``, by name; ``at``: units since 1970, ascending, each with the median of ``hosts`` of them."""
 
     group: tuple[tuple[str, str | None], ...]
     metric: str
     plan: str
-    days: tuple[int, ...]
+    at: tuple[int, ...]
     values: tuple[float, ...]
     hosts: tuple[int, ...]
 
@@ -55,17 +67,17 @@ class Side:
 
 @dataclass(frozen=True)
 class Change:
-    """A new level from ``day`` on. ``p`` is that of the maximum, ``q`` the one of its series, adjusted."""
+    """A new level from ``at`` on. ``p`` is that of the maximum, ``q`` the one of its series, adjusted."""
 
     series: Series
-    day: int
+    at: int
     before: float
     after: float
     p: float
     q: float
     new: bool
-    days_before: int
-    days_after: int
+    points_before: int
+    points_after: int
 
     @property
     def ratio(self) -> float:
@@ -80,9 +92,9 @@ class Change:
 
 @dataclass(frozen=True)
 class Together:
-    """All changes of one group on one day, and what else differs there: (field, before, after), machines first."""
+    """All changes of one group at one time, and what else differs there: (field, before, after), machines first."""
 
-    day: int
+    at: int
     group: tuple[tuple[str, str | None], ...]
     changes: list[Change]
     before: Side
@@ -103,13 +115,13 @@ class Together:
 
 @dataclass
 class Trend:
-    """All that was found; ``last_day`` is the newest in the folder, which "new" is counted from."""
+    """All that was found; ``new`` is counted in points from the newest one in the folder on."""
 
+    unit: Unit
     series: int
     short: int
     without_ratio: int
-    last_day: int | None
-    new_days: int
+    new: int
     permutations: int
     found: list[Together] = field(default_factory=list)
     broken: list[tuple[str, str]] = field(default_factory=list)
@@ -128,56 +140,58 @@ def trend(
     database: Database,
     by: Sequence[str] = ("service", "type"),
     metric: str | None = None,
-    since_days: int | None = None,
-    new_days: int = NEW_DAYS,
+    since: int | None = None,
+    new: int | None = None,
+    unit: Unit = UNITS["day"],
 ) -> Trend:
-    """Every change of the last ``since_days`` (counted from the newest day). Raises UsageError for an unknown metric."""
+    """Every change of the last ``since`` points (counted from the newest). Raises UsageError for an unknown metric."""
     if unknown := [each for each in by if each not in BY]:
         raise UsageError(f"nothing can be grouped by {printable(unknown[0])!r}", f"there are {', '.join(BY)}")
-    make(database)
-    ((last,),) = database.rows("select max(day) from daily")
-    rows = list(_series(database, by, metric, last, since_days))
+    make(database, unit.ns)
+    new = unit.new if new is None else new
+    ((last,),) = database.rows("select max(point) from points")
+    rows = list(_series(database, by, metric, last, since))
     if metric is not None and not rows:
-        names = [name for (name,) in database.rows("select distinct metric from daily order by 1")]
+        names = [name for (name,) in database.rows("select distinct metric from points order by 1")]
         hint = f"there are {', '.join(map(printable, names))}" if names else "nothing has been added: gotrace fleet add"
         raise UsageError(f"this fleet has no metric {printable(metric[:80])!r}", hint)
-    long = [each for each in rows if len(each.days) >= LEAST_DAYS]
+    long = [each for each in rows if len(each.at) >= LEAST_POINTS]
     judged = [each for each in long if min(each.values) > 0]
     # The least p has to be small enough for one change among so many series to be seen.
     permutations = min(max(PERMUTATIONS, math.ceil(len(judged) / ALPHA) - 1), _MOST_PERMUTATIONS)
-    found = Trend(len(rows), len(rows) - len(long), len(long) - len(judged), last, new_days, permutations)
+    found = Trend(unit, len(rows), len(rows) - len(long), len(long) - len(judged), new, permutations)
     found.broken, found.notes = database.broken, list(database.notes)
     if judged and len(judged) > ALPHA * (permutations + 1):
         found.notes.append(f"of {len(judged)} series at once a change of one alone cannot be shown; ask for a --metric")
-    changes = list(_changes(judged, permutations, (last or 0) - new_days))
-    changes.sort(key=lambda each: (each.day, repr(each.series.group), each.series.metric))
-    for (day, group), each in itertools.groupby(changes, lambda change: (change.day, change.series.group)):
+    changes = list(_changes(judged, permutations, (last or 0) - new))
+    changes.sort(key=lambda each: (each.at, repr(each.series.group), each.series.metric))
+    for (at, group), each in itertools.groupby(changes, lambda change: (change.at, change.series.group)):
         of = list(each)
         begin, end = (
-            [day_ for day_ in of[0].series.days if day_ < day][-_BESIDE:],
-            [day_ for day_ in of[0].series.days if day_ >= day][:_BESIDE],
+            [each_ for each_ in of[0].series.at if each_ < at][-_BESIDE:],
+            [each_ for each_ in of[0].series.at if each_ >= at][:_BESIDE],
         )
-        found.found.append(Together(day, group, of, _side(database, group, begin), _side(database, group, end)))
-    found.found.sort(key=lambda each: -each.day)
+        found.found.append(Together(at, group, of, *(_side(database, group, side, unit.ns) for side in (begin, end))))
+    found.found.sort(key=lambda each: -each.at)
     return found
 
 
 def _series(
-    database: Database, by: Sequence[str], metric: str | None, last: int | None, since_days: int | None
+    database: Database, by: Sequence[str], metric: str | None, last: int | None, since: int | None
 ) -> Iterator[Series]:
     names = ", ".join(BY[each] for each in by)
-    after = last - since_days if last is not None and since_days is not None else -1
+    after = last - since if last is not None and since is not None else -1
     rows = database.rows(
-        f"with hosts as (select {names}, metric, plan, host as of_host, day, median(value) as value from daily "
-        f"where day > ? {'and metric = ?' if metric is not None else ''} group by all), "
-        f"days as (select {names}, metric, plan, day, median(value) as value, count(*) as hosts from hosts group by all) "
-        f"select {names}, metric, plan, list(day order by day), list(value order by day), list(hosts order by day) "
-        f"from days group by all order by {names}, metric, plan",
+        f"with hosts as (select {names}, metric, plan, host as of_host, point, median(value) as value from points "
+        f"where point > ? {'and metric = ?' if metric is not None else ''} group by all), "
+        f"medians as (select {names}, metric, plan, point, median(value) as value, count(*) as hosts from hosts group by all) "
+        f"select {names}, metric, plan, list(point order by point), list(value order by point), list(hosts order by point) "
+        f"from medians group by all order by {names}, metric, plan",
         after,
         *([metric] if metric is not None else []),
     )
-    for *group, name, plan, days, values, hosts in rows:
-        yield Series(tuple(zip(by, group, strict=True)), name, plan, tuple(days), tuple(values), tuple(hosts))
+    for *group, name, plan, at, values, hosts in rows:
+        yield Series(tuple(zip(by, group, strict=True)), name, plan, tuple(at), tuple(values), tuple(hosts))
 
 
 def _changes(rows: Sequence[Series], permutations: int, new_after: int) -> Iterator[Change]:
@@ -191,34 +205,34 @@ def _changes(rows: Sequence[Series], permutations: int, new_after: int) -> Itera
         for number, (place, p) in enumerate(points, 1):
             before, after = series.values[places[number - 1] : place], series.values[place : places[number + 1]]
             old, new = float(np.median(before)), float(np.median(after))
-            # The day matters, not the days that were missing; 5 % is meant in either direction.
+            # The point matters, not those that were missing; 5 % is meant in either direction.
             if len(after) >= LEAST_SIDE and abs(math.log(new / old)) >= math.log1p(LEAST_CHANGE) - 1e-12:
-                day = series.days[place]
-                yield Change(series, day, old, new, p, q, day > new_after, len(before), len(after))
+                at = series.at[place]
+                yield Change(series, at, old, new, p, q, at > new_after, len(before), len(after))
 
 
-def _side(database: Database, group: Iterable[tuple[str, str | None]], days: Sequence[int]) -> Side:
-    """The machines, runtimes and versions of a group on these days."""
+def _side(database: Database, group: Iterable[tuple[str, str | None]], points: Sequence[int], unit_ns: int) -> Side:
+    """The machines, runtimes and versions of a group at these points."""
     where = " and ".join(f"{BY[name]} is not distinct from ?" for name, _ in group) or "true"
     columns = [f"machine.{name}" for name in MACHINE] + [f"runtime.{name}" for name in RUNTIME]
     lists = ", ".join(
         f"coalesce(list(distinct coalesce({column}::varchar, 'unknown')), [])" for column in (*columns, "who.version")
     )
     runtimes = " union all ".join(
-        f"select host, service, version, start_ns // {DAY_NS} as day, {', '.join(RUNTIME)} from {table}"
+        f"select host, service, version, start_ns // {unit_ns} as point, {', '.join(RUNTIME)} from {table}"
         for table in ("run", "period")
     )
     ((*found, hosts, fingerprints),) = database.rows(
-        f"with who as (select distinct host, fingerprint, service, version, day from daily "
-        f"where list_contains(?, day) and {where}), "
-        f"runtime as (select distinct * from ({runtimes}) where list_contains(?, day)) "
+        f"with who as (select distinct host, fingerprint, service, version, point from points "
+        f"where list_contains(?, point) and {where}), "
+        f"runtime as (select distinct * from ({runtimes}) where list_contains(?, point)) "
         f"select {lists}, count(distinct who.host), list(distinct who.fingerprint) from who "
         "left join machine on who.host = machine.host and who.fingerprint = machine.fingerprint "
-        "left join runtime on who.host = runtime.host and who.service = runtime.service and who.day = runtime.day "
+        "left join runtime on who.host = runtime.host and who.service = runtime.service and who.point = runtime.point "
         "and who.version is not distinct from runtime.version",
-        list(days),
+        list(points),
         *(value for _, value in group),
-        list(days),
+        list(points),
     )
     names = (*MACHINE, *RUNTIME, "version")
     fields = {name: tuple(sorted(values)) for name, values in zip(names, found, strict=True)}
@@ -232,15 +246,16 @@ def _texts(values: Sequence[str]) -> str:
 def to_json(found: Trend) -> dict[str, Any]:
     """As JSON; times of metrics in ns, sizes in bytes."""
     return {
-        "schema": "gotrace.trend/1",
+        "schema": "gotrace.trend/2",
+        "per": found.unit.name,
         "series": found.series,
         "too_short": found.short,
         "without_ratio": found.without_ratio,
         "permutations": found.permutations,
-        "new_days": found.new_days,
+        "new": found.new,
         "changes": [
             {
-                "day": day_text(each.day),
+                "at": found.unit.text(each.at),
                 "group": dict(each.group),
                 "machines_changed": bool(each.of_machines),
                 "differences": [
@@ -259,7 +274,7 @@ def to_json(found: Trend) -> dict[str, Any]:
                         "q": change.q,
                         "new": change.new,
                         "worse": change.worse,
-                        "days": [change.days_before, change.days_after],
+                        "points": [change.points_before, change.points_after],
                     }
                     for change in each.changes
                 ],

@@ -14,7 +14,7 @@ from scipy.stats import false_discovery_control
 from gotrace.cli.main import main
 from gotrace.fleet.database import opened
 from gotrace.fleet.trend import _changes, _series, trend
-from gotrace.fleet.trend_daily import make
+from gotrace.fleet.trend_points import make
 
 MS = 10**6
 
@@ -41,14 +41,14 @@ def test_a_slower_version_is_found_on_its_day(tmp_path: Path) -> None:
     found = trend(opened(folder))
     (together,) = found.found
     (change,) = together.changes
-    assert together.day == FIRST // DAY_NS + 50
+    assert together.at == FIRST // DAY_NS + 50
     assert change.series.metric == "latency.p99" and change.ratio == pytest.approx(1.2, abs=0.03)
     assert together.differences == [("version", "v1", "v2")] and not together.of_machines
     assert change.new and change.worse and found.status == 1
-    assert (change.days_before, change.days_after) == (50, 10)
+    assert (change.points_before, change.points_after) == (50, 10)
     assert found.series == 2 and change.p == 0.001 and change.q == 0.002
     # an old change is told, and does not fail; one for the better neither
-    assert trend(opened(folder), new_days=9).status == 0
+    assert trend(opened(folder), new=9).status == 0
     assert trend(opened(fleet(tmp_path / "better", 0.8, 50))).status == 0
     assert trend(opened(fleet(tmp_path / "rate", 0.8, 50, metric="throughput"))).status == 1
     assert not trend(opened(fleet(tmp_path / "small", 1.03, 30))).found
@@ -108,7 +108,7 @@ def test_histograms_of_agents(tmp_path: Path) -> None:
         )
     )
     make(database)
-    rows = {(metric, day): value for metric, day, value in database.rows("select metric, day, value from daily")}
+    rows = {(metric, day): value for metric, day, value in database.rows("select metric, point, value from points")}
     day = FIRST // DAY_NS
     assert set(rows) == {("stw.total.p50", day), ("stw.total.p99", day), ("stw.total.p50", day + 3)}
     for percent in (50, 99):

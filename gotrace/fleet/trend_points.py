@@ -1,6 +1,6 @@
-"""What each host had of each metric on each day: a table in the open database that `trend` and `choose` ask.
+"""What each host had of each metric in each day or hour: a table in the open database that `trend` and `choose` ask.
 
-Of runs it is the median of those that are valid; of an agent's histograms p50 and p99 of all values of the day, within
+Of runs it is the median of those that are valid; of an agent's histograms p50 and p99 of all values of that time, within
 1.1 %, where there are enough; of memory the mean of its periods. Runs go before histograms where both are there.
 """
 
@@ -36,40 +36,42 @@ _OF = "host, fingerprint, service, version"
 # The percentile at its nearest rank, of buckets and the zeros beside them.
 _HISTOGRAMS = """
 with each as (
-  select {of}, metric, start_ns // {day} as day, bucket, sum(n)::bigint as n from hist
+  select {of}, metric, start_ns // {unit} as point, bucket, sum(n)::bigint as n from hist
   where {agents} group by all
 ), zero as (
-  select {of}, metric, start_ns // {day} as day, coalesce(sum(zeros), 0)::bigint as zeros from total
+  select {of}, metric, start_ns // {unit} as point, coalesce(sum(zeros), 0)::bigint as zeros from total
   where {agents} group by all
 ), up as (
   select each.*, coalesce(zeros, 0) as zeros,
-    sum(n) over (partition by {each}, each.metric, each.day order by bucket) + coalesce(zeros, 0) as upto,
-    sum(n) over (partition by {each}, each.metric, each.day) + coalesce(zeros, 0) as count
-  from each left join zero on {joined} and each.metric = zero.metric and each.day = zero.day
+    sum(n) over (partition by {each}, each.metric, each.point order by bucket) + coalesce(zeros, 0) as upto,
+    sum(n) over (partition by {each}, each.metric, each.point) + coalesce(zeros, 0) as count
+  from each left join zero on {joined} and each.metric = zero.metric and each.point = zero.point
 )
-select {of}, metric || '{name}' as metric, '' as plan, day,
+select {of}, metric || '{name}' as metric, '' as plan, point,
   case when any_value(zeros) >= ceil({share} * any_value(count)) then 0.0
     else pow(2.0, (min(bucket) filter (where upto >= ceil({share} * count)) - 0.5) / 32.0) * 1e9 end as value,
   any_value(count) as values
-from up group by {of}, metric, day having any_value(count) >= {least}
+from up group by {of}, metric, point having any_value(count) >= {least}
 """
 # Of a baseline every run has its own percentiles, of one load; those of all its runs together are no more of that.
 _AGENTS = "coalesce(source, '') not in (select of.source from source of where of.kind = 'baseline')"
+# By how long each was: an hour counts as much as its minutes.
 _PERIODS = """
-select {of}, '{metric}' as metric, '' as plan, start_ns // {day} as day, avg({column})::double as value,
+select {of}, '{metric}' as metric, '' as plan, start_ns // {unit} as point, sum({column} * {lasted}) / sum({lasted}) as value,
   count({column}) as values
 from period where {column} is not null group by all
 """
 _RUNS = """
-select {part}, part.metric, coalesce(run.plan, '') as plan, part.start_ns // {day} as day, median(part.value) as value,
+select {part}, part.metric, coalesce(run.plan, '') as plan, part.start_ns // {unit} as point, median(part.value) as value,
   count(*) as values
 from value part left join run on part.source = run.source and part.run = run.run and part.host = run.host
 where coalesce(run.valid, true) and isfinite(part.value) group by all
 """
 
 
-def make(database: Database) -> None:
-    """Make the table ``daily``: of each host, fingerprint, service, version, metric, plan and day (since 1970, UTC).
+def make(database: Database, unit_ns: int = DAY_NS) -> None:
+    """Make the table ``points``: of each host, fingerprint, service, version, metric, plan, and ``point``: a number of units
+    since 1970 (UTC).
 
     A host's ``type`` is what it was last, so that a change of what it is made of lies within a
     series; it is the instance's, or the architecture and number of CPUs. Emulated machines are left out.
@@ -78,7 +80,7 @@ def make(database: Database) -> None:
     def on(*sides: str, names: str = _OF) -> str:
         return " and ".join(f"{sides[0]}.{name} is not distinct from {sides[1]}.{name}" for name in names.split(", "))
 
-    common = {"of": _OF, "day": DAY_NS, "agents": _AGENTS}
+    common = {"of": _OF, "unit": unit_ns, "agents": _AGENTS}
     each = ", ".join(f"each.{name}" for name in _OF.split(", "))
     agents = [
         _HISTOGRAMS.format(
@@ -92,7 +94,7 @@ def make(database: Database) -> None:
         for percent in (50, 99)
     ]
     agents += [
-        _PERIODS.format(**common, metric=metric_, column=column)
+        _PERIODS.format(**common, metric=metric_, column=column, lasted="greatest(coalesce(length_ns, 1), 1)::double")
         for metric_, column in (
             ("rss.mean", "rss_bytes"),
             ("heap.live.mean", "live_bytes"),
@@ -103,9 +105,9 @@ def make(database: Database) -> None:
     runs = _RUNS.format(**common, part=part)
     union = " union all ".join(f"({each})" for each in agents)
     database.connection.execute(
-        f"create or replace temp table daily as with runs as ({runs}), agents as ({union}), "
+        f"create or replace temp table points as with runs as ({runs}), agents as ({union}), "
         f"found as (select * from runs union all select * from agents where not exists (select 1 from runs where "
-        f"{on('runs', 'agents', names='host, service, metric, day')})), "
+        f"{on('runs', 'agents', names='host, service, metric, point')})), "
         "latest as (select host, arg_max(provider, seen_ns) as vendor, arg_max(architecture, seen_ns) as arch, "
         "coalesce(arg_max(instance, seen_ns), concat_ws(', ', arg_max(architecture, seen_ns), "
         "arg_max(cpus, seen_ns)::varchar || ' CPUs')) as type, bool_or(coalesce(emulated, false)) as emulated "
@@ -118,3 +120,8 @@ def make(database: Database) -> None:
 def day_text(day: int) -> str:
     """2026-11-30, of a day since 1970."""
     return str(np.datetime64(day, "D"))
+
+
+def hour_text(hour: int) -> str:
+    """2026-11-30T14:00Z, of an hour since 1970."""
+    return f"{np.datetime64(hour, 'h').astype('datetime64[m]')}Z"

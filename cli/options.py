@@ -245,12 +245,6 @@ def _of_records(name: str) -> dict[str, Any]:
     return schema_of_command(name)
 
 
-def _of_fleet(name: str) -> dict[str, Any]:
-    from gotrace.records.fleet import schema_of_command
-
-    return schema_of_command(name)
-
-
 def schema_option_of(what: str, schema: Callable[[str], dict[str, Any]]) -> Callable[[Decorated], Decorated]:
     """``--json-schema``: prints that of the ``what`` of the command, by its name, and exits."""
 
@@ -266,7 +260,6 @@ def schema_option_of(what: str, schema: Callable[[str], dict[str, Any]]) -> Call
 
 
 schema_option = schema_option_of("records", _of_records)
-fleet_schema_option = schema_option_of("answer", _of_fleet)
 
 
 TOPICS = {

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from gotrace.cli.options import Command, fleet_schema_option, output_options
+from gotrace.cli.options import Command, output_options, schema_option
 from gotrace.errors import UsageError
 from gotrace.export.formats import FLEETS
 
@@ -38,7 +38,7 @@ from gotrace.export.formats import FLEETS
 @click.option("--region", metavar="NAME", help="Only prices of this region.  [default: the lowest of all]")
 @click.option("--service", metavar="NAME", help="The service, where DIR has several.")
 @output_options(FLEETS, screen=("table", "json", "md"))
-@fleet_schema_option
+@schema_option
 def command(
     folder: str,
     slos: tuple[str, ...],

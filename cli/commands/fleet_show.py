@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from gotrace.cli.options import Command, fleet_schema_option, output_options
+from gotrace.cli.options import Command, output_options, schema_option
 from gotrace.export.formats import FLEETS
 
 _BY = ("type", "vendor", "arch", "service", "version", "host")  # as gotrace.fleet.percentiles has them
@@ -34,7 +34,7 @@ _BY = ("type", "vendor", "arch", "service", "version", "host")  # as gotrace.fle
 @click.option("--emulated", is_flag=True, help="Show times of emulated machines too.")
 @click.option("--claims", type=click.Path(), metavar="FILE", help="CSV file of published figures, to stand beside.")
 @output_options(FLEETS, screen=("table", "json", "md"))
-@fleet_schema_option
+@schema_option
 @click.argument("folder", type=click.Path(), metavar="DIR")
 def command(
     by: str,

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gotrace.cli.options import Command, fleet_schema_option, output_options
+from gotrace.cli.options import Command, output_options, schema_option
 from gotrace.errors import UsageError
 from gotrace.export.formats import TABLES
 
@@ -61,7 +61,7 @@ def _points(name: str, hours: int | None, per: str) -> int | None:
 @click.option("--metric", metavar="NAME", help="Only this metric.")
 @click.option("--by", default="service,type", show_default=True, metavar="NAME,…", help="What makes a series of its own.")
 @output_options(TABLES, screen=("table", "json"))
-@fleet_schema_option
+@schema_option
 def command(
     folder: str, per: str, since: int | None, new: int | None, metric: str | None, by: str, **options: Any
 ) -> int:

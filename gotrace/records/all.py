@@ -1,4 +1,4 @@
-"""The JSON Schema of what each command prints with ``--format ndjson``."""
+"""The JSON Schema of what each command prints with ``--format ndjson``, or of a fleet ``--format json``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from gotrace.records import (
     contention,
     datapath,
     faults,
+    fleet,
     gc,
     goroutines,
     gpumem,
@@ -35,10 +36,14 @@ RECORDS: dict[str, tuple[type, ...]] = {
     "ps": (ps.PsProcess, ps.Ps),
     "sched": (sched.SchedInterval, sched.Sched, sched.SchedEvents, sched.SchedWakeups),
     "topo": (topo.Topology, topo.TopologyNodes, topo.TopologyDiff, topo.TopologySettings),
+    "fleet show": (fleet.FleetShow,),
+    "fleet choose": (fleet.FleetChoice,),
+    "fleet trend": (fleet.FleetTrend,),
     **dict.fromkeys(("mem", "tlb", "numa"), _WATCHED),
 }
 
 
 def schema_of_command(name: str) -> Schema:
-    """JSON Schema (2020-12) of one line; `--format json` is an array of the same objects."""
-    return json_schema(f"gotrace {name}, one object a line", RECORDS[name])
+    """JSON Schema (2020-12) of one line; `--format json` is an array of the same objects (of a fleet, the only one)."""
+    form = "one object" if name.startswith("fleet ") else "one object a line"
+    return json_schema(f"gotrace {name}, {form}", RECORDS[name])

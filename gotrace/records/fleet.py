@@ -6,9 +6,7 @@ values or hosts.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypedDict
-
-from gotrace.records.schema import Schema, schema_of
+from typing import Annotated, Literal, TypedDict
 
 Hosts = Annotated[int, "hosts"]
 Settings = Annotated[dict[str, list[str]], "all values of each setting: go_version, gogc, page_bytes, huge_pages, numa_nodes"]
@@ -332,12 +330,3 @@ class FleetTrend(TypedDict):
     changes: list[TrendChange]
     broken: list[BrokenFile]
     notes: list[str]
-
-
-_ANSWERS: dict[str, Any] = {"show": FleetShow, "choose": FleetChoice, "trend": FleetTrend}
-
-
-def schema_of_command(name: str) -> Schema:
-    """JSON Schema (2020-12) of the one object that `gotrace fleet NAME --format json` prints."""
-    title = f"gotrace fleet {name}, one object"
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title, **schema_of(_ANSWERS[name])}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import jsonschema
 import numpy as np
 import pytest
 from fleet_days import MACHINE, Days
@@ -237,6 +238,12 @@ def test_command(fleet: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "aws small" in "".join(ElementTree.fromstring(svg).itertext())
     assert "<b>" not in page and "&lt;b&gt;" in page and "aws small" in markdown
     found = json.loads(tree)
+    schema = json.loads(ended("--json-schema")[1])
+    jsonschema.validate(found, schema)
+    bare = json.loads(ended("--slo", "latency.p99<=1ms", "--format", "json")[1])  # no type, and no price
+    jsonschema.validate(bare, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**bare, "types": [{**bare["types"][0], "runs": None}]}, schema)
     assert [each["take"] for each in found["rules"]] == ["aws small", "aws large", "aws steady"]
     assert ended(*slos, "--prices", str(csv), "--budget", "0.001/h")[0] == 1
     for bad in (

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import fleets
+import jsonschema
 import numpy as np
 import pytest
 from scipy import stats
@@ -53,7 +54,13 @@ def told(folder: str, *arguments: str) -> dict[str, Any]:
     result = show(folder, "--format", "json", *arguments)
     assert result.exit_code == 0, result.output
     found: dict[str, Any] = json.loads(result.stdout)
+    jsonschema.validate(found, schema())
     return found
+
+
+@functools.cache
+def schema() -> Any:
+    return json.loads(show("--json-schema").stdout)
 
 
 def nearest(values: fleets.IntArray, percent: float) -> float:
@@ -189,6 +196,7 @@ def test_what_is_wrong_is_told(tmp_path: Path) -> None:
     assert "host-1 (-6.67 min)" in result.stdout and "connection refused" in result.stdout
     assert f"LEFT OUT: {broken}" in result.stdout
     found = json.loads(show(fleet.folder, "--metric", "latency.p99", "--format", "json").stdout)
+    jsonschema.validate(found, schema())
     assert found["absent"][0]["times"] == 3 and found["broken_files"][0]["file"] == str(broken)
 
 

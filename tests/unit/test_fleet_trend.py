@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 from fleet_days import DAY_NS, FIRST, MACHINE, Days
@@ -13,7 +14,7 @@ from scipy.stats import false_discovery_control
 
 from gotrace.cli.main import main
 from gotrace.fleet.database import opened
-from gotrace.fleet.trend import _changes, _series, trend
+from gotrace.fleet.trend import UNITS, _changes, _series, trend
 from gotrace.fleet.trend_points import make
 
 MS = 10**6
@@ -52,6 +53,27 @@ def test_a_slower_version_is_found_on_its_day(tmp_path: Path) -> None:
     assert trend(opened(fleet(tmp_path / "better", 0.8, 50))).status == 0
     assert trend(opened(fleet(tmp_path / "rate", 0.8, 50, metric="throughput"))).status == 1
     assert not trend(opened(fleet(tmp_path / "small", 1.03, 30))).found
+
+
+def test_by_the_hour_a_slower_version_is_found_in_its_hour(tmp_path: Path) -> None:
+    """Two days, in which a deployment at 14:20 of the second one took all hosts until 14:40."""
+    rng, made = np.random.default_rng(8), Days()
+    for host in range(5):
+        for quarter in range(4 * 48):
+            hours = quarter / 4
+            late = hours >= 38 + 1 / 3 + host / 15
+            value = 20 * MS * (1 + host / 50) * (1 + 0.03 * rng.normal()) * (1.3 if late else 1)
+            made.run(f"web-{host}", hours / 24, {"latency.p99": value}, version="v2" if late else "v1")
+    folder = made.write(tmp_path / "f")
+    found = trend(opened(folder), unit=UNITS["hour"])
+    ((together,), (change,)) = found.found, found.found[0].changes
+    # half of that hour was slower, and the hour before it may be so by its noise alone
+    assert found.unit.text(together.at) in [f"2026-08-02T{hour}:00Z" for hour in (13, 14, 15)]
+    assert change.new and change.worse and found.status == 1 and change.ratio == pytest.approx(1.3, abs=0.04)
+    assert change.points_before + change.points_after == 48
+    assert together.differences[0][0] == "version" and not together.of_machines
+    assert trend(opened(folder), unit=UNITS["hour"], new=5).status == 0
+    assert trend(opened(folder)).short == 1  # two days say nothing by the day
 
 
 def test_the_median_is_over_hosts_of_medians(tmp_path: Path) -> None:
@@ -154,6 +176,15 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert status == 0 and "at least 14 days" in text
     status, text, _ = ended("--format", "json")
     assert json.loads(text)["too_short"] == 2
+    schema = json.loads(ended("--json-schema")[1])
+    jsonschema.validate(json.loads(text), schema)
+    slower = fleet(tmp_path / "slower", 1.2, 50, version="v2")
+    with pytest.raises(SystemExit):
+        main(["fleet", "trend", slower, "--format", "json"])
+    told = json.loads(capsys.readouterr().out)
+    jsonschema.validate(told, schema)
+    assert told["changes"][0]["at"] == "2026-09-20" and told["per"] == "day"
+    assert ended("--since", "36h")[0] == 2 and ended("--since", "13h", "--per", "hour")[0] == 2
     assert ended("--metric", "nothing")[0] == 2 and ended("--by", "moon")[0] == 2 and ended("--since", "x")[0] == 2
     (broken, *_) = sorted((tmp_path / "f" / "value").glob("*/*.parquet"))
     broken.write_bytes(b"PAR1")

@@ -6,9 +6,25 @@ from typing import Any
 
 import click
 
-from gotrace.cli.options import Command, output_options, schema_option
+from gotrace.cli.options import Command, Decorated, output_options, schema_option
 from gotrace.errors import UsageError
 from gotrace.export.formats import FLEETS
+
+
+def price_options(command: Decorated) -> Decorated:
+    """--prices, --currency and --region."""
+    for add in (
+        click.option("--region", metavar="NAME", help="Only prices of this region.  [default: the lowest of all]"),
+        click.option("--currency", metavar="NAME", help="Only prices in this one: USD."),
+        click.option(
+            "--prices",
+            type=click.Path(),
+            metavar="FILE",
+            help="CSV: provider,instance,region,per_hour,currency,date,origin.  [default: those of DIR]",
+        ),
+    ):
+        command = add(command)
+    return command
 
 
 @click.command(
@@ -28,14 +44,7 @@ from gotrace.export.formats import FLEETS
 @click.argument("folder", type=click.Path(), metavar="DIR")
 @click.option("--slo", "slos", multiple=True, metavar="TEXT", help="What is asked: 'latency.p99<=80ms'; may be repeated.")
 @click.option("--budget", metavar="PRICE/h", help="The most that a machine may cost: 0.12/h.")
-@click.option(
-    "--prices",
-    type=click.Path(),
-    metavar="FILE",
-    help="CSV: provider,instance,region,per_hour,currency,date,origin.  [default: those of DIR]",
-)
-@click.option("--currency", metavar="NAME", help="Only prices in this one: USD.")
-@click.option("--region", metavar="NAME", help="Only prices of this region.  [default: the lowest of all]")
+@price_options
 @click.option("--service", metavar="NAME", help="The service, where DIR has several.")
 @output_options(FLEETS, screen=("table", "json", "md"))
 @schema_option
@@ -57,7 +66,7 @@ def command(
     from gotrace.cli.text import fleet_choose as text
     from gotrace.fleet.choose import budget_of, choose
     from gotrace.fleet.database import opened
-    from gotrace.fleet.prices import read, stored, usable
+    from gotrace.fleet.prices import known
     from gotrace.lab.requirements import parse_all
 
     if not slos:
@@ -68,8 +77,7 @@ def command(
         options["outputs"], options["format_"], FLEETS, options["force"], "table", inputs=[prices] if prices else []
     )
     database = opened(folder)
-    usable_prices = usable(read(prices) if prices is not None else stored(database), currency, region)
-    choice = choose(database, asked, usable_prices, most, service)
+    choice = choose(database, asked, known(database, prices, currency, region), most, service)
     with results.streams() as streams:
         for stream, kind in streams:
             text.write(stream, kind, choice)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from gotrace.cli.commands.fleet_choose import price_options
 from gotrace.cli.options import Command, output_options, schema_option
 from gotrace.export.formats import FLEETS
 
@@ -33,6 +34,7 @@ _BY = ("type", "vendor", "arch", "service", "version", "host")  # as gotrace.fle
 @click.option("--metric", default="stw.total.p99", show_default=True, metavar="NAME", help="What to show of each host.")
 @click.option("--emulated", is_flag=True, help="Show times of emulated machines too.")
 @click.option("--claims", type=click.Path(), metavar="FILE", help="CSV file of published figures, to stand beside.")
+@price_options
 @output_options(FLEETS, screen=("table", "json", "md"))
 @schema_option
 @click.argument("folder", type=click.Path(), metavar="DIR")
@@ -41,6 +43,9 @@ def command(
     metric: str,
     emulated: bool,
     claims: str | None,
+    prices: str | None,
+    currency: str | None,
+    region: str | None,
     outputs: tuple[str, ...],
     format_: str | None,
     force: bool,
@@ -53,12 +58,14 @@ def command(
     from gotrace.cli.outputs import wanted
     from gotrace.cli.text import fleet_show as text
     from gotrace.fleet.database import opened
+    from gotrace.fleet.prices import known
     from gotrace.fleet.show_claims import claims_of
     from gotrace.fleet.show_page import looked_at
 
-    results = wanted(outputs, format_, FLEETS, force, screen="table", inputs=[claims])
+    results = wanted(outputs, format_, FLEETS, force, screen="table", inputs=[claims, prices])
     stated = claims_of(claims) if claims is not None else []
-    shown = looked_at(opened(folder), metric, by, emulated, stated)
+    database = opened(folder)
+    shown = looked_at(database, metric, by, emulated, stated, known(database, prices, currency, region))
     with results.streams() as streams:
         for stream, kind in streams:
             text.write(stream, kind, shown)

@@ -40,7 +40,10 @@ def _points(name: str, hours: int | None, per: str) -> int | None:
     short_help="Say since when something changed, and what changed with it.",
     examples=[
         ("gotrace fleet trend shop-fleet --since 90d", "every change of every metric in the last 90 days"),
-        ("gotrace fleet trend shop-fleet --per hour --since 3d", "those of three days, by the hour: since which deployment?"),
+        (
+            "gotrace fleet trend shop-fleet --per hour --since 3d",
+            "those of three days, by the hour: since which deployment?",
+        ),
         ("gotrace fleet trend shop-fleet --metric latency.p99 --by service,version", "one metric, each version by itself"),
     ],
     epilog="Exit status: 0 nothing new is worse, 1 something is, 3 as 0, but files could not be read.",
@@ -62,9 +65,7 @@ def _points(name: str, hours: int | None, per: str) -> int | None:
 @click.option("--by", default="service,type", show_default=True, metavar="NAME,…", help="What makes a series of its own.")
 @output_options(TABLES, screen=("table", "json"))
 @schema_option
-def command(
-    folder: str, per: str, since: int | None, new: int | None, metric: str | None, by: str, **options: Any
-) -> int:
+def command(folder: str, per: str, since: int | None, new: int | None, metric: str | None, by: str, **options: Any) -> int:
     """Find when a metric of the fleet in DIR changed its level, by daily or hourly medians over hosts.
 
     What changed of the machines and the Go runtime at such a time is named first, then the versions of the program.

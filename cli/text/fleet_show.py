@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from gotrace.cli.text.layout import Column, Rows
 from gotrace.cli.text.table import Table
+from gotrace.fleet.costs import to_json as costs_to_json
 from gotrace.fleet.show import to_json
 from gotrace.fleet.show_memory import to_json as memory_to_json
 from gotrace.fleet.show_page import Shown, page, picture
@@ -15,14 +16,27 @@ from gotrace.run.files import Sink
 from gotrace.text import printable
 
 # What goes first where a line has no room.
-_RANKS = {"nodes": 9, "THP": 8, "page": 7, "GOGC": 6, "Go": 5, "recording": 9, "version": 8, "values": 4, "p99.99": 3}
+_RANKS = {
+    "nodes": 9,
+    "THP": 8,
+    "page": 7,
+    "GOGC": 6,
+    "Go": 5,
+    "recording": 9,
+    "version": 8,
+    "values": 4,
+    "p99.99": 3,
+    "measured on": 7,
+    "price": 6,
+}
 
 
 def write(stream: Sink, format_: str, shown: Shown) -> None:
     """In any of `gotrace.export.formats.FLEETS`."""
     if format_ == "json":
         found = to_json(shown.fleet) | memory_to_json(*shown.memory, shown.resident, shown.stages)
-        stream.write(json.dumps({**found, "claims": [vars(each) for each in shown.claims]}, indent=1) + "\n")
+        more = {"costs": list(map(costs_to_json, shown.costs)), "claims": [vars(each) for each in shown.claims]}
+        stream.write(json.dumps(found | more, indent=1) + "\n")
     elif format_ == "md":
         stream.write("".join(f"{line}\n" for line in _markdown(shown)))
     elif format_ == "html":
@@ -34,7 +48,7 @@ def write(stream: Sink, format_: str, shown: Shown) -> None:
 
 
 def _sections(shown: Shown) -> Iterator[Section]:
-    return sections(shown.fleet, shown.memory, shown.resident, shown.stages, shown.claims)
+    return sections(shown.fleet, shown.memory, shown.resident, shown.stages, shown.claims, shown.costs)
 
 
 def _lines(shown: Shown) -> Iterator[str | Rows]:

@@ -34,7 +34,7 @@ def write(stream: Sink, format_: str, found: Trend) -> None:
 def _lines(found: Trend) -> Iterator[str | Rows]:
     yield f"{count_text(found.series, 'series', 'series')} of medians over hosts, a point for each {found.unit.name}."
     if found.short:
-        yield f"{found.short} of them not looked at: at least {LEAST_POINTS} {found.unit.name}s are needed to show a change."
+        yield f"{found.short} of them not looked at: it takes at least {LEAST_POINTS} {found.unit.name}s to show a change."
     if found.without_ratio:
         yield f"{found.without_ratio} of them not looked at: with values of 0 or below there is no change in percent."
     for together in found.found:

@@ -68,6 +68,16 @@ class Candidate:
         return f"{self.provider} {self.instance}" if self.provider else self.instance
 
     @property
+    def is_lent(self) -> bool:
+        """Burstable, and never measured past its credits."""
+        return bool(self.burst) and not self.past_credits
+
+    @property
+    def lacks_cost(self) -> str:
+        """Why there is no cost."""
+        return "no price is known" if self.price is None else "no rate was measured"
+
+    @property
     def spread(self) -> float | None:
         """The larger one of that between hosts and that from day to day."""
         return max((each for each in self.stability if each is not None), default=None)
@@ -127,6 +137,13 @@ def pareto(rows: npt.ArrayLike) -> npt.NDArray[np.bool_]:
     return ~beaten
 
 
+def front_of(points: npt.NDArray[np.float64], lent: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """`pareto`, but for what a machine does on borrowed time, which beats no other."""
+    front = pareto(points)
+    front[~lent] = pareto(points[~lent])
+    return front
+
+
 def choose(
     database: Database,
     slos: Sequence[Requirement],
@@ -144,7 +161,8 @@ def choose(
     make(database)
     service = _service(database, service)
     choice = Choice(service, _ranked(slos), tuple(slos), broken=database.broken, notes=list(database.notes))
-    choice.candidates = sorted(_candidates(database, service, slos, prices), key=lambda each: each.name)
+    metrics = list(dict.fromkeys([choice.metric, *(each.metric for each in slos)]))
+    choice.candidates = sorted(candidates(database, service, metrics, prices, slos), key=lambda each: each.name)
     left = choice.candidates
     for question, refusal in _questions(slos, budget):
         for each in left:
@@ -157,10 +175,14 @@ def choose(
     return choice
 
 
+def services(database: Database) -> list[str]:
+    """Of which something was measured, as `make` found it."""
+    rows = database.rows("select distinct service from points where service is not null order by 1")
+    return [str(name) for (name,) in rows]
+
+
 def _service(database: Database, service: str | None) -> str:
-    names = [
-        str(name) for (name,) in database.rows("select distinct service from points where service is not null order by 1")
-    ]
+    names = services(database)
     shown = ", ".join(map(printable, names[:10]))
     if not names:
         raise UsageError("this fleet has no measurements", "gotrace fleet add DIR FILE... adds some")
@@ -176,14 +198,22 @@ def _ranked(slos: Sequence[Requirement]) -> str:
     return next((each.metric for each in slos if METRICS[each.metric].dimension == "time"), slos[0].metric)
 
 
-def _candidates(
-    database: Database, service: str, slos: Sequence[Requirement], prices: Mapping[tuple[str, str], Price]
+def candidates(
+    database: Database,
+    service: str,
+    metrics: Sequence[str],
+    prices: Mapping[tuple[str, str], Price],
+    slos: Sequence[Requirement] = (),
 ) -> Iterator[Candidate]:
-    wanted = list(dict.fromkeys([*(each.metric for each in slos), RATE]))
+    """Every type, of the load that keeps most of ``slos``, with these metrics where they were measured.
+
+    ``database`` has what `make` makes; how stable a type is, is that of the first metric.
+    """
+    wanted = list(dict.fromkeys([*metrics, RATE]))
     rows = database.rows(
         "select vendor, coalesce(type, 'unknown'), plan, host, metric, list(value order by point) from "
-        "(select vendor, type, plan, host, metric, point, median(value) as value from points where service = ? group by all) "
-        "where list_contains(?, metric) group by all order by all",
+        "(select vendor, type, plan, host, metric, point, median(value) as value from points where service = ? "
+        "group by all) where list_contains(?, metric) group by all order by all",
         service,
         wanted,
     )
@@ -196,12 +226,11 @@ def _candidates(
     for (vendor, type_), of in loads.items():
         for each in of.values():
             each.estimates = {metric: median_of(list(hosts.values())) for metric, hosts in each.hosts.items()}
-        best = max(of.values(), key=lambda each: _merit(each, slos))
+        best = max(of.values(), key=lambda each: _merit(each, slos, metrics[0]))
         runs, days, versions, go_versions, past = facts[vendor, type_, best.plan]
-        counted = set.intersection(*(set(best.hosts.get(slo.metric, ())) for slo in slos))
+        counted = set.intersection(*(set(best.hosts.get(metric, ())) for metric in metrics))
         found = Candidate(vendor, type_, best, Enough(len(counted), *days[2:]), runs, days[:2], versions, go_versions)
-        ranked = _ranked(slos)
-        found.stability = stability(list(best.hosts[ranked].values()), list(best.daily[ranked].values()))
+        found.stability = stability(list(best.hosts[metrics[0]].values()), list(best.daily[metrics[0]].values()))
         found.price = prices.get((vendor or "", type_))
         found.burst, found.past_credits = burstable(vendor, type_), past
         found.cost = _cost(found.price, best.estimates.get(RATE))
@@ -255,10 +284,10 @@ def _kept_by(slo: Requirement, estimate: Estimate | None) -> bool:
     return slo.check({slo.metric: end}).verdict == "met"
 
 
-def _merit(measured: Measured, slos: Sequence[Requirement]) -> tuple[int, float, float]:
+def _merit(measured: Measured, slos: Sequence[Requirement], metric: str) -> tuple[int, float, float]:
     """Of several loads the one that keeps most, then the one with the highest rate: what a machine sustains."""
     kept = sum(_kept_by(slo, measured.estimates.get(slo.metric)) for slo in slos)
-    rate, first = measured.estimates.get(RATE), measured.estimates.get(slos[0].metric)
+    rate, first = measured.estimates.get(RATE), measured.estimates.get(metric)
     return kept, rate.value if rate else -math.inf, -first.value if first else -math.inf
 
 
@@ -266,6 +295,8 @@ def _cost(price: Price | None, rate: Estimate | None) -> Estimate | None:
     """Of a million requests, in the price's currency; a low rate makes it dear."""
     if price is None or rate is None or rate.value <= 0:
         return None
+    if not math.isfinite(rate.low):
+        return Estimate(price.per_hour / (rate.value * 3600) * 1e6, -math.inf, math.inf, rate.confidence)
     value, low, high = (
         price.per_hour / (each * 3600) * 1e6 if each > 0 else math.inf for each in (rate.value, rate.high, rate.low)
     )
@@ -314,7 +345,7 @@ def _rank(choice: Choice, left: list[Candidate], prices: Mapping[tuple[str, str]
         )
     if choice.by_cost and (without := [each for each in left if not each.cost]):
         for each in without:
-            each.cut = "no cost: " + ("no price is known" if each.price is None else "no rate was measured")
+            each.cut = f"no cost: {each.lacks_cost}"
         left = [each for each in left if each.cost]
         choice.steps.append(Step("with a price and a measured rate?", left, without))
     if not left:
@@ -330,10 +361,8 @@ def _rank(choice: Choice, left: list[Candidate], prices: Mapping[tuple[str, str]
         return each.cost.value if choice.by_cost and each.cost else 0.0
 
     points = np.array([(cost(each), value(each), spread(each)) for each in left])
-    # What a machine does on borrowed time beats no other.
-    lent = np.array([bool(each.burst) and not each.past_credits for each in left])
-    front = pareto(points)
-    front[~lent] = pareto(points[~lent])
+    lent = np.array([each.is_lent for each in left])
+    front = front_of(points, lent)
     order = sorted(range(len(left)), key=lambda at: (*points[at].tolist(), left[at].name))
     chosen = [left[at] for at in order if front[at]]
     for at in order:
@@ -370,7 +399,7 @@ def _note(choice: Choice) -> None:
         if len(names) > 1:
             choice.notes.append(f"Not all types had the same {what}: {', '.join(sorted(names))}.")
     for each in choice.candidates:
-        if each.burst and not each.past_credits:
+        if each.burst and each.is_lent:
             choice.notes.append(
                 f"{each.name} {each.burst[0]} ({each.burst[1]}), and no run of 16 h at full use shows what it does without."
             )
@@ -394,7 +423,7 @@ def rule_text(rule: Rule, choice: Choice) -> str:
     take = rule.take
     price = f"within {take.price.per_hour:.4g} {take.price.currency}/h: " if take.price and choice.by_cost else ""
     unsure = f" (not told apart from {rule.unsure} in {choice.metric})" if rule.unsure else ""
-    flag = " [burstable: not measured past its credits]" if take.burst and not take.past_credits else ""
+    flag = " [burstable: not measured past its credits]" if take.is_lent else ""
     return f"{rule.when}: {take.name}{unsure}{flag}" if not price else f"{price}{take.name}, {rule.when}{unsure}{flag}"
 
 
@@ -402,7 +431,8 @@ def cost_text(each: Candidate) -> str:
     """Of a million requests, with its interval; "-" if it is not known."""
     if each.cost is None or each.price is None:
         return "-"
-    return f"{each.cost.value:.3g} ({each.cost.low:.3g} to {each.cost.high:.3g}) {each.price.currency}"
+    interval = f" ({each.cost.low:.3g} to {each.cost.high:.3g})" if math.isfinite(each.cost.low) else ""
+    return f"{each.cost.value:.3g}{interval} {each.price.currency}"
 
 
 def spread_text(each: Candidate) -> tuple[str, str]:
@@ -438,15 +468,37 @@ def cut_text(each: Candidate) -> str:
     return f"{each.name}: {each.cut or f'beaten by {each.beaten_by}'}; {evidence(each)}"
 
 
+def estimate_to_json(of: Estimate) -> dict[str, float | None]:
+    """Null for ends that are not known."""
+    low, high = (end if math.isfinite(end) else None for end in (of.low, of.high))
+    return {"value": of.value, "low": low, "high": high, "confidence": of.confidence}
+
+
+def type_to_json(each: Candidate) -> dict[str, Any]:
+    """`gotrace.records.fleet.ChoiceType`; times in ns."""
+    return {
+        "type": each.name,
+        "provider": each.provider,
+        "instance": each.instance,
+        "hosts": each.enough.hosts,
+        "runs": each.runs,
+        "days": [day_text(day) for day in each.days] if each.runs else None,
+        "plan": each.measured.plan or None,
+        "versions": list(each.versions),
+        "go_versions": list(each.go_versions),
+        "metrics": {metric: estimate_to_json(of) for metric, of in each.measured.estimates.items()},
+        "price": vars(each.price) if each.price else None,
+        "cost_of_a_million": each.cost and estimate_to_json(each.cost),
+        "stability": each.stability._asdict(),
+        "letters": each.letters or None,
+        "burstable": each.burst and {"what": each.burst[0], "source": each.burst[1], "past": each.past_credits},
+        "cut": each.cut or None,
+        "beaten_by": each.beaten_by or None,
+    }
+
+
 def to_json(choice: Choice) -> dict[str, Any]:
     """As JSON; times in ns."""
-
-    def estimate(of: Estimate | None) -> dict[str, float | None] | None:
-        if of is None:
-            return None
-        low, high = (end if math.isfinite(end) else None for end in (of.low, of.high))
-        return {"value": of.value, "low": low, "high": high, "confidence": of.confidence}
-
     return {
         "schema": "gotrace.choice/1",
         "service": choice.service,
@@ -463,28 +515,7 @@ def to_json(choice: Choice) -> dict[str, Any]:
         "rules": [
             {"when": rule.when, "take": rule.take.name, "not_told_apart_from": rule.unsure or None} for rule in choice.rules
         ],
-        "types": [
-            {
-                "type": each.name,
-                "provider": each.provider,
-                "instance": each.instance,
-                "hosts": each.enough.hosts,
-                "runs": each.runs,
-                "days": [day_text(day) for day in each.days] if each.runs else None,
-                "plan": each.measured.plan or None,
-                "versions": list(each.versions),
-                "go_versions": list(each.go_versions),
-                "metrics": {metric: estimate(of) for metric, of in each.measured.estimates.items()},
-                "price": vars(each.price) if each.price else None,
-                "cost_of_a_million": estimate(each.cost),
-                "stability": each.stability._asdict(),
-                "letters": each.letters or None,
-                "burstable": each.burst and {"what": each.burst[0], "source": each.burst[1], "past": each.past_credits},
-                "cut": each.cut or None,
-                "beaten_by": each.beaten_by or None,
-            }
-            for each in choice.candidates
-        ],
+        "types": [type_to_json(each) for each in choice.candidates],
         "broken": [{"file": file, "problem": problem} for file, problem in choice.broken],
         "notes": choice.notes,
     }

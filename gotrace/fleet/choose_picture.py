@@ -5,14 +5,16 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator
 
-from gotrace.export.picture.frame import escaped, framed
+from gotrace.export.charts.page import Markup, Page
+from gotrace.export.picture.frame import escaped
 from gotrace.fleet.choose import Choice, cut_text, heads, rows, rule_text
+from gotrace.fleet.costs import SCRIPT, costs_of, figure
+from gotrace.lab.metrics import METRICS
 from gotrace.text import printable
 
 _WIDTH, _LINE, _PAD = 1100, 18, 10
 _LEFT, _RIGHT = 430, 470  # how wide a question is; where whom it cut begins
 _CELL = 7.2  # of a monospaced letter of 12 px
-_STYLE = "body { max-width: 1150px } table { border-collapse: collapse } td, th { padding: 2px 10px; text-align: left }"
 
 
 def svg(choice: Choice) -> str:
@@ -40,15 +42,23 @@ def svg(choice: Choice) -> str:
 
 
 def page(choice: Choice) -> str:
-    """A whole HTML page: the picture, and the evidence as a table."""
-    table = [heads(choice), *rows(choice)]
-    body = [svg(choice)]
+    """A whole HTML page: the picture, what it costs, and the evidence as a table."""
+    made = Page()
+    made.put(
+        Markup(f'<div class="wide" role="region" aria-label="The way to the choice" tabindex="0">\n{svg(choice)}</div>')
+    )
+    if choice.by_cost and METRICS[choice.metric].dimension == "time":
+        drawn = costs_of(
+            choice.service, choice.metric, [c for c in choice.candidates if choice.metric in c.measured.estimates]
+        )
+        made.draw(f"Cost against {choice.metric}", figure(drawn))
     if choice.rules:
-        lines = ["".join(f"<td>{escaped(cell)}</td>" for cell in row) for row in table]
-        body.append(f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>\n")
-    body += [f"<p>{escaped(note)}</p>\n" for note in choice.notes]
-    body += [f"<p>{escaped(f'Left out: {file}: {problem}')}</p>\n" for file, problem in choice.broken]
-    return framed(_title(choice), "".join(body), style=_STYLE, scripts=())
+        made.table("What is left", heads(choice), rows(choice))
+    for note in choice.notes:
+        made.say(note)
+    for file, problem in choice.broken:
+        made.say(f"Left out: {file}: {problem}", "lost")
+    return made.made(_title(choice), "svg { max-width: none }", [SCRIPT])
 
 
 def _title(choice: Choice) -> str:

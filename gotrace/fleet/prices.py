@@ -72,6 +72,11 @@ def stored(database: Database) -> list[Price]:
     ]
 
 
+def known(database: Database, path: str | None, currency: str | None, region: str | None) -> dict[tuple[str, str], Price]:
+    """Those of a file, or without one of the folder. Raises GotraceError, UsageError as `read` and `usable` do."""
+    return usable(read(path) if path is not None else stored(database), currency, region)
+
+
 def usable(prices: Iterable[Price], currency: str | None, region: str | None) -> dict[tuple[str, str], Price]:
     """One for each (provider, instance): the newest of each region, the lowest of those.
 

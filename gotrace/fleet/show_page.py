@@ -10,8 +10,11 @@ from gotrace.export.charts.page import OTHERS, Markup, Page
 from gotrace.export.charts.runs import COLOURS
 from gotrace.export.flame.draw import still, svg
 from gotrace.export.picture.frame import asset
+from gotrace.fleet.costs import SCRIPT as COST_SCRIPT
+from gotrace.fleet.costs import Costs, costs, figure
 from gotrace.fleet.database import JOINED, REAL, Database
 from gotrace.fleet.percentiles import BY
+from gotrace.fleet.prices import Price
 from gotrace.fleet.show import PERCENTS, UNKNOWN, Fleet, shown
 from gotrace.fleet.show_memory import Along, Amplification, Resident, Stage, amplification, resident, starts
 from gotrace.fleet.show_sections import ALL_VALUES, Claim, sections, title, warnings
@@ -36,10 +39,18 @@ class Shown:
     stragglers: Stragglers
     cells: list[dict[str, Any]]
     claims: Sequence[Claim] = ()
+    costs: Sequence[Costs] = ()
     cut: bool = False  # the cells are of one metric, as there are too many
 
 
-def looked_at(database: Database, metric: str, by: str, emulated: bool = False, claims: Sequence[Claim] = ()) -> Shown:
+def looked_at(
+    database: Database,
+    metric: str,
+    by: str,
+    emulated: bool = False,
+    claims: Sequence[Claim] = (),
+    prices: Mapping[tuple[str, str], Price] | None = None,
+) -> Shown:
     """Raises UsageError as `shown` does."""
     fleet = shown(database, metric, by, emulated)
     cells = _cells(database, emulated)
@@ -54,6 +65,7 @@ def looked_at(database: Database, metric: str, by: str, emulated: bool = False, 
         stragglers(database, emulated),
         cells,
         claims,
+        costs(database, prices or {}),
         cut,
     )
 
@@ -71,7 +83,7 @@ def page(found: Shown) -> str:
     if found.cut:
         made.say(f"There are too many histograms for a page: the curves are of {fleet.asked.of} only.", "lost")
     if found.cells:
-        figure = {
+        curves = {
             "kind": "fleet",
             "cells": found.cells,
             "metric": fleet.asked.of,
@@ -81,8 +93,10 @@ def page(found: Shown) -> str:
             "percents": PERCENTS,
             "colours": [*COLOURS, *OTHERS],
         }
-        made.draw("Percentiles", figure)
-    for section in sections(fleet, found.memory, found.resident, found.stages, found.claims):
+        made.draw("Percentiles", curves)
+    for each in found.costs:
+        made.draw(f"Cost against {each.metric}: {each.service}", figure(each))
+    for section in sections(fleet, found.memory, found.resident, found.stages, found.claims, found.costs):
         folded = bool(found.cells) and section.title.startswith(ALL_VALUES)  # the figure has its own
         made.table(section.title, section.heads, section.rows, names=section.names, folded=folded)
         for note in section.notes:
@@ -102,7 +116,7 @@ def page(found: Shown) -> str:
             "gotrace fleet add DIR out</pre>"
         )
     )
-    return made.made(title(fleet), style, [_SCRIPT])
+    return made.made(title(fleet), style, [_SCRIPT, COST_SCRIPT] if found.costs else [_SCRIPT])
 
 
 def _cells(database: Database, emulated: bool) -> list[dict[str, Any]]:

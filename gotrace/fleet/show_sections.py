@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 
 from gotrace.analysis.stats.percentiles import values_needed
 from gotrace.analysis.stats.values import Estimate
+from gotrace.fleet.choose import cost_text, estimate_text, evidence
+from gotrace.fleet.costs import Costs
 from gotrace.fleet.show import PERCENTS, SETTINGS, Asked, Fleet, Key
 from gotrace.fleet.show_hosts import LEAST_CORRECTED, LEAST_DAYS, LEAST_HOSTS, LEAST_SLOTS
 from gotrace.fleet.show_memory import Along, Amplification, Resident, Stage
@@ -92,6 +94,7 @@ def sections(
     parts: Sequence[Resident],
     stages: Sequence[Stage],
     claims: Sequence[Claim] = (),
+    costs: Sequence[Costs] = (),
 ) -> Iterator[Section]:
     """All that have something to say, in the order in which one reads."""
     for section in (
@@ -104,6 +107,7 @@ def sections(
         *(_along(service, of) for service, of in memory[1].items()),
         _resident(fleet, parts),
         _starts(fleet, stages),
+        *map(_costs, costs),
         _longest(fleet),
         _absent(fleet),
         _claims(fleet, claims),
@@ -281,6 +285,26 @@ def _starts(fleet: Fleet, stages: Sequence[Stage]) -> Section:
     for each in stages:
         cells = [duration_text(each.median.value), _interval(asked, each.median), str(each.hosts), str(each.runs)]
         found.rows.append([*_start(each.key), each.stage, *cells])
+    return found
+
+
+def _costs(costs: Costs) -> Section:
+    found = Section(
+        f"Cost of a million requests of {costs.service}",
+        ("type", "cost", costs.metric, "front", "CPU", "price", "measured on"),
+        names=("type", "front", "CPU", "price", "measured on"),
+        notes=[
+            "Price / rate, of the load with the highest rate; medians over hosts with their 95% intervals. On the front are"
+            " types of which no other is both cheaper and faster. What is burstable beats none, unless it was measured past"
+            " its credits.",
+            *(f"No cost of {name}: {why}." for name, why in costs.without),
+        ],
+    )
+    for each in costs.types:
+        front = each.cut or ("yes" if each.name in costs.front else "no")
+        burst = "-" if not each.burst else "burstable" if each.is_lent else "burstable, past its credits"
+        metric = estimate_text(each, costs.metric).removeprefix(f"{costs.metric} ")
+        found.rows.append([each.name, cost_text(each), metric, front, burst, str(each.price), evidence(each)])
     return found
 
 

@@ -1,7 +1,7 @@
 """Since when a fleet is slower, and what else changed at that time: of the machines first, then of the program.
 
-A series is the daily (or hourly) median over hosts of a metric, of one service on one type of machine (or what else it is grouped by);
-runs of different plans are different series. Its changes are those of `gotrace.analysis.stats.e_divisive`.
+A series is the daily (or hourly) median over hosts of a metric, of one service on one type of machine (or what else it
+is grouped by); runs of different plans are different series. Its changes are those of `gotrace.analysis.stats.e_divisive`.
 """
 
 from __future__ import annotations
@@ -184,7 +184,8 @@ def _series(
     rows = database.rows(
         f"with hosts as (select {names}, metric, plan, host as of_host, point, median(value) as value from points "
         f"where point > ? {'and metric = ?' if metric is not None else ''} group by all), "
-        f"medians as (select {names}, metric, plan, point, median(value) as value, count(*) as hosts from hosts group by all) "
+        f"medians as (select {names}, metric, plan, point, median(value) as value, count(*) as hosts from hosts "
+        f"group by all) "
         f"select {names}, metric, plan, list(point order by point), list(value order by point), list(hosts order by point) "
         f"from medians group by all order by {names}, metric, plan",
         after,

@@ -57,8 +57,8 @@ from up group by {of}, metric, point having any_value(count) >= {least}
 _AGENTS = "coalesce(source, '') not in (select of.source from source of where of.kind = 'baseline')"
 # By how long each was: an hour counts as much as its minutes.
 _PERIODS = """
-select {of}, '{metric}' as metric, '' as plan, start_ns // {unit} as point, sum({column} * {lasted}) / sum({lasted}) as value,
-  count({column}) as values
+select {of}, '{metric}' as metric, '' as plan, start_ns // {unit} as point,
+  sum({column} * {lasted}) / sum({lasted}) as value, count({column}) as values
 from period where {column} is not null group by all
 """
 _RUNS = """
@@ -70,8 +70,8 @@ where coalesce(run.valid, true) and isfinite(part.value) group by all
 
 
 def make(database: Database, unit_ns: int = DAY_NS) -> None:
-    """Make the table ``points``: of each host, fingerprint, service, version, metric, plan, and ``point``: a number of units
-    since 1970 (UTC).
+    """Make the table ``points``: of each host, fingerprint, service, version, metric, plan, and ``point``, which is a number of
+    units since 1970 (UTC).
 
     A host's ``type`` is what it was last, so that a change of what it is made of lies within a
     series; it is the instance's, or the architecture and number of CPUs. Emulated machines are left out.

@@ -9,7 +9,9 @@ from __future__ import annotations
 from typing import Annotated, Literal, TypedDict
 
 Hosts = Annotated[int, "hosts"]
-Settings = Annotated[dict[str, list[str]], "all values of each setting: go_version, gogc, page_bytes, huge_pages, numa_nodes"]
+Settings = Annotated[
+    dict[str, list[str]], "all values of each setting: go_version, gogc, page_bytes, huge_pages, numa_nodes"
+]
 
 
 class Interval(TypedDict):
@@ -173,29 +175,6 @@ class ShownClaim(TypedDict):
     source: str
 
 
-class FleetShow(TypedDict):
-    """`gotrace fleet show`."""
-
-    schema: Literal["gotrace.fleet-show/1"]
-    by: str
-    metric: str
-    groups: list[ShownGroup]
-    tests: list[ShownTest]
-    reasons: list[ShownReason]
-    longest: list[ShownPause]
-    absent: list[ShownAbsent]
-    skewed_clocks: list[ShownSkew]
-    broken_files: list[BrokenFile]
-    emulated_left_out: Annotated[list[str], "hosts whose times are not in here"]
-    invalid_runs: Annotated[int, "runs that do not count"]
-    notes: list[str]
-    amplification: list[ShownAmplification]
-    resident: list[ShownResident]
-    amplification_along: list[ShownAlong]
-    starts: list[ShownStage]
-    claims: list[ShownClaim]
-
-
 class ChoiceCut(TypedDict):
     """A type that a question cut."""
 
@@ -266,6 +245,40 @@ class ChoiceType(TypedDict):
     burstable: ChoiceBurst | None
     cut: Annotated[str | None, "why it was left out"]
     beaten_by: str | None
+
+
+class ShownCosts(TypedDict):
+    """What a million requests of a service cost, against a percentile."""
+
+    service: str
+    metric: str
+    types: list[ChoiceType]
+    front: Annotated[list[str], "types of which none is both cheaper and faster"]
+    without: Annotated[list[ChoiceCut], "types without a cost"]
+
+
+class FleetShow(TypedDict):
+    """`gotrace fleet show`."""
+
+    schema: Literal["gotrace.fleet-show/1"]
+    by: str
+    metric: str
+    groups: list[ShownGroup]
+    tests: list[ShownTest]
+    reasons: list[ShownReason]
+    longest: list[ShownPause]
+    absent: list[ShownAbsent]
+    skewed_clocks: list[ShownSkew]
+    broken_files: list[BrokenFile]
+    emulated_left_out: Annotated[list[str], "hosts whose times are not in here"]
+    invalid_runs: Annotated[int, "runs that do not count"]
+    notes: list[str]
+    amplification: list[ShownAmplification]
+    resident: list[ShownResident]
+    amplification_along: list[ShownAlong]
+    starts: list[ShownStage]
+    costs: Annotated[list[ShownCosts], "of each service, where prices are known"]
+    claims: list[ShownClaim]
 
 
 class FleetChoice(TypedDict):

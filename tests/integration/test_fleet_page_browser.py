@@ -15,11 +15,19 @@ from selenium.webdriver.support.ui import Select
 
 from browsing import complaints, narrowed, opened, prefer
 from gotrace.fleet.database import opened as database
+from gotrace.fleet.prices import Price
 from gotrace.fleet.show_page import looked_at, page
 from gotrace.fleet.show_sections import Claim
+from gotrace.text import duration_text
 
 HOSTILE = '</script><script>document.title="taken"</script><img src=x onerror=document.title="taken">'
 TYPES = {**fleets.TYPES, **{f"{HOSTILE}{number}": (HOSTILE, HOSTILE) for number in range(2)}}
+
+
+PRICES = {
+    (of, name): Price(of, name, "", per_hour, "USD", "2026-11-01", HOSTILE)
+    for of, name, per_hour in (("aws", "c7g.large", 0.0725), ("hetzner", "cax21", 0.0119), (HOSTILE, HOSTILE, 0.5))
+}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +39,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> fleets.Made:
 def path(made: fleets.Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
     claims = [Claim("c7g.large", HOSTILE, "latency.p99", "1 ms", HOSTILE)]
     found = tmp_path_factory.mktemp("page") / "page.html"
-    found.write_text(page(looked_at(database(made.folder), "latency.p99", "type", False, claims)), encoding="utf-8")
+    found.write_text(page(looked_at(database(made.folder), "latency.p99", "type", False, claims, PRICES)), encoding="utf-8")
     return found
 
 
@@ -130,6 +138,40 @@ def test_a_curve_can_be_hidden_and_is_drawn_where_there_are_values(shown: Any) -
     shown.find_element(By.CSS_SELECTOR, ".figure .legend button").click()
     shown.execute_script(settled)
     assert shown.execute_script(first_colour) == 0
+
+
+def of_type(made: fleets.Made, instance: str, metric: str) -> float:
+    """The median of its hosts, of each the median of its two days."""
+    values = [
+        np.median([np.median([made.metrics[host, quarter][metric] for quarter in day]) for day in ((0, 2), (1, 3))])
+        for host, of in TYPES.items()
+        if of[1] == instance
+    ]
+    return float(np.median(values))
+
+
+def test_a_dot_says_what_a_type_costs(shown: Any, made: fleets.Made) -> None:
+    """Where its price / rate and its p99 are, by hand; the pointer is told so, and the colour is that of the front."""
+    (place,) = (each for each in shown.find_elements(By.CSS_SELECTOR, ".figure") if "Cost" in each.accessible_name)
+    legend = [each.text.split("\n") for each in place.find_elements(By.CSS_SELECTOR, ".legend li")]
+    assert legend == [["none is cheaper and faster", "2"], ["left out", "1"]]  # of the third there are too few hosts
+    pointed = (
+        "const [place, cost, value] = arguments, [plot] = place.plots, r = plot.over.getBoundingClientRect();"
+        "const x = plot.valToPos(cost, 'x'), y = plot.valToPos(value, 'y');"
+        "const at = {clientX: r.left + x + 3, clientY: r.top + y - 3, bubbles: true};"
+        "plot.over.dispatchEvent(new MouseEvent('mousemove', at));"
+        "const c = new OffscreenCanvas(1, 1).getContext('2d'), d = devicePixelRatio;"
+        "c.drawImage(plot.ctx.canvas, -Math.round(plot.bbox.left + x * d) + 2, -Math.round(plot.bbox.top + y * d) + 2);"
+        "return [place.querySelector('.moment').textContent, [...c.getImageData(0, 0, 1, 1).data]]"
+    )
+    for (vendor, instance), price in PRICES.items():
+        cost = price.per_hour / (of_type(made, instance, "throughput") * 3600) * 1e6
+        p99 = of_type(made, instance, "latency.p99")
+        text, colour = shown.execute_script(pointed, place, cost, p99)
+        few = vendor == HOSTILE
+        assert text.startswith("</script>" if few else f"{vendor} {instance}: ") and f": {cost:.3g} USD" in text
+        assert f"latency.p99 {duration_text(p99)}" in text and (" to " in text) == (not few)
+        assert colour == ([0x5A, 0x65, 0x77, 255] if few else [0x3B, 0x7D, 0xBD, 255])
 
 
 def test_claims_and_the_way_to_add_a_host_are_there(shown: Any) -> None:

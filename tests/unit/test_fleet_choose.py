@@ -219,6 +219,32 @@ def test_prices() -> None:
         usable([price("a", 3), price("a", 4)], None, None)
 
 
+def test_what_all_types_cost_with_the_front(fleet: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Cost of a million and p99: slow 0.00093 and 79 ms, small 0.01 and 70 ms, large 0.02 and 40 ms; no other is on it."""
+    csv, page = tmp_path / "p.csv", tmp_path / "page.html"
+    priced = [name for name in TYPES if name != "stopping"] + ["few"]
+    csv.write_text(HEAD + "".join(f"aws,{name},,{TYPES.get(name, [0.01] * 4)[3]},USD,2026-11-01,list\n" for name in priced))
+
+    def show(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as end:
+            main(["fleet", "show", fleet, "--metric", "throughput", *arguments])
+        assert not end.value.code
+        return capsys.readouterr().out
+
+    found = json.loads(show("--prices", str(csv), "--format", "json", "-o", str(page)))
+    jsonschema.validate(found, json.loads(show("--json-schema")))
+    (costs,) = found["costs"]
+    assert costs["front"] == ["aws large", "aws slow", "aws small"]
+    assert {each["type"]: each["why"] for each in costs["without"]} == {
+        **dict.fromkeys(("aws brief", "aws stopping", "aws unmeasured"), "no price is known")
+    }
+    of = {each["instance"]: each for each in costs["types"]}
+    assert of["slow"]["cost_of_a_million"]["value"] == pytest.approx(0.01 / 3000 / 3600 * 1e6, rel=1e-3)
+    assert of["few"]["cut"] == "not enough: 4 of 5 hosts" and of["few"]["cost_of_a_million"]["low"] is None
+    assert '"kind":"costs"' in page.read_text() and "Cost of a million requests of shop" in show("--prices", str(csv))
+    assert json.loads(show("--format", "json"))["costs"] == []
+
+
 def test_command(fleet: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def ended(*arguments: str) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as end:
@@ -236,7 +262,7 @@ def test_command(fleet: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "4 of 5 hosts" in text and "beaten by aws small" in text and "2026-08-01" in text
     svg, page, tree, markdown = (path.read_text() for path in outputs)
     assert "aws small" in "".join(ElementTree.fromstring(svg).itertext())
-    assert "<b>" not in page and "&lt;b&gt;" in page and "aws small" in markdown
+    assert '"kind":"costs"' in page and "<b>" not in page and "&lt;b&gt;" in page and "aws small" in markdown
     found = json.loads(tree)
     schema = json.loads(ended("--json-schema")[1])
     jsonschema.validate(found, schema)

@@ -438,7 +438,7 @@
 
   // A script before this one may have more kinds.
   const KINDS = {pauses, ranges, ...globalThis.gotraceFigures};
-  const tools = {element, duration, number, legend, around, plots, AXIS, axisOfLogs};
+  const tools = {element, duration, number, legend, around, plots, scheme, AXIS, axisOfLogs};
   document.querySelectorAll(".figure").forEach((place, at) => {
     if (figures[at].kind) KINDS[figures[at].kind](place, figures[at], `figure ${at}`, tools);
     else if (figures[at].times) overTime(place, figures[at], `figure ${at}`);

@@ -25,10 +25,11 @@ class Span(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic
         return int(value[:-1]) * (24 if value[-1] == "d" else 1)
 
 
-def _points(name: str, hours: int | None, per: str) -> int | None:
+def in_units(name: str, hours: int | None, per: str) -> int | None:
+    """Hours as days or hours. Raises UsageError for what is no number of days."""
     if hours is not None and per == "day":
         if hours % 24:
-            raise UsageError(f"{name} is no number of days", "give days (2d), or look at hours: --per hour")
+            raise UsageError(f"{name} is no number of days", "give days: 2d (trend --per hour looks at hours)")
         return hours // 24
     return hours
 
@@ -75,7 +76,7 @@ def command(folder: str, per: str, since: int | None, new: int | None, metric: s
     from gotrace.fleet.database import opened
     from gotrace.fleet.trend import LEAST_POINTS, UNITS, trend
 
-    points, newest = _points("--since", since, per), _points("--new", new, per)
+    points, newest = in_units("--since", since, per), in_units("--new", new, per)
     if points is not None and points < LEAST_POINTS:
         raise UsageError("--since is too short to show a change", f"give at least {LEAST_POINTS}{per[0]}")
     results = wanted(options["outputs"], options["format_"], TABLES, options["force"], "table")

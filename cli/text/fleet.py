@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from gotrace.fleet.add import Outcome
 from gotrace.fleet.collect import Asked
+from gotrace.fleet.compact import Compacted
 from gotrace.fleet.database import Answer
 from gotrace.fleet.tables import MOST_SKEW_NS
 from gotrace.run.files import Sink
@@ -58,6 +59,20 @@ def write_collected(asked: Sequence[Asked], say: Callable[[str], None]) -> None:
             say(f"{name}: {printable(note)}")
     for each in absent:
         say(f"absent: {printable(each.url)}: {printable(each.problem)} ({printable(each.hint)})")
+
+
+def write_compacted(found: Compacted, say: Callable[[str], None]) -> None:
+    """What it was and what it is, then the days that stay as they are."""
+    for day, problem in found.left:
+        say(f"{day} stays as it is: {printable(problem)}")
+    if not found.days:
+        print("nothing to compact")
+        return
+    rows, files = (
+        f"{before:,} {name} are {after:,} now" for name, (before, after) in (("rows", found.rows), ("files", found.files))
+    )
+    size = f"{bytes_text(found.size[0])} are {bytes_text(found.size[1])}"
+    print(f"{count_text(len(found.days), 'day')} ({found.days[0]} to {found.days[-1]}): {rows}, {files}, {size}")
 
 
 def write_answer(stream: Sink, format_: str, answer: Answer) -> None:

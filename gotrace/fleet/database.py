@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gotrace.errors import GotraceError, UsageError
-from gotrace.fleet.store import check, files_of, is_being_added_to, text_of
+from gotrace.fleet.store import check, files_of, text_of
 from gotrace.fleet.tables import SQL_TYPES, TABLES, columns_of
 from gotrace.text import count_text, installing, printable
 
@@ -37,7 +37,10 @@ class Database:
     def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
         """The rows of a query of ours."""
         given = [text_of(each) if isinstance(each, str) else each for each in parameters]
-        found: list[tuple[Any, ...]] = self.connection.execute(sql, given).fetchall()
+        try:
+            found: list[tuple[Any, ...]] = self.connection.execute(sql, given).fetchall()
+        except duckdb().IOException as error:  # somebody compacts, or removes files
+            raise GotraceError(f"a file went away: {printable(str(error).splitlines()[0])}", "ask again") from None
         return found
 
 
@@ -59,8 +62,6 @@ def opened(folder: str) -> Database:
         _view(database, module, table)
     for name, sql in VIEWS.items():
         database.connection.execute(f"create view {name} as {sql}")
-    if is_being_added_to(path):
-        database.notes.append("something is being added just now, or was cut off: results may lack a part of it")
     if database.broken:
         database.notes.append(f"{count_text(len(database.broken), 'file')} cannot be read and was left out")
     return database
@@ -109,23 +110,25 @@ def _quoted(text: str) -> str:
 def _view(database: Database, module: Any, table: str) -> None:
     files = files_of(database.folder.resolve(), table)
     try:
-        database.connection.execute(_sql(table, files))
+        database.connection.execute(f"create view {table} as {select_of(table, files)}")
     except module.Error:
+        files = files_of(database.folder.resolve(), table)  # one may have got its name since
         for file in list(files):
             try:
                 database.connection.execute(f"select 1 from {_read([file])} limit 0")
             except module.Error as error:
                 files.remove(file)
                 database.broken.append((file, printable(str(error).splitlines()[0])))
-        database.connection.execute(_sql(table, files))
+        database.connection.execute(f"create view {table} as {select_of(table, files)}")
 
 
-def _sql(table: str, files: list[str]) -> str:
+def select_of(table: str, files: list[str]) -> str:
+    """In SQL, the rows of a table that are in these files."""
     columns = ", ".join(f'"{name}"' for name in columns_of(table))
     if files:
-        return f"create view {table} as select {columns} from {_read(files)}"
+        return f"select {columns} from {_read(files)}"
     nothing = ", ".join(f'null::{SQL_TYPES[type_]} as "{name}"' for name, type_ in columns_of(table).items())
-    return f"create view {table} as select {nothing} where false"
+    return f"select {nothing} where false"
 
 
 def _read(files: list[str]) -> str:

@@ -1,8 +1,9 @@
 """A fleet's folder: ``DIR/<table>/date=YYYY-MM-DD/<name>.parquet``, written so that a crash leaves an addition whole
 or not at all, and one that adds keeps others from adding.
 
-Files are first written under names that no engine reads, then listed in a journal, then renamed; what the next that
-comes finds in a journal it takes back. Nothing is ever written to a file that is there.
+Files are first written under names that no engine reads, then listed in a journal, with the files that they replace; then
+those are removed, and they get their names. What is in the journal is done, whatever happens: `files_of` goes by it, and
+the next that adds ends what was cut off. What was cut off before is gone. Nothing is ever written to a file that is there.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from gotrace.text import printable
 SCHEMA = "gotrace.fleet/1"
 _ABOUT, _LOCK, _JOURNAL = "fleet.json", ".lock", ".adding"
 _COMPRESSION = "zstd(3)"
-_MOST_ROWS = 1 << 18  # of a table that are held at once: 20 MB
+MOST_ROWS = 1 << 18  # of a table that are held at once: 20 MB
 _SINGLE = (str, int, float, type(None))
 _RANGES: Mapping[Type, int] = {"int": 1 << 63, "bucket": 1 << 15}
 _KINDS: Mapping[Type, type | tuple[type, ...]] = {"text": str, "float": (int, float), "bool": bool}
@@ -41,6 +42,7 @@ class Addition:
         self._stem = f"{time.time_ns():019}-{uuid.uuid4().hex[:8]}"
         self._columns: dict[str, dict[str, list[Any]]] = {}
         self._written: list[tuple[Path, Path]] = []
+        self._replaced: list[str] = []
 
     def add(self, table: str, rows: Sequence[Row]) -> None:
         """Rows by names of columns; those that are left out are null."""
@@ -62,8 +64,12 @@ class Addition:
                 column += [values] * length
             else:
                 column += values.tolist() if hasattr(values, "tolist") else values
-        if len(held["source"]) >= _MOST_ROWS:
+        if len(held["source"]) >= MOST_ROWS:
             self._flush(table)
+
+    def replace(self, files: Sequence[str]) -> None:
+        """These files of the folder go when what was added comes."""
+        self._replaced += files
 
     def _flush(self, table: str) -> None:
         for day, data in _by_day(table, self._columns.pop(table)):
@@ -79,13 +85,10 @@ class Addition:
             self._flush(table)
         if not self._written:
             return
-        journal = self._folder / _JOURNAL
-        _synced(journal, json.dumps([str(final.relative_to(self._folder)) for _, final in self._written]).encode())
-        for part, final in self._written:
-            os.rename(part, final)
-        for folder in {final.parent for _, final in self._written}:
-            _sync(folder)
-        journal.unlink()
+        names = [[str(each.relative_to(self._folder)) for each in pair] for pair in self._written]
+        replaced = [os.path.relpath(each, self._folder) for each in self._replaced]
+        _synced(self._folder / _JOURNAL, json.dumps({"replaced": replaced, "renamed": names}).encode())
+        _end(self._folder)
 
 
 def check_columns(table: str, columns: Mapping[str, Any]) -> None:
@@ -117,13 +120,13 @@ def adding(folder: str, patience_s: float = 0) -> Iterator[Addition]:
     """
     path = _checked(folder, make=True)
     with _locked(path, patience_s):
-        _take_back(path)
+        _end(path)
         addition = Addition(path)
         try:
             yield addition
             addition.complete()
         except BaseException as error:
-            _take_back(path)
+            _end(path)
             if not isinstance(error, OSError):
                 raise
             raise GotraceError(
@@ -134,11 +137,6 @@ def adding(folder: str, patience_s: float = 0) -> Iterator[Addition]:
 def check(folder: str) -> Path:
     """The folder of a fleet. Raises UsageError if it is none."""
     return _checked(folder, make=False)
-
-
-def is_being_added_to(folder: Path) -> bool:
-    """Whether files of an addition may be there that is not complete."""
-    return (folder / _JOURNAL).exists()
 
 
 class Known(NamedTuple):
@@ -173,8 +171,24 @@ def text_of(name: str) -> str:
 
 
 def files_of(folder: Path, table: str) -> list[str]:
-    """The Parquet files of a table, in the order of days."""
-    return sorted(str(each) for each in (folder / table).glob("date=*/*.parquet"))
+    """The Parquet files of a table, in the order of days; with what a journal promises, which may be halfway done."""
+    replaced, renamed = _journal(folder)
+    found = {str(each) for each in (folder / table).glob("date=*/*.parquet")}
+    found -= {str(folder / each) for each in replaced}
+    for part, final in renamed:
+        if (folder / final).parent.parent.name == table:
+            found.discard(str(folder / final))
+            found.add(str(next((each for each in (folder / part, folder / final) if each.exists()), folder / final)))
+    return sorted(found)
+
+
+def _journal(folder: Path) -> tuple[list[str], list[tuple[str, str]]]:
+    """(files that go, files that are renamed), none without a journal or of one that was not written to its end."""
+    try:
+        found = json.loads((folder / _JOURNAL).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return [], []
+    return found["replaced"], [(part, final) for part, final in found["renamed"]]
 
 
 def _checked(folder: str, make: bool) -> Path:
@@ -233,15 +247,19 @@ def _locked(path: Path, patience_s: float) -> Iterator[None]:
         yield
 
 
-def _take_back(path: Path) -> None:
-    """Remove what an addition left that did not come to its end."""
-    journal = path / _JOURNAL
-    with contextlib.suppress(FileNotFoundError, ValueError):
-        for name in json.loads(journal.read_bytes()):
-            (path / name).unlink(missing_ok=True)
-    for part in path.glob("*/date=*/.*.part"):
-        part.unlink(missing_ok=True)
-    journal.unlink(missing_ok=True)
+def _end(path: Path) -> None:
+    """Do what the journal says, and remove what an addition left that did not come so far."""
+    replaced, renamed = _journal(path)
+    for name in replaced:
+        (path / name).unlink(missing_ok=True)
+    for part, final in renamed:
+        with contextlib.suppress(FileNotFoundError):  # it was renamed before
+            os.rename(path / part, path / final)
+    for folder in {(path / name).parent for name in (*replaced, *(final for _, final in renamed))}:
+        _sync(folder)
+    for left in path.glob("*/date=*/.*.part"):
+        left.unlink(missing_ok=True)
+    (path / _JOURNAL).unlink(missing_ok=True)
 
 
 def _write_parquet(path: Path, data: Any) -> None:

@@ -70,7 +70,7 @@ where coalesce(run.valid, true) and isfinite(part.value) group by all
 
 
 def make(database: Database, unit_ns: int = DAY_NS) -> None:
-    """Make the table ``points``: of each host, fingerprint, service, version, metric, plan, and ``point``, which is a number of
+    """Make the table ``points``: of each host, fingerprint, service, version, metric, plan, and ``point``, a number of
     units since 1970 (UTC).
 
     A host's ``type`` is what it was last, so that a change of what it is made of lies within a

@@ -1,0 +1,36 @@
+"""`gotrace fleet compact`: old days made small."""
+
+from __future__ import annotations
+
+import click
+
+from gotrace.cli.commands.fleet_trend import Span, in_units
+from gotrace.cli.options import Command, say
+
+
+@click.command(
+    "compact",
+    cls=Command,
+    topic="lab",
+    short_help="Merge the minutes of old days to hours.",
+    examples=[
+        ("gotrace fleet compact shop-fleet", "makes the days small that ended a week ago, or before"),
+        ("gotrace fleet compact shop-fleet --older 30d", "leaves the last month as it is"),
+    ],
+    epilog="Exit status: 0; 3 if days stay as they are, since a file of theirs cannot be read.",
+)
+@click.argument("folder", type=click.Path(), metavar="DIR")
+@click.option(
+    "--older", type=Span(), default="7d", show_default=True, metavar="DAYS", help="Only days that ended so long ago."
+)
+def command(folder: str, older: int) -> int:
+    """Merge what agents saw by the minute to hours, in old days of the fleet in DIR, and join small files.
+
+    Counts, sums, buckets and the longest pauses stay exact: percentiles are the same before and after.
+    """
+    from gotrace.cli.text import fleet as text
+    from gotrace.fleet.compact import compact
+
+    found = compact(folder, in_units("--older", older, "day") or 0)
+    text.write_compacted(found, say)
+    return text.REFUSED if found.left else 0

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * How long mark assists hold each goroutine: from the beginning of runtime.gcAssistAlloc until its debt is paid, by its
- * own work, or by others while it is parked. Where each probe sits is told in probes/assist.py.
+ * own work, or by others while it is parked; and where it allocated. Where each probe sits is told in probes/assist.py.
  */
 
 /* The assist that a goroutine is in, or was in last. */
@@ -11,6 +11,7 @@ struct assist {
 	u64 checked_ns; /* when its debt was looked at last, which it parks right after */
 	u64 parked_ns;
 	u64 works; /* how often it has marked */
+	u64 stack; /* who allocates, 0 if that is not known */
 };
 
 BPF_TABLE("lru_hash", u64, struct assist, assists, 16384); /* by the address of g */
@@ -20,6 +21,28 @@ static __always_inline void emit_assist(struct config *cfg, u64 g, struct assist
 	u64 goid = cfg->slot[CONFIG_HAS_GOID] ? read_user(g + cfg->slot[CONFIG_G_GOID]) : 0;
 
 	emit(KIND_ASSIST, bpf_ktime_get_ns(), goid, assist->begin_ns, assist->last_ns, assist->parked_ns, assist->works);
+	if (assist->begin_ns)
+		emit(KIND_ASSIST_BY, bpf_ktime_get_ns(), goid, assist->begin_ns, assist->last_ns, assist->parked_ns,
+		     assist->stack);
+}
+
+/* Whose walk is in this CPU's place for it: where the kernel may take the CPU from us, another thread may come in between.
+ */
+BPF_PERCPU_ARRAY(walkers, u64, 1);
+
+/* Remember who allocates. */
+static __always_inline void note_stack(void *ctx, struct assist *assist)
+{
+	u64 self = bpf_get_current_pid_tgid(), stack;
+	int zero = 0;
+	volatile u64 *walker = walkers.lookup(&zero);
+
+	if (!walker || assist->stack)
+		return;
+	*walker = self;
+	stack = user_stack(ctx, bpf_ktime_get_ns());
+	if (*walker == self)
+		assist->stack = stack;
 }
 
 static __always_inline struct assist *assist_of(u64 g)
@@ -71,6 +94,7 @@ int assist_checked(struct pt_regs *ctx)
 	}
 	assist->works++;
 	assist->last_ns = assist->checked_ns = bpf_ktime_get_ns();
+	note_stack(ctx, assist);
 	if ((s64)read_user(g + cfg->slot[CONFIG_G_ASSIST_BYTES]) >= 0) {
 		emit_assist(cfg, g, assist);
 		assists.delete(&g);
@@ -96,6 +120,7 @@ int assist_parked(struct pt_regs *ctx)
 	assist->last_ns = bpf_ktime_get_ns();
 	if (!(GO_RESULT0(ctx) & 0xff))
 		return 0;
+	note_stack(ctx, assist);
 	if (assist->checked_ns)
 		assist->parked_ns += assist->last_ns - assist->checked_ns;
 	emit_assist(cfg, g, assist);

@@ -7,7 +7,8 @@ Where the probes sit, all in ``gcAssistAlloc``, on instructions that the kernel 
   marked. A call that has marked comes by here, whether that completed the mark phase or not.
 * the branch behind the call of ``gcParkAssist``, in which it waits on the assist queue until others have paid its debt.
 
-From there it returns to what the goroutine was doing, some instructions later; or begins anew, and comes by again.
+From there it returns to what the goroutine was doing, some instructions later; or begins anew, and comes by again. The
+stack is taken once for each, where it has marked or was parked: most calls do neither.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from gotrace.probe import Kind, Plan, PlanBuilder, Probe
+from gotrace.kernel.btf import stack_settings
+from gotrace.probe import STACK_ADDRESSES, STACK_CONFIG, STACKS, Kind, Plan, PlanBuilder, Probe, stack_kind
 
 if TYPE_CHECKING:
     from gotrace.binary.code import Site
@@ -29,9 +31,12 @@ PROBE = Probe(
         # at its end, of those that marked or were parked; begin_ns is 0 if it had begun before the probes were there, and
         # works is how often it marked
         Kind("assist", 0x901, ("goid", "begin_ns", "end_ns", "parked_ns", "works")),
+        Kind("assist_by", 0x902, ("goid", "begin_ns", "end_ns", "parked_ns", "stack")),  # the same, with who allocated
+        stack_kind(0x903),
     ),
-    config=("has_goid", "g_goid", "g_assist_bytes"),
+    config=("has_goid", "g_goid", "g_assist_bytes", *STACK_CONFIG),
     hits=("assist_begin", "assist_checked", "assist_parked"),
+    parts=(STACKS,),
     ring_bytes=8 << 20,
 )
 
@@ -39,8 +44,8 @@ ASSIST = "runtime.gcAssistAlloc"
 
 
 def settings(_: Traceable) -> dict[str, int]:
-    """None: all that the C text has to know is in the executable."""
-    return {}
+    """What walks of stacks have to know of this kernel."""
+    return stack_settings()
 
 
 def sites(program: GoProgram, debt: int) -> tuple[Site, Site, Site]:
@@ -81,4 +86,5 @@ def plan(program: GoProgram) -> Plan:
         build.add("assist parked", "assist_parked", lambda: [parked])
         build.add("assist checked", "assist_checked", lambda: [checked])
         build.add("assist begin", "assist_begin", lambda: [begin])
-    return build.plan({})
+    build.add_stacks(layout)
+    return build.plan({}, STACK_ADDRESSES)

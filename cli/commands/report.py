@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 @option("interval")
 @option("min_pause")
 @option("explain")
+@click.option("--advise", is_flag=True, help="Say what would help, of pauses (with --explain) or starts.")
 @click.option("--pauses", is_flag=True, help="Report the pauses of a recording that tells of something else too.")
 @option("top")
 @output_options(REPORTS, screen=("table", "ndjson", "json"))
@@ -60,6 +61,7 @@ def command(
     interval: int,
     min_pause: int,
     explain: bool,
+    advise: bool,
     pauses: bool,
     top: int,
     outputs: tuple[str, ...],
@@ -85,16 +87,18 @@ def command(
     with opened(recording, bar=not sys.stdout.isatty()) as source:
         if "coldstart" in source.header["probes"]:
             _check(results, STARTS, "starts")
-            _report_starts(source, results)
+            _report_starts(source, results, advise)
         elif "build" in source.header:
             _check(results, BUILDS, "builds")
             _report_builds(source, results)
         elif "views" in source.header and not pauses:
             _report_views(source, results, top)
         else:
+            explain = explain or advise
             need("--explain", explain, "top")
             _check(results, PAUSES)
-            _report_pauses(source, dataclasses.replace(results, flames=False), interval, min_pause, top if explain else 0)
+            results, explained = dataclasses.replace(results, flames=False), top if explain else 0
+            _report_pauses(source, results, interval, min_pause, explained, advise)
     return 0
 
 
@@ -105,7 +109,7 @@ def _report_spool(folder: str, results: Wanted, min_pause: int, top: int) -> int
 
     if lacking := results.formats - {"table", "ndjson", "json"}:
         raise UsageError(f"the pauses of a spool cannot be written as {min(lacking)}", "they can as table, ndjson, json")
-    if idle := given("interval", "explain", "pauses"):
+    if idle := given("interval", "explain", "advise", "pauses"):
         raise UsageError(f"{idle[0]} is about one recording", "leave it or --longest out")
     found, damaged = [], 0
     for path in recordings_in(folder):
@@ -148,11 +152,15 @@ def _check(results: Wanted, formats: Formats, topic: str = "", with_top: bool = 
     if lacking := results.formats - {*formats}:
         others = ", ".join(each for each in formats if each != "gotrace")
         raise UsageError(f"a report of {topic or 'pauses'} cannot be written as {min(lacking)}", f"it can as {others}")
-    if topic and (idle := given("interval", "min_pause", "explain", *(() if with_top else ("top",)))):
+    idle = given("interval", "min_pause", "explain", *(() if with_top else ("top",)))
+    idle += given("advise") if topic != "starts" else []
+    if topic and idle:
         raise UsageError(f"{idle[0]} is about pauses, and this is a recording of {topic}", f"leave {idle[0]} out")
 
 
-def _report_pauses(source: Recording, results: Wanted, interval: int, min_pause: int, explained: int) -> None:
+def _report_pauses(
+    source: Recording, results: Wanted, interval: int, min_pause: int, explained: int, advise: bool = False
+) -> None:
     from gotrace.run.outputs import feed
     from gotrace.run.sources import PORTION, Replayed
     from gotrace.views.gc import Gc
@@ -169,6 +177,7 @@ def _report_pauses(source: Recording, results: Wanted, interval: int, min_pause:
         singles=singles,
         by_part="hlog" in results.formats,
         over_time="html" in results.formats,
+        advise=advise,
     )
     # A pause is reported together with its evidence.
     replayed = Replayed(source, 1 if explained else PORTION)
@@ -176,11 +185,11 @@ def _report_pauses(source: Recording, results: Wanted, interval: int, min_pause:
         feed(replayed, [view], outputs)
 
 
-def _report_starts(source: Recording, results: Wanted) -> None:
+def _report_starts(source: Recording, results: Wanted, advise: bool) -> None:
     from gotrace.cli.text.coldstart import Shown, write
     from gotrace.run.starts import replayed
 
-    write(replayed(source), results, Shown(), sys.stdout)
+    write(replayed(source, advise), results, Shown(), sys.stdout)
 
 
 def _report_builds(source: Recording, results: Wanted) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,23 @@ class Caller:
 
 
 @dataclass(frozen=True)
+class Payer:
+    """A line whose allocations mark assists held up: by ``stacks`` of it (as `Slices` has them), ``count`` times.
+
+    ``by_goroutine`` has nanoseconds by goroutine, 0 being those that are not known.
+    """
+
+    function: str
+    file: str
+    line: int
+    stacks: tuple[str, ...]
+    count: int
+    held_ns: int
+    parked_ns: int
+    by_goroutine: Mapping[int, int]
+
+
+@dataclass(frozen=True)
 class Quota:
     """Of the CPU quota that the process is in: CPUs on average, and how long it kept its tasks from running."""
 
@@ -49,6 +66,7 @@ class Seen:
     callers: Sequence[Caller]
     quota: Quota | None
     go_version: str
+    payers: Sequence[Payer] = ()
 
     def rate(self, what: str, *whose: str, factor: float = 1.0) -> Gain:
         """Nanoseconds of each second, with the bootstrap's interval over blocks of slices."""

@@ -1,4 +1,4 @@
-"""How long mark assists held goroutines: distributions, and the longest."""
+"""How long mark assists held goroutines: distributions, the longest, and who pays for them."""
 
 from __future__ import annotations
 
@@ -50,4 +50,41 @@ class Assists:
         longest = out[int(held.argmax())]
         if self.longest is None or held.max() > self.longest["end_ns"] - self.longest["begin_ns"]:
             self.longest = longest.copy()
+        return out
+
+
+PAYER = np.dtype(
+    [(name, "<i8") for name in ("goid", "begin_ns", "end_ns", "parked_ns")] + [("stack", "<u8")]  # as in ASSIST
+)
+_MOST_PAYERS = 20_000  # beyond them goroutines are not told apart
+
+
+@dataclass
+class Paid:
+    """Of one goroutine at one stack: so many assists, nanoseconds held by them, and of these parked."""
+
+    count: int = 0
+    held_ns: int = 0
+    parked_ns: int = 0
+
+
+@dataclass
+class Payers:
+    """Adds up assists in ``paid``, by (stack, goroutine); goroutine 0 is one that is not known, or several."""
+
+    kinds: Kinds
+    paid: dict[tuple[int, int], Paid] = field(default_factory=dict)
+
+    def add(self, events: Array) -> Array:
+        """Those among ``events`` as they ended, of PAYER; none of a recording that has no stacks of them."""
+        found = self.kinds.of(events, "assist_by") if "assist_by" in self.kinds else ()
+        out = np.zeros(len(found), PAYER)
+        for name in out.dtype.names or () if len(found) else ():
+            out[name] = found[name].astype(out.dtype[name])
+        for goid, begin, end, parked, stack in out.tolist():
+            key = (stack, goid if len(self.paid) < _MOST_PAYERS or (stack, goid) in self.paid else 0)
+            each = self.paid.setdefault(key, Paid())
+            each.count += 1
+            each.held_ns += end - begin
+            each.parked_ns += parked
         return out

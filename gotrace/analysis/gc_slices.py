@@ -10,14 +10,14 @@ from gotrace.analysis.columns import Array
 from gotrace.analysis.pauses import TRIGGERS, UNKNOWN, Batch
 
 SLICE_NS = 250_000_000
-STOPPED, MARKING, CYCLES, ASSISTS = "stopped", "marking", "cycles", "assists"
+STOPPED, MARKING, CYCLES, ASSISTS, HELD = "stopped", "marking", "cycles", "assists", "held"
 
 
 class Slices:
     """Adds up batches, from ``begin_ns`` on (CLOCK_MONOTONIC).
 
     `rate` is by what, and for whom: (`STOPPED`, reason), (`MARKING`, trigger), (`CYCLES`, trigger), (`ASSISTS`, ""): of
-    all Ps.
+    all Ps; (`HELD`, number of a stack): goroutines by assists.
     """
 
     def __init__(self, begin_ns: int) -> None:
@@ -43,6 +43,12 @@ class Slices:
         self._sum((ASSISTS, ""), known["end_ns"], known["assist_ns"] / np.maximum(1, known["maxprocs"]))
         if len(cycles):
             self.maxprocs = int(cycles["maxprocs"][-1])
+
+    def add_held(self, assists: Array) -> None:
+        """``assists`` as of `gotrace.analysis.assists.PAYER`."""
+        for stack in np.unique(assists["stack"]).tolist():
+            of_it = assists[assists["stack"] == stack]
+            self._sum((HELD, str(stack)), of_it["end_ns"], of_it["end_ns"] - of_it["begin_ns"])
 
     def _sum(self, key: tuple[str, str], times: Array, values: Array) -> None:
         slots = np.maximum(0, (times - self._begin_ns) // SLICE_NS)

@@ -92,6 +92,7 @@ class Recording:
             hint = {
                 "coldstart": "record one: gotrace coldstart -o FILE.gotrace -- COMMAND",
                 "datapath": "record them: gotrace datapath -o FILE.gotrace -- COMMAND",
+                "startcode": "record it: gotrace coldstart --advise -o FILE.gotrace -- COMMAND",
                 "tail": f"record it: {record}, or gotrace gc --explain -o FILE.gotrace",
             }.get(stem, f"record it: {record}")
             if "perf" in self.header["probes"]:
@@ -105,6 +106,11 @@ class Recording:
     def text_of(self, reference: int) -> str:
         """The same for the value of a column that refers to text, as `gotrace.recording.format.TEXT` has it."""
         return self._texts.get(reference, "")
+
+    @property
+    def has_names(self) -> bool:
+        """Whether the functions at any address are known, of what was read so far."""
+        return bool(self._frames)
 
     def frames(self, addresses: Sequence[int]) -> list[Frame]:
         """The functions at ``addresses``, inlined ones too, in the order of these."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -19,6 +19,7 @@ from gotrace.run.files import create
 from gotrace.run.target import Target, Traced
 
 if TYPE_CHECKING:
+    from gotrace.analysis.stacks import Frame
     from gotrace.kernel.process import MemoryMapping
     from gotrace.kernel.ring import Events
 
@@ -110,6 +111,13 @@ class Recorder:
                 if address not in self._named:
                     self._named.add(address)
                     self._writer.note(form.FRAMES, address, json.dumps(self._symbols.at(address)).encode())
+
+    def names(self, frames: Mapping[int, Sequence[Frame]]) -> None:
+        """Keep the functions at addresses, of which the recorder knows nothing by itself: of starts."""
+        if self._writer is not None and self.failure is None:
+            with self._kept():
+                for address, found in frames.items():
+                    self._writer.note(form.FRAMES, address, json.dumps(found).encode())
 
     def _note_mappings(self, events: Events) -> None:
         assert self._writer is not None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gotrace.advice.finding import Advice, advice
 from gotrace.advice.starts import Seen
-from gotrace.analysis.stacks import ENTERING, FRAMELESS, USER, Frame
+from gotrace.analysis.stacks import ENTERING, FRAMELESS, NOWHERE, USER, Frame
 from gotrace.analysis.start_code import Collector, StartCode
 from gotrace.analysis.start_summary import ENOUGH, median
 from gotrace.analysis.timeline import Start, by_place
@@ -22,33 +22,68 @@ from gotrace.text import count_text, duration_text
 UNSEEN = "whether something needs the result of an init before the first request"
 
 
-class Advisor:
-    """Keeps the events that are needed while starts are traced, and gives advice when they are over."""
+class Names:
+    """The functions of an executable and of the kernel; ``asked`` has all that were looked up, by address.
 
-    def __init__(self, path: str, header: Mapping[str, Any]) -> None:
-        """``path`` is the executable's. Raises BinaryError."""
+    Those of the executable are at link-time addresses.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Raises BinaryError."""
+        self.asked: dict[int, Sequence[Frame]] = {}
         self._stack = contextlib.ExitStack()
         self._program = self._stack.enter_context(GoProgram.open(path))
-        self._header = header
-        self._collector = Collector(header, self._functions, KernelNames().frames)
+        self._kernel = KernelNames()
 
-    def _functions(self, address: int) -> Sequence[Frame]:
+    def functions(self, address: int) -> Sequence[Frame]:
+        """The functions at an address of the executable, innermost first."""
+        found: Sequence[Frame] = [NOWHERE]
         with contextlib.suppress(BinaryError):
             table = self._program.pclntab
-            if found := table.frames(address):
+            if frames := table.frames(address):
                 kind = {True: USER, False: FRAMELESS, None: ENTERING}[table.has_record(address)]
-                return go_frames(found, "", kind)
-        return [Frame("[unknown]", "", 0, "", USER)]
+                found = go_frames(frames, "", kind)
+        self.asked[address] = found
+        return found
+
+    def kernel(self, addresses: Sequence[int]) -> Sequence[Frame]:
+        """The functions at addresses of the kernel."""
+        for address in addresses:
+            if address not in self.asked:
+                self.asked[address] = list(self._kernel.frames([address]))
+        return [frame for address in addresses for frame in self.asked[address]]
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+class Advisor:
+    """Keeps the events that are needed while starts are traced, and gives advice when they are over.
+
+    ``functions`` and ``kernel`` are as of `Names`.
+    """
+
+    def __init__(
+        self,
+        header: Mapping[str, Any],
+        functions: Callable[[int], Sequence[Frame]],
+        kernel: Callable[[Sequence[int]], Sequence[Frame]],
+    ) -> None:
+        self._header = header
+        self._collector = Collector(header, functions, kernel)
 
     def feed(self, events: Events) -> None:
         self._collector.feed(events)
 
+    def code_of(self, starts: Sequence[Start]) -> list[StartCode]:
+        """What each start's time was spent in."""
+        return [self._collector.of(start) for start in starts]
+
     def of(self, starts: Sequence[Start], lost: int) -> Advice:
         """Of the first start of each run: what a program starts again by itself is another program's business."""
         mine = [starts[number] for number in by_place(starts)[0]]
-        code = [self._collector.of(start) for start in mine]
+        code = self.code_of(mine)
         target, about = self._header["target"], self._header["probes"]["startcode"]
-        self._stack.close()
         seen = Seen(mine, code, target["go_version"], about["facts"]["cgo"])
         without = [f"{item['name']}: {item['reason']}" for item in about["missing"]]
         nowhere = sum(each.without_owner for each in code)

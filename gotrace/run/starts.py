@@ -24,6 +24,7 @@ from gotrace.text import duration_text, printable
 if TYPE_CHECKING:
     from gotrace.analysis.containers import Starts
     from gotrace.recording.reader import Recording
+    from gotrace.run.start_advice import Advisor
 
 
 READY = "ready"  # tracing ended when whoever had started the program found it to be that
@@ -148,17 +149,35 @@ def decoder_of(header: dict[str, Any]) -> Starts:
     return coldstart_containers.decoder(header, starts) if watched else starts
 
 
-def replayed(source: Recording) -> Result:
-    """Every start in a recording. Raises GotraceError when there is none."""
+def replayed(source: Recording, advise: bool = False) -> Result:
+    """Every start in a recording. Raises GotraceError when there is none, or nothing to give advice by."""
     source.require("coldstart", "cold starts")
+    if advise:
+        source.require("startcode", "what advice is given by, as coldstart --advise records it")
     decoded, replayed = decoder_of(source.header), Replayed(source, rows=1)
+    advisor = _advisor_of(source) if advise else None
     starts = []
     for events in replayed.portions():
         starts += decoded.feed(events, replayed.now_ns)
+        if advisor is not None:
+            advisor.feed(events)
     end = replayed.end
     starts += decoded.close(replayed.begin_ns + end["duration_ns"])
     lacking = f"{printable(source.path)} was recorded while the program was not started"
-    return result_of(source.header, starts, end, lacking)
+    result = result_of(source.header, starts, end, lacking)
+    if advisor is None:
+        return result
+    if not source.has_names:
+        lacking = f"{printable(source.path)} has no names of functions: an earlier gotrace recorded it"
+        raise GotraceError(lacking, "record it again: gotrace coldstart --advise -o FILE.gotrace -- COMMAND")
+    return replace(result, advice=advisor.of(result.starts, end["lost"]))
+
+
+def _advisor_of(source: Recording) -> Advisor:
+    from gotrace.analysis.stacks import NOWHERE
+    from gotrace.run.start_advice import Advisor
+
+    return Advisor(source.header, lambda address: source.frames([address]) or [NOWHERE], source.frames)
 
 
 def about(end: dict[str, Any], starts: Sequence[Start], header: dict[str, Any]) -> dict[str, Any]:

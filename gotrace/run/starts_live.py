@@ -30,7 +30,7 @@ from gotrace.text import count_text, printable
 
 if TYPE_CHECKING:
     from gotrace.probe import ProbeModule
-    from gotrace.run.start_advice import Advisor
+    from gotrace.run.start_advice import Advisor, Names
 
 _POLL_NS = 20_000_000
 _PATIENCE_S = 10.0
@@ -192,6 +192,7 @@ class _Live:
         self._progress = progress
         self.recorder: Recorder | None = None
         self.advisor: Advisor | None = None
+        self.names: Names | None = None
         self.starts: list[Start] = []
         self.notes: list[str] = []
         self.status = 0
@@ -201,9 +202,10 @@ class _Live:
     def begin(self, header: dict[str, Any]) -> None:
         self._decoder = decoder_of(header)
         if self._wanted.advise:
-            from gotrace.run.start_advice import Advisor
+            from gotrace.run.start_advice import Advisor, Names
 
-            self.advisor = Advisor(self._target.exe_path, header)
+            self.names = Names(self._target.exe_path)
+            self.advisor = Advisor(header, self.names.functions, self.names.kernel)
         if self.recorder is not None:
             self.recorder.begin(header)
 
@@ -308,6 +310,9 @@ class _Live:
         self._read()
         self.starts += self._decoder.close(time.monotonic_ns())
         if self.recorder is not None:
+            if self.advisor is not None and self.names is not None:
+                self.advisor.code_of(self.starts)
+                self.recorder.names(self.names.asked)
             self.recorder.end(end)
             complain_of(self.recorder)
 

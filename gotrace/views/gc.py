@@ -92,7 +92,7 @@ class Gc(View):
         self.assists = assists
         self.advise = advise
         self.advice: Advice | None = None
-        self.stems = ("gc", *(("tail",) if explained else ()), *(("assist",) if assists else ()))
+        self.stems = ("gc", *(("tail",) if explained else ()), *(("assist",) if assists or advise else ()))
         self.assisted: Assists | None = None
         self.total = GcSummary()
         self.intervals = 0
@@ -155,7 +155,7 @@ class Gc(View):
             if self.course is not None:
                 self.course.add(batch)
             if self.advise:
-                self._advisor.add(batch, self.reasons)
+                self._advisor.add(events, batch, self.reasons)
             yield from self._by_interval(events, batch)
         yield from self._advance(self.source.now_ns)
 

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from gotrace.advice.finding import Advice, advice
-from gotrace.advice.running import ENOUGH_SECONDS, SECOND, Caller, Quota, Seen, first_line
+from gotrace.advice.running import ENOUGH_SECONDS, SECOND, Caller, Payer, Quota, Seen, first_line
+from gotrace.analysis.assists import Paid, Payers
 from gotrace.analysis.causes import Explainer
 from gotrace.analysis.gc_slices import Slices
 from gotrace.analysis.gc_summary import GcSummary
 from gotrace.analysis.pauses import Batch
+from gotrace.analysis.stacks import StackTable
 from gotrace.errors import GotraceError
 from gotrace.kernel.cgroup import cpu_group
 from gotrace.views.view import Record, Source
+
+if TYPE_CHECKING:
+    from gotrace.kernel.ring import Events
 
 _FORCED = ("runtime.GC", "runtime/debug.freeOSMemory", "runtime/debug.FreeOSMemory")
 NOT_SEEN = (
@@ -29,10 +35,18 @@ class Advisor:
         self._slices = Slices(source.begin_ns)
         self._quotas: list[Record] = []
         self._due_ns = 0
+        self._payers: Payers | None = None
+        if "assist" in source.header["probes"]:
+            kinds = source.kinds("assist")
+            self._payers = Payers(kinds)
+            self._stacks = StackTable(kinds.numbers("stack") if "stack" in kinds else (), source.frames)
 
-    def add(self, batch: Batch, reasons: Sequence[str]) -> None:
+    def add(self, events: Events, batch: Batch, reasons: Sequence[str]) -> None:
         """A portion of what happened."""
         self._slices.add(batch, reasons)
+        if self._payers is not None:
+            self._stacks.feed(events)
+            self._slices.add_held(self._payers.add(events))
         due = self._source.now_ns >= self._due_ns or self._source.last
         found = self._source.ask("cpu_quota", self._quota, due)
         if found is not None:
@@ -57,10 +71,31 @@ class Advisor:
             not_seen.append("the CPU quota of its cgroup")
         if duration_ns < ENOUGH_SECONDS * SECOND:
             not_seen.append(f"how much seconds differ: of fewer than {ENOUGH_SECONDS} no gain has an interval")
+        assist = self._source.header["probes"].get("assist")
+        if assist is None or any(item["name"] == "mark assists" for item in assist["missing"]):
+            not_seen.append("whom mark assists hold up")
         if self._source.lost:
             not_seen.append(f"{self._source.lost} events that were lost")
         go_version = self._source.header["target"]["go_version"]
-        return advice("gc", Seen(duration_ns, self._slices, total.pacing, callers, quota, go_version), not_seen)
+        seen = Seen(duration_ns, self._slices, total.pacing, callers, quota, go_version, self._by_line())
+        return advice("gc", seen, not_seen)
+
+    def _by_line(self) -> list[Payer]:
+        """Who pays for mark assists, by line."""
+        if self._payers is None:
+            return []
+        found: dict[tuple[str, str, int], dict[tuple[int, int], Paid]] = {}
+        for (stack, goid), paid in self._payers.paid.items():
+            found.setdefault(first_line(self._stacks.frames(stack)), {})[stack, goid] = paid
+        out = []
+        for line, those in found.items():
+            held: Counter[int] = Counter()
+            for (_, goid), paid in those.items():
+                held[goid] += paid.held_ns
+            stacks = tuple(str(stack) for stack in sorted({stack for stack, _ in those}))
+            count, parked = (sum(getattr(paid, what) for paid in those.values()) for what in ("count", "parked_ns"))
+            out.append(Payer(*line, stacks, count, held.total(), parked, held))
+        return out
 
 
 def _callers(explainer: Explainer, reasons: Sequence[str]) -> list[Caller]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import os
 import shutil
@@ -22,7 +23,7 @@ RUNS = 10
 PACKAGE = "targets/advised"
 
 
-def gotrace(*arguments, env=None):
+def printed(*arguments, env=None):
     command = [*GOTRACE, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, env={**os.environ, **(env or {})})
     assert "Traceback" not in done.stderr, done.stderr
@@ -32,7 +33,7 @@ def gotrace(*arguments, env=None):
 
 def starts(*command, options=(), runs=RUNS):
     """(the starts, what was advised)."""
-    records = json.loads(gotrace("coldstart", "--advise", "--format", "json", "-n", runs, *options, "--", *command))
+    records = json.loads(printed("coldstart", "--advise", "--format", "json", "-n", runs, *options, "--", *command))
     check = jsonschema.Draft202012Validator(schema_of_command("coldstart"))
     for record in records:
         check.validate(record)
@@ -62,6 +63,12 @@ def line_of(what, text):
     (path,) = (folder / what).glob("*.go") if (folder / what).is_dir() else [folder / "main.go"]
     number = next(number for number, line in enumerate(path.read_text().splitlines(), 1) if text in line)
     return f"{path.parent.name}/{path.name}:{number}"
+
+
+def place_in(program, text):
+    """The same of another program's main.go."""
+    lines = (targets.SOURCES / program / "main.go").read_text().splitlines()
+    return f"{program}/main.go:{next(number for number, line in enumerate(lines, 1) if text in line)}"
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +149,24 @@ def test_a_dynamic_linker_that_can_be_done_without(flavour):
     assert flavour == "cgo-external" or real <= 3 * only["gain"]["high"]
 
 
+def test_a_recording_of_starts_is_advised_as_they_were(gotrace, tmp_path):
+    """Position-independent ones too, each of which is at another address."""
+    recording, live = tmp_path / "starts.gotrace", tmp_path / "live.json"
+    program = targets.build("advised", flavour="pie-stripped")
+    told = gotrace(
+        *("coldstart", "--advise", "-n", "3", "-o", str(recording), "-o", str(live), "--", str(program), "regexps")
+    ).stderr
+    done = gotrace("report", str(recording), "--advise", "--format", "json")
+    assert json.loads(done.stdout) == (records := json.loads(live.read_text()))
+    assert records[-1]["advice"]["findings"][0]["rule"] == "regexps"
+    advised = told[told.index("\nAdvice, largest gain first:") :].partition("\nwrote ")[0].strip()
+    assert advised in gotrace("report", str(recording), "--advise").stdout
+    # Without what advice needs there is none, and that is said.
+    gotrace("coldstart", "-o", str(tmp_path / "plain.gotrace"), "--", str(program), "mended")
+    refused = gotrace("report", str(tmp_path / "plain.gotrace"), "--advise")
+    assert refused.returncode == 1 and "gotrace coldstart --advise -o" in refused.stderr
+
+
 def test_a_disk_that_is_waited_for():
     program = targets.build("advised")
     cold, advice = starts(program, "mended", options=("--cache", "cold"), runs=5)
@@ -156,7 +181,7 @@ def test_a_disk_that_is_waited_for():
 
 
 def running(*command, seconds=4, env=None):
-    text = gotrace("gc", "--advise", "--top", 1, "--format", "json", "-d", f"{seconds}s", "--", *command, env=env)
+    text = printed("gc", "--advise", "--top", 1, "--format", "json", "-d", f"{seconds}s", "--", *command, env=env)
     records = json.loads(text)
     check = jsonschema.Draft202012Validator(schema_of_command("gc"))
     check.validate(records[-1])
@@ -229,6 +254,55 @@ def test_goals_that_are_too_near(rule, nodes, before, after):
     assert not [each for each in other["findings"] if each["rule"] == "memory limit"]
     real = cycles_per_second(records) - cycles_per_second(twin)
     assert 0.9 * first["gain"]["low"] <= real <= 1.1 * first["gain"]["high"]
+
+
+@pytest.mark.parametrize("version", ["1.19.8", targets.NEWEST])
+def test_who_pays_for_assists(version, start, trace, gotrace, tmp_path):
+    """Against each goroutine's own clock around its allocations, and assist by assist."""
+    if version not in targets.MATRIX:
+        pytest.skip(f"Go {version} cannot be had here")
+    target = start(targets.build("assister", version), "-workers", "6")
+    recording = tmp_path / "run.gotrace"
+    tracer = trace("--pid", str(target.pid), "--advise", "--top", "1", "-o", str(recording))
+    target.go()
+    truth = target.truth()
+    assert target.finish() == 0 and tracer.finish() == 0, tracer.stderr
+    summary = tracer.records[-1]
+    assert summary["events"]["lost"] == 0
+    where = place_in("assister", "sink[slot].Store(")
+    (found,) = (each for each in summary["advice"]["findings"] if f"({where})" in each["title"])
+    assert found["rule"] == "assists" and found["title"].startswith("main.main.func1 (")
+    # Each goroutine's first allocation is another line's.
+    spent = {each["Goid"]: each["Ns"] for each in truth["Spent"]}
+    first: dict[int, tuple[int, int]] = {}
+    for each in truth["Long"]:
+        first.setdefault(each["Goid"], (each["Begin"], each["End"]))
+    held, parked, count = collections.Counter(), 0, 0
+    for each in tracer.of("assist"):
+        begin, end = first.get(each["goid"], (0, 0))
+        if each["goid"] in spent and not begin <= each["monotonic_ns"] <= end:
+            held[each["goid"]] += each["held_ns"]
+            parked, count = parked + each["parked_ns"], count + 1
+    assert all(0 < held[goid] <= spent[goid] for goid in held)
+    gain, traced = found["gain"], summary["duration_ns"]
+    assert gain["value"] * traced / 1e9 == pytest.approx(held.total(), rel=1e-9)
+    assert gain["share"] == pytest.approx(held.total() / traced / len(held)) and f"{len(held)} goroutines" in found["title"]
+    assert found["evidence"][0].startswith(f"{count:,} assists in ") and f" {parked / held.total():.0%} " in found["evidence"][0]
+    most = max(held, key=held.__getitem__)
+    assert found["evidence"][1].startswith(f"goroutine {most} ")
+    # A report of the recording says the same.
+    done = gotrace("report", str(recording), "--advise", "--top", "1", "--format", "ndjson")
+    assert [json.loads(line) for line in done.stdout.splitlines()][1:] == tracer.records[1:], done.stderr
+
+
+def test_who_uses_its_memory_again_pays_for_no_assists(start, trace):
+    target = start(targets.build("assister"), "-workers", "6", "-reuse")
+    tracer = trace("--pid", str(target.pid), "--advise")
+    target.go()
+    target.truth()
+    assert target.finish() == 0 and tracer.finish() == 0, tracer.stderr
+    assert tracer.records[-1]["cycles"] >= 12
+    assert "assists" not in {each["rule"] for each in tracer.records[-1]["advice"]["findings"]}
 
 
 # --- Silence

@@ -31,6 +31,7 @@ var (
 	percent = flag.Int("percent", 20, "GOGC")
 	workers = flag.Int("workers", 16, "goroutines that allocate")
 	cycles  = flag.Int("cycles", 12, "collections to make")
+	reuse   = flag.Bool("reuse", false, "use what was allocated again, so that the collector has to be asked")
 	sink    [64]atomic.Value
 )
 
@@ -44,8 +45,14 @@ type allocation struct {
 	Goid, Begin, End int64
 }
 
+// spent is how long one goroutine's allocations took it, short ones too.
+type spent struct {
+	Goid, Ns int64
+}
+
 type truth struct {
 	Long          []allocation
+	Spent         []spent
 	AssistSeconds float64 // -1: this release does not count it
 	LimiterCycle  uint64  // in which the limiter of the collector's CPU time came on last
 }
@@ -75,6 +82,12 @@ func assistSeconds() float64 {
 	return sample[0].Value.Float64()
 }
 
+func wipe(room []*node) {
+	for i := range room {
+		room[i] = nil
+	}
+}
+
 func main() {
 	flag.Parse()
 	var ballast *node
@@ -88,7 +101,7 @@ func main() {
 	before, first := assistSeconds(), numGC()
 	var done atomic.Bool
 	var group sync.WaitGroup
-	found := make([][]allocation, *workers)
+	found, all := make([][]allocation, *workers), make([]spent, *workers)
 	for w := 0; w < *workers; w++ {
 		group.Add(1)
 		go func(slot int) {
@@ -97,26 +110,37 @@ func main() {
 			own := make([]allocation, 1, 1<<14)
 			mine := goid()
 			own[0] = allocation{mine, begin, nanotime()} // allocations, too
+			total := own[0].End - begin
+			room := make([]*node, 512)
 			for !done.Load() {
+				if *reuse {
+					wipe(room)
+					runtime.Gosched()
+					continue
+				}
 				begin = nanotime()
 				sink[slot].Store(make([]*node, 512)) // the slice, and what the interface points to
 				end := nanotime()
+				total += end - begin
 				if end-begin >= long && len(own) < cap(own) {
 					own = append(own, allocation{mine, begin, end})
 				}
 			}
-			found[slot] = own
+			found[slot], all[slot] = own, spent{mine, total}
 		}(w)
 	}
 	for numGC()-first < int64(*cycles) {
 		time.Sleep(time.Millisecond)
+		if *reuse {
+			runtime.GC()
+		}
 	}
 	done.Store(true)
 	group.Wait()
 	runtime.GC() // whose end adds up what assists took
 	limiter := []metrics.Sample{{Name: "/gc/limiter/last-enabled:gc-cycle"}}
 	metrics.Read(limiter)
-	result := truth{AssistSeconds: assistSeconds() - before, LimiterCycle: limiter[0].Value.Uint64()}
+	result := truth{Spent: all, AssistSeconds: assistSeconds() - before, LimiterCycle: limiter[0].Value.Uint64()}
 	if before < 0 {
 		result.AssistSeconds = -1
 	}

@@ -1,0 +1,52 @@
+"""Goroutines that allocate while the collector marks have to help it, and pay for that with much of their time.
+
+Needs the beginning and the end of each mark assist, and the stack of who allocated. Speaks where the goroutines that one
+line held up so were held for 5 % of the time that was traced, each on average: of one that lived for a shorter time it
+is more. The gain is that time, measured, of all of them together: what is saved if nothing is allocated there while the
+collector marks. Its share is that of one goroutine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from gotrace.advice.finding import Finding, gain_text, place_of
+from gotrace.advice.running import SECOND, Payer, Seen
+from gotrace.analysis.gc_slices import HELD
+from gotrace.text import count_text, duration_text, printable
+
+_LEAST, _LEAST_COUNT = 0.05, 20
+
+
+def find(seen: Seen) -> Iterator[Finding]:
+    for payer in seen.payers:
+        goroutines = len(payer.by_goroutine)
+        each = payer.held_ns / seen.duration_ns / goroutines
+        # Goroutine 0 are those that are not known, of which there may be any number.
+        if payer.function and payer.count >= _LEAST_COUNT and 0 not in payer.by_goroutine and each >= _LEAST:
+            yield _finding(seen, payer, each)
+
+
+def _finding(seen: Seen, payer: Payer, each: float) -> Finding:
+    gain = seen.rate(HELD, *payer.stacks)
+    goroutines = len(payer.by_goroutine)
+    most, held_ns = max(payer.by_goroutine.items(), key=lambda item: item[1])
+    who = f"{printable(payer.function)} ({place_of((payer.file, payer.line))})"
+    whose = f"{goroutines} goroutines, {each:.1%} of the time of each on average" if goroutines > 1 else f"{each:.1%} of it"
+    return Finding(
+        rule="assists",
+        title=f"{who} allocates while the collector marks, and has to help it: mark assists hold {whose}, {gain_text(gain)} "
+        "in all",
+        evidence=(
+            f"{count_text(payer.count, 'assist')} in {seen.duration_ns / SECOND:.1f} s, from the beginning of each to its "
+            f"end; for {payer.parked_ns / payer.held_ns:.0%} of that they were parked until others had marked enough",
+            f"goroutine {most} was held longest, for {duration_text(held_ns)}",
+        ),
+        gain=replace(gain, share=each),
+        mend="Allocate less there (reuse it, or see gotrace heap --alloc), or collect less often, with a larger GOGC and a "
+        "GOMEMLIMIT: a cycle with a nearer goal asks more of who allocates.",
+        check="gotrace gc --advise --pid PID -d 30s before and after: compare what assists hold, which gotrace gc --assists "
+        "has one by one",
+        excluded="Only assists that marked or were parked count, not allocating itself, nor sweeping.",
+    )

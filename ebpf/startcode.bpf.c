@@ -41,6 +41,14 @@ int call(struct pt_regs *ctx)
 	return 0;
 }
 
+/* Entry of procresize(nprocs), which makes so many Ps: as the program starts, and when GOMAXPROCS changes. */
+int procs_made(struct pt_regs *ctx)
+{
+	count_hit(HIT_PROCS_MADE);
+	emit(KIND_START_PROCS, bpf_ktime_get_ns(), bpf_get_current_pid_tgid() >> 32, GO_ARG0(ctx) & 0xffffffff, 0, 0, 0);
+	return 0;
+}
+
 /* A name was looked up, or could not be. */
 int returned(struct pt_regs *ctx)
 {

@@ -2,6 +2,7 @@
 
 Samples come on each CPU at regular intervals, from every process that executes the file. The calls are the entries of
 the functions that compile a regular expression, parse a template, open a file, look a name up, or ask for a collection;
+GOMAXPROCS is the argument of the function that makes the Ps;
 a look-up ends at the return instructions of its function, which are single-stepped (about 15 us where that was
 measured, in a virtual machine) and hit once a name. No return probe is used: `gotrace.binary.code` finds the
 instructions by the function table.
@@ -31,9 +32,10 @@ PROBE = Probe(
         Kind("start_call", 0x1202, ("tgid", "stack")),
         Kind("start_return", 0x1203, ("tgid",)),  # of the last look-up of the same thread
         stack_kind(0x1204),
+        Kind("start_procs", 0x1205, ("tgid", "procs")),  # GOMAXPROCS from now on
     ),
     config=("target_ino", "task_mm", "mm_exe_file", "file_inode", "inode_ino", *STACK_CONFIG),
-    hits=("on_sample", "call", "returned"),
+    hits=("on_sample", "call", "returned", "procs_made"),
     parts=(STACKS,),
     samples=("on_sample",),
     kernel_hit_ns=3000.0,
@@ -77,5 +79,6 @@ def plan(program: GoProgram) -> Plan:
             build.add(symbol, "call", lambda symbol=symbol: [code.entry_site(program, symbol)])  # type: ignore[misc]
             if symbol in LOOKUPS:
                 build.add(symbol, "returned", lambda symbol=symbol: code.ret_sites(program, symbol))  # type: ignore[misc]
+    build.add("GOMAXPROCS", "procs_made", lambda: [code.entry_site(program, "runtime.procresize")])
     users = sorted({name.partition("._C")[0] for name in linked if "._Cfunc_" in name})
     return build.plan({"cgo": users}, STACK_ADDRESSES)

@@ -13,6 +13,9 @@ from gotrace.text import count_text, duration_text, printable
 
 MOST = 5
 
+# runtime/cgroup_linux.go, adjustCgroupGOMAXPROCS
+BY_ITSELF = "Go 1.25 and later takes it from the quota, but for 2 at least, unless GOMAXPROCS is set"
+
 
 @dataclass(frozen=True)
 class Gain:

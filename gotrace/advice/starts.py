@@ -23,12 +23,16 @@ _LEAST_SAMPLES = 10  # of fewer nothing is said
 
 @dataclass(frozen=True)
 class Seen:
-    """Starts that are alike, each with its code; ``cgo`` are the packages that call C."""
+    """Starts that are alike, each with its code; ``cgo`` are the packages that call C.
+
+    ``quotas`` are the CPUs that each start's cgroup may use on average, as of its end, where it has a quota that is known.
+    """
 
     starts: Sequence[Start]
     code: Sequence[StartCode]
     go_version: str = ""
     cgo: Sequence[str] = field(default_factory=tuple)
+    quotas: Sequence[float | None] = field(default_factory=tuple)
 
     @property
     def total_ns(self) -> float:

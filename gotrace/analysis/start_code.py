@@ -74,6 +74,7 @@ class StartCode:
     hits: int = 0
     sampled: int = 0
     without_owner: int = 0  # samples of which no owner is known, before main.main and in its thread
+    maxprocs: int | None = None  # GOMAXPROCS as it was set last, None where that was not seen
 
 
 class Collector:
@@ -143,6 +144,10 @@ class Collector:
                 if tid in open_calls:
                     calls, begun = open_calls.pop(tid)
                     calls.ns += time_ns - begun
+                continue
+            if name == "start_procs":
+                out.hits += 1
+                out.maxprocs = of["procs"]
                 continue
             frames = self._stacks.frames(of["stack"])
             owner, place, inner = owner_of(frames)

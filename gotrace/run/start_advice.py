@@ -13,7 +13,8 @@ from gotrace.analysis.start_code import Collector, StartCode
 from gotrace.analysis.start_summary import ENOUGH, median
 from gotrace.analysis.timeline import Start, by_place
 from gotrace.binary.program import GoProgram
-from gotrace.errors import BinaryError
+from gotrace.errors import BinaryError, GotraceError
+from gotrace.kernel.cgroup import cpu_group
 from gotrace.kernel.ring import Events
 from gotrace.probes.startcode import PROBE
 from gotrace.runtime.symbols import KernelNames, go_frames
@@ -60,7 +61,8 @@ class Names:
 class Advisor:
     """Keeps the events that are needed while starts are traced, and gives advice when they are over.
 
-    ``functions`` and ``kernel`` are as of `Names`.
+    ``functions`` and ``kernel`` are as of `Names`. ``quotas`` are what is known of each start's CPU quota: when it began,
+    and the CPUs it has on average, None for no limit.
     """
 
     def __init__(
@@ -71,9 +73,15 @@ class Advisor:
     ) -> None:
         self._header = header
         self._collector = Collector(header, functions, kernel)
+        self.quotas: list[tuple[int, float | None]] = []
 
     def feed(self, events: Events) -> None:
         self._collector.feed(events)
+
+    def look(self, start: Start) -> None:
+        """Learn the CPU quota of a start that is over, while its process is still there."""
+        with contextlib.suppress(GotraceError, OSError):
+            self.quotas.append((start.exec_ns, cpu_group(start.pid).quota_cpus))
 
     def code_of(self, starts: Sequence[Start]) -> list[StartCode]:
         """What each start's time was spent in."""
@@ -84,7 +92,9 @@ class Advisor:
         mine = [starts[number] for number in by_place(starts)[0]]
         code = self.code_of(mine)
         target, about = self._header["target"], self._header["probes"]["startcode"]
-        seen = Seen(mine, code, target["go_version"], about["facts"]["cgo"])
+        quotas = dict(self.quotas)
+        cpus = [quotas.get(start.exec_ns) for start in mine]
+        seen = Seen(mine, code, target["go_version"], about["facts"]["cgo"], cpus)
         without = [f"{item['name']}: {item['reason']}" for item in about["missing"]]
         nowhere = sum(each.without_owner for each in code)
         if nowhere:
@@ -95,6 +105,8 @@ class Advisor:
             without.append(
                 f"how much starts differ, before there are {ENOUGH}: an interval of fewer holds a gain less often"
             )
+        if gone := sum(start.exec_ns not in quotas for start in mine):
+            without.append(f"the CPU quota of {count_text(gone, 'start')}, which ended first")
         if lost:
             without.append(f"{count_text(lost, 'event')} that were lost")
         return advice("coldstart", seen, (UNSEEN, *without), self._cost(code))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from gotrace.run.start_advice import Advisor
 
 
+QUOTAS = "cpu_quotas"  # what a recording calls those of `start_advice.Advisor`
 READY = "ready"  # tracing ended when whoever had started the program found it to be that
 
 
@@ -161,6 +162,7 @@ def replayed(source: Recording, advise: bool = False) -> Result:
         starts += decoded.feed(events, replayed.now_ns)
         if advisor is not None:
             advisor.feed(events)
+            advisor.quotas += map(tuple, replayed.ask(QUOTAS, list) or ())
     end = replayed.end
     starts += decoded.close(replayed.begin_ns + end["duration_ns"])
     lacking = f"{printable(source.path)} was recorded while the program was not started"

@@ -24,7 +24,7 @@ from gotrace.kernel.launch import Spawned, program_path
 from gotrace.run.files import complain_of
 from gotrace.run.recorder import Recorder
 from gotrace.run.refusal import refusal
-from gotrace.run.starts import Result, decoder_of, result_of
+from gotrace.run.starts import QUOTAS, Result, decoder_of, result_of
 from gotrace.run.target import EXITED, Command, Loop, Say, StopRequest, Traced, closing
 from gotrace.text import count_text, printable
 
@@ -277,6 +277,9 @@ class _Live:
         if self.advisor is not None and recorded:
             self.advisor.feed(events)
         found = self._decoder.feed(events, now)
+        if self.advisor is not None and recorded:
+            for start in found:
+                self.advisor.look(start)
         if not self._wanted.command:
             self.starts += found
         return found
@@ -313,6 +316,8 @@ class _Live:
             if self.advisor is not None and self.names is not None:
                 self.advisor.code_of(self.starts)
                 self.recorder.names(self.names.asked)
+                answers = {QUOTAS: [self.advisor.quotas]}
+                self.recorder.answers({"last": True, "now_ns": time.monotonic_ns(), "answers": answers, "in_progress": []})
             self.recorder.end(end)
             complain_of(self.recorder)
 

@@ -150,6 +150,8 @@ class Gc(View):
         assert batch is not None
         self._notice(batch)
         self._look_at_allocations()
+        if self.advise:
+            self._advisor.look()
         if len(events):
             self.total.add(batch, self.reasons)
             if self.course is not None:

@@ -33,13 +33,15 @@ class Advisor:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._slices = Slices(source.begin_ns)
-        self._quotas: list[Record] = []
+        self._throttled_before: int | None = None
+        self._throttled: Record | None = None
         self._due_ns = 0
         self._payers: Payers | None = None
         if "assist" in source.header["probes"]:
             kinds = source.kinds("assist")
             self._payers = Payers(kinds)
             self._stacks = StackTable(kinds.numbers("stack") if "stack" in kinds else (), source.frames)
+        self.look()
 
     def add(self, events: Events, batch: Batch, reasons: Sequence[str]) -> None:
         """A portion of what happened."""
@@ -47,26 +49,30 @@ class Advisor:
         if self._payers is not None:
             self._stacks.feed(events)
             self._slices.add_held(self._payers.add(events))
+
+    def look(self) -> None:
+        """Whatever happened: a quota may have kept everything from it."""
         due = self._source.now_ns >= self._due_ns or self._source.last
-        found = self._source.ask("cpu_quota", self._quota, due)
+        found = self._source.ask("throttled", self._quota, due)
         if found is not None:
             self._due_ns = self._source.now_ns + 1_000_000_000
-            self._quotas = [*self._quotas[:1], found]
+            self._throttled = found
 
     def _quota(self) -> Record | None:
         try:
             group = cpu_group(self._source.process.pid)
         except GotraceError:
             return None
-        return {"cpus": group.quota_cpus, "throttled_ns": group.throttled_ns}
+        if self._throttled_before is None:
+            self._throttled_before = group.throttled_ns
+        return {"cpus": group.quota_cpus, "throttled_ns": group.throttled_ns - self._throttled_before}
 
     def of(self, total: GcSummary, duration_ns: int, explainer: Explainer | None, reasons: Sequence[str]) -> Advice:
         """What the rules find."""
         callers = _callers(explainer, reasons) if explainer is not None else []
         quota, not_seen = None, list(NOT_SEEN)
-        if self._quotas:
-            first, last = self._quotas[0], self._quotas[-1]
-            quota = Quota(last["cpus"], last["throttled_ns"] - first["throttled_ns"])
+        if self._throttled is not None:
+            quota = Quota(self._throttled["cpus"], self._throttled["throttled_ns"])
         else:
             not_seen.append("the CPU quota of its cgroup")
         if duration_ns < ENOUGH_SECONDS * SECOND:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import collections
 import json
 import os
+import re
 import shutil
 import socket
 import statistics
 import subprocess
+import time
+from pathlib import Path
 
 import jsonschema
 import pytest
 
 import targets
-from conftest import GOTRACE, PATIENCE_S
+from conftest import GOTRACE, PATIENCE_S, cpu_quota, until
 from gotrace.records.all import schema_of_command
 
 pytestmark = pytest.mark.bpf
@@ -31,9 +34,10 @@ def printed(*arguments, env=None):
     return done.stdout[done.stdout.index("[\n{") :]
 
 
-def starts(*command, options=(), runs=RUNS):
+def starts(*command, options=(), runs=RUNS, env=None):
     """(the starts, what was advised)."""
-    records = json.loads(printed("coldstart", "--advise", "--format", "json", "-n", runs, *options, "--", *command))
+    options = ("--format", "json", "-n", runs, *options)
+    records = json.loads(printed("coldstart", "--advise", *options, "--", *command, env=env))
     check = jsonschema.Draft202012Validator(schema_of_command("coldstart"))
     for record in records:
         check.validate(record)
@@ -147,6 +151,56 @@ def test_a_dynamic_linker_that_can_be_done_without(flavour):
     real = median_total(found) - median_total(twins)
     assert real >= 0.3 * only["gain"]["low"]
     assert flavour == "cgo-external" or real <= 3 * only["gain"]["high"]
+
+
+def test_a_start_that_works_for_the_collector():
+    """Its share against the CPU time of assists that the runtime prints, for one P: sweeping is the rest of it."""
+    done = subprocess.run(
+        [*GOTRACE, "coldstart", "--advise", "--format", "json", "-n", "3", "--", targets.build("advised"), "collects"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        env={**os.environ, "GODEBUG": "gctrace=1", "GOMAXPROCS": "1"},
+    )
+    *found, summary = json.loads(done.stdout[done.stdout.index("[\n{") :])
+    (advised,) = (each for each in summary["advice"]["findings"] if each["rule"] == "collection")
+    assert advised["title"].startswith(f"{PACKAGE}/collects.init.0 works for the garbage collector: ")
+    share = int(advised["evidence"][0].split()[0]) / int(advised["evidence"][0].split()[2])
+    took = sum(row["duration_ns"] for start in found for row in start["rows"] if row["name"].endswith("collects.init.0"))
+    theirs = sum(map(float, re.findall(r"ms clock, [\d.]+\+([\d.]+)/", done.stderr + done.stdout))) * 1e6 / took
+    assert 0.4 * theirs <= share <= 2 * theirs + 0.1
+    _, advice = starts(targets.build("advised"), "collects", runs=1, env={"GOGC": "off"})
+    assert "collection" not in {each["rule"] for each in advice["findings"]}
+
+
+def test_a_start_that_is_throttled(gotrace, tmp_path):
+    """Against the kernel's own account of its cgroup, on one CPU; with more Ps than the quota, and with as many."""
+    program, recording, live = targets.build("advised"), tmp_path / "start.gotrace", tmp_path / "start.json"
+    with cpu_quota(5_000, 100_000) as (join, stat):
+        for procs in (1, 3):
+            before = throttled(stat)
+            shell = f"echo $$ > {join}; exec taskset -c 0 {program} regexps memory"
+            options = ("-o", str(recording), "-o", str(live), "--force", "--exe", str(program))
+            env = {**os.environ, "GOMAXPROCS": str(procs)}
+            gotrace("coldstart", "--advise", *options, "--", "sh", "-c", shell, env=env)
+            start, summary = json.loads(live.read_text())
+            (found,) = (each for each in summary["advice"]["findings"] if each["rule"] == "quota")
+            # The shell may be throttled, and the program after it has listened.
+            assert found["gain"]["value"] == sum(
+                row["throttled_ns"] for row in start["rows"] if not row["depth"] and row["stage"] != "before exec"
+            )
+            assert 100_000_000 < found["gain"]["value"] <= 1.03 * (throttled(stat) - before)
+            assert ("GOMAXPROCS=1" in found["mend"]) == (procs == 3)
+        assert found["evidence"][1] == "the runtime made 3 Ps (GOMAXPROCS), and the quota is 0.05 CPUs"
+    # The group is gone, and the recording has what it was.
+    done = gotrace("report", str(recording), "--advise", "--format", "json")
+    assert json.loads(done.stdout) == [start, summary]
+
+
+def throttled(stat):
+    """Nanoseconds, by a cgroup's cpu.stat of either version."""
+    told = dict(line.split() for line in stat.read_text().splitlines())
+    return int(told["throttled_usec"]) * 1000 if "throttled_usec" in told else int(told["throttled_time"])
 
 
 def test_a_recording_of_starts_is_advised_as_they_were(gotrace, tmp_path):
@@ -293,6 +347,45 @@ def test_who_pays_for_assists(version, start, trace, gotrace, tmp_path):
     # A report of the recording says the same.
     done = gotrace("report", str(recording), "--advise", "--top", "1", "--format", "ndjson")
     assert [json.loads(line) for line in done.stdout.splitlines()][1:] == tracer.records[1:], done.stderr
+
+
+def is_idle(pid):
+    """Whether none of its threads has had a CPU for a while."""
+
+    def used():
+        return [path.read_text().split()[0] for path in sorted(Path(f"/proc/{pid}/task").glob("*/schedstat"))]
+
+    before = used()
+    time.sleep(0.3)
+    return used() == before
+
+
+@pytest.mark.parametrize("procs", [4, 1])
+def test_a_quota_that_gomaxprocs_exceeds(procs, start, trace):
+    """Against the kernel's own account of the cgroup, in which nothing else is, from before its work to after it."""
+    options = ("-workers", "6", "-live", "8", "-cycles", "6")
+    with cpu_quota(10_000, 100_000) as (join, stat):
+        target = start(targets.build("assister"), *options, env={"GOMAXPROCS": str(procs)})
+        until(lambda: is_idle(target.pid), 60)
+        join.write_text(str(target.pid))
+        tracer = trace("--pid", str(target.pid), "--advise")
+        until(lambda: tracer.records_path.exists() and tracer.records_path.read_text(), 60)  # it has begun
+        before = throttled(stat)
+        target.go()
+        target.truth()
+        time.sleep(0.3)  # the kernel counts what goes on once it has ended
+        tracer.interrupt()
+        assert tracer.finish() == 0, tracer.stderr
+        theirs = throttled(stat) - before
+        target.finish()
+    summary = tracer.records[-1]
+    found = [each for each in summary["advice"]["findings"] if each["rule"] == "quota"]
+    if procs == 1:
+        assert not found
+        return
+    assert found[0]["title"].startswith("GOMAXPROCS is 4, and the CPU quota 0.1 CPUs: ")
+    assert theirs > 0
+    assert found[0]["gain"]["value"] * summary["duration_ns"] / 1e9 == pytest.approx(theirs, rel=0.02)
 
 
 def test_who_uses_its_memory_again_pays_for_no_assists(start, trace):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from gotrace.advice.finding import Finding, Gain
+from gotrace.advice.finding import BY_ITSELF, Finding, Gain
 from gotrace.advice.running import SECOND, Seen
 from gotrace.text import duration_text
 
@@ -31,7 +31,7 @@ def find(seen: Seen) -> Iterator[Finding]:
         f"{duration_text(throttled)} a second, of all threads together",
         evidence=("the kernel's account of the cgroup, while it was traced", f"GOMAXPROCS {procs}, of the last cycle"),
         gain=Gain(throttled, 0.0, throttled, "ns/s", throttled / SECOND, "measured once; how much falls away is not known"),
-        mend=f"GOMAXPROCS={wanted}; Go 1.25 and later does that by itself unless GOMAXPROCS is set. Or raise the limit.",
+        mend=f"GOMAXPROCS={wanted}, or raise the limit; {BY_ITSELF}.",
         check=seen.check(f"with GOMAXPROCS={wanted}"),
         excluded="Waiting for CPUs that others have is no throttling, and not counted.",
     )

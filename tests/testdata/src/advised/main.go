@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"targets/advised/asked"
+	_ "targets/advised/collects"
 	"targets/advised/computes"
 	_ "targets/advised/files"
 	_ "targets/advised/memory"

@@ -10,9 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gotrace.advice.finding import MOST, Advice, Finding, Gain, advice, lines, rules
-from gotrace.advice.running import Caller, Quota
+from gotrace.advice.running import Caller, Payer, Quota
 from gotrace.advice.running import Seen as Running
 from gotrace.advice.starts import Seen, exact, sampled
+from gotrace.analysis import assists as analysed
+from gotrace.analysis.assists import PAYER, Payers
+from gotrace.analysis.columns import Kinds
 from gotrace.analysis.gc_slices import CYCLES, MARKING, SLICE_NS, STOPPED, Slices
 from gotrace.analysis.pacing import Pacing
 from gotrace.analysis.pauses import CYCLE, PAUSE, SWEEP, Batch
@@ -90,9 +93,10 @@ def test_waits():
 
 def test_a_quota_and_a_disk_in_a_start():
     throttled = start(row(EXEC, "", 0, 0, 100, throttled_ns=60 * MS))
-    assert found_in([throttled], go_version="go1.21.13")["quota"].gain.value == 60 * MS
-    assert "GOMAXPROCS" in found_in([throttled], go_version="go1.21.13")["quota"].mend
-    assert "GOMAXPROCS" not in found_in([throttled], go_version="go1.25.5")["quota"].mend
+    assert found_in([throttled])["quota"].gain.value == 60 * MS
+    for procs, cpus, wanted in ((4, 1.5, "GOMAXPROCS=2"), (2, 1.5, ""), (4, None, ""), (None, 1.5, "")):
+        mend = found_in([throttled], [StartCode(maxprocs=procs)], quotas=[cpus])["quota"].mend
+        assert wanted in mend and ("GOMAXPROCS" in mend) == bool(wanted)
     unknown = start(row(EXEC, "", 0, 0, 100, throttled_ns=None))
     assert not found_in([unknown])
     disk = start(row(EXEC, "loading the program", 1, 0, 100, pages_read=40, blocked_ns=50 * MS))
@@ -208,6 +212,32 @@ def test_a_quota_that_gomaxprocs_exceeds():
     assert not of_running(running(batch(cycles=1, mark_ns=MS, maxprocs=2), quota=Quota(1.5, 4 * 10**9)))
     assert not of_running(running(busy, quota=Quota(None, 0)))
     assert not of_running(running(busy, quota=Quota(1.5, MS)))
+
+
+def test_who_pays_for_assists():
+    paid = {7: 4 * 10**8, 8: 8 * 10**8}
+    payer = Payer("main.work", "/src/main.go", 9, ("5",), 40, 12 * 10**8, 6 * 10**8, paid)
+    seen = dataclasses.replace(running(batch()), payers=[payer])
+    assists = np.zeros(2, PAYER)
+    assists["stack"], assists["begin_ns"], assists["end_ns"] = 5, 1000, [1000 + each for each in paid.values()]
+    seen.slices.add_held(assists)
+    found = of_running(seen)["assists"]
+    assert found.gain.value == pytest.approx(1.5e8) and found.gain.share == pytest.approx(0.075)
+    assert "hold 2 goroutines, 7.5% of the time of each on average" in found.title
+    assert "for 50% of that they were parked" in found.evidence[0] and found.evidence[1].startswith("goroutine 8 was")
+    for changed in ({"count": 19}, {"held_ns": 7 * 10**8}, {"function": ""}, {"by_goroutine": {0: 1}}):
+        assert not of_running(dataclasses.replace(seen, payers=[dataclasses.replace(payer, **changed)]))
+
+
+def test_goroutines_are_told_apart_up_to_a_number(monkeypatch):
+    monkeypatch.setattr(analysed, "_MOST_PAYERS", 2)
+    events = np.zeros(5, [("kind", "<u2"), *((name, "<u8") for name in "abcde")])
+    events["kind"], events["a"], events["c"] = 7, [1, 2, 3, 1, 4], 10
+    columns = ["goid", "begin_ns", "end_ns", "parked_ns", "stack"]
+    payers = Payers(Kinds({"assist_by": {"number": 7, "columns": columns}}))
+    assert len(payers.add(events)) == 5
+    assert {key: paid.held_ns for key, paid in payers.paid.items()} == {(0, 1): 20, (0, 2): 10, (0, 0): 20}
+    assert not len(Payers(Kinds({"assist": {"number": 7, "columns": columns}})).add(events))
 
 
 def test_slices_have_what_was_added():

@@ -351,7 +351,10 @@ def test_who_pays_for_assists(version, start, trace, gotrace, tmp_path):
     gain, traced = found["gain"], summary["duration_ns"]
     assert gain["value"] * traced / 1e9 == pytest.approx(held.total(), rel=1e-9)
     assert gain["share"] == pytest.approx(held.total() / traced / len(held)) and f"{len(held)} goroutines" in found["title"]
-    assert found["evidence"][0].startswith(f"{count:,} assists in ") and f" {parked / held.total():.0%} " in found["evidence"][0]
+    assert (
+        found["evidence"][0].startswith(f"{count:,} assists in ")
+        and f" {parked / held.total():.0%} " in found["evidence"][0]
+    )
     most = max(held, key=held.__getitem__)
     assert found["evidence"][1].startswith(f"goroutine {most} ")
     # A report of the recording says the same.

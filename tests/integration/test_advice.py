@@ -175,7 +175,8 @@ def test_a_start_that_works_for_the_collector():
     *found, summary = json.loads(done.stdout[done.stdout.index("[\n{") :])
     (advised,) = (each for each in summary["advice"]["findings"] if each["rule"] == "collection")
     assert advised["title"].startswith(f"{PACKAGE}/collects.init.0 works for the garbage collector: ")
-    share = int(advised["evidence"][0].split()[0]) / int(advised["evidence"][0].split()[2])
+    part, whole = map(int, re.findall(r"\d+", advised["gain"]["basis"].replace(",", ""))[:2])
+    share = part / whole
     took = sum(row["duration_ns"] for start in found for row in start["rows"] if row["name"].endswith("collects.init.0"))
     theirs = sum(map(float, re.findall(r"ms clock, [\d.]+\+([\d.]+)/", done.stderr + done.stdout))) * 1e6 / took
     assert 0.4 * theirs <= share <= 2 * theirs + 0.1

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 from gotrace.advice.finding import Finding
 from gotrace.advice.starts import Seen, exact, stage_ns
-from gotrace.analysis.timeline import C_START, LINKER, Row
 from gotrace.analysis.start_summary import median
+from gotrace.analysis.timeline import C_START, LINKER, Row
 from gotrace.text import printable
 
 REPLACEABLE = {"net", "os/user", "runtime/cgo"}

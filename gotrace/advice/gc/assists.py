@@ -36,8 +36,8 @@ def _finding(seen: Seen, payer: Payer, each: float) -> Finding:
     whose = f"{goroutines} goroutines, {each:.1%} of the time of each on average" if goroutines > 1 else f"{each:.1%} of it"
     return Finding(
         rule="assists",
-        title=f"{who} allocates while the collector marks, and has to help it: mark assists hold {whose}, {gain_text(gain)} "
-        "in all",
+        title=f"{who} allocates while the collector marks, and has to help it: mark assists hold {whose}, "
+        f"{gain_text(gain)} in all",
         evidence=(
             f"{count_text(payer.count, 'assist')} in {seen.duration_ns / SECOND:.1f} s, from the beginning of each to its "
             f"end; for {payer.parked_ns / payer.held_ns:.0%} of that they were parked until others had marked enough",
@@ -46,7 +46,6 @@ def _finding(seen: Seen, payer: Payer, each: float) -> Finding:
         gain=replace(gain, share=each),
         mend="Allocate less there (reuse it, or see gotrace heap --alloc), or collect less often, with a larger GOGC and a "
         "GOMEMLIMIT: a cycle with a nearer goal asks more of who allocates.",
-        check="gotrace gc --advise --pid PID -d 30s before and after: compare what assists hold, which gotrace gc --assists "
-        "has one by one",
+        check="gotrace gc --advise --pid PID -d 30s before and after: compare what assists hold",
         excluded="Only assists that marked or were parked count, not allocating itself, nor sweeping.",
     )

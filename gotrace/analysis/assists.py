@@ -77,9 +77,11 @@ class Payers:
 
     def add(self, events: Array) -> Array:
         """Those among ``events`` as they ended, of PAYER; none of a recording that has no stacks of them."""
-        found = self.kinds.of(events, "assist_by") if "assist_by" in self.kinds else ()
+        if "assist_by" not in self.kinds:
+            return np.zeros(0, PAYER)
+        found = self.kinds.of(events, "assist_by")
         out = np.zeros(len(found), PAYER)
-        for name in out.dtype.names or () if len(found) else ():
+        for name in out.dtype.names or ():
             out[name] = found[name].astype(out.dtype[name])
         for goid, begin, end, parked, stack in out.tolist():
             key = (stack, goid if len(self.paid) < _MOST_PAYERS or (stack, goid) in self.paid else 0)

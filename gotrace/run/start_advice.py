@@ -24,7 +24,7 @@ UNSEEN = "whether something needs the result of an init before the first request
 
 
 class Names:
-    """The functions of an executable and of the kernel; ``asked`` has all that were looked up, by address.
+    """The functions of an executable and of the kernel; ``asked`` has all that were found, by address.
 
     Those of the executable are at link-time addresses.
     """
@@ -38,14 +38,12 @@ class Names:
 
     def functions(self, address: int) -> Sequence[Frame]:
         """The functions at an address of the executable, innermost first."""
-        found: Sequence[Frame] = [NOWHERE]
         with contextlib.suppress(BinaryError):
             table = self._program.pclntab
             if frames := table.frames(address):
                 kind = {True: USER, False: FRAMELESS, None: ENTERING}[table.has_record(address)]
-                found = go_frames(frames, "", kind)
-        self.asked[address] = found
-        return found
+                self.asked[address] = go_frames(frames, "", kind)
+        return self.asked.get(address, [NOWHERE])
 
     def kernel(self, addresses: Sequence[int]) -> Sequence[Frame]:
         """The functions at addresses of the kernel."""

@@ -162,7 +162,7 @@ def replayed(source: Recording, advise: bool = False) -> Result:
         starts += decoded.feed(events, replayed.now_ns)
         if advisor is not None:
             advisor.feed(events)
-            advisor.quotas += map(tuple, replayed.ask(QUOTAS, list) or ())
+            advisor.quotas += [(begun_ns, cpus) for begun_ns, cpus in replayed.ask(QUOTAS, list) or ()]
     end = replayed.end
     starts += decoded.close(replayed.begin_ns + end["duration_ns"])
     lacking = f"{printable(source.path)} was recorded while the program was not started"

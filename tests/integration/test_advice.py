@@ -222,6 +222,7 @@ def test_a_recording_of_starts_is_advised_as_they_were(gotrace, tmp_path):
         *("coldstart", "--advise", "-n", "3", "-o", str(recording), "-o", str(live), "--", str(program), "regexps")
     ).stderr
     done = gotrace("report", str(recording), "--advise", "--format", "json")
+    assert done.returncode == 0, done.stderr + told
     assert json.loads(done.stdout) == (records := json.loads(live.read_text()))
     assert records[-1]["advice"]["findings"][0]["rule"] == "regexps"
     advised = told[told.index("\nAdvice, largest gain first:") :].partition("\nwrote ")[0].strip()

@@ -162,7 +162,8 @@ def replayed(source: Recording, advise: bool = False) -> Result:
         starts += decoded.feed(events, replayed.now_ns)
         if advisor is not None:
             advisor.feed(events)
-            advisor.quotas += [(begun_ns, cpus) for begun_ns, cpus in replayed.ask(QUOTAS, list) or ()]
+            quotas: list[tuple[int, float | None]] = replayed.ask(QUOTAS, list) or []
+            advisor.quotas += [(begun_ns, cpus) for begun_ns, cpus in quotas]
     end = replayed.end
     starts += decoded.close(replayed.begin_ns + end["duration_ns"])
     lacking = f"{printable(source.path)} was recorded while the program was not started"

@@ -95,6 +95,8 @@ def trace(
         result = result_of(header, live.starts, end, lacking)
         if live.advisor is not None:
             result = replace(result, advice=live.advisor.of(result.starts, end["lost"]))
+        if live.names is not None:
+            live.names.close()
         return result, live.status
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from gotrace.analysis.build import COMPILING, GO, LINK, OTHER, VET, Build, Item, Step, packages
+from gotrace.analysis.builds.build import Build, Item, packages
+from gotrace.analysis.builds.steps import COMPILE, COMPILING, DOWNLOAD, GO, OTHER, UNZIP, VET, Step
 from gotrace.analysis.start_summary import summaries
 from gotrace.analysis.timeline import is_short
 from gotrace.cli.text.coldstart import NAME, Shown, bar, many_starts, row_name
@@ -15,7 +15,7 @@ from gotrace.cli.text.layout import Column, Rows
 from gotrace.cli.text.table import Table
 from gotrace.run import builds
 from gotrace.run.builds import NO_GO, Builds
-from gotrace.run.files import Sink, complain_of
+from gotrace.run.files import Sink, complain_of, created
 from gotrace.text import count_text, duration_text, printable
 
 if TYPE_CHECKING:
@@ -38,26 +38,27 @@ _COLUMNS = (
 
 
 def write(result: Builds, wanted: Wanted, shown: Shown, screen: TextIO) -> None:
-    """The builds to the screen and to every file but the recording; what is on the screen goes to ``screen``."""
-    outputs = [(Sink.screen(screen), wanted.screen)] if wanted.screen else []
-    outputs += [(Sink.created(path, wanted.force), kind) for path, kind in wanted.files if kind != "gotrace"]
-    for sink, kind in outputs:
-        if kind == "table":
+    """The builds to the screen and to every file but the recording; a table goes to ``screen``."""
+    if wanted.screen:
+        Table(Sink.screen(screen)).print(table(result, shown))
+    for path, format_ in wanted.files:
+        if format_ == "table":
+            sink = Sink.created(path, wanted.force)
             Table(sink).print(table(result, shown))
-        else:
-            lines = [json.dumps(record) for record in builds.records(result)]
-            sink.write("[\n" + ",\n".join(lines) + "\n]\n" if kind == "json" else "".join(f"{line}\n" for line in lines))
-        sink.close()
-        complain_of(sink)
+            sink.close()
+            complain_of(sink)
+        elif format_ != "gotrace":
+            with created(path, wanted.force) as file:
+                builds.write(
+                    result, file, format_, [list(sentences(build, _own(result, build))) for build in result.builds]
+                )
 
 
 def table(result: Builds, shown: Shown) -> Iterator[str | Rows]:
     """The timeline of one run, or what many have in common; then the conclusion of the last one."""
     command = printable(" ".join(result.command))
     last = result.builds[-1]
-    # Of another tree no package is known.
-    of_go = result.header["target"]["go_version"] != NO_GO or any(step.stage != OTHER for step in last.steps)
-    own = GO if of_go else "command alone"
+    own = _own(result, last)
     yield ""
     if len(result.builds) == 1:
         yield f"{command}, pid {last.pid}: {duration_text(last.total_ns)} from fork {_to_end(last)}"
@@ -81,6 +82,12 @@ def table(result: Builds, shown: Shown) -> Iterator[str | Rows]:
         yield f"Tracing added about {took} of CPU time to each run."
     if result.about["lost"]:
         yield f"{count_text(result.about['lost'], 'event')} LOST: steps, and packages from the cache, may lack."
+
+
+def _own(result: Builds, build: Build) -> str:
+    """What the command itself is called. Of another tree than a go command's no package is known."""
+    of_go = result.header["target"]["go_version"] != NO_GO or any(step.stage != OTHER for step in build.steps)
+    return GO if of_go else "command alone"
 
 
 def _to_end(build: Build) -> str:
@@ -137,17 +144,18 @@ def sentences(build: Build, own: str = GO) -> Iterator[str]:
     if own == GO:
         yield from _of_packages(build)
     if build.found or build.not_found or build.stored:
-        yield f"Build cache: {build.found} entries found, {build.not_found} not found, {build.stored} stored."
-    for stage, verb in (("download", "downloaded"), ("unzip", "unzipped")):
+        found, not_found, stored = map(len, (build.found, build.not_found, build.stored))
+        yield f"Build cache: {found} entries found, {not_found} not found, {stored} stored."
+    for stage, verb in ((DOWNLOAD, "downloaded"), (UNZIP, "unzipped")):
         if (item := build.stage(stage)) is not None:
             yield f"{count_text(item.steps, 'module')} {verb} in {duration_text(item.wall_ns)}."
     if build.mod_files:
-        yield f"{count_text(build.mod_files, 'go.mod file')} fetched."
+        yield f"{count_text(len(build.mod_files), 'go.mod file')} fetched."
     if len(build.chain) > 1:
         took = sum(step.end_ns - step.begin_ns for step in build.chain)
         first = "... -> " if len(build.chain) > _CHAIN_NAMED else ""
         names = " -> ".join(
-            _link(step.stage == LINK, step.name, step.end_ns - step.begin_ns) for step in build.chain[-_CHAIN_NAMED:]
+            f"{link_name(step)} {duration_text(step.end_ns - step.begin_ns)}" for step in build.chain[-_CHAIN_NAMED:]
         )
         how_long = f"{duration_text(took)} ({took / total:.0%})"
         yield f"The end waited for {len(build.chain)} steps in a row, {how_long}: {first}{names}."
@@ -177,5 +185,6 @@ def _most(steps: Sequence[Step]) -> str:
     return f" ({'most: ' if len(steps) > 1 else ''}{', '.join(named)})" if named else ""
 
 
-def _link(is_link: bool, name: str, ns: int) -> str:
-    return f"{'link of ' if is_link else ''}{printable(name)} {duration_text(ns)}"
+def link_name(step: Step) -> str:
+    """Of a step of the chain."""
+    return printable(step.name if step.stage == COMPILE else f"{step.stage} of {step.name}")

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypedDict
 
-from gotrace.analysis import build as analysis
-from gotrace.analysis.build import Build
+from gotrace.analysis.builds.build import Build, packages
+from gotrace.analysis.builds.steps import Step
 from gotrace.analysis.start_summary import summary
 from gotrace.records.gc import Cost
 from gotrace.records.starts import medians
@@ -116,21 +116,20 @@ def build_record(build: Build, number: int, wall_offset_ns: int) -> Record:
         ],
         "steps": [_step(step) for step in build.steps],
         "packages": [
-            {"name": each.name, "wall_ns": each.end_ns - each.begin_ns, "cpu_ns": each.cpu_ns}
-            for each in analysis.packages(build)
+            {"name": each.name, "wall_ns": each.end_ns - each.begin_ns, "cpu_ns": each.cpu_ns} for each in packages(build)
         ],
         **{name: list(getattr(build, name)) for name in ("compiled", "cached", "prebuilt")},
-        "cache_found": build.found,
-        "cache_not_found": build.not_found,
-        "cache_stored": build.stored,
-        "mod_files": build.mod_files,
+        "cache_found": len(build.found),
+        "cache_not_found": len(build.not_found),
+        "cache_stored": len(build.stored),
+        "mod_files": len(build.mod_files),
         "chain": [_step(step) for step in build.chain],
         "unread": build.unread,
         "cut": build.cut,
     }
 
 
-def _step(step: analysis.Step) -> Record:
+def _step(step: Step) -> Record:
     return {
         "stage": step.stage,
         "name": step.name,

@@ -7,12 +7,13 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from gotrace import session
-from gotrace.analysis.build import Build, Decoder
+from gotrace.analysis.builds.build import Build, builds
+from gotrace.analysis.builds.processes import Decoder
 from gotrace.analysis.columns import Kinds
 from gotrace.errors import BinaryError, GotraceError, HostError
 from gotrace.kernel.executable import Executable, Filter
@@ -24,6 +25,7 @@ from gotrace.run.files import complain_of
 from gotrace.run.recorder import Recorder
 from gotrace.run.starts import Result
 from gotrace.run.target import Say, StopRequest, Traced, closing
+from gotrace.text import printable
 
 if TYPE_CHECKING:
     from gotrace.kernel.ring import Events
@@ -170,7 +172,7 @@ def _result(
     end: dict[str, Any],
     now_ns: int,
 ) -> Builds:
-    found = decoder.builds(lists, now_ns)
+    found = builds(decoder.trees, lists, now_ns)
     if not found:
         raise GotraceError("no run of the command was observed", "check that it can be executed")
     return Builds(header, found, {**end, "builds": len(found)})
@@ -196,3 +198,20 @@ def records(result: Builds) -> Iterator[dict[str, Any]]:
     for number, build in enumerate(result.builds):
         yield build_record(build, number, int(result.header["clock"]["wall_offset_ns"]))
     yield summary_record(result.builds, result.about)
+
+
+def write(result: Builds, file: BinaryIO, format_: str, told: Sequence[Sequence[str]]) -> None:
+    """In one of `formats.BUILDS` but a table and a recording; ``told`` are sentences about each build, for pictures."""
+    title = printable(" ".join(result.command))
+    if format_ == "perfetto":
+        from gotrace.export.build_perfetto import write_trace
+
+        write_trace(file, result.builds, title, result.header["clock"])
+    elif format_ in ("svg", "html"):
+        from gotrace.export.build_page import draw
+
+        file.write((draw.html if format_ == "html" else draw.svg)(result.builds, title, told).encode())
+    else:
+        lines = [json.dumps(record) for record in records(result)]
+        text = "[\n" + ",\n".join(lines) + "\n]\n" if format_ == "json" else "".join(f"{line}\n" for line in lines)
+        file.write(text.encode())

@@ -9,7 +9,9 @@ import base64
 import functools
 import hashlib
 import html as markup
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from string import Template
@@ -76,3 +78,52 @@ def cut(text: str, room: int) -> str:
 
 def _width(char: str) -> int:
     return 1 if char < "\u1100" else 2
+
+
+def fitting(name: str, room: int) -> str:
+    """As much of ``name`` as there is room for: the end of a path says more than its beginning."""
+    shown = name
+    while cells(shown) > room and "/" in shown.removeprefix("../"):
+        shown = "../" + shown.removeprefix("../").partition("/")[2]
+    return cut(shown, room) if cells(shown) > 6 else cut(name, room)
+
+
+def paragraphs(texts: Iterable[str], room: int) -> list[str]:
+    """Lines of no more than ``room`` cells; words longer than that are cut."""
+    lines: list[str] = []
+    for text in texts:
+        line = ""
+        for word in printable(text).split():
+            joined = f"{line} {word}".lstrip()
+            if cells(joined) > room:
+                lines += [line] if line else []
+                joined = cut(word, room)
+            line = joined
+        lines += [line] if line else []
+    return lines
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Of time: nanoseconds from ``begin`` to ``end`` as pixels from ``left`` to ``right``."""
+
+    left: int
+    right: int
+    begin: int
+    end: int
+
+    def x(self, ns: float) -> float:
+        return self.left + (ns - self.begin) * self.scale
+
+    @property
+    def scale(self) -> float:
+        return (self.right - self.left) / (self.end - self.begin)
+
+    def ticks(self) -> Iterator[tuple[float, str]]:
+        """Where the axis has lines, and what is written there."""
+        least = (self.end - self.begin) / 1e6 / 9
+        power = 10.0 ** math.floor(math.log10(least))
+        step = next(each * power for each in (1, 2, 5, 10) if each * power >= least)
+        digits = max(0, -math.floor(math.log10(step) + 1e-9))
+        for count in range(math.ceil(self.begin / 1e6 / step), math.floor(self.end / 1e6 / step) + 1):
+            yield self.x(count * step * 1e6), f"{count * step:,.{digits}f} ms"

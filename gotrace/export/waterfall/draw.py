@@ -6,9 +6,8 @@ Names are the target's own: they go through `printable` and are escaped, and the
 from __future__ import annotations
 
 import html as markup
-import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
@@ -27,7 +26,18 @@ from gotrace.analysis.timeline import (
     known_sum,
     starter_text,
 )
-from gotrace.export.picture.frame import asset, cells, cut, embedded_script, escaped, filled, framed
+from gotrace.export.picture.frame import (
+    Axis,
+    asset,
+    cells,
+    cut,
+    embedded_script,
+    escaped,
+    filled,
+    fitting,
+    framed,
+    paragraphs,
+)
 from gotrace.text import bytes_text, count_text, duration_text, growth_text, printable
 
 WIDTH = 1200  # pixels, as all that follow
@@ -38,6 +48,7 @@ _NAMES, _TOOK, _SHARE = 296, 368, 420  # where these columns end
 _LEFT, _RIGHT = 452, 1148  # of the time axis
 _PITCH, _BAR = 20, 12
 _CHAR, _PROSE = 6.63, 6.9  # of a monospaced font of 11 pixels, and of the text above: about
+_ROOM = int((WIDTH - 2 * _MARGIN) / _PROSE)  # of a line of prose
 _STATES = ("cpu", "runnable", "throttled", "blocked")
 
 
@@ -172,7 +183,9 @@ class _Scene:
             _fold(stage, starts, self.drawn)
         self.lines = list(_flat(self.top))
         rows = [row for start in starts for row in start.rows]
-        self.axis = _Axis(
+        self.axis = Axis(
+            _LEFT,
+            _RIGHT,
             min([0, *(row.begin_ns for row in rows)]),
             max([1, *(row.end_ns for row in rows), *(at for start in starts for at in _times(start))]),
         )
@@ -265,52 +278,6 @@ def _visible(line: _Line) -> bool:
     return line.above is None or line.above.above is None or (_open(line.above) and _visible(line.above))
 
 
-@dataclass(frozen=True)
-class _Axis:
-    begin: int
-    end: int
-
-    def x(self, ns: float) -> float:
-        return _LEFT + (ns - self.begin) * self.scale
-
-    @property
-    def scale(self) -> float:
-        return (_RIGHT - _LEFT) / (self.end - self.begin)
-
-    def ticks(self) -> Iterator[tuple[float, str]]:
-        """Where the axis has lines, and what is written there."""
-        least = (self.end - self.begin) / 1e6 / 9
-        power = 10.0 ** math.floor(math.log10(least))
-        step = next(each * power for each in (1, 2, 5, 10) if each * power >= least)
-        digits = max(0, -math.floor(math.log10(step) + 1e-9))
-        for count in range(math.ceil(self.begin / 1e6 / step), math.floor(self.end / 1e6 / step) + 1):
-            yield self.x(count * step * 1e6), f"{count * step:,.{digits}f} ms"
-
-
-def _fitting(name: str, room: int) -> str:
-    """As much of ``name`` as there is room for: the end of a path says more than its beginning."""
-    shown = name
-    while cells(shown) > room and "/" in shown.removeprefix("../"):
-        shown = "../" + shown.removeprefix("../").partition("/")[2]
-    return cut(shown, room) if cells(shown) > 6 else cut(name, room)
-
-
-def _paragraphs(texts: Iterable[str]) -> list[str]:
-    """Lines of no more than the picture's width; words longer than that are cut."""
-    room = int((WIDTH - 2 * _MARGIN) / _PROSE)
-    lines: list[str] = []
-    for text in texts:
-        line = ""
-        for word in printable(text).split():
-            joined = f"{line} {word}".lstrip()
-            if cells(joined) > room:
-                lines += [line] if line else []
-                joined = cut(word, room)
-            line = joined
-        lines += [line] if line else []
-    return lines
-
-
 def _number(value: float) -> str:
     """A coordinate in as few characters as three decimals need."""
     return f"{value:.3f}".rstrip("0").rstrip(".")
@@ -388,7 +355,7 @@ def _notes(scene: _Scene) -> Iterator[str]:
 def _picture(scene: _Scene, title: str, *, headed: bool) -> tuple[int, str]:
     """The picture, and before it how high it is."""
     abouts = _abouts(scene)
-    notes = _paragraphs(_notes(scene))
+    notes = paragraphs(_notes(scene), _ROOM)
     marks = {number: _labelled(scene, number) for number in scene.drawn}
     # From above: title, sentences, legend, starts to pick, axis, labels of what lies over the lines; the lines; notes.
     legend = 16 + 26 * headed + 18 * max(map(len, abouts.values()))
@@ -438,11 +405,11 @@ def _picture(scene: _Scene, title: str, *, headed: bool) -> tuple[int, str]:
 
 def _abouts(scene: _Scene) -> dict[str, list[str]]:
     """What is above the picture of all starts, and above that of each alone."""
-    abouts = {"": _paragraphs(_about(scene))}
+    abouts = {"": paragraphs(_about(scene), _ROOM)}
     if len(scene.drawn) > 1:
         for number in scene.drawn:
             total, *rest = _about_one(scene.starts[number])
-            abouts[str(number)] = _paragraphs([f"Start {scene.labels[number]}: t{total[1:]}", *rest])
+            abouts[str(number)] = paragraphs([f"Start {scene.labels[number]}: t{total[1:]}", *rest], _ROOM)
     return abouts
 
 
@@ -523,7 +490,7 @@ def _drawn(scene: _Scene, line: _Line, places: dict[_Line, int], y: int) -> Iter
     opened = f" {line.kind}" + " open" * (_open(line) and bool(line.below)) + " hidden" * (not _visible(line))
     x = _MARGIN + _INDENT * _level(line)
     shown = printable(line.name)
-    label = _fitting(shown, int((_NAMES - x - _INDENT) / _CHAR))
+    label = fitting(shown, int((_NAMES - x - _INDENT) / _CHAR))
     whole = f"<title>{markup.escape(shown)}</title>" if label != shown else ""
     yield (
         f'<g class="line{opened}"{under} transform="translate(0 {y})">'
@@ -806,7 +773,7 @@ def _table(scene: _Scene) -> Iterator[str]:
     for line in lines:
         depth = min(len(line.path), 3) - 1
         yield f'<tr><th scope="row" class="level{depth}">{escaped(line.name)}</th>'
-        yield f"<td>{markup.escape(_fitting(printable(line.path[-2]), 26)) if depth else ''}</td>"
+        yield f"<td>{markup.escape(fitting(printable(line.path[-2]), 26)) if depth else ''}</td>"
         divided = any(sums.divided for sums in line.sums.values())
         for head, cell in columns:
             # What is not known of it is not 0.

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gotrace.analysis.build import Decoder, alone, length, packages_in, union
+from gotrace.analysis.builds.build import builds
+from gotrace.analysis.builds.caches import packages_in
+from gotrace.analysis.builds.overlaps import alone, length
+from gotrace.analysis.builds.processes import Decoder
 from gotrace.analysis.columns import Kinds
 from gotrace.cli.text.build import sentences
 from gotrace.kernel.ring import wire_dtype
@@ -20,7 +25,7 @@ SPANS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 20)).map(lambda ea
 def test_union_and_alone_are_what_counting_every_moment_gives(spans):
     moments = {name: {at for begin, end in each for at in range(begin, end)} for name, each in spans.items()}
     for name, each in spans.items():
-        assert length(union(each)) == len(moments[name])
+        assert length(each) == len(moments[name])
         others = set().union(*(at for other, at in moments.items() if other != name))
         assert alone(spans)[name] == len(moments[name] - others)
 
@@ -50,7 +55,7 @@ def executed(time_ns, pid, text, lost=()):
 def build(*rows, lists=None):
     decoder = Decoder(Kinds(PROBE.header_kinds()), 1)
     decoder.feed(events(*rows))
-    (found,) = decoder.builds(lists or {}, 1000)
+    (found,) = builds(decoder.trees, lists or {}, 1000)
     return found
 
 
@@ -113,7 +118,11 @@ def test_what_a_process_does(arguments, stage, name):
 
 
 def test_lists_of_packages():
-    assert packages_in('# import config\npackagefile a/b=/c/d=e\nmodinfo "x"\npackagefile broken\n') == {"a/b": "/c/d=e"}
-    assert packages_in('{\n\t"ImportPath": "a/b [a/b.test]",\n\t"VetxOutput": "/w/vet.out"\n}') == {
-        "a/b [a/b.test]": "/w/vet.out"
-    }
+    importcfg = '# import config\npackagefile a/b=/c/d=e\nmodinfo "x"\npackagefile broken\n'
+    assert packages_in(importcfg) == [("a/b", "/c/d=e")]
+    vetted, work = {"x": "/w/go-build1/b002/vet.out", "y": "/cache/y-d"}, "/w/go-build1/b003/vet.out"
+    config = {"ImportPath": "a/b [a/b.test]", "VetxOutput": work, "PackageFile": {"x": "/x.a"}, "PackageVetx": vetted}
+    assert packages_in(json.dumps(config)) == [("a/b [a/b.test]", work), ("x", "/x.a"), ("x", vetted["x"])]
+    assert packages_in(json.dumps({**config, "PackageFile": None}))[0] == ("a/b [a/b.test]", work)
+    for broken in ("{", "{}", json.dumps({**config, "PackageVetx": [1]})):
+        assert packages_in(broken) == []

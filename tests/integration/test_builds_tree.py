@@ -83,7 +83,7 @@ def test_waits_for_a_cpu_are_what_the_kernel_counts(tmp_path):
     told = [[int(word) for word in line.split()[2:]] for line in printed.splitlines() if line.startswith("WAITED")]
     steps = [step for step in build["steps"] if step["name"] == "competitor"]
     assert len(told) == len(steps) == 2 and {step["exit_code"] for step in steps} == {3}
-    # CPU time is compared with rusage where a build is; here kernels that do not report every switch (6.18) lose some of it.
+    # CPU time is compared with rusage of builds; here a kernel that does not report every switch (6.18) loses some.
     bounds = sorted((last - first, last) for _, first, _, last in told)
     for mine, (least, most) in zip(sorted(step["runnable_ns"] for step in steps), bounds, strict=True):
         # from execve, which is before they are read first, to the exit, which is after they are read last

@@ -1,8 +1,8 @@
-"""main.main is on a CPU before the start is over, in one function that it calls.
+"""main.main uses the CPU before the start is over, in one function that it calls.
 
-Needs samples of main.main's stack, and that the start ended with listen. Speaks where a line of main.main comes to 10 %
-of the start and 1 ms. What listen itself needs of it is not seen: the gain is what is saved if it waits until after
-listen.
+Needs samples of main.main's stack, and a start that ended with listen. Reported if one line of main.main takes at
+least 10 % of the start and 1 ms. What listen itself needs of it cannot be seen: the gain is what is saved if it waits
+until after listen.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The main goroutine works for the garbage collector while the program starts.
 
-Needs samples, and that a collection began within the start. Speaks where the main thread's samples in assists, sweeping
-and starting a cycle come to 3 % of the start and 0.5 ms. The gain is that time on the main thread only: what mark
-workers do on other CPUs does not hold a start up, and is not counted.
+Needs samples, and a collection that began during the start. Reported if the main thread's samples in assists, in
+sweeping and in starting a cycle come to at least 3 % of the start and 0.5 ms. The gain is that time on the main
+thread only: mark workers on other CPUs do not delay the start and are not counted.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The program waits for the disk while it is loaded.
+"""The program waits for the disk while it starts.
 
-Needs the rows of a start alone. Speaks where steps of exec, the dynamic linker and the bootstrap in which pages were
-read blocked for 3 % of the start and 0.5 ms. The gain is that time, measured: what a warm page cache saves.
+Needs only the rows of a start. Reported if the steps of the start in which pages were read were blocked for at least 3
+% of the start and 0.5 ms. The gain is that time, measured: what a warm page cache saves.
 """
 
 from __future__ import annotations

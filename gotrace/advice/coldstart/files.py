@@ -1,7 +1,7 @@
 """An init, or main.main before the end of the start, opens, reads or lists files.
 
-Needs samples and the entry of os.openFileNolog. The threshold and the gain are those of regexps; only time on a CPU
-counts, in the kernel too. Waiting for a disk is in the rule `disk`.
+Needs samples and a probe on entry to os.openFileNolog. Threshold and gain are those of regexps; only CPU time counts,
+including time in the kernel. Waits for a disk belong to the rule `disk`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""A dynamic linker loads the program, and need not.
+"""A dynamic linker loads the program, which could do without one.
 
-Needs the stage "dynamic linker" and the function table. Speaks where the stage takes 3 % of the start and 0.5 ms, and
-no package but the standard library's net, os/user and runtime/cgo calls C: those have Go code for the same. The gain is
-the whole stage and C's start-up, measured; what is mapped less, and threads that C makes, come on top. How many page
-faults the relocation takes is told, counted.
+Needs the stage "dynamic linker" and the function table. Reported if the stage and C's start-up take at least 3 % of the
+start and 0.5 ms, and no package except the standard library's net, os/user and runtime/cgo calls C: Go code can replace
+C in these. The gain is the whole stage and C's start-up, measured; savings on mappings, and on threads that C makes,
+come on top. If no library is mapped, the page faults of the relocation are counted and reported.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""An init, or main.main before the end of the start, allocates: it is in the allocator, or the kernel handles its page
-faults.
+"""An init allocates: it is in the allocator, or the kernel handles its page faults.
 
-Needs samples with kernel stacks. The threshold and the gain are those of regexps; the growth of the heap and the number
-of page faults in that function are counted, not sampled.
+Needs samples with kernel stacks. Threshold and gain are those of regexps; the heap growth and the page faults in that
+function are counted, not sampled.
 """
 
 from __future__ import annotations

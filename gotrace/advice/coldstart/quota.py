@@ -1,10 +1,10 @@
 """A CPU quota keeps the start off its CPUs.
 
-Needs the scheduler's own account of throttling (Linux 6.6 and later), for what it says of GOMAXPROCS also the quota of
-the cgroup at the end of the start and how many Ps the runtime made. Speaks where throttling comes to 3 % of the start
-and 0.5 ms. The gain is that time, measured: what a larger limit saves. GOMAXPROCS is told where it is larger than the
-quota, rounded up: then threads that run at once use the quota up early in each period. How much of the gain a smaller
-one brings is not known before it is tried.
+Needs the scheduler's own account of throttling (Linux 6.6 and later); for advice on GOMAXPROCS, also the cgroup's
+quota at the end of the start and the number of Ps that the runtime made. Reported if throttling takes at least 3 % of
+the start and 0.5 ms. The gain is that time, measured: what a larger limit saves. GOMAXPROCS is mentioned if it is
+larger than the quota, rounded up: threads that run at once then use up the quota early in each period. How much of
+the gain a smaller GOMAXPROCS brings is unknown until it is tried.
 """
 
 from __future__ import annotations

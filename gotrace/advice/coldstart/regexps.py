@@ -1,8 +1,9 @@
 """An init, or main.main before the end of the start, compiles regular expressions.
 
-Needs samples and the entry of regexp.compile. Speaks where the samples with a function of regexp or regexp/syntax below one
-init function come to 3 % of the start and 0.5 ms. The gain is the init function's time on the CPU, times the share of its
-samples: what is saved if nothing uses them before the start is over.
+Needs samples and a probe on entry to regexp.compile. Reported if the samples with a function of regexp or
+regexp/syntax below one init function come to at least 3 % of the start and 0.5 ms. The gain is the init function's
+CPU time times the share of its samples that they make up: what is saved if nothing uses the expressions before the
+start is over.
 """
 
 from __future__ import annotations

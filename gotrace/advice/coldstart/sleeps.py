@@ -1,8 +1,9 @@
-"""An init function waits: its thread was blocked while it ran, neither for a disk nor for a CPU.
+"""An init function waits: its thread was blocked while it ran, but not on a disk or for a CPU.
 
-Needs the rows of a start alone. Speaks where the thread was blocked for 3 % of the start and 1 ms in one init function,
-and for 80 % of that function in every start, in which no page was read and no collection was under way. Who looked a
-name up in it is told with how long that took, from the function's entry to its return. The gain is that time, measured.
+Needs only the rows of a start. Reported if the thread was blocked for at least 3 % of the start and 1 ms in one init
+function, and for at least 80 % of that function in every start, while no page was read and no collection was under
+way. If the function looks up a name, the caller is named, with the time from the resolver's entry to its return. The
+gain is the blocked time, measured.
 """
 
 from __future__ import annotations

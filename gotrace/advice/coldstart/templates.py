@@ -1,6 +1,6 @@
 """An init, or main.main before the end of the start, parses templates of text/template or html/template.
 
-Needs samples and the entry of text/template/parse.(*Tree).Parse. The threshold and the gain are those of regexps.
+Needs samples and a probe on entry to text/template/parse.(*Tree).Parse. Threshold and gain are those of regexps.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Goroutines that allocate while the collector marks have to help it, and pay for that with much of their time.
+"""Goroutines that allocate while the collector marks have to assist it, which takes much of their time.
 
-Needs the beginning and the end of each mark assist, and the stack of who allocated. Speaks where the goroutines that one
-line held up so were held for 5 % of the time that was traced, each on average: of one that lived for a shorter time it
-is more. The gain is that time, measured, of all of them together: what is saved if nothing is allocated there while the
-collector marks. Its share is that of one goroutine.
+Needs the beginning and end of each mark assist, and the stack that allocated. Reported if the goroutines held up at one
+line are all known, were held up 20 times or more, and each for at least 5 % of the traced time on average; for a
+goroutine that lived for only part of that time, the share of its own life is larger. The gain is the time for which all
+of them were held up, measured: what is saved if nothing is allocated there while the collector marks. Its share is that
+of one goroutine.
 """
 
 from __future__ import annotations

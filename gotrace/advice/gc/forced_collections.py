@@ -1,9 +1,9 @@
-"""The program asks for collections, with runtime.GC or debug.FreeOSMemory.
+"""The program forces collections with runtime.GC or debug.FreeOSMemory.
 
-Needs the runtime's trigger of each cycle, and the stack at the stop that begins it. Speaks where forced cycles mark for
-1 % of the time. The gain is that time; cycles that the heap's growth would have begun in their place take a part of it
-back, so it is the most that can be saved, and its low end leaves room for one such cycle for each forced one that the
-allocation rate would fill.
+Needs the runtime's trigger of each cycle, and the stack at the stop that begins it. Reported if forced cycles mark
+for at least 1 % of the time. The gain is that time. Cycles that heap growth would have started instead take part of
+it back, so it is an upper bound; its low end subtracts one forced cycle for each cycle that the allocation rate would
+have started.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""The heap's goal is so near that the program marks for much of its time, and GOGC is what sets it.
+"""The heap goal is so close that the program marks for much of its time, and GOGC sets it.
 
-Needs what set the goal of each cycle. Speaks where GOGC, or the least goal that it gives a small heap, set most goals,
-and 5 % of the time is marking that would fall away. The gain are the cycles that four times GOGC for the least goal, or
-twice of it, take away: cycles come as the room above the live heap is filled. It costs memory, which is told.
+Needs what set the goal of each cycle. Reported if GOGC, or the minimum goal that it gives a small heap, set most
+goals, and marking that would be saved takes at least 5 % of the time. The gain is the cycles saved by doubling GOGC,
+or by four times GOGC if the minimum goal set most: a cycle begins when the room above the live heap is filled. This
+costs memory; the finding says how much.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Somebody takes profiles or dumps of all goroutines, which stop the world.
+"""Something takes profiles or dumps of all goroutines, which stop the world.
 
-Needs the runtime's reason of each stop and the stack of who asked. Speaks from 0.5 ms of each second on. The gain is
-the time for which the world stood for it, measured.
+Needs the runtime's reason for each stop and the stack that asked for it. Reported from 0.5 ms per second on. The gain
+is the time for which this stopped the world, measured.
 """
 
 from __future__ import annotations

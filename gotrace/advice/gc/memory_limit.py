@@ -1,8 +1,9 @@
 """GOMEMLIMIT makes the program collect more often than GOGC would.
 
-Needs what set the goal of each cycle, and what GOGC alone would give the next (Go 1.19 and later, by the runtime's own
-numbers). Speaks where GOMEMLIMIT set most goals, and 5 % of the time is marking that would fall away. The gain are the
-cycles that do when GOGC alone sets the goals: the rate of allocation, by the room that it then has.
+Needs what set the goal of each cycle, and what GOGC alone would set for the next (Go 1.19 and later, from the
+runtime's own numbers). Reported if GOMEMLIMIT set most goals, and marking that would be saved takes at least 5 % of
+the time. The gain is the cycles saved if GOGC alone sets the goals: cycles then come at the allocation rate divided
+by the room that GOGC leaves.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The program reads its memory statistics with runtime.ReadMemStats, which stops the world.
 
-Needs the runtime's reason of each stop (Go 1.22 and later; older ones by the function that asked) and the stack of who
-asked. Speaks from 0.5 ms of each second on. The gain is the time for which the world stood for it, measured.
+Needs the runtime's reason for each stop (Go 1.22 and later; before that, the function that asked) and the stack that
+asked for it. Reported from 0.5 ms per second on. The gain is the time for which this stopped the world, measured.
 """
 
 from __future__ import annotations

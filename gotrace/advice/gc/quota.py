@@ -1,8 +1,8 @@
-"""A CPU quota throttles a program whose GOMAXPROCS is larger than it.
+"""A CPU quota throttles a program whose GOMAXPROCS is larger than the quota.
 
-Needs the quota of the process's cgroup, how long it was throttled while it was traced, and GOMAXPROCS as the runtime
-has it. Speaks where GOMAXPROCS is larger than the quota, rounded up, and tasks were kept from running for 1 % of the
-time. How much of that falls away is not known before it is tried: the gain is from nothing to all of it.
+Needs the quota of the process's cgroup, how long it was throttled while it was traced, and the runtime's GOMAXPROCS.
+Reported if GOMAXPROCS is larger than the quota, rounded up, and tasks were throttled for at least 1 % of the time.
+How much of that falls away is unknown until it is tried: the gain is anything from nothing to all of it.
 """
 
 from __future__ import annotations

@@ -171,7 +171,7 @@ def choose(
         choice.steps.append(Step(question, kept, [each for each in left if each.cut]))
         left = kept
     _rank(choice, left, prices)
-    _note(choice)
+    _note(choice, metrics)
     return choice
 
 
@@ -390,7 +390,12 @@ def _rank(choice: Choice, left: list[Candidate], prices: Mapping[tuple[str, str]
             choice.rules.append(Rule(f"if hosts and days must differ by {limit}", each))
 
 
-def _note(choice: Choice) -> None:
+def _note(choice: Choice, metrics: Sequence[str]) -> None:
+    if not choice.candidates:
+        choice.notes.append(
+            f"Nothing in the fleet has a value of {' or '.join(metrics)} for {choice.service}: "
+            "a percentile needs enough values in a run or a day (a p99: 368), and emulated machines do not count."
+        )
     for what, names in (
         ("versions of the service", {each for of in choice.candidates for each in of.versions}),
         ("Go versions", {each for of in choice.candidates for each in of.go_versions}),

@@ -93,6 +93,14 @@ def test_by_hand(fleet: str) -> None:
     assert set(choice.beaten[0].letters) & set(small.letters) and not set(choice.rules[1].take.letters) & set(small.letters)
 
 
+def test_a_metric_that_nothing_has(tmp_path: Path) -> None:
+    made = Days()
+    made.run("one", 0, {"latency.p50": MS})
+    choice = choose(opened(made.write(tmp_path / "f")), SLOS, {})
+    assert not choice.candidates and choice.status == 1
+    assert "Nothing in the fleet has a value of latency.p99 or stw.total.p99 for " in choice.notes[-1]
+
+
 def test_the_end_of_the_interval_decides(fleet: str) -> None:
     """A type whose median keeps the limit and whose interval does not is out; so is one that is at least so fast."""
     slow = next(each for each in choose(opened(fleet), SLOS, PRICES).candidates if each.instance == "slow")

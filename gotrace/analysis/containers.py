@@ -10,21 +10,30 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from gotrace.analysis.columns import Array, Kinds, text_of
+from gotrace.analysis.container_daemons import Call, Daemons, OfDaemon, Step, called, interval_of
+from gotrace.analysis.container_stages import (
+    CGROUP,
+    CREATE,
+    INIT,
+    MOUNTS,
+    NAMESPACES,
+    OF_KERNEL,
+    OF_TOOLS,
+    PULL,
+    SANDBOX,
+    UNPACK,
+    Interval,
+    partition,
+)
 from gotrace.analysis.timeline import BEFORE, CONTAINER, Container, Row, Start, Unseen, added
 
-PULL, UNPACK, SNAPSHOT, SANDBOX, CREATE = "image pull", "unpack", "snapshot", "sandbox (network)", "create"
-CGROUP, NAMESPACES, MOUNTS, INIT = "cgroup", "namespaces", "mounts", "runtime (runc init)"
 _RUNTIMES = {"runc": "runtime (runc)", "crun": "runtime (crun)"}
 _TOOLS = ("podman", "conmon", "containerd", "ctr", "nerdctl", "docker", "dockerd", "kubelet", "crio", *_RUNTIMES)
-_OF_TOOLS = (PULL, UNPACK, SNAPSHOT, SANDBOX)  # which the kernel does not show
-_OF_KERNEL = (CGROUP, NAMESPACES, MOUNTS)
-# The innermost last.
-_DEPTH = {name: number for number, name in enumerate((PULL, SANDBOX, MOUNTS, NAMESPACES, SNAPSHOT, CGROUP, UNPACK))}
 _CALLS = {
     **dict.fromkeys(("mount", "move_mount", "umount", "pivot_root"), MOUNTS),
     **dict.fromkeys(("unshare", "setns", "clone"), NAMESPACES),
@@ -32,11 +41,8 @@ _CALLS = {
 # A container's name in the path of its control group: podman's, Docker's, containerd's for Kubernetes; else its last part.
 _ID = re.compile(r"([0-9a-f]{64})(?:\.scope)?(?:/|$)")
 _KEPT_NS = 3600_000_000_000
-# A snapshot that was made longer ago was not made for this start, and a layer longer before that not for this snapshot.
-_SNAPSHOT_NS = 60_000_000_000
 _NO_PULL = "no layer was missing"
 _CLIENT = "between pull and creation"
-_AMBIGUOUS = "layers of several images were unpacked at the same time"
 _NOBODY = "No container tool was seen to be asked for it: it is told from execve on."
 
 
@@ -51,57 +57,12 @@ class Starts(Protocol):
     def under_way(self) -> bool: ...
 
 
-class Interval(NamedTuple):
-    """When a stage was under way."""
-
-    stage: str
-    begin_ns: int
-    end_ns: int
-
-
 @dataclass
 class _Process:
     parent: int = 0
     name: str = ""
     executed: list[tuple[int, str]] = field(default_factory=list)
     ended_ns: int = 0
-
-
-class Step(NamedTuple):
-    """Something that a family did: ``kind`` as the probe has it, ``of`` its columns, ``path`` a name that followed."""
-
-    time_ns: int
-    kind: str
-    of: dict[str, int]
-    path: str
-    made_of: str = ""
-
-
-class Call(NamedTuple):
-    """A function of a tool, from its begin to its end (0: it did not return); ``path`` is what it makes, of what."""
-
-    stage: str
-    begin_ns: int
-    end_ns: int
-    g: int
-    path: str
-    made_of: str
-    result: int
-
-
-@dataclass(frozen=True)
-class _OfDaemon:
-    """What a daemon did for a container; of which stages that is known, or why not."""
-
-    tool: str
-    asked_ns: int
-    intervals: tuple[Interval, ...]
-    known: tuple[str, ...]
-    pulled_ns: int = 0  # when its last layer was there
-    layers: int | None = None
-    unpacked_bytes: int | None = None
-    unseen: str = ""
-    snapshot_ns: int = 0
 
 
 class Decoder:
@@ -121,12 +82,12 @@ class Decoder:
         calls: Sequence[str],
     ) -> None:
         self._starts, self._kinds, self._seen, self._refused = starts, kinds, seen, refused
-        self._words = dict(zip(("pull", "unpack", "snapshot", "sandbox", "create"), (*_OF_TOOLS, CREATE), strict=True))
+        self._words = dict(zip(("pull", "unpack", "snapshot", "sandbox", "create"), (*OF_TOOLS, CREATE), strict=True))
         self._stages, self._calls = [self._words.get(stage, stage) for stage in stages], calls
         self._processes: dict[int, _Process] = {}
         self._steps: list[Step] = []
         self._taken: set[tuple[int, int]] = set()
-        self._used: set[str] = set()  # layers that were unpacked for a start
+        self._daemons = Daemons(seen, self._stages)
 
     def feed(self, events: Array, now_ns: int = 0) -> list[Start]:
         """As `coldstart.Decoder.feed`."""
@@ -197,7 +158,8 @@ class Decoder:
         daemon = self._processes[root].parent
         identity = self._id(self._steps, chain)
         create = self._creation(daemon, asked_ns, start.exec_ns)
-        done = self._of_dockerd(identity, start.exec_ns) or self._of_containerd(daemon, create, identity, start.exec_ns)
+        done = self._daemons.of_dockerd(self._steps, identity, start.exec_ns)
+        done = done or self._daemons.of_containerd(self._steps, daemon, create, identity, start.exec_ns)
         if done:
             tool, asked_ns = done.tool, done.asked_ns
         if (root, asked_ns) in self._taken or asked_ns >= start.exec_ns:
@@ -205,10 +167,10 @@ class Decoder:
         self._taken.add((root, asked_ns))
         steps = [step for step in self._steps if asked_ns <= step.time_ns <= start.exec_ns]
         family = self._family(root)
-        own = [call for call in self._called(steps, root) if call.end_ns]
+        own = [call for call in called(steps, root, self._stages) if call.end_ns]
         intervals = [
             *(done.intervals if done else ()),
-            *(Interval(call.stage, call.begin_ns, call.end_ns) for call in own if call.stage in _OF_TOOLS),
+            *(interval_of(call) for call in own if call.stage in OF_TOOLS),
             *self._kernels(steps, family, chain, start.exec_ns),
         ]
         bases = [(asked_ns, tool), *self._bases([step for step in steps if step.of["process"] in family], root, chain)]
@@ -226,8 +188,8 @@ class Decoder:
             tool=tool,
             layers=done.layers if done else len(sized) if UNPACK in known else None,
             unpacked_bytes=done.unpacked_bytes if done else bytes_,
-            absent=tuple(stage for stage in (*known, *_OF_KERNEL) if stage not in found),
-            unseen=tuple(Unseen(stage, self._why(tool, done, stage)) for stage in _OF_TOOLS if stage not in known),
+            absent=tuple(stage for stage in (*known, *OF_KERNEL) if stage not in found),
+            unseen=tuple(Unseen(stage, self._why(tool, done, stage)) for stage in OF_TOOLS if stage not in known),
         )
         rows = [
             Row(CONTAINER, each.stage, 1, each.begin_ns - start.exec_ns, each.end_ns - each.begin_ns, 0, 0, 0, 0, 0)
@@ -242,9 +204,9 @@ class Decoder:
         """The stages that were watched in that tool, if it does them by itself."""
         if tool in ("containerd", "dockerd"):
             return []
-        return [stage for stage in _OF_TOOLS if any(self._words.get(each) == stage for each in self._seen.get(tool, ()))]
+        return [stage for stage in OF_TOOLS if any(self._words.get(each) == stage for each in self._seen.get(tool, ()))]
 
-    def _why(self, tool: str, done: _OfDaemon | None, stage: str) -> str:
+    def _why(self, tool: str, done: OfDaemon | None, stage: str) -> str:
         if done and done.unseen and stage != SANDBOX:
             return done.unseen
         if done:
@@ -258,92 +220,10 @@ class Decoder:
             return None
         creates = [
             call
-            for call in self._called(self._steps, daemon)
+            for call in called(self._steps, daemon, self._stages)
             if call.stage == CREATE and call.begin_ns <= executed_ns <= (call.end_ns or exec_ns)
         ]
         return creates[0] if len(creates) == 1 else None
-
-    def _of_containerd(self, daemon: int, create: Call | None, name: str, exec_ns: int) -> _OfDaemon | None:
-        """By the snapshot of the container's name, the layers below it, and the blobs that these were unpacked from."""
-        if create is None:
-            return None
-        calls = self._called([step for step in self._steps if step.time_ns <= exec_ns], daemon)
-        snapshot = _of_name(calls, name, exec_ns)
-        if snapshot is None:
-            return _OfDaemon("containerd", create.begin_ns, (), ())
-        intervals, known, unseen = [_interval(snapshot)], [SNAPSHOT], ""
-        layers = []
-        if {"commit", "apply", "fetch", "store"} <= set(self._seen.get("containerd", ())):
-            committed = {call.path: call for call in calls if call.stage == "commit" and call.end_ns}
-            prepared = {call.path: call for call in calls if call.stage == SNAPSHOT and call.end_ns}
-            until = {call.made_of: call.end_ns for call in committed.values()}
-            windows = [(each.begin_ns, until.get(key, exec_ns)) for key, each in prepared.items() if "/extract-" in key]
-            for commit in self._new_layers(snapshot, committed, lambda commit: prepared[commit.made_of].made_of):
-                since = prepared[commit.made_of].begin_ns
-                applied = [c for c in calls if c.stage == UNPACK and since <= c.begin_ns <= c.end_ns <= commit.begin_ns]
-                if len(applied) != 1 or sum(a <= applied[0].begin_ns and applied[0].end_ns <= b for a, b in windows) != 1:
-                    unseen = _AMBIGUOUS
-                    continue
-                layers.append(applied[0])
-                intervals += [_interval(applied[0]), Interval(UNPACK, commit.begin_ns, commit.end_ns)]
-                intervals += _pulled(calls, applied[0])
-            if not unseen:
-                known += [PULL, UNPACK]
-        return _OfDaemon(
-            *("containerd", min(create.begin_ns, *(each.begin_ns for each in intervals)), tuple(intervals), tuple(known)),
-            pulled_ns=max((each.end_ns for each in intervals if each.stage != SNAPSHOT), default=0),
-            layers=len(layers) if UNPACK in known else None,
-            unseen=unseen,
-            snapshot_ns=snapshot.begin_ns,
-        )
-
-    def _of_dockerd(self, name: str, exec_ns: int) -> _OfDaemon | None:
-        """By the container's id, which it makes a layer of and starts; the layers below it; the pull that they came in."""
-        steps = [step for step in self._steps if step.time_ns <= exec_ns]
-        daemons = {step.of["process"] for step in steps if name and step.kind == "stage_begins" and step.path == name}
-        for daemon in daemons:
-            calls = self._called(steps, daemon)
-            named = [call for call in calls if call.stage == "container" and call.path == name]
-            creates = [c for c in calls if c.stage == CREATE and named and c.g == named[-1].g and not c.end_ns]
-            if len(creates) != 1:
-                continue
-            seen = self._seen.get("dockerd", ())
-            since = creates[0].begin_ns
-            inner = [c for c in calls if c.stage == SANDBOX and c.g == creates[0].g and since <= c.begin_ns <= c.end_ns]
-            intervals, known, unseen = [_interval(call) for call in inner], [], ""
-            known += [SANDBOX] if "sandbox" in seen else []
-            snapshot, layers = _of_name(calls, name, exec_ns), []
-            if snapshot is not None:
-                intervals.append(_interval(snapshot))
-                known.append(SNAPSHOT)
-                registered = {call.path: call for call in calls if call.stage == UNPACK and call.end_ns}
-                for layer in self._new_layers(snapshot, registered, lambda layer: layer.made_of):
-                    pulls = [
-                        c for c in calls if c.stage == PULL and c.begin_ns <= layer.begin_ns and layer.end_ns <= c.end_ns
-                    ]
-                    layers.append(layer)
-                    intervals += [_interval(layer), *map(_interval, pulls if len(pulls) == 1 else ())]
-                    unseen = _AMBIGUOUS if len(pulls) > 1 else unseen
-                known += [UNPACK] if "register" in seen else []
-                known += [PULL] if "pull" in seen and not unseen else []
-            of_image = [each.end_ns for each in intervals if each.stage in (PULL, UNPACK)]
-            return _OfDaemon(
-                *("dockerd", min(since, *(each.begin_ns for each in intervals), since), tuple(intervals), tuple(known)),
-                pulled_ns=max(of_image, default=0),
-                layers=len(layers) if UNPACK in known else None,
-                unpacked_bytes=sum(layer.result for layer in layers) if UNPACK in known else None,
-                unseen=unseen,
-                snapshot_ns=snapshot.begin_ns if snapshot else since,
-            )
-        return None
-
-    def _new_layers(self, snapshot: Call, layers: Mapping[str, Call], below: Callable[[Call], str]) -> Iterator[Call]:
-        """Those that a snapshot is made on, the topmost first, as far as they were made shortly before and for it."""
-        name = snapshot.made_of
-        while name in layers and name not in self._used and snapshot.begin_ns - layers[name].end_ns < _SNAPSHOT_NS:
-            self._used.add(name)
-            yield layers[name]
-            name = below(layers[name])
 
     def _family(self, root: int) -> set[int]:
         found = {root}
@@ -351,34 +231,6 @@ class Decoder:
             if self._processes[pid].parent in found:
                 found.add(pid)
         return found
-
-    def _called(self, steps: Sequence[Step], process: int) -> list[Call]:
-        """By functions of a tool: outermost calls of a goroutine, in the order of their ends; then those under way."""
-        begun: dict[tuple[int, int], Step] = {}
-        found = []
-        for step in steps:
-            if step.kind not in ("stage_begins", "stage_ends") or step.of["process"] != process:
-                continue
-            key = (step.of["stage"], step.of["g"])
-            if step.kind == "stage_ends":
-                if key in begun:
-                    found.append(self._call(begun.pop(key), step))
-            elif self._stages[step.of["stage"]] in ("fetch", "container"):
-                found.append(self._call(step, step))
-            else:
-                begun.setdefault(key, step)  # twice where the stack grows
-        return found + [self._call(step, None) for step in begun.values()]
-
-    def _call(self, begin: Step, end: Step | None) -> Call:
-        return Call(
-            self._stages[begin.of["stage"]],
-            begin.time_ns,
-            end.time_ns if end else 0,
-            begin.of["g"],
-            begin.path or (end.made_of if end else ""),
-            begin.made_of,
-            end.of.get("result", 0) if end else 0,
-        )
 
     def _kernels(self, steps: Sequence[Step], family: set[int], chain: Sequence[int], end_ns: int) -> Iterator[Interval]:
         """By system calls and control groups."""
@@ -428,47 +280,6 @@ class Decoder:
                     continue  # so does it
                 found.append((step.time_ns, own))
         return found
-
-
-def _interval(call: Call) -> Interval:
-    return Interval(call.stage, call.begin_ns, call.end_ns)
-
-
-def _of_name(calls: Sequence[Call], name: str, exec_ns: int) -> Call | None:
-    """The last snapshot that was made for a container of that name, and shortly before."""
-    for call in reversed(calls):
-        ours = call.stage == SNAPSHOT and call.path.rpartition("/")[2] == name != ""
-        if ours and call.end_ns and exec_ns - call.begin_ns < _SNAPSHOT_NS:
-            return call
-    return None
-
-
-def _pulled(calls: Sequence[Call], applied: Call) -> Iterator[Interval]:
-    """When containerd received the blob that was unpacked then, if it did."""
-    stored = [c for c in calls if c.stage == "store" and c.path == applied.path and 0 < c.end_ns <= applied.end_ns]
-    begun = [c.begin_ns for c in calls if c.stage == "fetch" and stored and c.path.endswith(stored[-1].path)]
-    if begun and min(begun) <= stored[-1].end_ns:
-        yield Interval(PULL, min(begun), stored[-1].end_ns)
-
-
-def partition(bases: Sequence[tuple[int, str]], over: Sequence[Interval], begin_ns: int, end_ns: int) -> list[Interval]:
-    """[begin_ns, end_ns) cut into pieces, each of one stage, neighbours of different ones.
-
-    The innermost interval of ``over`` has the time; where there is none, the last of ``bases`` that has begun.
-    """
-    edges = {begin_ns, end_ns, *(at for at, _ in bases)}
-    edges |= {at for each in over for at in (each.begin_ns, each.end_ns)}
-    cuts = sorted(at for at in edges if begin_ns <= at <= end_ns)
-    pieces: list[Interval] = []
-    for at, until in zip(cuts, cuts[1:], strict=False):
-        there = [each.stage for each in over if each.begin_ns <= at and until <= each.end_ns]
-        base = next((name for since, name in reversed(bases) if since <= at), "")
-        stage = max(there, key=_DEPTH.__getitem__) if there else base
-        if pieces and pieces[-1].stage == stage:
-            pieces[-1] = pieces[-1]._replace(end_ns=until)
-        else:
-            pieces.append(Interval(stage, at, until))
-    return pieces
 
 
 def _name(of: Mapping[str, int]) -> str:

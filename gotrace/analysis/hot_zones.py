@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gotrace.analysis.containers import PULL, SANDBOX, UNPACK
+from gotrace.analysis.container_stages import PULL, SANDBOX, UNPACK
 from gotrace.analysis.gc_summary import percentiles
 from gotrace.analysis.start_summary import StartSummary, median
 from gotrace.analysis.timeline import CONTAINER, Start

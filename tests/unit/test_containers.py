@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gotrace.analysis.columns import Kinds
-from gotrace.analysis.containers import Decoder, Interval, partition
+from gotrace.analysis.container_stages import Interval, partition
+from gotrace.analysis.containers import Decoder
 from gotrace.analysis.hot_zones import zones
 from gotrace.analysis.start_summary import summary
 from gotrace.analysis.timeline import BEFORE, EXEC, Row, Start

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 import urllib.request
 from typing import Any
 
@@ -80,9 +81,9 @@ def test_prometheus_counts_its_own_collections(agent, tmp_path):
         collect()  # of one that was under way when tracing began the first pause was not seen
         until(lambda: told()["cycles"])
         while True:
-            before = own()
-            begun = told()
-            if own() == before:
+            before, begun = own(), told()
+            time.sleep(3)  # the agent looks once a second
+            if (own(), told()["cycles"]) == (before, begun["cycles"]):
                 break
         for _ in range(20):
             collect()

@@ -91,8 +91,8 @@ def paused(program, *arguments):
 @pytest.mark.everywhere
 def test_faults_are_the_kernels():
     """A program at rest before and after: all page faults that the kernel counts for it meanwhile."""
-    seconds = "12s" if targets.EMULATED else "4s"
-    for _ in range(5):
+    seconds = "12s" if targets.EMULATED else "2s"
+    for _ in range(5 if targets.EMULATED else 10):
         with paused(targets.build("shapes"), "touch", "40") as target:
             with watched(target.pid, "-e", "page-faults", "-e", "cpu-clock", seconds=seconds) as found:
                 before = faults(target.pid)

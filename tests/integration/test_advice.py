@@ -17,7 +17,7 @@ import jsonschema
 import pytest
 
 import targets
-from conftest import GOTRACE, PATIENCE_S, cpu_quota, until
+from conftest import GOTRACE, PATIENCE_S, Others, cpu_quota, until
 from gotrace.records.all import schema_of_command
 
 pytestmark = pytest.mark.bpf
@@ -293,6 +293,8 @@ def test_stops_that_are_asked_for(what):
 
 @pytest.mark.alone  # how long its twin marks is what others leave it
 def test_collections_that_are_asked_for():
+    Others.wait_quiet(10)
+    others = Others()
     records, advice = running(targets.build("advisedgc"), "forced", seconds=7)  # of fewer there is no interval
     first = advice["findings"][0]
     assert first["rule"] == "forced collections" and first["title"].startswith("main.forced (advisedgc/main.go:")
@@ -300,7 +302,8 @@ def test_collections_that_are_asked_for():
     twin, other = running(targets.build("advisedgc"), "calm", seconds=2)
     assert other["findings"] == []
     left = sum(each["mark_ns"] for each in twin if each["type"] == "cycle") * 1e9 / twin[-1]["duration_ns"]
-    assert first["gain"]["low"] <= marked - left <= 1.05 * first["gain"]["high"]
+    less = 1 if others.share() < 0.2 else 0.6  # certain where others had the CPUs in one of the runs
+    assert less * first["gain"]["low"] <= marked - left <= 1.05 / less * first["gain"]["high"]
 
 
 @pytest.mark.alone
@@ -312,13 +315,16 @@ def test_collections_that_are_asked_for():
     ],
 )
 def test_goals_that_are_too_near(rule, nodes, before, after):
+    Others.wait_quiet(10)
+    others = Others()
     program = targets.build("advisedgc")
     records, advice = running(program, "fills", nodes, seconds=7, env=before)
     (first,) = (each for each in advice["findings"] if each["rule"] == rule)
     twin, other = running(program, "fills", nodes, env=after)
     assert not [each for each in other["findings"] if each["rule"] == "memory limit"]
     real = cycles_per_second(records) - cycles_per_second(twin)
-    assert 0.9 * first["gain"]["low"] <= real <= 1.1 * first["gain"]["high"]
+    less = 0.9 if others.share() < 0.2 else 0.6
+    assert less * first["gain"]["low"] <= real <= 1.1 * 0.9 / less * first["gain"]["high"]
 
 
 @pytest.mark.parametrize("version", ["1.19.8", targets.NEWEST])

@@ -183,14 +183,16 @@ def test_planted_inits():
 
 @pytest.mark.everywhere
 def test_page_faults_are_those_of_rusage():
-    program = targets.build("starter")
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt
-    run(program)
-    counted = resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt - before
+    program, counted = targets.build("starter"), []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt
+        run(program)
+        counted.append(resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt - before)
     start = Traced("--until", "exit", "--", program).one
     found = sum(each["minor_faults"] for each in start["rows"] if each["depth"] == 0)
-    # where huge pages are given to everybody, one run has up to 400 faults more than the next
-    assert found == pytest.approx(counted, rel=0.06 if targets.EMULATED else 0.02)
+    # where huge pages are given to everybody, one run has up to 500 faults more than the next
+    exactly = 0.06 if targets.EMULATED else 0.02
+    assert (1 - exactly) * min(counted) <= found <= (1 + exactly) * max(counted)
 
 
 @pytest.mark.everywhere

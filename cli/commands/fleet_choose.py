@@ -6,25 +6,10 @@ from typing import Any
 
 import click
 
-from gotrace.cli.options import Command, Decorated, output_options, schema_option
+from gotrace.cli.fleet_options import price_options
+from gotrace.cli.options import Command, output_options, schema_option
 from gotrace.errors import UsageError
 from gotrace.export.formats import FLEETS
-
-
-def price_options(command: Decorated) -> Decorated:
-    """--prices, --currency and --region."""
-    for add in (
-        click.option("--region", metavar="NAME", help="Only prices of this region.  [default: the lowest of all]"),
-        click.option("--currency", metavar="NAME", help="Only prices in this one: USD."),
-        click.option(
-            "--prices",
-            type=click.Path(),
-            metavar="FILE",
-            help="CSV: provider,instance,region,per_hour,currency,date,origin.  [default: those of DIR]",
-        ),
-    ):
-        command = add(command)
-    return command
 
 
 @click.command(

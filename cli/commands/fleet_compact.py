@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from gotrace.cli.commands.fleet_trend import Span, in_units
+from gotrace.cli.fleet_options import Span, in_units
 from gotrace.cli.options import Command, say
 
 

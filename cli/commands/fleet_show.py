@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from gotrace.cli.commands.fleet_choose import price_options
+from gotrace.cli.fleet_options import price_options
 from gotrace.cli.options import Command, output_options, schema_option
 from gotrace.export.formats import FLEETS
 

@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import click
 
+from gotrace.cli.fleet_options import Span, in_units
 from gotrace.cli.options import Command, output_options, schema_option
 from gotrace.errors import UsageError
 from gotrace.export.formats import TABLES
-
-
-class Span(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic since click 8.2
-    """Days or hours, as hours: 90d, 48h."""
-
-    name = "span"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        if not re.fullmatch(r"[1-9]\d{0,4}[dh]", value, re.ASCII):
-            self.fail(f"invalid number of days or hours {value!r}; write 90d, or 48h", param, ctx)
-        return int(value[:-1]) * (24 if value[-1] == "d" else 1)
-
-
-def in_units(name: str, hours: int | None, per: str) -> int | None:
-    """Hours as days or hours. Raises UsageError for what is no number of days."""
-    if hours is not None and per == "day":
-        if hours % 24:
-            raise UsageError(f"{name} is no number of days", "give days: 2d (trend --per hour looks at hours)")
-        return hours // 24
-    return hours
 
 
 @click.command(

@@ -7,7 +7,7 @@ import functools
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
@@ -137,6 +137,16 @@ class Source(Protocol):
         ...
 
 
+def parts_of(url: str) -> SplitResult:
+    """Of an agent's URL. Raises UsageError for what is none."""
+    with contextlib.suppress(ValueError):  # for brackets that do not match, or a port that is no number
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+        if host and parts.scheme in ("http", "https") and url.isprintable() and " " not in url:
+            return parts
+    raise UsageError(f"invalid URL {printable(url)!r}", "write http://127.0.0.1:9464")
+
+
 class Remote:
     """An agent at ``url`` (http://127.0.0.1:9464); ``token_file`` has the token to send, ``ca_file`` the CA to trust (PEM).
 
@@ -144,15 +154,9 @@ class Remote:
     """
 
     def __init__(self, url: str, token_file: str = "", ca_file: str = "") -> None:
-        try:
-            parts = urlsplit(url)
-            host, port = parts.hostname, parts.port
-        except ValueError:
-            host = None
-        if not host or parts.scheme not in ("http", "https") or not url.isprintable() or " " in url:
-            raise UsageError(f"invalid URL {printable(url)!r}", "write http://127.0.0.1:9464")
+        parts = parts_of(url)
         self._trusting = _trusting(ca_file) if parts.scheme == "https" else None
-        self._address = host, port or 9464
+        self._address = parts.hostname or "", parts.port or 9464
         self._path = parts.path.rstrip("/")
         self._token_file = token_file
         self.title = f"{parts.scheme}://{printable(parts.netloc.rpartition('@')[2])}"

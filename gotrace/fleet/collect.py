@@ -81,7 +81,7 @@ _MINUTE = msgspec.json.Decoder(_Minute)
 
 def urls_in(path: str) -> list[str]:
     """Of a file with a URL a line; # begins a comment. Raises UsageError."""
-    from gotrace.agent.remote import Remote
+    from gotrace.agent.remote import parts_of
 
     urls: dict[str, None] = {}
     try:
@@ -89,7 +89,7 @@ def urls_in(path: str) -> list[str]:
             for number, line in enumerate(file, 1):
                 if url := line.partition("#")[0].strip():
                     try:
-                        Remote(url)
+                        parts_of(url)
                     except UsageError as error:
                         raise UsageError(f"{printable(path)}, line {number}: {error.message}", error.hint) from None
                     urls[url.rstrip("/")] = None

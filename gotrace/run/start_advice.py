@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gotrace.advice.finding import Advice, advice
@@ -59,18 +59,12 @@ class Names:
 class Advisor:
     """Keeps the events that are needed while starts are traced, and gives advice when they are over.
 
-    ``functions`` and ``kernel`` are as of `Names`. ``quotas`` are what is known of each start's CPU quota: when it began,
+    ``quotas`` are what is known of each start's CPU quota: when it began,
     and the CPUs it has on average, None for no limit.
     """
 
-    def __init__(
-        self,
-        header: Mapping[str, Any],
-        functions: Callable[[int], Sequence[Frame]],
-        kernel: Callable[[Sequence[int]], Sequence[Frame]],
-    ) -> None:
-        self._header = header
-        self._collector = Collector(header, functions, kernel)
+    def __init__(self, header: Mapping[str, Any], collector: Collector) -> None:
+        self._header, self._collector = header, collector
         self.quotas: list[tuple[int, float | None]] = []
 
     def feed(self, events: Events) -> None:

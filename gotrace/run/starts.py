@@ -178,9 +178,11 @@ def replayed(source: Recording, advise: bool = False) -> Result:
 
 def _advisor_of(source: Recording) -> Advisor:
     from gotrace.analysis.stacks import NOWHERE
+    from gotrace.analysis.start_code import Collector
     from gotrace.run.start_advice import Advisor
 
-    return Advisor(source.header, lambda address: source.frames([address]) or [NOWHERE], source.frames)
+    collector = Collector(source.header, lambda address: source.frames([address]) or [NOWHERE], source.frames)
+    return Advisor(source.header, collector)
 
 
 def about(end: dict[str, Any], starts: Sequence[Start], header: dict[str, Any]) -> dict[str, Any]:

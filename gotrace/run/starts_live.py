@@ -204,10 +204,11 @@ class _Live:
     def begin(self, header: dict[str, Any]) -> None:
         self._decoder = decoder_of(header)
         if self._wanted.advise:
+            from gotrace.analysis.start_code import Collector
             from gotrace.run.start_advice import Advisor, Names
 
             self.names = Names(self._target.exe_path)
-            self.advisor = Advisor(header, self.names.functions, self.names.kernel)
+            self.advisor = Advisor(header, Collector(header, self.names.functions, self.names.kernel))
         if self.recorder is not None:
             self.recorder.begin(header)
 

@@ -65,6 +65,7 @@ REACH = {
     "agent_throughput": None,
     "agent_cpu_per_request": None,
     "agent_p99": None,
+    "agent_estimate": None,
     "fleet_p99": 0.3,
     "fleet_p99_by_host": 0.5,
     "fleet_add": None,

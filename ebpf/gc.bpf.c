@@ -110,10 +110,9 @@ int restart_begin(struct pt_regs *ctx)
  * Near the end of startTheWorldWithSema every P has been handed out. The pause as the runtime reports it ends at
  * `now`; this probe's own time tells how much later the world really ran.
  */
-static __always_inline int restarted(struct pt_regs *ctx, u64 now)
+static __always_inline int restarted(struct config *cfg, struct pt_regs *ctx, u64 now)
 {
 	u64 time_ns = bpf_ktime_get_ns();
-	struct config *cfg = settings();
 	struct stop *stop = current_stop();
 	u64 cycle = 0, work;
 
@@ -148,14 +147,14 @@ int restart_end_slot(struct pt_regs *ctx)
 	struct config *cfg = settings();
 
 	count_hit(HIT_RESTART_END_SLOT);
-	return cfg ? restarted(ctx, read_user(GO_SP(ctx) + cfg->slot[CONFIG_NOW_SLOT])) : 0;
+	return cfg ? restarted(cfg, ctx, read_user(GO_SP(ctx) + cfg->slot[CONFIG_NOW_SLOT])) : 0;
 }
 
 /* Anywhere else: the RET, with the result in its register. */
 int restart_end_ret(struct pt_regs *ctx)
 {
 	count_hit(HIT_RESTART_END_RET);
-	return restarted(ctx, GO_RESULT0(ctx));
+	return restarted(settings(), ctx, GO_RESULT0(ctx));
 }
 
 static __always_inline u64 read_if_known(u64 address)

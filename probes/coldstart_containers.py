@@ -42,6 +42,16 @@ STAGES = ("pull", "unpack", "snapshot", "sandbox", "create", "commit", "fetch", 
 CALLS = ("mount", "move_mount", "umount", "pivot_root", "unshare", "setns", "clone")
 
 
+def _of_podman(function: str) -> tuple[str, ...]:
+    """Its libraries' organisation is another from podman 5.7 on."""
+    return tuple(f"{place}/{function}" for place in ("github.com/containers", "go.podman.io"))
+
+
+def _of_containerd(room: str, function: str) -> tuple[str, ...]:
+    """From containerd 2 on, packages are in rooms."""
+    return (f"{_CONTAINERD}/{function}", f"{_CONTAINERD}/v2/{room}/{function}")
+
+
 _LIBPOD = tuple(f"github.com/containers/podman/{version}libpod." for version in ("", "v4/", "v5/"))
 _CONTAINERD = "github.com/containerd/containerd"
 _DOCKER = "github.com/docker/docker"
@@ -49,29 +59,30 @@ _DOCKER = "github.com/docker/docker"
 # have no major version. Which versions they are known of `gotrace.kernel.container_tools.VERSIONS` says.
 TOOLS: dict[str, dict[str, tuple[tuple[str, ...], ...]]] = {
     "podman": {
-        "pull": (("github.com/containers/common/libimage.(*Runtime).Pull",),),
-        "unpack": (("github.com/containers/storage.(*layerStore).applyDiffWithOptions",),),
-        "snapshot": (
-            ("github.com/containers/storage.(*store).CreateContainer",),
-            ("github.com/containers/storage.(*store).Mount",),
-        ),
+        "pull": (_of_podman("common/libimage.(*Runtime).Pull"),),
+        "unpack": (_of_podman("storage.(*layerStore).applyDiffWithOptions"),),
+        "snapshot": (_of_podman("storage.(*store).CreateContainer"), _of_podman("storage.(*store).Mount")),
         "sandbox": tuple(
             tuple(f"{package}(*Runtime).{name}" for package in _LIBPOD) for name in ("createNetNS", "configureNetNS")
         ),
     },
     "containerd": {
-        "prepare": ((f"{_CONTAINERD}/snapshots/overlay.(*snapshotter).Prepare",),),
-        "commit": ((f"{_CONTAINERD}/snapshots/overlay.(*snapshotter).Commit",),),
-        "apply": ((f"{_CONTAINERD}/diff/apply.(*fsApplier).Apply",),),
-        "fetch": ((f"{_CONTAINERD}/content/local.(*store).writer",),),
-        "store": ((f"{_CONTAINERD}/content/local.(*writer).Commit",),),
-        "create": ((f"{_CONTAINERD}/services/tasks.(*local).Create",),),
+        "prepare": (_of_containerd("plugins", "snapshots/overlay.(*snapshotter).Prepare"),),
+        "commit": (_of_containerd("plugins", "snapshots/overlay.(*snapshotter).Commit"),),
+        "apply": (_of_containerd("core", "diff/apply.(*fsApplier).Apply"),),
+        "fetch": (_of_containerd("plugins", "content/local.(*store).writer"),),
+        "store": (_of_containerd("plugins", "content/local.(*writer).Commit"),),
+        "create": (_of_containerd("plugins", "services/tasks.(*local).Create"),),
     },
     "dockerd": {
         "pull": ((f"{_DOCKER}/distribution.Pull",),),
         "register": ((f"{_DOCKER}/layer.(*layerStore).registerWithDescriptor",),),
         "rwlayer": ((f"{_DOCKER}/layer.(*layerStore).CreateRWLayer",),),
-        "sandbox": ((f"{_DOCKER}/daemon.(*Daemon).initializeNetworking",),),
+        "sandbox": (
+            (f"{_DOCKER}/daemon.(*Daemon).initializeNetworking",),
+            # The rest of it, once there is a task; a hook of runc did that in 20.10.
+            tuple(f"{_DOCKER}/daemon.(*Daemon).{name}" for name in ("initializeCreatedTask", "initializeNetworking")),
+        ),
         "create": ((f"{_DOCKER}/daemon.(*Daemon).containerStart",),),
         "container": (tuple(f"{_DOCKER}/libcontainerd/remote.(*client).{name}" for name in ("Create", "NewContainer")),),
     },
@@ -159,10 +170,12 @@ def _add(build: PlanBuilder[Program], path: str, elf: Elf, stage: str, functions
     try:
         program = GoProgram(elf)
         present = set(program.pclntab.names())
+        symbols = []
         for names in functions:
-            symbol = next((each for each in names if each in present), None)
-            if symbol is None:
+            if not (there := [each for each in names if each in present]):
                 raise BinaryError(f"it has no function {names[0]}")
+            symbols.append(there[0])
+        for symbol in dict.fromkeys(symbols):
             begins.append(code.entry_site(program, symbol))
             ends += code.ret_sites(program, symbol)
     except BinaryError as error:

@@ -11,7 +11,11 @@ import subprocess
 from typing import Any, NamedTuple
 
 # tool -> the beginnings of versions whose functions `gotrace.probes.coldstart_containers` knows
-VERSIONS = {"podman": ("4.3.", "5.4."), "containerd": ("1.6.", "1.7."), "dockerd": ("20.10.", "26.1.")}
+VERSIONS = {
+    "podman": ("4.3.", "5.4.", "5.8."),
+    "containerd": ("1.6.", "1.7.", "2.1."),
+    "dockerd": ("20.10.", "26.1.", "28.5."),
+}
 _OTHERS = ("crio", "kubelet", "nerdctl")
 _VERSION = re.compile(r"\bv?(\d+\.\d+\.\d+)")
 _PATIENCE_S = 10

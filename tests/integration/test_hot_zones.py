@@ -407,6 +407,9 @@ def test_an_unknown_version_is_refused(registry, tmp_path):
     assert "others than root may write it" in writable[-1]
 
 
+DOCKER = ("docker.io", "docker-cli", "containerd")
+
+
 @contextlib.contextmanager
 def containerd(folder, path):
     """(ctr's words, its namespace, which is the folder of its control groups too): a daemon of its own, from ``path``."""
@@ -443,12 +446,12 @@ def told_by(events):
     return told
 
 
-@pytest.mark.parametrize("version", ["this machine's", "Debian 13's"])
-def test_containerd(version, registry, tmp_path):
+@pytest.mark.parametrize("suite", ["here", "trixie", "sid"])
+def test_containerd(suite, registry, tmp_path):
     """What was pulled for a container, by the layers below it: against the registry's clock and containerd's events."""
     path = os.environ["PATH"]
-    if version != "this machine's":
-        path = f"{debian.unpacked('trixie', 'amd64', 'containerd')}/usr/bin:{path}"
+    if suite != "here":
+        path = f"{debian.unpacked(suite, 'amd64', *(DOCKER if suite == 'sid' else ['containerd']))}/usr/bin:{path}"
     elif shutil.which("containerd") is None:
         assert not REQUIRED, "scripts/setup test installs containerd"
         pytest.skip("no containerd")
@@ -521,11 +524,10 @@ def docker(folder, path):
                     group.rmdir()
 
 
-@pytest.mark.parametrize("suite", ["bookworm", "trixie"])
+@pytest.mark.parametrize("suite", ["bookworm", "trixie", "sid"])
 def test_dockerd(suite, registry, tmp_path):
     """The first container has the pull of its image, by its layers; against the registry's clock and docker's events."""
-    packages = ["docker.io", *(["docker-cli"] if suite == "trixie" else []), "containerd"]
-    tree = debian.unpacked(suite, "amd64", *packages)
+    tree = debian.unpacked(suite, "amd64", *(each for each in DOCKER if suite != "bookworm" or each != "docker-cli"))
     path, program = f"{tree}/usr/bin:{tree}/usr/sbin:{os.environ['PATH']}", mine(tmp_path)
     with docker(tmp_path, path) as client:
         with watching(program, runs=2, env={"PATH": path}) as seen:

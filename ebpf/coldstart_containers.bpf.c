@@ -10,6 +10,7 @@
 #define PATH_CHUNKS 8
 #define NAME_CHUNKS 6
 #define LAYER_SIZE 56		    /* of dockerd's roLayer, whose first field is its chain's digest */
+#define STAGE_FAILED (1ULL << 63)
 #define NEW_NAMESPACES 0x7e020080UL /* CLONE_NEW*, as clone, clone3 and unshare know them */
 
 struct call {
@@ -210,30 +211,33 @@ int on_trace_event__syscalls__sys_exit_clone(struct syscall_exit *ctx)
 /*
  * Functions of the tools: Go moves goroutines between threads, so a call is known by its goroutine.
  */
-#define ENDS(name, number, hit)                                                                                            \
+#define ENDS(name, number, hit, result)                                                                                    \
 	int name##_ends(struct pt_regs *ctx)                                                                               \
 	{                                                                                                                  \
 		count_hit(hit);                                                                                            \
-		emit(KIND_STAGE_ENDS, bpf_ktime_get_ns(), current_tgid(), number, GO_G(ctx), GO_RESULT0(ctx), 0);          \
+		emit(KIND_STAGE_ENDS, bpf_ktime_get_ns(), current_tgid(), number, GO_G(ctx), (result), 0);                 \
 		return 0;                                                                                                  \
 	}
 
-#define STAGE(name, number, hit_begins, hit_ends)                                                                          \
+#define STAGE(name, number, hit_begins, hit_ends, result)                                                                  \
 	int name##_begins(struct pt_regs *ctx)                                                                             \
 	{                                                                                                                  \
 		count_hit(hit_begins);                                                                                     \
 		emit(KIND_STAGE_BEGINS, bpf_ktime_get_ns(), current_tgid(), number, GO_G(ctx), 0, 0);                      \
 		return 0;                                                                                                  \
 	}                                                                                                                  \
-	ENDS(name, number, hit_ends)
+	ENDS(name, number, hit_ends, result)
 
-STAGE(pull, STAGE_PULL, HIT_PULL_BEGINS, HIT_PULL_ENDS)
-STAGE(unpack, STAGE_UNPACK, HIT_UNPACK_BEGINS, HIT_UNPACK_ENDS)
-STAGE(snapshot, STAGE_SNAPSHOT, HIT_SNAPSHOT_BEGINS, HIT_SNAPSHOT_ENDS)
-STAGE(sandbox, STAGE_SANDBOX, HIT_SANDBOX_BEGINS, HIT_SANDBOX_ENDS)
-STAGE(create, STAGE_CREATE, HIT_CREATE_BEGINS, HIT_CREATE_ENDS)
-ENDS(commit, STAGE_COMMIT, HIT_COMMIT_ENDS)
-ENDS(store, STAGE_STORE, HIT_STORE_ENDS)
+STAGE(pull, STAGE_PULL, HIT_PULL_BEGINS, HIT_PULL_ENDS, 0)
+STAGE(unpack, STAGE_UNPACK, HIT_UNPACK_BEGINS, HIT_UNPACK_ENDS, GO_RESULT0(ctx))
+STAGE(snapshot, STAGE_SNAPSHOT, HIT_SNAPSHOT_BEGINS, HIT_SNAPSHOT_ENDS, 0)
+STAGE(sandbox, STAGE_SANDBOX, HIT_SANDBOX_BEGINS, HIT_SANDBOX_ENDS, 0)
+STAGE(create, STAGE_CREATE, HIT_CREATE_BEGINS, HIT_CREATE_ENDS, 0)
+/* Its other result, too long for registers, is above the return address: an interface, a string, the size, ... */
+STAGE(chunked, STAGE_CHUNKED, HIT_CHUNKED_BEGINS, HIT_CHUNKED_ENDS,
+      GO_RESULT0(ctx) ? STAGE_FAILED : read_user(GO_SP(ctx) + 40))
+ENDS(commit, STAGE_COMMIT, HIT_COMMIT_ENDS, 0)
+ENDS(store, STAGE_STORE, HIT_STORE_ENDS, 0)
 
 /* After an event of the same time: bytes of a string of the tool, as if a path. */
 static __always_inline void tell_name(u64 time_ns, u64 address, u64 length)

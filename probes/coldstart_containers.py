@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from gotrace.binary.program import Program
     from gotrace.probe import Traceable
 
-STAGES = ("pull", "unpack", "snapshot", "sandbox", "create", "commit", "fetch", "store", "container")
+STAGES = ("pull", "unpack", "snapshot", "sandbox", "create", "commit", "fetch", "store", "container", "chunked")
 CALLS = ("mount", "move_mount", "umount", "pivot_root", "unshare", "setns", "clone")
 
 
@@ -60,7 +60,9 @@ _DOCKER = "github.com/docker/docker"
 TOOLS: dict[str, dict[str, tuple[tuple[str, ...], ...]]] = {
     "podman": {
         "pull": (_of_podman("common/libimage.(*Runtime).Pull"),),
-        "unpack": (_of_podman("storage.(*layerStore).applyDiffWithOptions"),),
+        # From 5.8 on, that is not the only one to unpack; it returned what the first closure of this returns: the bytes.
+        "unpack": (("go.podman.io/storage.applyDiff.func1", *_of_podman("storage.(*layerStore).applyDiffWithOptions")),),
+        "chunked": (_of_podman("storage/pkg/chunked.(*chunkedDiffer).ApplyDiff"),),
         "snapshot": (_of_podman("storage.(*store).CreateContainer"), _of_podman("storage.(*store).Mount")),
         "sandbox": tuple(
             tuple(f"{package}(*Runtime).{name}" for package in _LIBPOD) for name in ("createNetNS", "configureNetNS")
@@ -92,7 +94,7 @@ _NAMES = ("podman", "conmon", "runc", "crun", "containerd", "ctr", "nerdctl", "d
 
 _SYSCALLS = tuple(f"on_trace_event__syscalls__sys_{end}_{name}" for name in CALLS for end in ("enter", "exit"))
 _NAMED = ("prepare", "commit", "apply", "fetch", "store", "rwlayer", "container", "register")
-_PLAIN = ("pull", "unpack", "snapshot", "sandbox", "create")
+_PLAIN = ("pull", "unpack", "snapshot", "sandbox", "create", "chunked")
 _OWN = (
     *(f"{name}_begins" for name in (*_NAMED, *_PLAIN)),
     *(f"{name}_ends" for name in (*_PLAIN, "commit", "store", "register")),
@@ -114,6 +116,7 @@ PROBE = Probe(
         Kind("called", 0x1007, ("process", "call", "begin_ns", "flags", "result")),  # call: place in CALLS
         # stage: place in STAGES; key_bytes: how long a name is that follows as a path, 0 for none
         Kind("stage_begins", 0x1008, ("process", "stage", "g", "key_bytes")),
+        # result: of unpacking, how many bytes, all ones where unknown, or 1 << 63 where it is begun again in another way
         Kind("stage_ends", 0x1009, ("process", "stage", "g", "result")),
         # after any of both, of the same time and thread: how long the name is that follows, of what it is made on
         Kind("of", 0x100A, ("process", "key_bytes")),

@@ -41,6 +41,7 @@ _CALLS = {
 # A container's name in the path of its control group: podman's, Docker's, containerd's for Kubernetes; else its last part.
 _ID = re.compile(r"([0-9a-f]{64})(?:\.scope)?(?:/|$)")
 _KEPT_NS = 3600_000_000_000
+_IN_VAIN = 1 << 63
 _NO_PULL = "no layer was missing"
 _CLIENT = "between pull and creation"
 _NOBODY = "No container tool was seen to be asked for it: it is told from execve on."
@@ -83,6 +84,7 @@ class Decoder:
     ) -> None:
         self._starts, self._kinds, self._seen, self._refused = starts, kinds, seen, refused
         self._words = dict(zip(("pull", "unpack", "snapshot", "sandbox", "create"), (*OF_TOOLS, CREATE), strict=True))
+        self._words["chunked"] = UNPACK
         self._stages, self._calls = [self._words.get(stage, stage) for stage in stages], calls
         self._processes: dict[int, _Process] = {}
         self._steps: list[Step] = []
@@ -180,7 +182,7 @@ class Decoder:
             bases.append((create.begin_ns, "containerd"))
         pieces = partition(sorted(bases, key=lambda base: base[0]), intervals, asked_ns, start.exec_ns)
         known = done.known if done else tuple(self._known(tool))
-        sized = [call.result for call in own if call.stage == UNPACK]
+        sized = [call.result for call in own if call.stage == UNPACK and call.result != _IN_VAIN]
         bytes_ = sum(sized) if UNPACK in known and all(size < 1 << 63 for size in sized) else None
         found = {piece.stage for piece in pieces}
         container = Container(

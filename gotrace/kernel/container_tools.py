@@ -74,8 +74,8 @@ def version_refusal(name: str, version: str) -> str:
     """Why functions of ``name`` are not probed in that version; "" where they are known."""
     if version.startswith(VERSIONS[name]):
         return ""
-    wanted = " and ".join(f"{each}x" for each in VERSIONS[name])
-    return f"{name} is {version}, and which functions do what is known of {wanted}"
+    *others, last = (f"{each}x" for each in VERSIONS[name])
+    return f"{name} is {version}, and which functions do what is known of {', '.join(others)} and {last}"
 
 
 def _is_roots(path: str) -> bool:

@@ -63,6 +63,7 @@ class Registry:
         )
         until(lambda: self._answers(inner))
         run(*PODMAN, "push", "--tls-verify=false", image, f"127.0.0.1:{inner}/{image}")
+        self.chunked = (f"{self.name}-chunked", f"127.0.0.1:{inner}/{image}-chunked")  # to pull, to push
         registry = self
 
         class Slow(http.server.BaseHTTPRequestHandler):
@@ -134,12 +135,12 @@ def registry(tmp_path_factory):
     remove_podmans_groups()
 
 
-def podman_run(registry, program, *options, before=(), podman=PODMAN, network="host", env=None):
+def podman_run(registry, program, *options, before=(), podman=PODMAN, network="host", env=None, image=""):
     name = f"gotrace-test-{os.getpid()}"
     words = [*before, *podman, "run", "-d", "--name", name, f"--network={network}", "--tls-verify=false", *LIMITS, *options]
     words += ["-v", f"{program}:/app:ro"] if program else []
     try:
-        return run(*words, registry.name, "/app" if program else "/pulled", env=env).stdout.strip()
+        return run(*words, image or registry.name, "/app" if program else "/pulled", env=env).stdout.strip()
     finally:
         run(*podman, "rm", "-f", "-t", "0", name, env=env)
 
@@ -275,35 +276,30 @@ def test_a_slow_registry_is_the_hot_zone(registry, gotrace, tmp_path):
         assert b"image pull" in exported.read_bytes().replace(b"_", b" ")
 
 
-# What podman and netavark of later releases need besides the C library, and what lets them find it here.
-LIBRARIES = (
-    *("libc6", "libsqlite3-0", "libseccomp2", "libaudit1", "libselinux1", "libsemanage2", "libpcre2-8-0", "libcrypt1"),
-    *("libacl1", "libattr1", "libpam0g", "libbsd0", "libassuan9", "libgpg-error0", "libcap-ng0", "libsepol2"),
-    *("libbz2-1.0", "libmd0", "libgcc-s1"),
-)
-PODMAN_5 = {"trixie": ("libsubid5", "libgpgme11t64"), "sid": ("libsubid6", "libgpgme45", "libsystemd0", "libcap2")}
-
-
-@pytest.fixture(params=PODMAN_5)
+@pytest.fixture(params=["trixie", "sid"])
 def podman_5(request, tmp_path):
     """(its words, the environment): podman of that release, which would start with that release's libraries alone."""
     if shutil.which("conmon") is None:
         assert not REQUIRED, "scripts/setup test installs podman"
         pytest.skip("no conmon")
-    tree = debian.unpacked(request.param, "amd64", "podman", "netavark", *PODMAN_5[request.param])
-    libraries = [each / "usr/lib/x86_64-linux-gnu" for each in (debian.unpacked(request.param, "amd64", *LIBRARIES), tree)]
+    tree = debian.unpacked(request.param, "amd64", "podman", "netavark", libraries=True)
+    libraries = tree / "usr/lib/x86_64-linux-gnu"
     patch = next(debian.unpacked("bookworm", "amd64", "patchelf").rglob("bin/patchelf"))
     (tmp_path / "bin").mkdir()
     for program in (tree / "usr/bin/podman", tree / "usr/lib/podman/netavark"):
         copy = shutil.copy(program, tmp_path / "bin")
-        rpath = ":".join(map(str, libraries))
-        run(patch, "--set-interpreter", libraries[0] / "ld-linux-x86-64.so.2", "--force-rpath", "--set-rpath", rpath, copy)
+        run(patch, "--set-interpreter", libraries / "ld-linux-x86-64.so.2", "--force-rpath", "--set-rpath", libraries, copy)
     (tmp_path / "containers.conf").write_text(
         f'[engine]\nhelper_binaries_dir = ["{tmp_path}/bin"]\n'
         '[network]\nfirewall_driver = "none"\ndefault_subnet = "10.211.0.0/16"\n'
     )
+    (tmp_path / "storage.conf").write_text(
+        f'[storage]\ndriver = "overlay"\ngraphroot = "{tmp_path}/root"\nrunroot = "{tmp_path}/runroot"\n'
+        '[storage.options.pull_options]\nenable_partial_images = "true"\n'
+    )
     env = {
         **os.environ,
+        "CONTAINERS_STORAGE_CONF": f"{tmp_path}/storage.conf",
         "PATH": f"{tmp_path}/bin:{os.environ['PATH']}",
         "CONTAINERS_CONF_OVERRIDE": f"{tmp_path}/containers.conf",
         "PODMAN_IGNORE_CGROUPSV1_WARNING": "1",
@@ -325,17 +321,25 @@ def test_podman_5(registry, podman_5, tmp_path):
     """
     (podman, env), log, program = podman_5, tmp_path / "strace", mine(tmp_path).rename(tmp_path / "pulled")
     network = "bridge" if may_make_bridges() else "host"
-    with watching(program, "--copies", until="exit", env=env) as seen:
+    chunked = ["--tls-verify=false", "--compression-format=zstd:chunked", "--force-compression", "--format=oci"]
+    with watching(program, "--copies", runs=2, until="exit", env=env) as seen:
         registry.blobs.clear()
         before = ("strace", "-f", "-ttt", "--seccomp-bpf", "-e", "trace=execve", "-o", log)
         identity = podman_run(registry, None, before=before, podman=podman, network=network, env=env)
-    start, said = seen
+        run(*podman, "push", *chunked, registry.name, registry.chunked[1], env=env)
+        run(*podman, "rmi", "-f", registry.name, env=env)
+        podman_run(registry, None, podman=podman, env=env, image=registry.chunked[0])
+    start, in_parts, said = seen
     assert start["container"]["id"] == identity and start["container"]["tool"] == "podman"
     if refused(start, said, "podman", env["PATH"]):
         return
     assert start["container"]["unseen"] == [] and took(start, "snapshot")
-    until(lambda: registry.blobs)
+    until(lambda: len(registry.blobs) == 2)
     pulled_while(start, registry, registry.blobs[0])
+    assert in_parts["container"]["layers"] == 1 and in_parts["container"]["unpacked_bytes"] == registry.unpacked_bytes
+    (unpack,) = [row for row in stages(in_parts) if row["name"] == "unpack"]  # its chunks came meanwhile
+    first, last = (at - in_parts["monotonic_ns"] - unpack["begin_ns"] for at in registry.blobs[1][:2])
+    assert 0 < first < last < unpack["duration_ns"]
     whole = [(row["stage"], row["begin_ns"] + row["duration_ns"]) for row in start["rows"] if row["depth"] == 0]
     assert [stage for stage, _ in whole] == ["container", "exec", "program, not divided"]
     assert whole[-1][1] == start["total_ns"] and start["ended"] in ("exit 0", "killed by signal 9")
@@ -416,7 +420,7 @@ def test_an_unknown_version_is_refused(registry, tmp_path):
     with watching(program, env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}) as writable:
         podman_run(registry, program)
     start, said = seen
-    reason = "podman is 9.9.1, and which functions do what is known of 4.3.x and 5.4.x"
+    reason = "podman is 9.9.1, and which functions do what is known of 4.3.x, 5.4.x and 5.8.x"
     assert reason in said
     unseen = {each["stage"]: each["reason"] for each in start["container"]["unseen"]}
     assert unseen == dict.fromkeys(("image pull", "unpack", "snapshot", "sandbox (network)"), reason)
@@ -523,7 +527,7 @@ def test_containerd(suite, registry, tmp_path):
 
 @contextlib.contextmanager
 def docker(folder, path):
-    """The words of a client of a dockerd of its own, which starts a containerd of its own."""
+    """(the words of a client of a dockerd of its own, which starts a containerd of its own, the name of its network)."""
     words = ["--data-root", folder / "data", "--exec-root", folder / "exec", "--pidfile", folder / "pid"]
     words += ["-H", f"unix://{folder}/socket", "--iptables=false", "--ip6tables=false", "--bridge=none"]
     words += ["--cgroup-parent", f"/gotrace-docker-{os.getpid()}"]
@@ -531,11 +535,15 @@ def docker(folder, path):
         daemon = subprocess.Popen(
             [shutil.which("dockerd", path=path), *words], stdout=log, stderr=log, env={**os.environ, "PATH": path}
         )
-    client = [shutil.which("docker", path=path), "-H", f"unix://{folder}/socket"]
+    client, network = [shutil.which("docker", path=path), "-H", f"unix://{folder}/socket"], "none"
     try:
         until(lambda: subprocess.run([*client, "version"], capture_output=True).returncode == 0)
-        yield client
+        if may_make_bridges():
+            network = f"gotrace-{os.getpid()}"
+            run(*client, "network", "create", network)
+        yield client, network
     finally:
+        subprocess.run([*client, "network", "rm", network], capture_output=True)
         daemon.terminate()
         daemon.wait(PATIENCE_S)
         for name in (f"gotrace-docker-{os.getpid()}", "system.slice/docker"):
@@ -549,17 +557,18 @@ def test_dockerd(suite, registry, tmp_path):
     """The first container has the pull of its image, by its layers; against the registry's clock and docker's events."""
     tree = debian.unpacked(suite, "amd64", *(each for each in DOCKER if suite != "bookworm" or each != "docker-cli"))
     path, program = f"{tree}/usr/bin:{tree}/usr/sbin:{os.environ['PATH']}", mine(tmp_path)
-    with docker(tmp_path, path) as client:
+    with docker(tmp_path, path) as (client, network):
         with watching(program, runs=2, env={"PATH": path}) as seen:
             registry.blobs.clear()
             began = time.time_ns()
             names = []
             for _ in range(2):
-                words = ["run", "-d", "--network=none", *LIMITS, "-v", f"{program}:/app:ro", registry.name, "/app"]
+                words = ["run", "-d", f"--network={network}", *LIMITS, "-v", f"{program}:/app:ro", registry.name, "/app"]
                 names.append(run(*client, *words).stdout.strip())
                 run(*client, "rm", "-f", names[-1])
         window = ["--since", str(began // 10**9), "--until", str(time.time_ns() // 10**9 + 1)]
-        told = run(*client, "events", *window, "--format", "{{.TimeNano}} {{.Action}} {{.ID}}").stdout
+        form = "{{.TimeNano}} {{.Action}} {{.Actor.ID}} {{.Actor.Attributes.container}}"
+        told = run(*client, "events", *window, "--format", form).stdout
     first, second, said = seen
     if refused(first, said, "dockerd", path):
         return
@@ -575,6 +584,10 @@ def test_dockerd(suite, registry, tmp_path):
             < made
             < min(row["begin_ns"] for row in stages(start) if row["name"] == "sandbox (network)")
         )
+        connected = int(re.search(rf"^(\d+) connect \w+ {identity}", told, re.MULTILINE)[1])
+        at = connected - wall_ns() - start["monotonic_ns"]
+        (there,) = [row["name"] for row in stages(start) if row["begin_ns"] <= at < row["begin_ns"] + row["duration_ns"]]
+        assert there == "sandbox (network)"
         if start is first:
             pulled_while(first, registry, blob)
         else:

@@ -174,6 +174,19 @@ def test_what_is_not_watched_is_unknown():
     assert not any("\x1b" in line for line in lines if isinstance(line, str))
 
 
+def test_a_layer_that_cannot_be_had_in_parts_is_unpacked_once():
+    """podman tries the one and does the other: both take time, and it is one layer."""
+    events = Events()
+    child = events.podman(0, 100, ID)
+    events.stage(150, 200, 100, "chunked", result=1 << 63)
+    (start,) = decoded(events, start_at(child, 1000))
+    assert ("unpack", -850, 50) in stages(start) and ("unpack", -750, 100) in stages(start)
+    assert (start.container.layers, start.container.unpacked_bytes) == (1, 5000)
+    events.stage(210, 220, 100, "chunked", result=(1 << 64) - 1)
+    (start,) = decoded(events, start_at(child, 1000))
+    assert (start.container.layers, start.container.unpacked_bytes) == (2, None)
+
+
 def test_hot_zones_and_what_would_change_them():
     events = Events()
     children = [events.podman(2000 * number, 100 * number, ID) for number in (1, 2, 3)]
@@ -208,7 +221,9 @@ def test_pieces_are_contiguous_and_innermost(bases, over):
 
 
 def test_versions():
-    for name, version in (("podman", "4.3.1"), ("podman", "5.4.2"), ("containerd", "1.7.24"), ("dockerd", "20.10.24")):
+    for version in ("4.3.1", "5.4.2", "5.8.6"):
+        assert version_refusal("podman", version) == ""
+    for name, version in (("containerd", "1.7.24"), ("containerd", "2.1.9"), ("dockerd", "20.10.24"), ("dockerd", "28.5.2")):
         assert version_refusal(name, version) == ""
     for name, version in (("podman", "4.30.1"), ("podman", "5.2.0"), ("containerd", "2.0.1"), ("dockerd", "26.0.0")):
         assert version_refusal(name, version).startswith(f"{name} is {version}, and which functions")

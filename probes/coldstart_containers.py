@@ -7,20 +7,25 @@
   and in what was built from them the functions' names, prologues and return instructions are looked for. No return
   probes: Go moves stacks.
 
-podman 4.3 and 5.4 (containers/image and containers/storage in it) [their source, and Debian's 4.3.1 and 5.4.2]:
-``libimage.(*Runtime).Pull`` looks the image up and, where it lacks, copies it; ``(*layerStore).applyDiffWithOptions``
-unpacks one layer into the storage and returns how many bytes it has; ``(*store).CreateContainer`` makes the container's own
-layer, ``(*store).Mount`` mounts it; ``(*Runtime).createNetNS`` and ``configureNetNS`` make and set up its network.
+podman 4.3, 5.4 and 5.8 (containers/image and containers/storage in it) [their source, and Debian's 4.3.1, 5.4.2 and
+5.8.6]: ``libimage.(*Runtime).Pull`` looks the image up and, where it lacks, copies it;
+``(*layerStore).applyDiffWithOptions`` unpacks one layer into the storage and returns how many bytes it has. In 5.8 layers
+are staged without it; what both call is ``applyDiff``, whose first closure returns the same.
+``(*chunkedDiffer).ApplyDiff`` fetches the chunks of a zstd:chunked layer and writes them, or gives up, and the layer is
+unpacked as others are. ``(*store).CreateContainer`` makes the container's own layer, ``(*store).Mount`` mounts it;
+``(*Runtime).createNetNS`` and ``configureNetNS`` make and set up its network.
 
-containerd 1.6 and 1.7 [their source, and Debian's 1.6.20 and 1.7.24]: ``(*snapshotter).Prepare`` of overlay, whose key has
-the container's name in it and whose parent is the image's topmost layer, and ``services/tasks.(*local).Create`` (its
-process is asked for). A layer is a snapshot that ``Commit`` has named, after ``diff/apply.(*fsApplier).Apply`` unpacked a
-blob into it, by its digest; the blob came between ``(*store).writer`` and ``(*writer).Commit`` of the content store.
+containerd 1.6, 1.7 and 2.1 [their source, and Debian's 1.6.20, 1.7.24 and 2.1.9]: ``(*snapshotter).Prepare`` of overlay,
+whose key has the container's name in it and whose parent is the image's topmost layer, and
+``services/tasks.(*local).Create`` (its process is asked for). A layer is a snapshot that ``Commit`` has named, after
+``diff/apply.(*fsApplier).Apply`` unpacked a blob into it, by its digest; the blob came between ``(*store).writer`` and
+``(*writer).Commit`` of the content store. The transfer service, which pulls in 2.1, calls these, too.
 
-dockerd 20.10 and 26.1 with its own image store [their source, and Debian's 20.10.24 and 26.1.5]: ``distribution.Pull``;
-``(*layerStore).registerWithDescriptor`` unpacks one layer onto its parent and returns it, ``CreateRWLayer`` makes the
-container's own, by its id; ``(*Daemon).containerStart`` starts it, in which ``initializeNetworking`` sets up its network
-and ``libcontainerd/remote`` is called with its id.
+dockerd 20.10, 26.1 and 28.5 with its own image store [their source, and Debian's 20.10.24, 26.1.5 and 28.5.2]:
+``distribution.Pull``; ``(*layerStore).registerWithDescriptor`` unpacks one layer onto its parent and returns it,
+``CreateRWLayer`` makes the container's own, by its id; ``(*Daemon).containerStart`` starts it and calls
+``libcontainerd/remote`` with its id. In it ``initializeNetworking`` sets up the network, as far as it can without the task;
+``initializeCreatedTask`` does the rest: little in 26.1, nearly all in 28.5; in 20.10 a hook of runc did it.
 """
 
 from __future__ import annotations
@@ -43,13 +48,13 @@ CALLS = ("mount", "move_mount", "umount", "pivot_root", "unshare", "setns", "clo
 
 
 def _of_podman(function: str) -> tuple[str, ...]:
-    """Its libraries' organisation is another from podman 5.7 on."""
+    """In podman 5.8 its libraries have moved."""
     return tuple(f"{place}/{function}" for place in ("github.com/containers", "go.podman.io"))
 
 
-def _of_containerd(room: str, function: str) -> tuple[str, ...]:
-    """From containerd 2 on, packages are in rooms."""
-    return (f"{_CONTAINERD}/{function}", f"{_CONTAINERD}/v2/{room}/{function}")
+def _of_containerd(folder: str, function: str) -> tuple[str, ...]:
+    """In containerd 2 its packages have moved."""
+    return (f"{_CONTAINERD}/{function}", f"{_CONTAINERD}/v2/{folder}/{function}")
 
 
 _LIBPOD = tuple(f"github.com/containers/podman/{version}libpod." for version in ("", "v4/", "v5/"))
@@ -60,7 +65,6 @@ _DOCKER = "github.com/docker/docker"
 TOOLS: dict[str, dict[str, tuple[tuple[str, ...], ...]]] = {
     "podman": {
         "pull": (_of_podman("common/libimage.(*Runtime).Pull"),),
-        # From 5.8 on, that is not the only one to unpack; it returned what the first closure of this returns: the bytes.
         "unpack": (("go.podman.io/storage.applyDiff.func1", *_of_podman("storage.(*layerStore).applyDiffWithOptions")),),
         "chunked": (_of_podman("storage/pkg/chunked.(*chunkedDiffer).ApplyDiff"),),
         "snapshot": (_of_podman("storage.(*store).CreateContainer"), _of_podman("storage.(*store).Mount")),
@@ -82,7 +86,7 @@ TOOLS: dict[str, dict[str, tuple[tuple[str, ...], ...]]] = {
         "rwlayer": ((f"{_DOCKER}/layer.(*layerStore).CreateRWLayer",),),
         "sandbox": (
             (f"{_DOCKER}/daemon.(*Daemon).initializeNetworking",),
-            # The rest of it, once there is a task; a hook of runc did that in 20.10.
+            # None in 20.10.
             tuple(f"{_DOCKER}/daemon.(*Daemon).{name}" for name in ("initializeCreatedTask", "initializeNetworking")),
         ),
         "create": ((f"{_DOCKER}/daemon.(*Daemon).containerStart",),),

@@ -223,7 +223,12 @@ def test_pieces_are_contiguous_and_innermost(bases, over):
 def test_versions():
     for version in ("4.3.1", "5.4.2", "5.8.6"):
         assert version_refusal("podman", version) == ""
-    for name, version in (("containerd", "1.7.24"), ("containerd", "2.1.9"), ("dockerd", "20.10.24"), ("dockerd", "28.5.2")):
+    for name, version in (
+        ("containerd", "1.7.24"),
+        ("containerd", "2.1.9"),
+        ("dockerd", "20.10.24"),
+        ("dockerd", "28.5.2"),
+    ):
         assert version_refusal(name, version) == ""
     for name, version in (("podman", "4.30.1"), ("podman", "5.2.0"), ("containerd", "2.0.1"), ("dockerd", "26.0.0")):
         assert version_refusal(name, version).startswith(f"{name} is {version}, and which functions")

@@ -140,7 +140,8 @@ def podman_run(registry, program, *options, before=(), podman=PODMAN, network="h
     words = [*before, *podman, "run", "-d", "--name", name, f"--network={network}", "--tls-verify=false", *LIMITS, *options]
     words += ["-v", f"{program}:/app:ro"] if program else []
     try:
-        return run(*words, image or registry.name, "/app" if program else "/pulled", env=env).stdout.strip()
+        command = ["/app"] if program else ["/pulled", "-cycles", "5"]
+        return run(*words, image or registry.name, *command, env=env).stdout.strip()
     finally:
         run(*podman, "rm", "-f", "-t", "0", name, env=env)
 

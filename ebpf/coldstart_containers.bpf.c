@@ -10,8 +10,8 @@
 #define PATH_CHUNKS 8
 #define NAME_CHUNKS 6
 #define LAYER_SIZE 56		    /* of dockerd's roLayer, whose first field is its chain's digest */
-#define STAGE_FAILED (1ULL << 63)
 #define NEW_NAMESPACES 0x7e020080UL /* CLONE_NEW*, as clone, clone3 and unshare know them */
+#define IN_VAIN (1ULL << 63)	    /* a result: done again in another way */
 
 struct call {
 	u64 begin_ns;
@@ -234,8 +234,7 @@ STAGE(snapshot, STAGE_SNAPSHOT, HIT_SNAPSHOT_BEGINS, HIT_SNAPSHOT_ENDS, 0)
 STAGE(sandbox, STAGE_SANDBOX, HIT_SANDBOX_BEGINS, HIT_SANDBOX_ENDS, 0)
 STAGE(create, STAGE_CREATE, HIT_CREATE_BEGINS, HIT_CREATE_ENDS, 0)
 /* Its other result, too long for registers, is above the return address: an interface, a string, the size, ... */
-STAGE(chunked, STAGE_CHUNKED, HIT_CHUNKED_BEGINS, HIT_CHUNKED_ENDS,
-      GO_RESULT0(ctx) ? STAGE_FAILED : read_user(GO_SP(ctx) + 40))
+STAGE(chunked, STAGE_CHUNKED, HIT_CHUNKED_BEGINS, HIT_CHUNKED_ENDS, GO_RESULT0(ctx) ? IN_VAIN : read_user(GO_SP(ctx) + 40))
 ENDS(commit, STAGE_COMMIT, HIT_COMMIT_ENDS, 0)
 ENDS(store, STAGE_STORE, HIT_STORE_ENDS, 0)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from gotrace.text import count_text, duration_text, printable
+from gotrace.text import bytes_text, count_text, duration_text, printable
 
 MOST = 5
 
@@ -19,8 +19,8 @@ BY_ITSELF = "Go 1.25 and later takes it from the quota, but for 2 at least, unle
 
 @dataclass(frozen=True)
 class Gain:
-    """``value`` lies in ``low``..``high`` with 95 %, in ``unit``: "ns" of a start, "ns/s" or "cycles/s" of a process at
-    work.
+    """``value`` lies in ``low``..``high`` with 95 %, in ``unit``: "ns" of a start, "ns/s", "cycles/s" or "bytes/s" of a
+    process at work.
 
     ``share`` is of the whole that it belongs to: the start, or the time that was traced. ``basis`` says what the
     interval comes from.
@@ -83,6 +83,8 @@ def gain_text(gain: Gain) -> str:
     """ "14.2 ms (95 %: 13.8 ms to 14.9 ms)"."""
     if gain.unit == "cycles/s":
         return f"{gain.value:.1f} cycles a second ({gain.low:.1f} to {gain.high:.1f})"
+    if gain.unit == "bytes/s":
+        return f"{bytes_text(gain.value)} a second ({bytes_text(gain.low)} to {bytes_text(gain.high)})"
     each = "" if gain.unit == "ns" else " a second"
     if gain.low == gain.high:
         return f"{duration_text(gain.value)}{each}"

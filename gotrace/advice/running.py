@@ -49,6 +49,25 @@ class Payer:
 
 
 @dataclass(frozen=True)
+class Refilled:
+    """A line that asks a `sync.Pool` for objects: ``count`` of ``bytes`` in all were made anew because collections had
+    ``dropped`` some, by ``stacks`` of it (as `Slices` has them).
+
+    ``most_kept`` is how many the pool would have had to keep at a time for none of that to happen.
+    """
+
+    function: str
+    file: str
+    line: int
+    stacks: tuple[str, ...]
+    count: int
+    bytes: int
+    dropped: int
+    collections: int
+    most_kept: int
+
+
+@dataclass(frozen=True)
 class Quota:
     """Of the CPU quota that the process is in: CPUs on average, and how long it kept its tasks from running."""
 
@@ -67,9 +86,10 @@ class Seen:
     quota: Quota | None
     go_version: str
     payers: Sequence[Payer] = ()
+    pools: Sequence[Refilled] = ()
 
     def rate(self, what: str, *whose: str, factor: float = 1.0) -> Gain:
-        """Nanoseconds of each second, with the bootstrap's interval over blocks of slices."""
+        """Nanoseconds (or what it is that `Slices` has) of each second, with the bootstrap's interval over blocks of slices."""
         series = self.slices.series(what, self.duration_ns, *whose) * factor
         value = float(series.mean())
         low = high = value
@@ -138,9 +158,9 @@ def fewer_cycles(
     )
 
 
-def first_line(stack: Sequence[Any]) -> tuple[str, str, int]:
-    """(function, file, line) of the innermost frame that is not the runtime's; ("", "", 0) if there is none."""
+def first_line(stack: Sequence[Any], below: tuple[str, ...] = ()) -> tuple[str, str, int]:
+    """(function, file, line) of the innermost frame that is not the runtime's nor begins as ``below``; else ("", "", 0)."""
     for frame in stack:
-        if not frame.function.startswith(("runtime.", "runtime/", "internal/")):
+        if not frame.function.startswith(("runtime.", "runtime/", "internal/", *below)):
             return frame.function, frame.file, frame.line
     return "", "", 0

@@ -11,13 +11,15 @@ from gotrace.analysis.pauses import TRIGGERS, UNKNOWN, Batch
 
 SLICE_NS = 250_000_000
 STOPPED, MARKING, CYCLES, ASSISTS, HELD = "stopped", "marking", "cycles", "assists", "held"
+REFILLED, REFILLED_SHARED = "refilled", "refilled shared"
 
 
 class Slices:
     """Adds up batches, from ``begin_ns`` on (CLOCK_MONOTONIC).
 
     `rate` is by what, and for whom: (`STOPPED`, reason), (`MARKING`, trigger), (`CYCLES`, trigger), (`ASSISTS`, ""): of
-    all Ps; (`HELD`, number of a stack): goroutines by assists.
+    all Ps; (`HELD`, number of a stack): goroutines by assists; (`REFILLED`, number of a stack): bytes of objects that pools
+    had before collections, and (`REFILLED_SHARED`, …) of those that any P could have taken.
     """
 
     def __init__(self, begin_ns: int) -> None:
@@ -49,6 +51,14 @@ class Slices:
         for stack in np.unique(assists["stack"]).tolist():
             of_it = assists[assists["stack"] == stack]
             self._sum((HELD, str(stack)), of_it["end_ns"], of_it["end_ns"] - of_it["begin_ns"])
+
+    def add_refills(self, refills: Array) -> None:
+        """``refills`` as of `gotrace.analysis.pools.REFILL`."""
+        for stack in np.unique(refills["stack"]).tolist():
+            of_it = refills[refills["stack"] == stack]
+            self._sum((REFILLED, str(stack)), of_it["time_ns"], of_it["object_bytes"])
+            of_it = of_it[of_it["private"] == 0]
+            self._sum((REFILLED_SHARED, str(stack)), of_it["time_ns"], of_it["object_bytes"])
 
     def _sum(self, key: tuple[str, str], times: Array, values: Array) -> None:
         slots = np.maximum(0, (times - self._begin_ns) // SLICE_NS)

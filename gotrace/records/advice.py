@@ -14,7 +14,7 @@ class Gain(TypedDict):
     value: float
     low: float
     high: float
-    unit: Annotated[Literal["ns", "ns/s", "cycles/s"], "of a start, or of each second"]
+    unit: Annotated[Literal["ns", "ns/s", "cycles/s", "bytes/s"], "of a start, or of each second"]
     share: Annotated[float, "of the start, or of the time that was traced"]
     basis: Annotated[str, "what the interval comes from"]
 

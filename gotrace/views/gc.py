@@ -92,7 +92,8 @@ class Gc(View):
         self.assists = assists
         self.advise = advise
         self.advice: Advice | None = None
-        self.stems = ("gc", *(("tail",) if explained else ()), *(("assist",) if assists or advise else ()))
+        stems = (("gc", True), ("tail", bool(explained)), ("assist", assists or advise), ("pool", advise))
+        self.stems = tuple(stem for stem, wanted in stems if wanted)
         self.assisted: Assists | None = None
         self.total = GcSummary()
         self.intervals = 0

@@ -7,23 +7,26 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gotrace.advice.finding import Advice, advice
-from gotrace.advice.running import ENOUGH_SECONDS, SECOND, Caller, Payer, Quota, Seen, first_line
+from gotrace.advice.running import ENOUGH_SECONDS, SECOND, Caller, Payer, Quota, Refilled, Seen, first_line
 from gotrace.analysis.assists import Paid, Payers
 from gotrace.analysis.causes import Explainer
 from gotrace.analysis.gc_slices import Slices
 from gotrace.analysis.gc_summary import GcSummary
 from gotrace.analysis.pauses import Batch
+from gotrace.analysis.pools import Pools
 from gotrace.analysis.stacks import StackTable
 from gotrace.errors import GotraceError
 from gotrace.kernel.cgroup import cpu_group
+from gotrace.text import count_text
 from gotrace.views.view import Record, Source
 
 if TYPE_CHECKING:
     from gotrace.kernel.ring import Events
 
 _FORCED = ("runtime.GC", "runtime/debug.freeOSMemory", "runtime/debug.FreeOSMemory")
+_POOL = ("sync.",)
 NOT_SEEN = (
-    "NUMA placement (gotrace numa), huge pages (gotrace tlb), and which pools are filled again after each collection",
+    "NUMA placement (gotrace numa), huge pages (gotrace tlb)",
 )
 
 
@@ -41,6 +44,12 @@ class Advisor:
             kinds = source.kinds("assist")
             self._payers = Payers(kinds)
             self._stacks = StackTable(kinds.numbers("stack") if "stack" in kinds else (), source.frames)
+        self._pools: Pools | None = None
+        if "pool" in source.header["probes"]:
+            kinds = source.kinds("pool")
+            self._pools = Pools(kinds)
+            self._pool_stacks = StackTable(kinds.numbers("stack"), source.frames)
+            self._refills: dict[tuple[int, int], list[int]] = {}  # by (pool, stack): how many, and bytes
         self.look()
 
     def add(self, events: Events, batch: Batch, reasons: Sequence[str]) -> None:
@@ -49,6 +58,14 @@ class Advisor:
         if self._payers is not None:
             self._stacks.feed(events)
             self._slices.add_held(self._payers.add(events))
+        if self._pools is not None:
+            self._pool_stacks.feed(events)
+            refills = self._pools.add(events)
+            self._slices.add_refills(refills)
+            for each in refills:
+                sums = self._refills.setdefault((int(each["pool"]), int(each["stack"])), [0, 0])
+                sums[0] += 1
+                sums[1] += int(each["object_bytes"])
 
     def look(self) -> None:
         """Whatever happened: a quota may have kept everything from it."""
@@ -80,10 +97,15 @@ class Advisor:
         assist = self._source.header["probes"].get("assist")
         if assist is None or any(item["name"] == "mark assists" for item in assist["missing"]):
             not_seen.append("whom mark assists hold up")
+        pool = self._source.header["probes"].get("pool")
+        if pool is None or any(item["name"] == "pools" for item in pool["missing"]):
+            not_seen.append("which pools are filled again after collections")
+        elif self._pools is not None and self._pools.unfinished:
+            not_seen.append(f"all pools at {count_text(self._pools.unfinished, 'collection')}")
         if self._source.lost:
             not_seen.append(f"{self._source.lost} events that were lost")
         go_version = self._source.header["target"]["go_version"]
-        seen = Seen(duration_ns, self._slices, total.pacing, callers, quota, go_version, self._by_line())
+        seen = Seen(duration_ns, self._slices, total.pacing, callers, quota, go_version, self._by_line(), self._refilled())
         return advice("gc", seen, not_seen)
 
     def _by_line(self) -> list[Payer]:
@@ -101,6 +123,21 @@ class Advisor:
             stacks = tuple(str(stack) for stack in sorted({stack for stack, _ in those}))
             count, parked = (sum(getattr(paid, what) for paid in those.values()) for what in ("count", "parked_ns"))
             out.append(Payer(*line, stacks, count, held.total(), parked, held))
+        return out
+
+    def _refilled(self) -> list[Refilled]:
+        """Which lines had to have objects made anew, of each pool."""
+        found: dict[tuple[int, tuple[str, str, int]], list[int]] = {}
+        if self._pools is None:
+            return []
+        for pool, stack in self._refills:
+            line = first_line(self._pool_stacks.frames(stack), _POOL)
+            found.setdefault((pool, line), []).append(stack)
+        out = []
+        for (pool, line), stacks in found.items():
+            count, size = (sum(self._refills[pool, stack][what] for stack in stacks) for what in (0, 1))
+            of_it = (each.get(pool, 0) for each in (self._pools.dropped, self._pools.collections, self._pools.most_kept))
+            out.append(Refilled(*line, tuple(map(str, stacks)), count, size, *of_it))
         return out
 
 

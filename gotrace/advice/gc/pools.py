@@ -1,0 +1,50 @@
+"""Collections empty a sync.Pool, which is filled anew after them.
+
+Needs what each collection drops out of each pool, and each time that a pool had nothing to give: an object made then
+counts only if a collection had dropped one of this pool before, in whose place no other was made since. Reported if such
+objects are 10 % of all that is allocated, and marking takes at least 1 % of the time. The gain is what need not be
+allocated if the pool keeps them; its low end leaves out objects that one P had for itself, which others would not have
+got. An object's size is that of the last one dropped, with the array behind a slice that it begins with. The share is of
+the marking, by bytes allocated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from gotrace.advice.finding import Finding, Gain, gain_text, place_of
+from gotrace.advice.running import SECOND, Refilled, Seen
+from gotrace.analysis.gc_slices import MARKING, REFILLED, REFILLED_SHARED
+from gotrace.text import bytes_text, count_text, printable
+
+_LEAST, _LEAST_MARKING, _LEAST_COUNT = 0.10, 0.01, 20
+
+
+def find(seen: Seen) -> Iterator[Finding]:
+    allocated, marking = seen.pacing.rate, seen.rate(MARKING).share
+    for pool in seen.pools if allocated and marking >= _LEAST_MARKING else ():
+        gain = seen.rate(REFILLED, *pool.stacks)
+        part = min(1.0, gain.value / allocated) if allocated else 0.0
+        if pool.function and pool.count >= _LEAST_COUNT and part >= _LEAST:
+            low = min(gain.low, seen.rate(REFILLED_SHARED, *pool.stacks).low)
+            yield _finding(seen, pool, part, replace(gain, low=low, unit="bytes/s", share=part * marking))
+
+
+def _finding(seen: Seen, pool: Refilled, part: float, gain: Gain) -> Finding:
+    return Finding(
+        rule="pools",
+        title=f"{printable(pool.function)} ({place_of((pool.file, pool.line))}) fills its sync.Pool again after collections "
+        f"have emptied it: {gain_text(gain)}, {part:.0%} of what is allocated",
+        evidence=(
+            f"{count_text(pool.collections, 'collection')} dropped {count_text(pool.dropped, 'object')} that nobody had taken "
+            f"since the one before; {pool.count:,} of {pool.bytes / pool.count / 1024:,.1f} KiB on average were made anew "
+            f"in {seen.duration_ns / SECOND:.1f} s",
+        ),
+        gain=gain,
+        mend=f"Collect less often than the pool is at rest (a larger GOGC), or keep {count_text(pool.most_kept, 'object')} "
+        f"({bytes_text(pool.most_kept * pool.bytes / pool.count)}) in a list of your own, a channel for example.",
+        check="gotrace gc --advise --pid PID -d 30s before and after: compare the objects made anew and the cycles a second",
+        excluded="Objects that were never returned to the pool, or made because more were in use than ever before, do not "
+        "count: no collection had dropped one.",
+    )

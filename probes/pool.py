@@ -60,12 +60,16 @@ def miss_site(program: GoProgram) -> tuple[Site, str]:
     from gotrace.binary import code
     from gotrace.errors import BinaryError
 
-    instructions = code.decode(program, _GET)
+    instructions, isa = code.decode(program, _GET), program.elf.isa
     load = rf"(?P<to>\w+), (?:qword ptr )?\[(?P<pool>\w+)(?: \+ |, #){_NEW:#x}\]"
     for number, each in enumerate(instructions):
-        found = each.mnemonic == program.elf.isa.data_load and re.fullmatch(load, each.operands)
-        for branch in instructions[number + 1 : number + 1 + _BETWEEN] if found else ():
-            if branch.target and branch.mnemonic != program.elf.isa.jump and code.is_emulated(program.elf, branch):
+        found = each.mnemonic == isa.data_load and re.fullmatch(load, each.operands)
+        if not found or found["pool"] not in isa.pt_regs:
+            continue
+        behind = instructions[number + 1 : number + 1 + _BETWEEN]
+        for branch, before in zip(behind, [each, *behind], strict=False):
+            tested = found["to"] in branch.operands or str(before) == f"test {found['to']}, {found['to']}"
+            if branch.target and tested and code.is_emulated(program.elf, branch):
                 return code.site(program, _GET, branch), found["pool"]
     raise BinaryError(f"{_GET} does not look for New as expected", "it was built without optimisation")
 
@@ -93,7 +97,8 @@ def plan(program: GoProgram) -> Plan:
         build.config["old_pools"] = old_pools(program)
         cleaned = code.entry_site(program, _CLEANUP)
     except BinaryError as error:
-        build.lacks("pools", error.message)
+        if program.pclntab.function(_GET) is not None:  # otherwise it has none
+            build.lacks("pools", error.message)
     else:
         build.config["pool_register"] = program.elf.isa.register_offset(register)
         build.add("pool missed", "pool_missed", lambda: [missed])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -38,7 +38,8 @@ class Gain:
 class Finding:
     """``title`` is the claim with its numbers, ``evidence`` what proves it, ``mend`` what to do, ``check`` how to check it.
 
-    ``excluded`` says why it is not something else. Names in it are the target's, and escaped already.
+    ``excluded`` says why it is not something else. Names in it are the target's, and escaped already. If one of the rules
+    in ``by`` found something too, that is its cause: `advice` then makes it ``part_of`` that finding, of the same gain.
     """
 
     rule: str
@@ -48,11 +49,13 @@ class Finding:
     mend: str
     check: str
     excluded: str
+    by: tuple[str, ...] = ()
+    part_of: str = ""
 
 
 @dataclass(frozen=True)
 class Advice:
-    """The findings, largest gain first; ``looked_at`` and ``not_seen`` say what stands behind there being no more."""
+    """The findings, largest gain first, behind each what is part of it; ``looked_at`` and ``not_seen`` say what stands behind there being no more."""
 
     findings: tuple[Finding, ...]
     left_out: int
@@ -75,8 +78,16 @@ def advice(package: str, seen: Any, not_seen: Iterable[str], cost: str = "") -> 
     modules = list(rules(package))
     found = [finding for module in modules for finding in module.find(seen)]
     found.sort(key=lambda each: -each.gain.share)
+    names = {each.rule for each in found}
+    found = [replace(each, part_of=next((rule for rule in each.by if rule in names), "")) for each in found]
+    causes = [each for each in found if not each.part_of]
+    told = [part for each in causes[:MOST] for part in (each, *_parts(found, each))]
     looked_at = tuple(module.__name__.rpartition(".")[2].replace("_", " ") for module in modules)
-    return Advice(tuple(found[:MOST]), len(found[MOST:]), looked_at, tuple(not_seen), cost)
+    return Advice(tuple(told), len(found) - len(told), looked_at, tuple(not_seen), cost)
+
+
+def _parts(found: Sequence[Finding], cause: Finding) -> list[Finding]:
+    return [each for each in found if each.part_of == cause.rule][:MOST]
 
 
 def gain_text(gain: Gain) -> str:
@@ -103,10 +114,12 @@ def lines(found: Advice) -> Iterator[str]:
         yield f"Advice: nothing found. Looked at: {', '.join(found.looked_at)}."
     else:
         yield "Advice, largest gain first:"
-    for number, each in enumerate(found.findings, 1):
+    for number, each in enumerate((each for each in found.findings if not each.part_of), 1):
         yield f"  {number}. {each.title}"
         for told in each.evidence:
             yield f"     Evidence: {told.rstrip('.')}."
+        for part in _parts(found.findings, each):
+            yield f"     Because of it: {part.title}. {part.evidence[0].rstrip('.')}."
         yield f"     {each.excluded}"
         yield f"     {each.mend}"
         yield f"     Check: {each.check}."

@@ -29,10 +29,11 @@ class Finding(TypedDict):
     mend: str
     check: str
     excluded: Annotated[str, "why it is not something else"]
+    part_of: Annotated[str, "the rule whose finding is the cause of this one; empty if it stands for itself"]
 
 
 class Advised(TypedDict):
-    """At most five findings, largest gain first."""
+    """At most five findings, largest gain first, behind each what is part of it."""
 
     findings: list[Finding]
     left_out: Annotated[int, "findings with smaller gains"]
@@ -52,4 +53,6 @@ def advice_record(advice: Advice | None) -> dict[str, Any]:
         return {}
     found = dataclasses.asdict(advice)
     del found["cost"]
+    for finding in found["findings"]:
+        del finding["by"]
     return {"advice": found}

@@ -327,6 +327,45 @@ def test_goals_that_are_too_near(rule, nodes, before, after):
     assert less * first["gain"]["low"] <= real <= 1.1 * 0.9 / less * first["gain"]["high"]
 
 
+def pooled(path, mode, gogc="20", version=targets.NEWEST):
+    """(what was advised on its pool, the summary, how many buffers it says it made)."""
+    command = ["gc", "--advise", "--top", "1", "-o", str(path / "run.ndjson"), "-d", "60s", "--"]
+    command += [str(targets.build("pooled", version)), mode, "100", "20"]
+    env = {**os.environ, "GOGC": gogc, "GOMAXPROCS": "1"}
+    done = subprocess.run([*GOTRACE, *command], capture_output=True, text=True, timeout=PATIENCE_S, env=env)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((path / "run.ndjson").read_text().splitlines()[-1])
+    jsonschema.Draft202012Validator(schema_of_command("gc")).validate(summary)
+    found = [each for each in summary["advice"]["findings"] if each["rule"] == "pools"]
+    return found, summary, json.loads(done.stdout)["Made"]
+
+
+@pytest.mark.parametrize("version", ["1.19.8", targets.NEWEST])
+def test_a_pool_that_collections_empty(version, tmp_path):
+    """Against the program's own count: what it made after the first round was dropped before."""
+    if version not in targets.MATRIX:
+        pytest.skip(f"Go {version} cannot be had here")
+    (found,), summary, made = pooled(tmp_path, "pool", version=version)
+    assert summary["events"]["lost"] == 0 and made > 1000
+    assert found["title"].startswith(f"main.get ({place_in('pooled', 'pool.Get()')}) fills its sync.Pool again")
+    assert f"; {made - 100:,} of 64.0 KiB on average were made anew in " in found["evidence"][0]
+    dropped = int(re.search(r"dropped ([\d,]+) objects", found["evidence"][0])[1].replace(",", ""))
+    assert made - 100 <= dropped <= made
+    assert "keep 100 objects (6.25 MiB)" in found["mend"]
+    gain = found["gain"]
+    assert gain["unit"] == "bytes/s" and gain["low"] <= gain["value"] <= gain["high"]
+    # A slice of 24 bytes, and its array.
+    assert gain["value"] * summary["duration_ns"] / 1e9 == pytest.approx((made - 100) * (64 * 1024 + 24), rel=1e-6)
+
+
+@pytest.mark.parametrize(("mode", "gogc"), [("pool", "1000"), ("leaks", "20"), ("steady", "20")])
+def test_a_pool_that_collections_do_not_empty(mode, gogc, tmp_path):
+    found, summary, made = pooled(tmp_path, mode, gogc)
+    assert found == [] and summary["cycles"] > 4
+    assert made == {"pool": 100, "leaks": 2000, "steady": 1}[mode]
+    assert not any("pools" in each for each in summary["advice"]["not_seen"])
+
+
 @pytest.mark.parametrize("version", ["1.19.8", targets.NEWEST])
 def test_who_pays_for_assists(version, start, trace, gotrace, tmp_path):
     """Against each goroutine's own clock around its allocations, and assist by assist."""

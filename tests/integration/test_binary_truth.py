@@ -13,7 +13,7 @@ from gotrace.binary.globals import find_globals
 from gotrace.binary.goroutines import find_goroutines
 from gotrace.binary.layout import layout_of, stw_reasons
 from gotrace.binary.program import GoProgram
-from gotrace.probes import assist, gc
+from gotrace.probes import assist, gc, pool
 
 STRIPPED_TWIN = {"default": "stripped", "pie": "pie-stripped"}
 # the flavours with a symbol table to compare with
@@ -166,6 +166,23 @@ def test_mark_assists_begin_and_end_where_they_should(version, arch, flavour):
             assert function is not None and function.name == point.symbol == "runtime.gcAssistAlloc"
             assert program.elf.read(point.address, len(point.code)) == point.code
             assert point.emulated, point
+
+
+@everything
+def test_what_pools_keep_is_where_the_symbol_table_has_it(version, arch, flavour):
+    with GoProgram.open(program_of(version, arch, flavour)) as program:
+        plan = pool.plan(program)
+        if flavour == "noopt":
+            assert [each.name for each in plan.missing] == ["pools"] and not plan.points
+            return
+        symbols = {name: address for name, address, _ in program.elf.symbols()}
+        assert plan.missing == () and plan.config["old_pools"] == symbols["sync.oldPools"]
+        missed, cleaned = plan.points
+        assert missed.emulated and cleaned.emulated and cleaned.symbol == "sync.poolCleanup"
+        # Behind it only New is called, by its address.
+        behind = [each for each in code.decode(program, missed.symbol) if each.address > missed.address]
+        first = next(each for each in behind if each.mnemonic in ("call", "bl", "blr"))
+        assert missed.symbol == "sync.(*Pool).Get" and not first.target
 
 
 @everything

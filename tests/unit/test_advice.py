@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gotrace.advice.finding import MOST, Advice, Finding, Gain, advice, lines, rules
-from gotrace.advice.running import Caller, Payer, Quota
+from gotrace.advice.running import Caller, Payer, Quota, Refilled
 from gotrace.advice.running import Seen as Running
 from gotrace.advice.starts import Seen, exact, sampled
 from gotrace.analysis import assists as analysed
@@ -19,6 +19,7 @@ from gotrace.analysis.columns import Kinds
 from gotrace.analysis.gc_slices import CYCLES, MARKING, SLICE_NS, STOPPED, Slices
 from gotrace.analysis.pacing import Pacing
 from gotrace.analysis.pauses import CYCLE, PAUSE, SWEEP, Batch
+from gotrace.analysis.pools import Pools
 from gotrace.analysis.stacks import Frame
 from gotrace.analysis.start_code import COLLECTOR, REGEXPS, StartCode, Work, owner_of
 from gotrace.analysis.timeline import EXEC, LINKER, MAIN, FirstGc, Row, Start
@@ -227,6 +228,57 @@ def test_who_pays_for_assists():
     assert "for 50% of that they were parked" in found.evidence[0] and found.evidence[1].startswith("goroutine 8 was")
     for changed in ({"count": 19}, {"held_ns": 7 * 10**8}, {"function": ""}, {"by_goroutine": {0: 1}}):
         assert not of_running(dataclasses.replace(seen, payers=[dataclasses.replace(payer, **changed)]))
+
+
+def test_pools_that_collections_empty():
+    columns = {
+        "pool_dropped": {"number": 7, "columns": ["pool", "shared", "private"]},
+        "pool_refill": {"number": 8, "columns": ["pool", "stack", "object_bytes", "private", "kept"]},
+    }
+    events = np.zeros(4, [("kind", "<u2"), ("time_ns", "<u8"), *((name, "<u8") for name in "abcde")])
+    events["kind"], events["a"] = [7, 7, 8, 8], [5, 0, 5, 5]
+    events["b"], events["c"], events["d"], events["e"] = [3, 0, 9, 9], [1, 0, 4096, 4096], [0, 0, 0, 1], [0, 0, 3, 2]
+    pools = Pools(Kinds(columns))
+    refills = pools.add(events)
+    assert (pools.dropped, pools.collections, pools.most_kept, pools.unfinished) == ({5: 4}, {5: 1}, {5: 4}, 1)
+    seen = running(batch(cycles=1, mark_ns=5 * MS), pacing=Pacing(allocated=10 * 4096, allocated_ns=10**9))
+    seen.slices.add_refills(np.tile(refills, 20))  # of 4096 bytes each, half of them in reach of one P only
+    pool = Refilled("x.get", "/src/x.go", 9, ("9",), 40, 40 * 4096, 44, 3, 4)
+    found = of_running(dataclasses.replace(seen, pools=[pool]))["pools"]
+    gain = found.gain
+    assert (gain.unit, gain.value) == ("bytes/s", 40 * 4096 / SECONDS) and gain.low <= gain.value / 2
+    assert gain.share == pytest.approx(0.5 * 0.02) and "50% of what is allocated" in found.title
+    assert "40 of 4.0 KiB on average" in found.evidence[0] and "keep 4 objects (16.0 KiB)" in found.mend
+    assert not of_running(dataclasses.replace(seen, pools=[dataclasses.replace(pool, count=19)]))
+    seldom = dataclasses.replace(seen, pacing=Pacing(allocated=60 * 4096, allocated_ns=10**9))
+    assert not of_running(dataclasses.replace(seldom, pools=[pool]))
+
+
+def test_assists_are_part_of_what_makes_them(monkeypatch):
+    """One cause is one finding, which does not push others out."""
+    gain = Gain(1.0, 1.0, 1.0, "ns/s", 0.5, "")
+
+    def finding(rule, share, by=()):
+        return Finding(rule, f"{rule} {share}", ("seen",), dataclasses.replace(gain, share=share), "m", "c", "e", by)
+
+    def told(*findings):
+        monkeypatch.setattr("gotrace.advice.finding.rules", lambda _: [Rule(findings)])
+        return advice("gc", None, ())
+
+    class Rule:
+        __name__ = "x.rule"
+
+        def __init__(self, findings):
+            self.find = lambda _: findings
+
+    assists, goal = finding("assists", 0.5, ("memory limit", "goal")), finding("goal", 0.2)
+    both = told(assists, goal, *(finding("quota", 0.1) for _ in range(MOST)))
+    assert [(each.rule, each.part_of) for each in both.findings[:3]] == [("goal", ""), ("assists", "goal"), ("quota", "")]
+    assert len(both.findings) == MOST + 1 and both.left_out == 1
+    text = list(lines(both))
+    assert text[1] == "  1. goal 0.2" and "     Because of it: assists 0.5. seen." in text and "  2. quota 0.1" in text
+    assert [each["part_of"] for each in advice_record(both)["advice"]["findings"]][:2] == ["", "goal"]
+    assert [each.part_of for each in told(assists).findings] == [""]
 
 
 def test_goroutines_are_told_apart_up_to_a_number(monkeypatch):

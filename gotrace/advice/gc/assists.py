@@ -4,7 +4,7 @@ Needs the beginning and end of each mark assist, and the stack that allocated. R
 line are all known, were held up 20 times or more, and each for at least 5 % of the traced time on average; for a
 goroutine that lived for only part of that time, the share of its own life is larger. The gain is the time for which all
 of them were held up, measured: what is saved if nothing is allocated there while the collector marks. Its share is that
-of one goroutine.
+of one goroutine. If the goal or a memory limit makes the program collect so often, it is part of that finding.
 """
 
 from __future__ import annotations
@@ -49,4 +49,5 @@ def _finding(seen: Seen, payer: Payer, each: float) -> Finding:
         "GOMEMLIMIT: a cycle with a nearer goal asks more of who allocates.",
         check="gotrace gc --advise --pid PID -d 30s before and after: compare what assists hold",
         excluded="Only assists that marked or were parked count, not allocating itself, nor sweeping.",
+        by=("memory limit", "goal"),
     )

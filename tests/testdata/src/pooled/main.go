@@ -52,8 +52,11 @@ func put(mode string, b *[]byte) {
 }
 
 // rest allocates 2 MiB in small pieces.
-func rest() {
+func rest(mode string) {
 	for i := 0; i < 2048; i++ {
+		if mode == "steady" && i%64 == 0 {
+			put(mode, get(mode))
+		}
 		sink = make([]byte, 1024)
 	}
 }
@@ -83,10 +86,7 @@ func main() {
 			used[i] = nil
 		}
 		for i := 0; i < 12; i++ {
-			rest()
-			if mode == "steady" {
-				put(mode, get(mode))
-			}
+			rest(mode)
 			time.Sleep(2 * time.Millisecond)
 		}
 	}

@@ -32,6 +32,52 @@ int on_sample(struct perf_event_context *ctx)
 	return 0;
 }
 
+/* The fault that a thread is in. */
+struct fault {
+	u64 begin_ns;
+	u64 address;
+};
+
+BPF_TABLE("lru_hash", u32, struct fault, open_faults, 1024);
+
+int on_software_event__page_faults(struct perf_event_context *ctx)
+{
+	struct fault fault = {.address = ctx->addr};
+	u32 tid = bpf_get_current_pid_tgid();
+	struct config *cfg = settings();
+
+	if (!cfg || !tid || !executes_target(cfg))
+		return 0;
+	count_hit(HIT_ON_SOFTWARE_EVENT__PAGE_FAULTS);
+	fault.begin_ns = bpf_ktime_get_ns();
+	open_faults.update(&tid, &fault);
+	return 0;
+}
+
+static __always_inline int fault_ends(struct perf_event_context *ctx, u64 major)
+{
+	u64 time_ns = bpf_ktime_get_ns(), tgid = bpf_get_current_pid_tgid() >> 32;
+	u32 tid = bpf_get_current_pid_tgid();
+	struct fault *fault = open_faults.lookup(&tid);
+
+	if (!fault)
+		return 0;
+	if (fault->address == ctx->addr)
+		emit(KIND_START_FAULT, time_ns, tgid | major << 32, fault->begin_ns, fault->address, 0, 0);
+	open_faults.delete(&tid);
+	return 0;
+}
+
+int on_software_event__page_faults_min(struct perf_event_context *ctx)
+{
+	return fault_ends(ctx, 0);
+}
+
+int on_software_event__page_faults_maj(struct perf_event_context *ctx)
+{
+	return fault_ends(ctx, 1);
+}
+
 int call(struct pt_regs *ctx)
 {
 	u64 time_ns = bpf_ktime_get_ns();

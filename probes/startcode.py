@@ -1,5 +1,7 @@
 """What code runs while a Go program starts: sampled stacks, and the stacks of calls that tend to be dear in an init.
 
+Page faults are seen one by one, from the kernel's event at the begin of each to that at its end.
+
 Samples come on each CPU at regular intervals, from every process that executes the file. The calls are the entries of
 the functions that compile a regular expression, parse a template, open a file, look a name up, or ask for a collection;
 GOMAXPROCS is the argument of the function that makes the Ps;
@@ -33,9 +35,17 @@ PROBE = Probe(
         Kind("start_return", 0x1203, ("tgid",)),  # of the last look-up of the same thread
         stack_kind(0x1204),
         Kind("start_procs", 0x1205, ("tgid", "procs")),  # GOMAXPROCS from now on
+        # at its end; tgid: | 1 << 32 if the page was read from a disk
+        Kind("start_fault", 0x1206, ("tgid", "begin_ns", "address")),
     ),
-    config=("target_ino", "task_mm", "mm_exe_file", "file_inode", "inode_ino", *STACK_CONFIG),
-    hits=("on_sample", "call", "returned", "procs_made"),
+    config=(
+        *("target_ino", "task_mm", "mm_exe_file", "file_inode", "inode_ino"),
+        *STACK_CONFIG,
+    ),
+    hits=(
+        *("on_sample", "call", "returned", "procs_made", "on_software_event__page_faults"),
+        *("on_software_event__page_faults_min", "on_software_event__page_faults_maj"),
+    ),
     parts=(STACKS,),
     samples=("on_sample",),
     kernel_hit_ns=3000.0,
@@ -81,4 +91,7 @@ def plan(program: GoProgram) -> Plan:
                 build.add(symbol, "returned", lambda symbol=symbol: code.ret_sites(program, symbol))  # type: ignore[misc]
     build.add("GOMAXPROCS", "procs_made", lambda: [code.entry_site(program, "runtime.procresize")])
     users = sorted({name.partition("._C")[0] for name in linked if "._Cfunc_" in name})
-    return build.plan({"cgo": users}, STACK_ADDRESSES)
+    sections = [
+        [each.name, each.addr, each.addr + each.size] for each in program.elf.sections.values() if each.addr and each.size
+    ]
+    return build.plan({"cgo": users, "sections": sections}, STACK_ADDRESSES)

@@ -7,28 +7,31 @@ allocator. Before main.main only the main thread counts, which runs every init.
 
 from __future__ import annotations
 
+import bisect
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gotrace.analysis.columns import Array, Kinds
 from gotrace.analysis.stacks import Frame, StackTable
-from gotrace.analysis.timeline import Start
+from gotrace.analysis.timeline import LINKER, MAIN, PROGRAM, Start
 
-REGEXPS, TEMPLATES, FILES, NAMES, MEMORY, COLLECTOR, OWN = (
+REGEXPS, TEMPLATES, FILES, NAMES, MEMORY, COLLECTOR, DATA, OWN = (
     "regexps",
     "templates",
     "files",
     "names",
     "memory",
     "collector",
+    "program's data",
     "own code",
 )
 MAIN_MAIN = "main.main"
+_OF_STAGES = {LINKER: LINKER, PROGRAM: MAIN_MAIN}
 _LOOPS = ("runtime.doInit1", "runtime.doInit")
 # In the order in which each function is tried, from the init function inwards.
 KINDS = (
@@ -64,13 +67,33 @@ class Calls:
     ns: int = 0
 
 
+class _Fault(NamedTuple):
+    begin_ns: int
+    end_ns: int
+    section: str  # of the executable, or ""
+    major: int
+
+
+@dataclass
+class Touched:
+    """Pages of one section that came by page faults, of which ``major`` were read from a disk."""
+
+    faults: int = 0
+    major: int = 0
+    ns: int = 0
+
+
 @dataclass
 class StartCode:
-    """One start. ``samples`` are of each owner; ``work`` is by (owner, kind) and ``calls`` by (owner, function called)."""
+    """One start. ``samples`` are of each owner; ``work`` is by (owner, kind) and ``calls`` by (owner, function called).
+
+    ``touched`` is by (init function, main.main or the stage `timeline.LINKER`, section), of the main thread.
+    """
 
     samples: Counter[str] = field(default_factory=Counter)
     work: dict[tuple[str, str], Work] = field(default_factory=dict)
     calls: dict[tuple[str, str], Calls] = field(default_factory=dict)
+    touched: dict[tuple[str, str], Touched] = field(default_factory=dict)
     hits: int = 0
     sampled: int = 0
     without_owner: int = 0  # samples of which no owner is known, before main.main and in its thread
@@ -98,6 +121,7 @@ class Collector:
         self._functions = functions
         self._bias = 0
         self._known: dict[int, Sequence[Frame]] = {}
+        self._sections: list[tuple[str, int, int]] = header["probes"]["startcode"]["facts"].get("sections", [])
         stack = [self._kinds.number("stack")]
         self._stacks = StackTable(stack, self._frames)
         self._kernel_stacks = StackTable(stack, kernel)
@@ -137,6 +161,8 @@ class Collector:
         events = events[np.argsort(events["time_ns"], kind="stable")]
         self._bias = int(self._entries.of(began, "entry")["pc"][0]) - self._entry if len(began) else 0
         out = StartCode()
+        faults = self._faults(events)
+        self._touch(start, faults.get(start.pid, []), out)
         open_calls: dict[int, tuple[Calls, int]] = {}
         for name, time_ns, tid, _, of in self._kinds.each(events):
             if name == "start_return":
@@ -144,6 +170,8 @@ class Collector:
                 if tid in open_calls:
                     calls, begun = open_calls.pop(tid)
                     calls.ns += time_ns - begun
+                continue
+            if name == "start_fault":
                 continue
             if name == "start_procs":
                 out.hits += 1
@@ -166,11 +194,39 @@ class Collector:
                 out.without_owner += tid == start.pid
                 continue
             out.samples[owner] += 1
-            work = out.work.setdefault((owner, self._kind(inner, of["kernel_stack"])), Work())
+            kind = self._kind(inner, of["kernel_stack"])
+            if kind == MEMORY and _nearest(faults.get(tid, []), time_ns):
+                kind = DATA
+            work = out.work.setdefault((owner, kind), Work())
             work.samples += 1
             work.places[place] += 1
             work.callees[inner[-1].function if inner else ""] += 1
         return out
+
+    def _faults(self, events: Array) -> dict[int, list[_Fault]]:
+        """The page faults of each thread, in their order; none of a recording that has none."""
+        found: dict[int, list[_Fault]] = {}
+        for each in self._kinds.of(events, "start_fault") if "start_fault" in self._kinds else ():
+            at = int(each["address"]) - self._bias
+            section = next((name for name, begin, end in self._sections if begin <= at < end), "")
+            fault = _Fault(int(each["begin_ns"]), int(each["time_ns"]), section, int(each["tgid"]) >> 32)
+            found.setdefault(int(each["tid"]), []).append(fault)
+        return found
+
+    def _touch(self, start: Start, faults: Sequence[_Fault], out: StartCode) -> None:
+        """Add up page faults by who is at work: the rows in which the main thread runs one after the other."""
+        spans = [
+            (row.begin_ns + start.exec_ns, row.end_ns + start.exec_ns, row.name if row.depth else _OF_STAGES[row.stage])
+            for row in start.rows
+            if (row.stage, row.depth) == (MAIN, 2) or (row.depth == 0 and row.stage in _OF_STAGES)
+        ]
+        for each in faults:
+            owner = next((name for begin, end, name in spans if begin <= each.begin_ns < end), "")
+            if each.section:
+                touched = out.touched.setdefault((owner, each.section), Touched())
+                touched.faults += 1
+                touched.major += each.major
+                touched.ns += each.end_ns - each.begin_ns
 
     def _kind(self, inner: Sequence[Frame], kernel_stack: int) -> str:
         names = [frame.function for frame in inner]
@@ -182,6 +238,13 @@ class Collector:
             return COLLECTOR
         in_fault = any(_KERNEL_FAULT.match(name) for name in self._kernel_stacks.names(kernel_stack))
         return MEMORY if in_fault or any(map(_ALLOCATOR.match, names)) else OWN
+
+
+def _nearest(faults: Sequence[_Fault], time_ns: int) -> str:
+    """The section of the page fault that a thread was in then, or on its way to or from; "" if it is not the program's."""
+    after = bisect.bisect_left(faults, time_ns, key=lambda each: each.end_ns)
+    near = faults[max(0, after - 1) : after + 1]
+    return min(near, key=lambda each: max(each.begin_ns - time_ns, time_ns - each.end_ns)).section if near else ""
 
 
 def owner_of(frames: Sequence[Frame]) -> tuple[str, Place, Sequence[Frame]]:

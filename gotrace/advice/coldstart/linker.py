@@ -8,6 +8,7 @@ come on top. If no library is mapped, the page faults of the relocation are coun
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from gotrace.advice.finding import Finding
@@ -53,6 +54,12 @@ def find(seen: Seen) -> Iterator[Finding]:
         faults = median([sum(row.minor_faults for row in start.rows if _is_stage(row)) for start in seen.starts])
         why += f", in {faults:,.0f} page faults: each page with an address in it is copied"
         mend = "Build without -buildmode=pie where address-space randomisation of the program is not asked for."
+        touched: Counter[str] = Counter()
+        for code in seen.code:
+            touched.update({section: each.faults for (owner, section), each in code.touched.items() if owner == LINKER})
+        if touched:
+            sections = [f"{count / len(seen.code):,.0f} in {printable(name)}" for name, count in touched.most_common(3)]
+            why += f": {', '.join(sections)}"
         proof = "no package calls C"
     yield Finding(
         rule="linker",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gotrace.advice.finding import Finding, Gain, gain_text, place_of
-from gotrace.analysis.start_code import MAIN_MAIN, MEMORY, Calls, StartCode, Work
+from gotrace.analysis.start_code import DATA, MAIN_MAIN, MEMORY, Calls, StartCode, Work
 from gotrace.analysis.start_summary import median
 from gotrace.analysis.timeline import MAIN, PROGRAM, Row, Start
 from gotrace.text import bytes_text, count_text, duration_text, printable
@@ -183,6 +183,8 @@ def of_kind(
         ]
         if kind == MEMORY:
             evidence.append(f"{median([row.minor_faults for row in rows]):,.0f} page faults in it")
+        if kind in (MEMORY, DATA):
+            evidence += _touched(seen, owner, kind)
         grown = median([row.heap_bytes or 0 for row in rows])
         if grown >= 1 << 20:
             evidence.append(f"the heap grew by {bytes_text(grown)} in it")
@@ -194,6 +196,25 @@ def of_kind(
             mend=mend,
             check=seen.check("change it"),
             excluded=f"Only samples whose stack has both {name} and the work count; waits, while a collection ran in it.",
+        )
+
+
+def _touched(seen: Seen, owner: str, kind: str) -> Iterator[str]:
+    """Page faults of an init function: in new memory, or in that section of the executable that has most."""
+    faults: Counter[str] = Counter()
+    ns: Counter[str] = Counter()
+    major = 0
+    for code in seen.code:
+        for (name, section), each in code.touched.items():
+            if name == owner and bool(section) == (kind == DATA):
+                faults[section] += each.faults
+                ns[section] += each.ns
+                major += each.major
+    for section, count in faults.most_common(1):
+        disk = f"; {major / len(seen.code):,.0f} of the program's pages came from a disk" if section else ""
+        yield (
+            f"{count / len(seen.code):,.0f} page faults in {printable(section) or 'new memory'} in one start, which took "
+            f"{duration_text(ns[section] / len(seen.code))} from the begin of each to its end{disk}"
         )
 
 

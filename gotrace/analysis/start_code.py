@@ -76,7 +76,7 @@ class _Fault(NamedTuple):
 
 @dataclass
 class Touched:
-    """Pages of one section that came by page faults, of which ``major`` were read from a disk."""
+    """Page faults in one section, of which ``major`` read a disk."""
 
     faults: int = 0
     major: int = 0
@@ -87,13 +87,15 @@ class Touched:
 class StartCode:
     """One start. ``samples`` are of each owner; ``work`` is by (owner, kind) and ``calls`` by (owner, function called).
 
-    ``touched`` is by (init function, main.main or the stage `timeline.LINKER`, section), of the main thread.
+    ``touched`` is by (init function, main.main or the stage `timeline.LINKER`, section), of the main thread; the section
+    is "" for memory that is not of the executable's file.
     """
 
     samples: Counter[str] = field(default_factory=Counter)
     work: dict[tuple[str, str], Work] = field(default_factory=dict)
     calls: dict[tuple[str, str], Calls] = field(default_factory=dict)
     touched: dict[tuple[str, str], Touched] = field(default_factory=dict)
+    faults: int = 0
     hits: int = 0
     sampled: int = 0
     without_owner: int = 0  # samples of which no owner is known, before main.main and in its thread
@@ -163,6 +165,7 @@ class Collector:
         out = StartCode()
         faults = self._faults(events)
         self._touch(start, faults.get(start.pid, []), out)
+        out.faults = sum(map(len, faults.values()))
         open_calls: dict[int, tuple[Calls, int]] = {}
         for name, time_ns, tid, _, of in self._kinds.each(events):
             if name == "start_return":
@@ -222,11 +225,10 @@ class Collector:
         ]
         for each in faults:
             owner = next((name for begin, end, name in spans if begin <= each.begin_ns < end), "")
-            if each.section:
-                touched = out.touched.setdefault((owner, each.section), Touched())
-                touched.faults += 1
-                touched.major += each.major
-                touched.ns += each.end_ns - each.begin_ns
+            touched = out.touched.setdefault((owner, each.section), Touched())
+            touched.faults += 1
+            touched.major += each.major
+            touched.ns += each.end_ns - each.begin_ns
 
     def _kind(self, inner: Sequence[Frame], kernel_stack: int) -> str:
         names = [frame.function for frame in inner]

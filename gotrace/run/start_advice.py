@@ -16,7 +16,7 @@ from gotrace.binary.program import GoProgram
 from gotrace.errors import BinaryError, GotraceError
 from gotrace.kernel.cgroup import cpu_group
 from gotrace.kernel.ring import Events
-from gotrace.probes.startcode import PROBE
+from gotrace.probes.startcode import FAULT_NS, PROBE
 from gotrace.runtime.symbols import KernelNames, go_frames
 from gotrace.text import count_text, duration_text
 
@@ -105,5 +105,7 @@ class Advisor:
 
     def _cost(self, code: Sequence[StartCode]) -> str:
         samples, hits = (median([getattr(each, name) for each in code]) for name in ("sampled", "hits"))
-        ns = samples * PROBE.kernel_hit_ns + hits * self._header["coldstart"]["hit_ns"]
-        return f"--advise added about {duration_text(ns)} more to each start: {samples:,.0f} samples, {hits:,.0f} hits."
+        faults = median([each.faults for each in code])
+        ns = samples * PROBE.kernel_hit_ns + hits * self._header["coldstart"]["hit_ns"] + faults * FAULT_NS
+        counts = f"{samples:,.0f} samples, {hits:,.0f} hits, {faults:,.0f} page faults"
+        return f"--advise added about {duration_text(ns)} more to each start: {counts}."

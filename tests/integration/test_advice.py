@@ -144,7 +144,11 @@ def test_a_dynamic_linker_that_can_be_done_without(flavour):
         if flavour == "pie-stripped":
             # Of each page in which an address is relocated there is a copy; the linker's own pages come on top.
             told = int(re.search(r"in ([\d,]+) page faults", only["evidence"][0])[1].replace(",", ""))
-            assert relocated_pages(targets.build("advised", flavour=flavour)) <= told
+            relocated = relocated_pages(targets.build("advised", flavour=flavour))
+            assert relocated <= told
+            # By section: those of types, and of other data.
+            parts = re.findall(r"([\d,]+) in (\.data[\w.]*)", only["evidence"][0])
+            assert 0.7 * relocated <= sum(int(count.replace(",", "")) for count, _ in parts) <= 1.3 * relocated + 8
         with_c = ("C start-up", "_cgo_init")
         linked = [
             sum(row["duration_ns"] for row in start["rows"] if row["stage"] == "dynamic linker" and not row["depth"])
@@ -161,6 +165,50 @@ def test_a_dynamic_linker_that_can_be_done_without(flavour):
     real = median_total(found) - median_total(twins)
     assert real >= 0.3 * only["gain"]["low"]
     assert flavour == "cgo-external" or real <= 3 * only["gain"]["high"]
+
+
+@pytest.mark.alone
+def test_huge_pages_save_what_new_memory_takes():
+    """What `memory` advises, done: the faults are gone, and the start is shorter by as much as their part that they took."""
+    choice = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not choice.exists() or "[never]" in choice.read_text():
+        pytest.skip("no huge pages here")
+    found, advice = starts(targets.build("advised"), "memory", runs=5)
+    (first,) = advice["findings"]
+    told = re.match(r"([\d,]+) page faults in new memory in one start, which took ([\d.]+) ms", first["evidence"][2])
+    pages = (64 << 20) // 4096
+    assert pages <= int(told[1].replace(",", "")) <= 1.05 * pages and "MADV_HUGEPAGE" in first["mend"]
+    huge, _ = starts(targets.build("advised"), "huge", runs=5)
+    few = statistics.median(sum(row["minor_faults"] for row in start["rows"] if not row["depth"]) for start in huge)
+    assert few < pages / 10
+    assert median_total(found) - median_total(huge) > 0.3 * float(told[2]) * 1e6
+
+
+PAGES = (32 << 20) // 4096  # of tabled's table
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("what", ["writes", "reads"])
+def test_a_start_that_goes_through_its_own_data(what):
+    """Pages that are written come one by one, each with a fault; those that are read, up to sixteen at a time."""
+    for _ in range(3):
+        found, advice = starts(targets.build("tabled"), what, runs=5)
+        lazy, other = starts(targets.build("tabled"), "lazy", runs=5)
+        assert other["findings"] == []
+        totals = sorted(start["total_ns"] for start in found)
+        chance = (totals[-2] - totals[1]) / 2 + 300_000
+        real = median_total(found) - median_total(lazy)
+        if what == "reads" and not advice["findings"]:  # few samples
+            continue
+        (first,) = advice["findings"]
+        gain = first["gain"]
+        if gain["low"] - chance <= real <= gain["high"] + chance:
+            break
+    assert first["rule"] == "data" and first["title"].startswith("targets/tabled/table.init.0 goes through")
+    faults = int(re.match(r"([\d,]+) page faults in \.noptrdata in one start", first["evidence"][1])[1].replace(",", ""))
+    written = PAGES if what == "writes" else 0
+    assert written + PAGES / 16 * 0.8 <= faults <= written + PAGES / 16 * 1.2
+    assert gain["low"] - chance <= real <= gain["high"] + chance
 
 
 def test_a_start_that_works_for_the_collector():

@@ -1,7 +1,7 @@
 """An init allocates: it is in the allocator, or the kernel handles its page faults.
 
 Needs samples with kernel stacks. Threshold and gain are those of regexps; the heap growth and the page faults in that
-function are counted, not sampled.
+function are counted, not sampled; those in new memory are measured, too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from gotrace.advice.finding import Finding
 from gotrace.advice.starts import Seen, of_kind
 from gotrace.analysis.start_code import MEMORY
 
-_MEND = "Allocate it on first use (sync.OnceValue), in the size that is needed then."
+_MEND = (
+    "Allocate it on first use (sync.OnceValue), in the size that is needed then. If it is needed at once and large, huge "
+    "pages save most of the faults: mmap it, and madvise(MADV_HUGEPAGE)."
+)
 
 
 def find(seen: Seen) -> Iterator[Finding]:

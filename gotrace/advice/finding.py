@@ -55,7 +55,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Advice:
-    """The findings, largest gain first, behind each what is part of it; ``looked_at`` and ``not_seen`` say what stands behind there being no more."""
+    """The findings, largest gain first, behind each what is part of it.
+
+    ``looked_at`` and ``not_seen`` say what stands behind there being no more.
+    """
 
     findings: tuple[Finding, ...]
     left_out: int

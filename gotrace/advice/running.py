@@ -89,7 +89,7 @@ class Seen:
     pools: Sequence[Refilled] = ()
 
     def rate(self, what: str, *whose: str, factor: float = 1.0) -> Gain:
-        """Nanoseconds (or what it is that `Slices` has) of each second, with the bootstrap's interval over blocks of slices."""
+        """Nanoseconds (or what `Slices` has) of each second, with the bootstrap's interval over blocks of slices."""
         series = self.slices.series(what, self.duration_ns, *whose) * factor
         value = float(series.mean())
         low = high = value

@@ -67,10 +67,12 @@ class Calls:
     ns: int = 0
 
 
-class _Fault(NamedTuple):
+class Fault(NamedTuple):
+    """A page fault of one thread; ``section`` is of the executable, or "", ``major`` 1 if it read a disk."""
+
     begin_ns: int
     end_ns: int
-    section: str  # of the executable, or ""
+    section: str
     major: int
 
 
@@ -198,7 +200,7 @@ class Collector:
                 continue
             out.samples[owner] += 1
             kind = self._kind(inner, of["kernel_stack"])
-            if kind == MEMORY and _nearest(faults.get(tid, []), time_ns):
+            if kind == MEMORY and nearest(faults.get(tid, []), time_ns):
                 kind = DATA
             work = out.work.setdefault((owner, kind), Work())
             work.samples += 1
@@ -206,17 +208,17 @@ class Collector:
             work.callees[inner[-1].function if inner else ""] += 1
         return out
 
-    def _faults(self, events: Array) -> dict[int, list[_Fault]]:
+    def _faults(self, events: Array) -> dict[int, list[Fault]]:
         """The page faults of each thread, in their order; none of a recording that has none."""
-        found: dict[int, list[_Fault]] = {}
+        found: dict[int, list[Fault]] = {}
         for each in self._kinds.of(events, "start_fault") if "start_fault" in self._kinds else ():
             at = int(each["address"]) - self._bias
             section = next((name for name, begin, end in self._sections if begin <= at < end), "")
-            fault = _Fault(int(each["begin_ns"]), int(each["time_ns"]), section, int(each["tgid"]) >> 32)
+            fault = Fault(int(each["begin_ns"]), int(each["time_ns"]), section, int(each["tgid"]) >> 32)
             found.setdefault(int(each["tid"]), []).append(fault)
         return found
 
-    def _touch(self, start: Start, faults: Sequence[_Fault], out: StartCode) -> None:
+    def _touch(self, start: Start, faults: Sequence[Fault], out: StartCode) -> None:
         """Add up page faults by who is at work: the rows in which the main thread runs one after the other."""
         spans = [
             (row.begin_ns + start.exec_ns, row.end_ns + start.exec_ns, row.name if row.depth else _OF_STAGES[row.stage])
@@ -242,7 +244,7 @@ class Collector:
         return MEMORY if in_fault or any(map(_ALLOCATOR.match, names)) else OWN
 
 
-def _nearest(faults: Sequence[_Fault], time_ns: int) -> str:
+def nearest(faults: Sequence[Fault], time_ns: int) -> str:
     """The section of the page fault that a thread was in then, or on its way to or from; "" if it is not the program's."""
     after = bisect.bisect_left(faults, time_ns, key=lambda each: each.end_ns)
     near = faults[max(0, after - 1) : after + 1]

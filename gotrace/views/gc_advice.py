@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 
 _FORCED = ("runtime.GC", "runtime/debug.freeOSMemory", "runtime/debug.FreeOSMemory")
 _POOL = ("sync.",)
-NOT_SEEN = (
-    "NUMA placement (gotrace numa), huge pages (gotrace tlb)",
-)
+NOT_SEEN = ("NUMA placement (gotrace numa), huge pages (gotrace tlb)",)
 
 
 class Advisor:

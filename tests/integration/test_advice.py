@@ -169,7 +169,7 @@ def test_a_dynamic_linker_that_can_be_done_without(flavour):
 
 @pytest.mark.alone
 def test_huge_pages_save_what_new_memory_takes():
-    """What `memory` advises, done: the faults are gone, and the start is shorter by as much as their part that they took."""
+    """What `memory` advises, done: the faults are gone, and the start is shorter by their time, or most of it."""
     choice = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     if not choice.exists() or "[never]" in choice.read_text():
         pytest.skip("no huge pages here")

@@ -21,7 +21,7 @@ from gotrace.analysis.pacing import Pacing
 from gotrace.analysis.pauses import CYCLE, PAUSE, SWEEP, Batch
 from gotrace.analysis.pools import Pools
 from gotrace.analysis.stacks import Frame
-from gotrace.analysis.start_code import COLLECTOR, REGEXPS, StartCode, Work, owner_of
+from gotrace.analysis.start_code import COLLECTOR, DATA, OWN, REGEXPS, Fault, StartCode, Touched, Work, nearest, owner_of
 from gotrace.analysis.timeline import EXEC, LINKER, MAIN, FirstGc, Row, Start
 from gotrace.records.advice import advice_record
 
@@ -73,6 +73,35 @@ def test_what_an_init_does():
     collected = dataclasses.replace(waited, gc=FirstGc(20 * MS, 20 * MS, 30 * MS, "heap"))
     assert found_in([collected], [code("x/y.init", regexps=40)])["regexps"].gain.value == pytest.approx(40 * MS)
     assert not found_in([one], [code("x/y.init", regexps=9)])  # too few samples
+
+
+def test_data_that_a_start_goes_through():
+    one = start(row(MAIN, "x/y.init", 2, 10, 40))
+    codes = [code("x/y.init", **{DATA: 30, OWN: 10}) for _ in range(2)]
+    for each in codes:
+        each.touched["x/y.init", ".noptrdata"] = Touched(8192, 3, 20 * MS)
+        each.touched["x/y.init", ".rodata"] = Touched(10, 0, MS)
+        each.touched["x/y.init", ""] = Touched(20_000, 0, 9 * MS)  # new memory
+        each.touched[LINKER, ".data"] = Touched(9000, 0, MS)
+    found = found_in([one, one], codes)
+    assert set(found) == {"data"}
+    assert found["data"].gain.value == pytest.approx(30 * MS)
+    assert found["data"].title.startswith("x/y.init goes through the program's own data (y/tables.go:31): ")
+    assert found["data"].evidence[1] == (
+        "8,192 page faults in .noptrdata in one start, which took 20.0 ms from the begin of each to its end; "
+        "3 of the program's pages came from a disk"
+    )
+    memory = [code("x/y.init", memory=30, own_code=10)]
+    memory[0].touched = codes[0].touched
+    (only,) = found_in([one], memory).values()
+    assert only.evidence[2].startswith("20,000 page faults in new memory in one start, which took 9.0")
+
+
+def test_the_page_fault_that_a_sample_is_of():
+    faults = [Fault(100, 200, ".data", 0), Fault(300, 400, "", 0), Fault(500, 600, ".rodata", 0)]
+    expected = {50: ".data", 150: ".data", 240: ".data", 260: "", 400: "", 460: ".rodata", 900: ".rodata"}
+    assert {at: nearest(faults, at) for at in expected} == expected
+    assert nearest([], 5) == ""
 
 
 def test_work_for_the_collector():

@@ -56,7 +56,9 @@ def find(seen: Seen) -> Iterator[Finding]:
         mend = "Build without -buildmode=pie where address-space randomisation of the program is not asked for."
         touched: Counter[str] = Counter()
         for code in seen.code:
-            touched.update({section: each.faults for (owner, section), each in code.touched.items() if owner == LINKER and section})
+            touched.update(
+                {section: each.faults for (owner, section), each in code.touched.items() if owner == LINKER and section}
+            )
         if touched:
             sections = [f"{count / len(seen.code):,.0f} in {printable(name)}" for name, count in touched.most_common(3)]
             why += f": {', '.join(sections)}"

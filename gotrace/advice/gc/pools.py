@@ -32,19 +32,21 @@ def find(seen: Seen) -> Iterator[Finding]:
 
 
 def _finding(seen: Seen, pool: Refilled, part: float, gain: Gain) -> Finding:
+    size = pool.bytes / pool.count
+    dropped = f"{count_text(pool.collections, 'collection')} dropped {count_text(pool.dropped, 'object')}"
+    kept = count_text(pool.most_kept, "object")
     return Finding(
         rule="pools",
         title=f"{printable(pool.function)} ({place_of((pool.file, pool.line))}) fills its sync.Pool again after collections "
         f"have emptied it: {gain_text(gain)}, {part:.0%} of what is allocated",
         evidence=(
-            f"{count_text(pool.collections, 'collection')} dropped {count_text(pool.dropped, 'object')} that nobody had taken "
-            f"since the one before; {pool.count:,} of {pool.bytes / pool.count / 1024:,.1f} KiB on average were made anew "
-            f"in {seen.duration_ns / SECOND:.1f} s",
+            f"{dropped} that nobody had taken since the one before; {pool.count:,} of {size / 1024:,.1f} KiB on average "
+            f"were made anew in {seen.duration_ns / SECOND:.1f} s",
         ),
         gain=gain,
-        mend=f"Collect less often than the pool is at rest (a larger GOGC), or keep {count_text(pool.most_kept, 'object')} "
-        f"({bytes_text(pool.most_kept * pool.bytes / pool.count)}) in a list of your own, a channel for example.",
-        check="gotrace gc --advise --pid PID -d 30s before and after: compare the objects made anew and the cycles a second",
+        mend=f"Collect less often than the pool is at rest (a larger GOGC), or keep {kept} "
+        f"({bytes_text(pool.most_kept * size)}) in a list of your own, a channel for example.",
+        check="gotrace gc --advise --pid PID -d 30s before and after: compare the objects made anew",
         excluded="Objects that were never returned to the pool, or made because more were in use than ever before, do not "
         "count: no collection had dropped one.",
     )

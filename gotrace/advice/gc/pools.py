@@ -37,8 +37,8 @@ def _finding(seen: Seen, pool: Refilled, part: float, gain: Gain) -> Finding:
     kept = count_text(pool.most_kept, "object")
     return Finding(
         rule="pools",
-        title=f"{printable(pool.function)} ({place_of((pool.file, pool.line))}) fills its sync.Pool again after collections "
-        f"have emptied it: {gain_text(gain)}, {part:.0%} of what is allocated",
+        title=f"{printable(pool.function)} ({place_of((pool.file, pool.line))}) fills its sync.Pool again after "
+        f"collections have emptied it: {gain_text(gain)}, {part:.0%} of what is allocated",
         evidence=(
             f"{dropped} that nobody had taken since the one before; {pool.count:,} of {size / 1024:,.1f} KiB on average "
             f"were made anew in {seen.duration_ns / SECOND:.1f} s",

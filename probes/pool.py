@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 PROBE = Probe(
     stem="pool",
-    summary="objects that collections drop out of each sync.Pool, and that are made anew",
+    summary="objects that collections drop out of each sync.Pool",
     kinds=(
         # of one pool at one collection: objects that any P could have taken, and those that one P had for itself; pool 0:
         # there were more pools than are looked at

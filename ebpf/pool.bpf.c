@@ -51,7 +51,8 @@ static __always_inline u64 word(u64 at)
 	u64 value = 0;
 
 #ifdef MAY_FAULT
-	bpf_copy_from_user(&value, sizeof(value), (void *)at);
+	if (bpf_probe_read_user(&value, sizeof(value), (void *)at))
+		bpf_copy_from_user(&value, sizeof(value), (void *)at);
 #else
 	bpf_probe_read_user(&value, sizeof(value), (void *)at);
 #endif

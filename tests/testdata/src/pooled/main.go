@@ -1,11 +1,9 @@
-// pooled keeps some buffers in use for a moment, every so often, and allocates in between: pooled MODE BUFFERS.
+// pooled keeps some buffers in use for a moment, every so often, and allocates in between: pooled MODE BUFFERS [ROUNDS].
 //
 //	pool    the buffers, of 64 KiB, come from a sync.Pool and go back to it
-//	list    they come from a list of its own, and go back to it
 //	leaks   they come from a sync.Pool, and are not returned
-//	steady  as pool, but one after the other and all the time: the pool is never at rest
 //
-// It stops after BURSTS rounds (a second number), with how many buffers it had to make, in JSON, or goes on for ever.
+// After ROUNDS it ends, with how many buffers it had to make, in JSON; without them it goes on for ever.
 package main
 
 import (
@@ -27,36 +25,15 @@ var (
 	sink []byte
 	made atomic.Int64
 	pool = sync.Pool{New: func() any { made.Add(1); b := make([]byte, 64<<10); return &b }}
-	list = make(chan *[]byte, 1000)
 )
 
-func get(mode string) *[]byte {
-	if mode == "list" {
-		select {
-		case b := <-list:
-			return b
-		default:
-			return pool.New().(*[]byte)
-		}
-	}
+func get() *[]byte {
 	return pool.Get().(*[]byte)
 }
 
-func put(mode string, b *[]byte) {
-	switch mode {
-	case "list":
-		list <- b
-	case "pool", "steady":
-		pool.Put(b)
-	}
-}
-
 // rest allocates 2 MiB in small pieces.
-func rest(mode string) {
+func rest() {
 	for i := 0; i < 2048; i++ {
-		if mode == "steady" && i%64 == 0 {
-			put(mode, get(mode))
-		}
 		sink = make([]byte, 1024)
 	}
 }
@@ -74,19 +51,16 @@ func main() {
 	used := make([]*[]byte, buffers)
 	for round := 0; round < rounds; round++ {
 		for i := range used {
-			used[i] = get(mode)
-			if mode == "steady" {
-				put(mode, used[i])
-			}
+			used[i] = get()
 		}
 		for i := range used {
-			if mode != "steady" {
-				put(mode, used[i])
+			if mode == "pool" {
+				pool.Put(used[i])
 			}
 			used[i] = nil
 		}
 		for i := 0; i < 12; i++ {
-			rest(mode)
+			rest()
 			time.Sleep(2 * time.Millisecond)
 		}
 	}

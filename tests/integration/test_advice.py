@@ -168,7 +168,7 @@ def test_a_dynamic_linker_that_can_be_done_without(flavour):
 
 
 def test_new_memory_and_huge_pages():
-    """Each page of new memory is a fault; what `memory` advises saves nearly all of them, as far as there are huge pages."""
+    """Each page of new memory is a fault; what `memory` advises saves nearly all, as far as there are huge pages."""
     found, advice = starts(targets.build("advised"), "memory", runs=3)
     (first,) = advice["findings"]
     told = re.match(r"([\d,]+) page faults in new memory in one start, which took ", first["evidence"][2])

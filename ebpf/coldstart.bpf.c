@@ -21,6 +21,7 @@ struct name {
 };
 
 struct start {
+	u64 run_ns; /* when the first process of its run was forked, or executed the file; 0: none of a run's */
 	u64 fork_ns;
 	u64 attach_ns; /* put into its cgroup by somebody else */
 	u64 enter_ns;  /* execve's entry */
@@ -34,7 +35,6 @@ struct start {
 	u64 throttled_ns;
 	u64 open_ns; /* the dynamic linker opens a file */
 	u64 open_name;
-	u64 run_ns;	  /* when the first process of its run was forked, or executed the file; 0: none of a run's */
 	struct name name; /* of the starter */
 	u32 starter;
 	u32 flags;

@@ -190,7 +190,11 @@ class Elf(contextlib.AbstractContextManager["Elf"]):
         for kind, flags, at, vaddr, _, filesz, memsz, _ in PROGRAM_HEADER.iter_unpack(headers):
             segments.append(Segment(kind, flags, at, vaddr, filesz, memsz))
             if kind == PT_LOAD and at + filesz > size:
-                raise self._damaged(f"it has {size} bytes but needs {at + filesz}: it is truncated")
+                # What may hide a Go program; and the kernel would start it, only to kill it.
+                raise UntraceableError(
+                    f"{self.path} is truncated: it has {size:,} of at least {at + filesz:,} bytes",
+                    "build or copy it again",
+                )
             if kind == PT_LOAD and (filesz > memsz or vaddr + memsz >= ADDRESS_LIMIT):
                 raise self._damaged("one of its segments cannot be loaded")
             if kind == PT_INTERP and at + filesz <= size and filesz <= _MAX_INTERPRETER:

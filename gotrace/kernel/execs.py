@@ -132,6 +132,10 @@ class ExecWatch:
         for pid in pids:
             self._loaded.maps["followed"].put(pid.to_bytes(4, sys.byteorder), b"\1")
 
+    def is_alone(self) -> bool:
+        """Whether nothing of the tree is left. What has ended is, until it was waited for."""
+        return not self._loaded.maps["followed"].items()
+
     def turn_to(self, pid: int, tree: bool) -> None:
         """Watch another process, or no longer what it starts."""
         self._put("pid", pid)

@@ -53,6 +53,12 @@ class NotExecutableError(UsageError):
     """What the kernel does not know how to execute, though it is there and may be executed."""
 
 
+def _failed(program: str, number: int) -> UsageError:
+    """What to say of an execve that failed, by its errno."""
+    kind = NotExecutableError if number == errno.ENOEXEC else UsageError
+    return kind(f"cannot run {printable(program)}: {os.strerror(number)}", _HINT)
+
+
 class Spawned:
     """A command we started that runs at once, as a shell would start it.
 
@@ -67,7 +73,7 @@ class Spawned:
             with _ignoring_as_before():
                 self._child = subprocess.Popen(command, close_fds=False, cwd=".")
         except OSError as error:
-            raise UsageError(f"cannot run {command[0]}: {error.strerror}", _HINT) from None
+            raise _failed(command[0], error.errno or 0) from None
         self.pid = self._child.pid
 
     def wait(self, seconds: float) -> bool:
@@ -130,8 +136,7 @@ class Launched:
             stage, number = struct.unpack("ci", failure)
             if stage == b"t":
                 raise HostError(f"cannot trace a child process: {os.strerror(number)}", "start it yourself and use --pid")
-            kind = NotExecutableError if number == errno.ENOEXEC else UsageError
-            raise kind(f"cannot run {command[0]}: {os.strerror(number)}", _HINT)
+            raise _failed(command[0], number)
         if not os.WIFSTOPPED(status):
             raise HostError(f"{command[0]} ended before it could be traced", "start it yourself and use --pid")
         ptrace.kill_when_we_die(self.pid)

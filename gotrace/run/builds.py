@@ -23,6 +23,7 @@ from gotrace.recording import format as form
 from gotrace.records.builds import build_record, summary_record
 from gotrace.run.files import complain_of
 from gotrace.run.recorder import Recorder
+from gotrace.run.refusal import start_command
 from gotrace.run.starts import Result
 from gotrace.run.target import Say, StopRequest, Traced, closing
 from gotrace.text import printable
@@ -122,7 +123,7 @@ class _Live:
 
     def run(self, command: list[str], stop: StopRequest) -> int:
         """Once; its exit code. What we have to end, because we were asked to, is as it was then."""
-        child = Spawned(command)
+        child = start_command(command, Spawned)
         while not child.wait(_POLL_S):
             self._read()
             if stop.signal:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from gotrace.arch import a_machine, host_arch
 from gotrace.errors import BinaryError, GotraceError, UsageError
+from gotrace.kernel.launch import Launched, NotExecutableError, Spawned
 from gotrace.text import printable
 
 if TYPE_CHECKING:
     from gotrace.kernel.process import Process
+
+_Started = TypeVar("_Started", Launched, Spawned)
 
 
 def refusal(path: str, name: str = "") -> BinaryError | None:
@@ -62,7 +65,15 @@ def _has_go(descriptor: int) -> bool:
     return False
 
 
-def why_not_executable(command: str) -> GotraceError:
+def start_command(command: list[str], how: type[_Started]) -> _Started:
+    """A command, started in one of two ways. Raises UsageError, which says why it cannot be executed."""
+    try:
+        return how(command)
+    except NotExecutableError:
+        raise _why_not_executable(command[0]) from None
+
+
+def _why_not_executable(command: str) -> GotraceError:
     """What to say of a command that the kernel does not know how to execute."""
     from gotrace.binary.elf import Elf
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import signal
+import struct
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -23,9 +26,9 @@ from gotrace.kernel.host import kernel_pid
 from gotrace.kernel.launch import Spawned, program_path
 from gotrace.run.files import complain_of
 from gotrace.run.recorder import Recorder
-from gotrace.run.refusal import refusal
+from gotrace.run.refusal import refusal, start_command
 from gotrace.run.starts import QUOTAS, Result, decoder_of, result_of
-from gotrace.run.target import EXITED, Command, Loop, Say, StopRequest, Traced, closing
+from gotrace.run.target import EXITED, Command, LeftBehind, Loop, Say, StopRequest, Traced, closing
 from gotrace.text import count_text, printable
 
 if TYPE_CHECKING:
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 _POLL_NS = 20_000_000
 _PATIENCE_S = 10.0
 _LATE_S = 1.0
+_RUN_NS = struct.Struct("=Q")  # how struct start of ebpf/coldstart.bpf.c begins
 
 
 @dataclass(frozen=True)
@@ -249,10 +253,17 @@ class _Live:
     def _one_run(self, recorded: bool) -> list[Start]:
         """Start the command; its first start ends it, or it ends by itself. What was started by then."""
         found: list[Start] = []
-        child = Spawned(list(self._wanted.command))
+        began_ns = time.monotonic_ns()
+        child = start_command(list(self._wanted.command), Spawned)
+        left = LeftBehind(lambda: not self._running(began_ns))
         # One that was cut off by another execve is no reason to end the command.
         cut_off = (REPLACED, ITSELF)
-        seen = _Awaited(self._stop, self._say, child.wait, lambda: any(start.ended not in cut_off for start in found))
+        seen = _Awaited(
+            self._stop,
+            self._say,
+            lambda seconds: child.wait(seconds) and (bool(found) or left.is_over(seconds)),
+            lambda: any(start.ended not in cut_off for start in found),
+        )
         seen.release()
         try:
             for _ in seen.polls(_POLL_NS, lambda: recorded and self._failed()):
@@ -262,6 +273,8 @@ class _Live:
                 self.status = child.exit_code()
             else:
                 child.end(_PATIENCE_S)
+            if not self._wanted.containers:  # one that was to run in the background is a container tool's matter
+                self._end({start.pid for start in found}, began_ns)
         # Of what ended with it the events may still be on their way: where a thread lost its CPU while it reported, longer.
         deadline = time.monotonic() + _LATE_S
         for number in itertools.count(1):
@@ -271,6 +284,21 @@ class _Live:
             if number >= 2 and (complete or time.monotonic() > deadline):
                 break
         return found + self._decoder.close(time.monotonic_ns())
+
+    def _running(self, began_ns: int) -> set[int]:
+        """The processes of the run that began then; none, where gotrace does not know their numbers."""
+        table = self._tracing.parts["coldstart"].loaded.maps["pending"].items()
+        return {int.from_bytes(key, sys.byteorder) for key, value in table if _RUN_NS.unpack_from(value)[0] >= began_ns}
+
+    def _end(self, pids: set[int], began_ns: int) -> None:
+        """End what of these still runs: the command has not, that started them in the background."""
+        deadline = time.monotonic() + _PATIENCE_S
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for pid in pids & self._running(began_ns):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            while pids & self._running(began_ns) and time.monotonic() < deadline:
+                time.sleep(_POLL_NS / 1e9)
 
     def _read(self, recorded: bool = True) -> list[Start]:
         now = time.monotonic_ns()

@@ -12,11 +12,11 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from gotrace.errors import GotraceError, UntraceableError
-from gotrace.kernel.launch import Launched, NotExecutableError
+from gotrace.kernel.launch import Launched
 from gotrace.kernel.privileges import caller, drop_to_caller
 from gotrace.kernel.process import Process
 from gotrace.probe import DELAY_NS
-from gotrace.run.refusal import refusal, require_go, why_not_executable
+from gotrace.run.refusal import refusal, require_go, start_command
 from gotrace.text import duration_text, printable, program_text
 
 if TYPE_CHECKING:
@@ -63,6 +63,30 @@ class StopRequest:
 EXECUTED, EXITED, DURATION = "target executed another program", "target exited", "duration"
 
 
+class LeftBehind:
+    """How long what a command left in the background is waited for, once the command has ended: it may start a Go program.
+
+    Not for ever: what stays may be a daemon that has nothing to do with it.
+    """
+
+    PATIENCE_S = 10.0
+
+    def __init__(self, is_gone: Callable[[], bool]) -> None:
+        self._is_gone = is_gone
+        self._deadline: float | None = None
+
+    def is_over(self, seconds: float = 0) -> bool:
+        """Whether nothing is left, or nothing happened for too long; sleep up to ``seconds`` otherwise."""
+        if self._is_gone():
+            return True
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self.PATIENCE_S
+        if time.monotonic() > self._deadline:
+            return True
+        time.sleep(seconds)
+        return False
+
+
 class Command:
     """A command that is started, followed to its first Go program, and waited for. Use `started`.
 
@@ -72,10 +96,7 @@ class Command:
     def __init__(self, command: Sequence[str], duration: int | None, stop: StopRequest, say: Say) -> None:
         self._say = say
         self.name = printable(command[0])
-        try:
-            self.launched = Launched(list(command))
-        except NotExecutableError:
-            raise why_not_executable(command[0]) from None
+        self.launched = start_command(list(command), Launched)
         self.deadline_ns = 0
         self._duration = duration
         self._stop = stop
@@ -140,11 +161,12 @@ class Command:
             raise why
         from gotrace.kernel.execs import ExecWatch
 
-        error = GotraceError(f"{self.name} executed no Go program", otherwise)
+        error = None
         with ExecWatch.opened(self.launched.pid, tree=True) as watch:
             self._say(f"{why.message}: tracing the first Go program that it executes.")
             self.release(time.monotonic_ns())
-            while not self.is_over():
+            left = LeftBehind(watch.is_alone)
+            while not self._has_to_end() and not (self.is_over() and left.is_over()):
                 found = watch.next(POLL_NS / 1e9)
                 if found is None:
                     continue
@@ -155,7 +177,10 @@ class Command:
                     exe = printable(_exe_of(found.pid))
                     error = GotraceError(f"{self.name} executed {exe}, which cannot be traced: {why.message}", why.hint)
                 found.release()
+            behind = f", nor did what it left in the background within {LeftBehind.PATIENCE_S:g} s"
+            is_alone = self._has_to_end() or watch.is_alone()
         self.wait()
+        error = error or GotraceError(f"{self.name} executed no Go program{'' if is_alone else behind}", otherwise)
         error.exit_code = self.exit_status()
         raise error
 
@@ -172,8 +197,10 @@ class Command:
 
     def is_over(self) -> bool:
         """Whether it has ended, or has to."""
-        late = self.deadline_ns and time.monotonic_ns() >= self.deadline_ns
-        return bool(late or self._stop.signal or self.launched.poll() is not None)
+        return self._has_to_end() or self.launched.poll() is not None
+
+    def _has_to_end(self) -> bool:
+        return bool(self._stop.signal or (self.deadline_ns and time.monotonic_ns() >= self.deadline_ns))
 
     def wait(self) -> None:
         """Until it has ended: by itself, at the end of its time, or when it is asked to."""

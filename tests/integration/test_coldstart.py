@@ -424,6 +424,19 @@ def test_a_single_run_of_two_starts_shows_each(gotrace):
     assert "median" not in done.stderr
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_starts_that_a_script_leaves_in_the_background(named, tmp_path):
+    """They begin after the script has ended, and each has ended before the next run."""
+    pids, program = tmp_path / "pids", targets.build("lifecycle")
+    script = f'(sleep 1.5; echo "$(exec sh -c "echo \\$PPID")" >> {pids}; exec {program}) >/dev/null 2>&1 &'
+    traced = Traced(*(["--exe", program] if named else []), "-n", "2", "--until", "main", "--", "sh", "-c", script)
+    told = [int(line) for line in pids.read_text().split()]
+    assert [start["pid"] for start in traced.starts] == told[-2:] and len(told) == 3 - named
+    for pid in told[-2:]:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
 @pytest.mark.parametrize("by_command", [True, False])
 @pytest.mark.parametrize("how", ["exec", "thread"])
 def test_a_program_that_executes_itself(how, by_command, tmp_path):

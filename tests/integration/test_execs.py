@@ -192,7 +192,25 @@ def test_launchers(launcher, kept, trace):
 def test_no_go_program_at_all(kept, gotrace):
     done = gotrace("gc", "--", "sh", "-c", SHELL)
     assert result(kept, done.returncode, done.stdout) == (7, "done\n", "kept\n")
-    assert "sh executed no Go program" in done.stderr
+    assert "sh executed no Go program\n" in done.stderr
+
+
+def test_a_program_that_a_script_leaves_in_the_background(kept, trace):
+    """It starts after the script has ended, and is traced to its end."""
+    command, log = logged(kept, ["sh", "-c", '(sleep 1; exec "$0" "$@") &', *execer("-cycles", "20")])
+    tracer = trace(command=tuple(command))
+    assert tracer.finish() == 0
+    check_cycles(by_program(tracer.records), tracer.stdout, log)
+    assert tracer.of("summary")[0]["ended"] == "target exited"
+
+
+def test_what_a_script_leaves_in_the_background_may_never_start_one(gotrace):
+    """A daemon that has nothing to do with it is not waited for until it ends."""
+    began = time.monotonic()
+    done = gotrace("gc", "--", "sh", "-c", "sleep 60 >/dev/null 2>&1 & echo $!")
+    assert time.monotonic() - began < 50
+    os.kill(int(done.stdout), signal.SIGTERM)  # it was not ended, and the script did well
+    assert done.returncode == 0 and "sh executed no Go program, nor did what it left in the background" in done.stderr
 
 
 def alive(pid):

@@ -80,6 +80,27 @@ def test_command_that_does_not_exist(gotrace):
     check(gotrace("gc", "--", "/no/such/program"), 2, "No such file")
 
 
+@pytest.mark.parametrize(
+    "how", [["gc"], ["coldstart"], ["coldstart", "--exe", "PROGRAM"], ["coldstart", "--tree"]], ids=" ".join
+)
+def test_script_without_an_interpreter(how, gotrace, tmp_path):
+    (tmp_path / "script").write_text("exec true\n")
+    (tmp_path / "script").chmod(0o755)
+    program = str(targets.build("lifecycle"))
+    arguments = [program if each == "PROGRAM" else each for each in how]
+    check(gotrace(*arguments, "--", str(tmp_path / "script")), 2, "neither a program nor a script", "#!/bin/sh")
+
+
+@pytest.mark.parametrize("verb", ["gc", "coldstart"])
+@pytest.mark.parametrize("size", [600, 5000, 200_000])
+def test_command_that_is_truncated(verb, size, gotrace, tmp_path):
+    """It is not run: the kernel would start it, only to kill it."""
+    path = tmp_path / "program"
+    path.write_bytes(targets.build("lifecycle").read_bytes()[:size])
+    path.chmod(0o755)
+    check(gotrace(verb, "--", str(path)), 1, f"{path} is truncated: it has {size:,} of at least ", "build or copy it again")
+
+
 def test_neither_pid_nor_command(gotrace):
     check(gotrace("gc"), 2, "--pid")
     check(gotrace("gc", "--pid", "1", "--", "true"), 2, "--pid")

@@ -37,7 +37,7 @@ PROBE = Probe(
     ),
     config=(
         *("attached", "starter", *TASK_FIELDS),
-        *("task_mm", "mm_arg_start", "mm_arg_end", "task_signal", "task_exit_code", "signal_live"),
+        *("task_cpu_ns", "task_mm", "mm_arg_start", "mm_arg_end", "task_signal", "task_exit_code", "signal_live"),
     ),
     hits=(
         *("on_tracepoint__sched_process_fork", "on_tracepoint__sched_process_exec", "on_tracepoint__sched_process_exit"),
@@ -53,6 +53,7 @@ PROBE = Probe(
 
 _KERNEL_FIELDS = {
     **TASK_FIELDS,
+    "task_cpu_ns": ("task_struct", "se.sum_exec_runtime"),
     "task_mm": ("task_struct", "mm"),
     "mm_arg_start": ("mm_struct", "arg_start"),
     "mm_arg_end": ("mm_struct", "arg_end"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from itertools import combinations, permutations
+from itertools import combinations, pairwise, permutations
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +146,14 @@ def test_no_ring_has_fewer_crossings_than_the_ones_that_are_found(facts: Facts) 
             for order in permutations(names)
         )
         assert each.high == least
+
+
+def test_of_more_than_nine_gpus_a_ring_may_begin_at_any() -> None:
+    """A chain of NVLinks with GPU0 in its middle: who begins there crosses twice."""
+    facts, chain = Facts(Source(SMI, "made")), [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
+    facts.gpus = [Gpu(f"GPU{at}", at, numa=at) for at in range(len(chain))]
+    linked = {frozenset(pair) for pair in pairwise(chain)}
+    for one, other in combinations(range(len(chain)), 2):
+        facts.see(f"GPU{one}", f"GPU{other}", "NV4" if {one, other} in linked else "SYS")
+    (found,) = counted(facts, Nodes(facts))
+    assert (found.ring.stops[0], found.ring.stops[-1], found.low, found.high) == ("GPU3", "GPU7", 1, 1)

@@ -273,8 +273,6 @@ class _Live:
                 self.status = child.exit_code()
             else:
                 child.end(_PATIENCE_S)
-            if not self._wanted.containers:  # one that was to run in the background is a container tool's matter
-                self._end({start.pid for start in found}, began_ns)
         # Of what ended with it the events may still be on their way: where a thread lost its CPU while it reported, longer.
         deadline = time.monotonic() + _LATE_S
         for number in itertools.count(1):
@@ -283,7 +281,10 @@ class _Live:
             complete = found and not self._decoder.under_way
             if number >= 2 and (complete or time.monotonic() > deadline):
                 break
-        return found + self._decoder.close(time.monotonic_ns())
+        found += self._decoder.close(time.monotonic_ns())
+        if not self._wanted.containers:  # one that was to run in the background is a container tool's matter
+            self._end({start.pid for start in found}, began_ns)
+        return found
 
     def _running(self, began_ns: int) -> set[int]:
         """The processes of the run that began then; none, where gotrace does not know their numbers."""

@@ -306,3 +306,67 @@ int register_ends(struct pt_regs *ctx)
 	tell_of(time_ns, read_user(layer), read_user(layer + 8));
 	return 0;
 }
+
+/* containerd's CRI plugin. Its requests begin with what they are about, and a response with the id that it gives. */
+static __always_inline void tell_label(u64 time_ns, u64 label, u64 string, u64 attempt)
+{
+	u64 bytes = read_user(string + 8);
+
+	emit(KIND_LABEL, time_ns, current_tgid(), label, bytes, attempt, 0);
+	tell_name(time_ns, read_user(string), bytes);
+}
+
+/* A reference in a message, which may lack: it is 0 then, as of a message that lacks itself. */
+static __always_inline u64 member(u64 message, u64 offset)
+{
+	return message ? read_user(message + offset) : 0;
+}
+
+/* Of a PodSandboxConfig: its metadata are name, UID, and namespace. */
+static __always_inline void tell_pod(u64 time_ns, u64 config)
+{
+	u64 metadata = member(config, 0);
+
+	if (!metadata)
+		return; /* a client need not name the pod that it pulls for */
+	tell_label(time_ns, LABEL_POD, metadata, 0);
+	tell_label(time_ns, LABEL_UID, metadata + 16, 0);
+	tell_label(time_ns, LABEL_NAMESPACE, metadata + 32, 0);
+}
+
+/* Each is called with a context and a request, in whose ``config`` stands the pod, and answers with an id. */
+#define CRI(name, number, hit_begins, hit_ends, of, of_length, config, metadata)                                           \
+	int name##_begins(struct pt_regs *ctx)                                                                             \
+	{                                                                                                                  \
+		u64 time_ns = bpf_ktime_get_ns(), request = GO_ARG3(ctx), container = (metadata);                          \
+                                                                                                                           \
+		count_hit(hit_begins);                                                                                     \
+		emit(KIND_STAGE_BEGINS, time_ns, current_tgid(), number, GO_G(ctx), 0, 0);                                 \
+		tell_of(time_ns, (of), (of_length));                                                                       \
+		tell_pod(time_ns, (config));                                                                               \
+		if (container)                                                                                             \
+			tell_label(time_ns, LABEL_CONTAINER, container, (u32)read_user(container + 16));                   \
+		return 0;                                                                                                  \
+	}                                                                                                                  \
+	int name##_ends(struct pt_regs *ctx)                                                                               \
+	{                                                                                                                  \
+		u64 time_ns = bpf_ktime_get_ns(), response = GO_RESULT0(ctx);                                              \
+                                                                                                                           \
+		count_hit(hit_ends);                                                                                       \
+		emit(KIND_STAGE_ENDS, time_ns, current_tgid(), number, GO_G(ctx), !!response, 0);                          \
+		if (response)                                                                                              \
+			tell_of(time_ns, read_user(response), read_user(response + 8));                                    \
+		return 0;                                                                                                  \
+	}
+
+/* A RunPodSandboxRequest is the pod's configuration; */
+CRI(run_sandbox, STAGE_RUN_SANDBOX, HIT_RUN_SANDBOX_BEGINS, HIT_RUN_SANDBOX_ENDS, 0, 0, read_user(request), 0)
+/* a PullImageRequest is the image, the registry's key, and that; */
+CRI(pull_image, STAGE_PULL_IMAGE, HIT_PULL_IMAGE_BEGINS, HIT_PULL_IMAGE_ENDS, 0, 0, read_user(request + 16), 0)
+/* a CreateContainerRequest is the sandbox's id, the container's configuration (metadata: name, attempt), and that. */
+CRI(create_container, STAGE_CREATE_CONTAINER, HIT_CREATE_CONTAINER_BEGINS, HIT_CREATE_CONTAINER_ENDS, read_user(request),
+    read_user(request + 8), read_user(request + 24), member(read_user(request + 16), 0))
+/* A StartContainerRequest is the container's id; the response is empty. */
+NAMED(start_container, STAGE_START_CONTAINER, HIT_START_CONTAINER_BEGINS, read_user(GO_ARG3(ctx)),
+      read_user(GO_ARG3(ctx) + 8), 0, 0)
+ENDS(start_container, STAGE_START_CONTAINER, HIT_START_CONTAINER_ENDS, GO_RESULT0(ctx))

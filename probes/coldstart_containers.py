@@ -21,6 +21,10 @@ whose key has the container's name in it and whose parent is the image's topmost
 ``diff/apply.(*fsApplier).Apply`` unpacked a blob into it, by its digest; the blob came between ``(*store).writer`` and
 ``(*writer).Commit`` of the content store. The transfer service, which pulls in 2.1, calls these, too.
 
+Its CRI plugin, which a kubelet asks, has a function for each of the four calls that make a container of a pod; their
+messages begin with the same fields in all three [cri-api's ``runtime/v1`` as vendored in them]. ``netns.newNS`` and
+``setupPodNetwork`` make and set up the network of a pod.
+
 dockerd 20.10, 26.1 and 28.5 with its own image store [their source, and Debian's 20.10.24, 26.1.5 and 28.5.2]:
 ``distribution.Pull``; ``(*layerStore).registerWithDescriptor`` unpacks one layer onto its parent and returns it,
 ``CreateRWLayer`` makes the container's own, by its id; ``(*Daemon).containerStart`` starts it and calls
@@ -43,7 +47,9 @@ if TYPE_CHECKING:
     from gotrace.binary.program import Program
     from gotrace.probe import Traceable
 
-STAGES = ("pull", "unpack", "snapshot", "sandbox", "create", "commit", "fetch", "store", "container", "chunked")
+CRI = ("run_sandbox", "pull_image", "create_container", "start_container")
+LABELS = ("namespace", "pod", "uid", "container")
+STAGES = ("pull", "unpack", "snapshot", "sandbox", "create", "commit", "fetch", "store", "container", "chunked", *CRI)
 CALLS = ("mount", "move_mount", "umount", "pivot_root", "unshare", "setns", "clone")
 
 
@@ -57,8 +63,14 @@ def _of_containerd(folder: str, function: str) -> tuple[str, ...]:
     return (f"{_CONTAINERD}/{function}", f"{_CONTAINERD}/v2/{folder}/{function}")
 
 
+def _of_cri(function: str) -> tuple[str, ...]:
+    """Likewise, those of its CRI plugin."""
+    return (f"{_CONTAINERD}/pkg/cri/server.{function}", f"{_CRI_2}.{function}")
+
+
 _LIBPOD = tuple(f"github.com/containers/podman/{version}libpod." for version in ("", "v4/", "v5/"))
 _CONTAINERD = "github.com/containerd/containerd"
+_CRI_2 = f"{_CONTAINERD}/v2/internal/cri/server"
 _DOCKER = "github.com/docker/docker"
 # tool -> stage -> the functions that bound it; of each every name it may have: where it was built without modules, packages
 # have no major version. Which versions they are known of `gotrace.kernel.container_tools.VERSIONS` says.
@@ -79,6 +91,14 @@ TOOLS: dict[str, dict[str, tuple[tuple[str, ...], ...]]] = {
         "fetch": (_of_containerd("plugins", "content/local.(*store).writer"),),
         "store": (_of_containerd("plugins", "content/local.(*writer).Commit"),),
         "create": (_of_containerd("plugins", "services/tasks.(*local).Create"),),
+        "sandbox": (
+            (f"{_CONTAINERD}/pkg/netns.newNS", f"{_CONTAINERD}/v2/pkg/netns.newNS"),
+            _of_cri("(*criService).setupPodNetwork"),
+        ),
+        "run_sandbox": (_of_cri("(*criService).RunPodSandbox"),),
+        "pull_image": ((f"{_CRI_2}/images.(*GRPCCRIImageService).PullImage", *_of_cri("(*criService).PullImage")),),
+        "create_container": (_of_cri("(*criService).CreateContainer"),),
+        "start_container": (_of_cri("(*criService).StartContainer"),),
     },
     "dockerd": {
         "pull": ((f"{_DOCKER}/distribution.Pull",),),
@@ -97,11 +117,11 @@ TOOLS: dict[str, dict[str, tuple[tuple[str, ...], ...]]] = {
 _NAMES = ("podman", "conmon", "runc", "crun", "containerd", "ctr", "nerdctl", "docker", "dockerd", "kubelet", "crio")
 
 _SYSCALLS = tuple(f"on_trace_event__syscalls__sys_{end}_{name}" for name in CALLS for end in ("enter", "exit"))
-_NAMED = ("prepare", "commit", "apply", "fetch", "store", "rwlayer", "container", "register")
+_NAMED = ("prepare", "commit", "apply", "fetch", "store", "rwlayer", "container", "register", *CRI)
 _PLAIN = ("pull", "unpack", "snapshot", "sandbox", "create", "chunked")
 _OWN = (
     *(f"{name}_begins" for name in (*_NAMED, *_PLAIN)),
-    *(f"{name}_ends" for name in (*_PLAIN, "commit", "store", "register")),
+    *(f"{name}_ends" for name in (*_PLAIN, "commit", "store", "register", *CRI)),
 )
 # Named ones whose end is that of another; "": nothing is told of it.
 _ENDS = {"prepare": "snapshot", "rwlayer": "snapshot", "apply": "unpack", "fetch": "", "container": ""}
@@ -124,6 +144,9 @@ PROBE = Probe(
         Kind("stage_ends", 0x1009, ("process", "stage", "g", "result")),
         # after any of both, of the same time and thread: how long the name is that follows, of what it is made on
         Kind("of", 0x100A, ("process", "key_bytes")),
+        # after a stage_begins of those in CRI, of the same time and thread: label is a place in LABELS, key_bytes is as
+        # there, and attempt, of a container, how often one of its name was before
+        Kind("label", 0x100B, ("process", "label", "key_bytes", "attempt")),
     ),
     config=("task_pid", "task_tgid", "task_signal", "signal_live"),
     hits=(
@@ -135,6 +158,7 @@ PROBE = Probe(
     constants={
         **{f"CALL_{name.upper()}": number for number, name in enumerate(CALLS)},
         **{f"STAGE_{name.upper()}": number for number, name in enumerate(STAGES)},
+        **{f"LABEL_{name.upper()}": number for number, name in enumerate(LABELS)},
         **{f"TOOL_{name.upper()}": int.from_bytes(name.encode()[:8].ljust(8, b"\0"), "little") for name in _NAMES},
     },
     ring_bytes=16 << 20,
@@ -201,4 +225,4 @@ def decoder(header: dict[str, Any], starts: Starts) -> Decoder:
 
     seen = header["probes"][PROBE.stem]["facts"]["seen"]
     refused = header["coldstart"]["containers"]["refused"]
-    return Decoder(starts, Kinds.of_probe(header, PROBE.stem), seen, refused, STAGES, CALLS)
+    return Decoder(starts, Kinds.of_probe(header, PROBE.stem), seen, refused, STAGES, CALLS, LABELS)

@@ -44,6 +44,10 @@ def sentences(start: Start) -> Iterator[str]:
     if container is None:
         return
     name = f"Container {printable(container.id[:_ID])}" if container.id else "A container in no control group of its own"
+    if pod := container.pod:
+        restart = f", started again ({pod.attempt})" if pod.attempt else ""
+        name += f", {printable(pod.container)} of pod {printable(pod.namespace)}/{printable(pod.name)}"
+        name += f" ({printable(pod.uid)}){restart}"
     layers = "; no layer was unpacked" if container.layers == 0 else ""
     if container.layers:
         size = "" if container.unpacked_bytes is None else f" of {bytes_text(container.unpacked_bytes)}"

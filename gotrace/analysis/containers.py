@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from gotrace.analysis.columns import Array, Kinds, text_of
+from gotrace.analysis.container_cri import OfPod, Pods
 from gotrace.analysis.container_daemons import Call, Daemons, OfDaemon, Step, called, interval_of
 from gotrace.analysis.container_stages import (
     CGROUP,
@@ -44,6 +45,8 @@ _KEPT_NS = 3600_000_000_000
 _IN_VAIN = 1 << 63
 _NO_PULL = "no layer was missing"
 _CLIENT = "between pull and creation"
+_EARLIER = "it was done before tracing began, or by calls that were not seen"
+_RUNNING = "It was executed in a container that ran already: it is told from execve on."
 _NOBODY = "No container tool was seen to be asked for it: it is told from execve on."
 
 
@@ -70,7 +73,7 @@ class Decoder:
     """As `coldstart.Decoder`, whose starts it extends by what was before them.
 
     ``seen`` are the stages of each tool whose functions are probed, ``refused`` says of tools why they are not;
-    ``stages`` and ``calls`` are the probe's lists of them.
+    ``stages``, ``calls`` and ``labels`` are the probe's lists of them.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class Decoder:
         refused: Mapping[str, str],
         stages: Sequence[str],
         calls: Sequence[str],
+        labels: Sequence[str] = (),
     ) -> None:
         self._starts, self._kinds, self._seen, self._refused = starts, kinds, seen, refused
         self._words = dict(zip(("pull", "unpack", "snapshot", "sandbox", "create"), (*OF_TOOLS, CREATE), strict=True))
@@ -90,6 +94,7 @@ class Decoder:
         self._steps: list[Step] = []
         self._taken: set[tuple[int, int]] = set()
         self._daemons = Daemons(seen, self._stages)
+        self._pods = Pods(seen, self._stages, labels)
 
     def feed(self, events: Array, now_ns: int = 0) -> list[Start]:
         """As `coldstart.Decoder.feed`."""
@@ -160,13 +165,17 @@ class Decoder:
         daemon = self._processes[root].parent
         identity = self._id(self._steps, chain)
         create = self._creation(daemon, asked_ns, start.exec_ns)
-        done = self._daemons.of_dockerd(self._steps, identity, start.exec_ns)
+        pod = self._pods.of(self._steps, identity, start.exec_ns)
+        if pod and 0 < pod.started_ns < self._ran_ns(chain):
+            return dataclasses.replace(start, notes=(*start.notes, _RUNNING))
+        done = pod.done if pod else self._daemons.of_dockerd(self._steps, identity, start.exec_ns)
         done = done or self._daemons.of_containerd(self._steps, daemon, create, identity, start.exec_ns)
         if done:
             tool, asked_ns = done.tool, done.asked_ns
-        if (root, asked_ns) in self._taken or asked_ns >= start.exec_ns:
+        asked = (root, pod.begun_ns if pod else asked_ns)  # containers of one pod have its sandbox in common
+        if asked in self._taken or asked_ns >= start.exec_ns:
             return start  # what a container's program starts later
-        self._taken.add((root, asked_ns))
+        self._taken.add(asked)
         steps = [step for step in self._steps if asked_ns <= step.time_ns <= start.exec_ns]
         family = self._family(root)
         own = [call for call in called(steps, root, self._stages) if call.end_ns]
@@ -176,7 +185,9 @@ class Decoder:
             *self._kernels(steps, family, chain, start.exec_ns),
         ]
         bases = [(asked_ns, tool), *self._bases([step for step in steps if step.of["process"] in family], root, chain)]
-        if done and done.pulled_ns:
+        if pod:
+            bases, intervals = pod.bases(bases[1:]), pod.within(intervals)
+        elif done and done.pulled_ns:
             bases += [(done.pulled_ns, _CLIENT), (done.snapshot_ns, tool)]
         if done and create and tool != "containerd":
             bases.append((create.begin_ns, "containerd"))
@@ -191,7 +202,8 @@ class Decoder:
             layers=done.layers if done else len(sized) if UNPACK in known else None,
             unpacked_bytes=done.unpacked_bytes if done else bytes_,
             absent=tuple(stage for stage in (*known, *OF_KERNEL) if stage not in found),
-            unseen=tuple(Unseen(stage, self._why(tool, done, stage)) for stage in OF_TOOLS if stage not in known),
+            unseen=tuple(Unseen(stage, self._why(tool, done, stage, pod)) for stage in OF_TOOLS if stage not in known),
+            pod=pod.pod if pod else None,
         )
         rows = [
             Row(CONTAINER, each.stage, 1, each.begin_ns - start.exec_ns, each.end_ns - each.begin_ns, 0, 0, 0, 0, 0)
@@ -208,7 +220,9 @@ class Decoder:
             return []
         return [stage for stage in OF_TOOLS if any(self._words.get(each) == stage for each in self._seen.get(tool, ()))]
 
-    def _why(self, tool: str, done: OfDaemon | None, stage: str) -> str:
+    def _why(self, tool: str, done: OfDaemon | None, stage: str, pod: OfPod | None) -> str:
+        if pod and (stage == SANDBOX or pod.pod is None):
+            return _EARLIER
         if done and done.unseen and stage != SANDBOX:
             return done.unseen
         if done:
@@ -226,6 +240,10 @@ class Decoder:
             if call.stage == CREATE and call.begin_ns <= executed_ns <= (call.end_ns or exec_ns)
         ]
         return creates[0] if len(creates) == 1 else None
+
+    def _ran_ns(self, chain: Sequence[int]) -> int:
+        """When a runtime was executed last, of which the process descends."""
+        return max((at for pid in chain for at, name in self._processes[pid].executed if name in _RUNTIMES), default=0)
 
     def _family(self, root: int) -> set[int]:
         found = {root}

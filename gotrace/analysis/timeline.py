@@ -104,11 +104,22 @@ class Unseen:
 
 
 @dataclass(frozen=True)
+class Pod:
+    """The pod of a container, by what a kubelet calls it; ``attempt`` is how often it had restarted the ``container``."""
+
+    namespace: str
+    name: str
+    uid: str
+    container: str
+    attempt: int
+
+
+@dataclass(frozen=True)
 class Container:
     """The container that a program was started in, and the tool that was asked for it; ``id`` is "" where it is unknown.
 
     ``layers`` were unpacked, which have ``unpacked_bytes``; None where that was not watched. Stages in ``absent`` were
-    watched and did not happen; of those in ``unseen`` it is not known.
+    watched and did not happen; of those in ``unseen`` it is not known. ``pod`` is None where no client of CRI was seen.
     """
 
     id: str
@@ -117,6 +128,7 @@ class Container:
     unpacked_bytes: int | None = None
     absent: tuple[str, ...] = ()
     unseen: tuple[Unseen, ...] = ()
+    pod: Pod | None = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import collections
 import contextlib
 import http.client
 import http.server
-import itertools
 import json
 import os
 import re
@@ -20,7 +19,8 @@ import pytest
 
 import debian
 import targets
-from conftest import GOTRACE, PATIENCE_S, until
+from conftest import PATIENCE_S, until
+from containers import REQUIRED, mine, stages, told_by, took, wall_ns, watching
 from gotrace.kernel.container_tools import version_refusal
 from gotrace.probes.coldstart_containers import CALLS
 from services import free_port, remove_podmans_groups
@@ -33,8 +33,6 @@ pytestmark = [
 RUNC = Path("/usr/sbin/runc")
 PODMAN = ["podman", *(["--runtime", str(RUNC)] if RUNC.exists() else [])]
 LIMITS = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024"]  # the defaults may be more than is allowed here
-# Where systemd runs, their packages would start servers that nobody asked for.
-REQUIRED = os.environ.get("GOTRACE_REQUIRE_BPF") and not Path("/run/systemd/system").exists()
 LAYER_BYTES = 8 << 20
 BYTES_PER_S = 8 << 20
 
@@ -150,59 +148,6 @@ def gone(registry):
     subprocess.run([*PODMAN, "rmi", "-f", registry.name], capture_output=True)
 
 
-def mine(folder):
-    """A program that nobody else starts meanwhile."""
-    return Path(shutil.copy(targets.build("gcload"), folder / "app"))
-
-
-@contextlib.contextmanager
-def watching(program, *options, runs=1, until="main", env=None):
-    """A list, in which stands afterwards what `coldstart --containers` saw of the starts that are made inside."""
-    command = [*GOTRACE, "coldstart", "--exe", program, "--containers", "-n", runs]
-    command += ["--until", until, "--format", "json"]
-    tracer = subprocess.Popen(
-        list(map(str, [*command, *options])),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **(env or {})},
-    )
-    try:
-        said = ""
-        while "Waiting" not in said:
-            said += (line := tracer.stderr.readline())
-            assert line, said
-        seen = []
-        yield seen
-        out, rest = tracer.communicate(timeout=PATIENCE_S)
-        assert tracer.returncode == 0, said + rest
-        *starts, summary = json.loads(out)
-        assert summary["lost"] == 0
-        for start in starts:
-            whole_and_contiguous(start)
-        seen += [*starts, said + rest]
-    finally:
-        tracer.kill()
-        tracer.wait()
-
-
-def stages(start):
-    return [row for row in start["rows"] if row["stage"] == "container" and row["depth"] == 1]
-
-
-def took(start, name):
-    return sum(row["duration_ns"] for row in stages(start) if row["name"] == name)
-
-
-def whole_and_contiguous(start):
-    (top, *_) = (row for row in start["rows"] if row["depth"] == 0)
-    parts = stages(start)
-    assert top["stage"] == "container" and top["begin_ns"] == parts[0]["begin_ns"] == -top["duration_ns"]
-    assert sum(part["duration_ns"] for part in parts) == top["duration_ns"]
-    assert all(one["begin_ns"] + one["duration_ns"] == two["begin_ns"] for one, two in itertools.pairwise(parts))
-    assert all(part["duration_ns"] > 0 for part in parts)
-
-
 def refused(start, said, tool, path):
     """Whether that tool's version is none whose functions are known; it is said then, and what it does is unknown.
 
@@ -226,11 +171,6 @@ def pulled_while(start, registry, blob):
     assert last < start["monotonic_ns"] + next(row["begin_ns"] for row in pulled if row["name"] == "unpack")
     assert last - first <= took(start, "image pull")
     assert max(row["begin_ns"] for row in pulled) < next(r["begin_ns"] for r in stages(start) if r["name"] == "snapshot")
-
-
-def wall_ns():
-    """From CLOCK_MONOTONIC to the time of day, but for the least time between two looks."""
-    return max(time.time_ns() - time.monotonic_ns() for _ in range(100))
 
 
 def test_a_slow_registry_is_the_hot_zone(registry, gotrace, tmp_path):
@@ -456,17 +396,6 @@ def containerd(folder, path):
         for group in Path("/sys/fs/cgroup").glob(f"*/{name}"):
             until(lambda group=group: not (group / "cgroup.procs").read_text())
             group.rmdir()
-
-
-def told_by(events):
-    """Topic -> when containerd told it, ns of the day in UTC, in the order of time."""
-    told = collections.defaultdict(list)
-    for line in events.read_text().splitlines():
-        if match := re.match(r"\S+ (\d\d):(\d\d):(\d\d)\.(\d+) \S+ \S+ \S+ (/\S+)", line):
-            hours, minutes, seconds = (int(match[number]) for number in (1, 2, 3))
-            nanoseconds = int(match[4].ljust(9, "0")[:9])
-            told[match[5]].append(((hours * 60 + minutes) * 60 + seconds) * 10**9 + nanoseconds)
-    return told
 
 
 @pytest.mark.parametrize("suite", ["here", "trixie", "sid"])

@@ -17,7 +17,7 @@ from gotrace.cli.text.coldstart import one_start
 from gotrace.cli.text.layout import Rows
 from gotrace.kernel.container_tools import version_refusal
 from gotrace.kernel.ring import wire_dtype
-from gotrace.probes.coldstart_containers import CALLS, PROBE, STAGES
+from gotrace.probes.coldstart_containers import CALLS, CRI, LABELS, PROBE, STAGES
 
 KINDS = {kind.name: kind for kind in PROBE.kinds}
 ID, OTHER = "ab" * 32, "cd" * 32
@@ -110,7 +110,7 @@ def start_at(pid, at):
 
 
 def decoded(events, *starts, seen=SEEN, refused=()):
-    decoder = Decoder(Given(*starts), Kinds(PROBE.header_kinds()), seen, dict(refused), STAGES, CALLS)
+    decoder = Decoder(Given(*starts), Kinds(PROBE.header_kinds()), seen, dict(refused), STAGES, CALLS, LABELS)
     assert decoder.feed(events.array()) == []
     return decoder.close(0)
 
@@ -235,7 +235,7 @@ def test_versions():
 
 
 DAEMONS = {
-    "containerd": ["prepare", "commit", "apply", "fetch", "store", "create"],
+    "containerd": ["prepare", "commit", "apply", "fetch", "store", "create", "sandbox", *CRI],
     "dockerd": ["pull", "register", "rwlayer", "sandbox", "create", "container"],
 }
 BLOB, OTHER_BLOB = f"sha256:{ID}", f"sha256:{OTHER}"
@@ -337,3 +337,108 @@ def test_dockers_containers_by_their_ids():
         *(("between pull and creation", 300, 100), ("snapshot", 400, 50), ("dockerd", 450, 60)),
         *(("sandbox (network)", 510, 40), ("dockerd", 550, 150), ("containerd", 700, 410)),
     ]
+
+
+class Pods(Daemons):
+    """Calls of CRI, of containerd, 50; each is served by a goroutine of its own."""
+
+    def asked(self, begin, end, stage, about="", becomes="", attempt=0, **labels):
+        g = self.g = getattr(self, "g", 100) + 1
+        self.add("stage_begins", begin, 50, STAGES.index(stage), g, len(about) if stage == "start_container" else 0)
+        self._name(begin, *((about, "") if stage == "start_container" else ("", about)))
+        for label, text in labels.items():
+            self.add("label", begin, 50, LABELS.index(label), len(text), attempt)
+            self._name(begin, text, "")
+        if end:
+            self.add("stage_ends", end, 50, STAGES.index(stage), g, 1)
+            self._name(end, "", becomes)
+        return g
+
+    def sandbox(self, base, number):
+        """With a network, from base to base + 100; its shim is 1000 * number."""
+        of_pod = {"pod": f"p{number}", "namespace": "n", "uid": f"u{number}"}
+        g = self.asked(base, base + 100, "run_sandbox", becomes=f"s{number}", **of_pod)
+        self.named(base + 10, base + 40, 50, "sandbox", g=g)
+        self.named(base + 45, base + 95, 50, "create")
+        self.forked(base + 50, 1000 * number, 50, "containerd")
+        self.executed(base + 55, 1000 * number, "containerd-shim")
+        return of_pod
+
+    def container(self, base, number, identity, of_pod, name="app", attempt=0, child=1):
+        """Made from base to base + 30, started from base + 40 on, its program at base + 80."""
+        of_it = {**of_pod, "container": name, "attempt": attempt}
+        self.asked(base, base + 30, "create_container", f"s{number}", identity, **of_it)
+        self.named(base + 5, base + 15, 50, "snapshot", f"k8s.io/9/{identity}", "ns/1/layer", g=number)
+        self.asked(base + 40, base + 90, "start_container", identity)
+        runc = 1000 * number + 10 * child
+        self.forked(base + 50, runc, 1000 * number, "containerd-shim")
+        self.executed(base + 55, runc, "runc")
+        self.forked(base + 60, runc + 1, runc, "runc")
+        self.group("group_joined", base + 65, runc + 1, f"/kubepods/pod{number}/{identity}")
+        return start_at(runc + 1, base + 80)
+
+
+SANDBOX = [("RunPodSandbox", 0, 10), ("sandbox (network)", 10, 30), ("RunPodSandbox", 40, 15), ("containerd-shim", 55, 45)]
+ONE = [("CreateContainer", 0, 5), ("snapshot", 5, 10), ("CreateContainer", 15, 15), ("between CRI calls", 30, 10)]
+ONE += [("StartContainer", 40, 15), ("runtime (runc)", 55, 25)]
+
+
+def moved(rows, by):
+    return [(name, begin + by, took) for name, begin, took in rows]
+
+
+def test_pods_that_are_made_at_once():
+    events = Pods()
+    first, second = events.sandbox(0, 1), events.sandbox(3, 2)
+    events.asked(150, 180, "pull_image", becomes="x", **second)
+    starts = [events.container(200, 1, ID, first), events.container(203, 2, OTHER, second)]
+    starts.append(events.container(400, 1, "ef" * 32, first, name="side", child=2))
+    one, two, side = decoded(events, *starts, seen=DAEMONS)
+    gap = [("between CRI calls", 100, 100)]
+    assert moved(stages(one), 280) == [*SANDBOX, *gap, *moved(ONE, 200)]
+    pulled = [("between CRI calls", 103, 47), ("PullImage", 150, 30), ("between CRI calls", 180, 23)]
+    assert moved(stages(two), 283) == [*moved(SANDBOX, 3), *pulled, *moved(ONE, 203)]
+    others = [("other containers of the pod", 200, 30), ("between CRI calls", 230, 10)]
+    others += [("other containers of the pod", 240, 50), ("between CRI calls", 290, 110)]
+    assert moved(stages(side), 480) == [*SANDBOX, *gap, *others, *moved(ONE, 400)]
+    (network,) = (zone for zone in zones([one], summary([one])) if zone.name == "sandbox (network)")
+    assert network.median == 30 and network.advice.startswith("CNI plugins set up the pod's network")
+    pods = [start.container.pod for start in (one, two, side)]
+    assert [(pod.namespace, pod.name, pod.uid, pod.container) for pod in pods] == [
+        *(("n", "p1", "u1", "app"), ("n", "p2", "u2", "app"), ("n", "p1", "u1", "side"))
+    ]
+    assert all(start.container.unseen == () and start.container.layers == 0 for start in (one, two, side))
+
+
+def test_a_container_that_is_restarted():
+    """Its pod's sandbox and its first life are no part of it."""
+    events = Pods()
+    pod = events.sandbox(0, 1)
+    first = events.container(200, 1, ID, pod)
+    events.asked(500, 520, "pull_image", becomes="x", **pod)
+    again = events.container(600, 1, OTHER, pod, attempt=3, child=2)
+    _, start = decoded(events, first, again, seen=DAEMONS)
+    before = [("PullImage", 500, 20), ("between CRI calls", 520, 80)]
+    assert moved(stages(start), 680) == [*before, *moved(ONE, 600)]
+    assert "sandbox (network)" in start.container.absent and start.container.unseen == ()
+    (told,) = (line for line in one_start(start, False, False) if isinstance(line, str) and line.startswith("Container"))
+    assert told.startswith("Container cdcdcdcdcdcd, app of pod n/p1 (u1), started again (3): containerd was asked for it")
+
+
+def test_a_pod_that_was_there_before_tracing_began():
+    events = Pods()
+    start = events.container(200, 1, ID, {"pod": "p\x1b[1m", "namespace": "n", "uid": "u"})
+    (found,) = decoded(events, start, seen=DAEMONS)
+    assert moved(stages(found), 280) == moved(ONE, 200)
+    assert [each.stage for each in found.container.unseen] == ["sandbox (network)"]
+    assert "before tracing began" in found.container.unseen[0].reason
+    assert not any("\x1b" in line for line in one_start(found, False, False) if isinstance(line, str))
+    events = Pods()
+    events.asked(240, 290, "start_container", ID)
+    events.forked(250, 1010, 7, "containerd-shim")
+    events.executed(255, 1010, "runc")
+    events.forked(260, 1011, 1010, "runc")
+    events.group("group_joined", 265, 1011, f"/kubepods/pod1/{ID}")
+    (found,) = decoded(events, start_at(1011, 280), seen=DAEMONS)
+    assert moved(stages(found), 280) == [("StartContainer", 240, 15), ("runtime (runc)", 255, 25)]
+    assert found.container.pod is None and len(found.container.unseen) == 4

@@ -229,7 +229,9 @@ def running(folder: Path, pause: str, suite: str = "") -> Iterator[tuple[Cri, li
     (folder / "cni.d" / "1.conflist").write_text(json.dumps(network))
     registry = pause.partition("/")[0]
     (folder / "hosts" / registry).mkdir(parents=True)
-    (folder / "hosts" / registry / "hosts.toml").write_text(f'server = "http://{registry}"\n')
+    (folder / "hosts" / registry / "hosts.toml").write_text(
+        f'server = "http://{registry}"\n[host."http://{registry}"]\ncapabilities = ["pull", "resolve"]\n'
+    )
     config = folder / "config.toml"
     config.write_text(
         f'version = 2\nroot = "{folder}/root"\nstate = "{folder}/state"\n'

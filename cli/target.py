@@ -26,20 +26,20 @@ def target(
     family: bool = False,
     several: bool = False,
     not_with: Sequence[str] = (),
+    by: Sequence[str] = ("name", "container", "unit"),
     **changed: Any,
 ) -> Callable[[Decorated], Decorated]:
     """``--pid``, ``--name``, ``--container`` and ``--unit`` as one parameter pid; ``changed`` is the option pid's.
 
     ``every``: a process of any language is meant, with ``family`` and its children: of those that fit the one that has
     started the others. ``several``: all that fit are meant, and the parameter is a tuple. ``not_with``: options, by their
-    parameters, that say something else to trace.
+    parameters, that say something else to trace. ``by``: which of the other three options there are.
     """
 
     def add(function: Decorated) -> Decorated:
         @functools.wraps(function)
-        def command(*, pid: Any, name: str | None, container: str | None, unit: str | None, **others: Any) -> Any:
-            named = {"name": name, "container": container, "unit": unit}
-            terms = tuple((key, glob) for key, glob in named.items() if glob is not None)
+        def command(*, pid: Any, **others: Any) -> Any:
+            terms = tuple((key, glob) for key in by if (glob := others.pop(key)) is not None)
             for key, _ in terms:
                 for other in ("pid", *not_with):
                     exclude(other, key)
@@ -50,7 +50,7 @@ def target(
                 raise UsageError("no process was given", "give --pid PID, --name GLOB, --container NAME or --unit NAME")
             return function(pid=pid, **others)
 
-        for each in ("unit", "container", "name"):
+        for each in reversed(by):
             command = option(each)(command)
         return option("pid", **changed)(command)  # type: ignore[return-value]
 

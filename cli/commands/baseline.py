@@ -23,6 +23,7 @@ from gotrace.cli.options import (
     say,
     schema_option_of,
 )
+from gotrace.cli.target import target
 from gotrace.errors import UsageError
 from gotrace.export.formats import TABLES
 from gotrace.run import files
@@ -79,7 +80,11 @@ def _versions_options(command: _Decorated) -> _Decorated:
             help="A version to measure: what `go build FLAGS` makes of the PACKAGE after `--`.",
         ),
         click.option("--ab", "versions", multiple=True, metavar="NAME=COMMAND", help="A version to measure."),
-        option("pid", help="A Go process that runs, to be put under load and not ended."),
+        target(
+            by=("name", "unit"),  # --container is an image
+            not_with=("file", "versions", "builds", "images", "cpus"),
+            help="A Go process that runs, to be put under load and not ended.",
+        ),
     ):
         command = each(command)
     return command

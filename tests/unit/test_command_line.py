@@ -88,6 +88,15 @@ def test_an_option_means_the_same_in_every_command() -> None:
     assert {"-p", "-d", "-i", "-e", "-f", "-n", "-o", "-w"} == {flag for flag in meanings if len(flag) == 2}
 
 
+def test_a_process_by_its_pid_or_its_name() -> None:
+    """What docs/commands/index.md says of all commands, and of those that are exceptions."""
+    whole, less = {"name", "container", "unit"}, {"import": set(), "top": {"name"}, "baseline": {"name", "unit"}}
+    for name in COMMANDS:
+        options = {param.name for param in command_named(name).params}
+        if "pid" in options:
+            assert options & whole == less.get(name, whole), name
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_help_is_whole_and_fits(name: str, here: Callable[..., tuple[int, str, str]]) -> None:
     status, text, _ = here(name, "--help")

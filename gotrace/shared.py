@@ -235,10 +235,12 @@ class SharedProbes:
         modules: Sequence[ProbeModule],
         ring_bytes: int = RING_BYTES,
         how: Callable[[Compile], Compile] | None = None,
+        attaches: bool = True,
     ) -> Iterator[SharedProbes]:
         """Load the probes of ``modules``; none is set. Raises HostError or LoadError.
 
         Nothing stays set on the way out. ``how`` they are compiled, if they have to be: see `compiled`.
+        Without ``attaches`` they are loaded, but not attached to the kernel's own events: nobody is to be traced.
         """
         require_tracing()
         if not in_initial_namespace("pid"):
@@ -262,7 +264,7 @@ class SharedProbes:
             found = cls(modules, parts, RingReader(shared["events"].fd, ring_bytes, of_many=True))
             found.keys = [each.key for each in (*made, watch)]
             found.ns_per_hit = probe_cost_ns()
-            for module in modules:
+            for module in modules if attaches else ():
                 for name, program in parts[module.PROBE.stem].programs.items():
                     if not bpf.is_uprobe(name):
                         for fd in attach_to_kernel(module.PROBE, program, name):

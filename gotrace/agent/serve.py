@@ -47,7 +47,7 @@ _EXPLAINING = (*STEMS, "tail"), RING_BYTES << 2  # a stop makes some 50
 def prepare() -> None:
     """Compile what `serve` loads, and keep it: a compiler takes more memory than the agent may. Raises GotraceError."""
     for stems, size in ((STEMS, RING_BYTES), _EXPLAINING):
-        with SharedProbes.opened([probe_module(stem) for stem in stems], size) as probes:
+        with SharedProbes.opened([probe_module(stem) for stem in stems], size, attaches=False) as probes:
             if not all(map(cache.get, probes.keys)):
                 raise HostError(
                     f"nothing was kept: {printable(cache.folder())} cannot be used",

@@ -118,11 +118,11 @@ def _bpf(command: int, attr: bytes) -> int:
     return result if result >= 0 else -ctypes.get_errno()
 
 
-def refused(action: str, number: int) -> HostError:
+def refused(action: str, number: int, is_perf_event: bool = False) -> HostError:
     """What a failed bpf or perf system call means to the person who ran it."""
     message = f"the kernel refused to {action}: {os.strerror(number)}"
     if number in (errno.EPERM, errno.EACCES):
-        forbidden = (
+        forbidden = (is_perf_event and privileges.beyond_perfmon()) or (
             "no right is missing: kernel lockdown, seccomp or a security policy forbids it; `gotrace doctor` shows more"
         )
         return privileges.refused(message, forbidden)
@@ -535,7 +535,7 @@ def perf_event_open(
     where = (ctypes.c_int(tid), ctypes.c_int(cpu), ctypes.c_int(-1), ctypes.c_ulong(_PERF_FLAG_FD_CLOEXEC))
     fd = _syscall(host_arch().syscall_perf_event_open, buffer, *where)
     if fd < 0:
-        raise refused(action, ctypes.get_errno())
+        raise refused(action, ctypes.get_errno(), is_perf_event=True)
     return fd
 
 

@@ -75,6 +75,18 @@ def refused(message: str, otherwise: str, unprivileged: str = "run as root (sudo
     return HostError(message, hint)
 
 
+def beyond_perfmon(root: str = "/") -> str:
+    """What to do where perf events take more than CAP_PERFMON, and this process has no more; "" elsewhere.
+
+    From kernel.perf_event_paranoid 3 on, which is Debian's patch and default, perf_event_open(2) takes CAP_SYS_ADMIN.
+    """
+    with open(os.path.join(root, "proc/sys/kernel/perf_event_paranoid")) as file:
+        level = int(file.read())
+    if level < 3 or capabilities(root) >> CAP_SYS_ADMIN & 1:
+        return ""
+    return f"kernel.perf_event_paranoid is {level}, which takes CAP_SYS_ADMIN: add it, or run `sysctl kernel.perf_event_paranoid=2`"
+
+
 def caller() -> tuple[int, int] | None:
     """Who called sudo, as (user, group); None if root was not reached through sudo."""
     user, group = os.environ.get("SUDO_UID", ""), os.environ.get("SUDO_GID", "")

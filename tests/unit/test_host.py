@@ -10,7 +10,7 @@ import pytest
 
 from gotrace.errors import HostError
 from gotrace.kernel.host import Check, checks, lockdown, require_everybodys_processes, require_tracing
-from gotrace.kernel.privileges import capabilities, in_initial_namespace, refused
+from gotrace.kernel.privileges import beyond_perfmon, capabilities, in_initial_namespace, refused
 
 ROOT_CAPABILITIES = "000001ffffffffff"
 
@@ -254,3 +254,20 @@ def test_require_tracing_is_quick(tmp_path: Path) -> None:
         require_tracing(root)
         times.append(time.perf_counter_ns() - begin)
     assert min(times) < 2_000_000
+
+
+@pytest.mark.parametrize(
+    ("level", "cap_eff", "said"),
+    [
+        ("2", "000000c000080004", False),
+        ("3", "000000c000080004", True),
+        ("3", "000000c000280004", False),
+        ("-1", "0", False),
+    ],
+)
+def test_debians_paranoia(level: str, cap_eff: str, said: bool, tmp_path: Path) -> None:
+    """As tried with these capabilities on Debian's Linux 6.12."""
+    root = make_root(tmp_path, cap_eff=cap_eff)
+    (tmp_path / "proc/sys/kernel").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "proc/sys/kernel/perf_event_paranoid").write_text(f"{level}\n")
+    assert ("perf_event_paranoid is 3" in beyond_perfmon(root)) is said

@@ -231,7 +231,7 @@ class Agent:
         resource = resource_of(process)
         service = self.services.get(resource)
         if service is None:
-            window = Window(time.time_ns()) if self.spool is not None else None
+            window = Window(time.monotonic_ns()) if self.spool is not None else None
             service = self.services[resource] = Service(self.registry, resource, window)
         books = Books(session.process, self._finder)
         known.observed = Observed(process, session, service, course=Course(self.detailed), books=books)
@@ -319,8 +319,9 @@ class Agent:
             "host": {"name": host.nodename, "kernel": host.release, "machine": host.machine, "made_of": self._made_of()},
             "agent": gotrace.__version__,
         }
-        end_ns = time.time_ns()
-        self.spool.write([{**about, **service.ended(end_ns)} for service in self.services.values()])
+        end_ns = time.monotonic_ns()
+        since_1970_ns = time.time_ns() - end_ns
+        self.spool.write([{**about, **service.ended(end_ns, since_1970_ns)} for service in self.services.values()])
         failures = self._number(of.SPOOL_FAILURES)
         lost = self.spool.failures - failures.value
         failures.reach(self.spool.failures)

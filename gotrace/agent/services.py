@@ -136,8 +136,8 @@ class Service:
                 labels |= {"cause": kept["cause"], "recording": kept["file"]}
                 series.exemplar = Exemplar.of(longest.value_ns, labels, longest.time_ns)
 
-    def ended(self, end_ns: int) -> dict[str, Any]:
-        """Its window up to ``end_ns`` (since 1970), and what its processes have together then, as JSON."""
+    def ended(self, end_ns: int, since_1970_ns: int) -> dict[str, Any]:
+        """Its window up to ``end_ns``, see `Window.ended`, and what its processes have together then, as JSON."""
         assert self.window is not None
         totals = {name: sum(getattr(each, name) for each in self.processes) for name in ("rss", "live", "goal")}
         heaps = [each.reading.heap if each.reading is not None else None for each in self.processes]
@@ -149,7 +149,7 @@ class Service:
             **{name: _agreed(self._builds, name) for name in Build._fields},
             **self.settings,
             "lost": self.lost,
-            **self.window.ended(end_ns),
+            **self.window.ended(end_ns, since_1970_ns),
         }
         self.lost, self._builds = 0, {each.build for each in self.processes}
         return told

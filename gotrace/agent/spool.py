@@ -34,7 +34,10 @@ _NAME = re.compile(r"[0-9]{19}\.ndjson")
 
 
 class Window:
-    """What was seen of a service since the last snapshot, as values: their buckets are exact, whatever came before."""
+    """What was seen of a service since the last snapshot, as values: their buckets are exact, whatever came before.
+
+    It begins and ends by the monotonic clock (ns), which nobody sets.
+    """
 
     def __init__(self, begin_ns: int) -> None:
         self._begin_ns = begin_ns
@@ -56,8 +59,11 @@ class Window:
         if len(self._worst) > WORST:
             heapq.heappop(self._worst)
 
-    def ended(self, end_ns: int) -> dict[str, Any]:
-        """What was seen up to ``end_ns`` (since 1970), as JSON; the next window begins there."""
+    def ended(self, end_ns: int, since_1970_ns: int = 0) -> dict[str, Any]:
+        """What was seen up to ``end_ns``, as JSON; the next window begins there.
+
+        ``since_1970_ns`` is added to a time of this clock for one since 1970.
+        """
         histograms = []
         for (family, labels), parts in self._values.items():
             values = np.concatenate(parts)
@@ -79,7 +85,8 @@ class Window:
             {"length_ns": length, "time_ns": at, "reason": reason, "pid": pid}
             for length, at, reason, pid in sorted(self._worst, reverse=True)
         ]
-        told = {"begin_ns": self._begin_ns, "length_ns": end_ns - self._begin_ns, "histograms": histograms, "worst": worst}
+        length = {"begin_ns": self._begin_ns + since_1970_ns, "length_ns": end_ns - self._begin_ns}
+        told = {**length, "histograms": histograms, "worst": worst}
         self._begin_ns = end_ns
         self._values.clear()
         self._worst.clear()

@@ -84,7 +84,7 @@ def beyond_perfmon(root: str = "/") -> str:
         level = int(file.read())
     if level < 3 or capabilities(root) >> CAP_SYS_ADMIN & 1:
         return ""
-    return f"kernel.perf_event_paranoid is {level}, which takes CAP_SYS_ADMIN: add it, or run `sysctl kernel.perf_event_paranoid=2`"
+    return f"kernel.perf_event_paranoid is {level}: add CAP_SYS_ADMIN, or run `sysctl kernel.perf_event_paranoid=2`"
 
 
 def caller() -> tuple[int, int] | None:

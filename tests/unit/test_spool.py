@@ -43,6 +43,13 @@ def test_a_window_has_its_own_values_and_the_longest() -> None:
     assert window.ended(BEGIN_NS)["histograms"] == []
 
 
+def test_a_clock_that_is_set_changes_no_length() -> None:
+    window, hour_ns = Window(5), 3600 * 10**9
+    for minute, set_by_ns in enumerate((0, hour_ns, -hour_ns)):
+        told = window.ended(5 + (minute + 1) * MINUTE_NS, BEGIN_NS + set_by_ns)
+        assert (told["begin_ns"], told["length_ns"]) == (BEGIN_NS + set_by_ns + 5 + minute * MINUTE_NS, MINUTE_NS)
+
+
 def test_it_stays_within_its_bound_and_loses_the_oldest(tmp_path: Path) -> None:
     spool = Spool(str(tmp_path), most_bytes=1 << 20)
     for number in range(3_000):

@@ -38,7 +38,8 @@ RestartSec=10
 # Wrong settings stay wrong.
 RestartPreventExitStatus=2
 
-# No user of its own, and of root's rights those alone that docs/security.md lists.
+# No user of its own, and of root's rights those alone that docs/security.md lists. CAP_SYS_ADMIN has to be added to both
+# lines on Linux before 6.10, and for explain_above where kernel.perf_event_paranoid is above 2 (Debian has 3).
 DynamicUser=yes
 AmbientCapabilities={capabilities}
 CapabilityBoundingSet={capabilities}

@@ -80,8 +80,11 @@ def beyond_perfmon(root: str = "/") -> str:
 
     From kernel.perf_event_paranoid 3 on, which is Debian's patch and default, perf_event_open(2) takes CAP_SYS_ADMIN.
     """
-    with open(os.path.join(root, "proc/sys/kernel/perf_event_paranoid")) as file:
-        level = int(file.read())
+    try:
+        with open(os.path.join(root, "proc/sys/kernel/perf_event_paranoid")) as file:
+            level = int(file.read())
+    except OSError:  # a /proc with processes alone
+        return ""
     if level < 3 or capabilities(root) >> CAP_SYS_ADMIN & 1:
         return ""
     return f"kernel.perf_event_paranoid is {level}: add CAP_SYS_ADMIN, or run `sysctl kernel.perf_event_paranoid=2`"

@@ -268,6 +268,7 @@ def test_require_tracing_is_quick(tmp_path: Path) -> None:
 def test_debians_paranoia(level: str, cap_eff: str, said: bool, tmp_path: Path) -> None:
     """As tried with these capabilities on Debian's Linux 6.12."""
     root = make_root(tmp_path, cap_eff=cap_eff)
+    assert not beyond_perfmon(root)
     (tmp_path / "proc/sys/kernel").mkdir(parents=True, exist_ok=True)
     (tmp_path / "proc/sys/kernel/perf_event_paranoid").write_text(f"{level}\n")
     assert ("perf_event_paranoid is 3" in beyond_perfmon(root)) is said

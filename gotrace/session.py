@@ -27,7 +27,7 @@ from gotrace.errors import GotraceError, HostError, TargetError
 from gotrace.kernel import bpf
 from gotrace.kernel.executable import Executable
 from gotrace.kernel.family import Family
-from gotrace.kernel.host import kernel_pid, online_cpus, require_tracing
+from gotrace.kernel.host import cpu_name, kernel_pid, online_cpus, require_tracing
 from gotrace.kernel.keeper import EXECUTED, READY, Keeper
 from gotrace.kernel.process import MemoryMapping, OpenFile, Process, family, is_there
 from gotrace.kernel.windows import Windows
@@ -224,7 +224,13 @@ class Session:
                 "bias": self.bias,
                 "libraries": self._libraries(),
             },
-            "host": {"name": host.nodename, "kernel": host.release, "machine": host.machine, "cpus": len(online_cpus())},
+            "host": {
+                "name": host.nodename,
+                "kernel": host.release,
+                "machine": host.machine,
+                "cpus": len(online_cpus()),
+                "cpu": cpu_name(),
+            },
             "clock": {
                 "begin_ns": begin_ns,
                 "wall_offset_ns": time.time_ns() - time.monotonic_ns(),

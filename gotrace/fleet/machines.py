@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gotrace.fleet.tables import TABLES
+from gotrace.kernel.host import is_emulated
 
 _MADE_OF = tuple(name for name in TABLES["host"] if name not in ("host", "fingerprint", "seen_ns", "emulated"))
 
@@ -29,7 +30,7 @@ def host_row(name: str, machine: Mapping[str, Any], seen_ns: int, told: Told) ->
     """Of a `gotrace.kernel.machine.Host`, or as much of it as is known."""
     made_of = {each: machine.get(each) for each in _MADE_OF}
     made_of |= {each: value for each in ("provider", "instance") if (value := getattr(told, each)) is not None}
-    emulated = told.emulated or bool(machine.get("emulated"))
+    emulated = told.emulated or bool(machine.get("emulated")) or is_emulated(machine.get("cpu"))
     fingerprint = hashlib.sha256(json.dumps([emulated, made_of]).encode()).hexdigest()[:12]
     return {"host": name, "fingerprint": fingerprint, "seen_ns": seen_ns, "emulated": emulated, **made_of}
 

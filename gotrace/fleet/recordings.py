@@ -15,6 +15,7 @@ from gotrace.analysis.pauses import PAUSE, UNKNOWN, gogc_text
 from gotrace.errors import GotraceError
 from gotrace.fleet.machines import Told, host_row, short_build
 from gotrace.fleet.series import Part, Whose, of_values
+from gotrace.kernel.host import is_emulated
 from gotrace.lab.start import STAGES
 from gotrace.recording.reader import Recording
 from gotrace.run.kept import code_of
@@ -123,7 +124,7 @@ def parts_of(path: str, told: Told, name: str) -> tuple[dict[str, Any], list[Par
         about, host = header["host"], told.host_name or str(header["host"]["name"])
         begin_ns = int(header["clock"]["begin_ns"]) + int(header["clock"]["wall_offset_ns"])
         machine = {"architecture": about["machine"], "kernel": about["kernel"], "cpus": about.get("cpus")}
-        row = host_row(host, machine, begin_ns, told)
+        row = host_row(host, {**machine, "emulated": is_emulated(about.get("cpu"))}, begin_ns, told)
         target = header["target"]
         whose = Whose(
             host,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 from dataclasses import dataclass
 
 from gotrace import arch
@@ -239,3 +241,32 @@ def cpus_of(text: str) -> list[int]:
     """The numbers in one of the kernel's lists: 0-3,8,10-11."""
     ranges = [part.split("-") for part in text.strip().split(",") if part]
     return [cpu for ends in ranges for cpu in range(int(ends[0]), int(ends[-1]) + 1)]
+
+
+# What QEMU's emulation (TCG) calls its own processors; with a name of a real one it cannot be told. Under KVM the real one
+# shows through. On ARM64 an implementer of 0 is reserved for software (target/arm/tcg/cpu64.c, aarch64_max_tcg_initfn).
+_EMULATED = re.compile(r"QEMU TCG CPU|implementer 0x00, part 0x051\b")
+
+
+def is_emulated(cpu: str | None) -> bool:
+    """Whether a processor of this name (`cpu_name`) is certainly emulated, so that its times say nothing of a real one."""
+    return bool(cpu and _EMULATED.match(cpu))
+
+
+def cpu_name() -> str | None:
+    """The processor's name; on ARM64 what identifies it, for /proc/cpuinfo has no name there."""
+    fields: dict[str, str] = {}
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", errors="replace") as file:
+        for line in iter(file.readline, "\n"):  # of the first CPU: on a machine of many the kernel takes long for all
+            if not line:
+                break
+            name, _, value = line.partition(":")
+            fields.setdefault(name.strip(), value.strip())
+    if "model name" in fields:
+        return fields["model name"]
+    parts = [
+        f"{name} {fields[f'CPU {name}']}"
+        for name in ("implementer", "part", "variant", "revision")
+        if f"CPU {name}" in fields
+    ]
+    return ", ".join(parts) or None

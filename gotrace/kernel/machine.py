@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple, TypedDict
 from gotrace.errors import GotraceError
 from gotrace.kernel.cgroup import cpu_group
 from gotrace.kernel.cpus import cpus_for
-from gotrace.kernel.host import online_cpus, text_of
+from gotrace.kernel.host import cpu_name, online_cpus, text_of
 from gotrace.kernel.links import Link, link_text, nvlinks_of_host, pcie_links
 
 _YARDSTICK_S = 0.2
@@ -79,7 +79,6 @@ class Host(TypedDict):
 
 def host() -> Host:
     """This machine. ``host_class`` is the same for machines on which times may be compared."""
-    cpuinfo = _cpuinfo()
     cpus = cpus_for(os.getpid())
     version, quota = None, None
     try:
@@ -90,7 +89,7 @@ def host() -> Host:
     provider, instance = cloud(_DMI)
     found: dict[str, Any] = {
         "architecture": os.uname().machine,
-        "cpu": cpuinfo,
+        "cpu": cpu_name(),
         "cpus": len(online_cpus()),
         "cores": cpus.cores,
         "kernel": os.uname().release,
@@ -181,22 +180,6 @@ def cloud(dmi: str) -> tuple[str | None, str | None]:
         provider = "exoscale"
     known = provider is not None and re.fullmatch(_TYPES.get(provider, ""), product)
     return provider, product if known and product else None
-
-
-def _cpuinfo() -> str | None:
-    """The processor's name; on ARM64 what identifies it, for /proc/cpuinfo has no name there."""
-    fields: dict[str, str] = {}
-    for line in text_of("/proc/cpuinfo").splitlines():
-        name, _, value = line.partition(":")
-        fields.setdefault(name.strip(), value.strip())
-    if "model name" in fields:
-        return fields["model name"]
-    parts = [
-        f"{name} {fields[f'CPU {name}']}"
-        for name in ("implementer", "part", "variant", "revision")
-        if f"CPU {name}" in fields
-    ]
-    return ", ".join(parts) or None
 
 
 def _chosen(text: str) -> str | None:

@@ -94,6 +94,17 @@ class Long:
     emulated: bool
 
 
+@dataclass(frozen=True)
+class Counted:
+    """What an emulated machine has of a service besides times: valid runs, pauses by reason, explained ones by cause."""
+
+    host: str
+    service: str
+    runs: int
+    pauses: Mapping[str, int]
+    causes: Mapping[str, int]
+
+
 @dataclass
 class Fleet:
     """All that is shown. ``absent``: of each host that was not reached its address, how often, when last (ns), and why."""
@@ -110,6 +121,7 @@ class Fleet:
     broken: list[tuple[str, str]]
     notes: list[str]
     left_out: list[str]  # emulated hosts
+    emulated_counts: list[Counted]  # of those
     invalid: int  # runs that do not count
 
     @property
@@ -162,6 +174,7 @@ def shown(database: Database, metric: str, by: str, emulated: bool = False) -> F
         []
         if emulated
         else [host for (host,) in database.rows("select distinct host from machine where emulated order by 1")],
+        [] if emulated else list(_counted(database)),
         database.rows("select count(*) from run where not valid")[0][0],
     )
 
@@ -302,6 +315,23 @@ def _longest(database: Database, emulated: bool) -> list[Long]:
     ]
 
 
+def _counted(database: Database) -> Iterator[Counted]:
+    def counts(what: str, table: str, only: str) -> dict[tuple[str, str], dict[str, int]]:
+        found: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
+        for host, service, name, count in database.rows(
+            f"select part.host, coalesce(part.service, '{UNKNOWN}'), {what} from {table} part {JOINED} "
+            f"where machine.emulated and {only} group by all order by all"
+        ):
+            found[host, service][name or UNKNOWN] = count
+        return found
+
+    runs = counts("'runs', count(*)", "run", "part.valid")
+    pauses = counts("part.label, sum(part.count)::bigint", "total", "part.metric = 'stw.total'")
+    causes = counts("part.cause, count(*)", "worst", "part.metric = 'stw.total' and part.cause is not null")
+    for key in sorted({*runs, *pauses}):
+        yield Counted(*key, runs.get(key, {}).get("runs", 0), pauses.get(key, {}), causes.get(key, {}))
+
+
 def to_json(fleet: Fleet) -> dict[str, Any]:
     """All of it, times in ns; null is unknown, or not shown for lack of values or hosts."""
     percent_names = [f"p{percent:g}" for percent in PERCENTS]
@@ -356,6 +386,7 @@ def to_json(fleet: Fleet) -> dict[str, Any]:
         "skewed_clocks": [{"host": host, "skew_ns": skew} for host, skew in fleet.skewed],
         "broken_files": [{"file": file, "problem": problem} for file, problem in fleet.broken],
         "emulated_left_out": fleet.left_out,
+        "emulated_counts": [vars(each) for each in fleet.emulated_counts],
         "invalid_runs": fleet.invalid,
         "notes": fleet.notes,
     }

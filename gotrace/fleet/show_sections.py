@@ -74,7 +74,7 @@ def warnings(fleet: Fleet) -> Iterator[str]:
         skews = ", ".join(f"{host} ({'+' if skew > 0 else '-'}{duration_text(abs(skew))})" for host, skew in fleet.skewed)
         yield f"Clocks off by more than 5 min: {skews}. Their times and quarters of the day are not to be trusted."
     if fleet.left_out:
-        yield f"Emulated, and left out of times: {', '.join(fleet.left_out)}."
+        yield f"Emulated: counted, not timed: {', '.join(fleet.left_out)}."
     elif any(each.key[2] for each in fleet.series):
         yield "Times of emulated machines say nothing about any real one; they are groups of their own, and not compared."
     if fleet.invalid:
@@ -109,6 +109,7 @@ def sections(
         _starts(fleet, stages),
         *map(_costs, costs),
         _longest(fleet),
+        _emulated(fleet),
         _absent(fleet),
         _claims(fleet, claims),
     ):
@@ -319,6 +320,15 @@ def _longest(fleet: Fleet) -> Section:
         more = [each.version or "?", each.reason, each.cause or "?", each.recording or "-"]
         found.rows.append([duration_text(each.length_ns), _time(each.time_ns), host, each.service, *more])
     return found
+
+
+def _emulated(fleet: Fleet) -> Section:
+    heads = ("host", "service", "runs", "pauses", "by reason", "those explained, by cause")
+    section = Section("Emulated: counted, not timed", heads, names=("host", "service", *heads[4:]))
+    for each in fleet.emulated_counts:
+        of = [", ".join(f"{count:,} {name}" for name, count in of.items()) or "-" for of in (each.pauses, each.causes)]
+        section.rows.append([each.host, each.service, f"{each.runs:,}", f"{sum(each.pauses.values()):,}", *of])
+    return section
 
 
 def _absent(fleet: Fleet) -> Section:

@@ -257,6 +257,16 @@ class ShownCosts(TypedDict):
     without: Annotated[list[ChoiceCut], "types without a cost"]
 
 
+class ShownCounts(TypedDict):
+    """What an emulated machine has of a service, without times."""
+
+    host: str
+    service: str
+    runs: int
+    pauses: Annotated[dict[str, int], "by reason"]
+    causes: Annotated[dict[str, int], "of those that were explained"]
+
+
 class FleetShow(TypedDict):
     """`gotrace fleet show`."""
 
@@ -271,6 +281,7 @@ class FleetShow(TypedDict):
     skewed_clocks: list[ShownSkew]
     broken_files: list[BrokenFile]
     emulated_left_out: Annotated[list[str], "hosts whose times are not in here"]
+    emulated_counts: Annotated[list[ShownCounts], "what those have besides"]
     invalid_runs: Annotated[int, "runs that do not count"]
     notes: list[str]
     amplification: list[ShownAmplification]

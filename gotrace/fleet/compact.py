@@ -15,7 +15,7 @@ from pathlib import Path
 from gotrace.agent.spool import WORST
 from gotrace.errors import UsageError
 from gotrace.fleet.database import Database, duckdb, opened, select_of
-from gotrace.fleet.store import MOST_ROWS, adding, files_of
+from gotrace.fleet.store import MOST_ROWS, adding, check, files_of
 from gotrace.fleet.tables import DAY_NS, DAY_OF, HOUR_NS, columns_of
 from gotrace.text import printable
 
@@ -70,15 +70,15 @@ def compact(folder: str, older_days: int) -> Compacted:
     if older_days < 1:
         raise UsageError("today is still written to", "give at least 1d")
     last = time.strftime("%Y-%m-%d", time.gmtime(time.time() - (older_days + 1) * DAY_NS / 1e9))
+    path, found = check(folder), Compacted()
     database, module = opened(folder), duckdb()
     database.connection.execute("create temp table spool as select distinct source from source where kind = 'spool'")
-    path, found = database.folder, Compacted()
     with adding(folder):
         days = sorted({_day(file) for table in DAY_OF for file in files_of(path, table)})
     for day in days:
         if day <= last:
             try:
-                _compact(database, folder, day, found)
+                _compact(database, path, day, found)
             except (module.IOException, module.InvalidInputException) as error:
                 found.left.append((day, printable(str(error).splitlines()[0])))
     return found
@@ -88,9 +88,9 @@ def _day(file: str) -> str:
     return Path(file).parent.name.removeprefix("date=")
 
 
-def _compact(database: Database, folder: str, day: str, found: Compacted) -> None:
-    with adding(folder) as addition:
-        files = {table: [each for each in files_of(database.folder, table) if _day(each) == day] for table in DAY_OF}
+def _compact(database: Database, folder: Path, day: str, found: Compacted) -> None:
+    with adding(str(folder)) as addition:
+        files = {table: [each for each in files_of(folder, table) if _day(each) == day] for table in DAY_OF}
         for table in DAY_OF:
             database.connection.execute(f"create or replace temp view {table}_of as {select_of(table, files[table])}")
         database.connection.execute(_HOURS)
@@ -110,7 +110,7 @@ def _compact(database: Database, folder: str, day: str, found: Compacted) -> Non
             found.rows[1] += after
         old = [file for of in files.values() for file in of]
         sizes = sum(Path(file).stat().st_size for file in old)
-    new = [file for table in DAY_OF for file in files_of(database.folder, table) if _day(file) == day]
+    new = [file for table in DAY_OF for file in files_of(folder, table) if _day(file) == day]
     found.days.append(day)
     for totals, values in ((found.files, (len(old), len(new))), (found.size, (sizes, _size(new)))):
         totals[:] = [total + value for total, value in zip(totals, values, strict=True)]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gotrace.errors import GotraceError, UsageError
-from gotrace.fleet.store import check, files_of, text_of
+from gotrace.fleet.buckets import files_in, quoted
+from gotrace.fleet.store import BUCKET, check, files_of, text_of
 from gotrace.fleet.tables import SQL_TYPES, TABLES, columns_of
 from gotrace.text import count_text, installing, printable
 
@@ -27,9 +29,12 @@ _LIMITS = {"memory_limit": "400MB", "threads": "2", "preserve_insertion_order": 
 
 @dataclass
 class Database:
-    """An open fleet; ``broken`` are files that were left out, and why; ``notes`` what else is to be told with results."""
+    """An open fleet, of which nothing outside ``folder`` (a path, or a URL) is read.
 
-    folder: Path
+    ``broken`` are files that were left out, and why; ``notes`` what else is to be told with results.
+    """
+
+    folder: str
     connection: Any
     broken: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -54,12 +59,14 @@ def duckdb() -> Any:
 
 
 def opened(folder: str) -> Database:
-    """A fleet's folder. Raises GotraceError, UsageError where there is none."""
-    path = check(folder)
+    """A fleet's folder, or its copy at s3://BUCKET/FOLDER. Raises GotraceError, UsageError where there is none."""
+    remote = folder.startswith(BUCKET)
+    path = folder.rstrip("/") if remote else str(check(folder).resolve())
     module = duckdb()
     database = Database(path, module.connect(config=dict(_LIMITS)))
+    found = files_in(database.connection, module, path) if remote else {}
     for table in TABLES:
-        _view(database, module, table)
+        _view(database, module, table, lambda of: list(found.get(of, ())) if remote else files_of(Path(path), of))
     for name, sql in VIEWS.items():
         database.connection.execute(f"create view {name} as {sql}")
     if database.broken:
@@ -81,7 +88,7 @@ def answered(database: Database, query: str) -> Answer:
     Raises UsageError for what is no question, or is not understood.
     """
     module, connection = duckdb(), database.connection
-    connection.execute(f"set allowed_directories = [{_quoted(str(database.folder.resolve()))}]")
+    connection.execute(f"set allowed_directories = [{quoted(database.folder + '/')}]")
     connection.execute("set enable_external_access = false")
     connection.execute("set lock_configuration = true")
     try:
@@ -103,16 +110,12 @@ def answered(database: Database, query: str) -> Answer:
         raise UsageError(printable(lines[0]), printable(hint)) from None
 
 
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _view(database: Database, module: Any, table: str) -> None:
-    files = files_of(database.folder.resolve(), table)
+def _view(database: Database, module: Any, table: str, files_of: Callable[[str], list[str]]) -> None:
+    files = files_of(table)
     try:
         database.connection.execute(f"create view {table} as {select_of(table, files)}")
     except module.Error:
-        files = files_of(database.folder.resolve(), table)  # one may have got its name since
+        files = files_of(table)  # one may have got its name since
         for file in list(files):
             try:
                 database.connection.execute(f"select 1 from {_read([file])} limit 0")
@@ -132,5 +135,5 @@ def select_of(table: str, files: list[str]) -> str:
 
 
 def _read(files: list[str]) -> str:
-    quoted = ", ".join(map(_quoted, files))
-    return f"read_parquet([{quoted}], union_by_name => true, hive_partitioning => false)"
+    names = ", ".join(map(quoted, files))
+    return f"read_parquet([{names}], union_by_name => true, hive_partitioning => false)"

@@ -23,7 +23,9 @@ from gotrace.fleet.tables import DAY_NS, DAY_OF, Row, Type, columns_of
 from gotrace.text import printable
 
 SCHEMA = "gotrace.fleet/1"
-_ABOUT, _LOCK, _JOURNAL = "fleet.json", ".lock", ".adding"
+BUCKET = "s3://"  # of a folder that is no file's
+ABOUT, JOURNAL = "fleet.json", ".adding"
+_LOCK = ".lock"
 _COMPRESSION = "zstd(3)"
 MOST_ROWS = 1 << 18  # of a table that are held at once: 20 MB
 _SINGLE = (str, int, float, type(None))
@@ -87,7 +89,7 @@ class Addition:
             return
         names = [[str(each.relative_to(self._folder)) for each in pair] for pair in self._written]
         replaced = [os.path.relpath(each, self._folder) for each in self._replaced]
-        _synced(self._folder / _JOURNAL, json.dumps({"replaced": replaced, "renamed": names}).encode())
+        _synced(self._folder / JOURNAL, json.dumps({"replaced": replaced, "renamed": names}).encode())
         _end(self._folder)
 
 
@@ -185,15 +187,19 @@ def files_of(folder: Path, table: str) -> list[str]:
 def _journal(folder: Path) -> tuple[list[str], list[tuple[str, str]]]:
     """(files that go, files that are renamed), none without a journal or of one that was not written to its end."""
     try:
-        found = json.loads((folder / _JOURNAL).read_bytes())
+        found = json.loads((folder / JOURNAL).read_bytes())
     except (FileNotFoundError, ValueError):
         return [], []
     return found["replaced"], [(part, final) for part, final in found["renamed"]]
 
 
 def _checked(folder: str, make: bool) -> Path:
+    if folder.startswith(BUCKET):
+        raise UsageError(
+            f"{printable(folder)} can only be read", f"use a folder here, then copy it: aws s3 sync --delete DIR {BUCKET}…"
+        )
     path = Path(folder)
-    about = path / _ABOUT
+    about = path / ABOUT
     try:
         folder.encode()
         if make:
@@ -203,18 +209,18 @@ def _checked(folder: str, make: bool) -> Path:
         if not about.exists():
             if not make:
                 raise UsageError(f"{printable(folder)} is no fleet", "`gotrace fleet add DIR FILE...` makes one")
-            ours = (_LOCK, f".{_ABOUT}")  # of others too, who make it just now
+            ours = (_LOCK, f".{ABOUT}")  # of others too, who make it just now
             if any(not each.name.startswith(ours) for each in path.iterdir()) and not about.exists():
                 raise UsageError(
                     f"{printable(folder)} is no fleet, and is not empty", "give a new folder, or one that is empty"
                 )
-            part = path / f".{_ABOUT}.{uuid.uuid4().hex}"
+            part = path / f".{ABOUT}.{uuid.uuid4().hex}"
             try:
                 _synced(part, json.dumps({"schema": SCHEMA}).encode() + b"\n")
                 os.rename(part, about)
             finally:
                 part.unlink(missing_ok=True)
-        found = json.loads(about.read_bytes())["schema"]
+        data = about.read_bytes()
     except FileExistsError:
         raise UsageError(f"{printable(folder)} is no folder", "give a new folder") from None
     except UnicodeEncodeError:
@@ -223,11 +229,18 @@ def _checked(folder: str, make: bool) -> Path:
         raise GotraceError(
             f"cannot use {printable(folder)}: {error.strerror}", "give another folder, or free some space"
         ) from None
+    check_about(data, folder)
+    return path
+
+
+def check_about(data: bytes | str, folder: str) -> None:
+    """What a folder says of itself. Raises UsageError for one of another version."""
+    try:
+        found = json.loads(data)["schema"]
     except (ValueError, TypeError, KeyError):
         found = None
     if found != SCHEMA:
         raise UsageError(f"{printable(folder)} is a fleet of another version", f"this gotrace reads {SCHEMA}")
-    return path
 
 
 @contextlib.contextmanager
@@ -259,7 +272,7 @@ def _end(path: Path) -> None:
         _sync(folder)
     for left in path.glob("*/date=*/.*.part"):
         left.unlink(missing_ok=True)
-    (path / _JOURNAL).unlink(missing_ok=True)
+    (path / JOURNAL).unlink(missing_ok=True)
 
 
 def _write_parquet(path: Path, data: Any) -> None:

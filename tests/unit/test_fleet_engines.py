@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fleet_engines
 import pytest
-from spools import Written
+import wheels
+from spools import BEGIN_NS, Written
 
+from gotrace.errors import GotraceError, UsageError
+from gotrace.fleet import buckets
 from gotrace.fleet.add import add
+from gotrace.fleet.compact import compact
 from gotrace.fleet.database import opened
 from gotrace.fleet.machines import Told
+from gotrace.fleet.store import adding
 
+RECORDING = Path(__file__).parents[1] / "testdata" / "recordings" / "gc.gotrace"
 SUMS = "select host, metric, bucket, sum(n)::bigint from hist group by all order by all"
 
 
@@ -24,7 +34,34 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for _ in range(3):
             spool.minute()
         add(str(folder / "fleet"), [str(spool.folder)], Told())
+    add(str(folder / "fleet"), [str(RECORDING)], Told("web-4", "shop"))
+    # 99 values of 0, which no bucket has, and one of 1 us
+    of = {"host": "web-5", "service": "shop", "metric": "stw.total", "label": "", "start_ns": BEGIN_NS, "source": "web-5"}
+    with adding(str(folder / "fleet")) as addition:
+        addition.add("total", [{**of, "count": 100, "zeros": 99, "sum_ns": 1000, "min_ns": 0, "max_ns": 1000}])
+        addition.add("hist", [{**of, "bucket": -637, "n": 1}])
     return folder / "fleet"
+
+
+def test_the_documented_sql(fleet: Path) -> None:
+    """Of the manual, in DuckDB; and what is not the same is named."""
+    database = opened(str(fleet))
+    _, ask = fleet_engines.duckdb()
+    assert list(fleet_engines.differences(database, "DuckDB", ask)) == []
+    found = list(
+        fleet_engines.differences(database, "DuckDB", lambda sql: [(*row[:-1], row[-1] * 1.03) for row in ask(sql)])
+    )
+    assert "sums" in found[0] and any("p99 of stw.total, web-0" in each for each in found)
+    assert not any("web-5" in each for each in found if "p100" not in each)  # 1.03 times 0
+
+
+def test_clickhouse(fleet: Path) -> None:
+    """Embedded in a Python of its own, for it makes threads, and this one forks."""
+    environment = {**os.environ, "PYTHONPATH": str(wheels.unpacked("chdb-core==26.9.0"))}
+    command = [sys.executable, fleet_engines.__file__, str(fleet), "ClickHouse"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ClickHouse 26." in done.stdout and "all sums and percentiles are the same" in done.stdout
 
 
 def sums(frame: Any) -> list[tuple[Any, ...]]:
@@ -48,7 +85,7 @@ def test_dask_on_two_workers(fleet: Path) -> None:
 
 @pytest.fixture
 def store(fleet: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An S3 server with the fleet in its bucket: its URL."""
+    """An S3 server with the fleet in a bucket: its URL."""
     import boto3
     from moto import server
 
@@ -60,20 +97,84 @@ def store(fleet: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     url = "http://{}:{}".format(*running.get_host_and_port())
     client = boto3.client("s3", endpoint_url=url)
     client.create_bucket(Bucket="fleet")
-    for file in fleet.rglob("*.parquet"):
-        client.upload_file(str(file), "fleet", str(file.relative_to(fleet)))
+    for file in fleet.rglob("*"):
+        if file.is_file():
+            client.upload_file(str(file), "fleet", str(file.relative_to(fleet.parent)))
     yield url
     running.stop()
 
 
+@pytest.mark.started  # with a DuckDB of another version
+def test_duckdb_from_a_bucket(fleet: Path, store: str) -> None:
+    """Commands say of s3://BUCKET/FOLDER what they say of the folder, and read nothing else."""
+    folder = wheels.unpacked("duckdb==1.5.5", "duckdb-extension-httpfs==1.5.5")
+    environment = {**os.environ, "PYTHONPATH": str(folder), "AWS_ENDPOINT_URL": store}
+
+    def fleet_command(*words: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "gotrace.cli", "fleet", *words]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        return done.returncode, done.stdout or done.stderr
+
+    shown = fleet_command("show", "s3://fleet/fleet/", "--format", "json")
+    assert shown == fleet_command("show", str(fleet), "--format", "json") and shown[0] == 0 and "web-2" in shown[1]
+    assert fleet_command("sql", "s3://fleet/fleet", SUMS, "--format", "csv") == fleet_command(
+        "sql", str(fleet), SUMS, "--format", "csv"
+    )
+    status, text = fleet_command("sql", "s3://fleet/fleet", "from read_text('s3://fleet/fleets/other')")
+    assert status == 2 and "Permission" in text
+    status, text = fleet_command("sql", "s3://fleet/fleet", "from duckdb_secrets()")
+    assert status == 0 and "secret=redacted" in text
+    status, text = fleet_command("trend", "s3://fleet/none")
+    assert status == 2 and "s3://fleet/none is no fleet" in text
+    environment["AWS_ENDPOINT_URL"] = "http://127.0.0.1:1"
+    status, text = fleet_command("sql", "s3://fleet/fleet", "select 1")
+    assert status == 1 and "cannot read s3://fleet/fleet" in text and "AWS_ENDPOINT_URL" in text
+
+
+class _Listed:
+    """DuckDB as it lists a bucket in which somebody was interrupted."""
+
+    def __init__(self, *names: str) -> None:
+        self.names, self.asked = names, ""
+
+    def execute(self, sql: str) -> _Listed:
+        self.asked = sql
+        return self
+
+    def fetchall(self) -> list[tuple[str]]:
+        return [(name,) for name in self.names]
+
+    def fetchone(self) -> tuple[str]:
+        return ('{"schema": "gotrace.fleet/1"}',)
+
+
+def test_what_a_bucket_has() -> None:
+    import duckdb
+
+    names = [
+        "s3://b/f/fleet.json",
+        "s3://b/f/hist/date=2026-01-01/1.parquet",
+        "s3://b/f/hist/date=2026-01-01/.2.parquet.part",
+    ]
+    assert buckets.files_in(_Listed(*names), duckdb, "s3://b/f") == {"hist": names[1:2]}
+    with pytest.raises(GotraceError, match="copied while"):
+        buckets.files_in(_Listed(*names, "s3://b/f/.adding"), duckdb, "s3://b/f")
+    for url in ("s3://", "s3://b/*", "s3://b/f?s3_region=x"):
+        with pytest.raises(UsageError, match="invalid URL"):
+            buckets.files_in(_Listed(*names), duckdb, url)
+    for change in (lambda: add("s3://b/f", ["x"], Told()), lambda: compact("s3://b/f", 7)):
+        with pytest.raises(UsageError, match="can only be read"):
+            change()
+
+
 def test_from_an_object_store(fleet: Path, store: str) -> None:
-    """By pyarrow's own client of S3, and with DuckDB over what that reads: DuckDB's is an extension to be downloaded."""
+    """By pyarrow's client of S3, and with DuckDB over what that reads."""
     import duckdb
     import pyarrow.dataset as datasets
     from pyarrow import fs
 
     host = store.removeprefix("http://")
     client = fs.S3FileSystem(access_key="test", secret_key="test", endpoint_override=host, scheme="http")
-    hist = datasets.dataset("fleet/hist", filesystem=client, format="parquet")
+    hist = datasets.dataset("fleet/fleet/hist", filesystem=client, format="parquet")
     assert duckdb.sql(SUMS).fetchall() == opened(str(fleet)).rows(SUMS) != []
     del hist

@@ -39,15 +39,19 @@ from gotrace.errors import UsageError
 def command(folder: str, urls: str, token_file: str | None, ca_file: str | None, jobs: int, patience_ns: int) -> int:
     """Fetch from every agent (`gotrace serve --spool`) what its spool has since the last time, into the fleet in DIR.
 
-    One that was interrupted goes on where it was. Who cannot be asked is told at the end, and kept in the table `absent`.
+    Ctrl-C keeps what whole agents have sent; the next time goes on from there. Who cannot be asked is told at the end, and kept in the table `absent`.
     """
     from gotrace.cli.text import fleet as text
     from gotrace.fleet.collect import Bounds, collect, urls_in
     from gotrace.fleet.machines import Told
+    from gotrace.run.target import StopRequest
 
     if not patience_ns:
         raise UsageError("with --patience 0s nobody is asked", "give 10s or more")
-    bounds = Bounds(jobs=jobs, patience_s=patience_ns / 1e9)
-    asked = list(collect(folder, urls_in(urls), Told(), bounds, token_file or "", ca_file or ""))
-    text.write_collected(asked, say)
+    bounds, agents, stop = Bounds(jobs=jobs, patience_s=patience_ns / 1e9), urls_in(urls), StopRequest()
+    with stop.installed():
+        asked = list(collect(folder, agents, Told(), bounds, token_file or "", ca_file or "", stop))
+    text.write_collected(asked, len(agents), say)
+    if stop.signal:
+        return 130
     return text.REFUSED if any(each.problem for each in asked) else 0

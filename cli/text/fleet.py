@@ -43,12 +43,12 @@ def write_added(outcomes: Sequence[Outcome], say: Callable[[str], None]) -> None
     print("; ".join([f"added {', '.join(parts)}" if parts else "nothing added", *rest]))
 
 
-def write_collected(asked: Sequence[Asked], say: Callable[[str], None]) -> None:
-    """What came, then who did not answer, and why."""
+def write_collected(asked: Sequence[Asked], agents: int, say: Callable[[str], None]) -> None:
+    """What came, then which of so many agents did not answer, and why."""
     minutes, size = sum(each.minutes for each in asked), sum(each.size for each in asked)
     absent = [each for each in asked if each.problem]
     there = count_text(len(asked) - len(absent), "agent")
-    print(f"{there} of {len(asked)}: {count_text(minutes, 'minute')} of services, {bytes_text(size)}")
+    print(f"{there} of {agents}: {count_text(minutes, 'minute')} of services, {bytes_text(size)}")
     for each in asked:
         name = printable(each.host or each.url)
         if each.skew_ns is not None and abs(each.skew_ns) > MOST_SKEW_NS:
@@ -57,6 +57,8 @@ def write_collected(asked: Sequence[Asked], say: Callable[[str], None]) -> None:
             say(f"{name}: there is more than was fetched: collect again")
         for note in each.notes:
             say(f"{name}: {printable(note)}")
+    if left := agents - len(asked):
+        say(f"interrupted: {count_text(left, 'agent')} not asked, or not to the end: collect again to get the rest")
     for each in absent:
         say(f"absent: {printable(each.url)}: {printable(each.problem)} ({printable(each.hint)})")
 

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from gotrace.cli.text.layout import Column, Rows
 from gotrace.cli.text.table import Table
 from gotrace.export import markdown
-from gotrace.fleet.choose import Choice, cut_text, heads, rows, rule_text, to_json
+from gotrace.fleet.choose import Choice
 from gotrace.fleet.choose_picture import page, svg
+from gotrace.fleet.choose_words import cut_text, heads, rows, rule_text, to_json
 from gotrace.run.files import Sink
 from gotrace.text import count_text, printable
 

@@ -198,8 +198,14 @@ class Remote:
         except (OSError, ValueError) as error:
             raise _cannot_read("token", self._token_file, error) from None
 
-    def asked(self, path: str, most_bytes: int = _MOST_BYTES, patience_s: float = 2 * _PATIENCE_S) -> Answer:
-        """What is at a path. Raises HostError, for more than ``most_bytes`` and after ``patience_s`` too."""
+    def asked(
+        self,
+        path: str,
+        most_bytes: int = _MOST_BYTES,
+        patience_s: float = 2 * _PATIENCE_S,
+        given_up: Callable[[], object] = lambda: False,
+    ) -> Answer:
+        """What is at a path. Raises HostError, for more than ``most_bytes``, after ``patience_s``, if ``given_up`` too."""
         import http.client  # which an agent, which has these kinds too, has no use for
 
         make: Callable[..., http.client.HTTPConnection] = http.client.HTTPConnection
@@ -218,7 +224,7 @@ class Remote:
                     body += part
                     if len(body) > most_bytes:
                         raise HostError(f"{self.title} sends more than {most_bytes} bytes", "is it `gotrace serve`?")
-                    if time.monotonic() > until_s:
+                    if time.monotonic() > until_s or given_up():
                         raise TimeoutError("timed out")
                 if answer.length:
                     raise http.client.IncompleteRead(bytes(body), answer.length)

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 
 from gotrace.export.charts.page import Markup, Page
 from gotrace.export.picture.frame import escaped
-from gotrace.fleet.choose import Choice, cut_text, heads, rows, rule_text
+from gotrace.fleet.choose import Choice
+from gotrace.fleet.choose_words import cut_text, heads, rows, rule_text
 from gotrace.fleet.costs import SCRIPT, costs_of, figure
 from gotrace.lab.metrics import METRICS
 from gotrace.text import printable

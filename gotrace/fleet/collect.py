@@ -21,7 +21,8 @@ from gotrace.agent.spool_pages import MORE, MOST_BYTES, MOST_RECORDING, OFFSET, 
 from gotrace.errors import GotraceError, HostError, UsageError
 from gotrace.fleet import spools
 from gotrace.fleet.add import put, source_row
-from gotrace.fleet.store import Addition, Known, adding, sources_in
+from gotrace.fleet.store import Addition, Known, absent_in, adding, sources_in
+from gotrace.run.target import StopRequest
 from gotrace.text import printable
 
 if TYPE_CHECKING:
@@ -102,9 +103,16 @@ def urls_in(path: str) -> list[str]:
 
 
 def collect(
-    folder: str, urls: Sequence[str], told: Told, bounds: Bounds, token_file: str = "", ca_file: str = ""
+    folder: str,
+    urls: Sequence[str],
+    told: Told,
+    bounds: Bounds,
+    token_file: str = "",
+    ca_file: str = "",
+    stop: StopRequest | None = None,
 ) -> Iterator[Asked]:
-    """Each host as it is done; what is yielded is in the folder. Raises GotraceError."""
+    """Each host as it is done; what is yielded is in the folder. After ``stop`` no more are: of those that are being asked
+    nothing is taken, and the next time they go on where they were. Raises GotraceError."""
     from gotrace.agent.remote import Remote
 
     remotes = {url.rstrip("/"): Remote(url, token_file, ca_file) for url in urls}
@@ -112,22 +120,26 @@ def collect(
         remote.token()  # a file that cannot be read makes no agent absent
     with adding(folder, _PATIENCE_S):
         known = sources_in(folder)
+    stop = stop or StopRequest()
     with concurrent.futures.ThreadPoolExecutor(bounds.jobs) as pool:
         waiting = list(remotes)
-        running: set[concurrent.futures.Future[Asked]] = set()
+        running: set[concurrent.futures.Future[Asked | None]] = set()
         done: list[Asked] = []
         try:
             while waiting or running:
+                if stop.signal:
+                    waiting = []
                 while waiting and len(running) < bounds.jobs:
                     url = waiting.pop(0)
-                    running.add(pool.submit(_ask, url, remotes[url], _place(url, known), bounds))
+                    running.add(pool.submit(_ask, url, remotes[url], _place(url, known), bounds, stop))
                 ended, running = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
-                done += [each.result() for each in ended]
+                done += [asked for each in ended if (asked := each.result())]
                 if len(done) >= _AT_ONCE or not (waiting or running):
                     with adding(folder, _PATIENCE_S) as addition:
                         known = sources_in(folder)  # others may have added since
+                        absent = absent_in(folder)
                         for asked in done:
-                            _put(addition, asked, told, known)
+                            _put(addition, asked, told, known, asked.url in absent)
                     yield from done
                     done = []
         finally:
@@ -142,15 +154,19 @@ def _place(url: str, known: Mapping[str, Known]) -> str:
     return "{}:{}".format(*max(places)) if places else ""
 
 
-def _ask(url: str, remote: Remote, place: str, bounds: Bounds) -> Asked:
+def _ask(url: str, remote: Remote, place: str, bounds: Bounds, stop: StopRequest) -> Asked | None:
+    """What it has; None if it did not come to the end of that before ``stop``."""
     asked, until_s = Asked(url), time.monotonic() + bounds.patience_s
     try:
         while True:
             left_s = until_s - time.monotonic()
+            if stop.signal:
+                break
             if asked.size >= bounds.most_bytes or left_s <= 0:
                 asked.more = True
                 break
-            answer = remote.asked(f"/spool?after={place}" if place else "/spool", 2 * MOST_BYTES, left_s)
+            path = f"/spool?after={place}" if place else "/spool"
+            answer = remote.asked(path, 2 * MOST_BYTES, left_s, lambda: stop.signal)
             if answer.status == 404:
                 raise HostError("it keeps no spool", "start it with --spool, and give its URL without a path")
             remote.require(answer)
@@ -172,10 +188,10 @@ def _ask(url: str, remote: Remote, place: str, bounds: Bounds) -> Asked:
             if answer.headers.get(MORE.lower()) != "1":
                 break
         if asked.segments:
-            _recordings(asked, remote, until_s)
+            _recordings(asked, remote, until_s, stop)
     except GotraceError as error:
         asked.problem, asked.hint = error.message, error.hint
-    return asked
+    return None if stop.signal else asked
 
 
 def _note(asked: Asked, data: bytes) -> None:
@@ -198,18 +214,21 @@ def _skew_ns(answer: Answer) -> int | None:
     return round(date.timestamp() - time.time()) * 10**9
 
 
-def _recordings(asked: Asked, remote: Remote, until_s: float) -> None:
+def _recordings(asked: Asked, remote: Remote, until_s: float, stop: StopRequest) -> None:
     """What the longest pauses of the new minutes waited for: without it they have no cause."""
     if not asked.pauses:
         return
     after = f"{asked.first_ns:019}.0.gotrace"
-    answer = remote.asked(f"/spool/recordings?after={after}", patience_s=until_s - time.monotonic())
+    answer = remote.asked(
+        f"/spool/recordings?after={after}", patience_s=until_s - time.monotonic(), given_up=lambda: stop.signal
+    )
     remote.require(answer)
     with tempfile.TemporaryDirectory(prefix="gotrace-fleet-") as folder:
         for name in msgspec.json.decode(answer.body, type=list[str])[:_MOST_RECORDINGS]:
-            if time.monotonic() > until_s or os.path.basename(name) != name:
+            if time.monotonic() > until_s or stop.signal or os.path.basename(name) != name:
                 break
-            found = remote.asked(f"/spool/recording?name={name}", MOST_RECORDING, until_s - time.monotonic())
+            left_s = until_s - time.monotonic()
+            found = remote.asked(f"/spool/recording?name={name}", MOST_RECORDING, left_s, lambda: stop.signal)
             if found.status == 200:
                 with open(os.path.join(folder, name), "wb") as file:
                     file.write(found.body)
@@ -219,8 +238,8 @@ def _recordings(asked: Asked, remote: Remote, until_s: float) -> None:
         asked.causes = {key: cause for key, cause in causes.items() if key in asked.pauses}
 
 
-def _put(addition: Addition, asked: Asked, told: Told, known: dict[str, Known]) -> None:
-    """Its rows; of a segment that is damaged, that it is."""
+def _put(addition: Addition, asked: Asked, told: Told, known: dict[str, Known], was_absent: bool) -> None:
+    """Its rows; of a segment that is damaged, that it is; and whether it answered."""
     for name, begin, compressed in asked.segments:
         path, data, notes = f"{asked.url}/spool/{name}", zlib.decompress(compressed), list(asked.notes)
         try:
@@ -248,8 +267,9 @@ def _put(addition: Addition, asked: Asked, told: Told, known: dict[str, Known]) 
         asked.minutes += used
     if asked.damaged:
         asked.notes.append(spools.damage_of(asked.damaged))
-    if asked.problem:
-        absent = {"host": asked.host, "url": asked.url, "time_ns": time.time_ns(), "problem": asked.problem, "source": None}
+    if asked.problem or was_absent:
+        problem = asked.problem or None
+        absent = {"host": asked.host, "url": asked.url, "time_ns": time.time_ns(), "problem": problem, "source": None}
         addition.add("absent", [absent])
     asked.segments.clear()
     asked.causes.clear()

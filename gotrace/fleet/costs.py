@@ -10,7 +10,9 @@ import numpy as np
 
 from gotrace.export.charts.page import label
 from gotrace.export.picture.frame import asset
-from gotrace.fleet.choose import Candidate, candidates, estimate_to_json, front_of, services, type_to_json
+from gotrace.fleet.choose import front_of
+from gotrace.fleet.choose_types import Candidate, candidates, services
+from gotrace.fleet.choose_words import estimate_to_json, type_to_json
 from gotrace.fleet.database import Database
 from gotrace.fleet.prices import Price
 from gotrace.fleet.trend_points import make

@@ -15,7 +15,7 @@ import numpy as np
 
 from gotrace.errors import UsageError
 from gotrace.fleet.database import JOINED, REAL, Database
-from gotrace.fleet.tables import QUARTER_NS
+from gotrace.fleet.tables import QUARTER_NS, middle_ns
 from gotrace.text import printable
 
 # What people may group by, and the column of it: of the machine, or of what was measured.
@@ -31,7 +31,6 @@ BY = {
     "slot": f"(part.start_ns // {QUARTER_NS})::varchar",
     "emulated": "case when machine.emulated then 'emulated' else '' end",
 }
-_PER_OCTAVE = 32
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,6 @@ def values_at(
             values.append(0.0)
             exact.append(True)
         else:
-            index = int(indexes[np.searchsorted(up_to, rank)])
-            values.append(2 ** ((index - 0.5) / _PER_OCTAVE) * 1e9)
+            values.append(middle_ns(int(indexes[np.searchsorted(up_to, rank)])))
             exact.append(False)
     return tuple(values), tuple(exact)

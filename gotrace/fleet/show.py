@@ -162,8 +162,9 @@ def shown(database: Database, metric: str, by: str, emulated: bool = False) -> F
         list(_reasons(database, by, emulated)),
         _longest(database, emulated),
         database.rows(
-            "select arg_max(host, time_ns), url, count(*), max(time_ns), arg_max(problem, time_ns) "
-            "from absent group by url order by url"
+            "select arg_max(host, time_ns), url, count(problem), max(time_ns), arg_max(problem, time_ns) "
+            # but for those that answered since
+            "from absent group by url having max(time_ns) filter (where problem is not null) = max(time_ns) order by url"
         ),
         database.rows(
             "select host, arg_max(skew_ns, abs(skew_ns)) from period where abs(skew_ns) > ? group by host order by host",

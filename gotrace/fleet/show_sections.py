@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 
 from gotrace.analysis.stats.percentiles import values_needed
 from gotrace.analysis.stats.values import Estimate
-from gotrace.fleet.choose import cost_text, estimate_text, evidence
+from gotrace.fleet.choose_types import estimate_text
+from gotrace.fleet.choose_words import cost_text, evidence
 from gotrace.fleet.costs import Costs
 from gotrace.fleet.show import PERCENTS, SETTINGS, Asked, Fleet, Key
 from gotrace.fleet.show_hosts import LEAST_CORRECTED, LEAST_DAYS, LEAST_HOSTS, LEAST_SLOTS

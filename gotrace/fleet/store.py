@@ -9,7 +9,6 @@ the next that adds ends what was cut off. What was cut off before is gone. Nothi
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import time
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 
 from gotrace.errors import GotraceError, UsageError
 from gotrace.fleet.tables import DAY_NS, DAY_OF, Row, Type, columns_of
+from gotrace.run.files import held
 from gotrace.text import printable
 
 SCHEMA = "gotrace.fleet/1"
@@ -121,7 +121,7 @@ def adding(folder: str, patience_s: float = 0) -> Iterator[Addition]:
     Raises GotraceError, UsageError for one of another kind.
     """
     path = _checked(folder, make=True)
-    with _locked(path, patience_s):
+    with held(path, _LOCK, patience_s):
         _end(path)
         addition = Addition(path)
         try:
@@ -153,18 +153,29 @@ def sources_in(folder: str) -> dict[str, Known]:
 
     Raises UsageError for a folder of another kind.
     """
+    found: dict[str, Known] = {}
+    for name, upto, path in _read(folder, "source", "source", "upto_bytes", "path"):
+        found[name] = max(found.get(name, Known(0, "")), Known(upto or 0, path))
+    return found
+
+
+def absent_in(folder: str) -> set[str]:
+    """The URLs of those that could not be asked the last time."""
+    rows = sorted(_read(folder, "absent", "time_ns", "url", "problem"), key=lambda row: int(row[0]))
+    return {url for url, problem in {url: problem for _, url, problem in rows}.items() if problem is not None}
+
+
+def _read(folder: str, table: str, *names: str) -> Iterator[tuple[Any, ...]]:
+    """Columns of a table, without DuckDB."""
     from arro3.io import read_parquet
 
-    found: dict[str, Known] = {}
-    for file in files_of(Path(folder), "source"):
+    for file in files_of(Path(folder), table):
         try:
-            table = read_parquet(file).read_all()
-            columns = [table.column(name).to_pylist() for name in ("source", "upto_bytes", "path")]
+            found = read_parquet(file).read_all()
+            columns = [found.column(name).to_pylist() for name in names]
         except Exception:  # whatever the library finds in a damaged file, of which `database.opened` tells
             continue
-        for name, upto, path in zip(*columns, strict=True):
-            found[name] = max(found.get(name, Known(0, "")), Known(upto or 0, path))
-    return found
+        yield from zip(*columns, strict=True)
 
 
 def text_of(name: str) -> str:
@@ -241,23 +252,6 @@ def check_about(data: bytes | str, folder: str) -> None:
         found = None
     if found != SCHEMA:
         raise UsageError(f"{printable(folder)} is a fleet of another version", f"this gotrace reads {SCHEMA}")
-
-
-@contextlib.contextmanager
-def _locked(path: Path, patience_s: float) -> Iterator[None]:
-    until_s = time.monotonic() + patience_s
-    with open(path / _LOCK, "a") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= until_s:
-                    raise GotraceError(
-                        f"another gotrace adds to {printable(str(path))} just now", "try again when it has ended"
-                    ) from None
-                time.sleep(0.1)
-        yield
 
 
 def _end(path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from gotrace.analysis.stats.percentiles import values_needed
 from gotrace.fleet.database import Database
-from gotrace.fleet.tables import DAY_NS
+from gotrace.fleet.tables import DAY_NS, middle_sql
 
 # What a machine is made of, and how the runtime was set: what explains a change before the program does.
 MACHINE = [
@@ -49,7 +49,7 @@ with each as (
 )
 select {of}, metric || '{name}' as metric, '' as plan, point,
   case when any_value(zeros) >= ceil({share} * any_value(count)) then 0.0
-    else pow(2.0, (min(bucket) filter (where upto >= ceil({share} * count)) - 0.5) / 32.0) * 1e9 end as value,
+    else {middle} end as value,
   any_value(count) as values
 from up group by {of}, metric, point having any_value(count) >= {least}
 """
@@ -89,6 +89,7 @@ def make(database: Database, unit_ns: int = DAY_NS) -> None:
             joined=on("each", "zero"),
             name=f".p{percent}",
             share=percent / 100,
+            middle=middle_sql(f"min(bucket) filter (where upto >= ceil({percent / 100} * count))"),
             least=values_needed(percent),
         )
         for percent in (50, 99)

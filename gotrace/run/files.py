@@ -8,6 +8,7 @@ import fcntl
 import itertools
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from io import BufferedReader
 from pathlib import Path
@@ -212,21 +213,30 @@ def complain_of(failed: Failing | None, intact: bool = True) -> None:
 
 
 @contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """No other gotrace writes into this folder, which is made, for as long as this lasts. Raises GotraceError."""
-    name = printable(str(folder))
+def held(folder: Path, by: str = "", patience_s: float = 0) -> Iterator[None]:
+    """No other gotrace writes into this folder, which is made, for as long as this lasts.
+
+    ``by`` is a file in it to lock instead of the folder, which NFS does not lock. Others are waited for ``patience_s``
+    seconds. Raises GotraceError.
+    """
+    name, until_s = printable(str(folder)), time.monotonic() + patience_s
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        kind = os.O_RDWR | os.O_CREAT if by else os.O_RDONLY | os.O_DIRECTORY
+        file = os.open(folder / by, kind | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise GotraceError(f"cannot write to {name}: {error.strerror}", "give another folder") from None
     try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(
-                f"another gotrace is writing to {name}", "wait until it ends, or give another folder"
-            ) from None
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= until_s:
+                    raise UsageError(
+                        f"another gotrace is writing to {name}", "wait until it ends, or give another folder"
+                    ) from None
+                time.sleep(0.1)
         yield
     finally:
         os.close(file)

@@ -242,7 +242,7 @@ def test_who_is_killed_has_added_nothing_and_two_do_not_add_at_once(tmp_path: Pa
         while int(child.stdout.readline()) < 300:  # a part of it is on the disk
             pass
         assert list(Path(folder).glob("hist/*/.*.part"))
-        with pytest.raises(GotraceError, match="another gotrace adds"):
+        with pytest.raises(GotraceError, match="another gotrace is writing"):
             add(folder, [str(tmp_path / "r")], NOBODY)
         assert opened(folder).rows("select count(*), sum(n) from hist") == before
         child.kill()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from gotrace.fleet.add import add
 from gotrace.fleet.collect import Asked, Bounds, collect, urls_in
 from gotrace.fleet.database import opened
 from gotrace.fleet.machines import Told
+from gotrace.fleet.show import shown
 from gotrace.fleet.tables import MOST_SKEW_NS
 
 NOBODY = Told()
@@ -91,8 +93,9 @@ def test_it_goes_on_where_it_was_cut_off(tmp_path: Path, monkeypatch: pytest.Mon
         assert first.minutes + second.minutes + third.minutes == 40
     add(str(tmp_path / "g"), [str(spool.folder)], NOBODY)
     assert rows(tmp_path / "f") == rows(tmp_path / "g")
-    absent = opened(str(tmp_path / "f")).rows("select url, problem from absent")
-    assert [each for each, _ in absent] == [url_of(server)] and "status 500" in absent[0][1]
+    absent = opened(str(tmp_path / "f")).rows("select url, problem from absent order by time_ns")
+    assert [each for each, _ in absent] == [url_of(server)] * 2
+    assert "status 500" in absent[0][1] and absent[1][1] is None  # the second time it answered
 
 
 def test_who_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -118,6 +121,66 @@ def test_who_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
         hold.set()
         assert sum(each.minutes for each in fetched(tmp_path / "f", one, two, three)) <= 3
     assert opened(str(tmp_path / "f")).rows("select count(*), count(distinct host) from period") == [(3, 3)]
+
+
+def test_ctrl_c_keeps_whole_agents(tmp_path: Path) -> None:
+    """Of one that is being asked nothing is taken; the next time it is."""
+    spools = [Written(tmp_path / f"spool{number}", f"web-{number}") for number in range(3)]
+    for spool in spools:
+        spool.minute()
+    asked, hold = threading.Event(), threading.Event()
+
+    def held(request: Request) -> Any:
+        asked.set()
+        hold.wait(60)
+        return spool_pages.routes(str(spools[2].folder))["/spool"].handlers["GET"](request)
+
+    with (
+        serving(spools[0]) as one,
+        serving(spools[1]) as two,
+        Server(HERE, {**spool_pages.routes(str(spools[2].folder)), "/spool": Route({"GET": held})}) as three,
+    ):
+        (tmp_path / "urls").write_text("".join(f"{url_of(each)}\n" for each in (one, two, three)))
+        words = ["collect", str(tmp_path / "f"), "--from", str(tmp_path / "urls"), "--jobs", "1"]
+        command = [sys.executable, "-m", "gotrace.cli", "fleet", *words]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+            assert asked.wait(60)
+            child.send_signal(signal.SIGINT)
+            output, errors = child.communicate(timeout=60)
+        assert child.returncode == 130
+        assert output.startswith("2 agents of 3: 2 minutes of services"), output
+        assert "interrupted: 1 agent not asked" in errors and "Traceback" not in errors
+        count = "select count(*), count(distinct host) from period"
+        assert opened(str(tmp_path / "f")).rows(count) == [(2, 2)]
+        assert not [each for each in (tmp_path / "f").rglob(".*") if each.name != ".lock"]
+        hold.set()
+        assert sorted(each.minutes for each in fetched(tmp_path / "f", one, two, three)) == [0, 0, 1]
+    assert opened(str(tmp_path / "f")).rows(count) == [(3, 3)]
+    assert opened(str(tmp_path / "f")).rows("from absent") == []
+
+
+def test_who_answers_again_is_not_missing(tmp_path: Path) -> None:
+    """With nothing new as well; who is gone again is."""
+    spool = Written(tmp_path / "spool")
+    spool.minute()
+    folder = tmp_path / "f"
+
+    def missing() -> list[tuple[str, int]]:
+        return [(url, times) for _, url, times, _, _ in shown(opened(str(folder)), "stw.total.p99", "host").absent]
+
+    with serving(spool) as server:
+        url, port = url_of(server), server.address[1]
+        fetched(folder, server)
+    for times in (1, 2):
+        assert [bool(each.problem) for each in collect(str(folder), [url], NOBODY, Bounds())] == [True]
+        assert missing() == [(url, times)]
+    for _ in range(2):
+        with Server(("127.0.0.1", port), spool_pages.routes(str(spool.folder))) as server:
+            assert [(each.minutes, each.problem) for each in fetched(folder, server)] == [(0, "")]
+        assert missing() == []
+    assert opened(str(folder)).rows("select count(*), count(problem) from absent") == [(3, 2)]
+    list(collect(str(folder), [url], NOBODY, Bounds()))
+    assert missing() == [(url, 3)]
 
 
 def test_who_is_absent_and_why(tmp_path: Path) -> None:
@@ -286,7 +349,7 @@ def test_over_tls_with_a_token(tmp_path: Path) -> None:
         assert "host name" in hint(url.replace("localhost", "127.0.0.1"), ca_file=certificate, token_file=token)
         (asked,) = collect(folder, [url], NOBODY, Bounds(), token, certificate)
         assert (asked.minutes, asked.problem) == (1, "")
-        before = opened(folder).rows("select count(*) from absent")
+        before = opened(folder).rows("select count(problem) from absent")
         with pytest.raises(UsageError, match="cannot read the token"):  # that is nobody's absence
             list(collect(folder, [url], NOBODY, Bounds(), str(tmp_path / "none"), certificate))
-        assert opened(folder).rows("select count(*) from absent") == before == [(4,)]
+        assert opened(folder).rows("select count(problem) from absent") == before == [(4,)]

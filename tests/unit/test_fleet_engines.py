@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -104,31 +105,45 @@ def store(fleet: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     running.stop()
 
 
-@pytest.mark.started  # with a DuckDB of another version
+# Commands one after the other, each with an S3 server: (exit status, what it printed).
+COMMANDS = """
+import contextlib, io, json, os, sys
+from gotrace.cli.main import main
+found = []
+for url, *words in json.load(sys.stdin):
+    os.environ["AWS_ENDPOINT_URL"], printed = url, io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        try:
+            main(["fleet", *words])
+        except SystemExit as exit:
+            found.append((exit.code, printed.getvalue()))
+json.dump(found, sys.stdout)
+"""
+
+
 def test_duckdb_from_a_bucket(fleet: Path, store: str) -> None:
     """Commands say of s3://BUCKET/FOLDER what they say of the folder, and read nothing else."""
-    folder = wheels.unpacked("duckdb==1.5.5", "duckdb-extension-httpfs==1.5.5")
-    environment = {**os.environ, "PYTHONPATH": str(folder), "AWS_ENDPOINT_URL": store}
-
-    def fleet_command(*words: str) -> tuple[int, str]:
-        command = [sys.executable, "-m", "gotrace.cli", "fleet", *words]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-        return done.returncode, done.stdout or done.stderr
-
-    shown = fleet_command("show", "s3://fleet/fleet/", "--format", "json")
-    assert shown == fleet_command("show", str(fleet), "--format", "json") and shown[0] == 0 and "web-2" in shown[1]
-    assert fleet_command("sql", "s3://fleet/fleet", SUMS, "--format", "csv") == fleet_command(
-        "sql", str(fleet), SUMS, "--format", "csv"
-    )
-    status, text = fleet_command("sql", "s3://fleet/fleet", "from read_text('s3://fleet/fleets/other')")
-    assert status == 2 and "Permission" in text
-    status, text = fleet_command("sql", "s3://fleet/fleet", "from duckdb_secrets()")
-    assert status == 0 and "secret=redacted" in text
-    status, text = fleet_command("trend", "s3://fleet/none")
-    assert status == 2 and "s3://fleet/none is no fleet" in text
-    environment["AWS_ENDPOINT_URL"] = "http://127.0.0.1:1"
-    status, text = fleet_command("sql", "s3://fleet/fleet", "select 1")
-    assert status == 1 and "cannot read s3://fleet/fleet" in text and "AWS_ENDPOINT_URL" in text
+    folder, away = wheels.unpacked("duckdb==1.5.5", "duckdb-extension-httpfs==1.5.5"), "http://127.0.0.1:1"
+    commands = [
+        (store, "show", "s3://fleet/fleet/", "--format", "json"),
+        (store, "show", str(fleet), "--format", "json"),
+        (store, "sql", "s3://fleet/fleet", SUMS, "--format", "json"),
+        (store, "sql", "s3://fleet/fleet", "from read_text('s3://fleet/fleets/other')"),
+        (store, "sql", "s3://fleet/fleet", "from duckdb_secrets()"),
+        (store, "trend", "s3://fleet/none"),
+        (away, "sql", "s3://fleet/fleet", "select 1"),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    command = [sys.executable, "-c", COMMANDS]
+    done = subprocess.run(command, env=environment, input=json.dumps(commands), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    shown, local, sums, other, secrets, none, nobody = map(tuple, json.loads(done.stdout))
+    assert shown == local and shown[0] == 0 and "web-2" in shown[1]
+    assert [tuple(each.values()) for each in json.loads(sums[1])] == opened(str(fleet)).rows(SUMS) != []
+    assert other[0] == 2 and "Permission" in other[1]
+    assert secrets[0] == 0 and "secret=redacted" in secrets[1]
+    assert none[0] == 2 and "s3://fleet/none is no fleet" in none[1]
+    assert nobody[0] == 1 and "cannot read s3://fleet/fleet" in nobody[1] and "AWS_ENDPOINT_URL" in nobody[1]
 
 
 class _Listed:

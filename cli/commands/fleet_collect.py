@@ -39,7 +39,8 @@ from gotrace.errors import UsageError
 def command(folder: str, urls: str, token_file: str | None, ca_file: str | None, jobs: int, patience_ns: int) -> int:
     """Fetch from every agent (`gotrace serve --spool`) what its spool has since the last time, into the fleet in DIR.
 
-    Ctrl-C keeps what whole agents have sent; the next time goes on from there. Who cannot be asked is told at the end, and kept in the table `absent`.
+    Ctrl-C keeps what whole agents have sent; the next time goes on from there. Who cannot be asked is told at the end, and
+    kept in the table `absent`.
     """
     from gotrace.cli.text import fleet as text
     from gotrace.fleet.collect import Bounds, collect, urls_in

@@ -6,7 +6,7 @@ import csv
 import datetime
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,10 +77,10 @@ def known(database: Database, path: str | None, currency: str | None, region: st
     return usable(read(path) if path is not None else stored(database), currency, region)
 
 
-def usable(prices: Iterable[Price], currency: str | None, region: str | None) -> dict[tuple[str, str], Price]:
+def usable(prices: Sequence[Price], currency: str | None, region: str | None) -> dict[tuple[str, str], Price]:
     """One for each (provider, instance): the newest of each region, the lowest of those.
 
-    Raises UsageError for several currencies: no rate between them is known.
+    Raises UsageError for several currencies, as no rate between them is known, and where none is of what was asked for.
     """
     newest: dict[tuple[str, str, str], Price] = {}
     for each in prices:
@@ -93,7 +93,14 @@ def usable(prices: Iterable[Price], currency: str | None, region: str | None) ->
             if before is None or before.date < each.date:
                 newest[key] = each
     if len(found := sorted({each.currency for each in newest.values()})) > 1:
-        raise UsageError(f"prices in {' and '.join(found)} are never mixed", f"choose with --currency {found[0]}")
+        raise UsageError(
+            f"the prices are in {' and '.join(found)}, which are not converted",
+            f"choose one of them: --currency {found[0]}",
+        )
+    if prices and not newest:
+        asked = " ".join(f"--{name} {value}" for name, value in (("currency", currency), ("region", region)) if value)
+        there = ", ".join(sorted({f"{each.currency} in {each.region or 'any region'}" for each in prices})[:10])
+        raise UsageError(f"there are no prices for {printable(asked)}", f"there are prices: {printable(there)}")
     chosen: dict[tuple[str, str], Price] = {}
     for each in sorted(newest.values(), key=lambda price: (price.per_hour, price.region)):
         chosen.setdefault((each.provider, each.instance), each)

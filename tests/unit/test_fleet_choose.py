@@ -220,8 +220,12 @@ def test_prices() -> None:
     assert found["aws", "a"].per_hour == 2.5
     assert usable([price("a", 3), price("a", 2.5, region="us")], None, "eu-central-1")["aws", "a"].per_hour == 3
     mixed = [price("a", 3), price("b", 2, currency="EUR")]
-    with pytest.raises(UsageError, match="never mixed"):
+    with pytest.raises(UsageError, match="in EUR and USD, which are not converted") as refused:
         usable(mixed, None, None)
+    assert refused.value.hint == "choose one of them: --currency EUR"
+    with pytest.raises(UsageError, match="no prices for --currency usd --region eu-central-1") as refused:
+        usable(mixed, "usd", "eu-central-1")
+    assert refused.value.hint == "there are prices: EUR in eu-central-1, USD in eu-central-1"
     assert set(usable(mixed, "EUR", None)) == {("aws", "b")}
     with pytest.raises(UsageError, match="two prices"):
         usable([price("a", 3), price("a", 4)], None, None)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import jsonschema
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from scipy.stats import false_discovery_control
 
 from gotrace.cli.main import main
 from gotrace.fleet.database import opened
+from gotrace.fleet.tables import middle_ns, middle_sql
 from gotrace.fleet.trend import UNITS, _changes, _series, trend
 from gotrace.fleet.trend_points import make
 
@@ -136,6 +138,14 @@ def test_histograms_of_agents(tmp_path: Path) -> None:
     for percent in (50, 99):
         exact = np.percentile(every, percent, method="inverted_cdf") * 1e9
         assert rows[f"stw.total.p{percent}", day] == pytest.approx(exact, rel=0.0111)
+
+
+def test_the_middle_of_a_bucket_is_the_same_in_python_and_in_sql() -> None:
+    found = duckdb.sql(f"select bucket, {middle_sql('bucket')} from range(-960, 1100) of(bucket)").fetchall()
+    for bucket, middle in found:
+        assert middle == pytest.approx(middle_ns(bucket), rel=1e-14)
+        low, high = (2 ** (end / 32) * 1e9 for end in (bucket - 1, bucket))
+        assert low < middle < high and max(middle / low, high / middle) < 1.011
 
 
 def test_many_series_of_noise(tmp_path: Path) -> None:

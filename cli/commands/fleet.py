@@ -49,7 +49,7 @@ class _Fleet(Command):
     topic="lab",
     short_help="Put what many hosts measured together, and ask it.",
     examples=[
-        ("gotrace fleet add shop-fleet runs/* /var/lib/gotrace/spool", "puts reports and an agent's spool into a folder"),
+        ("gotrace fleet add shop-fleet runs/* /var/lib/gotrace", "puts reports and an agent's spool into a folder"),
         ("gotrace fleet collect shop-fleet --from agents.txt", "fetches the spools of all agents"),
     ],
     inner=_Inner(),

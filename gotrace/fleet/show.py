@@ -29,7 +29,8 @@ PERCENTS = (50, 90, 99, 99.9, 99.99)
 LONGEST = 16
 _PERCENTILE = re.compile(r"(.+)\.(?:p(\d+(?:\.\d+)?)|(max))")
 # What a program or machine is run with, and differs for reasons of its own: of periods and runs, and of machines.
-SETTINGS = ("go_version", "gogc", "page_bytes", "huge_pages", "numa_nodes")
+_OF_HOST = ("page_bytes", "huge_pages", "numa_nodes")
+SETTINGS = ("go_version", "gogc", *_OF_HOST)
 
 Key = tuple[str, str, bool]  # group, service, emulated
 
@@ -256,17 +257,24 @@ def _compared(rows: Iterable[Series]) -> dict[str, Letters]:
 
 def _tell_settings(database: Database, rows: Iterable[Series], by: str) -> None:
     """What else may differ within each group, and between them."""
-    found: defaultdict[Key, dict[str, set[str]]] = defaultdict(lambda: {name: set() for name in SETTINGS})
+    found: defaultdict[Key, dict[str, defaultdict[str, set[str]]]] = defaultdict(
+        lambda: {name: defaultdict(set) for name in SETTINGS}
+    )
     measured = "select distinct host, fingerprint, service, version, go_version, gogc from "
-    for group, service, emulated, *values in database.rows(
-        f"select distinct {BY[by]}, part.service, {BY['emulated']}, part.go_version, part.gogc, machine.page_bytes, "
-        f"machine.huge_pages, machine.numa_nodes from ({measured} run union {measured} period) part "
+    for group, service, emulated, host, *values in database.rows(
+        f"select distinct {BY[by]}, part.service, {BY['emulated']}, part.host, part.go_version, part.gogc, "
+        f"machine.page_bytes, machine.huge_pages, machine.numa_nodes from ({measured} run union {measured} period) part "
         f"{JOINED}"
     ):
         for name, value in zip(SETTINGS, values, strict=True):
-            found[group or UNKNOWN, service or UNKNOWN, bool(emulated)][name].add(UNKNOWN if value is None else str(value))
+            of = found[group or UNKNOWN, service or UNKNOWN, bool(emulated)][name]
+            of[host].add(UNKNOWN if value is None else str(value))
     for row in rows:
-        row.settings = {name: sorted(values) for name, values in found[row.key].items()}
+        row.settings = {
+            # A recording does not say of its host what a report of the same one does.
+            name: sorted({each for of in hosts.values() for each in (name in _OF_HOST and of - {UNKNOWN} or of)})
+            for name, hosts in found[row.key].items()
+        }
 
 
 def _tell_losses(database: Database, rows: Iterable[Series], by: str) -> None:

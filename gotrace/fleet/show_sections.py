@@ -34,9 +34,9 @@ _WORDS = {
 }
 _PERCENTILE_HEADS = tuple(f"p{percent:g}" for percent in PERCENTS)
 _REASON = (
-    f"Percentiles stand only where there are enough values (for {', '.join(_PERCENTILE_HEADS)}:"
-    f" {', '.join(f'{values_needed(percent):,}' for percent in PERCENTS)}): otherwise -."
-    " Those with ~ are within 1.1%, others exact."
+    f"Percentiles are shown only if there are enough values (for {', '.join(_PERCENTILE_HEADS)}:"
+    f" {', '.join(f'{values_needed(percent):,}' for percent in PERCENTS)}), otherwise -."
+    " Those marked ~ are within 1.1%, the others exact."
 )
 
 
@@ -158,11 +158,11 @@ def _hosts(fleet: Fleet) -> Section:
         (fleet.by, "service", "hosts", "median", "interval", "between", "within", "letters", *_HEADS.values()),
         names=(fleet.by, "service", "letters", *_HEADS.values()),
         notes=[
-            f"The median over hosts of what each had in all its time, and its 95% interval (bootstrap over hosts, from"
-            f" {LEAST_HOSTS} on, BCa from {LEAST_CORRECTED} on). Between hosts, and within a host from one quarter of a day"
-            " to the next: the spread (standard deviation of logarithms).",
+            "The median over hosts, of one value for all that a host did, with its 95% interval (bootstrap over hosts, from"
+            f" {LEAST_HOSTS} on; BCa from {LEAST_CORRECTED} on). Between: the spread from host to host; within: that of one"
+            " host from one quarter of a day to the next (standard deviations of logarithms).",
             "Groups of a service that share a letter cannot be told apart (Mann-Whitney on hosts, Holm over all pairs, 5%);"
-            " the letter is no rank. What runs with other settings may differ for those: they stand beside it.",
+            " a letter is not a rank. Groups with different settings may differ because of them.",
         ],
     )
     for each in fleet.series:
@@ -181,8 +181,8 @@ def _not_enough(fleet: Fleet) -> Section:
     if fleet.by == "host":
         return found
     found.notes = [
-        f"Compared with others are groups of at least {LEAST_HOSTS} hosts, in {LEAST_SLOTS} quarters of the day (UTC)"
-        f" over {LEAST_DAYS} days; these are not."
+        f"Groups are compared if they have at least {LEAST_HOSTS} hosts, measured in {LEAST_SLOTS} quarters of the day"
+        f" (UTC) and on {LEAST_DAYS} days; these do not."
     ]
     for each in fleet.series:
         if each.measured.lacking:
@@ -206,7 +206,7 @@ def _percentiles(fleet: Fleet) -> Section:
         f"{ALL_VALUES} {fleet.asked.of}",
         (fleet.by, "service", *_PERCENTILE_HEADS, "hosts", "values"),
         names=(fleet.by, "service"),
-        notes=[f"Of all values of a group together; who had most of them counts most. {_REASON}"],
+        notes=[f"All values of a group, pooled: a host with more values weighs more. {_REASON}"],
     )
     if fleet.asked.percent is not None:
         for each in fleet.series:
@@ -232,7 +232,9 @@ def _amplification(fleet: Fleet, memory: Sequence[Amplification]) -> Section:
         "Memory amplification (MAF, RSS / HeapAlloc)",
         (fleet.by, "service", "hosts", "MAF", "interval", "RSS", "HeapAlloc", "live", "goal", *_HEADS.values()),
         names=(fleet.by, "service", *_HEADS.values()),
-        notes=["Medians over hosts. Of HeapAlloc the live part is reachable; goal is where a collection is to end."],
+        notes=[
+            "Medians over hosts. live: the reachable part of HeapAlloc; goal: the size at which a collection is to end."
+        ],
     )
     for each in memory:
         interval = f"{each.maf.low:.3g} to {each.maf.high:.3g}" if math.isfinite(each.maf.low) else "-"

@@ -156,6 +156,24 @@ def test_amplification_and_what_it_goes_along_with(tmp_path: Path) -> None:
     assert "go1.26.1, go1.27.3" in text and "that does not make the setting the cause" in text
 
 
+def test_a_setting_of_a_host_is_known_if_one_source_knows_it(tmp_path: Path) -> None:
+    """A recording does not name the machine's; those of a process are its own."""
+    of = {"service": "shop", "metric": "latency", "label": "", "start_ns": 0, "source": "x"}
+    with adding(str(tmp_path / "f")) as addition:
+        for host, print_, pages in (("a", "report", "madvise"), ("a", "recording", None), ("b", "recording", None)):
+            about = {"host": host, "fingerprint": print_, "source": "x"}
+            addition.add("host", [{**about, "seen_ns": 0, "huge_pages": pages, "instance": "large"}])
+            addition.add("run", [{**about, "service": "shop", "start_ns": 0, "gogc": "50" if pages else None, "run": "1"}])
+            addition.add("total", [{**of, **about, "count": 1, "zeros": 1}])
+
+    def settings(by: str) -> list[tuple[list[str], list[str]]]:
+        groups = told(str(tmp_path / "f"), "--metric", "latency.p50", "--by", by)["groups"]
+        return [(each["settings"]["huge_pages"], each["settings"]["gogc"]) for each in groups]
+
+    assert settings("host") == [(["madvise"], ["50", "unknown"]), (["unknown"], ["unknown"])]
+    assert settings("type") == [(["madvise", "unknown"], ["50", "unknown"])]
+
+
 def test_few_hosts_are_listed_and_not_compared(tmp_path: Path) -> None:
     types = {host: fleets.TYPES[host] for host in [*fleets.HOSTS[:5], *fleets.HOSTS[5:8]]}
     fleet = fleets.made(tmp_path / "fleet", types=types)

@@ -132,7 +132,7 @@ def test_ctrl_c_keeps_whole_agents(tmp_path: Path) -> None:
 
     def held(request: Request) -> Any:
         asked.set()
-        hold.wait(60)
+        hold.wait(600)
         return spool_pages.routes(str(spools[2].folder))["/spool"].handlers["GET"](request)
 
     with (
@@ -144,9 +144,9 @@ def test_ctrl_c_keeps_whole_agents(tmp_path: Path) -> None:
         words = ["collect", str(tmp_path / "f"), "--from", str(tmp_path / "urls"), "--jobs", "1"]
         command = [sys.executable, "-m", "gotrace.cli", "fleet", *words]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
-            assert asked.wait(60)
+            assert asked.wait(300)
             child.send_signal(signal.SIGINT)
-            output, errors = child.communicate(timeout=60)
+            output, errors = child.communicate(timeout=300)
         assert child.returncode == 130
         assert output.startswith("2 agents of 3: 2 minutes of services"), output
         assert "interrupted: 1 agent not asked" in errors and "Traceback" not in errors

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     cls=Command,
     topic="time",
     examples=[
-        ("gotrace goroutines diff before.gotrace after.gotrace", "shows which stacks have more goroutines than before"),
-        ("gotrace goroutines diff --top 50 a.gotrace b.gotrace", "shows more of them"),
+        ("gotrace goroutines diff before.gotrace after.gotrace", "shows which stacks have gained goroutines"),
+        ("gotrace goroutines diff --top 50 a.gotrace b.gotrace", "shows more rows"),
     ],
 )
 @two_recordings
-@option("top", default=20, help="How many rows to show.")
+@option("top", default=20, help="Number of rows to show.")
 @output_options(TABLES, screen=("table", "json"))
 def of_goroutines(before: str, after: str, top: int, outputs: tuple[str, ...], format_: str | None, force: bool) -> int:
     """Compare the last dumps of two recordings of goroutines: by stack, what there is more of, and less."""
@@ -49,14 +49,14 @@ def of_goroutines(before: str, after: str, top: int, outputs: tuple[str, ...], f
     cls=Command,
     topic="memory",
     examples=[
-        ("gotrace heap diff before.gotrace after.gotrace", "shows by stack what more is in use"),
-        ("gotrace heap diff --alloc --objects a.gotrace b.gotrace", "shows how many more objects were allocated"),
+        ("gotrace heap diff before.gotrace after.gotrace", "shows which stacks hold more memory than before"),
+        ("gotrace heap diff --alloc --objects a.gotrace b.gotrace", "shows which stacks allocated more objects"),
     ],
 )
 @two_recordings
-@click.option("--alloc", is_flag=True, help="Compare what was allocated, in use or not.")
-@click.option("--objects", is_flag=True, help="Compare numbers of objects instead of bytes.")
-@option("top", default=20, help="How many rows to show.")
+@click.option("--alloc", is_flag=True, help="Compare everything allocated, not only what is in use.")
+@click.option("--objects", is_flag=True, help="Compare object counts instead of bytes.")
+@option("top", default=20, help="Number of rows to show.")
 @output_options(TABLES, screen=("table", "json"))
 def of_heaps(
     before: str,
@@ -105,7 +105,9 @@ def _last(path: str, name: str) -> Record:
     if not records:
         made_by = f"gotrace {name} --pid PID -o FILE.gotrace"
         if f"{name}_spans" in recording.header.get("views", ()):
-            raise GotraceError(f"{printable(path)} has allocations by span, not a profile", f"compare profiles: {made_by}")
+            raise GotraceError(
+                f"{printable(path)} holds allocations by span, not a heap profile", f"compare profiles: {made_by}"
+            )
         raise GotraceError(f"{printable(path)} is not a recording by `gotrace {name}`", f"make one: {made_by}")
     return records[-1]
 

@@ -20,15 +20,17 @@ class Span(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic
         if isinstance(value, int):
             return value
         if not re.fullmatch(r"[1-9]\d{0,4}[dh]", value, re.ASCII):
-            self.fail(f"invalid number of days or hours {value!r}; write 90d, or 48h", param, ctx)
+            self.fail(f"invalid age {value!r}; write 90d, or 48h", param, ctx)
         return int(value[:-1]) * (24 if value[-1] == "d" else 1)
 
 
 def in_units(name: str, hours: int | None, per: str) -> int | None:
-    """Hours as days or hours. Raises UsageError for what is no number of days."""
+    """Hours as days or hours. Raises UsageError for what is not a number of days."""
     if hours is not None and per == "day":
         if hours % 24:
-            raise UsageError(f"{name} is no number of days", "give days: 2d (trend --per hour looks at hours)")
+            raise UsageError(
+                f"{name} is not a number of days", "give days, such as 2d (only trend --per hour works in hours)"
+            )
         return hours // 24
     return hours
 
@@ -36,8 +38,8 @@ def in_units(name: str, hours: int | None, per: str) -> int | None:
 def price_options(command: Decorated) -> Decorated:
     """--prices, --currency and --region."""
     for add in (
-        click.option("--region", metavar="NAME", help="Only prices of this region.  [default: the lowest of all]"),
-        click.option("--currency", metavar="NAME", help="Only prices in this one: USD."),
+        click.option("--region", metavar="NAME", help="Use prices of this region.  [default: the lowest of any region]"),
+        click.option("--currency", metavar="NAME", help="Use prices in this currency: USD."),
         click.option(
             "--prices",
             type=click.Path(),

@@ -88,7 +88,7 @@ class _Commands(click.Group):
     epilog="`gotrace help COMMAND` explains a command. Start with `gotrace doctor`, then `gotrace gc --pid 1234 -d 10s`.",
 )
 @click.version_option(gotrace.__version__, "-V", "--version", prog_name="gotrace")
-@click.option("-v", "--verbose", is_flag=True, help="Print the details of an error too.")
+@click.option("-v", "--verbose", is_flag=True, help="Print details of errors.")
 def group(verbose: bool) -> None:
     """Trace a running Go program from outside: no rebuild, no restart, stripped or not."""
 
@@ -123,7 +123,7 @@ def main(arguments: list[str] | None = None) -> Any:
         status = _silenced()
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
-        hint = "check the path, its permissions and the space left"
+        hint = "check the path, its permissions and the free space"
         if isinstance(error, FileNotFoundError | PermissionError):
             hint = "check the path and its permissions"
         status = _complain(f"{name}{error.strerror or error}", hint, 1)
@@ -131,7 +131,7 @@ def main(arguments: list[str] | None = None) -> Any:
         if os.environ.get("GOTRACE_DEBUG"):
             raise
         status = _complain(
-            f"internal error: {type(error).__name__}: {error}", "set GOTRACE_DEBUG=1 for a traceback and report it", 1
+            f"internal error: {type(error).__name__}: {error}", "set GOTRACE_DEBUG=1 for a traceback, and report it", 1
         )
     sys.exit(status if isinstance(status, int) else 0)
 

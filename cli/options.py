@@ -76,7 +76,7 @@ class Pid(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic 
             return value
         found = value.split(",") if self._several else [value]
         if not all(re.fullmatch(r"[1-9]\d*", each, re.ASCII) for each in found):
-            self.fail(f"{value!r} is not a process's number{' (12,34 for several)' if self._several else ''}.", param, ctx)
+            self.fail(f"{value!r} is not a pid{' (12,34 for several)' if self._several else ''}.", param, ctx)
         return tuple(dict.fromkeys(map(int, found))) if self._several else int(value)
 
 
@@ -132,7 +132,7 @@ _OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         {
             "multiple": True,
             "metavar": "KEY=GLOB,…",
-            "help": "Only matching processes, as name=api*. Keys: name, exe, pid, container, image, unit, namespace, pod,"
+            "help": "Only matching processes: name=api*. Keys: name, exe, pid, container, image, unit, namespace, pod,"
             " service, label:NAME, annotation:NAME; may be repeated.",
         },
     ),
@@ -148,9 +148,9 @@ _OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "duration": (("-d", "--duration"), {"type": _Length(), "help": "Stop after this time: 10s, 500ms, 1m30s."}),
     "interval": (
         ("-i", "--interval"),
-        {"type": _Length(), "default": "1s", "show_default": True, "help": "Time from one line to the next."},
+        {"type": _Length(), "default": "1s", "show_default": True, "help": "Time between lines."},
     ),
-    "events": (("-e", "--event"), {"metavar": "NAME", "multiple": True, "help": "Count this event; may be repeated."}),
+    "events": (("-e", "--event"), {"metavar": "NAME", "multiple": True, "help": "Event to count; may be repeated."}),
     "hz": (
         ("--hz",),
         {
@@ -158,15 +158,15 @@ _OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "default": 997,
             "show_default": True,
             "metavar": "HZ",
-            "help": "CPU samples per second and CPU.",
+            "help": "CPU samples per second, per CPU.",
         },
     ),
-    "min_pause": (("--min-pause",), {"type": Duration(), "default": "0", "help": "Leave out shorter pauses (100us)."}),
+    "min_pause": (("--min-pause",), {"type": Duration(), "default": "0", "help": "Omit pauses shorter than this (100us)."}),
     "min_call": (
         ("--min",),
-        {"type": Duration(), "default": "0", "help": "Show each call too that took at least this (10ms)."},
+        {"type": Duration(), "default": "0", "help": "Also show every call that took at least this long (10ms)."},
     ),
-    "explain": (("--explain",), {"is_flag": True, "help": "Say what the longest pauses waited for."}),
+    "explain": (("--explain",), {"is_flag": True, "help": "Explain what the longest pauses waited for."}),
     "top": (
         ("--top",),
         {
@@ -174,10 +174,10 @@ _OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
             "default": 10,
             "show_default": True,
             "metavar": "N",
-            "help": "How many to explain, or to show.",
+            "help": "How many to explain or show.",
         },
     ),
-    "everything": (("--all",), {"is_flag": True, "help": "Show short rows too."}),
+    "everything": (("--all",), {"is_flag": True, "help": "Include short rows."}),
     "force": (("--force",), {"is_flag": True, "help": "Overwrite existing files."}),
 }
 
@@ -214,7 +214,7 @@ def output_options(
     """
     endings = " ".join(each[0] for each in formats.values())
     names = list(dict.fromkeys((*screen, *formats)))
-    too = "Write FILE too" if screen else "Write FILE"
+    too = "Also write FILE" if screen else "Write FILE"
 
     def add(command: Decorated) -> Decorated:
         command = option("force")(command)
@@ -233,7 +233,7 @@ def output_options(
             multiple=True,
             required=required,
             metavar="FILE",
-            help=f"{too}, in the format of its ending ({endings}); may be repeated; - is standard output.",
+            help=f"{too}, in the format of its extension ({endings}); may be repeated; - is standard output.",
         )(command)
 
     return add
@@ -324,7 +324,7 @@ class Command(click.Command):
                 continue
             before = seen.setdefault(param.name, param)
             if before is not param:
-                raise UsageError(f"{before.opts[-1]} and {param.opts[-1]} exclude each other", "choose one of them")
+                raise UsageError(f"{before.opts[-1]} and {param.opts[-1]} are mutually exclusive", "choose one")
             if not param.is_flag and order.count(param) > 1:
                 raise UsageError(f"{param.opts[-1]} was given twice", "give it once")
         return super().parse_args(ctx, args)
@@ -345,13 +345,13 @@ def need(what: str, met: bool, *names: str) -> None:
     """Raises UsageError if options were given that have no effect, because ``what`` they need is not ``met``."""
     if not met and (idle := given(*names)):
         verb = "has" if len(idle) == 1 else "have"
-        raise UsageError(f"{' and '.join(idle)} {verb} no effect without {what}", f"add {what}, or leave it out")
+        raise UsageError(f"{' and '.join(idle)} {verb} no effect without {what}", f"add {what}, or omit it")
 
 
 def exclude(*names: str) -> None:
     """Raises UsageError if more than one of these options was given: they ask different questions."""
     if len(both := given(*names)) > 1:
-        raise UsageError(f"{both[0]} and {both[1]} exclude each other", "choose one of them")
+        raise UsageError(f"{both[0]} and {both[1]} are mutually exclusive", "choose one")
 
 
 def sample_ns(hz: int) -> int:
@@ -368,7 +368,9 @@ def check_target(pid: int | None, command: tuple[str, ...], example: str) -> Non
 def check_events(names: Sequence[str]) -> None:
     """Raises UsageError for more events than can be counted at once."""
     if len(set(names)) > 8:
-        raise UsageError("more than eight events cannot be counted at once", "count eight of them, then the others")
+        raise UsageError(
+            "at most eight events can be counted at once", "count eight of them, then the rest in a second run"
+        )
 
 
 def say(text: str) -> None:

@@ -180,18 +180,18 @@ def wanted(
         if not by_name:
             known = ", ".join(ending for endings in formats.values() for ending in endings)
             name = "standard output" if path == "-" else f'"{printable(path)}"'
-            raise UsageError(f"cannot infer the format from {name}", f"give --format, or one of these endings: {known}")
+            raise UsageError(f"cannot infer the format from {name}", f"give --format, or one of these extensions: {known}")
         files.append((path, by_name))
     if format_ and screen and not used:
         used = True
         files.append(("-", format_))
     files += [(path, kind) for path, kind in also if path is not None]
     if format_ and not used and any(kind != format_ for _, kind in files):
-        raise UsageError(f"--format {format_} contradicts the ending of {printable(files[0][0])}", "leave --format out")
+        raise UsageError(f"--format {format_} contradicts the extension of {printable(files[0][0])}", "omit --format")
     if len([path for path, _ in files if path == "-"]) > 1:
-        raise UsageError("two outputs go to standard output", "give one of them a file")
+        raise UsageError("two outputs both go to standard output", "write one of them to a file")
     if len([path for path, kind in files if kind == "gotrace"]) > 1:
-        raise UsageError("only one recording can be made at a time", "copy it afterwards")
+        raise UsageError("only one recording can be written at a time", "make one and copy it")
     check_files([path for path, _ in files], force)
     on_screen = "" if any(path == "-" for path, _ in files) else screen
     return Wanted(tuple(files), on_screen, force, flames=FLAMES.keys() <= formats.keys())

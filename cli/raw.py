@@ -21,7 +21,7 @@ def command_for(stem: str) -> click.Command:
         stem,
         cls=Command,
         topic="raw",
-        help=f"Print every event of the probe {stem!r}, one JSON object a line: {summary}.",
+        help=f"Print every event of the probe {stem!r}, one JSON object per line: {summary}.",
         short_help=f"{summary[0].upper()}{summary[1:]}.",
         examples=[
             (f"gotrace {stem} --pid 1234 -d 10s", "prints the events of 10 s"),

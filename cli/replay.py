@@ -43,26 +43,28 @@ def _schema(_: str) -> dict[str, Any]:
     examples=[
         (
             "gotrace datapath replay run.gotrace",
-            "shows over time how many calls there were, of what, and how long they took",
+            "shows the load over time: calls by kind and their latency",
         ),
-        ("gotrace datapath replay run.gotrace --into /mnt/new --cold", "makes them again on another file system"),
+        ("gotrace datapath replay run.gotrace --into /mnt/new --cold", "replays the calls on another file system"),
     ],
-    epilog="Without --into nothing is written anywhere: it is as with --dry-run.",
+    epilog="Without --into, nothing is written, as with --dry-run.",
 )
-@click.option("--into", type=Folder(), metavar="DIR", help="Make the calls again, on files in this empty or new folder.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option(
+    "--into", type=Folder(), metavar="DIR", help="Replay the calls on files in this directory, which must be empty or new."
+)
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
 @click.option(
     "--speed",
     type=Speed(),
     default="1",
     show_default=True,
     metavar="N",
-    help="So many times as fast as recorded; max: without waiting.",
+    help="Speed relative to the recording (2.5); max: as fast as possible.",
 )
-@click.option("--cold", is_flag=True, help="Drop the pages of the files from the page cache first.")
-@click.option("--sparse", is_flag=True, help="Leave the files empty: nothing is written first, and no disk is read.")
-@click.option("--remove", is_flag=True, help="Remove the files afterwards.")
-@option("interval", default=None, show_default=False, help="Time from one row to the next.  [default: as it fits]")
+@click.option("--cold", is_flag=True, help="Drop the files' pages from the page cache first.")
+@click.option("--sparse", is_flag=True, help="Use sparse files: nothing is written first, and nothing is read from disk.")
+@click.option("--remove", is_flag=True, help="Delete the files afterwards.")
+@option("interval", default=None, show_default=False, help="Time per row.  [default: automatic]")
 @output_options(LOADS, screen=("table", "ndjson", "json"))
 @schema_option_of("records", _schema)
 @click.argument("recording", type=click.Path(), metavar="RECORDING")
@@ -104,7 +106,7 @@ def of_calls(
         else:
             need("--dry-run, or without --into", False, "interval")
             if "html" in results.formats:
-                raise UsageError("a replay cannot be written as html", "write .json; --dry-run draws the load")
+                raise UsageError("a replay cannot be written as HTML", "write .json, or draw the load with --dry-run")
             view = calls_in(Replayed(source))
     if into is None:
         return 0

@@ -47,7 +47,7 @@ def target(
                 selector, found = _fitting(terms, every, family)
                 pid = tuple(each.pid for each in found) if several else _chosen(selector, found)
             elif required and pid is None:
-                raise UsageError("no process was given", "give --pid PID, --name GLOB, --container NAME or --unit NAME")
+                raise UsageError("no process given", "give --pid PID, --name GLOB, --container NAME or --unit NAME")
             return function(pid=pid, **others)
 
         for each in reversed(by):
@@ -75,10 +75,10 @@ def _chosen(selector: Selector, found: Sequence[GoProcess]) -> int:
     more = [f"{len(found) - _MOST} more"] if len(found) > _MOST else []
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(
-            f"{len(found)} processes fit {printable(str(selector))}: {', '.join([*lines, *more])}",
-            "give --pid PID, or say more: --name and --container, or --unit, go together",
+            f"{len(found)} processes match {printable(str(selector))}: {', '.join([*lines, *more])}",
+            "give --pid PID, or narrow it down: --name can be combined with --container or --unit",
         )
-    say(f"{len(found)} processes fit {printable(str(selector))}:")
+    say(f"{len(found)} processes match {printable(str(selector))}:")
     for number, line in enumerate(lines, 1):
         say(f"  {number:2}  {line}")
     for line in more:

@@ -61,7 +61,7 @@ class TargetError(GotraceError):
 
 
 class NoProfileError(TargetError):
-    """A Go program that takes no heap profile of itself."""
+    """A Go program that keeps no heap profile of itself."""
 
 
 class HostError(GotraceError):

@@ -89,7 +89,7 @@ def require_same_arch(program: Program) -> None:
     host = host_arch().goarch
     if program.arch != host:
         raise TargetError(
-            f"the target is a program for {program.arch}, this machine is {host}",
+            f"the target is a program for {program.arch}, but this machine is {host}",
             f"run gotrace on {a_machine(program.arch)}",
         )
 

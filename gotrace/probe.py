@@ -303,7 +303,7 @@ class PlanBuilder(Generic[ProgramT]):
         for path, elf in files.items():
             self.add(name, c_program, lambda elf=elf: [code.function_site(elf, symbol)], path)  # type: ignore[misc]
             for copy in code.partial_copies(elf, symbol):
-                self.lacks(f"some of: {name}", f"the compiler made {copy} of {symbol}, which calls may go to instead")
+                self.lacks(f"some of: {name}", f"the compiler made {copy} of {symbol}, which calls may use instead")
         return any(point.name == name for point in self.points)
 
     def lacks(self, name: str, reason: str) -> None:

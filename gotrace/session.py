@@ -764,7 +764,7 @@ def resolve(module: ProbeModule, paths: dict[str, str]) -> Plan:
     if not plan.points and not probe.later and not probe.tools and any(bpf.is_uprobe(name) for name in probe.hits):
         reasons = "; ".join(item.reason for item in plan.missing)
         what = "this Go program" if probe.go else "this program"
-        raise TargetError(f"nothing in {what} can be probed safely: {reasons}", "`gotrace doctor` shows the details")
+        raise TargetError(f"nothing in {what} can be probed safely: {reasons}", "`gotrace doctor` shows details")
     return plan
 
 
@@ -783,7 +783,7 @@ def opened_files(modules: Sequence[ProbeModule], process: Traceable) -> Iterator
         except OSError as error:
             gone = process.exe_path.startswith("/proc/")
             what = "the target has exited" if gone else f"{process.exe_path} can no longer be read"
-            raise TargetError(what, "give a running program, or one that stays where it is") from error
+            raise TargetError(what, "give a running program whose file is still in place") from error
         stack.callback(os.close, exe)
         libraries: Files = {}
         if any(module.PROBE.libraries or module.PROBE.of_starts for module in modules):  # a process may have many mappings
@@ -817,7 +817,7 @@ def _as_mapped(plan: Plan, process: Traceable, files: Files, every: bool = False
         with contextlib.suppress(OSError), open(f"/proc/{pid}/mem", "rb", buffering=0) as other:
             found = _patched(plan.points, other.fileno(), bases, unreadable=False)
             patched += [point for point in found if point not in patched]
-    reason = "its code in memory is not that of its file: something in the process has replaced it"
+    reason = "its code in memory differs from its file: something in the process has replaced it"
     missing = [Missing(point.name, reason) for point in patched if not point.returns]
     points = tuple(point for point in plan.points if point not in patched)
     return dataclasses.replace(plan, points=points, missing=(*plan.missing, *missing))
@@ -871,7 +871,9 @@ class _FamilyProbes:
             if not new:
                 return about if libraries else None
             if len(self._known) + len(new) > _MOST_FILES:
-                raise TargetError(f"more than {_MOST_FILES} files of the family would have probes", "trace one of them")
+                raise TargetError(
+                    f"probes would be needed in more than {_MOST_FILES} files of the process family", "trace one of them"
+                )
             self._known |= {cache.identity(file.fd)[:2] for file in new.values()}
             plans = {}
             for part, (plan, obj) in zip(

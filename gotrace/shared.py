@@ -245,7 +245,7 @@ class SharedProbes:
         require_tracing()
         if not in_initial_namespace("pid"):
             raise HostError(
-                "several processes can only be traced from where the machine's own process numbers are seen",
+                "several processes can be traced only from the host's PID namespace",
                 "run the container with the host's PID namespace (podman run --pid=host; hostPID: true)",
             )
         with contextlib.ExitStack() as stack:
@@ -275,7 +275,7 @@ class SharedProbes:
     def add(self, pid: int) -> SharedSession:
         """Trace a process, until `remove`. Raises GotraceError, with nothing changed."""
         if len(self.sessions) >= MOST:
-            raise HostError(f"{MOST} processes are traced already", "exclude some of them")
+            raise HostError(f"{MOST} processes are already being traced", "exclude some of them")
         begin = time.monotonic_ns()
         with contextlib.ExitStack() as stack:
             process = stack.enter_context(Process.open(pid))
@@ -305,8 +305,8 @@ class SharedProbes:
                 raise GotraceError(f"process {pid} has just executed another program", "try again")
             if not file.is_in(process, bias):
                 raise TargetError(
-                    f"process {pid} runs another file than the one that is now at its path",
-                    "start it anew: a container's file is copied when it is changed, be it by chmod",
+                    f"process {pid} runs a different file from the one now at its path",
+                    "restart it: a container's file is copied when changed, even by chmod",
                 )
             symbols = None
             if self._stack_columns:

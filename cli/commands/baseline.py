@@ -47,23 +47,23 @@ class _Preload(Duration):
 
 
 def _versions_options(command: _Decorated) -> _Decorated:
-    """What is measured, other than a command."""
+    """What to measure, other than a command."""
     for each in (
-        click.option("--container-tool", metavar="COMMAND", default="", help="What runs it.  [default: podman, or docker]"),
+        click.option("--container-tool", metavar="COMMAND", default="", help="Container tool.  [default: podman, or docker]"),
         click.option(
             "--container-option",
             "container_options",
             multiple=True,
             metavar="OPTION",
-            help="Another option of podman run: --env=GOGC=50. May be repeated.",
+            help="Extra option for podman run: --env=GOGC=50. May be repeated.",
         ),
         click.option(
             "--quota",
             type=Number(0, min_open=True),
             metavar="CPUS",
-            help="How many CPUs a container may use on average: --cpus of podman.",
+            help="CPU quota of a container, in CPUs: podman's --cpus.",
         ),
-        click.option("--memory", metavar="SIZE", help="The memory limit of a container: 512m, 7g."),
+        click.option("--memory", metavar="SIZE", help="Memory limit of a container: 512m, 7g."),
         click.option(
             "--container",
             "images",
@@ -71,19 +71,19 @@ def _versions_options(command: _Decorated) -> _Decorated:
             metavar="[NAME=]IMAGE",
             help="A version to measure: this image's entry point, with the arguments after `--`.",
         ),
-        click.option("--go", metavar="PATH", default="go", show_default=True, help="The `go` that builds."),
+        click.option("--go", metavar="PATH", default="go", show_default=True, help="The `go` command to build with."),
         click.option(
             "--build",
             "builds",
             multiple=True,
             metavar="FLAGS",
-            help="A version to measure: what `go build FLAGS` makes of the PACKAGE after `--`.",
+            help="A version to measure: the PACKAGE after `--`, built with `go build FLAGS`.",
         ),
         click.option("--ab", "versions", multiple=True, metavar="NAME=COMMAND", help="A version to measure."),
         target(
             by=("name", "unit"),  # --container is an image
             not_with=("file", "versions", "builds", "images", "cpus"),
-            help="A Go process that runs, to be put under load and not ended.",
+            help="A running Go process to put under load; it is not ended.",
         ),
     ):
         command = each(command)
@@ -105,30 +105,30 @@ _EXAMPLE = "gotrace baseline --load 'wrk -d10s http://127.0.0.1:8080/' --out out
     topic="lab",
     short_help="Measure a Go service under load, run after run.",
     examples=[
-        (_EXAMPLE, "starts it ten times under that load, and reports what it did"),
+        (_EXAMPLE, "starts the service ten times under that load, and writes a report"),
         (
             "gotrace baseline --load 'hey http://127.0.0.1:80/' --build '' --build=-gcflags=-l --out out -- ./cmd/server",
-            "builds it twice and measures both in turns, for `gotrace compare out`",
+            "builds it twice and measures both in alternation, for `gotrace compare out`",
         ),
     ],
-    epilog="Afterwards: `gotrace compare`. Exit status: 0 if it was measured as planned; 5 if the service or its load "
-    "failed; 1 if too few runs count, or it could not be measured; 2 for wrong usage.",
+    epilog="Afterwards: `gotrace compare`. Exit status: 0 measured as planned; 1 too few valid runs, or it could not "
+    "be measured; 2 wrong usage; 5 the service or its load failed.",
 )
-@click.option("-f", "--file", type=click.Path(), metavar="FILE", help="The plan, in YAML, instead of options.")
-@click.option("--load", "load", metavar="COMMAND", help="What puts the service under load: wrk, hey, ab, …")
-@click.option("--load-format", metavar="TOOL", default="", help="The tool whose output that command prints.")
+@click.option("-f", "--file", type=click.Path(), metavar="FILE", help="Read the plan from this YAML file instead of options.")
+@click.option("--load", "load", metavar="COMMAND", help="Command that puts the service under load: wrk, hey, ab, …")
+@click.option("--load-format", metavar="TOOL", default="", help="Load tool whose output format the command prints.")
 @_versions_options
 @click.option(
-    "-n", "--runs", type=click.IntRange(1, 1000), default=10, show_default=True, help="How often each is measured."
+    "-n", "--runs", type=click.IntRange(1, 1000), default=10, show_default=True, help="Number of runs of each version."
 )
 @click.option(
     "--preload",
     type=_Preload(),
     default="5s",
     show_default=True,
-    help="Load that is not measured, before each run; auto: until the service is steady, 3 min at most.",
+    help="Warm-up load before each run, not measured; auto: until the service is steady, at most 3 min.",
 )
-@click.option("--ready", metavar="WHAT", help="tcp:PORT or http://HOST:PORT/PATH.  [default: the load's address accepts]")
+@click.option("--ready", metavar="WHAT", help="tcp:PORT or http://HOST:PORT/PATH.  [default: when the load's address accepts connections]")
 @click.option("--cpus", metavar="LIST", default="", help="CPUs that the service may use: 0-3,6.")
 @click.option("--load-cpus", metavar="LIST", default="", help="CPUs that the load may use.")
 @click.option(
@@ -137,29 +137,29 @@ _EXAMPLE = "gotrace baseline --load 'wrk -d10s http://127.0.0.1:8080/' --out out
     default=3,
     show_default=True,
     metavar="PERCENT",
-    help="By how much the machine's own speed may change during a run that counts.",
+    help="Maximum change of the machine's own speed during a valid run.",
 )
-@option("explain", help="Say what the longest pauses of each run waited for; it costs the service more.")
-@click.option("--events", is_flag=True, help="Probe waits of threads for a CPU too, and steals of Ps.")
-@click.option("--wakeups", is_flag=True, help="Probe each goroutine that runs: single waits, and how long it stays on a P.")
-@click.option("--coldstart", is_flag=True, help="Trace each run's start from execve until it is ready, by stage.")
+@option("explain", help="Explain what the longest pauses of each run waited for; adds overhead.")
+@click.option("--events", is_flag=True, help="Also probe threads' waits for a CPU, and work stealing between Ps.")
+@click.option("--wakeups", is_flag=True, help="Probe every goroutine switch: individual waits, and how long a goroutine stays on a P.")
+@click.option("--coldstart", is_flag=True, help="Trace each run's start from execve until ready, by stage.")
 @click.option(
     "--flame/--no-flame",
     default=None,
-    help="Afterwards one more run of each version, not counted: where CPU time goes.  [default: with --build]",
+    help="Add a run of each version at the end, not counted, for flame graphs of CPU time.  [default: with --build]",
 )
 @click.option(
     "--pprof",
     metavar="URL",
-    help="What the live heap grew by is what the service's own /debug/pprof/heap says at this address.",
+    help="Take live heap growth from the service's own /debug/pprof/heap at this address.",
 )
-@click.option("--seed", type=int, default=1, show_default=True, help="Of the order of the runs.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed for the order of the runs.")
 @click.option(
-    "--extend", type=click.IntRange(1), metavar="N", help="Measure N more runs of each version into the report in --out."
+    "--extend", type=click.IntRange(1), metavar="N", help="Add N more runs of each version to the report in --out."
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-@click.option("--out", "folder", type=Folder(), required=True, metavar="FOLDER", help="Write the report here.")
-@option("force", help="Overwrite the report that is there.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
+@click.option("--out", "folder", type=Folder(), required=True, metavar="FOLDER", help="Directory for the report.")
+@option("force", help="Overwrite an existing report.")
 @schema_option_of("report", lambda _: _schema())
 @command_argument
 def command(
@@ -187,11 +187,11 @@ def command(
     command: tuple[str, ...],
     **versions: Any,
 ) -> int:
-    """Start a Go service, put it under load, measure it from outside, and end it: as often as --runs says.
+    """Start a Go service, put it under load, measure it from outside, and end it, --runs times.
 
-    It is the command after `--`. Several versions, each a new process in every run, are measured in turns, in random order.
-    FOLDER gets report.json, with every run and why it counts or does not, report.html, which shows them, and the raw events
-    of each run.
+    The service is the command after `--`. Several versions are measured in alternation, in random order, with a new process
+    for each run. FOLDER gets report.json with every run and whether it is valid, report.html to look at, and the raw events of
+    each run.
     """
     from gotrace.cli.text import baseline as text
     from gotrace.lab import baseline, plan_file
@@ -203,17 +203,17 @@ def command(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is ended
     if extend is not None:
         if idle := [*given(*_IN_THE_FILE, "file", "force", "dry_run"), *(["a command"] if command else [])]:
-            raise UsageError(f"{idle[0]} and --extend exclude each other", "what is measured is in the report")
+            raise UsageError(f"{idle[0]} and --extend are mutually exclusive", "the report says what is measured")
         from gotrace.lab.extend import extend as more_runs
 
         files.on_created = lambda _: None
         return _told(more_runs(Path(folder), extend, say), folder)
     if file is not None:
         if idle := [*given(*_IN_THE_FILE), *(["a command"] if command else [])]:
-            raise UsageError(f"{idle[0]} and --file exclude each other", "write it into the file")
+            raise UsageError(f"{idle[0]} and --file are mutually exclusive", "put it into the file")
         plan = plan_file.read(file)
     elif load is None:
-        raise UsageError("give the load with --load, or a plan with --file", _EXAMPLE)
+        raise UsageError("give a load with --load, or a plan with --file", _EXAMPLE)
     else:
         parsed = parse_load(load, load_format)
         plan = Plan(
@@ -284,19 +284,19 @@ def _versions(
     need("--build", bool(builds), "go")
     if pid is not None or versions:
         if command:
-            raise UsageError("there is a command after `--`, too", "leave it out: --ab and --pid say what is measured")
+            raise UsageError("there is also a command after `--`", "omit it: --ab and --pid already say what to measure")
         found = _named(versions) if versions else [Version(f"pid {pid}", ())]
     elif images:
         found = _contained(images, command, **limits)
     elif not command:
-        raise UsageError("give what is measured: a command after `--`, or versions with --ab", _EXAMPLE)
+        raise UsageError("say what to measure: a command after `--`, or versions with --ab", _EXAMPLE)
     elif builds:
         found = _built(builds, command, go)
     else:
         found = [Version(Path(command[0]).name, command)]
     names = [each.name for each in found]
     if len(set(names)) < len(names):
-        raise UsageError("two versions have the same name", "give each its own")
+        raise UsageError("two versions have the same name", "give each its own name")
     return tuple(found)
 
 

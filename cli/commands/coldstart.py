@@ -16,10 +16,10 @@ from gotrace.export.formats import BUILDS, STARTS
     "coldstart",
     cls=Command,
     topic="time",
-    short_help="Break the start of a program down, from execve on.",
+    short_help="Break down the start of a program, from execve on.",
     examples=[
-        ("gotrace coldstart -n 20 -o start.html -- ./server", "starts a command 20 times, and draws the waterfall"),
-        ("gotrace coldstart --exe /usr/bin/server -n 5", "waits for the next 5 starts, whoever starts it"),
+        ("gotrace coldstart -n 20 -o start.html -- ./server", "starts a command 20 times, and draws a waterfall"),
+        ("gotrace coldstart --exe /usr/bin/server -n 5", "waits for the next 5 starts, whoever starts them"),
     ],
     inner=[compare],
     epilog="`gotrace coldstart compare A B` compares two recordings of starts (made with -o FILE.gotrace).",
@@ -28,10 +28,10 @@ from gotrace.export.formats import BUILDS, STARTS
 @click.option("--cgroup", type=click.Path(), metavar="PATH", help="Only starts in this cgroup (its directory in cgroupfs).")
 @click.option("--pid-ns", type=click.Path(), metavar="PATH", help="Only starts in this PID namespace (/proc/PID/ns/pid).")
 @click.option(
-    "-n", "--runs", type=click.IntRange(1, 100_000), default=1, show_default=True, metavar="N", help="How many starts."
+    "-n", "--runs", type=click.IntRange(1, 100_000), default=1, show_default=True, metavar="N", help="Number of starts."
 )
 @click.option(
-    "--warmup", type=click.IntRange(0, 1000), default=0, metavar="N", help="Runs of the command that do not count, first."
+    "--warmup", type=click.IntRange(0, 1000), default=0, metavar="N", help="Number of warm-up runs first, not counted."
 )
 @click.option(
     "--until",
@@ -39,25 +39,27 @@ from gotrace.export.formats import BUILDS, STARTS
     default="listen",
     show_default=True,
     metavar="END",
-    help="Where a start ends: main, listen, first-gc, exit, or after a time (500ms). Exit always ends it.",
+    help="When a start is over: main, listen, first-gc, exit, or after a time (500ms). An exit always ends it.",
 )
 @click.option(
     "--cache",
     type=click.Choice(["as-is", "warm", "cold"]),
     default="as-is",
     show_default=True,
-    help="cold: drop the pages of the program and its libraries before each run; warm: read them.",
+    help="cold: drop the program and its libraries from the page cache before each run; warm: read them into it.",
 )
 @click.option(
     "--detail",
     type=click.Choice(["low", "full"]),
-    help="low: without the steps of the bootstrap, for less overhead.  [default: full; with a cold cache low]",
+    help="low: skip the bootstrap steps, for less overhead.  [default: full; low with --cache cold]",
 )
-@click.option("--containers", is_flag=True, help="Begin when a container tool was asked for it: pull, unpack, runtime.")
-@click.option("--copies", is_flag=True, help="Wait for copies of PATH too, of its name and size: in an image to be pulled.")
-@click.option("--sort", type=click.Choice(["start", "duration"]), default="start", help="Order of the rows of a stage.")
-@click.option("--tree", is_flag=True, help="Show all that the command starts as one timeline, as for a go command.")
-@click.option("--advise", is_flag=True, help="Say what would make it faster, with evidence and how to check it.")
+@click.option("--containers", is_flag=True, help="Begin at the request to the container tool: pull, unpack, runtime.")
+@click.option(
+    "--copies", is_flag=True, help="Also wait for copies of PATH, by name and size: for an image yet to be pulled."
+)
+@click.option("--sort", type=click.Choice(["start", "duration"]), default="start", help="Order of rows within a stage.")
+@click.option("--tree", is_flag=True, help="Show everything the command starts as one timeline, as for a go command.")
+@click.option("--advise", is_flag=True, help="Suggest what would make it faster, with evidence and how to check it.")
 @option("everything")
 @output_options(STARTS, screen=("table", "ndjson", "json"))
 @schema_option
@@ -82,18 +84,18 @@ def command(
     force: bool,
     command: tuple[str, ...],
 ) -> int:
-    """Break the start of a Go program down, from execve to its first listen: kernel, linker, runtime, package inits.
+    """Break down the start of a Go program, from execve to its first listen: kernel, linker, runtime, package inits.
 
-    Give a command after `--`: it is started N times, and ended each time its start is over. Or wait with --exe for the
-    next starts of a program. With both, the command is a shell or script that starts the program. A go command is shown
-    as one timeline of all that it has done, for each module and package.
+    Give a command after `--`: it is started N times, and ended as soon as its start is over. Or wait for the next starts
+    of a program with --exe. With both, the command is a shell or script that starts the program. A go command is shown as
+    one timeline of everything it did, by module and package.
     """
     if not command and exe is None:
         raise UsageError("give a command after `--`, or --exe PATH", "gotrace coldstart -- ./server --port 8080")
     if not command and (warmup or cache != "as-is"):
         raise UsageError("--warmup and --cache need a command to run", "gotrace coldstart --cache cold -- ./server")
     if containers and exe is None:
-        hint = "--exe PATH, by its path on this host; if its image is still to be pulled, that of a copy, with --copies"
+        hint = "--exe PATH, the path on this host; for an image yet to be pulled, the path of a copy, with --copies"
         raise UsageError("--containers needs --exe: the program in the container", hint)
     if copies and not containers:
         raise UsageError("--copies needs --containers", "gotrace coldstart --exe PATH --containers --copies")
@@ -105,7 +107,7 @@ def command(
 
     of_start = given("exe", "cgroup", "pid_ns", "until", "cache", "detail", "containers", "copies", "advise")
     if tree and of_start:
-        raise UsageError(f"{of_start[0]} is about the start of a program", "leave it or --tree out")
+        raise UsageError(f"{of_start[0]} applies to the start of a program", "omit it or --tree")
     if tree or (command and not of_start and builds.go_version_of(command[0])):
         results = wanted(outputs, format_, BUILDS, force, screen="table")
         need("a table", "table" in results.formats, "sort", "everything")

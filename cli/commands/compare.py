@@ -18,21 +18,23 @@ _BY = ("arch", "go", "host", "vendor")  # as gotrace.lab.groups has them
     "compare",
     cls=Command,
     topic="lab",
-    short_help="Say what differs between measured versions.",
+    short_help="Compare measured versions of a service.",
     examples=[
-        ("gotrace compare out", "compares the versions that were measured in turns (gotrace baseline --ab)"),
-        ("gotrace compare old=out-a new=out-b -o x.html", "compares two reports of one machine, on a page too"),
+        ("gotrace compare out", "compares versions measured interleaved (gotrace baseline --ab)"),
+        ("gotrace compare old=out-a new=out-b -o x.html", "compares two reports from one machine, and writes an HTML page"),
     ],
-    epilog="Exit status: 0 if it could be compared, whatever differs; 4 if the reports are not comparable.",
+    epilog="Exit status: 0 if the comparison was made, whatever differs; 4 if the reports are not comparable.",
 )
-@percent("--margin", 5, "The change that matters: what is within it is the same.")
-@click.option("--all", "everything", is_flag=True, help="Compare every metric, not the primary ones only.")
-@click.option("--anyway", is_flag=True, help="Compare reports that are not comparable; then nothing is better or worse.")
+@percent("--margin", 5, "Smallest change that matters: anything within it counts as the same.")
+@click.option("--all", "everything", is_flag=True, help="Compare every metric, not only the primary ones.")
+@click.option(
+    "--anyway", is_flag=True, help="Compare reports even if not comparable; then nothing is judged better or worse."
+)
 @click.option(
     "--by",
     type=click.Choice(_BY),
     metavar="WHAT",
-    help=f"Describe reports side by side, without verdicts, by {', '.join(_BY[:-1])} or {_BY[-1]}.",
+    help=f"Show reports side by side, without verdicts, grouped by {', '.join(_BY[:-1])} or {_BY[-1]}.",
 )
 @output_options(COMPARED, screen=("table", "json", "html", "md", "benchfmt"))
 @click.argument("folders", nargs=-1, required=True, type=click.Path(), metavar="[LABEL=]FOLDER...")
@@ -48,8 +50,8 @@ def command(
 ) -> int:
     """Compare versions of a service, metric by metric: better, worse, the same within --margin, or cannot tell.
 
-    A FOLDER is what `gotrace baseline --out` wrote; LABEL is what it goes by. The first version is compared with each of
-    the others.
+    Each FOLDER was written by `gotrace baseline --out`; LABEL names it in the output. The first version is compared with
+    each of the others.
     """
     from gotrace.cli.outputs import wanted
     from gotrace.cli.text import compare as text
@@ -62,14 +64,14 @@ def command(
     named = [_named(folder) for folder in folders]
     paths = [os.path.realpath(path) for _, path in named]
     if len(set(paths)) < len(paths) or len({label for label, _ in named}) < len(named):
-        raise UsageError("a report is given twice", "give each once, under a label of its own")
+        raise UsageError("a report was given twice", "give each report once, with its own label")
     results = wanted(outputs, format_, COMPARED, force, screen="table", inputs=[str(file_of(path)) for _, path in named])
     reports = [(label, whole(path)) for label, path in named]
     if not any(run["valid"] for _, report in reports for run in report["runs"]):
-        raise UsageError("no run of the reports counts", "`gotrace baseline` says why; report.html beside the report, too")
+        raise UsageError("the reports have no valid runs", "see report.html next to the report for the reasons")
     if by is not None:
         if idle := given("margin", "anyway"):
-            raise UsageError(f"{idle[0]} and --by exclude each other", "--by describes, and judges nothing")
+            raise UsageError(f"{idle[0]} and --by are mutually exclusive", "--by only describes; it gives no verdicts")
         groups = grouped(reports, by)
         with results.streams() as streams:
             for stream, kind in streams:
@@ -77,7 +79,10 @@ def command(
         return 0
     for label, path in named:
         if label != path and len(named) == 1:
-            raise UsageError(f"the label {printable(label)!r} is of no use with one report", "its versions have names")
+            raise UsageError(
+                f"the label {printable(label)!r} has no effect with a single report",
+                "omit the label: the versions in the report have names",
+            )
     pairs = compared(sides_of(reports), margin / 100, anyway)
     with results.streams() as streams:
         for stream, kind in streams:
@@ -91,5 +96,5 @@ def _named(folder: str) -> tuple[str, str]:
     if not equals or not label or "/" in label or os.path.lexists(folder):
         return folder, folder
     if not path:
-        raise UsageError(f"there is no folder in {printable(folder)!r}", "write LABEL=FOLDER")
+        raise UsageError(f"no folder given in {printable(folder)!r}", "write LABEL=FOLDER")
     return label, path

@@ -13,22 +13,23 @@ from gotrace.export.formats import PROFILES
     "contention",
     cls=Command,
     topic="time",
-    short_help="Show which code lets others wait for locks.",
+    short_help="Show which code makes others wait for locks.",
     examples=[
-        ("gotrace contention --pid 1234", "shows by stack whose locks others have waited for"),
+        ("gotrace contention --pid 1234", "shows by stack which locks others waited for"),
         (
             "gotrace contention --pid 1234 --block -d 10s -o waits.html",
-            "draws what waited in ten seconds, and for how long",
+            "draws what waited during ten seconds, and for how long",
         ),
     ],
-    epilog="It reads from outside: no endpoint, no probe, and nothing is stopped. The program has to collect the profile.",
+    epilog="The profile is read from outside: no endpoint, no probes, and nothing is stopped. The program must have "
+    "it enabled.",
 )
 @target(required=True)
 @option("duration", help="Stop after this time: 10s, 5m.  [default: one profile]")
-@option("interval", help="Time from one profile to the next.")
-@click.option("--mutex", is_flag=True, help="Show the code that held locks which others waited for.  [default]")
-@click.option("--block", is_flag=True, help="Show the code that waited, for locks, channels and all else.")
-@option("top", default=20, help="How many rows to show.")
+@option("interval", help="Time between profiles.")
+@click.option("--mutex", is_flag=True, help="Show the code that held locks others waited for.  [default]")
+@click.option("--block", is_flag=True, help="Show the code that waited: for locks, channels and everything else.")
+@option("top", default=20, help="Number of rows to show.")
 @output_options(PROFILES, screen=("table", "ndjson", "json"))
 @schema_option
 def command(
@@ -42,9 +43,9 @@ def command(
     format_: str | None,
     force: bool,
 ) -> int:
-    """Show the mutex profile or the block profile of a Go process, as pprof would, without an endpoint.
+    """Show the mutex or block profile of a Go process, as pprof would, without an endpoint.
 
-    With --duration there is a profile each interval, and at the end what was waited between the first and the last.
+    With --duration, a profile is taken every interval; the end shows the waiting between the first and the last.
     """
     exclude("mutex", "block")
     from gotrace.analysis.contention import BLOCK, MUTEX

@@ -28,26 +28,26 @@ from gotrace.export.formats import CALLS
     "datapath",
     cls=Command,
     topic="time",
-    short_help="Show every call on files, of any process and those it forks.",
+    short_help="Show every file call of any process and its children.",
     examples=[
         (
             "gotrace datapath --pid 1234 -d 30s",
-            "shows by call how often and how long a process and its children were in it",
+            "shows which calls a process and its children make, and for how long",
         ),
         (
             "gotrace datapath --dataset '/data/**' --min 10ms --explain -- python3 train.py",
-            "follows a command, prints each slow call, and explains them",
+            "traces a command, prints every slow call, and explains it",
         ),
     ],
     inner=[of_calls],
-    epilog="It needs BPF, and BTF of the kernel (/sys/kernel/btf/vmlinux). The process need not be a Go program."
-    " `gotrace datapath replay RECORDING` shows the load of a recording, or makes its calls again.",
+    epilog="Needs BPF and kernel BTF (/sys/kernel/btf/vmlinux). The process need not be a Go program. `gotrace"
+    " datapath replay RECORDING` shows the load of a recording, or replays its calls.",
 )
 @target(
     every=True,
     family=True,
     not_with=("cgroup",),
-    help="The running process to trace, of any language, with its children.",
+    help="The running process to trace, in any language, with its children.",
     shell_complete=None,
 )
 @click.option(
@@ -59,24 +59,24 @@ from gotrace.export.formats import CALLS
     type=click.Choice(["call", "file", "dir", "mount", "fs", "dataset"]),
     default=None,
     metavar="WHAT",
-    help="What a row stands for: call (if nothing is said), file, dir, mount, fs, dataset.",
+    help="What each row is: call (the default), file, dir, mount, fs or dataset.",
 )
 @click.option(
     "--dataset",
     "datasets",
     multiple=True,
     metavar="PATTERN",
-    help="A data set, by a pattern of its files' paths (/data/imagenet/**); may be repeated. Rows are data sets then.",
+    help="A data set, as a pattern of file paths (/data/imagenet/**); may be repeated. Rows are then data sets.",
 )
 @option("min_call")
-@option("explain", help="Say which threads and epochs lost time to metadata, which calls were slowest, and what to do.")
+@option("explain", help="Show which threads and epochs lost time to metadata, which calls were slowest, and what to do.")
 @click.option(
     "--epoch",
     default="",
     metavar="WHAT",
-    help="What begins an epoch: opening a file whose path this regular expression is found in, or a duration.",
+    help="What starts an epoch: opening a file whose path matches this regular expression, or a duration.",
 )
-@option("top", default=20, help="How many rows to show.")
+@option("top", default=20, help="Number of rows to show.")
 @output_options(CALLS, screen=("table", "ndjson", "json"))
 @schema_option
 @command_argument
@@ -95,24 +95,24 @@ def command(
     force: bool,
     command: tuple[str, ...],
 ) -> int:
-    """Show what a process and those that it forks do with files: each call, what it was on, and how long it took.
+    """Show what a process and its children do with files: each call, on which file, and how long it took.
 
-    Metadata (open, stat, close, …) is told from data (read, write, fsync, …), reads that found the page cache warm from
-    cold ones, and a FUSE server's share from the kernel's. Requests of io_uring and page faults of mapped files count too.
+    Metadata calls (open, stat, close, …) are separated from data calls (read, write, fsync, …), page cache hits from cold
+    reads, and time in a FUSE server from time in the kernel. io_uring requests and page faults on mapped files count too.
     """
     exclude("pid", "cgroup")
     if cgroup is None:
         check_target(pid, command, "gotrace datapath")
     elif command:
-        raise UsageError("give either a command after `--`, or what runs already", "leave one of them out")
+        raise UsageError("give either a command after `--` or a running process", "omit one of them")
     need("--explain", explain, "epoch")
     if by == "dataset" and not datasets:
-        raise UsageError("--by dataset needs --dataset", "add --dataset '/data/**', or leave --by out")
+        raise UsageError("--by dataset needs --dataset", "add --dataset '/data/**', or omit --by")
     if datasets and by not in (None, "dataset"):
-        raise UsageError(f"--dataset and --by {by} exclude each other: rows are data sets or not", "leave one of them out")
+        raise UsageError(f"--dataset and --by {by} are mutually exclusive: rows are data sets or not", "omit one of them")
     for each in datasets:
         if not each.startswith(("/", "*")):
-            raise UsageError(f"no path begins as {each!r} does", f"write all of the path: {os.path.abspath(each)}")
+            raise UsageError(f"no path begins as {each!r} does", f"give the absolute path: {os.path.abspath(each)}")
     from gotrace.cli.outputs import wanted
     from gotrace.kernel.executable import ControlGroup
     from gotrace.run.outputs import feed

@@ -33,7 +33,7 @@ def command(
     force: bool,
     executable: str | None,
 ) -> int:
-    """Check what this host allows, and a target: a process (--pid) or an EXECUTABLE file."""
+    """Check what this host allows, and optionally a target: a process (--pid) or an EXECUTABLE file."""
     if pid is not None and executable is not None:
         raise UsageError("give --pid or a file, not both", "gotrace doctor --pid 1234")
     from gotrace.cli.outputs import wanted

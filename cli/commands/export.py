@@ -21,7 +21,7 @@ from gotrace.text import count_text
     ],
 )
 @click.argument("recording", type=click.Path(), metavar="RECORDING")
-@option("interval", help="hlog: length of an interval.")
+@option("interval", help="For hlog: length of an interval.")
 @output_options(FORMATS, required=True)
 def command(recording: str, interval: int, outputs: tuple[str, ...], format_: str | None, force: bool) -> int:
     """Write RECORDING in formats that other tools read.
@@ -32,7 +32,7 @@ def command(recording: str, interval: int, outputs: tuple[str, ...], format_: st
                            events
     perfetto               a timeline: pauses, GC phases, threads, Ps, heap
     svg, html, folded, pprof, speedscope
-                           its stacks, as `gotrace flame` writes them; of
+                           stacks, as `gotrace flame` writes them; for
                            starts and of memory svg and html are what
                            `gotrace coldstart`, `mem`, `tlb` and `numa` write
     """

@@ -24,32 +24,34 @@ _BY_PAUSE = ("stopping", "stw")
     topic="time",
     short_help="Draw a flame graph: CPU time, waiting, or pauses.",
     examples=[
-        ("gotrace flame --pid 1234 -d 10s -o cpu.html", "samples 10 s of CPU time and draws it"),
+        ("gotrace flame --pid 1234 -d 10s -o cpu.html", "samples CPU time for 10 s and draws it"),
         ("gotrace flame run.gotrace --straggler -o pauses.svg", "draws what the pauses of a recording waited for"),
     ],
 )
 @click.argument("recording", type=click.Path(), required=False, metavar="[RECORDING]")
 @target(help="The running Go process to trace, instead of a recording.")
 @option("duration")
-@click.option("--on-cpu", "mode", flag_value="on-cpu", help="Where CPU time goes, sampled.  [default]")
-@click.option("--off-cpu", "mode", flag_value="off-cpu", help="Where threads wait off the CPU, and for how long.")
-@click.option("--straggler", "mode", flag_value="straggler", help="What stop-the-world pauses waited for, and why.")
-@click.option("--idle", is_flag=True, help="Off the CPU, show threads too that have no goroutine to run.")
+@click.option("--on-cpu", "mode", flag_value="on-cpu", help="Show where CPU time goes, by sampling.  [default]")
+@click.option("--off-cpu", "mode", flag_value="off-cpu", help="Show where threads wait off-CPU, and for how long.")
+@click.option("--straggler", "mode", flag_value="straggler", help="Show what stop-the-world pauses waited for, and why.")
+@click.option("--idle", is_flag=True, help="With --off-cpu, include threads that have no goroutine to run.")
 @click.option(
     "--window",
     type=click.Choice((*_BY_PAUSE, "mark", "assist", "gc", "all")),
     default="all",
     show_default=True,
     metavar="WINDOW",
-    help="Only what happened in these windows, see above.",
+    help="Show only what happened in these windows (see above).",
 )
 @option("min_pause")
-@click.option("--from", "from_", type=Duration(), default="0", help="Leave out what was before this time of the recording.")
-@click.option("--to", type=Duration(), default="0", help="Leave out what was after this time of the recording.")
+@click.option("--from", "from_", type=Duration(), default="0", help="Skip everything before this time in the recording.")
+@click.option("--to", type=Duration(), default="0", help="Skip everything after this time in the recording.")
 @click.option("--tid", type=click.IntRange(1), metavar="TID", help="Only this thread.")
-@option("events", help="Sample this event instead of the clock; of an import from perf, show this event.")
+@option("events", help="Sample this event instead of the clock; for a perf import, show this event.")
 @option("hz")
-@click.option("--diff", type=click.Path(), nargs=2, metavar="A B", help="Show what changed from recording A to B.")
+@click.option(
+    "--diff", type=click.Path(), nargs=2, metavar="A B", help="Show what changed from recording A to recording B."
+)
 @output_options({**FLAMES, **RECORDING})
 @click.option("--record", type=click.Path(), hidden=True)
 def command(
@@ -71,18 +73,18 @@ def command(
     force: bool,
     record: str | None,
 ) -> int:
-    """Draw a flame graph of a process (--pid) or of a recording: an .svg or .html to look at, or data for other tools.
+    """Draw a flame graph of a process (--pid) or a recording: as .svg or .html, or as data for other tools.
 
-    With --pid, FILE.gotrace keeps the recording; with --straggler RECORDING may be the folder in which `gotrace serve
-    --explain-above` keeps some. Without -o it is flame.svg, or flame.2.svg and so on where that is taken. The windows are:
+    With --pid, -o FILE.gotrace keeps the recording; with --straggler, RECORDING may be the spool directory of `gotrace
+    serve --explain-above`. Without -o, the output is flame.svg, or flame.2.svg and so on if that exists. The windows are:
 
     \b
     all       the whole time
     stopping  from the request to stop the world until every P had stopped
     stw       from that request until the world ran again
-    gc        whole collections
+    gc        whole GC cycles
     mark      concurrent marking
-    assist    what goroutines do for the collector when they allocate
+    assist    mark assists: goroutines that mark when they allocate
     """
     mode = mode or "on-cpu"
     if sum(each is not None for each in (recording, pid, diff)) != 1:
@@ -90,23 +92,23 @@ def command(
     need("--pid", pid is not None, "duration", "hz", "record")
     need("--off-cpu", mode == "off-cpu", "idle")
     if mode != "on-cpu" and (useless := [*given("hz", "events")]):
-        raise UsageError(f"{useless[0]} is about CPU samples", f"leave it or --{mode} out")
+        raise UsageError(f"{useless[0]} applies to CPU samples", f"omit it or --{mode}")
     if len(events) > 1:
-        raise UsageError("one flame graph shows one event", "draw one for each")
+        raise UsageError("a flame graph shows a single event", "draw one for each")
     if min_pause and mode != "straggler" and window not in _BY_PAUSE:
-        raise UsageError("--min-pause is about pauses", "add --window stw, --window stopping or --straggler")
+        raise UsageError("--min-pause applies to pauses", "add --window stw, --window stopping or --straggler")
     if 0 < to <= from_:
-        raise UsageError("--to is not after --from", "both count from the beginning of the recording: --from 2s --to 5s")
+        raise UsageError("--to is not after --from", "both count from the start of the recording: --from 2s --to 5s")
     if mode == "straggler" and tid:
-        raise UsageError("--straggler is about what the world waited for, whichever thread it was", "leave --tid out")
+        raise UsageError("--straggler shows what the world waited for, whichever thread that was", "omit --tid")
     of_spool = recording is not None and os.path.isdir(recording)
     if of_spool and (mode != "straggler" or from_ or to):
         raise UsageError(
-            f"{printable(str(recording))} is a folder",
-            "of a spool --straggler shows all that `gotrace serve` kept, at any time",
+            f"{printable(str(recording))} is a directory",
+            "for a spool, use --straggler: it shows everything that `gotrace serve` kept",
         )
     if mode == "straggler" and window not in (*_BY_PAUSE, "all"):
-        raise UsageError("--straggler is about pauses", "choose --window stopping or stw")
+        raise UsageError("--straggler applies to pauses", "choose --window stopping or stw")
     from gotrace.cli.outputs import wanted
     from gotrace.cli.text.progress import recording as opened
     from gotrace.cli.text.progress import waiting

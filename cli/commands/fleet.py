@@ -47,9 +47,9 @@ class _Fleet(Command):
     "fleet",
     cls=_Fleet,
     topic="lab",
-    short_help="Put what many hosts measured together, and ask it.",
+    short_help="Combine measurements from many hosts, and query them.",
     examples=[
-        ("gotrace fleet add shop-fleet runs/* /var/lib/gotrace", "puts reports and an agent's spool into a folder"),
+        ("gotrace fleet add shop-fleet runs/* /var/lib/gotrace", "adds reports and an agent's spool to a folder"),
         ("gotrace fleet collect shop-fleet --from agents.txt", "fetches the spools of all agents"),
     ],
     inner=_Inner(),
@@ -57,7 +57,7 @@ class _Fleet(Command):
 @click.argument("name", metavar="COMMAND", required=False)
 @click.pass_context
 def command(ctx: click.Context, name: str | None) -> int:
-    """Put what many hosts measured into one folder of Parquet files, and ask all of it at once."""
+    """Combine measurements from many hosts in one folder of Parquet files, and query them together."""
     if name is None:
         click.echo(ctx.get_help())
         return 0

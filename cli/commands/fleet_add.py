@@ -13,23 +13,23 @@ folder_argument = click.argument("folder", type=click.Path(), metavar="DIR")
     "add",
     cls=Command,
     topic="lab",
-    short_help="Put reports, recordings and spools into a folder.",
+    short_help="Add reports, recordings and spools to a fleet.",
     examples=[
         ("gotrace fleet add shop-fleet runs/*", "adds the reports of `gotrace baseline` in these folders"),
         (
             "gotrace fleet add shop-fleet --host-name web-1 --service shop run.gotrace",
-            "adds a recording, and says whose it is",
+            "adds a recording, with its host and service",
         ),
     ],
 )
 @folder_argument
 @click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="FILE...")
-@click.option("--host-name", metavar="NAME", help="The machine's name, where a file does not say it.")
-@click.option("--service", metavar="NAME", help="What the service is called.  [default: its executable]")
-@click.option("--version", metavar="NAME", help="The service's version.  [default: that of the report, or its build ID]")
-@click.option("--provider", metavar="NAME", help="The cloud that the machine is of, where its firmware does not say.")
-@click.option("--instance", metavar="TYPE", help="The machine's type there: c7g.xlarge.")
-@click.option("--emulated", is_flag=True, help="The machine is emulated: its times say nothing about real ones.")
+@click.option("--host-name", metavar="NAME", help="Machine name, for files that do not hold one.")
+@click.option("--service", metavar="NAME", help="Service name.  [default: the executable]")
+@click.option("--version", metavar="NAME", help="Service version.  [default: from the report, or the build ID]")
+@click.option("--provider", metavar="NAME", help="Cloud provider, if the firmware does not tell.")
+@click.option("--instance", metavar="TYPE", help="Instance type: c7g.xlarge.")
+@click.option("--emulated", is_flag=True, help="Mark the machine as emulated: its times say nothing about real ones.")
 def command(
     folder: str,
     files: tuple[str, ...],
@@ -42,7 +42,7 @@ def command(
 ) -> int:
     """Add reports of `gotrace baseline`, recordings, spools of `gotrace serve`, .hlog files and prices to the fleet in DIR.
 
-    DIR is made if it is not there. What is in it already is skipped; of a spool only what is new is read.
+    DIR is created if it does not exist. Files already added are skipped; of a spool, only what is new is read.
     """
     from gotrace.cli.text import fleet as text
     from gotrace.fleet.add import add

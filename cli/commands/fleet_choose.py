@@ -16,21 +16,24 @@ from gotrace.export.formats import FLEETS
     "choose",
     cls=Command,
     topic="lab",
-    short_help="Say which type of machine to take for a service.",
+    short_help="Choose a machine type for a service.",
     examples=[
-        ("gotrace fleet choose shop-fleet --slo 'latency.p99<=80ms'", "which types keep it, and which of them is best"),
+        (
+            "gotrace fleet choose shop-fleet --slo 'latency.p99<=80ms'",
+            "shows which machine types meet the SLO, and which is best",
+        ),
         (
             "gotrace fleet choose shop-fleet --slo 'latency.p99<=80ms' --budget 0.12/h --prices prices.csv -o tree.svg",
-            "the same with what they cost, and as a picture too",
+            "adds a budget and prices, and draws the decision tree",
         ),
     ],
-    epilog="Exit status: 0 there is a choice, 1 none keeps all, 3 files could not be read.",
+    epilog="Exit status: 0 a type was chosen, 1 no type meets every limit, 3 files could not be read.",
 )
 @click.argument("folder", type=click.Path(), metavar="DIR")
-@click.option("--slo", "slos", multiple=True, metavar="TEXT", help="What is asked: 'latency.p99<=80ms'; may be repeated.")
-@click.option("--budget", metavar="PRICE/h", help="The most that a machine may cost: 0.12/h.")
+@click.option("--slo", "slos", multiple=True, metavar="TEXT", help="Required limit: 'latency.p99<=80ms'; may be repeated.")
+@click.option("--budget", metavar="PRICE/h", help="Maximum cost of a machine: 0.12/h.")
 @price_options
-@click.option("--service", metavar="NAME", help="The service, where DIR has several.")
+@click.option("--service", metavar="NAME", help="The service, if DIR has several.")
 @output_options(FLEETS, screen=("table", "json", "md"))
 @schema_option
 def command(
@@ -43,9 +46,9 @@ def command(
     service: str | None,
     **options: Any,
 ) -> int:
-    """Say which types of machines in DIR keep what is asked of a service, and which of them no other beats.
+    """Show which machine types in DIR meet the SLOs of a service, and which of them no other type beats.
 
-    The end of the 95 % interval has to keep a limit, over hosts, not the median.
+    The limit must hold for the end of the 95 % interval over hosts, not just for the median.
     """
     from gotrace.cli.outputs import wanted
     from gotrace.cli.text import fleet_choose as text
@@ -55,7 +58,7 @@ def command(
     from gotrace.lab.requirements import parse_all
 
     if not slos:
-        raise UsageError("nothing is asked of the machines", "give --slo 'latency.p99<=80ms'")
+        raise UsageError("no SLO was given", "give --slo 'latency.p99<=80ms'")
     asked = parse_all(slos)
     most = budget_of(budget) if budget is not None else None
     results = wanted(

@@ -12,21 +12,21 @@ from gotrace.errors import UsageError
     "collect",
     cls=Command,
     topic="lab",
-    short_help="Fetch the spools of many agents into a folder.",
+    short_help="Fetch the spools of many agents into a fleet.",
     examples=[
         ("gotrace fleet collect shop-fleet --from agents.txt", "fetches what is new at each URL in agents.txt"),
         (
             "gotrace fleet collect shop-fleet --from agents.txt --token-file token --ca-file ca.pem",
-            "does so from agents that ask for a token, over TLS",
+            "does the same over TLS, from agents that require a token",
         ),
     ],
 )
 @click.argument("folder", type=click.Path(), metavar="DIR")
-@click.option("--from", "urls", type=click.Path(), required=True, metavar="FILE", help="File with an agent's URL a line.")
-@option("token_file", help="File with the bearer token that the agents ask for.")
+@click.option("--from", "urls", type=click.Path(), required=True, metavar="FILE", help="File with one agent URL per line.")
+@option("token_file", help="File with the bearer token for the agents.")
 @option("ca_file", help="File with the CA certificates to trust (PEM).")
 @click.option(
-    "--jobs", type=click.IntRange(1, 64), default=8, show_default=True, metavar="N", help="How many agents to ask at once."
+    "--jobs", type=click.IntRange(1, 64), default=8, show_default=True, metavar="N", help="Number of agents to fetch from at once."
 )
 @click.option(
     "--patience",
@@ -34,10 +34,10 @@ from gotrace.errors import UsageError
     type=Duration(),
     default="2m",
     show_default=True,
-    help="The longest that one agent may take; what is left comes the next time.",
+    help="Time limit per agent; the rest is fetched next time.",
 )
 def command(folder: str, urls: str, token_file: str | None, ca_file: str | None, jobs: int, patience_ns: int) -> int:
-    """Fetch from every agent (`gotrace serve --spool`) what its spool has since the last time, into the fleet in DIR.
+    """Fetch what is new in the spool of every agent (`gotrace serve --spool`), into the fleet in DIR.
 
     Ctrl-C keeps what whole agents have sent; the next time goes on from there. Who cannot be asked is told at the end, and
     kept in the table `absent`.
@@ -48,7 +48,7 @@ def command(folder: str, urls: str, token_file: str | None, ca_file: str | None,
     from gotrace.run.target import StopRequest
 
     if not patience_ns:
-        raise UsageError("with --patience 0s nobody is asked", "give 10s or more")
+        raise UsageError("--patience 0s leaves no time to fetch anything", "give 10s or more")
     bounds, agents, stop = Bounds(jobs=jobs, patience_s=patience_ns / 1e9), urls_in(urls), StopRequest()
     with stop.installed():
         asked = list(collect(folder, agents, Told(), bounds, token_file or "", ca_file or "", stop))

@@ -12,21 +12,26 @@ from gotrace.cli.options import Command, say
     "compact",
     cls=Command,
     topic="lab",
-    short_help="Merge the minutes of old days to hours.",
+    short_help="Merge the minutes of old days into hours.",
     examples=[
-        ("gotrace fleet compact shop-fleet", "makes the days small that ended a week ago, or before"),
+        ("gotrace fleet compact shop-fleet", "compacts the days that ended a week ago or earlier"),
         ("gotrace fleet compact shop-fleet --older 30d", "leaves the last month as it is"),
     ],
-    epilog="Exit status: 0; 3 if days stay as they are, since a file of theirs cannot be read.",
+    epilog="Exit status: 0; 3 if a day was left as it is because one of its files cannot be read.",
 )
 @click.argument("folder", type=click.Path(), metavar="DIR")
 @click.option(
-    "--older", type=Span(), default="7d", show_default=True, metavar="DAYS", help="Only days that ended so long ago."
+    "--older",
+    type=Span(),
+    default="7d",
+    show_default=True,
+    metavar="DAYS",
+    help="Only days that ended at least this long ago.",
 )
 def command(folder: str, older: int) -> int:
-    """Merge what agents saw by the minute to hours, in old days of the fleet in DIR, and join small files.
+    """Merge per-minute agent data of old days into hours, and join small files, in the fleet in DIR.
 
-    Counts, sums, buckets and the longest pauses stay exact: percentiles are the same before and after.
+    Counts, sums, buckets and the longest pauses stay exact, so percentiles do not change.
     """
     from gotrace.cli.text import fleet as text
     from gotrace.fleet.compact import compact

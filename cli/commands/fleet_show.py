@@ -15,13 +15,13 @@ _BY = ("type", "vendor", "arch", "service", "version", "host")  # as gotrace.fle
     "show",
     cls=Command,
     topic="lab",
-    short_help="Show what all hosts had, by type, vendor or version.",
+    short_help="Show metrics of all hosts, by type, vendor or version.",
     examples=[
-        ("gotrace fleet show shop-fleet -o shop.html", "shows pauses by machine type, and makes a page of all metrics"),
-        ("gotrace fleet show shop-fleet --by vendor --metric latency.p99", "asks for something else"),
-        ("gotrace fleet show shop-fleet -o stragglers.svg", "draws what the longest pauses of all hosts waited for"),
+        ("gotrace fleet show shop-fleet -o shop.html", "shows pauses by machine type, and writes a page with all metrics"),
+        ("gotrace fleet show shop-fleet --by vendor --metric latency.p99", "shows another metric, by another grouping"),
+        ("gotrace fleet show shop-fleet -o stragglers.svg", "draws what the longest pauses on all hosts waited for"),
     ],
-    epilog="Exit status: 0; 3 if a file of the folder could not be read, and was left out.",
+    epilog="Exit status: 0; 3 if a file in the folder could not be read and was skipped.",
 )
 @click.option(
     "--by",
@@ -31,9 +31,9 @@ _BY = ("type", "vendor", "arch", "service", "version", "host")  # as gotrace.fle
     metavar="WHAT",
     help=f"Group hosts by {', '.join(_BY[:-1])} or {_BY[-1]}.",
 )
-@click.option("--metric", default="stw.total.p99", show_default=True, metavar="NAME", help="What to show of each host.")
-@click.option("--emulated", is_flag=True, help="Show times of emulated machines too.")
-@click.option("--claims", type=click.Path(), metavar="FILE", help="CSV file of published figures, to stand beside.")
+@click.option("--metric", default="stw.total.p99", show_default=True, metavar="NAME", help="Metric to show.")
+@click.option("--emulated", is_flag=True, help="Include times from emulated machines.")
+@click.option("--claims", type=click.Path(), metavar="FILE", help="CSV file of published figures to show alongside.")
 @price_options
 @output_options(FLEETS, screen=("table", "json", "md"))
 @schema_option
@@ -51,9 +51,9 @@ def command(
     force: bool,
     folder: str,
 ) -> int:
-    """Show what the hosts of the fleet in DIR had: a metric, pauses by reason, memory, starts, and who is missing.
+    """Show the hosts of the fleet in DIR: a metric, pauses by reason, memory, starts, and which hosts are missing.
 
-    A host counts once, however much it did: groups are compared by the medians of their hosts.
+    Each host counts once, however much it did: groups are compared by the medians of their hosts.
     """
     from gotrace.cli.outputs import wanted
     from gotrace.cli.text import fleet_show as text

@@ -12,11 +12,11 @@ from gotrace.export.formats import QUERIES
     "sql",
     cls=Command,
     topic="lab",
-    short_help="Ask a fleet a question in SQL.",
+    short_help="Query a fleet in SQL.",
     examples=[
         (
             'gotrace fleet sql shop-fleet "select host, max(value_ns) from worst group by host"',
-            "names the longest pause of each host",
+            "shows the longest pause of each host",
         ),
         ('gotrace fleet sql shop-fleet "from machine" --format csv', "prints every machine as CSV"),
     ],
@@ -25,9 +25,9 @@ from gotrace.export.formats import QUERIES
 @click.argument("query", metavar="QUERY")
 @output_options(QUERIES, screen=("table", "json", "csv"))
 def command(folder: str, query: str, outputs: tuple[str, ...], format_: str | None, force: bool) -> int:
-    """Ask the fleet in DIR a question in DuckDB's SQL. Its tables, and the views `machine` and `merged`, are in the manual.
+    """Query the fleet in DIR in DuckDB's SQL. The manual describes its tables, and the views `machine` and `merged`.
 
-    A question can read nothing but the fleet's own files, and write none.
+    A query can read only the fleet's own files, and cannot write.
     """
     from gotrace.cli.outputs import wanted
     from gotrace.cli.text import fleet as text

@@ -16,16 +16,19 @@ from gotrace.export.formats import TABLES
     "trend",
     cls=Command,
     topic="lab",
-    short_help="Say since when something changed, and what changed with it.",
+    short_help="Show when a metric changed, and what changed with it.",
     examples=[
-        ("gotrace fleet trend shop-fleet --since 90d", "every change of every metric in the last 90 days"),
+        ("gotrace fleet trend shop-fleet --since 90d", "shows every change in every metric in the last 90 days"),
         (
             "gotrace fleet trend shop-fleet --per hour --since 3d",
-            "those of three days, by the hour: since which deployment?",
+            "shows changes of three days, by the hour: which deployment was it?",
         ),
-        ("gotrace fleet trend shop-fleet --metric latency.p99 --by service,version", "one metric, each version by itself"),
+        (
+            "gotrace fleet trend shop-fleet --metric latency.p99 --by service,version",
+            "shows one metric, with each version as its own series",
+        ),
     ],
-    epilog="Exit status: 0 nothing new is worse, 1 something is, 3 as 0, but files could not be read.",
+    epilog="Exit status: 0 nothing became worse recently, 1 something did, 3 as 0, but files could not be read.",
 )
 @click.argument("folder", type=click.Path(), metavar="DIR")
 @click.option(
@@ -34,20 +37,20 @@ from gotrace.export.formats import TABLES
     default="day",
     show_default=True,
     metavar="UNIT",
-    help="What a point of a series is: a day or an hour.",
+    help="Length of a point in the series: a day or an hour.",
 )
-@click.option("--since", type=Span(), metavar="SPAN", help="Only the last days or hours of what was measured: 90d, 48h.")
+@click.option("--since", type=Span(), metavar="SPAN", help="Only the last part of what was measured: 90d, 48h.")
 @click.option(
-    "--new", type=Span(), metavar="SPAN", help="A change of these days or hours is new.  [default: 14d, by the hour 24h]"
+    "--new", type=Span(), metavar="SPAN", help="Changes within this time count as new.  [default: 14d; 24h with --per hour]"
 )
 @click.option("--metric", metavar="NAME", help="Only this metric.")
-@click.option("--by", default="service,type", show_default=True, metavar="NAME,…", help="What makes a series of its own.")
+@click.option("--by", default="service,type", show_default=True, metavar="NAME,…", help="What each series is grouped by.")
 @output_options(TABLES, screen=("table", "json"))
 @schema_option
 def command(folder: str, per: str, since: int | None, new: int | None, metric: str | None, by: str, **options: Any) -> int:
-    """Find when a metric of the fleet in DIR changed its level, by daily or hourly medians over hosts.
+    """Find when the level of a metric changed in the fleet in DIR, by daily or hourly medians over hosts.
 
-    What changed of the machines and the Go runtime at such a time is named first, then the versions of the program.
+    What else changed at that time is listed: machines and the Go runtime first, then versions of the program.
     """
     from gotrace.cli.outputs import wanted
     from gotrace.cli.text import fleet_trend as text

@@ -23,40 +23,42 @@ if TYPE_CHECKING:
     "gate",
     cls=Command,
     topic="lab",
-    short_help="Say whether a measured version may be released.",
+    short_help="Decide whether a measured version may be released.",
     examples=[
-        ("gotrace gate out-b --against out-a -f gate.yaml", "may it be released, compared with what was before"),
-        ("gotrace gate out --require 'latency.p99 <= 28ms'", "does it keep what is required of it"),
+        ("gotrace gate out-b --against out-a -f gate.yaml", "judges a version against the one before"),
+        ("gotrace gate out --require 'latency.p99 <= 28ms'", "judges a version by fixed limits"),
     ],
-    epilog="Exit status: 0 pass, 1 fail, 3 inconclusive, 4 not comparable, 5 the service or its load had failed.",
+    epilog="Exit status: 0 pass, 1 fail, 3 inconclusive, 4 not comparable, 5 the service or its load failed.",
 )
 @click.option("--against", type=click.Path(), metavar="FOLDER", help="The report of the version to compare with.")
-@click.option("--judge", "version", metavar="NAME", help="The version that is judged, of a report with several.")
+@click.option("--judge", "version", metavar="NAME", help="The version to judge, if the report has several.")
 @click.option("-f", "--file", type=click.Path(), metavar="FILE", help="Rules: margins and requirements, in YAML.")
-@percent("--margin", 5, "By how much a metric may be worse.")
+@percent("--margin", 5, "How much worse a metric may be.")
 @click.option(
-    "--metric", "metrics", multiple=True, metavar="NAME", help="Compare this metric, not the primary ones; may be repeated."
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAME",
+    help="Compare this metric instead of the primary ones; may be repeated.",
 )
-@click.option(
-    "--require", multiple=True, metavar="TEXT", help="What is required: 'stw.total.p99 <= 350us'; may be repeated."
-)
+@click.option("--require", multiple=True, metavar="TEXT", help="Required limit: 'stw.total.p99 <= 350us'; may be repeated.")
 @click.option(
     "--looks",
     type=click.IntRange(1, 100),
     default=1,
     show_default=True,
-    help="How often these runs are looked at, as planned.",
+    help="Planned number of looks at these runs.",
 )
-@click.option("--inconclusive", type=click.Choice(["pass", "fail"]), help="What an inconclusive gate is to end as.")
-@click.option("--anyway", is_flag=True, help="Judge reports that are not comparable; then no change passes or fails.")
-@click.option("--listen", metavar="ADDRESS", help="Answer over HTTP at [HOST:]PORT instead, for rollouts.")
+@click.option("--inconclusive", type=click.Choice(["pass", "fail"]), help="Verdict to give instead of inconclusive.")
+@click.option("--anyway", is_flag=True, help="Judge reports even if not comparable; then no change passes or fails.")
+@click.option("--listen", metavar="ADDRESS", help="Answer over HTTP on [HOST:]PORT instead, for rollouts.")
 @output_options(GATES, screen=("table", "json", "md", "junit"))
 @schema_option_of("rules in a file", lambda _: _schema())
 @click.argument("folder", type=click.Path(), metavar="FOLDER")
 def command(folder: str, against: str | None, version: str | None, anyway: bool, **options: Any) -> int:
-    """Say whether the version in FOLDER may be released: pass, fail, or inconclusive. A pass has to be earned.
+    """Decide whether the version in FOLDER may be released: pass, fail or inconclusive. A pass has to be earned.
 
-    FOLDER is what `gotrace baseline --out` wrote. Of a report with two versions the second is compared with the first.
+    FOLDER was written by `gotrace baseline --out`. In a report with two versions, the second is compared with the first.
     """
     from gotrace.cli.outputs import wanted
     from gotrace.cli.text import gate as text
@@ -64,7 +66,7 @@ def command(folder: str, against: str | None, version: str | None, anyway: bool,
     from gotrace.lab.report import file_of
 
     if against is not None and os.path.realpath(against) == os.path.realpath(folder):
-        raise UsageError("a report is given twice", "give --against another one")
+        raise UsageError("a report was given twice", "give another report to --against")
     rules = _rules(options["file"], options["margin"] / 100, options["metrics"], options["require"], options["looks"])
 
     def gate() -> Gated:
@@ -104,7 +106,7 @@ def _rules(file: str | None, margin: float, metrics: tuple[str, ...], require: t
     if file is None:
         return Rules(margin, named, requirements, looks)
     if both := given("margin", "metrics", "looks"):
-        raise UsageError(f"{both[0]} and --file exclude each other", "write it into the file")
+        raise UsageError(f"{both[0]} and --file are mutually exclusive", "put it into the file")
     from gotrace.lab.gate_file import rules_of
 
     rules = rules_of(file)
@@ -116,10 +118,12 @@ def _listen(text: str, gate: Callable[[], Gated], inconclusive: Outcome) -> int:
     from gotrace.lab.gate_server import serve
 
     if idle := given("outputs", "format_", "force"):
-        raise UsageError(f"{idle[0]} and --listen exclude each other", "what listens answers in JSON, and writes nothing")
+        raise UsageError(
+            f"{idle[0]} and --listen are mutually exclusive", "a listening gate answers in JSON and writes no files"
+        )
     address = address_of(text)
     if address[0] not in ("127.0.0.1", "::1", "localhost"):
-        say("Everybody who can reach that address is answered.")
+        say("Anyone who can reach that address gets an answer.")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     serve(address, gate, inconclusive, say)
     return 0

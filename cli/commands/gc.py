@@ -31,10 +31,10 @@ from gotrace.run.target import attached
     topic="time",
     short_help="Time every stop-the-world pause and GC cycle.",
     examples=[
-        ("gotrace gc --pid 1234 -d 10s --explain -o run.html", "explains the longest pauses and writes an HTML report"),
+        ("gotrace gc --pid 1234 -d 10s --explain -o run.html", "explains the longest pauses, and writes an HTML report"),
         ("gotrace gc -o run.ndjson -o run.hlog -- ./server", "traces a command from its first instruction"),
     ],
-    epilog="It ends after --duration, on Ctrl-C or when the target exits, and always prints the summary.",
+    epilog="Tracing ends after --duration, on Ctrl-C or when the target exits; the summary is always printed.",
 )
 @target(
     several=True,
@@ -50,7 +50,9 @@ from gotrace.run.target import attached
 @option("explain")
 @option("top")
 @click.option("--assists", is_flag=True, help="Show how long mark assists hold up goroutines.")
-@click.option("--advise", is_flag=True, help="Say what would help, with evidence and how to check it; with --explain.")
+@click.option(
+    "--advise", is_flag=True, help="Suggest improvements, with evidence and how to check them; implies --explain."
+)
 @output_options(PAUSES, screen=("table", "ndjson", "json"))
 @click.option("--hlog", type=click.Path(), hidden=True)
 @click.option("--hgrm", type=click.Path(), hidden=True)
@@ -77,8 +79,8 @@ def command(
 ) -> int:
     """Time every stop-the-world pause and GC cycle of a Go process, exactly.
 
-    Give a running process with --pid, or a command after `--`, which is traced from its first instruction. A name, a
-    container or a unit may match several processes: all of them are traced.
+    Give a running process with --pid, or a command after `--`, which is traced from its first instruction. If a name,
+    container or unit matches several processes, all of them are traced.
     """
     exclude("pid", "all_processes")
     pids = pid or ()

@@ -16,16 +16,16 @@ from gotrace.export.formats import GOROUTINES
     topic="time",
     short_help="Show what every goroutine does or waits for, and where.",
     examples=[
-        ("gotrace goroutines --pid 1234", "takes one dump: goroutines that are alike together, the most first"),
+        ("gotrace goroutines --pid 1234", "takes one dump, groups goroutines that are alike, largest group first"),
         ("gotrace goroutines --pid 1234 -d 5m -i 10s", "shows which stacks have more goroutines than five minutes ago"),
     ],
     inner=[diff],
-    epilog="It reads from outside: no endpoint, no signal, no probe, and nothing is stopped."
+    epilog="Goroutines are read from outside: no endpoint, no signal, no probes, and nothing is stopped."
     " `gotrace goroutines diff A B` compares two recordings.",
 )
 @target(required=True)
 @option("duration", help="Stop after this time: 10s, 5m.  [default: one dump]")
-@option("interval", help="Time from one dump to the next.")
+@option("interval", help="Time between dumps.")
 @click.option(
     "--group",
     "by",
@@ -35,10 +35,10 @@ from gotrace.export.formats import GOROUTINES
     help="What the rows of the table are.",
 )
 @click.option(
-    "--min-wait", "least", type=Duration(), default="0", help="Leave out goroutines that have waited for less (1m)."
+    "--min-wait", "least", type=Duration(), default="0", help="Omit goroutines that have waited for less than this (1m)."
 )
-@option("top", default=20, help="How many rows to show.")
-@option("everything", help="Show the runtime's own goroutines too.")
+@option("top", default=20, help="Number of rows to show.")
+@option("everything", help="Include the runtime's own goroutines.")
 @output_options(GOROUTINES, screen=("table", "text", "ndjson", "json"))
 @schema_option
 def command(
@@ -53,10 +53,10 @@ def command(
     format_: str | None,
     force: bool,
 ) -> int:
-    """Show every goroutine of a Go process with its state and stack, read from the runtime's own books.
+    """Show every goroutine of a Go process with its state and stack, read from the runtime's own data structures.
 
-    With --format text they are printed as the runtime itself would. With --duration there is a dump each interval, and at
-    the end what there is more of; a flame graph (-o waits.html) then shows for how long goroutines waited, and where.
+    With --format text, they are printed as the runtime itself would. With --duration, a dump is taken every interval; the
+    end shows which stacks grew, and a flame graph (-o waits.html) where goroutines waited, and for how long.
     """
     from gotrace.cli.outputs import wanted, watch
     from gotrace.views.goroutines import Goroutines

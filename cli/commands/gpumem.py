@@ -25,16 +25,17 @@ from gotrace.export.formats import GPU_MEMORY
     "gpumem",
     cls=Command,
     topic="memory",
-    short_help="Show GPU memory: what is live, in pieces, and why it grew.",
+    short_help="Show GPU memory: what is live, fragmentation, and why it grew.",
     examples=[
-        ("gotrace gpumem --pid 1234 -d 1m -o gpu.html", "draws a minute: address by time, size by time, fragmentation"),
+        ("gotrace gpumem --pid 1234 -d 1m -o gpu.html", "draws one minute of addresses, sizes and fragmentation"),
         ("gotrace gpumem -- torchrun train.py", "traces a command and its workers from their first instructions"),
     ],
-    epilog="The process need not be Go's. It needs no change: probes sit on libcudart, libcuda and PyTorch's libc10_cuda.",
+    epilog="The process need not be a Go program and needs no changes: probes are set on libcudart, libcuda and "
+    "PyTorch's libc10_cuda.",
 )
 @target(every=True, help="The running process to trace.")
 @option("duration")
-@option("interval", default=None, show_default=False, help="Print a line this often too (1s).  [default: only the result]")
+@option("interval", default=None, show_default=False, help="Also print a line this often (1s).  [default: only the result]")
 @click.option(
     "--bin",
     "bin_",
@@ -42,9 +43,9 @@ from gotrace.export.formats import GPU_MEMORY
     default="10ms",
     show_default=True,
     metavar="DURATION",
-    help="Time that a column of a heat map stands for.",
+    help="Time per column of the heat map.",
 )
-@option("top", help="How many requests that failed to show.")
+@option("top", help="Number of failed requests to show.")
 @output_options(GPU_MEMORY, screen=("table", "ndjson", "json"))
 @schema_option
 @command_argument
@@ -59,11 +60,11 @@ def command(
     force: bool,
     command: tuple[str, ...],
 ) -> int:
-    """Follow what a process, and all that it starts, ask of the CUDA runtime, the driver and PyTorch's caching allocator,
-    and what they are given.
+    """Trace what a process and its children request from the CUDA runtime, the driver and PyTorch's caching allocator, and
+    what they get.
 
-    Says what is live and what is held, in which pieces, and why the allocators grew: needed, merge failure (enough was
-    free, but in pieces), or refused reuse (a piece was large enough, and could not be had).
+    Shows what is live and what is reserved, how fragmented it is, and why the allocators grew: needed, merge failure
+    (enough was free, but in pieces), or refused reuse (a piece was large enough, but could not be used).
     """
     check_target(pid, command, "gotrace gpumem")
     from gotrace.cli.outputs import wanted

@@ -14,25 +14,25 @@ from gotrace.export.formats import PROFILES
     "heap",
     cls=Command,
     topic="memory",
-    short_help="Show which code has allocated what is in the heap.",
+    short_help="Show which code allocated what is in the heap.",
     examples=[
         ("gotrace heap --pid 1234 -o heap.pb.gz", "takes the heap profile, for `go tool pprof` too"),
-        ("gotrace heap --pid 1234 -d 5m -i 1m", "shows by stack what is in use now and was not five minutes ago"),
+        ("gotrace heap --pid 1234 -d 5m -i 1m", "shows by stack what is in use now but was not five minutes ago"),
     ],
     inner=[diff],
-    epilog="It reads from outside: no endpoint, no probe, and nothing is stopped. Most servers take such a profile; of"
-    " programs that take none -d with --alloc --now shows what they allocate, by probes."
+    epilog="The profile is read from outside: no endpoint, no probes, and nothing is stopped. Most servers have one;"
+    " for programs that do not, -d with --alloc --now shows what they allocate, by probes."
     " `gotrace heap diff A B` compares two recordings.",
 )
 @target(required=True)
 @option("duration", help="Stop after this time: 10s, 5m.  [default: one profile]")
-@option("interval", help="Time from one profile to the next.")
+@option("interval", help="Time between profiles.")
 @click.option("--inuse", is_flag=True, help="Show what is in use.  [default]")
-@click.option("--alloc", is_flag=True, help="Show what was allocated, in use or not.")
-@click.option("--objects", is_flag=True, help="Show numbers of objects instead of bytes.")
-@click.option("--now", is_flag=True, help="Count up to now; else as pprof does, without what no collection has seen yet.")
-@click.option("--spans", is_flag=True, help="See allocations by probes, span by span, as of programs without a profile.")
-@option("top", default=20, help="How many rows to show.")
+@click.option("--alloc", is_flag=True, help="Show everything allocated, not only what is in use.")
+@click.option("--objects", is_flag=True, help="Show object counts instead of bytes.")
+@click.option("--now", is_flag=True, help="Include allocations since the last GC cycles, which pprof leaves out.")
+@click.option("--spans", is_flag=True, help="Trace allocations by probes, span by span, as for programs without a profile.")
+@option("top", default=20, help="Number of rows to show.")
 @output_options(PROFILES, screen=("table", "ndjson", "json"))
 @schema_option
 def command(
@@ -49,11 +49,11 @@ def command(
     format_: str | None,
     force: bool,
 ) -> int:
-    """Show the heap profile that a Go process takes of itself, as `pprof heap` would, without an endpoint.
+    """Show the heap profile that the Go runtime keeps, as `go tool pprof` would, without an endpoint.
 
-    With --duration there is a profile each interval, and at the end what grew between the first and the last, by stack;
-    with --alloc what was allocated between them, which is where the collector's work comes from. With --now, too, that
-    is shown of programs that take no profile: whose code uses up the runtime's spans, seen by probes in short windows.
+    With --duration, a profile is taken every interval; the end shows what grew between the first and the last, by stack,
+    or with --alloc what was allocated, which is where the collector's work comes from. With --alloc --now, programs that
+    keep no profile work too: probes see which code uses up the runtime's spans, in short windows.
     """
     exclude("inuse", "alloc")
     from gotrace.cli.outputs import wanted, watch

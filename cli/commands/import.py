@@ -24,16 +24,16 @@ from gotrace.export.formats import RECORDING
 )
 @click.argument("file", type=click.Path(), metavar="FILE|-")
 @option("pid", help="Only this process; needs `perf script -F +pid,+ip,+sym,+dso`.")
-@click.option("--comm", metavar="NAME", help="Only threads of this name.")
+@click.option("--comm", metavar="NAME", help="Only threads with this name.")
 @output_options(RECORDING, required=True)
 def command(
     file: str, pid: int | None, comm: str | None, outputs: tuple[str, ...], format_: str | None, force: bool
 ) -> int:
     """Turn the output of `perf script` (FILE, or standard input) into a recording, for hosts that do not allow BPF.
 
-    Record with `perf record -g -e cpu-clock -p PID -- sleep 10`, for example; tracepoints and hardware events will do
-    too, and any fields (-F). sched:sched_switch, system calls and uprobes on stopTheWorldWithSema and
-    startTheWorldWithSema become durations, of which `gotrace export` makes histograms. Lines that cannot be parsed are
+    Record with `perf record -g -e cpu-clock -p PID -- sleep 10`, for example; tracepoints and hardware events work too,
+    with any fields (-F). sched:sched_switch, system calls and uprobes on stopTheWorldWithSema and
+    startTheWorldWithSema become durations, from which `gotrace export` makes histograms. Lines that cannot be parsed are
     counted.
     """
     from gotrace.cli.outputs import wanted

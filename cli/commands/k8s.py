@@ -20,14 +20,14 @@ from gotrace.errors import Exit, UsageError
 )
 @click.option("--image", help="The agent's image, as built by `make image`.")
 @click.option("--namespace", default="gotrace", show_default=True, help="Namespace to install it in.")
-@click.option("--no-pod-monitor", is_flag=True, help="Omit the PodMonitor for the Prometheus operator.")
+@click.option("--no-pod-monitor", is_flag=True, help="Omit the PodMonitor for the Prometheus Operator.")
 @click.option("--old-kernels", is_flag=True, help="Add CAP_SYS_ADMIN, for nodes with Linux before 6.10.")
 @click.option("--check", is_flag=True, help="Check the permissions in the manifest FILE; exit status 1 if they differ.")
 @click.argument("file", required=False, type=click.Path())
 def command(
     image: str | None, namespace: str, no_pod_monitor: bool, old_kernels: bool, check: bool, file: str | None
 ) -> int | None:
-    """Print a manifest that runs `gotrace serve` on every node of a cluster: a DaemonSet with the capabilities it needs
+    """Print a manifest that runs `gotrace serve` on every node of a cluster: a DaemonSet with the capabilities it needs,
     and a service account that may read pod names.
     """
     import yaml
@@ -40,7 +40,7 @@ def command(
     if file is not None:
         return _check(file)
     if image is None:
-        raise UsageError("--image is missing", "build the image with `make image`, push it, and pass its name")
+        raise UsageError("no --image given", "build the image with `make image`, push it, and pass its name")
     for what, text in (("--image", image), ("--namespace", namespace)):
         if not text or not text.isascii() or not text.isprintable() or " " in text:
             raise UsageError(f"invalid name for {what}: {printable(text)!r}", "use a name that kubectl accepts")

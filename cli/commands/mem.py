@@ -19,16 +19,19 @@ _WATCH_NS = 10_000_000_000
     short_help="Break resident memory down into parts that add up.",
     examples=[
         ("gotrace mem --pid 1234", "takes one snapshot: which part of RSS is heap, free, stacks, binary, …"),
-        ("gotrace mem --pid 1234 -d 1m -o mem.html", "draws snapshots, page faults and GC cycles of a minute"),
+        ("gotrace mem --pid 1234 -d 1m -o mem.html", "draws one minute of snapshots, page faults and GC cycles"),
     ],
-    epilog="It reads from outside and stops nothing; only --faults, --cycles, .html and .gotrace need BPF.",
+    epilog="Everything is read from outside, without stopping the process; only --faults, --cycles, .html and "
+    ".gotrace need BPF.",
 )
 @target(required=True)
 @option("duration", help="Stop after this time: 10s, 500ms, 1m30s.  [default: one snapshot; 10s for a page or a recording]")
-@option("interval", help="Time from one snapshot to the next.")
-@click.option("--faults", is_flag=True, help="Count page faults instead, by part and GC phase (10s unless -d is given).")
+@option("interval", help="Time between snapshots.")
 @click.option(
-    "--cycles", is_flag=True, help="Show RSS over live heap at the end of each GC cycle instead (10s unless -d is given)."
+    "--faults", is_flag=True, help="Count page faults instead, by memory part and GC phase (for 10 s unless -d is given)."
+)
+@click.option(
+    "--cycles", is_flag=True, help="Show RSS / live heap at the end of each GC cycle instead (for 10 s unless -d is given)."
 )
 @click.option(
     "--classes",
@@ -38,7 +41,7 @@ _WATCH_NS = 10_000_000_000
     metavar="N",
     help="Show the N worst size classes.",
 )
-@click.option("--code", is_flag=True, help="Say which code has allocated the live heap.")
+@click.option("--code", is_flag=True, help="Show which code allocated the live heap.")
 @output_options(WATCHED, screen=("table", "ndjson"))
 @schema_option
 def command(
@@ -55,9 +58,9 @@ def command(
 ) -> int:
     """Break the resident memory of a Go process down into parts that add up, and compare it with the heap.
 
-    Memory amplification (MAF) is RSS / HeapAlloc: how much memory a byte of the program's objects takes. Beside it stands
-    what counts for the OOM killer: the memory of the process's control group, and the limit on it.
-    A recording (.gotrace) and a page (.html) hold snapshots, page faults and GC cycles.
+    Memory amplification (MAF) is RSS / HeapAlloc: how much memory each byte of the program's objects costs. It is shown
+    next to what matters to the OOM killer: the memory of the process's cgroup, and its limit.
+    A recording (.gotrace) or page (.html) holds snapshots, page faults and GC cycles.
     """
     exclude("faults", "cycles")
     from gotrace.cli.outputs import wanted, watch
@@ -70,7 +73,7 @@ def command(
     everything = bool(results.formats & {"gotrace", "html"})
     need("--duration", duration is not None or everything, "interval")
     if (faults or cycles) and (idle := given("interval", "classes", "code")):
-        raise UsageError(f"{idle[0]} is about snapshots", "leave it out, or leave --faults and --cycles out")
+        raise UsageError(f"{idle[0]} applies to snapshots", "omit it, or omit --faults and --cycles")
     views: list[View]
     if faults or cycles:
         views = [Faults() if faults else Cycles()]

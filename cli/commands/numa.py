@@ -16,14 +16,14 @@ from gotrace.export.formats import WATCHED
     short_help="Show which NUMA nodes hold the memory and run the threads.",
     examples=[
         ("gotrace numa --pid 1234 -d 30s", "shows memory, faults, threads and Ps by node"),
-        ("gotrace numa --pid 1234 -i 1s -o numa.html", "prints a line each second, and draws a page of charts"),
+        ("gotrace numa --pid 1234 -i 1s -o numa.html", "prints a line every second, and writes a page of charts"),
     ],
-    epilog="On a machine with one node every access is local; it shows what is still meaningful.",
+    epilog="On a machine with one node, every access is local; what is still meaningful is shown.",
 )
 @target(required=True)
 @option("duration", default="10s", show_default=True)
-@option("interval", default=None, show_default=False, help="Print a line this often too (1s).  [default: only the result]")
-@option("events", help="Count this event by the node of the CPU, as `gotrace tlb` does; may be repeated.")
+@option("interval", default=None, show_default=False, help="Also print a line this often (1s).  [default: only the result]")
+@option("events", help="Count this event by node of the CPU, as `gotrace tlb` does; may be repeated.")
 @output_options(WATCHED, screen=("table", "ndjson"))
 @schema_option
 def command(
@@ -35,9 +35,9 @@ def command(
     format_: str | None,
     force: bool,
 ) -> int:
-    """Show on which NUMA nodes the memory of a Go process is, where its threads and Ps run, and what crosses nodes.
+    """Show which NUMA nodes hold the memory of a Go process, where its threads and Ps run, and what crosses nodes.
 
-    Where the processor can count memory accesses and those to other nodes, they are counted too.
+    If the processor can count memory accesses, local and remote, those are counted too.
     """
     check_events(events)
     from gotrace.cli.outputs import wanted, watch

@@ -13,7 +13,7 @@ from gotrace.export.formats import PROCESSES
     "ps",
     cls=Command,
     topic="setup",
-    short_help="List the Go processes of this host and where they run.",
+    short_help="List the Go processes on this host and where they run.",
     examples=[
         ("gotrace ps", "lists every Go process: container or unit, CPUs, memory, collections"),
         (
@@ -21,7 +21,7 @@ from gotrace.export.formats import PROCESSES
             "lists some of them, with rates over the next two seconds",
         ),
     ],
-    epilog="No probes are attached. Without root it shows only what this user may see.",
+    epilog="No probes are attached. Without root, only processes that this user may inspect are shown.",
 )
 @click.option(
     "-w",
@@ -34,7 +34,7 @@ from gotrace.export.formats import PROCESSES
 @option("select")
 @option(
     "connect",
-    help="Ask the agent at this URL for the longest pauses.  [default: http://127.0.0.1:9464, if it answers]",
+    help="Get the longest pauses from the agent at this URL.  [default: http://127.0.0.1:9464, if it answers]",
 )
 @option("token_file")
 @option("ca_file")
@@ -51,10 +51,10 @@ def command(
     format_: str | None,
     force: bool,
 ) -> int:
-    """List the Go processes of this host: Go version, container, pod or unit, CPUs, memory and collections.
+    """List the Go processes on this host: Go version, container, pod or unit, CPUs, memory and GC cycles.
 
     CPUs: used on average, allowed by affinity, GOMAXPROCS (Ps), and allowed by the cgroup quota. Live heap is what the last
-    collection marked. The longest pause is known if an agent (`gotrace serve`) traces the process. Processes that cannot be
+    GC cycle marked. The longest pause is known if an agent (`gotrace serve`) traces the process. Processes that cannot be
     traced are listed below the table, with the reason.
     """
     from gotrace.agent.told import DEFAULT, add_pauses, rows_of

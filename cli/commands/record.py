@@ -29,7 +29,7 @@ from gotrace.text import count_text, printable
     "record",
     cls=Command,
     topic="record",
-    short_help="Record raw events to a file, for later questions.",
+    short_help="Record raw events to a file, to analyze later.",
     examples=[
         ("gotrace record --pid 1234 -d 1m -o run.gotrace", "records pauses with their causes for a minute"),
         ("gotrace record --probes gc,tail,profile -o run.gotrace -- ./server", "records a command, with CPU samples"),
@@ -39,7 +39,7 @@ from gotrace.text import count_text, printable
 @target()
 @option("duration")
 @click.option(
-    "--probes", default="gc,tail", show_default=True, metavar="NAMES", help="What to record, separated by commas."
+    "--probes", default="gc,tail", show_default=True, metavar="NAMES", help="Probes to record, separated by commas."
 )
 @option("hz")
 @output_options(RECORDING, required=True)
@@ -54,9 +54,9 @@ def command(
     force: bool,
     command: tuple[str, ...],
 ) -> int:
-    """Record the raw events of a Go process, together with the tables that give them their meaning.
+    """Record the raw events of a Go process, together with the tables needed to decode them.
 
-    A recording is an Arrow IPC stream. It is written as it grows: a crash loses the last second at most.
+    A recording is an Arrow IPC stream. It is written continuously: a crash loses at most the last second.
     """
     check_target(pid, command, "gotrace record")
     from gotrace.cli.outputs import wanted
@@ -64,7 +64,7 @@ def command(
     path = wanted(outputs, format_, RECORDING, force).recording
     assert path is not None
     if path == "-" and command:
-        raise UsageError("standard output belongs to the command", "record to a file")
+        raise UsageError("standard output is the command's", "record to a file")
     recorded = list(dict.fromkeys(probes.split(",")))
     known = stems()
     for stem in recorded:

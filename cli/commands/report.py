@@ -38,19 +38,21 @@ if TYPE_CHECKING:
     topic="record",
     short_help="Print the report of a recording.",
     examples=[
-        ("gotrace report run.gotrace --explain", "prints pauses and what the longest of them waited for"),
-        ("gotrace report run.gotrace --format ndjson -o run.hlog", "prints JSON, and writes histograms"),
+        ("gotrace report run.gotrace --explain", "prints pauses and what the longest ones waited for"),
+        ("gotrace report run.gotrace --format ndjson -o run.hlog", "prints JSON and writes histograms"),
     ],
 )
 @click.argument("recording", type=click.Path(), metavar="RECORDING")
 @click.option(
-    "--longest", is_flag=True, help="Of a spool: the longest pauses that `gotrace serve` kept, and the first whole."
+    "--longest",
+    is_flag=True,
+    help="For a spool: list the longest pauses that `gotrace serve` kept, with the longest in full.",
 )
 @option("interval")
 @option("min_pause")
 @option("explain")
-@click.option("--advise", is_flag=True, help="Say what would help, of pauses (with --explain) or starts.")
-@click.option("--pauses", is_flag=True, help="Report the pauses of a recording that tells of something else too.")
+@click.option("--advise", is_flag=True, help="Suggest improvements, for pauses (with --explain) or starts.")
+@click.option("--pauses", is_flag=True, help="Report the pauses of a recording that also holds something else.")
 @option("top")
 @output_options(REPORTS, screen=("table", "ndjson", "json"))
 @click.option("--hlog", type=click.Path(), hidden=True)
@@ -73,7 +75,7 @@ def command(
     """Print from RECORDING what the command that made it printed, number for number.
 
     Recordings are made by gc, coldstart, goroutines, sched, contention, mem, heap, tlb, numa, gpumem, datapath,
-    record and baseline. With --longest RECORDING is the folder that `gotrace serve --explain-above` keeps them in.
+    record and baseline. With --longest, RECORDING is the spool directory of `gotrace serve --explain-above`.
     """
     from gotrace.cli.outputs import wanted
     from gotrace.cli.text.progress import recording as opened
@@ -83,7 +85,7 @@ def command(
     if longest:
         return _report_spool(recording, results, min_pause, top)
     if os.path.isdir(recording):
-        raise UsageError(f"{printable(recording)} is a folder", "of a spool --longest shows the longest pauses")
+        raise UsageError(f"{printable(recording)} is a directory", "for a spool, --longest shows the longest pauses")
     with opened(recording, bar=not sys.stdout.isatty()) as source:
         if "coldstart" in source.header["probes"]:
             _check(results, STARTS, "starts")
@@ -108,9 +110,9 @@ def _report_spool(folder: str, results: Wanted, min_pause: int, top: int) -> int
     from gotrace.run.kept import recordings_in, told
 
     if lacking := results.formats - {"table", "ndjson", "json"}:
-        raise UsageError(f"the pauses of a spool cannot be written as {min(lacking)}", "they can as table, ndjson, json")
+        raise UsageError(f"the pauses of a spool cannot be written as {min(lacking)}", "write table, ndjson or json")
     if idle := given("interval", "explain", "advise", "pauses"):
-        raise UsageError(f"{idle[0]} is about one recording", "leave it or --longest out")
+        raise UsageError(f"{idle[0]} applies to a single recording", "omit it or --longest")
     found, damaged = [], 0
     for path in recordings_in(folder):
         try:
@@ -128,7 +130,7 @@ def _report_spool(folder: str, results: Wanted, min_pause: int, top: int) -> int
         for stream, kind in streams:
             write(stream, kind, found, top)
     if damaged:
-        say(f"{count_text(damaged, 'recording')} of it cannot be read")
+        say(f"{count_text(damaged, 'recording')} in it cannot be read")
     if found and results.screen == "table":
         with Recording.open(os.path.join(folder, found[0]["file"])) as source:
             _report_pauses(source, dataclasses.replace(results, files=()), 1_000_000_000, 0, 1)
@@ -151,11 +153,11 @@ def _check(results: Wanted, formats: Formats, topic: str = "", with_top: bool = 
     """Raises UsageError for what has no meaning for a recording of this topic; "" are pauses. ``with_top``: --top has."""
     if lacking := results.formats - {*formats}:
         others = ", ".join(each for each in formats if each != "gotrace")
-        raise UsageError(f"a report of {topic or 'pauses'} cannot be written as {min(lacking)}", f"it can as {others}")
+        raise UsageError(f"a report of {topic or 'pauses'} cannot be written as {min(lacking)}", f"write {others}")
     idle = given("interval", "min_pause", "explain", *(() if with_top else ("top",)))
     idle += given("advise") if topic != "starts" else []
     if topic and idle:
-        raise UsageError(f"{idle[0]} is about pauses, and this is a recording of {topic}", f"leave {idle[0]} out")
+        raise UsageError(f"{idle[0]} applies to pauses, and this is a recording of {topic}", f"omit {idle[0]}")
 
 
 def _report_pauses(

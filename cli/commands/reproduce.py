@@ -19,22 +19,34 @@ from gotrace.text import printable
     "reproduce",
     cls=Command,
     topic="lab",
-    short_help="Repeat a report's plan or a recording, and say whether it holds.",
+    short_help="Repeat a report or a recording, and check if its results hold.",
     examples=[
-        ("gotrace reproduce out --out again", "measures as the report in out was, and compares the two"),
-        ("gotrace reproduce run.gotrace -n 10", "runs a command that `gotrace datapath` recorded again, ten times"),
+        ("gotrace reproduce out --out again", "measures again as `out` was measured, and compares the two"),
+        ("gotrace reproduce run.gotrace -n 10", "reruns a command that `gotrace datapath` recorded, ten times"),
     ],
     epilog="Exit status: 0 reproduced, 1 not reproduced (or an error), 2 wrong usage, 3 cannot tell, 4 another kind of"
     " machine, 5 the service, the load or the command failed.",
 )
-@percent("--within", 3, "What counts as the same.")
-@click.option("--anyway", is_flag=True, help="Measure on another kind of machine too; then the answer is: cannot tell.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-@click.option("--out", "folder", type=Folder(), metavar="FOLDER", help="Write the new report here (of a report needed).")
-@click.option("-n", "--runs", type=click.IntRange(1, 1000), default=5, show_default=True, help="Runs of a recording.")
-@click.option("--replay", is_flag=True, help="Make the calls of a recording again, instead of running its command.")
-@click.option("--into", type=Folder(), metavar="DIR", help="Make the calls again, on files in this empty or new folder.")
-@click.option("--cold", is_flag=True, help="Drop the pages of the files from the page cache first.")
+@percent("--within", 3, "Differences within this count as the same.")
+@click.option(
+    "--anyway", is_flag=True, help="Measure even on a different kind of machine; the verdict is then: cannot tell."
+)
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
+@click.option(
+    "--out",
+    "folder",
+    type=Folder(),
+    metavar="FOLDER",
+    help="Directory for the new report (required when FOLDER is a report).",
+)
+@click.option(
+    "-n", "--runs", type=click.IntRange(1, 1000), default=5, show_default=True, help="Number of runs, for a recording."
+)
+@click.option("--replay", is_flag=True, help="Replay the calls of a recording instead of running its command.")
+@click.option(
+    "--into", type=Folder(), metavar="DIR", help="Replay the calls on files in this directory, which must be empty or new."
+)
+@click.option("--cold", is_flag=True, help="Drop the files' pages from the page cache first.")
 @output_options(TABLES, screen=("table", "json"))
 @click.argument("report", type=click.Path(), metavar="FOLDER|RECORDING")
 def command(
@@ -51,10 +63,10 @@ def command(
     force: bool,
     report: str,
 ) -> int:
-    """Carry out the plan of the report in FOLDER again, here, and say whether what it says holds.
+    """Measure again by the plan of the report in FOLDER, on this machine, and check whether its results hold.
 
-    Of a recording by `gotrace datapath` it is the command that was traced, which is run and traced again. The commands of a
-    report or a recording are executed: read what --dry-run prints, if somebody else made it.
+    For a recording by `gotrace datapath`, the traced command is run and traced again. Commands from the report or recording
+    are executed: if someone else made it, check what --dry-run prints first.
     """
     from gotrace.cli.outputs import wanted
 
@@ -77,7 +89,7 @@ def command(
     from gotrace.lab.report import whole
 
     if os.path.realpath(folder) == os.path.realpath(report if os.path.isdir(report) else os.path.dirname(report)):
-        raise UsageError("the new report would go over the old one", "give --out another folder")
+        raise UsageError("the new report would overwrite the old one", "give --out another folder")
     results = wanted(outputs, format_, TABLES, force, screen="table", inputs=(report,))
     then = whole(report)
     plan = Plan.from_json(then["plan"])

@@ -16,19 +16,19 @@ from gotrace.run import files
     topic="lab",
     short_help="Run a pipeline: build, measure, compare, judge.",
     examples=[
-        ("gotrace run pipeline.yaml", "runs its steps, each after those that it needs"),
-        ("gotrace run pipeline.yaml --resume", "goes on where it was interrupted, or where something has changed"),
+        ("gotrace run pipeline.yaml", "runs its steps in order of their dependencies"),
+        ("gotrace run pipeline.yaml --resume", "resumes where it was interrupted, or where something has changed"),
     ],
-    epilog="Exit status: 0 if every step ended well, else that of the first that did not: 1 a command or a gate failed,"
+    epilog="Exit status: 0 if every step succeeded, else that of the first that did not: 1 a command or a gate failed,"
     " 2 wrong usage, 3 cannot tell, 4 not comparable, 5 the service or the load failed.",
 )
-@click.option("--only", multiple=True, metavar="STEP", help="Run this step and no other; may be repeated.")
-@click.option("--resume", is_flag=True, help="Skip steps that are done, and whose inputs are the same.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--only", multiple=True, metavar="STEP", help="Run only this step; may be repeated.")
+@click.option("--resume", is_flag=True, help="Skip steps that are done and whose inputs have not changed.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
 @option("force")
 @click.argument("pipeline", type=click.Path(), metavar="FILE")
 def command(only: tuple[str, ...], resume: bool, dry_run: bool, force: bool, pipeline: str) -> int:
-    """Run the steps of a pipeline, which is a FILE in YAML: build, baseline, compare, gate, reproduce, topo, shell."""
+    """Run the steps of the pipeline in FILE (YAML): build, baseline, compare, gate, reproduce, topo, shell."""
     from gotrace.lab import pipeline as lab
     from gotrace.lab import pipeline_file
     from gotrace.lab.steps import Result

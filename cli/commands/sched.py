@@ -15,20 +15,25 @@ from gotrace.export.formats import SCHEDULES
     topic="time",
     short_help="Show how long goroutines wait to run, and threads for a CPU.",
     examples=[
-        ("gotrace sched --pid 1234 -d 10s", "shows run queues, Ps and waits of ten seconds, and what they come from"),
-        ("gotrace sched --pid 1234 -d 1m -o sched.html", "prints a line each second, and draws a page of charts"),
+        ("gotrace sched --pid 1234 -d 10s", "shows ten seconds of run queues, Ps and waits, and what causes them"),
+        ("gotrace sched --pid 1234 -d 1m -o sched.html", "prints a line every second, and writes a page of charts"),
     ],
-    epilog="It reads from outside and stops nothing; only --events, --wakeups and --explain need BPF.",
+    epilog="Everything is read from outside, without stopping the process; only --events, --wakeups and --explain "
+    "need BPF.",
 )
 @target(required=True)
 @option("duration")
 @option("interval")
 @click.option(
-    "--events", is_flag=True, help="Probe too: each wait of a thread for a CPU and after whom it got one, and steals."
+    "--events",
+    is_flag=True,
+    help="Also probe every wait of a thread for a CPU, which task had that CPU, and work stealing.",
 )
-@click.option("--wakeups", is_flag=True, help="Probe each goroutine that runs: single waits, and how long it stays on a P.")
-@option("explain", help="Do both, and say who had the P for which goroutines waited longest.")
-@option("top", default=5, help="How many of the longest waits to show.")
+@click.option(
+    "--wakeups", is_flag=True, help="Probe every goroutine switch: individual waits, and how long a goroutine stays on a P."
+)
+@option("explain", help="Do both, and show what held the Ps that goroutines waited for longest.")
+@option("top", default=5, help="Number of longest waits to show.")
 @output_options(SCHEDULES, screen=("table", "ndjson", "json"))
 @schema_option
 def command(
@@ -43,10 +48,11 @@ def command(
     format_: str | None,
     force: bool,
 ) -> int:
-    """Show what the scheduler of a Go process does: goroutines that wait for a P, Ps, and threads that wait for a CPU.
+    """Show what the scheduler of a Go process does: goroutines waiting for a P, Ps, and threads waiting for a CPU.
 
-    How long goroutines were runnable before they ran is the runtime's own histogram (/sched/latencies of runtime/metrics);
-    queues and Ps are sampled. Beside them stands what the kernel gave its threads, and what a CPU quota took from them.
+    How long goroutines were runnable before running comes from the runtime's own histogram (/sched/latencies in
+    runtime/metrics); run queues and Ps are sampled. Next to them: the CPU time that the kernel gave its threads, and
+    throttling by a CPU quota.
     """
     events, wakeups = events or explain, wakeups or explain
     need("--events, --wakeups or --explain", events or wakeups, "top")

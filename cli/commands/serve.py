@@ -34,8 +34,8 @@ from gotrace.errors import UsageError
 @option("select")
 @click.option("--exclude", multiple=True, metavar="KEY=GLOB,…", help="Skip these processes; may be repeated.")
 @click.option("--min-age", type=Duration(), help="Skip processes younger than this.  [default: 30s]")
-@click.option("--spool", metavar="DIR", help="Keep every minute in this directory, at most 100 MiB.")
-@click.option("--explain-above", type=Duration(), help="Keep in --spool what each pause longer than this (5ms) waited for.")
+@click.option("--spool", metavar="DIR", help="Keep per-minute data in this directory, up to 100 MiB.")
+@click.option("--explain-above", type=Duration(), help="Keep in --spool the causes of each pause longer than this (5ms).")
 @click.option("--prepare", is_flag=True, help="Compile the probes into the cache and exit.")
 @click.option("--systemd", is_flag=True, help="Print a systemd unit that runs this gotrace (with -f FILE) and exit.")
 @click.option("--check", is_flag=True, help="Check the settings and exit.")
@@ -52,10 +52,10 @@ def command(
     systemd: bool,
     check: bool,
 ) -> None:
-    """Trace every Go process of this host continuously, and serve the results to Prometheus on /metrics.
+    """Trace every Go process on this host continuously, and serve the results to Prometheus on /metrics.
 
     New processes are picked up as they start. Observability agents, container runtimes and Kubernetes itself are skipped
-    unless they are selected by name, path or pid.
+    unless selected by name, path or pid.
     """
     import msgspec
 
@@ -86,7 +86,7 @@ def command(
     settings.address(), settings.selection(), settings.explain_above_ns()
     if systemd:
         if listen or otlp or select or exclude or spool or min_age is not None or explain_above is not None:
-            raise UsageError("--systemd takes its settings from a file", "write them to agent.yaml and add -f agent.yaml")
+            raise UsageError("--systemd takes its settings from a file", "put them into agent.yaml and add -f agent.yaml")
         require_usable(settings, file)
         click.echo(unit(own_command(), ["-f", os.path.abspath(file)] if file is not None else []), nl=False)
     elif check:

@@ -15,15 +15,15 @@ from gotrace.export.formats import WATCHED
     topic="memory",
     short_help="Count TLB misses, page walks and TLB flushes by GC phase.",
     examples=[
-        ("gotrace tlb --pid 1234", "counts what this processor can count, for 10 s"),
-        ("gotrace tlb --pid 1234 -i 1s -e dTLB-load-misses -e instructions", "counts two events, with a line each second"),
+        ("gotrace tlb --pid 1234", "counts what this processor supports, for 10 s"),
+        ("gotrace tlb --pid 1234 -i 1s -e dTLB-load-misses -e instructions", "counts two events, with a line every second"),
     ],
-    epilog="Most virtual machines hide the processor's counters: the result says which are missing.",
+    epilog="Most virtual machines hide the processor's counters: the result shows which are missing.",
 )
 @target(required=True)
 @option("duration", default="10s", show_default=True)
-@option("interval", default=None, show_default=False, help="Print a line this often too (1s).  [default: only the result]")
-@option("events", help="Count this event (up to eight) instead; may be repeated.")
+@option("interval", default=None, show_default=False, help="Also print a line this often (1s).  [default: only the result]")
+@option("events", help="Count this event instead; may be repeated, up to eight times.")
 @output_options(WATCHED, screen=("table", "ndjson"))
 @schema_option
 def command(
@@ -35,10 +35,10 @@ def command(
     format_: str | None,
     force: bool,
 ) -> int:
-    """Count TLB misses, page walks and related events, by what the threads of a Go process do.
+    """Count TLB misses, page walks and related events, by what the threads of a Go process are doing.
 
-    NAME is an event of the processor (`gotrace doctor` lists them), one of perf's generic ones (dTLB-load-misses) or one
-    of the kernel's own (page-faults, context-switches).
+    NAME is a processor event (`gotrace doctor` lists them), a generic perf event (dTLB-load-misses) or a kernel event
+    (page-faults, context-switches).
     """
     check_events(events)
     from gotrace.cli.outputs import wanted, watch

@@ -20,8 +20,8 @@ from gotrace.text import installing
     topic="agent",
     short_help="Watch the pauses and memory of every Go process, live.",
     examples=[
-        ("gotrace top", "shows every Go process of this host; q quits, ? lists the keys"),
-        ("gotrace top --connect http://127.0.0.1:9464", "shows what `gotrace serve` traces; needs no root"),
+        ("gotrace top", "shows every Go process on this host; q quits, ? lists the keys"),
+        ("gotrace top --connect http://127.0.0.1:9464", "shows what `gotrace serve` traces; does not need root"),
     ],
 )
 @option(
@@ -31,8 +31,8 @@ from gotrace.text import installing
     shell_complete=go_processes,
     help="Watch these running Go processes.",
 )
-@option("name", help="Watch the processes with this executable or main thread name: 'prom*'.")
-@click.option("--all-processes", is_flag=True, help="Watch every Go process, including new ones; the default.")
+@option("name", help="Watch processes with this executable or main-thread name: 'prom*'.")
+@click.option("--all-processes", is_flag=True, help="Watch every Go process, including new ones.  [default]")
 @option("connect")
 @option("token_file")
 @option("ca_file")
@@ -44,9 +44,9 @@ def command(
     token_file: str | None,
     ca_file: str | None,
 ) -> None:
-    """Watch the Go processes of a host in the terminal: pauses, collections, memory and CPU, sorted by the longest pause.
+    """Watch the Go processes of a host in the terminal: pauses, GC cycles, memory and CPU, sorted by longest pause.
 
-    Without --connect, this command traces them itself while it runs.
+    Without --connect, this command traces the processes itself while it runs.
     """
     exclude("pid", "name", "all_processes", "connect")
     need("--connect", connect is not None, "token_file")
@@ -93,4 +93,4 @@ def _check_terminal() -> None:
     if not all(stream is not None and stream.isatty() for stream in streams):
         raise UsageError("`gotrace top` needs a terminal", instead)
     if (term := os.environ.get("TERM", "")) in ("", "dumb", "unknown"):
-        raise HostError(f"cannot draw on this terminal (TERM={shlex.quote(term)})", instead)
+        raise HostError(f"cannot draw in this terminal (TERM={shlex.quote(term)})", instead)

@@ -27,12 +27,12 @@ def _schema(_: str) -> dict[str, Any]:
 _inner_schema = schema_option_of("records", _schema)
 _files = click.argument("files", nargs=-1, type=click.Path(), metavar="[FILE]...")
 _root = click.option("--root", type=click.Path(), default="/", hidden=True)  # stands in for / in tests
-_nodes = click.option("--nodes", is_flag=True, help="Each FILE is a node of its own: the odd one is the finding.")
+_nodes = click.option("--nodes", is_flag=True, help="Treat each FILE as a separate node, and find the odd one out.")
 _limit = click.option(
     "--max-crossings",
     type=click.IntRange(0, 1000),
     metavar="N",
-    help="How often a ring may cross NUMA nodes.  [default: 2, and more is a warning if the ring is not NCCL's own]",
+    help="Maximum NUMA crossings of a ring.  [default: 2; more is a warning if the ring is not NCCL's own]",
 )
 
 
@@ -56,7 +56,7 @@ def _read(files: Sequence[str], nodes: bool, root: str) -> list[Facts]:
         raise UsageError("--nodes has no effect without files", "gotrace topo check --nodes a.txt b.txt c.txt")
     found, lacking = read_live(root)
     for text in lacking:
-        say(f"not asked: {text}")
+        say(f"not inspected: {text}")
     return machines(found, "this machine")
 
 
@@ -95,7 +95,7 @@ def _written(
     cls=Command,
     topic="cluster",
     examples=[
-        ("gotrace topo show topo.txt", "shows what `nvidia-smi topo -m` printed, with what NCCL makes of it"),
+        ("gotrace topo show topo.txt", "shows the output of `nvidia-smi topo -m`, and what NCCL makes of it"),
         ("gotrace topo show topo.txt ibstat.txt -o node.html", "writes a page to paste into a ticket"),
     ],
 )
@@ -103,8 +103,8 @@ def _written(
 def show(**asked: Any) -> int:
     """Show what is connected to what: levels, NUMA nodes, NICs, rings, and where NCCL goes directly.
 
-    FILEs hold what tools print, in any order: nvidia-smi topo -m, ibstat, NCCL's log or XML, and more; - is standard input.
-    Without FILE this machine is asked.
+    FILEs hold the output of tools, in any order: nvidia-smi topo -m, ibstat, NCCL's log or XML, and more; - is standard
+    input. Without FILE, this machine is inspected.
     """
     return _written(checked=False, **asked)
 
@@ -114,16 +114,19 @@ def show(**asked: Any) -> int:
     cls=Command,
     topic="cluster",
     examples=[
-        ("gotrace topo check topo.txt ibstat.txt nccl.log", "says what is wrong, what to change, and who says so"),
-        ("gotrace topo check --nodes a.txt b.txt c.txt", "says which node is not as the others"),
+        (
+            "gotrace topo check topo.txt ibstat.txt nccl.log",
+            "shows what is wrong, what to change, and which source says so",
+        ),
+        ("gotrace topo check --nodes a.txt b.txt c.txt", "shows which node differs from the others"),
     ],
-    epilog="Exit status: 0 if nothing is wrong, 1 if something is (warnings and notes are not).",
+    epilog="Exit status: 0 if nothing is wrong, 1 if something is (warnings and notes do not count).",
 )
 @_of_machines
 def check(**asked: Any) -> int:
-    """Say what is wrong with a machine for NCCL, the worst first: what to change, the evidence, and who gave it.
+    """Show what is wrong with a machine for NCCL, worst first: what to change, the evidence, and its source.
 
-    FILEs are as for `gotrace topo show`; several are of one machine, with --nodes of one each.
+    FILEs are as for `gotrace topo show`. They describe one machine, or with --nodes one machine each.
     """
     return _written(checked=True, **asked)
 
@@ -144,7 +147,7 @@ def check(**asked: Any) -> int:
 def recommend(files: tuple[str, ...], root: str, outputs: tuple[str, ...], format_: str | None, force: bool) -> int:
     """Recommend NCCL's environment: each line with its reason and what it changes.
 
-    What may help and may harm is a comment: measure it first. FILEs are as for `gotrace topo show`.
+    Settings that may help or harm are comments: measure them first. FILEs are as for `gotrace topo show`.
     """
     from gotrace.cli.outputs import wanted
     from gotrace.cli.text import topo as text
@@ -163,7 +166,7 @@ def recommend(files: tuple[str, ...], root: str, outputs: tuple[str, ...], forma
     cls=Command,
     topic="cluster",
     examples=[
-        ("gotrace topo diff good.txt bad.txt", "shows in what two machines differ"),
+        ("gotrace topo diff good.txt bad.txt", "shows how two machines differ"),
         ("gotrace topo diff before.txt after.txt --format json", "the same as JSON"),
     ],
     epilog="Exit status: 0 if they do not differ, 1 if they do.",
@@ -172,7 +175,7 @@ def recommend(files: tuple[str, ...], root: str, outputs: tuple[str, ...], forma
 @_inner_schema
 @two_recordings
 def diff(before: str, after: str, outputs: tuple[str, ...], format_: str | None, force: bool) -> int:
-    """Compare two machines, or one before and after: levels, NUMA nodes, ports, and what is wrong with each."""
+    """Compare two machines, or one before and after: levels, NUMA nodes, ports, and findings."""
     from gotrace.cli.outputs import wanted
     from gotrace.cli.text import topo as text
     from gotrace.cluster.topo.differences import differences
@@ -183,7 +186,9 @@ def diff(before: str, after: str, outputs: tuple[str, ...], format_: str | None,
     for path in (before, after):
         found = _records([path], False, "/", None)
         if len(found) > 1:
-            raise UsageError(f"{name_of(path)} is of {len(found)} nodes", "compare them with: gotrace topo check --nodes")
+            raise UsageError(
+                f"{name_of(path)} describes {len(found)} nodes", "compare them with: gotrace topo check --nodes"
+            )
         sides.append({**found[0], "name": name_of(path) if name_of(before) != name_of(after) else path})
     compared = differences(*sides)  # type: ignore[arg-type]
     with results.streams() as streams:
@@ -196,20 +201,20 @@ def diff(before: str, after: str, outputs: tuple[str, ...], format_: str | None,
     "topo",
     cls=Command,
     topic="cluster",
-    short_help="Say what NCCL makes of a machine's topology.",
+    short_help="Show what NCCL makes of a machine's topology.",
     examples=[
-        ("gotrace topo check topo.txt ibstat.txt", "says what is wrong for NCCL, and what to change"),
+        ("gotrace topo check topo.txt ibstat.txt", "shows what is wrong for NCCL, and what to change"),
         ("gotrace topo show topo.txt -o node.html", "draws GPUs, NICs and NUMA nodes"),
     ],
     inner=[show, check, recommend, diff],
-    epilog="`gotrace topo check --help` explains a part of it; the others are show, recommend and diff.",
+    epilog="`gotrace topo check --help` explains a subcommand; the others are show, recommend and diff.",
 )
 @schema_option
 @click.argument("words", nargs=-1, metavar="show|check|recommend|diff ...")
 def command(words: tuple[str, ...]) -> int:
-    """Read what nvidia-smi, ibstat, NCCL and others say of a machine, and say what NCCL will do with it.
+    """Read what nvidia-smi, ibstat, NCCL and others say about a machine, and predict what NCCL will do with it.
 
-    `show` has the matrix, `check` the verdicts, `recommend` the environment to set, `diff` what differs.
+    `show` prints the matrix, `check` what is wrong, `recommend` the environment to set, `diff` what differs.
     """
-    what = f"there is no gotrace topo {words[0]}" if words else "say which part of it"
+    what = f"there is no gotrace topo {words[0]}" if words else "no subcommand given"
     raise UsageError(what, "gotrace topo show, check, recommend or diff")

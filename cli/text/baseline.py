@@ -35,22 +35,22 @@ _LEAST_SAMPLES = 4  # of the heap profile: what is less is chance
 def plan(plan: Plan, folder: str) -> Iterator[str]:
     """What would be done."""
     if plan.pid is not None:
-        yield f"process {plan.pid}, which is neither started nor ended: every run is of it"
+        yield f"process {plan.pid}, neither started nor ended: every run measures it"
     else:
         yield from commands(plan, Path(folder))
     yield f"ready when: {plan.ready}"
     length = plan.load.asked.duration_ns
     yield f"load: {printable(shlex.join(plan.load.command))} (for {duration_text(length) if length else 'an unknown time'})"
-    warmup = "a warm-up until it is steady" if plan.warmup_ns is None else f"{duration_text(plan.warmup_ns)} of warm-up"
+    warmup = "warm-up until steady" if plan.warmup_ns is None else f"{duration_text(plan.warmup_ns)} of warm-up"
     yield f"each: {count_text(plan.runs, 'run')} after {warmup}"
-    more = {"events of threads and Ps": plan.events, "wake-ups": plan.wakeups, "starts": plan.coldstart}
+    more = {"thread and P events": plan.events, "wake-ups": plan.wakeups, "starts": plan.coldstart}
     if traced := [name for name, wanted in more.items() if wanted]:
-        yield f"traced, too: {', '.join(traced)}"
+        yield f"also traced: {', '.join(traced)}"
     yield f"order (seed {plan.seed}): " + " ".join(printable(version.name) for _, version in plan.order())
     if plan.estimated_ns is not None:
         yield f"takes: {'at least' if plan.warmup_ns is None else 'about'} {minutes_text(plan.estimated_ns)}"
     if plan.flame:
-        yield "afterwards: one more run of each version, which is not counted, for flame graphs"
+        yield "afterwards: one more run of each version, not counted, for flame graphs"
     yield f"writes: {printable(folder)}/report.json, {printable(folder)}/runs/"
 
 
@@ -94,7 +94,7 @@ def _flames(report: Baseline) -> Iterator[str]:
         return
     yield ""
     if found["unknown"] is not None:
-        yield f"Where CPU time goes is not known: {printable(found['unknown'])}"
+        yield f"Where CPU time goes is unknown: {printable(found['unknown'])}"
     for picture in found["pictures"]:
         first, last = (printable(picture["versions"][at]) for at in (0, -1))
         compared = f", and what differs from {first}" if len(picture["versions"]) > 1 else ""
@@ -104,7 +104,7 @@ def _flames(report: Baseline) -> Iterator[str]:
 def _where(version: VersionOf) -> Iterator[str]:
     """What else is to be known of what was measured."""
     if version["pid"] is not None:
-        yield f"all runs are of process {version['pid']}: one sample, by which `gotrace compare` tells no difference"
+        yield f"all runs measured process {version['pid']}: a single sample, so `gotrace compare` cannot tell a difference"
     found = version["container"]
     if found is not None:
         limits = [
@@ -143,7 +143,7 @@ def _grown(runs: list[Run]) -> Iterator[str]:
     found = most["heap_growth"]
     if found["unknown"] is not None:
         yield ""
-        yield f"What the live heap grew by is not known: {found['unknown']}"
+        yield f"What made the live heap grow is unknown: {found['unknown']}"
     elif found["end_bytes"] - found["begin_bytes"] >= _LEAST_SAMPLES * found["rate_bytes"]:
         yield ""
         begin, end = (bytes_text(found[name]) for name in ("begin_bytes", "end_bytes"))

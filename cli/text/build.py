@@ -74,14 +74,14 @@ def table(result: Builds, shown: Shown) -> Iterator[str | Rows]:
         yield f"The last one took {duration_text(last.total_ns)}:"
     yield from sentences(last, own)
     if last.exit_code and result.about["ended"] == builds.ALL_SEEN:
-        yield f"The command failed: exit {last.exit_code}. What is above is what was seen until then."
+        yield f"The command failed: exit {last.exit_code}. The above covers what was seen until then."
     elif result.about["ended"] != builds.ALL_SEEN:
-        yield f"Ended: {result.about['ended']}. What is above is what was seen until then."
+        yield f"Ended: {result.about['ended']}. The above covers what was seen until then."
     if (cost := result.about["cost"]) is not None:
         took = duration_text(cost["target_ns_estimate"] // len(result.builds))
         yield f"Tracing added about {took} of CPU time to each run."
     if result.about["lost"]:
-        yield f"{count_text(result.about['lost'], 'event')} LOST: steps, and packages from the cache, may lack."
+        yield f"{count_text(result.about['lost'], 'event')} LOST: steps and packages from the cache may be missing."
 
 
 def _own(result: Builds, build: Build) -> str:
@@ -91,7 +91,7 @@ def _own(result: Builds, build: Build) -> str:
 
 
 def _to_end(build: Build) -> str:
-    return "until tracing ended: it had not" if build.exit_code is None else f"to exit {build.exit_code}"
+    return "until tracing ended: still running" if build.exit_code is None else f"to exit {build.exit_code}"
 
 
 def _timeline(build: Build, shown: Shown, own: str) -> Rows:
@@ -138,7 +138,7 @@ def sentences(build: Build, own: str = GO) -> Iterator[str]:
     total = max(1, build.total_ns)
     stages = [item for item in build.items if not item.name]
     most = max(stages, key=lambda item: item.wall_ns)
-    alone = f"the {own.removesuffix(' alone')} itself, while nothing that it had started ran,"
+    alone = f"the {own.removesuffix(' alone')} itself, while no child process ran,"
     what = alone if most.stage == GO else most.stage
     yield f"Most of it: {what} {duration_text(most.wall_ns)}, {most.wall_ns / total:.0%} of {duration_text(total)}."
     if own == GO:
@@ -158,16 +158,16 @@ def sentences(build: Build, own: str = GO) -> Iterator[str]:
             f"{link_name(step)} {duration_text(step.end_ns - step.begin_ns)}" for step in build.chain[-_CHAIN_NAMED:]
         )
         how_long = f"{duration_text(took)} ({took / total:.0%})"
-        yield f"The end waited for {len(build.chain)} steps in a row, {how_long}: {first}{names}."
+        yield f"Critical path: {len(build.chain)} steps in a row, {how_long}: {first}{names}."
     failed = Counter((step.stage, step.name, step.status) for step in build.steps if step.status)
     for (stage, name, status), count in list(failed.items())[:_MOST_NAMED]:
         what = printable(name) if stage == OTHER else f"{stage} of {printable(name)}"
         times = f" {count} times" if count > 1 else ""
         yield f"{what} failed{times}: exit {status}{'; the command went on' if build.exit_code == 0 else ''}."
     if build.unread:
-        yield f"{count_text(build.unread, 'list')} of packages could not be read: some from the cache may lack."
+        yield f"{count_text(build.unread, 'list')} of packages could not be read: some from the cache may be missing."
     if build.cut:
-        yield f"Of {count_text(build.cut, 'process', 'processes')} some arguments were lost."
+        yield f"Arguments of {count_text(build.cut, 'process', 'processes')} were lost in part."
 
 
 def _of_packages(build: Build) -> Iterator[str]:

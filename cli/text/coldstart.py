@@ -120,7 +120,7 @@ def table(result: Result, shown: Shown) -> Iterator[str | Rows]:
 
 def until(start: Start) -> str:
     """What a start led to."""
-    return "until it executed itself" if start.ended == ITSELF else f"to {printable(start.ended)}"
+    return "until it re-executed itself" if start.ended == ITSELF else f"to {printable(start.ended)}"
 
 
 def _starter(start: Start) -> str:
@@ -203,16 +203,16 @@ def _sentences(start: Start) -> Iterator[str]:
         named = ", ".join(f"{printable(row.name)} {duration_text(row.duration_ns)}" for row in inits[:_MOST_NAMED])
         whole = sum(row.duration_ns for row in inits)
         packages = count_text(len(inits), "package")
-        yield f"{packages} initialised in {duration_text(whole)} ({whole / total:.0%}). Slowest: {named}."
+        yield f"{packages} initialized in {duration_text(whole)} ({whole / total:.0%}). Slowest: {named}."
     if going_on:
         what = going_on[-1]
-        yield f"{printable(what.name)} had been running for {duration_text(what.duration_ns)} and had not ended."
+        yield f"{printable(what.name)} was still running after {duration_text(what.duration_ns)}."
     if throttled := timeline.throttled_ns(start):
-        yield f"The CPU quota of its cgroup kept it off its CPUs for {duration_text(throttled)} ({throttled / total:.0%})."
+        yield f"Its cgroup's CPU quota throttled it for {duration_text(throttled)} ({throttled / total:.0%})."
     if all(row.stage != timeline.UNDIVIDED for row in start.rows):
         yield gc_sentence(start)
     if start.listen_ns is not None:
-        ready = "" if start.ready_ns is None else f"; the first accept returned at {duration_text(start.ready_ns)}"
+        ready = "" if start.ready_ns is None else f"; first accept at {duration_text(start.ready_ns)}"
         yield f"First listen at {duration_text(start.listen_ns)}{ready}."
     yield from (printable(note) for note in start.notes)
 
@@ -227,7 +227,7 @@ def gc_sentence(start: Start) -> str:
     heap = f", {bytes_text(gc.heap_bytes)} live" if gc.heap_bytes else ""
     begun = f"First GC at {duration_text(gc.begin_ns)}{during} (trigger: {gc.trigger}{heap})"
     if gc.end_ns is None:
-        return f"{begun}; it had not finished by the end."
+        return f"{begun}; it was still running at the end."
     pauses = f", pauses {' and '.join(map(duration_text, gc.pauses_ns))}" if gc.pauses_ns else ""
     return f"{begun}, took {duration_text(gc.end_ns - gc.begin_ns)}{pauses}."
 
@@ -253,7 +253,7 @@ def many_starts(starts: Sequence[Start], found: StartSummary, everything: bool) 
         yield f"  ({count_text(hidden, 'row')} shorter than {_LEAST_SHARE:.1%} of the total; --all shows them)"
     yield ""
     if found.parts[0].count < ENOUGH:
-        yield f"An interval that holds a median with 95 % needs {ENOUGH} starts: -n {ENOUGH} or more."
+        yield f"A 95 % interval of a median needs {ENOUGH} starts: -n {ENOUGH} or more."
     if found.slow_first:
         yield (
             f"The first start was slow: {duration_text(starts[found.numbers[0]].whole_ns)}, {found.slow_first:.1f} times "

@@ -47,7 +47,7 @@ def _table(found: Sequence[Change], before: Side, after: Side, everything: bool)
     for name, (path, result) in (("A", before), ("B", after)):
         yield f"{name}: {printable(path)}: {count_text(len(result.starts), 'start')} of {result.title}"
     if min(len(before.result.starts), len(after.result.starts)) < ENOUGH:
-        yield f"Fewer than {ENOUGH} starts on a side: too few to tell a change from chance. Record more with -n 20."
+        yield f"Fewer than {ENOUGH} starts on one side: too few to tell a change from chance. Record more with -n 20."
     yield ""
     several = any(change.place for change in found)
     hidden, least, lines = 0, 0.0, []

@@ -14,7 +14,7 @@ from gotrace.lab.pairs import Pair, change_text, version_of
 from gotrace.run.files import Sink
 from gotrace.text import count_text, printable
 
-HEADS = ("metric", "A", "B", "change", "interval", "p", "could show", "more runs", "verdict")
+HEADS = ("metric", "A", "B", "change", "interval", "p", "detectable", "more runs", "verdict")
 _COLUMNS = (
     Column(HEADS[0], 22, left=True),
     Column(HEADS[1], 12),
@@ -26,7 +26,7 @@ _COLUMNS = (
     Column(HEADS[7], 9, rank=4),
     Column(HEADS[8], left=True, gap=2),
 )
-NOT_INTERLEAVED = "Not interleaved: what drifted between the two counts as a difference."
+NOT_INTERLEAVED = "Not interleaved: any drift between the two counts as a difference."
 
 _MANY = 10_000  # that nobody would wait for
 
@@ -76,7 +76,7 @@ def _said(pair: Pair) -> Iterator[str]:
     yield f"A: {printable(pair.a.name)}, {count_text(len(pair.a.runs), 'run')}"
     yield f"B: {printable(pair.b.name)}, {count_text(len(pair.b.runs), 'run')}"
     if pair.warning:
-        yield f"NOT COMPARABLE: {printable(pair.warning)}. Nothing is better or worse."
+        yield f"NOT COMPARABLE: {printable(pair.warning)}. Nothing is judged better or worse."
     if not pair.interleaved:
         yield NOT_INTERLEAVED
 

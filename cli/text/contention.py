@@ -17,7 +17,7 @@ _ROWS = (
     *(Column("delay", 9), Column("share", 6, rank=2), Column("waits", 10, rank=1), Column("mean", 9, rank=3)),
     Column("stack", left=True, elastic=24, gap=2),
 )
-_WHAT = {MUTEX: "others waited for locks that this code held", BLOCK: "this code waited"}
+_WHAT = {MUTEX: "others waited for locks held by this code", BLOCK: "this code waited"}
 _TURNED_ON = {MUTEX: "runtime.SetMutexProfileFraction", BLOCK: "runtime.SetBlockProfileRate"}
 
 
@@ -38,7 +38,7 @@ def summary(view: Contention) -> Iterator[str | Rows]:
     if view.first is None or view.last is None:
         return
     first, last, kind = view.first, view.last, view.kind
-    since, ended = "since the program began", ""
+    since, ended = "since the program started", ""
     if view.interval_ns:
         yield ""
         since = f"in {duration_text(last['monotonic_ns'] - first['monotonic_ns'])}"
@@ -46,12 +46,12 @@ def summary(view: Contention) -> Iterator[str | Rows]:
     yield f"{view.source.name}: {kind} profile, {since}{ended}"
     rows = view.waited()
     if not last[kind]["stacks"]:
-        yield f"Nothing is in it: the program does not collect it ({_TURNED_ON[kind]}), or nothing has waited."
-        yield "`gotrace goroutines` shows what waits now, and `gotrace sched` what all have waited for mutexes."
+        yield f"The profile is empty: the program does not collect it ({_TURNED_ON[kind]}), or nothing has waited."
+        yield "`gotrace goroutines` shows what is waiting now, and `gotrace sched` the total mutex wait time."
     elif view.interval_ns and first is last:
-        yield "There is nothing to compare it with: take profiles more often (--interval)."
+        yield "Only one profile was taken, so there is nothing to compare: shorten --interval."
     elif not rows:
-        yield "Nothing has waited meanwhile."
+        yield "Nothing waited in this time."
     else:
         rows = _together(rows)
         total = sum(row.delay_ns for row in rows)
@@ -63,7 +63,7 @@ def summary(view: Contention) -> Iterator[str | Rows]:
     other = {MUTEX: BLOCK, BLOCK: MUTEX}[kind]
     if last[other]["stacks"]:
         yield ""
-        yield f"There is a {other} profile, too ({duration_text(last[other]['delay_ns'])}): --{other} shows it."
+        yield f"There is also a {other} profile ({duration_text(last[other]['delay_ns'])}): --{other} shows it."
 
 
 def _together(rows: Sequence[Waited]) -> list[Waited]:

@@ -69,7 +69,7 @@ def summary(view: DataPath) -> Iterator[str | Rows]:
         yield (
             f"{duration_text(on_files)} in calls on files: metadata {duration_text(total['metadata_ns'])} "
             f"({percent_text(total['metadata_ns'] / max(1, on_files))}, {count_text(total['metadata_calls'], 'call')}), "
-            f"data {duration_text(on_files - total['metadata_ns'])}; on no files (pipes, sockets, devices, timers) "
+            f"data {duration_text(on_files - total['metadata_ns'])}; not on files (pipes, sockets, devices, timers) "
             f"{duration_text(total['other_ns'])} ({count_text(total['other_calls'], 'call')})"
         )
     yield from _unseen(result, view.source.end["ended"])
@@ -81,7 +81,7 @@ def summary(view: DataPath) -> Iterator[str | Rows]:
         rows = [_row(row) for row in result["rows"]]
         yield Rows((what, *_NUMBERS), rows)
         if any(row["name"] == "page fault in a call" for row in result["rows"]) and result["by"] == "call":
-            yield "Page faults in a call took a part of that call's time, which is counted once elsewhere."
+            yield "The time of page faults within a call is part of that call; it is counted only once elsewhere."
         if result["more_rows"]:
             shown = len(result["rows"])
             taken = duration_text(result["more"]["total_ns"])
@@ -89,9 +89,9 @@ def summary(view: DataPath) -> Iterator[str | Rows]:
     if result["nfs"]:
         yield ""
         yield Rows(_NFS, [_nfs_row(each) for each in result["nfs"]])
-        yield "Requests of everybody who uses these mounts; times are means of a request, from sums in milliseconds."
+        yield "Requests by all users of these mounts; times are means per request, from sums in milliseconds."
     if result["nfs"] is None:
-        yield "What NFS counted: ?"
+        yield "NFS statistics: ?"
     yield from _explained(result)
     if result["errors"]:
         yield "Errors: " + ", ".join(map(_error, result["errors"])) + "."
@@ -100,17 +100,17 @@ def summary(view: DataPath) -> Iterator[str | Rows]:
         yield f"{calls} interrupted by a signal: restarted after it (and counted again), or EINTR. No errors."
     for each in result["in_progress"] or ():
         where = printable(each["path"] or "?")
-        yield f"NOT ENDED: thread {each['tid']} is in {each['call']} for {duration_text(each['lasted_ns'])} ({where})."
+        yield f"NOT ENDED: thread {each['tid']} in {each['call']} for {duration_text(each['lasted_ns'])} ({where})."
     if result["in_progress"] is None:
-        yield "Calls that had not ended: ?"
+        yield "Calls still in progress: ?"
     if result["lost"]:
         yield f"{count_text(result['lost'], 'event')} LOST: counts are too low, and names may be missing."
     cost = cost_text(view.source.end["cost"], watched)
-    yield f"Cost: {cost}. Meanwhile each system call of any other process took about 0.1 us longer."
+    yield f"Cost: {cost}. Tracing also made each system call of other processes about 0.1 us slower."
 
 
 def _error(each: Record) -> str:
-    aside = f" ({each['other']:,} of them on no file)" if each["other"] else ""
+    aside = f" ({each['other']:,} of them not on files)" if each["other"] else ""
     return f"{each['error']} {each['count']:,}{aside}"
 
 
@@ -118,13 +118,13 @@ def _unseen(result: Record, ended: str) -> Iterator[str]:
     found = result["unseen"] or {"compatible": 0, "in_calls": 0, "running": 0}
     if found["in_calls"]:
         threads = found["in_calls"]
-        yield f"{count_text(threads, 'thread')} {'was' if threads == 1 else 'were'} in calls that began before."
+        yield f"{count_text(threads, 'thread')} {'was' if threads == 1 else 'were'} in calls that began before tracing."
     if found["compatible"]:
         yield f"NOT SEEN: calls of 32-bit programs (at least {found['compatible']:,})."
     if found["running"] and ended == EXITED:
         running = found["running"]
         processes, verb = count_text(running, "process", "processes"), "runs" if running == 1 else "run"
-        yield f"{processes} that it started still {verb}: not followed any further."
+        yield f"{processes} that it started still {verb}: no longer traced."
 
 
 def _row(row: Record) -> Row:
@@ -177,7 +177,7 @@ _EPOCHS = (
         Column("calls", 9, rank=1),
         Column("metadata", 8),
         Column("share", 6),
-        Column("of one", 6, rank=2),
+        Column("worst", 6, rank=2),
         Column("data", 8, rank=1),
     ),
 )
@@ -197,7 +197,7 @@ def _explained(result: Record) -> Iterator[str | Rows]:
         rows.append((each["process"], each["tid"], seen, metadata, shares[0], data, shares[1]))
     yield Rows(_THREADS, rows)
     if (more := len(found["threads"]) - _MOST) > 0:
-        yield f"{count_text(more, 'more thread')} had less time in metadata."
+        yield f"{count_text(more, 'more thread')} spent less time in metadata."
     yield ""
     epochs = found["epochs"]
     yield Rows(
@@ -221,9 +221,9 @@ def _explained(result: Record) -> Iterator[str | Rows]:
         yield f"{count_text(more, 'more epoch')}: -o FILE.json has all of them."
     if len(epochs) >= MOST_EPOCHS:
         yield f"After {MOST_EPOCHS:,} epochs no more were begun: the last one is all the rest."
-    yield "Epoch 0 is what came before the first mark; shares are of the time of its threads, without pipes and sockets;"
-    yield "of one: the thread that lost most."
-    yield "Where requests overlap (io_uring), a share is how many there were at once."
+    yield "Epoch 0 is everything before the first mark; shares are of the time of its threads, without pipes and sockets;"
+    yield "worst: the thread that lost most."
+    yield "Where requests overlap (io_uring), a share is the number of concurrent requests."
     yield ""
     yield "Slowest calls:"
     for each in found["slowest"]:
@@ -240,5 +240,5 @@ def _explained(result: Record) -> Iterator[str | Rows]:
             f"{printable(each['path'])}, {duration_text(each['total_ns'])}."
         )
     yield ""
-    for sentence in found["advice"] or ("Advice: none; nothing of it is clear.",):
+    for sentence in found["advice"] or ("Advice: none; nothing stands out.",):
         yield f"Advice: {sentence}" if found["advice"] else sentence

@@ -48,8 +48,8 @@ def summary(view: DataPathLoad) -> Iterator[str | Rows]:
     begin_ns = result["intervals"][0]["monotonic_ns"]
     yield Rows(_CURVE, [_interval(each, begin_ns, most) for each in result["intervals"]])
     yield (
-        f"Intervals of {duration_text(result['width_ns'])}. A call counts where it begins; in flight is the mean number of "
-        "calls at once, most the largest."
+        f"Intervals of {duration_text(result['width_ns'])}. A call counts in the interval in which it begins; in flight is "
+        "the mean number of concurrent calls, most the maximum."
     )
     if result["lost"]:
         yield f"{count_text(result['lost'], 'event')} LOST: the true load was higher."
@@ -86,16 +86,16 @@ def material(of: Material, cold: bool) -> Iterator[str]:
         f"{bytes_text(of.written)} more."
     )
     yield (
-        "Not recorded, and taken to be so: a file is read and written from its beginning on, one call after the other, but "
-        "for what lseek returned; all files are in one folder."
+        "Assumed, because it was not recorded: files are read and written sequentially from the start, except where lseek "
+        "was seen; all files are in one directory."
     )
     if direct := int(of.operations["direct"].sum()):
-        yield f"Past the page cache (O_DIRECT) then, through it now: {count_text(direct, 'call')}."
-    state = "their pages are dropped first" if cold else "they have just been written: what fits into memory is warm"
+        yield f"O_DIRECT when recorded, through the page cache now: {count_text(direct, 'call')}."
+    state = "their pages are dropped first" if cold else "they have just been written, so whatever fits into memory is warm"
     cold_reads, reads = of.cold_reads
-    yield f"Page cache: {cold_reads:,} of {count_text(reads, 'read')} missed it then; now {state}."
+    yield f"Page cache: {cold_reads:,} of {count_text(reads, 'read')} missed it when recorded; now {state}."
     if of.sparse:
-        yield "Sparse: what is read was never written, and comes from no disk."
+        yield "Sparse: reads return holes, and never reach a disk."
 
 
 def replayed(result: Record) -> Iterator[str | Rows]:
@@ -110,18 +110,18 @@ def replayed(result: Record) -> Iterator[str | Rows]:
         times = ", ".join(f"{name} {duration_text(late[f'{name}_ns'])}" for name in ("p50", "p99", "max"))
         yield f"Late: {times}."
     if result["resident"] is not None:
-        yield f"In the page cache when it began: {percent_text(result['resident'])} of the files' pages."
+        yield f"In the page cache at the start: {percent_text(result['resident'])} of the files' pages."
     yield ""
     yield Rows(_CALLS, [_call(each) for each in result["calls"]])
     own = duration_text(result["overhead_ns"])
-    yield f"Times then were taken in the kernel; of each time now about {own} are the replay's own."
+    yield f"Recorded times were taken in the kernel; each replayed time includes about {own} of the replay's own."
     for each in result["left_out"]:
         yield f"Not replayed: {count_text(each['calls'], 'call')} of {printable(each['call'])}: {each['why']}."
     yield f"Not replayed: {count_text(result['other_calls'], 'call')} on pipes, sockets and devices."
     if result["not_reached"]:
         yield f"NOT REACHED: {count_text(result['not_reached'], 'call')}."
     if result["failed"]:
-        yield f"FAILED: {count_text(result['failed'], 'call')} did not do what they had done."
+        yield f"FAILED: {count_text(result['failed'], 'call')} did not have their recorded result."
 
 
 def _call(each: Record) -> Row:

@@ -28,7 +28,7 @@ def summary(view: Faults) -> Iterator[str | Rows]:
     if view.exited:
         yield "The program exited before its mappings were read: faults cannot be attributed to parts of memory."
     elif view.in_progress is None:
-        yield "Page faults that had not ended: ?"
+        yield "Page faults still in progress: ?"
     for each in view.in_progress or ():
         where = f"{printable(each['part'])}, {each['address']:#x}"
         yield f"NOT ENDED: thread {each['tid']} has been in a page fault for {duration_text(each['lasted_ns'])} ({where})."
@@ -45,7 +45,7 @@ def lines(table: FaultTable, name: str, watched_ns: int) -> Iterator[str | Rows]
     sums = {phase: sum(counts[phase] for counts in table.counts.values()) for phase in PHASES}
     rows.append(["all", *(f"{sums[phase]:,}" for phase in PHASES), f"{table.total:,}"])
     lengths = [*((sums[phase], table.lengths_ns[phase]) for phase in PHASES), (table.total, watched_ns)]
-    rows.append(["per second of the phase", *(f"{count * 1e9 / ns:,.0f}" if ns else "-" for count, ns in lengths)])
+    rows.append(["per second of phase", *(f"{count * 1e9 / ns:,.0f}" if ns else "-" for count, ns in lengths)])
     for title, histograms in (("minor", table.minor), ("major", table.major)):
         if any(histograms[phase].count for phase in PHASES):
             both = Histogram()

@@ -38,7 +38,7 @@ def write_added(outcomes: Sequence[Outcome], say: Callable[[str], None]) -> None
     parts = [f"{count:,} {_KINDS[kind][count != 1]}" for kind, count in added.items()]
     skipped = sum(each.skipped for each in outcomes)
     refused = sum(bool(each.problem) for each in outcomes)
-    rest = [f"{skipped} there already"] if skipped else []
+    rest = [f"{skipped} already there"] if skipped else []
     rest += [f"{refused} refused"] if refused else []
     print("; ".join([f"added {', '.join(parts)}" if parts else "nothing added", *rest]))
 
@@ -52,9 +52,9 @@ def write_collected(asked: Sequence[Asked], agents: int, say: Callable[[str], No
     for each in asked:
         name = printable(each.host or each.url)
         if each.skew_ns is not None and abs(each.skew_ns) > MOST_SKEW_NS:
-            say(f"{name}: its clock is off by {duration_text(abs(each.skew_ns))}: its minutes are marked (skew_ns)")
+            say(f"{name}: its clock is off by {duration_text(abs(each.skew_ns))}: its data is marked (skew_ns)")
         if each.more:
-            say(f"{name}: there is more than was fetched: collect again")
+            say(f"{name}: not everything was fetched: collect again")
         for note in each.notes:
             say(f"{name}: {printable(note)}")
     if left := agents - len(asked):
@@ -66,7 +66,7 @@ def write_collected(asked: Sequence[Asked], agents: int, say: Callable[[str], No
 def write_compacted(found: Compacted, say: Callable[[str], None]) -> None:
     """What it was and what it is, then the days that stay as they are."""
     for day, problem in found.left:
-        say(f"{day} stays as it is: {printable(problem)}")
+        say(f"{day} left as it is: {printable(problem)}")
     if not found.days:
         print("nothing to compact")
         return

@@ -31,13 +31,13 @@ def write(stream: Sink, format_: str, choice: Choice) -> None:
 
 def _said(choice: Choice) -> Iterator[str]:
     yield from choice.notes
-    yield from (f"Left out: {file}: {problem}" for file, problem in choice.broken)
+    yield from (f"Skipped: {file}: {problem}" for file, problem in choice.broken)
 
 
 def _rules(choice: Choice) -> Iterator[str]:
     yield from (rule_text(rule, choice) for rule in choice.rules)
     if not choice.rules:
-        yield "No type that was measured keeps all that is asked."
+        yield "No measured type meets every limit."
 
 
 def _lines(choice: Choice) -> Iterator[str | Rows]:

@@ -32,18 +32,18 @@ def write(stream: Sink, format_: str, found: Trend) -> None:
 
 
 def _lines(found: Trend) -> Iterator[str | Rows]:
-    yield f"{count_text(found.series, 'series', 'series')} of medians over hosts, a point for each {found.unit.name}."
+    yield f"{count_text(found.series, 'series', 'series')} of medians over hosts, one point per {found.unit.name}."
     if found.short:
-        yield f"{found.short} of them not looked at: it takes at least {LEAST_POINTS} {found.unit.name}s to show a change."
+        yield f"{found.short} of them skipped: at least {LEAST_POINTS} {found.unit.name}s are needed to show a change."
     if found.without_ratio:
-        yield f"{found.without_ratio} of them not looked at: with values of 0 or below there is no change in percent."
+        yield f"{found.without_ratio} of them skipped: values of 0 or below have no change in percent."
     for together in found.found:
         yield ""
         yield from _together(found, together)
     yield ""
     yield from (printable(note) for note in found.notes)
     for file, problem in found.broken:
-        yield f"Left out: {printable(file)}: {problem}"
+        yield f"Skipped: {printable(file)}: {problem}"
     yield _verdict(found)
 
 
@@ -56,7 +56,7 @@ def _together(found: Trend, together: Together) -> Iterator[str | Rows]:
     if not together.differences:
         yield "  nothing else is known to have changed"
     elif together.of_machines and together.differences != together.of_machines:
-        yield "  Machines or runtimes changed at that time: rule them out before the program."
+        yield "  Machines or runtimes changed at that time: rule them out before blaming the program."
     yield Rows(_COLUMNS, [_cells(change) for change in together.changes])
 
 
@@ -75,6 +75,4 @@ def _verdict(found: Trend) -> str:
         many = count_text(len(found.new_worse), "metric")
         return f"WORSE: {many}, in the last {found.new} {found.unit.name}s of what was measured."
     told = f"nothing became worse in the last {found.new} {found.unit.name}s of what was measured"
-    return (
-        f"{'Changes before that only' if found.found else 'No change'}: {told}." if found.series else "Nothing to look at."
-    )
+    return f"{'Changes before that only' if found.found else 'No change'}: {told}." if found.series else "No data."

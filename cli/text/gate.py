@@ -92,9 +92,7 @@ def _sentence(row: Row) -> str:
     measured = f"{row.text(row.measured)} ({row.interval})" if row.measured is not None else "not known"
     more = f"; {_more(row)} more runs would settle it" if row.more is not None else ""
     reason = f", {row.reason}" if row.reason else ""
-    return (
-        f"{row.metric} has to be {row.required}: {measured} in {count_text(row.runs, 'run')}: {row.verdict}{reason}{more}"
-    )
+    return f"{row.metric} must be {row.required}: {measured} in {count_text(row.runs, 'run')}: {row.verdict}{reason}{more}"
 
 
 def _markdown(gated: Gated) -> Iterator[str]:

@@ -63,7 +63,7 @@ def line(view: Gc, record: Record) -> Row | None:
         times = [duration_text(value) for value in (*percentiles(pauses, (50.0, 99.0)), pauses.max)]
     standing = record["in_stop"]
     if standing is not None and standing["seen_ns"] - standing["since_ns"] > pauses.max:
-        times[-1], longest = f">{duration_text(standing['seen_ns'] - standing['since_ns'])}", "in a stop that goes on"
+        times[-1], longest = f">{duration_text(standing['seen_ns'] - standing['since_ns'])}", "stop still in progress"
     heap = [heap_text(summary.last_heap[name]) if summary.last_heap else "-" for name in ("live", "goal")]
     rate = f"{summary.cycles * 1e9 / length_ns:.1f}"
     # The last one is shorter than the others: its rate is of its own length, which stands in place of the time.
@@ -127,7 +127,7 @@ def _explanations(view: Gc) -> Iterator[str | Rows]:
         headline = f"{duration_text(stop.length)} {view.reasons[stop.pause['reason']]}{until}, at {clock}: {each.cause}"
         yield f"\n{number:>3}. {headline}\n     {printable(sentence(each, explainer))}"
         if asked_by := explainer.asked_by(stop.asked_stack):
-            yield f"     asked for by {code_text(asked_by)}"
+            yield f"     requested by {code_text(asked_by)}"
         for part, pieces in (("stopping", each.stopping), ("stopped", each.stopped), ("restart", each.restart)):
             sums = sorted(class_sums(pieces).items(), key=lambda item: -item[1])
             length = duration_text(sum(ns for _, ns in sums))
@@ -142,10 +142,10 @@ def _explanations(view: Gc) -> Iterator[str | Rows]:
             tid, after = each.run_again[0]
             count = len(each.run_again)
             woken = f"the last of {count} threads" if count > 1 else "the thread"
-            yield f"     {woken} woken by the restart ran {duration_text(after)} after it ({tid})"
+            yield f"     {woken} woken by the restart ran {duration_text(after)} later ({tid})"
     callers = view.callers if any(caller["code"] for caller in view.callers or ()) else None
     if callers:
-        yield "\nWho asked for the pauses:"
+        yield "\nWho requested the pauses:"
     for caller in (callers or [])[:_MOST_CALLERS]:
         yield f"{caller['count']:>6}  {caller['reason']}: {code_text(caller['code']) or '?'}"
     if callers and len(callers) > _MOST_CALLERS:
@@ -181,7 +181,7 @@ def _assists(view: Gc) -> Iterator[str]:
     if assists is None or any(item["name"] == "mark assists" for item in view.source.header["probes"]["assist"]["missing"]):
         return
     if assists.longest is None:
-        yield "assists: no goroutine was held by a mark assist"
+        yield "assists: no goroutine was held up by a mark assist"
         return
     begin, end, parked, works, goid = assists.longest.tolist()
     who = f"goroutine {goid}" if goid else "a goroutine"
@@ -190,7 +190,7 @@ def _assists(view: Gc) -> Iterator[str]:
     )
     before = f"; {assists.begun_before} had begun before" if assists.begun_before else ""
     clock = time_of_day(begin + view.source.wall_offset_ns, interval_ns=1)
-    yield f"assists: the longest held {who} for {duration_text(end - begin)}, from {clock} on: it {did}{before}"
+    yield f"assists: the longest held up {who} for {duration_text(end - begin)}, from {clock}: it {did}{before}"
 
 
 def _longest(count: int) -> str:

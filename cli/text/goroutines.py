@@ -70,7 +70,7 @@ def summary(view: Goroutines) -> Iterator[str | Rows]:
     else:
         yield Rows(_GROUPS, rows)
     if not shown:
-        yield "None of them has waited for so long." if view.least_ns else "There are no others."
+        yield "None has waited that long." if view.least_ns else "There are no others."
     left = shown[view.top :]
     if left:
         rest = count_text(sum(each["count"] for each in left), "goroutine")
@@ -100,7 +100,7 @@ def _wait(group: Record) -> str:
 
 def _stack(group: Record) -> str:
     if group["stack"] is None:
-        return "changed while it was read" if group["torn"] else "was not met on a CPU"
+        return "changed while it was read" if group["torn"] else "never found on a CPU"
     names = [each["function"] for each in group["stack"] if each["shown"]]
     return in_a_line(names) + (" (sampled)" if group["sampled"] else "")
 
@@ -124,7 +124,7 @@ _WHERE: dict[str, tuple[str, Callable[[Record], str]]] = {
 
 def _torn(record: Record) -> Iterator[str]:
     if record["torn"]:
-        yield f"{count_text(record['torn'], 'goroutine')} changed whenever read: their stacks are unknown."
+        yield f"{count_text(record['torn'], 'goroutine')} changed whenever they were read: their stacks are unknown."
     if record["broken"]:
         yield f"{count_text(record['broken'], 'stack')} could not be walked to the root: outer frames are missing."
 
@@ -135,7 +135,7 @@ def _stuck(record: Record) -> Iterator[str]:
     if stuck:
         yield ""
     for group in stuck:
-        yield f"{count_text(group['count'], 'goroutine')} can never go on ({group['state']}): {_stack(group)}"
+        yield f"{count_text(group['count'], 'goroutine')} can never continue ({group['state']}): {_stack(group)}"
 
 
 _FOR_EVER = ("chan receive (nil chan)", "chan send (nil chan)")  # a select without cases is meant
@@ -151,11 +151,11 @@ def _growth(view: Goroutines) -> Iterator[str | Rows]:
         f"({last - first:+,}); {count_text(view.dumps, 'dump')}, nothing was stopped; ended by: {view.source.end['ended']}"
     )
     if view.dumps == 1:
-        yield "There is nothing to compare it with: take dumps more often (--interval)."
+        yield "Only one dump was taken, so there is nothing to compare: shorten --interval."
         return
     yield from _torn(view.last)
     if not found:
-        yield "No stack has more goroutines than at first."
+        yield "No stack has gained goroutines."
         return
     yield ""
     yield Rows(_GROWN, [_grown(each, passed_ns / 1e9) for each in found[: view.top]])
@@ -180,7 +180,7 @@ def diff(before: Record, after: Record, top: int) -> Iterator[str | Rows]:
     yield f"{first:,} goroutines in A, {last:,} in B ({last - first:+,})"
     found = differences(before, after)
     if not found:
-        yield "Every stack has as many goroutines as before."
+        yield "No stack has changed."
         return
     yield ""
     yield Rows(_DIFFERENT, [_different(each) for each in found[:top]])

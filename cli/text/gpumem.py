@@ -109,13 +109,13 @@ def _details(view: GpuMemory, result: Record, ended: str) -> Iterator[str | Rows
     else:
         yield f"{_name(result)}: {calls}"
     if result["nested"]:
-        yield f"{count_text(result['nested'], 'call')} of the driver by the runtime: the same memory, counted once."
+        yield f"{count_text(result['nested'], 'call')} from the runtime to the driver: the same memory, counted once."
     if not result["spaces"]:
-        yield "Nothing was asked for, and nothing given back."
+        yield "Nothing was allocated, and nothing freed."
     else:
         live, reserved = bytes_text(result["peak_live"]), bytes_text(result["peak_reserved"])
         least = "at least " if any(each["at_least"] for each in result["spaces"]) else ""
-        yield f"Peak of all together, got since tracing began: {live} live, {least}{reserved} reserved."
+        yield f"Peak in total, allocated since tracing began: {live} live, {least}{reserved} reserved."
         yield ""
         yield Rows(_SPACES, [_space(each) for each in result["spaces"]])
         if notes := list(_notes(result)):
@@ -157,25 +157,25 @@ def _notes(result: Record) -> Iterator[str]:
         name = name_of(each)
         if each["ooms_by_fragmentation"]:
             ooms = count_text(each["ooms_by_fragmentation"], "OOM")
-            yield f"{name}: {ooms} BY FRAGMENTATION: enough was free, in pieces."
+            yield f"{name}: {ooms} BY FRAGMENTATION: enough was free, but in pieces."
         if each["too_small_share"]:
             share = percent_text(each["too_small_share"])
-            yield f"{name}: {share} of what is free lies in holes too small for one request in ten."
+            yield f"{name}: {share} of the free memory is in holes too small for 90% of the requests."
         if each["adjacent"]:
             size = bytes_text(sum(pieces["bytes"] for pieces in each["adjacent"]))
-            yield f"{name}: {size} free for long in neighbouring segments, which cannot be joined."
+            yield f"{name}: {size} long free in adjacent segments, which cannot be merged."
         if each["told_reserved"] is not None:
             told, seen = bytes_text(each["told_reserved"]), bytes_text(each["reserved_when_told"])
-            yield f"{name}: the driver told the program that it holds {told}, when {seen} were known."
+            yield f"{name}: the driver reported {told} reserved, when {seen} were known."
         if each["unknown_frees"]:
-            yield f"{name}: {count_text(each['unknown_frees'], 'free')} of what was got before tracing, or unseen."
+            yield f"{name}: {count_text(each['unknown_frees'], 'free')} of memory allocated before tracing, or unseen."
         if each["missed_frees"] > 0:
-            yield f"{name}: {count_text(each['missed_frees'], 'block')} handed out again that nobody was seen to free."
+            yield f"{name}: {count_text(each['missed_frees'], 'block')} reused although no free was seen."
         if each["at_least"] and each["kind"] == TORCH:
-            yield f"{name}: it has segments from before tracing: of these only what was allocated since is known."
+            yield f"{name}: it has segments from before tracing, of which only later allocations are known."
     if any(each["at_least"] and each["kind"] == POOL for each in result["spaces"]):
-        yield "Of a pool, reserved is what it was seen to hand out and not to give back. The driver may hold more, and some"
-        yield "of its growth was none then; it may have given some back (release threshold), or joined holes by mapping."
+        yield "For a pool, reserved is what it was seen to hand out and not take back. The driver may hold more, so some of"
+        yield "the growth may not be real; it may also have returned some (release threshold), or merged holes by mapping."
 
 
 def _failed(each: Record) -> Row:
@@ -189,18 +189,18 @@ def _trust(result: Record) -> Iterator[str]:
         what = printable(each["path"]) or "the executable"
         if each["functions"]:
             since = (
-                "" if each["late_ns"] is None else f", probed {duration_text(each['late_ns'])} after it was mapped at most"
+                "" if each["late_ns"] is None else f", probed at most {duration_text(each['late_ns'])} after it was mapped"
             )
             yield f"{what}: {count_text(len(each['functions']), 'function')}{since}"
         for name, reason in each["missing"]:
             yield f"Not probed: {printable(name)} ({printable(reason)})."
     others = result["others"]
     if not any(each["functions"] for each in result["libraries"]):
-        yield "No CUDA library was mapped, by it or by what it started: nothing was probed."
+        yield "No CUDA library was mapped by the process or its children: nothing was probed."
     for each in others[:_MOST_OTHERS]:
-        yield f"NOT FOLLOWED: pid {each['pid']} ({printable(each['exe'])}): {printable(each['reason'])}."
+        yield f"NOT TRACED: pid {each['pid']} ({printable(each['exe'])}): {printable(each['reason'])}."
     if len(others) > _MOST_OTHERS:
-        yield f"NOT FOLLOWED: {count_text(len(others) - _MOST_OTHERS, 'more process', 'more processes')}."
+        yield f"NOT TRACED: {count_text(len(others) - _MOST_OTHERS, 'more process', 'more processes')}."
     if result["running"]:
         what = count_text(result["running"], "process runs", "processes run")
-        yield f"{what} still that it has started: what they asked for from then on is not in this."
+        yield f"{what} still running: their later requests are not included."

@@ -33,13 +33,15 @@ def summary(view: Heap) -> Iterator[str | Rows]:
     if last is None:
         return
     sampled = f"sampled every {bytes_text(last['rate_bytes'])}"
-    when = "as of the collection before the last" if last["published"] else "up to now"
+    when = "as of the GC cycle before the last" if last["published"] else "up to now"
     if view.interval_ns:
         yield ""
         yield f"{view.source.name}: heap profile, {sampled}, {when}; ended by: {view.source.end['ended']}"
         yield from _growth(view)
         return
-    told = f": {bytes_text(last['inuse_bytes'])} in use, {bytes_text(last['alloc_bytes'])} allocated since it began"
+    told = (
+        f": {bytes_text(last['inuse_bytes'])} in use, {bytes_text(last['alloc_bytes'])} allocated since the program started"
+    )
     yield f"{view.source.name}: heap profile, {sampled}, {when}{told if last['stacks'] else ''}"
     yield ""
     stacks = by_functions(last["stacks"])
@@ -49,8 +51,8 @@ def summary(view: Heap) -> Iterator[str | Rows]:
     sizes = [Column(heading, 10, rank=int(view.objects)), Column("objects", 12, rank=int(not view.objects))]
     columns = (*(sizes[::-1] if view.objects else sizes), Column("share", 6, rank=2), _STACK)
     if not rows:
-        unseen = "Nothing was published yet: --now counts what no collection has seen."
-        yield unseen if view.published else "Nothing was sampled yet."
+        unseen = "No profile published yet: --now includes allocations that no GC cycle has seen."
+        yield unseen if view.published else "Nothing sampled yet."
         return
     yield Rows(columns, [_row(view, each, total) for each in rows[: view.top]])
     yield from _more(view, len(rows), sum(each[view.value] for each in rows[view.top :]))
@@ -76,10 +78,10 @@ def _growth(view: Heap) -> Iterator[str | Rows]:
     assert view.first is not None and view.last is not None
     seconds = (view.last["monotonic_ns"] - view.first["monotonic_ns"]) / 1e9
     if view.last is view.first:
-        yield "There is nothing to compare it with: take profiles more often (--interval)."
+        yield "Only one profile was taken, so there is nothing to compare: shorten --interval."
         return
     if view.last["cycle"] == view.first["cycle"] and view.last["published"]:
-        yield "No collection ended in this time, so nothing was published: --now counts what is allocated meanwhile."
+        yield "No GC cycle ended in this time, so no new profile was published: --now includes what was allocated since."
         return
     before, after = (by_functions(each["stacks"]) for each in (view.first, view.last))
     rows = changes(before, after, view.value, functions_of)
@@ -115,7 +117,7 @@ def diff(before: Record, after: Record, value: str, top: int) -> Iterator[str | 
     yield f"{sizes[0]} {noun}{what} in A, {sizes[1]} in B ({_signed(after[value] - before[value], objects)})"
     found = differences(by_functions(before["stacks"]), by_functions(after["stacks"]), value, functions_of)
     if not found:
-        yield "Every stack has as much as before."
+        yield "No stack has changed."
         return
     yield ""
     columns = (Column("A", 10, rank=2), Column("B", 10, rank=1), Column("B - A", 11), _STACK)

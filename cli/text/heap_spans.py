@@ -55,7 +55,7 @@ def summary(view: HeapSpans) -> Iterator[str | Rows]:
             left = sum(each[view.value] for each in rows[view.top :])
             yield f"{f'{left:,} objects' if view.objects else bytes_text(left)} in {more_rows(len(rows), view.top)}"
     else:
-        yield "No span was used up in a window: watch it for longer (--duration)."
+        yield "No span was used up within a window: trace for longer (--duration)."
     yield ""
     for item in view.source.header["probes"]["alloc"]["missing"]:
         yield f"missing: {item['name']}: {item['reason']}"

@@ -43,7 +43,7 @@ def sentences(start: Start) -> Iterator[str]:
     container = start.container
     if container is None:
         return
-    name = f"Container {printable(container.id[:_ID])}" if container.id else "A container in no control group of its own"
+    name = f"Container {printable(container.id[:_ID])}" if container.id else "A container without a cgroup of its own"
     if pod := container.pod:
         restart = f", started again ({pod.attempt})" if pod.attempt else ""
         name += f", {printable(pod.container)} of pod {printable(pod.namespace)}/{printable(pod.name)}"
@@ -53,7 +53,7 @@ def sentences(start: Start) -> Iterator[str]:
         size = "" if container.unpacked_bytes is None else f" of {bytes_text(container.unpacked_bytes)}"
         layers = f"; {count_text(container.layers, 'layer')}{size} unpacked"
     asked = duration_text(start.asked_ns)
-    yield f"{name}: {printable(container.tool)} was asked for it {asked} before the program's execve{layers}."
+    yield f"{name}: {printable(container.tool)} received the request {asked} before the program's execve{layers}."
     for reason in dict.fromkeys(unseen.reason for unseen in container.unseen):
         stages = ", ".join(each.stage for each in container.unseen if each.reason == reason)
         yield f"Not seen: {stages}: {printable(reason)}."

@@ -31,13 +31,13 @@ def write(stream: Sink, format_: str, pauses: Sequence[KeptPause], top: int) -> 
 
 def _lines(pauses: Sequence[KeptPause], top: int) -> Iterator[str | Rows]:
     if not pauses:
-        yield "No pause has been kept."
+        yield "No pauses kept."
         return
     yield Rows(_COLUMNS, [_row(each) for each in pauses[:top]])
     if len(pauses) > top:
         yield more_rows(len(pauses), top)
     if partly := sum(not each["whole"] for each in pauses):
-        yield f"Of {count_text(partly, 'pause')} (?) not all evidence is there: it was lost, or older than the agent."
+        yield f"Of {count_text(partly, 'pause')} (?) the evidence is incomplete: lost, or older than the agent."
     yield f"\nThe longest, {pauses[0]['file']}:\n"
 
 

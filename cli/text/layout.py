@@ -71,7 +71,7 @@ def more_rows(count: int, top: int, whole: str = "") -> str:
     if count <= MOST_ROWS:
         how = f"--top {count} shows them"
     else:
-        how = f"{whole} has them" if whole else f"--top {MOST_ROWS} shows the first of them"
+        how = f"{whole} has them" if whole else f"--top {MOST_ROWS} shows the first ones"
     return f"{count_text(count - top, 'more row')}: {how}."
 
 
@@ -142,7 +142,7 @@ class Rows:
             line = lines.line(row)
             yield f"\x1b[1m{line}\x1b[0m" if bold and self.strong in row else line
         if self.parts and lines.without:
-            yield wrapped(f"No room for: {', '.join(lines.without)}.", room)
+            yield wrapped(f"Columns hidden: {', '.join(lines.without)}.", room)
 
 
 def rendered(parts: Iterable[str | Rows], room: int | None = None, bold: bool = False) -> Iterator[str]:

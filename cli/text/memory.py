@@ -137,11 +137,11 @@ def _code(live: Record | None) -> Iterator[str | Rows]:
         return
     yield ""
     if live["unknown"] is not None or not live["by"]:
-        why = live["unknown"] or "no collection has seen a sample of it yet"
-        yield f"Which code the live heap belongs to is unknown: {why}."
+        why = live["unknown"] or "no GC cycle has seen a sample of it yet"
+        yield f"Which code allocated the live heap is unknown: {why}."
         return
-    profile = f"the program's own heap profile ({bytes_text(live['bytes'])}, as of the collection before the last)"
-    yield f"Which code the live heap belongs to, by {profile}:"
+    profile = f"the program's own heap profile ({bytes_text(live['bytes'])}, as of the GC cycle before the last)"
+    yield f"Which code allocated the live heap, by {profile}:"
     rows = [
         (bytes_text(each["bytes"]), f"{each['bytes'] / max(1, live['bytes']):.1%}", in_a_line(each["code"]))
         for each in live["by"][:_MOST_CODE]
@@ -155,7 +155,7 @@ def _part(name: str, size: int, rss: int, huge: int, why: str) -> tuple[str, ...
 
 def _cgroup(group: Record | None) -> str:
     if group is None:
-        return "control group: ?"
+        return "cgroup: ?"
     usage, working, cache = (
         "?" if group[f"{name}_bytes"] is None else bytes_text(group[f"{name}_bytes"])
         for name in ("usage", "working_set", "page_cache")
@@ -164,11 +164,11 @@ def _cgroup(group: Record | None) -> str:
     if group["limited"]:
         whose = f" of {printable(group['limited_by'])}" if group["limited_by"] != group["path"] else ""
         limit = f"limit {bytes_text(group['limit_bytes'])}{whose}"
-    return f"control group {printable(group['path'])}: {limit}; usage {usage}, working set {working}, page cache {cache}"
+    return f"cgroup {printable(group['path'])}: {limit}; usage {usage}, working set {working}, page cache {cache}"
 
 
 def _regions(regions: list[Record] | None, rss: int) -> Iterator[str | Rows]:
-    """The largest mappings that are not Go's, those that matter."""
+    """Largest mappings outside Go, those that matter."""
     if regions is None:
         yield "Largest mappings: ?"
         return
@@ -197,27 +197,27 @@ def _scavenger(counters: Record, missing: Record, change: Record) -> Iterator[st
         return
     returned = f"{bytes_text(counters['returned_background'])} in the background"
     if counters["returned_eager"] is not None:
-        returned += f" and {bytes_text(counters['returned_eager'])} while memory was allocated"
+        returned += f" and {bytes_text(counters['returned_eager'])} during allocation"
     now = {"retained_goal": counters["heap_inuse"] + counters["heap_free"], "mapped_goal": counters["mapped_ready"]}
     left = max(size - counters[goal] if counters[goal] is not None else 0 for goal, size in now.items())
-    more = f"; it has {bytes_text(left)} more to return" if left > 0 else "; it has nothing to do"
+    more = f"; {bytes_text(left)} left to return" if left > 0 else "; nothing left to return"
     yield f"The scavenger has returned {returned}{more if 'scavenge' not in missing else ''}."
     if change:
         rates = [bytes_text(change[f"{name}_bytes"] / change["seconds"]) for name in ("returned", "taken")]
-        yield f"Over {change['seconds']:.1f} s the heap returned {rates[0]}/s to the kernel and took {rates[1]}/s from it."
+        yield f"Over {change['seconds']:.1f} s the heap returned {rates[0]}/s to the kernel and took {rates[1]}/s back."
 
 
 def _rounding(look: Record) -> Iterator[str]:
     """What is lost to rounding up to pages."""
     if look["page_rounding_bytes"]:
         yield (
-            f"{bytes_text(look['page_rounding_bytes'])} is free but cannot be returned: its kernel pages of "
-            f"{bytes_text(look['page_bytes'])} also hold memory in use."
+            f"{bytes_text(look['page_rounding_bytes'])} is free but cannot be returned: its "
+            f"{bytes_text(look['page_bytes'])} kernel pages also hold memory in use."
         )
     if (look["large_rounding_bytes"] or 0) > 0.01 * look["rss_bytes"]:
         yield (
-            f"{bytes_text(look['large_rounding_bytes'])} of the live objects is padding: the runtime rounds large objects "
-            f"up to {bytes_text(GO_PAGE)}."
+            f"{bytes_text(look['large_rounding_bytes'])} of the live heap is padding: the runtime rounds large objects up "
+            f"to {bytes_text(GO_PAGE)}."
         )
 
 
@@ -226,12 +226,12 @@ def _huge_pages(look: Record) -> str:
     share = f"{bytes_text(sum(look['huge_parts'].values()))} of RSS is" if look["huge_parts"] else "Nothing is"
     setting = look["huge_setting"]
     if setting is None:
-        return f"{share} in huge pages; this kernel makes none on its own."
+        return f"{share} in huge pages; this kernel makes none by itself."
     pages = setting["size"] // look["page_bytes"]
-    filled = f"khugepaged makes one even with up to {setting['max_ptes_none']} of {pages} pages absent"
+    filled = f"and khugepaged makes one even if {setting['max_ptes_none']} of {pages} pages are absent"
     what = {
-        "always": f"makes them wherever it can, {filled}",
-        "madvise": "makes them only where memory asks for them",
+        "always": f"uses them wherever it can, {filled}",
+        "madvise": "uses them only where memory asks for them",
     }
     return (
         f"{share} in huge pages of {bytes_text(setting['size'])}; the kernel {what.get(setting['enabled'], 'makes none')} "

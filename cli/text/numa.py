@@ -75,9 +75,9 @@ def table(result: Record, seen: Seen) -> Iterator[str | Rows]:
     yield Rows([*_NODES, Column(f"distance to {', '.join(map(str, nodes))}", rank=1, left=True, gap=2)], rows)
     age = result["memory_age_ns"]
     if age is None:
-        yield "Where its memory was is unknown: it ended before it was looked at."
+        yield "The location of its memory is unknown: the process ended before it was read."
     elif age:
-        yield f"Where its memory was is from {duration_text(age)} before its end."
+        yield f"The location of its memory was read {duration_text(age)} before it ended."
     unknown = str(UNKNOWN)
     shown = [*map(str, nodes), *([unknown] if any(unknown in sizes for sizes in result["memory"].values()) else [])]
     names = [f"node {node}" if node != unknown else "unknown" for node in shown]
@@ -95,7 +95,7 @@ def table(result: Record, seen: Seen) -> Iterator[str | Rows]:
     places = [Column(f"on {each}", 10, rank=1) for each in result["faults"]["columns"]]
     yield Rows([Column("page faults: CPU on", 26, left=True), *places], rows, parts=True)
     if result["remote_share"] is not None and len(nodes) > 1:
-        yield f"{result['remote_share']:.1%} of the faults on pages of known location hit another node."
+        yield f"{result['remote_share']:.1%} of the faults on pages with a known location hit a remote node."
     for event, by_node in result["accesses"].items():
         told = ", ".join(f"{'?' if count is None else f'{count:,}'} on node {node}" for node, count in by_node.items())
         yield f"{printable(event)} by CPU node: {told or 'none'}."
@@ -112,7 +112,7 @@ def table(result: Record, seen: Seen) -> Iterator[str | Rows]:
     counts = result["balancing_threads"]
     if any(counts.values()):
         moved, swapped, stuck = ("?" if count is None else f"{count:,}" for count in counts.values())
-        yield f"Balancing of threads: {moved} migrated, {swapped} swapped with another, {stuck} failed."
+        yield f"Threads balanced: {moved} migrated, {swapped} swapped, {stuck} failed."
     moved = f"{count_text(result['pages_moved'], 'page')} migrated in the context of its threads"
     failed = f" ({result['pages_not_moved']:,} failed)" if result["pages_not_moved"] else ""
     yield f"{count_text(result['threads_moved'], 'thread migration')} between nodes; {moved}{failed}."

@@ -17,7 +17,7 @@ def summary(script: PerfScript, importer: Importer) -> Iterator[str]:
     """What was left out, and how much there is of what was not."""
     if importer.partial:
         names = ", ".join(map(printable, sorted(importer.partial)[:_NAMES_SHOWN]))
-        yield f"gotrace: perf sampled only some of {names}: no durations from them (record with -c 1)"
+        yield f"gotrace: perf sampled only some of {names}: no durations for them (record with -c 1)"
     if importer.gaps:
         gaps = count_text(importer.gaps, "gap")
         yield f"gotrace: {gaps} between context switches: no off-CPU time across them"

@@ -68,4 +68,4 @@ def recording(path: str, nameless: BinaryIO | None = None, bar: bool = True, aga
     with Recording.open(path, nameless) as source, reading(source.size, bar) as source.tell:
         yield source
     if source.cut_off and not again:
-        print("gotrace: the recording is truncated; this is everything up to its last complete chunk", file=sys.stderr)
+        print("gotrace: the recording is truncated; this is everything up to the last complete chunk", file=sys.stderr)

@@ -69,9 +69,9 @@ def _lines(processes: Sequence[PsProcess], summary: Ps) -> Iterator[str | Rows]:
         )
         yield f"CPUs used and GC/s: averages {since}."
         if traced := [each["traced_s"] for each in processes if each["traced_s"] is not None]:
-            yield f"Longest pause: since an agent traces it, for {_age(min(traced))} or more."
+            yield f"Longest pause: since the agent began tracing the process, {_age(min(traced))} ago or more."
     else:
-        yield "Found no Go process."
+        yield "No Go processes found."
     for each in processes:
         if each["refusal"]:
             hint = f" ({printable(each['hint'])})" if each["hint"] else ""

@@ -32,7 +32,7 @@ def lines(found: Repetition) -> Iterator[str | Rows]:
     yield from (f"  {printable(reason)}" for reason in found.reasons)
     yield from (f"note: {printable(note)}" for note in found.notes)
     how = "its calls replayed" if found.how == "replay" else "its command run"
-    yield f"One recorded run, and {how} {count_text(found.runs, 'time')}: it is taken to vary as these do."
+    yield f"One recorded run, and {how} {count_text(found.runs, 'time')}: it is assumed to vary as much as these do."
     yield ""
     yield Rows(_COLUMNS, [_row(each) for each in found.metrics])
 

@@ -30,7 +30,7 @@ _MANY = 10_000  # that nobody would wait for
 def expected(report: Baseline, plan: Plan, found: Sequence[Expected], within: float, other: str) -> Iterator[str]:
     """What would be judged, and what stands against it."""
     if other:
-        yield f"NOT COMPARABLE: {printable(other)}. The answer can only be: cannot tell."
+        yield f"NOT COMPARABLE: {printable(other)}. The verdict can only be: cannot tell."
     for text in binaries_differ(report, plan):
         yield f"NOT THE SAME BINARY: {printable(text)}"
     for version in plan.versions:
@@ -44,13 +44,13 @@ def _beyond(found: Sequence[Expected]) -> Iterator[str]:
     """What so many runs do not show."""
     for each in found:
         if not each.shows:
-            yield f"{'needed all the same' if each.judged else 'not judged'}: {each.metric} ({_why(each)})"
+            yield f"{'required anyway' if each.judged else 'not judged'}: {each.metric} ({_why(each)})"
 
 
 def _why(each: Expected) -> str:
     if each.runs is None or each.spread is None:
-        return "the report has too few values of it"
-    runs = f"{each.runs:,} runs" if each.runs < _MANY else "more runs than anybody would wait for"
+        return "the report has too few values"
+    runs = f"{each.runs:,} runs" if each.runs < _MANY else "an impractical number of runs"
     return (
         f"in the report it varies by {METRICS[each.metric].text(each.spread)}: it would take {runs}"
         if (METRICS[each.metric].dimension == "growth")
@@ -75,7 +75,7 @@ def _lines(found: Reproduction, expected: Sequence[Expected]) -> Iterator[str | 
         yield from _binary(binary)
     for note in found.notes:
         yield f"note: {printable(note)}"
-    yield "Not interleaved: what drifted between the two counts as a difference."
+    yield "Not interleaved: any drift between the two counts as a difference."
     for version in dict.fromkeys(row.version for row in found.metrics):
         rows = [row for row in found.metrics if row.version == version]
         counted = max((row.runs for row in rows), default=(0, 0))

@@ -96,7 +96,7 @@ def summary(view: Scheduler) -> Iterator[str | Rows]:
             for what, name in (("the program", "user_ns"), ("the collector", "gc_ns"), ("returning memory", "scavenge_ns"))
             if busy
         )
-        yield f"Of the time in which Ps were not idle, up to the last collection: {shares}."
+        yield f"Time in which Ps were not idle, up to the last GC cycle: {shares}."
     yield ""
     yield from _threads(found)
     yield from _goroutines(found, seconds)
@@ -119,7 +119,7 @@ def _limits(limits: Record) -> Iterator[str]:
 def _waits(found: Record, seconds: float) -> Iterator[str | Rows]:
     latency, queue = found["latency"], found["queue"]
     if not latency["samples"]:
-        yield "No goroutine was counted waiting for a P."
+        yield "No goroutine was seen waiting for a P."
     else:
         names = ("mean_ns", "p50_ns", "p90_ns", "p95_ns", "p99_ns", "p99.9_ns", "max_ns")
         heads = ("mean", "p50", "p90", "p95", "p99", "p99.9", "max")
@@ -130,23 +130,22 @@ def _waits(found: Record, seconds: float) -> Iterator[str | Rows]:
             [(f"{found['turns'] / seconds:,.0f}/s", *(_ns(latency[name]) for name in names))],
         )
         yield (
-            f"Goroutines waited {duration_text(found['waiting_ns'] / seconds)} for a P in each second, all together. "
-            f"{count_text(latency['samples'], 'sample')}: the runtime keeps every eighth wait, to a quarter of its length."
+            f"Goroutines waited {duration_text(found['waiting_ns'] / seconds)} per second for a P, summed over all "
+            f"goroutines. "
+            f"{count_text(latency['samples'], 'sample')}: the runtime records one wait in eight, to within 25% of its "
+            f"length."
         )
     if latency["calls"]:
         calls = count_text(latency["calls"], "return")
-        yield f"Not counted: {calls} from system calls, which this release keeps as waits of 0."
-    yield (
-        f"In run queues on average: {queue['local']:.2f} in those of Ps, {queue['global']:.2f} in the global one; at most "
-        f"{queue['max']}."
-    )
+        yield f"Not counted: {calls} from system calls, which this Go release records as waits of 0."
+    yield (f"In run queues on average: {queue['local']:.2f} local, {queue['global']:.2f} global; max {queue['max']}.")
     if found["while_queued"]:
         shares = ", ".join(
             f"{share:.0%} while {_WHILE[why]}" for why, share in found["while_queued"].items() if share >= _SHOWN
         )
-        yield f"They waited: {shares}."
+        yield f"Waits: {shares}."
     if found["mutex_wait_ns"] is not None:
-        yield f"Waits for mutexes: {duration_text(found['mutex_wait_ns'] / seconds)} in each second."
+        yield f"Mutex waits: {duration_text(found['mutex_wait_ns'] / seconds)} per second, summed over all goroutines."
 
 
 def _p(each: Record, seconds: float) -> Row:
@@ -168,10 +167,10 @@ def _p(each: Record, seconds: float) -> Row:
 def _threads(found: Record) -> Iterator[str]:
     threads, limits, length = found["threads"], found["limits"], found["length_ns"]
     ran, waited = threads["ran_ns"], threads["waited_ns"]
-    share = f" ({waited / (ran + waited):.1%} of the time they wanted one)" if ran + waited else ""
+    share = f" ({waited / (ran + waited):.1%} of the time they needed one)" if ran + waited else ""
     yield (
         f"{count_text(threads['count'], 'thread')} ran for {duration_text(ran)} ({ran / length:.2f} CPUs), and were "
-        f"runnable without a CPU for {duration_text(waited)}{share}; they got one {threads['switched']:,} times."
+        f"runnable without a CPU for {duration_text(waited)}{share}; switched in {threads['switched']:,} times."
     )
     if limits["quota_cpus"] is not None and limits["throttled_ns"] is not None:
         yield (
@@ -189,7 +188,7 @@ def _threads(found: Record) -> Iterator[str]:
 
 def _goroutines(found: Record, seconds: float) -> Iterator[str]:
     there, created = found["goroutines"], found["created"]
-    new = f"{created / seconds:,.1f} were created in each second"
+    new = f"{created / seconds:,.1f} created per second"
     if there is None:
         yield f"Goroutines: ?; {new}."
         return

@@ -22,7 +22,7 @@ _LONGEST = (
     Column("thread", 8),
     Column("CPU", 4, rank=2),
     Column("waited", 9),
-    Column("who had this CPU", left=True, elastic=16, gap=2),
+    Column("CPU held by", left=True, elastic=16, gap=2),
 )
 _MOST_HOLDERS, _MOST_NAMED = 6, 4
 _LITTLE = 0.05  # of a wait: what is less need not be known
@@ -46,14 +46,14 @@ def summary(view: SchedulerEvents) -> Iterator[str | Rows]:
     throttled = ""
     if waits["throttled"]:
         held = duration_text(waits["throttled_ns"] / seconds)
-        throttled = f", {held} of it because of a quota ({count_text(waits['throttled'], 'wait')})"
-    yield f"Threads waited {duration_text(waits['sum_ns'] / seconds)} for a CPU in each second{throttled}."
+        throttled = f", {held} of it due to a quota ({count_text(waits['throttled'], 'wait')})"
+    yield f"Threads waited {duration_text(waits['sum_ns'] / seconds)} per second for a CPU{throttled}."
     holders = found["holders"][:_MOST_HOLDERS]
     if holders:
         shown = ", ".join(f"{_holder(each)} {duration_text(each['held_ns'])}" for each in holders)
         known = sum(each["held_ns"] for each in found["holders"]) + waits["throttled_ns"]
         rest = f", ? {duration_text(waits['sum_ns'] - known)}" if waits["sum_ns"] > known else ""
-        yield f"The CPU that they got was held by: {shown}{rest}."
+        yield f"Held the CPU they waited for: {shown}{rest}."
     if found["longest"]:
         yield ""
         yield Rows(_LONGEST, [_long(each) for each in found["longest"]])
@@ -66,7 +66,7 @@ def summary(view: SchedulerEvents) -> Iterator[str | Rows]:
 
 def _holder(each: Record) -> str:
     if each["name"] == IDLE:
-        return "nobody (it was idle)"
+        return "nothing (CPU idle)"
     return "its own threads" if each["own"] else each["name"]
 
 
@@ -74,7 +74,7 @@ def _long(each: Record) -> Row:
     held = [f"{_holder(one)} {duration_text(one['held_ns'])}" for one in each["holders"][:_MOST_NAMED]]
     if each["unknown_ns"] > _LITTLE * each["wait_ns"]:
         held.append(f"? {duration_text(each['unknown_ns'])}")
-    text = "a CPU quota held it" if each["throttled"] else ", ".join(held) or "?"
+    text = "throttled by a CPU quota" if each["throttled"] else ", ".join(held) or "?"
     return (clock(each, 1), each["tid"], each["cpu"], duration_text(each["wait_ns"]), text)
 
 
@@ -82,13 +82,13 @@ def _steals(steals: Record, missing: Record, seconds: float) -> Iterator[str]:
     if "steals" in missing:
         return
     if not steals["attempts"]:
-        yield "No P looked for work in the queue of another."
+        yield "No P tried to steal work."
         return
     yield (
-        f"Ps looked for work in queues of others {steals['attempts'] / seconds:,.1f} times in each second, "
-        f"{steals['failure_rate']:.1%} of them in vain, and took {steals['goroutines'] / seconds:,.1f} goroutines in each "
+        f"Ps tried to steal work {steals['attempts'] / seconds:,.1f} times per second, "
+        f"{steals['failure_rate']:.1%} of them in vain, and took {steals['goroutines'] / seconds:,.1f} goroutines per "
         f"second."
     )
     most = sorted(steals["by"], key=lambda each: -each["goroutines"])[:_MOST_HOLDERS]
     if most:
-        yield "From P to P: " + ", ".join(f"{e['victim']} to {e['thief']} {e['goroutines']:,}" for e in most) + "."
+        yield "Stolen, from P to P: " + ", ".join(f"{e['victim']} to {e['thief']} {e['goroutines']:,}" for e in most) + "."

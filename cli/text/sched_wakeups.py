@@ -19,7 +19,7 @@ _ROWS = (
     *(Column(name, 9, rank=rank) for name, rank in zip(_PERCENTILES, (0, 3, 1, 0, 4, 2), strict=True)),
 )
 _LONGEST = (Column("ran at", 12), Column("goroutine", 10), Column("on P", 5), Column("waited", 9))
-_EXPLAINED = (*_LONGEST, Column("who had that P", left=True, elastic=30, gap=2))
+_EXPLAINED = (*_LONGEST, Column("P held by", left=True, elastic=30, gap=2))
 _MOST_NAMED = 4
 _LITTLE = 0.05  # of a wait: what is less is not worth a word
 
@@ -32,7 +32,7 @@ def summary(view: SchedulerWakeups) -> Iterator[str | Rows]:
     found = view.result
     waited, moves, seconds = found["waited"], found["moves"], found["length_ns"] / 1e9
     yield ""
-    yield f"Single goroutines, in {duration_text(found['length_ns'])}:"
+    yield f"Individual goroutines, over {duration_text(found['length_ns'])}:"
     yield ""
     rows: list[Row] = []
     if waited["count"]:
@@ -41,16 +41,16 @@ def summary(view: SchedulerWakeups) -> Iterator[str | Rows]:
     if moves["count"]:
         times = (duration_text(moves["stays"][f"{name}_ns"]) for name in _PERCENTILES)
         rows.append(("stayed on one P for", f"{moves['count']:,}", *times))
-        rows.append(("and had turns there", f"{moves['count']:,}", *(f"{moves['turns'][name]:,}" for name in _PERCENTILES)))
+        rows.append(("turns on that P", f"{moves['count']:,}", *(f"{moves['turns'][name]:,}" for name in _PERCENTILES)))
     if rows:
         yield Rows(_ROWS, rows)
     if moves["count"]:
         yield (
-            f"{count_text(moves['goroutines'], 'goroutine')} got another P than before, "
-            f"{moves['count'] / seconds:,.1f} times in each second."
+            f"{count_text(moves['goroutines'], 'goroutine')} moved to another P, "
+            f"{moves['count'] / seconds:,.1f} times per second."
         )
     elif "moves" not in found["missing"]:
-        yield "No goroutine got another P than before."
+        yield "No goroutine moved to another P."
     if found["longest"]:
         yield ""
         rows = [(clock(each, 1), each["goid"], each["p"], duration_text(each["wait_ns"])) for each in found["longest"]]
@@ -95,5 +95,5 @@ def _part(part: Record, least: float) -> str:
     others = part["no_cpu_ns"] - part["throttled_ns"]
     if others >= least:
         name = max(part["behind"], key=lambda name: part["behind"][name])
-        about.append(f"no CPU for {duration_text(others)}: {name or 'it was idle'}")
+        about.append(f"no CPU for {duration_text(others)}: {name or 'idle'}")
     return f"{who} {duration_text(part['held_ns'])}" + (f" [{'; '.join(about)}]" if about else "")

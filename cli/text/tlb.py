@@ -59,15 +59,15 @@ def table(result: Record) -> Iterator[str | Rows]:
     partly = [each for each in result["counters"] if each["running_share"] is not None and each["running_share"] < 0.999]
     if partly:
         words = ", ".join(f"{printable(each['event'])} {each['running_share']:.0%}" for each in partly)
-        yield f"Fewer counters than events: these were counted for part of the time and scaled up: {words}."
-        yield "For phases of milliseconds they are estimates; count fewer events at once (-e)."
+        yield f"Fewer counters than events: some were counted for part of the time and scaled up: {words}."
+        yield "For phases of a few milliseconds these are estimates; count fewer events at once (-e)."
     unseen = result["unseen"]
     if unseen["times"]:
         most = duration_text(unseen["at_most_ns"])
         switches = count_text(unseen["times"], "context switch", "context switches")
         yield f"The kernel did not report {switches}: up to {most} on CPU is missing."
     if result["divided_share"] >= 0.001:
-        yield f"{result['divided_share']:.1%} of the time was divided between phases by their length alone."
+        yield f"{result['divided_share']:.1%} of the time was divided between phases by length alone."
     for what, why in result["missing"]:
         yield f"Not counted: {printable(what)} ({printable(why)})."
     yield from _rest(result)
@@ -81,7 +81,7 @@ def _rest(result: Record) -> Iterator[str]:
             whole = f", {sums['whole']:,} of the whole TLB" if sums["whole"] else ""
             yield f"TLB flushes, {printable(reason)}: {sums['flushes']:,} ({count_text(sums['pages'], 'page')}{whole})"
     else:
-        yield "TLB flushes: none reported (ARM64 flushes by broadcast, which its kernel does not report)."
+        yield "TLB flushes: none reported (ARM64 flushes by broadcast, which the kernel does not report)."
     collapses, splits = result["collapses"], result["splits_of_the_machine"]
     split = ", ".join(f"{name} {count:,}" for name, count in splits.items()) or "?"
     yield (

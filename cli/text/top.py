@@ -61,7 +61,7 @@ FIELDS = (
     Field("p99", "p99 of pauses", 8, _of(lambda each: each.p99_ns), duration_text, 6, NONE),
     Field("p50", "median pause", 8, _of(lambda each: each.p50_ns), duration_text, 11, NONE),
     Field("paused", "share of time paused", 6, _rate(lambda each: each.paused_ns / 1e9), _percent, 1),
-    Field("GC/s", "collections a second", 6, _rate(lambda each: each.cycles), "{:.1f}".format, 2),
+    Field("GC/s", "GC cycles per second", 6, _rate(lambda each: each.cycles), "{:.1f}".format, 2),
     Field("marking", "share of time marking", 7, _rate(lambda each: each.marking_ns / 1e9), _percent, 5),
     Field("MAF", "RSS / live heap", 5, lambda each: each.amplification, "{:.2f}".format, 4),
     Field("RSS", "RSS", 9, lambda each: each.rss_bytes or None, bytes_text, 3),
@@ -147,7 +147,7 @@ def details(process: Details) -> Iterator[str | Rows]:
         columns = [Column(each.name, width=each.width, rank=each.rank, gap=2) for each in fields]
         yield Rows(columns, [[each.cell(process) for each in fields]])
     yield ""
-    yield f"Pauses {_since(process)}; percentiles within 2.2%"
+    yield f"Pauses {_since(process)}; percentiles accurate to 2.2%"
     yield _table("reason", [(each.reason, each.part, each) for each in process.reasons])
     if process.phases:
         yield ""

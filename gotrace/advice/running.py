@@ -102,7 +102,7 @@ class Seen:
         return Gain(value, min(low, value), max(high, value), "ns/s", value / SECOND, basis)
 
     def check(self, change: str) -> str:
-        return f"gotrace gc --pid PID -d 30s before and after, {change}: compare the column total and the cycles a second"
+        return f"gotrace gc --pid PID -d 30s before and after, {change}: compare the total column and GC cycles per second"
 
 
 def of_reasons(seen: Seen, rule: str, reasons: Sequence[str], what: str, mend: str, least: float) -> Finding | None:
@@ -117,17 +117,15 @@ def of_reasons(seen: Seen, rule: str, reasons: Sequence[str], what: str, mend: s
     evidence = [f"{count_text(count, 'stop')} in {seen.duration_ns / SECOND:.1f} s, {gain.basis}"]
     if known:
         whole = sum(each.count for each in asked)
-        evidence.append(
-            f"the stack of who asked was taken at {count_text(whole, 'stop')}: {known[0].count} times this line"
-        )
+        evidence.append(f"the requester's stack was taken at {count_text(whole, 'stop')}: this line {known[0].count} times")
     return Finding(
         rule=rule,
-        title=f"{who} {what}: the world stands for {gain_text(gain)}",
+        title=f"{who} {what}: the world is stopped for {gain_text(gain)}",
         evidence=tuple(evidence),
         gain=gain,
         mend=mend,
         check=seen.check("without it"),
-        excluded="The runtime names the reason of each stop itself; those of collections are not counted.",
+        excluded="The reason for each stop is the runtime's own; stops for GC are not counted.",
     )
 
 
@@ -145,16 +143,18 @@ def fewer_cycles(
     faster = min(1.0, keeps / max(0.01, 1 - min(1.0, marking.share)))
     low, high = cycles.low * (1 - faster), cycles.high * (1 - keeps)
     value = cycles.value * (1 - (keeps + faster) / 2)
-    basis = "the lower end: the program allocates faster by the time that it gets back; the upper: as fast as now"
+    basis = (
+        "lower bound: the program uses the time it gets back to allocate faster; upper bound: it allocates as fast as now"
+    )
     gain = Gain(value, low, high, "cycles/s", marking.share * (1 - keeps), basis)
     return Finding(
         rule=rule,
-        title=f"{title}: {gain_text(gain)} of {cycles.value:.1f} fall away",
-        evidence=(f"marking was under way for {marking.share:.1%} of the time", *evidence),
+        title=f"{title}: {gain_text(gain)} fewer, of {cycles.value:.1f}",
+        evidence=(f"marking took {marking.share:.1%} of the time", *evidence),
         gain=gain,
         mend=mend,
         check=check,
-        excluded="Only cycles that began because the heap had grown count, whose goal the runtime's own numbers explain.",
+        excluded="Only cycles triggered by heap growth count, whose goal the runtime's own numbers explain.",
     )
 
 

@@ -195,7 +195,7 @@ def of_kind(
             gain=gain,
             mend=mend,
             check=seen.check("change it"),
-            excluded=f"Only samples whose stack has both {name} and the work count; waits, while a collection ran in it.",
+            excluded=f"Only samples with both {name} and the work on the stack count; waits, while a collection ran in it.",
         )
 
 

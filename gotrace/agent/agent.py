@@ -327,7 +327,7 @@ class Agent:
         failures.reach(self.spool.failures)
         if bool(lost) != self._spool_fails:
             self._spool_fails = bool(lost)
-            self.say(f"The spool cannot be written: {self.spool.problem}." if lost else "The spool can be written again.")
+            self.say(f"The spool cannot be written: {self.spool.problem}." if lost else "The spool is writable again.")
 
     def _made_of(self) -> dict[str, Any]:
         """The machine, as a child has found out: {} where that is not known."""

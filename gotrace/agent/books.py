@@ -112,7 +112,7 @@ class Books:
             if isinstance(places, str):
                 raise HostError(places)
             if self.process.memory_fd < 0:
-                raise HostError("its memory may not be read")
+                raise HostError("its memory cannot be read")
             memory = KeptMemory(self.process.pid, self.process.memory_fd)
             self._reader = MetricsReader(places, memory, bias_in(self.process, places))
             self.unknown = {family.name: why for part, why in places.missing.items() for family in _FAMILIES[part]}

@@ -180,7 +180,7 @@ class Explanations:
             self.outcomes[FAILED] += 1
             failure = printable(str(error))
             if failure != self._failure:
-                self._say(f"The evidence of a pause is not kept: {failure}.")
+                self._say(f"The evidence for a pause was not kept: {failure}.")
             self._failure = failure
 
     def _make_room(self, wanted: int) -> None:

@@ -24,7 +24,7 @@ SCHEDULE = Family(
     "go.schedule.duration",
     "histogram",
     "s",
-    "Time goroutines were runnable before they ran: every eighth wait, at the upper end of its bucket in the runtime.",
+    "Time goroutines were runnable before they ran: one wait in eight, at the upper bound of the runtime's bucket.",
 )
 GC_PAUSE = Family(
     "go.memory.gc.pause.duration",
@@ -37,12 +37,12 @@ GC_GOAL = Family(
     "go.memory.gc.goal",
     "gauge",
     "By",
-    "Heap size at which the last completed cycle was to end; absent if there was no goal.",
+    "Heap goal of the last completed cycle; absent if there was none.",
 )
 MEMORY_LIMIT = Family(
-    "go.memory.limit", "gauge", "By", "GOMEMLIMIT as it is set now, the largest of the service; absent if none is set."
+    "go.memory.limit", "gauge", "By", "Current GOMEMLIMIT, the largest in the service; absent if none is set."
 )
-GOGC = Family("go.config.gogc", "gauge", "%", "GOGC as it is set now, the largest of the service; absent if it is off.")
+GOGC = Family("go.config.gogc", "gauge", "%", "Current GOGC, the largest in the service; absent if it is off.")
 PROCESSORS = Family("go.processor.limit", "gauge", "{thread}", "GOMAXPROCS.")
 CPU_TIME = Family("process.cpu.time", "counter", "s", "CPU time used by the process.", ("cpu.mode",))
 MEMORY_USAGE = Family("process.memory.usage", "gauge", "By", "Resident memory (RSS).")
@@ -53,11 +53,12 @@ STW = Family(
     "gotrace.stw.duration",
     "histogram",
     "s",
-    "Stop-the-world pauses of any kind, by part: stopping and stopped, total (both), and restart, until the world runs.",
+    "Stop-the-world pauses of any kind, by part: stopping, stopped, total (the sum of both), and restart, until the "
+    "world runs again.",
     ("reason", "part"),
 )
 PHASE = Family("gotrace.gc.phase.duration", "histogram", "s", "Concurrent phases of a GC cycle.", ("phase",))
-ASSIST = Family("gotrace.gc.assist.time", "counter", "s", "CPU time goroutines spent assisting the collector.")
+ASSIST = Family("gotrace.gc.assist.time", "counter", "s", "CPU time that goroutines spent in mark assists.")
 TRIGGERS = Family("gotrace.gc.triggers", "counter", "{gc_cycle}", "GC cycles, by what triggered them.", ("trigger",))
 HEAP_LIVE = Family("gotrace.heap.live", "gauge", "By", "Heap memory found live by the last completed cycle.")
 ALLOCATED = Family(
@@ -73,14 +74,14 @@ LOST = Family(
     "Events lost because the ring was full, or because they could not be decoded.",
 )
 OVERHEAD = Family(
-    "gotrace.target.overhead", "counter", "s", "CPU time that tracing cost the service: probe hits times the cost of a hit."
+    "gotrace.target.overhead", "counter", "s", "CPU time that tracing cost the service: probe hits times the cost per hit."
 )
 
 SCANNED = Family(
     "gotrace.agent.processes",
     "gauge",
     "{process}",
-    "Go processes on the host, by whether they are traced or why not.",
+    "Go processes on the host, by whether they are traced, or the reason why not.",
     ("state",),
 )
 ATTACHES = Family("gotrace.agent.attaches", "counter", "{process}", "Processes that the agent attached to.")
@@ -92,7 +93,7 @@ AGENT_CPU = Family("gotrace.agent.cpu.time", "counter", "s", "CPU time used by t
 AGENT_RSS = Family("gotrace.agent.memory.usage", "gauge", "By", "Resident memory of the agent.")
 SERIES = Family("gotrace.agent.series", "gauge", "{series}", "Exported series.")
 BEYOND = Family(
-    "gotrace.agent.series.beyond", "counter", "{series}", "Requests for a series that were refused because of the limit."
+    "gotrace.agent.series.beyond", "counter", "{series}", "Requests for new series refused because of the series limit."
 )
 SPOOL_FAILURES = Family(
     "gotrace.agent.spool.failures", "counter", "{record}", "Records that could not be written to the spool."
@@ -102,7 +103,7 @@ EXPLANATIONS = Family(
 )
 OTLP_SENT = Family("gotrace.agent.otlp.sent", "counter", "{request}", "Requests accepted by the collector.")
 OTLP_FAILED = Family(
-    "gotrace.agent.otlp.failed", "counter", "{request}", "Requests that failed; the next one includes their data."
+    "gotrace.agent.otlp.failed", "counter", "{request}", "Failed requests; the next one includes their data."
 )
 OTLP_REJECTED = Family("gotrace.agent.otlp.rejected", "counter", "{point}", "Data points rejected by the collector.")
 KUBELET_UP = Family("gotrace.agent.kubelet.up", "gauge", "", "Whether the last request for the node's pods succeeded.")

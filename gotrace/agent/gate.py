@@ -67,7 +67,7 @@ class Asked:
                 query, keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=_MOST_TEXTS
             )
         except ValueError:
-            raise UsageError("the query cannot be read", "/gate?baseline=KEY=GLOB&candidate=KEY=GLOB") from None
+            raise UsageError("the query cannot be parsed", "/gate?baseline=KEY=GLOB&candidate=KEY=GLOB") from None
         for name, value in pairs:
             if name not in _PARAMETERS:
                 raise UsageError(f"there is no parameter {printable(name[:80])!r}", f"there are {', '.join(_PARAMETERS)}")
@@ -76,7 +76,7 @@ class Asked:
             found.setdefault(name, []).append(value)
         for name in ("margin", "looks"):
             if len(found.get(name, ())) > 1:
-                raise UsageError(f"{name} is there more than once")
+                raise UsageError(f"{name} is given more than once")
         for name in NAMES:
             if name not in found:
                 raise UsageError(f"{name} is missing", f"/gate?…&{name}=label:version=2")
@@ -99,13 +99,13 @@ def _margin(text: str) -> float:
     except ValueError:
         percent = 0
     if not 0 < percent <= 1000:
-        raise UsageError(f"margin={printable(text)!r} is no number of percent above 0 and up to 1000")
+        raise UsageError(f"margin={printable(text)!r} is not a percentage above 0 and up to 1000")
     return percent / 100
 
 
 def _looks(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and 0 < int(text[:4]) <= 100 and len(text) < 4):
-        raise UsageError(f"looks={printable(text)!r} is no number from 1 to 100")
+        raise UsageError(f"looks={printable(text)!r} is not a number from 1 to 100")
     return int(text)
 
 
@@ -141,7 +141,7 @@ def judged(observed: Sequence[Observed], asked: Asked) -> Gated:
                 least = windows.WINDOW_S * LEAST_WINDOWS
                 raise TooLittleError(f"no process of the {name} has been traced for {least:g} s")
         if both := {each.process.pid for each in sides[0]} & {each.process.pid for each in sides[1]}:
-            raise TooLittleError(f"pid {min(both)} is of the baseline and of the candidate")
+            raise TooLittleError(f"pid {min(both)} is in both the baseline and the candidate")
         of_processes = min(map(len, counted)) >= LEAST_RUNS
         found = _by_process(counted, asked.rules) if of_processes else _by_time(counted, asked.rules)
     except TooLittleError as error:
@@ -193,8 +193,8 @@ def _by_time(counted: Sequence[Sequence[Observed]], rules: Rules) -> Gated:
     whole = _side("", runs).report  # one, as of runs in turns
     a, b = (Side(name, whole, [run for run in runs if run["version"] == name]) for name in NAMES)
     note = (
-        f"Compared by time, {len(blocks)} stretches of {len(blocks[0]) * windows.WINDOW_S:g} s, as there are fewer than"
-        f" {LEAST_RUNS} processes of one: nothing passes."
+        f"Compared by time, {len(blocks)} stretches of {len(blocks[0]) * windows.WINDOW_S:g} s, because one side has"
+        f" fewer than {LEAST_RUNS} processes: nothing passes."
     )
     return Gated(a, b, _rows(a, b, rules, "stretch"), [note])
 
@@ -221,11 +221,11 @@ def _rows(a: Side, b: Side, rules: Rules, unit: str) -> list[Row]:
         if unit == "process" and row.metric in PERCENTILES and "no values" in reason:
             reason = f"fewer than {least_values(row.metric)} pauses of each process"
         elif unit != "process" and row.metric in PERCENTILES:
-            reason = f"it takes {LEAST_RUNS} processes of each"
+            reason = f"each side needs {LEAST_RUNS} processes"
         elif unit != "process" and row.verdict == "pass":
             row, reason = (
                 replace(row, verdict="inconclusive"),
-                f"alike, but it takes {LEAST_RUNS} processes of each to pass",
+                f"alike, but each side needs {LEAST_RUNS} processes to pass",
             )
         found.append(replace(row, reason=reason))
     return found

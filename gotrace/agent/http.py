@@ -385,7 +385,7 @@ def _tls_context(security: Security) -> ssl.SSLContext:
     except (OSError, ValueError) as error:
         raise UsageError(
             f"cannot use the certificate in {printable(security.certificate)}: {printable(str(error))}",
-            "give a certificate and its key, both in PEM and without a passphrase",
+            "give a certificate and its key, both in PEM without a passphrase",
         ) from None
     return context
 

@@ -23,7 +23,7 @@ _RIGHTS = {("", "nodes/pods"): {"get"}, ("", "pods"): {"get", "list"}}
 _SETTINGS = f"""\
 schema: gotrace.agent/1
 listen: 0.0.0.0:{PORT}
-# Whoever reaches the pod may read its metrics: keep others away by a NetworkPolicy, or set a certificate and a token.
+# Anyone who can reach the pod can read its metrics: restrict access with a NetworkPolicy, or set a certificate and a token.
 anyone: true
 exclude: ["annotation:{OPT_OUT}=false"]
 """
@@ -167,7 +167,7 @@ def _of_pod(pod: dict[str, Any]) -> Iterator[str]:
         yield from (f"volume {volume.get('name')} is a {each}" for each in ("hostPath", "secret") if each in volume)
     agents = list(map(_map, _list(pod.get("containers"))))
     if not any("--prepare" in _list(_map(each).get("command")) for each in _list(pod.get("initContainers"))):
-        yield "no init container runs `gotrace serve --prepare`, so compiling counts towards the agent's memory limit"
+        yield "no init container runs `gotrace serve --prepare`, so compilation counts towards the agent's memory limit"
     for container in (*agents, *map(_map, _list(pod.get("initContainers")))):
         yield from (f"container {container.get('name')}: {each}" for each in _of_container(container))
 
@@ -177,7 +177,7 @@ def _of_container(container: dict[str, Any]) -> Iterator[str]:
     if context.get("privileged"):
         yield "it is privileged"
     if context.get("readOnlyRootFilesystem") is not True:
-        yield "its root file system is not read-only"
+        yield "its root filesystem is not read-only"
     capabilities = _map(context.get("capabilities"))
     added = {str(each).removeprefix("CAP_") for each in _list(capabilities.get("add"))}
     if "ALL" not in _list(capabilities.get("drop")):

@@ -166,7 +166,7 @@ class Push:
         try:
             count, why = rejected(answer)
         except ValueError:
-            raise _SendError("the answer is not OTLP's", None) from None
+            raise _SendError("the response is not OTLP", None) from None
         self.rejected += count
         return f"{count} points rejected: {why}" if count else ""
 
@@ -200,7 +200,9 @@ def _headers(text: str) -> dict[str, str]:
             or not name.replace("-", "").replace("_", "").isalnum()
             or not value.isprintable()
         ):
-            raise UsageError("OTEL_EXPORTER_OTLP_HEADERS is not NAME=VALUE,NAME=VALUE", "percent-encode what is in a value")
+            raise UsageError(
+                "OTEL_EXPORTER_OTLP_HEADERS is not NAME=VALUE,NAME=VALUE", "percent-encode special characters in the value"
+            )
         headers[name] = value
     return headers
 
@@ -209,5 +211,5 @@ def _milliseconds(name: str, text: str, default_s: float) -> float:
     if not text:
         return default_s
     if not text.isascii() or not text.isdecimal() or not 0 < int(text[:12]) < 10**9:
-        raise UsageError(f"{name} is not a number of milliseconds: {printable(text)}", "write 60000 for a minute")
+        raise UsageError(f"{name} is not a number of milliseconds: {printable(text)}", "write 60000 for one minute")
     return int(text) / 1000

@@ -177,16 +177,16 @@ class Remote:
             return msgspec.json.decode(answer.body, type=kind)
         except msgspec.MsgspecError as error:
             raise HostError(
-                f"cannot read the answer of {self.title}: {printable(str(error))}", "is it `gotrace serve`?"
+                f"cannot parse the response from {self.title}: {printable(str(error))}", "is it `gotrace serve`?"
             ) from None
 
     def require(self, answer: Answer) -> None:
         """Raises HostError for an answer that is none."""
         if answer.status != 200:
-            hint = "is that the address of `gotrace serve`?"
+            hint = "check that this is the address of `gotrace serve`"
             if answer.status == 401:
-                hint = "its token is not that of --token-file" if self._token_file else "give its token with --token-file"
-            raise HostError(f"{self.title} answered with status {answer.status}", hint)
+                hint = "the token in --token-file is not the agent's" if self._token_file else "pass its token with --token-file"
+            raise HostError(f"{self.title} responded with status {answer.status}", hint)
 
     def token(self) -> str:
         """The token to send, as its file has it now; "" without one. Raises UsageError."""
@@ -223,16 +223,16 @@ class Remote:
                 while part := answer.read1(1 << 16):
                     body += part
                     if len(body) > most_bytes:
-                        raise HostError(f"{self.title} sends more than {most_bytes} bytes", "is it `gotrace serve`?")
+                        raise HostError(f"{self.title} sent more than {most_bytes} bytes", "is it `gotrace serve`?")
                     if time.monotonic() > until_s or given_up():
                         raise TimeoutError("timed out")
                 if answer.length:
                     raise http.client.IncompleteRead(bytes(body), answer.length)
             except (OSError, http.client.HTTPException, ValueError) as error:
                 reason = printable(str(getattr(error, "strerror", None) or error or type(error).__name__))
-                hint = "is `gotrace serve` running there?"
+                hint = "check that `gotrace serve` is running there"
                 if type(error).__name__ == "SSLCertVerificationError":
-                    hint = "give the CA of its certificate with --ca-file, and the host name that is in it"
+                    hint = "pass the CA of its certificate with --ca-file, and use the host name in the certificate"
                 raise HostError(f"cannot connect to {self.title}: {reason}", hint) from None
         return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, bytes(body))
 

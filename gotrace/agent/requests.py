@@ -47,10 +47,10 @@ def request_in(data: bytes | bytearray, bounds: Bounds, most_body: Callable[[Req
     end = data.find(b"\r\n\r\n", 0, bounds.head)
     line_end = data.find(b"\r\n", 0, bounds.line)
     if line_end < 0 and len(data) >= bounds.line:
-        raise RequestError(414, f"the request line has more than {bounds.line} bytes")
+        raise RequestError(414, f"the request line exceeds {bounds.line} bytes")
     if end < 0:
         if len(data) >= bounds.head:
-            raise RequestError(431, f"the headers have more than {bounds.head} bytes")
+            raise RequestError(431, f"the headers exceed {bounds.head} bytes")
         if line_end >= 0:
             _first_line(bytes(data[:line_end]))  # garbage is refused without waiting for more of it
         return None
@@ -60,15 +60,15 @@ def request_in(data: bytes | bytearray, bounds: Bounds, most_body: Callable[[Req
         raise RequestError(431, f"more than {bounds.headers} headers")
     headers = _headers(lines)
     if minor and headers.get("host") is None:
-        raise RequestError(400, "a request needs a Host")
+        raise RequestError(400, "the request has no Host header")
     connection = {each.strip().lower() for each in headers.get("connection", "").split(",")}
     keep = "close" not in connection and (minor > 0 or "keep-alive" in connection)
     request = Request(method, path, query, headers, keep)
     if "transfer-encoding" in headers:
-        raise RequestError(411, "a body needs a Content-Length")
+        raise RequestError(411, "a request body requires a Content-Length")
     length = _length(headers)
     if length and length > (most := most_body(request)):
-        raise RequestError(413, f"a body has at most {most} bytes here")
+        raise RequestError(413, f"the request body exceeds {most} bytes")
     start = end + 4
     if len(data) < start + length:
         return None
@@ -80,9 +80,9 @@ def _first_line(line: bytes) -> tuple[str, str, str, int]:
     try:
         method, target, version = line.decode("ascii").split(" ")
     except ValueError:
-        raise RequestError(400, "not a request of HTTP") from None
+        raise RequestError(400, "not an HTTP request") from None
     if not method or not _TOKEN.issuperset(method) or not target.isprintable() or not version.startswith("HTTP/"):
-        raise RequestError(400, "not a request of HTTP")
+        raise RequestError(400, "not an HTTP request")
     if version not in ("HTTP/1.0", "HTTP/1.1"):
         raise RequestError(505, "HTTP/1.1 is spoken here")
     if target.startswith(("http://", "https://")):  # as to a proxy; servers have to take it
@@ -108,5 +108,5 @@ def _headers(lines: list[bytes]) -> dict[str, str]:
 def _length(headers: Mapping[str, str]) -> int:
     text = headers.get("content-length", "0")
     if not text.isascii() or not text.isdecimal():
-        raise RequestError(400, "Content-Length is no number")
+        raise RequestError(400, "Content-Length is not a number")
     return int(text) if len(text) < 16 else 1 << 62

@@ -50,8 +50,8 @@ def prepare() -> None:
         with SharedProbes.opened([probe_module(stem) for stem in stems], size, attaches=False) as probes:
             if not all(map(cache.get, probes.keys)):
                 raise HostError(
-                    f"nothing was kept: {printable(cache.folder())} cannot be used",
-                    "set GOTRACE_CACHE to a folder that is yours, and that only you can write to",
+                    f"nothing was compiled: the cache {printable(cache.folder())} cannot be used",
+                    "set GOTRACE_CACHE to a directory that you own and only you can write to",
                 )
 
 
@@ -136,7 +136,7 @@ def _reload(agent: Agent, settings: Settings, reread: Callable[[], Settings], sa
         selection, explains = wanted.selection(), wanted.explain_above_ns() > 0
     except GotraceError as error:
         agent.note_settings(False)
-        say(f"Settings not reloaded; those in effect stay: {error.message}.")
+        say(f"Settings not reloaded, the current ones stay in effect: {error.message}.")
         return settings
     fixed = [key for key in _FIXED if getattr(wanted, key) != getattr(settings, key)]
     if explains is (agent.explanations is None):
@@ -150,7 +150,7 @@ def _reload(agent: Agent, settings: Settings, reread: Callable[[], Settings], sa
     if agent.explanations is not None:
         agent.explanations.change(recordings, wanted.explain_above_ns(), wanted.explanations)
     agent.note_settings(True)
-    say("Settings reloaded" + (f"; a restart is needed to change {', '.join(fixed)}." if fixed else "."))
+    say("Settings reloaded" + (f"; restart to change {', '.join(fixed)}." if fixed else "."))
     return wanted
 
 

@@ -37,12 +37,13 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         bool, msgspec.Meta(description="skip observability agents, container runtimes and Kubernetes itself")
     ] = True
     min_age: Annotated[_Duration, msgspec.Meta(description="skip processes younger than this: 30s, 1m30s")] = "30s"
-    processes: Annotated[int, msgspec.Meta(description="most processes traced at once", ge=1, le=1000)] = 200
+    processes: Annotated[int, msgspec.Meta(description="maximum number of processes traced at once", ge=1, le=1000)] = 200
     series: Annotated[int, msgspec.Meta(description="most time series exported", ge=100)] = MOST_SERIES
-    spool: Annotated[str, msgspec.Meta(description="directory that keeps every minute; empty: none")] = ""
-    spool_bytes: Annotated[int, msgspec.Meta(description="largest size of the spool, in bytes", ge=1 << 20)] = MOST_BYTES
+    spool: Annotated[str, msgspec.Meta(description="directory for per-minute data; empty: none")] = ""
+    spool_bytes: Annotated[int, msgspec.Meta(description="maximum size of the spool, in bytes", ge=1 << 20)] = MOST_BYTES
     explain_above: Annotated[
-        str, msgspec.Meta(description="keep in the spool what longer pauses waited for; empty: off", examples=["5ms"])
+        str,
+        msgspec.Meta(description="keep the causes of pauses longer than this in the spool; empty: off", examples=["5ms"]),
     ] = ""
     explanations: Annotated[int, msgspec.Meta(description="most explanations per minute", ge=1, le=1000)] = A_MINUTE
     token_file: Annotated[str, msgspec.Meta(description="file with the bearer token that clients must send")] = ""
@@ -61,7 +62,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         if not self.explain_above:
             return 0
         if not self.spool:
-            raise UsageError("what explains pauses is kept in the spool", "add --spool DIR, or spool: DIR")
+            raise UsageError("explanations of pauses are kept in the spool", "add --spool DIR, or spool: DIR")
         return _nanoseconds("explain_above", self.explain_above)
 
     def selection(self) -> Selection:

@@ -31,20 +31,20 @@ ExecStartPre={command} serve --prepare
 ExecStart={command} serve{options}
 ExecReload={command} serve{options} --check
 ExecReload=/bin/kill -HUP $MAINPID
-# With half of a slow CPU the compiler takes minutes.
+# With half of a slow CPU, the compiler takes minutes.
 TimeoutStartSec=10min
 Restart=on-failure
 RestartSec=10
 # Wrong settings stay wrong.
 RestartPreventExitStatus=2
 
-# No user of its own, and of root's rights those alone that docs/security.md lists. CAP_SYS_ADMIN has to be added to both
+# Runs as root, with only the capabilities that docs/security.md lists. CAP_SYS_ADMIN has to be added to both
 # lines on Linux before 6.10, and for explain_above where kernel.perf_event_paranoid is above 2 (Debian has 3).
 DynamicUser=yes
 AmbientCapabilities={capabilities}
 CapabilityBoundingSet={capabilities}
 NoNewPrivileges=yes
-# For a spool; nothing else can be written.
+# For a spool; everything else is read-only.
 StateDirectory=gotrace
 CacheDirectory=gotrace
 Environment=GOTRACE_CACHE=%C/gotrace
@@ -56,7 +56,7 @@ CPUQuota=50%
 TasksMax=64
 
 ProtectSystem=strict
-# It may be installed there.
+# gotrace may be installed there.
 ProtectHome=read-only
 PrivateTmp=yes
 PrivateDevices=yes
@@ -96,7 +96,7 @@ def require_usable(settings: Settings, file: str | None) -> None:
     """That the service would have what its settings name. Raises UsageError."""
     for path in filter(None, (file, settings.token_file, settings.tls_certificate, settings.tls_key)):
         if _is_in(path, _PRIVATE):
-            raise UsageError(f"the service does not see {printable(path)}: its /tmp is its own", "move it to /etc/gotrace")
+            raise UsageError(f"the service cannot see {printable(path)}: it has a private /tmp", "move it to /etc/gotrace")
     if settings.spool and not _is_in(settings.spool, (_STATE,)):
         raise UsageError(f"the service cannot write {printable(settings.spool)}", f"write spool: {_STATE}/spool")
 

@@ -562,7 +562,7 @@ class Explainer:
 # Of the causes that need no more than the thread and the time.
 _SENTENCES = {
     WORK: "the runtime's own work in the stop took {took}",
-    QUOTA: "{who} was kept from running for {took} by its cgroup's CPU quota",
+    QUOTA: "{who} was throttled for {took} by its cgroup's CPU quota",
     STOPPED: "{who} was stopped by a signal (SIGSTOP) for {took}",
     TRACED: "{who} was held by a debugger (ptrace) for {took}",
     FROZEN: "{who} was frozen by its cgroup's freezer for {took}",
@@ -579,12 +579,12 @@ def sentence(told: Explanation, explainer: Explainer) -> str:
     tid, length = _longest_first((piece.tid, piece.length) for piece in of_it)[0]
     who = f"thread {tid}"
     if tid == told.stop.stopper:
-        who += " (which stops the world)"
+        who += " (which is stopping the world)"
     its_own = [piece for piece in of_it if piece.tid == tid]
     about = max(its_own, key=lambda piece: piece.length).about
     took = duration_text(length)
     if cause == HANDSHAKE:
-        return f"nothing unusual: asking every P to stop took {duration_text(sum(piece.length for piece in told.stopping))}"
+        return f"nothing unusual: stopping every P took {duration_text(sum(piece.length for piece in told.stopping))}"
     if cause in _SENTENCES:
         return _SENTENCES[cause].format(who=who, took=took, tid=tid)
     if cause == CPU:

@@ -47,7 +47,7 @@ _NO_PULL = "no layer was missing"
 _CLIENT = "between pull and creation"
 _EARLIER = "it was done before tracing began, or by calls that were not seen"
 _RUNNING = "It was executed in a container that ran already: it is told from execve on."
-_NOBODY = "No container tool was seen to be asked for it: it is told from execve on."
+_NOBODY = "No request to a container tool was seen: times start at execve."
 
 
 class Starts(Protocol):
@@ -226,7 +226,7 @@ class Decoder:
         if done and done.unseen and stage != SANDBOX:
             return done.unseen
         if done:
-            return f"{tool} does that by no name of a container, or another program does it"
+            return f"{tool} does that without naming a container, or another program does it"
         refused = self._refused.get("containerd" if tool.startswith("containerd") else tool, "")
         return refused or f"no function of {tool} is known for it"
 

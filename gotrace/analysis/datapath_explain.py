@@ -180,8 +180,8 @@ def advice(folders: Sequence[Folder], mounted: Sequence[Mounted], thread_ns: int
         if weighs(each.not_found_ns):
             found.append(
                 f"{count_text(each.not_found, 'look-up')} of {count_text(each.not_found_names, 'name')} that are not in "
-                f"{printable(each.path)} took {duration_text(each.not_found_ns)}: shorten the search path, or remember "
-                "what is not there."
+                f"{printable(each.path)} took {duration_text(each.not_found_ns)}: shorten the search path, or cache what "
+                "is missing."
             )
     said: list[str] = []
     data = [each for each in folders if not _CODE.search(each.path)]
@@ -200,13 +200,14 @@ def advice(folders: Sequence[Folder], mounted: Sequence[Mounted], thread_ns: int
                 f"{printable(each.path)} has many small files ({count_text(each.names, 'name')} used, "
                 f"{bytes_text(each.bytes / each.opens)} read or written per open), and metadata took "
                 f"{percent_text(each.metadata_ns / took_ns)} of the time in calls there: pack "
-                "them into archives of some 100 MB that are read from begin to end (tar, Parquet, LMDB)."
+                "them into archives of about 100 MB that are read sequentially (tar, Parquet, LMDB)."
             )
     for each in sorted(folders, key=lambda each: -each.listing_ns)[:1]:
         if each.listings >= _MANY and weighs(each.listing_ns):
             found.append(
                 f"Listing {printable(each.path)} took {count_text(each.listings, 'call')} and "
-                f"{duration_text(each.listing_ns)}: keep a list of its files in one file, or spread them over folders."
+                f"{duration_text(each.listing_ns)}: keep a list of its files in one file, or spread them over "
+                f"subdirectories."
             )
     for mount in mounted:
         found += _of_mount(mount, weighs(mount.metadata_ns), weighs(mount.data_ns))
@@ -218,14 +219,14 @@ def _of_mount(mount: Mounted, metadata: bool, data: bool) -> Iterator[str]:
     where = f"{printable(mount.point)} ({printable(mount.type)})"
     if not {"relatime", "noatime", "ro"} & options.keys() and mount.type in _WITH_ATIME and mount.reads >= _MANY:
         yield (
-            f"{where} is mounted so that each of {count_text(mount.reads, 'read')} writes a time of access: mount it with "
+            f"{where} is mounted so that each of {count_text(mount.reads, 'read')} updates the access time: mount it with "
             "relatime or noatime."
         )
     total_ns = mount.metadata_ns + mount.data_ns
     if (metadata or data) and mount.server_ns >= 0.5 * total_ns:
         yield (
             f"{percent_text(mount.server_ns / total_ns)} of {duration_text(total_ns)} in calls on {where} was in its "
-            "server: make fewer calls, or look at what the server does."
+            "server: make fewer calls, or look into the server."
         )
     if mount.type not in ("nfs", "nfs4"):
         return
@@ -235,7 +236,7 @@ def _of_mount(mount: Mounted, metadata: bool, data: bool) -> Iterator[str]:
         )
         seconds = options.get("actimeo") or options.get("acregmax")
         if "noac" in options or options.get("lookupcache") == "none":
-            yield f"{where} is mounted with its attribute cache off, and {what}: leave out noac and lookupcache=none."
+            yield f"{where} is mounted with attribute caching off, and {what}: remove noac and lookupcache=none."
         elif seconds is None or (seconds.isdigit() and int(seconds) < 60):
             yield f"On {where} {what}: for data that does not change, mount it with actimeo=600 and nocto."
     if data and "nconnect" not in options and mount.reading_threads >= 4:

@@ -40,10 +40,10 @@ MOST_OFFSET = 1 << 62  # so that sums stay within 64 bits
 _NOT_FOUND = -2
 
 # Why a call is not made again.
-OF_KERNEL = "on a file of the kernel's (/proc, /sys)"
+OF_KERNEL = "on a kernel file (/proc, /sys)"
 NO_FILE = "its file is unknown"
 FAILED = "it failed"
-NOT_MADE = "what it was given is not recorded"
+NOT_MADE = "its arguments were not recorded"
 IMPOSSIBLE = "no call can have returned that"
 
 OPERATION = np.dtype(

@@ -24,7 +24,7 @@ _STACKS_KEPT = 256
 class Slice(NamedTuple):
     """Events of [begin_ns, end_ns), and stacks from before, in CLOCK_MONOTONIC; the pause began at ``start_ns``.
 
-    ``lost`` counts what should be among the events and is not. Not ``whole``: that the stop was asked for was not seen.
+    ``lost`` counts what should be among the events and is not. Not ``whole``: the request to stop was not seen.
     """
 
     start_ns: int

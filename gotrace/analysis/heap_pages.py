@@ -41,13 +41,13 @@ C_HEAP, OTHER = "C heap and thread stacks", "unexplained"
 PARTS = (LIVE, WASTE, FREE, RELEASED, STACKS, WORKBUFS, PADDING, METADATA, BINARY, BSS, FILES, C_HEAP, OTHER)
 
 WHY = {
-    LIVE: "reachable objects, or reachable at the last GC",
+    LIVE: "objects reachable now or at the last GC",
     WASTE: "fragmentation: unused space in spans in use",
     FREE: "kept for later allocations; the scavenger returns it gradually",
-    RELEASED: "returned to the kernel, yet resident (huge pages, madvdontneed=0)",
+    RELEASED: "returned to the kernel but still resident (huge pages, madvdontneed=0)",
     STACKS: "goroutines",
     WORKBUFS: "the garbage collector's queues",
-    PADDING: "allocated during the snapshot; since Go 1.26 also the random offset into the first arena",
+    PADDING: "allocated during the snapshot; since Go 1.26 also the random offset of the first arena",
     METADATA: "the runtime's own spans, bitmaps and tables",
     BINARY: "the executable's code and constants",
     BSS: "the executable's variables",

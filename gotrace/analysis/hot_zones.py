@@ -58,9 +58,9 @@ def _advice(name: str, starts: Sequence[Start]) -> str:
         layers = round(median([each.layers or 0 for each in pulled]))
         known = [each.unpacked_bytes for each in pulled if each.unpacked_bytes is not None]
         size = f", {bytes_text(round(median(known)))} unpacked" if known else ""
-        return f"pull it before, or make its layers smaller: {count_text(layers, 'layer')}{size}"
+        return f"pull it ahead of time, or make its layers smaller: {count_text(layers, 'layer')}{size}"
     if name == SANDBOX and all(each.pod for each in containers):
         return "CNI plugins set up the pod's network: one with hostNetwork needs none"
     if name == SANDBOX:
-        return "it made and set up a network namespace: containers of one pod, and --network=host, need none of their own"
+        return "it created and set up a network namespace: containers of one pod, and --network=host, do not need their own"
     return ""

@@ -134,18 +134,20 @@ def sentences(pacing: Pacing) -> list[str]:
         if who != GOMEMLIMIT and limited is not None:
             told.append(f"GOMEMLIMIT set the goal of {count_text(limited.cycles, 'other')}.")
     elif pacing.goals:
-        told.append("What set the goals is unknown: no cycle was seen from the end of the one before to its own.")
+        told.append(
+            "What set the goals is unknown: no cycle was seen in full, from the end of the previous one to its own."
+        )
     if pacing.over_limit:
         told.append(
-            f"At the end of {count_text(pacing.over_limit, 'cycle')} more memory was in use than GOMEMLIMIT allows"
+            f"At the end of {count_text(pacing.over_limit, 'cycle')} memory in use exceeded GOMEMLIMIT"
             f"{'' if pacing.changed else f' ({limit_text(pacing.memory_limit)})'}."
         )
     if pacing.over_limit or GOMEMLIMIT in pacing.goals:
         told.append(_returned(pacing))
     if pacing.limiter_cycles:
         told.append(
-            f"The limiter of the collector's CPU time came on in {count_text(pacing.limiter_cycles, 'cycle')}: collecting "
-            "took more than half of it, and the runtime let the heap grow over its goal."
+            f"The GC CPU limiter was active in {count_text(pacing.limiter_cycles, 'cycle')}: the "
+            "collector used more than half of the CPU time, so the runtime let the heap exceed its goal."
         )
     return told
 
@@ -157,7 +159,7 @@ def _goal(pacing: Pacing, who: str, room: _Room) -> str:
     # Where they changed, no one value stands for all cycles.
     gogc = "GOGC" if pacing.changed else f"GOGC {percent_text(pacing.gc_percent)}"
     which = f"{room.cycles} of {pacing.grown}" if room.cycles < pacing.grown else f"all {pacing.grown}"
-    share = f"of {which} cycles that began by heap growth" if pacing.grown > 1 else "of the cycle that began by heap growth"
+    share = f"of {which} cycles triggered by heap growth" if pacing.grown > 1 else "of the cycle triggered by heap growth"
     if who == GOMEMLIMIT:
         limit = "" if pacing.changed else f" {limit_text(pacing.memory_limit)}"
         alone = f", {gogc} alone would leave {bytes_text(max(0, pacing.percent_room))}"
@@ -166,7 +168,7 @@ def _goal(pacing: Pacing, who: str, room: _Room) -> str:
         text = f"GOMEMLIMIT{limit} set the goal {share}: it leaves {leaves}{alone}"
     elif who == MINIMUM:
         least = "" if pacing.changed else f", {bytes_text(pacing.heap_minimum)}"
-        text = f"The heap is so small that the goal {share} was the least that {gogc} gives{least}: it leaves {leaves}"
+        text = f"The heap is so small that the goal {share} was the minimum for {gogc}{least}: it leaves {leaves}"
     else:
         text = f"{gogc} set the goal {share}: it leaves {leaves}"
     if not pacing.rate:
@@ -181,5 +183,5 @@ def _returned(pacing: Pacing) -> str:
         return "How much memory allocations had to return to the kernel first is unknown."
     if not returned:
         return "No allocation had to return memory to the kernel first."
-    took_text = "" if took is None else f", which took them {duration_text(took)} of CPU time"
-    return f"Allocations returned {bytes_text(returned)} to the kernel before they went on{took_text}."
+    took_text = "" if took is None else f", which cost {duration_text(took)} of CPU time"
+    return f"Allocations returned {bytes_text(returned)} to the kernel before they could continue{took_text}."

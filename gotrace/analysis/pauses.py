@@ -55,9 +55,9 @@ CYCLE = np.dtype(
         ("heap_minimum_bytes", "<i8"),  # the least goal that GOGC gives: 4 MiB * GOGC / 100
         ("percent_goal_bytes", "<i8"),  # the goal that GOGC alone gives the next cycle; NO_LIMIT: none
         ("counted_bytes", "<i8"),  # what counted towards GOMEMLIMIT when it ended
-        ("returned_bytes", "<i8"),  # since the program began, what allocations returned to the kernel before they went on
+        ("returned_bytes", "<i8"),  # since the program began, what allocations returned to the kernel before going on
         ("scavenge_assist_ns", "<i8"),  # and the CPU time that took them
-        ("limiter_cycle", "<i8"),  # the last cycle in which the limiter of the collector's CPU time came on; 0: none
+        ("limiter_cycle", "<i8"),  # the last cycle in which the GC CPU limiter came on; 0: none
         ("goal_set_by", "<i1"),  # index into GOAL_SETTERS, UNKNOWN where the cycle before was not seen
         ("room_bytes", "<i8"),  # from what was live after the cycle before up to the goal, UNKNOWN likewise
         ("allocated_bytes", "<i8"),  # from there to the end of marking: what was allocated

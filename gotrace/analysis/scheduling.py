@@ -56,7 +56,7 @@ class Sample(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """What was counted since the program began. None: the release does not count it, or it is not found.
+    """What was counted since the program began. None: the release does not record it, or it is not found.
 
     ``waits`` are the buckets of how long goroutines were runnable before they ran, ``beyond`` the longer ones;
     ``mutex_wait_ns`` is /sync/mutex/wait/total of runtime/metrics; ``created`` are goroutines, ``slices`` the time slices
@@ -96,7 +96,7 @@ def bounds(buckets: int) -> Counts:
         steps = np.arange(16)
         rest = [(1 << (power + 3)) + (steps << (power - 1)) for power in range(1, _OLD // 16)]
         return np.concatenate([steps, *rest, [1 << (_OLD // 16 + 3)]])
-    raise ValueError(f"no Go release has a time histogram of {buckets} buckets")
+    raise ValueError(f"no Go release has a time histogram with {buckets} buckets")
 
 
 @dataclass(frozen=True)
@@ -246,25 +246,25 @@ def advice(record: Mapping[str, Any]) -> list[str]:
     limits, threads, queue = record["limits"], record["threads"], record["queue"]
     ps, cpus, quota = limits["gomaxprocs"], len(limits["cpus"]), limits["quota_cpus"]
     if ps > cpus:
-        found.append(f"GOMAXPROCS is {ps}, but its threads may run on {count_text(cpus, 'CPU')} only.")
+        found.append(f"GOMAXPROCS is {ps}, but its threads may run on only {count_text(cpus, 'CPU')}.")
     if quota is not None and ps > max(1, math.ceil(quota)):
         found.append(
-            f"GOMAXPROCS is {ps}, but the quota is {quota:.3g} CPUs: when it is used up, every P stands still until the "
-            f"next period."
+            f"GOMAXPROCS is {ps}, but the quota is {quota:.3g} CPUs: once it is used up, every P stalls until the next "
+            f"period."
         )
     if len(limits["capacities"]) > 1:
         kinds = " and ".join(map(str, limits["capacities"]))
-        found.append(f"Its CPUs are of different kinds (capacity {kinds}): the same work takes longer on some.")
+        found.append(f"Its CPUs differ in capacity ({kinds}): the same work takes longer on some.")
     if ps > limits["cores"] and cpus >= ps:
         found.append(f"Its {count_text(ps, 'P')} share {count_text(limits['cores'], 'core')} (SMT).")
     wanted = threads["ran_ns"] + threads["waited_ns"]
     held_back = threads["waited_ns"] / wanted if wanted else 0.0
     if held_back >= _MUCH and threads["waited_ns"] >= _LITTLE * record["length_ns"]:
-        found.append(f"{held_back:.0%} of the time that its threads wanted a CPU they had none: {_who(record)}.")
+        found.append(f"{held_back:.0%} of the time when its threads needed a CPU, they had none: {_who(record)}.")
     elif queue["local"] + queue["global"] >= 1 and record["while_queued"].get(PS_TAKEN, 0) >= 1 - _MUCH:
         found.append(
-            "Goroutines wait because every P is taken, and its threads have their CPUs: it needs more Ps or CPUs, or less "
-            "to do."
+            "Goroutines wait because every P is taken, while its threads get their CPUs: it needs more Ps or CPUs, or less "
+            "work."
         )
     return found
 
@@ -274,19 +274,23 @@ def _who(record: Mapping[str, Any]) -> str:
     threads, cpus, limits = record["threads"], record["cpus"], record["limits"]
     least, length, throttled = threads["waited_ns"] / 2, record["length_ns"], limits["throttled_ns"]
     if throttled is None:
-        return "why is unknown"
+        return "the reason is unknown"
     # Several threads may wait at one CPU that is throttled, and the kernel counts its time once; but a quota that was used
     # up is what limits them, whoever else there was.
     quota, periods = limits["quota_cpus"], limits["throttled_periods"]
     used_up = quota is not None and threads["ran_ns"] >= (1 - _MUCH) * quota * length and 2 * periods >= limits["periods"]
     if used_up or throttled >= least:
-        return f"the quota kept them from running for {duration_text(throttled)}, over all CPUs"
-    part = f"a quota took a part of it ({duration_text(throttled)}, over all CPUs), " if throttled >= least / 5 else ""
+        return f"the quota throttled them for {duration_text(throttled)}, summed over CPUs"
+    part = (
+        f"a quota throttled them for part of it ({duration_text(throttled)}, summed over CPUs), "
+        if throttled >= least / 5
+        else ""
+    )
     if cpus["idle_ns"] < cpus["others_ns"] + cpus["stolen_ns"]:
         if cpus["stolen_ns"] >= least:
             return f"{part}the hypervisor took {cpus['stolen_ns'] / length:.2f} CPUs"
         if cpus["others_ns"] >= least:
-            return f"{part}other processes and the kernel had {cpus['others_ns'] / length:.2f} CPUs"
+            return f"{part}other processes and the kernel used {cpus['others_ns'] / length:.2f} CPUs"
     if threads["ran_ns"] >= (1 - _MUCH) * len(limits["cpus"]) * length:
-        return "they took them from each other"
-    return f"{part}--events says who had the CPUs"
+        return "they competed with each other"
+    return f"{part}--events shows what had the CPUs"

@@ -133,7 +133,7 @@ class Container:
 
 @dataclass(frozen=True)
 class Start:
-    """One start. ``rows`` are in the order of time, a stage before its parts; ``ended`` says at what it was over.
+    """One start. ``rows`` are in chronological order, a stage before its parts; ``ended`` says at what it was over.
 
     ``total_ns`` is what was measured: from execve's entry to that end. ``unattributed_ns`` of it lies in no row of a stage.
     ``ready_ns`` is the first accept that returned, ``listen_ns`` the first listen, ``exit_code`` as a shell tells

@@ -100,7 +100,7 @@ def early_site(elf: Elf, address: int, symbol: str) -> Site:
             return _site(elf, symbol, instruction)
         if {capstone.CS_GRP_JUMP, capstone.CS_GRP_RET, capstone.CS_GRP_CALL} & set(raw.groups):
             break
-    raise BinaryError(f"no instruction near {symbol} can be probed cheaply", "report it together with the file")
+    raise BinaryError(f"no instruction near {symbol} can be probed cheaply", "report it with the file")
 
 
 def function_site(elf: Elf, symbol: str) -> Site:
@@ -113,10 +113,12 @@ def function_site(elf: Elf, symbol: str) -> Site:
     if not found:
         raise BinaryError(f"{symbol} is not a function of {elf.path}", "it was inlined, or its symbol was stripped")
     if len(found) > 1:
-        raise BinaryError(f"{len(found)} functions of {elf.path} are called {symbol}", "name one that is there once")
+        raise BinaryError(f"{len(found)} functions of {elf.path} are called {symbol}", "give a name that exists only once")
     ((address, (size, chooses)),) = found.items()
     if chooses:
-        raise BinaryError(f"{symbol} of {elf.path} only chooses another function (IFUNC)", "name the one that is chosen")
+        raise BinaryError(
+            f"{symbol} of {elf.path} only chooses another function (IFUNC)", "give the name of the chosen one"
+        )
     instructions = [_plain(raw) for raw in _decoder(elf.arch).disasm(elf.read(address, min(size, _MAX_BODY)), address)]
     if not 0 < size <= _MAX_BODY or sum(len(each.code) for each in instructions) != size:
         raise BinaryError(f"cannot read the code of {symbol} in {elf.path}", "name another function")
@@ -218,7 +220,7 @@ def entry_site(program: Coded, symbol: str) -> Site:
             break
     first = _plain(instructions[0])
     if number and _plain(instructions[number]).mnemonic in arch.stack_branch:
-        raise BinaryError(f"the prologue of {symbol} has an unknown form", "report it together with the Go version")
+        raise BinaryError(f"the prologue of {symbol} has an unknown form", "report it with the Go version")
     return site(program, symbol, first)
 
 

@@ -175,9 +175,7 @@ class Elf(contextlib.AbstractContextManager["Elf"]):
         self.sections: dict[str, Section] = self._named_sections(shstrndx)
         text = self.sections.get(".text")
         if text is not None and text.type == SHT_NOBITS:  # what `objcopy --only-keep-debug` leaves
-            raise BinaryError(
-                f"{self.path} has only a program's debug information, not the program", "give the program itself"
-            )
+            raise BinaryError(f"{self.path} holds only debug information, not a program", "give the program itself")
 
     def _read_segments(self, offset: int, entry_size: int, count: int) -> None:
         size = len(self._data)

@@ -40,7 +40,7 @@ class Globals:
     gc_pacing: tuple[int, ...] = ()  # offsets of PACING in gcController, all or none
     limiter_cycle: int | None = None  # gcCPULimiter.lastEnabledCycle
     # mheap_.pages.scav.releasedEager, what allocations returned to the kernel, and work.cpuStats.ScavengeAssistTime, how
-    # long that took them; None too in a release that does not count it.
+    # long that took them; None too in a release that does not record it.
     returned_eager: int | None = None
     scavenge_assist: int | None = None
     missing: dict[str, str] = field(default_factory=dict)
@@ -52,10 +52,10 @@ def find_globals(program: GoProgram, pacing: bool = False) -> Globals:
     layout = layout_of(program)
     recipes = {"work": _find_work, "work.userForced": _find_user_forced, "gcController": _find_controller}
     of_pacing = {
-        "why the heap goal is what it is": _find_pacing,
-        "the limiter of the collector's CPU time": _find_limiter,
+        "what sets the heap goal": _find_pacing,
+        "the GC CPU limiter": _find_limiter,
         "memory returned while allocating": _find_returned,
-        "time of returning memory while allocating": _find_scavenge_assist,
+        "time spent returning memory during allocation": _find_scavenge_assist,
     }
     for name, recipe in [*recipes.items(), *(of_pacing.items() if pacing else ())]:
         try:

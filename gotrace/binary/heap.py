@@ -74,7 +74,7 @@ def find_heap(program: GoProgram) -> HeapPlaces:
     offsets = offsets_of(layout_of(program), FIELDS)
     found = find_globals(program)
     if found.work is None or found.gc_controller is None:
-        raise BinaryError("; ".join(found.missing.values()), "report it together with the Go version")
+        raise BinaryError("; ".join(found.missing.values()), "report it with the Go version")
     missing: dict[str, str] = {}
 
     def optional(name: str, symbol: str, loads: bool = False, again: int = 0) -> int:
@@ -90,9 +90,7 @@ def find_heap(program: GoProgram) -> HeapPlaces:
 
     scavenge = _scavenge(program)
     if not scavenge:
-        missing["scavenge"] = (
-            "gcPaceScavenger does not refer to it as expected: how much is still to be returned is unknown"
-        )
+        missing["scavenge"] = "gcPaceScavenger does not refer to it as expected: how much is left to return is unknown"
     if "mheap.pages.scav.releasedEager" not in offsets:
         missing["memory returned while allocating"] = f"{program.go_version} counts only memory returned in the background"
 

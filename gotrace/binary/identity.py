@@ -52,13 +52,11 @@ def identify(elf: Elf) -> BuildInfo:
         raise _other_kind(elf)
     mode = info.settings.get("-buildmode", "")
     if mode in _NO_PROGRAMS:
-        raise UntraceableError(
-            f"{elf.path} is {_NO_PROGRAMS[mode]}, not a program", "gotrace traces Go's main programs only"
-        )
+        raise UntraceableError(f"{elf.path} is {_NO_PROGRAMS[mode]}, not a program", "gotrace traces only Go main programs")
     if info.version == (0, 0, 0):
         raise UntraceableError(
-            f"{elf.path} was built with {info.go_version!r}, which is no version that gotrace knows",
-            "build it with a released Go, so that the layout of its runtime is known",
+            f"{elf.path} was built with {info.go_version!r}, a version that gotrace does not know",
+            "build it with a released Go version, whose runtime layout is known",
         )
     if info.version[:2] < OLDEST:
         raise UntraceableError(f"{elf.path} was built with {info.go_version}", _SUPPORTED)
@@ -85,7 +83,7 @@ def _proven(elf: Elf) -> BuildInfo | None:
         if version and _agrees(info.version[:2], table):
             return info
         raise UntraceableError(
-            f"{elf.path} is a Go program without build information, and its Go version cannot be proven",
+            f"{elf.path} is a Go program without build information, and its Go version cannot be determined",
             "build it without removing .go.buildinfo",
         )
     return None
@@ -132,13 +130,13 @@ def _agrees(version: tuple[int, int], table: Pclntab) -> bool:
 def _other_kind(elf: Elf) -> BinaryError:
     """What a program without anything of today's Go is."""
     if elf.is_packed:
-        return UntraceableError(f"{elf.path} is packed by UPX, which hides what it is", f"unpack it: upx -d {elf.path}")
+        return UntraceableError(f"{elf.path} is packed with UPX, which hides the program", f"unpack it: upx -d {elf.path}")
     if _table_magic(elf) in _OLD_MAGICS:
         return UntraceableError(f"{elf.path} was built with a Go version older than 1.18", _SUPPORTED)
     compiler = _other_compiler(elf)
     if compiler:
         return UntraceableError(
-            f"{elf.path} was built with {compiler}, whose runtime is another one", "build it with Go's own compiler"
+            f"{elf.path} was built with {compiler}, which has a different runtime", "build it with Go's own compiler"
         )
     return BinaryError(f"{elf.path} is not a Go program", "give the pid or path of a program built with Go")
 

@@ -150,7 +150,7 @@ class Pclntab:
         offsets, bodies = (np.frombuffer(table.tobytes(), "<u4")[i::2] for i in (0, 1))
         self.entries: npt.NDArray[np.uint64] = offsets.astype(np.uint64) + np.uint64(text)
         if np.any(offsets[1:] < offsets[:-1]) or text + int(offsets[-1]) >= 1 << 64:
-            raise self._damaged("its functions are not in order")
+            raise self._damaged("its functions are not sorted")
         self._offsets: npt.NDArray[np.int64] = bodies.astype(np.int64) + header.functions
         if np.any(self._offsets + self._func_size > len(self._data)):
             raise self._damaged("a function record lies outside of it")
@@ -292,7 +292,7 @@ class Pclntab:
             func_id, name_offset, parent_pc = self._inlined_call(tree, call)
             out.append(GoFrame(self._name_at(name_offset), file, line, func_id))
             pc = entry + parent_pc
-        raise self._damaged("its inline trees do not end")
+        raise self._damaged("its inline trees are not terminated")
 
     def has_record(self, pc: int) -> bool | None:
         """Whether the function at ``pc`` has a frame record there; None while it is being made or taken away.
@@ -336,7 +336,7 @@ class Pclntab:
         """
         if not self.knows_inlining:
             raise BinaryError(
-                f"cannot read what the compiler inlined in {self._path}", "a newer gotrace may support this Go version"
+                f"cannot read the inlining tables of {self._path}", "a newer gotrace may support this Go version"
             )
         # Words that equal the name's offset, then those of them that are the name of an entry of a tree, then the proof:
         # the function's own code leads to that entry. Functions with equal trees share one.

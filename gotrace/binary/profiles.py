@@ -79,10 +79,10 @@ def find_contention(program: GoProgram) -> ContentionPlaces:
 
 
 def find_profiles(program: GoProgram) -> ProfilePlaces:
-    """Raises BinaryError with what was not found, NoProfileError if the program takes no heap profile."""
+    """Raises BinaryError with what was not found, NoProfileError if the program keeps no heap profile."""
     if not any(program.pclntab.function(name) for name in _READERS):
         raise NoProfileError(
-            "the program takes no heap profile: nothing in it reads one, so its linker left that out", INSTEAD
+            "the program keeps no heap profile: nothing in it reads one, so the linker dropped it", INSTEAD
         )
     offsets = offsets_of(layout_of(program), _FIELDS)
     return ProfilePlaces(

@@ -90,13 +90,13 @@ def find_books(program: GoProgram) -> SchedulerBooks:
         allm = _allm(program, sched, offsets["schedt.sizeof"])
         offsets |= of_ms
     except BinaryError as error:
-        missing["waits of threads for the runtime's own locks"] = error.message
+        missing["threads' waits for the runtime's own locks"] = error.message
     cycles, of_work = find_globals(program).work_cycles, "runtime.workType"
     cpu_stats = 0
     if cycles is not None and layout.has(of_work, "cpuStats"):
         cpu_stats = cycles - layout.offset(of_work, "cycles") + layout.offset(of_work, "cpuStats")
     else:
-        missing["what the time of Ps went to"] = f"{program.go_version} does not count it"
+        missing["how Ps spent their time"] = f"{program.go_version} does not record it"
     return SchedulerBooks(
         go_version=program.go_version,
         pie=program.pie,

@@ -65,7 +65,7 @@ def init_loop(program: GoProgram) -> InitLoop:
             task, index = _wide(fields["task"]), _wide(fields["index"])
             found.append(InitLoop(code.site(program, symbol, jump), task, index, nfns_offset))
     if len(found) != 1:
-        raise BinaryError(f"the loop of {symbol} has an unknown form", "report it together with the Go version")
+        raise BinaryError(f"the loop of {symbol} has an unknown form", "report it with the Go version")
     return found[0]
 
 

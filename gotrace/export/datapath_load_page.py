@@ -37,7 +37,7 @@ def page(title: str, records: Sequence[Record]) -> str:
             *((name, duration_text(result[f"{name}_ns"])) for name in _COLOURS),
         ]
     )
-    made.say("A call counts where it begins; in flight are calls that had begun and not ended.")
+    made.say("A call counts in the interval in which it begins; in flight are calls that had begun but not ended.")
     intervals = result["intervals"]
 
     def rates(name: str, unit: float = 1) -> list[float]:

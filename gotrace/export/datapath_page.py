@@ -81,7 +81,7 @@ def page(title: str, drawing: Drawing) -> str:
     if drawing.lengths:
         made.draw("How long calls took", latency_chart(drawing.lengths))
         made.head("What they were on")
-        made.say("Bars are time: orange metadata, blue data, sand-coloured on no file (pipes, sockets, devices, timers).")
+        made.say("Bars are time: orange metadata, blue data, sand not on files (pipes, sockets, devices, timers).")
     else:
         made.say("There is nothing to draw.")
     for by, (rows, more) in {result["by"]: (result["rows"], result["more_rows"]), **drawing.tables}.items():
@@ -109,14 +109,14 @@ def _head(made: Page, result: Record) -> None:
         ]
     )
     who = f"{count_text(result['processes'], 'process', 'processes')}, {count_text(result['threads'], 'thread')}"
-    made.say(f"{who}; times are sums over all threads.")
+    made.say(f"{who}; times are summed over all threads.")
     for each in result["not_covered"]:
         made.say(f"Not covered: {each['what']} ({each['why']}).")
     for each in result["in_progress"] or ():
         where = each["path"] or "?"
-        made.say(f"NOT ENDED: thread {each['tid']} is in {each['call']} for {duration_text(each['lasted_ns'])} ({where}).")
+        made.say(f"NOT ENDED: thread {each['tid']} in {each['call']} for {duration_text(each['lasted_ns'])} ({where}).")
     if result["in_progress"] is None:
-        made.say("Calls that had not ended: ?")
+        made.say("Calls still in progress: ?")
     if result["errors"]:
         made.say("Errors: " + ", ".join(f"{each['error']} {each['count']:,}" for each in result["errors"]) + ".")
 
@@ -142,7 +142,7 @@ def _table(made: Page, by: str, rows: Sequence[Record], more: int) -> None:
     heads = (what, "time", "total", "metadata", "data", "calls", "errors", "bytes", "p50", "p99", "max", "cold reads")
     made.table(caption, (*heads, "server"), [_row(row, longest) for row in rows], names=(what,))
     if more:
-        made.say(f"{count_text(more, 'more row')}, which took less: --top shows them.")
+        made.say(f"{count_text(more, 'more row')}, which took less time: --top shows them.")
 
 
 def _row(row: Record, longest: int) -> tuple[str, ...]:
@@ -196,7 +196,7 @@ def _slowest(made: Page, calls: Sequence[Record]) -> None:
 
 def _explained(made: Page, found: Record) -> None:
     made.head("Where the time went")
-    for sentence in found["advice"] or ("Advice: none; nothing of it is clear.",):
+    for sentence in found["advice"] or ("Advice: none; nothing stands out.",):
         made.say(f"Advice: {sentence}" if found["advice"] else sentence)
     rows: list[tuple[str, ...]] = []
     for each in found["threads"][:_MOST]:
@@ -205,8 +205,9 @@ def _explained(made: Page, found: Record) -> None:
         rows.append((f"{each['tid']}", f"{each['process']}", seen, metadata, shares[0], data, shares[1]))
     made.table("Threads", ("thread", "process", "seen for", "metadata", "share", "data", "share of data"), rows)
     made.say(
-        "Epoch 0 is what came before the first mark; shares are of the time of its threads, without pipes and sockets; of "
-        "one: the thread that lost most."
+        "Epoch 0 is everything before the first mark; shares are of the time of its threads, without pipes and "
+        "sockets; worst: "
+        "the thread that lost most."
     )
     rows = [
         (
@@ -222,12 +223,12 @@ def _explained(made: Page, found: Record) -> None:
         )
         for number, each in enumerate(found["epochs"][:_MOST])
     ]
-    made.table("Epochs", ("epoch", "began", "lasted", "threads", "calls", "metadata", "share", "of one", "data"), rows)
+    made.table("Epochs", ("epoch", "began", "lasted", "threads", "calls", "metadata", "share", "worst", "data"), rows)
     rows = [
         (each["path"], f"{each['not_found']:,}", f"{each['names']:,}", duration_text(each["total_ns"]))
         for each in found["storms"][:_MOST]
     ]
-    made.table("Names that were not found", ("directory", "look-ups", "names", "took"), rows, names=("directory",))
+    made.table("Names not found", ("directory", "look-ups", "names", "took"), rows, names=("directory",))
     for what, name in (("threads", "thread"), ("epochs", "epoch"), ("storms", "folder")):
         if (more := len(found[what]) - _MOST) > 0:
             made.say(f"{count_text(more, f'more {name}')} not shown.")

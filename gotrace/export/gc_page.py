@@ -141,11 +141,12 @@ def page(title: str, run: Run) -> str:
     if rows:
         made.draw("How long each took", _ranges(run.total))
         made.say(
-            "A line is from the shortest to the longest, the bar on it from the median to p99, with marks at p90 and p99.9."
-            " Percentiles are HdrHistogram's, with three significant digits. Stopping is from the request until every P had"
-            " stopped, stopped the time from then on, total their sum, which is what the runtime reports; restart is what"
-            " comes after it, until the world ran again. The share is of the time that was traced; of mark assists, of the"
-            " time of all Ps."
+            "Each line runs from minimum to maximum, the bar on it from the median to p99, with marks at p90 and p99.9."
+            " Percentiles are HdrHistogram's, with three significant digits. Stopping runs from the request until every P"
+            " had stopped, stopped from then on; total, their sum, is what the runtime reports. Restart is the time "
+            "after that until the"
+            " world ran again. Shares are of the traced time; for mark assists, of the time of all"
+            " Ps."
         )
         made.table("Pauses and GC phases", ("Stop reason, GC phase", "Part", *gc_words.HEADS), rows)
     if run.without_evidence is not None:
@@ -162,7 +163,7 @@ def page(title: str, run: Run) -> str:
     for told in gc_words.trust(about, run.header):
         made.say(told)
     if run.without_evidence is None:
-        made.say("unknown: what the pauses waited for was not asked; --explain tells it.")
+        made.say("unknown: causes of pauses were not recorded; use --explain.")
     return made.made(title)
 
 
@@ -178,7 +179,7 @@ def _head(made: Page, run: Run) -> None:
         f" {host['kernel']}, {host['machine']}, {count_text(host['cpus'], 'CPU')}. gotrace {run.header['gotrace']}."
     )
     if lost := about["events"]["lost"]:
-        made.say(f"{count_text(lost, 'event')} lost: there may have been more than is shown, and more evidence.", "lost")
+        made.say(f"{count_text(lost, 'event')} lost: there may be more pauses and evidence than shown.", "lost")
     in_progress = run.of("in_progress")
     for told in gc_words.not_ended(in_progress, run.without_evidence is not None):
         made.say(told, "lost" if told.startswith("NOT") else "note")
@@ -243,16 +244,16 @@ def _pauses(made: Page, run: Run, longest: Array, stops: Sequence[Record]) -> No
         named = zip(("p50", "p99"), percentiles(pauses, (50.0, 99.0)), strict=True)
         figure["lines"] = [[name, value] for name, value in named]
     made.draw("Pauses over time", figure)
-    drawn = "Every pause is a dot, one in each chart, at the time at which stopping began."
+    drawn = "Every pause is a dot in each chart, at the time when stopping began."
     if (others := pauses.count - len(longest)) > 0:
         drawn = (
-            f"Of {pauses.count:,} pauses the {len(longest):,} longest are dots, one in each chart, at the time at which"
-            f" stopping began. The other {others:,} are shades: the stronger, the more of"
+            f"Of {pauses.count:,} pauses the {len(longest):,} longest are dots in each chart, at the time when stopping"
+            f" began. The other {others:,} are shaded: the darker, the more of"
             f" them in {duration_text(width_ns)}."
         )
-    made.say(f"{drawn} Axes of length are logarithmic and times are UTC. The lines are the p50 and p99 of all totals.")
+    made.say(f"{drawn} Durations are on logarithmic axes, times are UTC. The lines are the p50 and p99 of all totals.")
     if figure["open"]:
-        made.say("The red band is a stop of the world that had not ended.")
+        made.say("The red band is a stop-the-world pause that had not ended.")
 
 
 def _cells(course: Course) -> tuple[dict[tuple[int, str], list[int]], int]:
@@ -298,7 +299,7 @@ def _longest(made: Page, run: Run, longest: Array) -> None:
         rows.append((_numbered(number, length_ns), when, *of_it, reason, cycle, goid, str(pause["tid"])))
     made.head(f"The {len(rows)} longest pauses" if len(rows) > 1 else "The longest pause")
     heads = ("", "UTC", *(part.capitalize() for part in _SHOWN_PARTS), "Stop reason", "GC cycle", "Goroutine", "Thread")
-    made.table("Until the world ran again, and in parts", heads, rows, names=_NAMES)
+    made.table("Until the world ran again, and by part", heads, rows, names=_NAMES)
 
 
 def _numbered(number: int, length_ns: int) -> str:
@@ -332,8 +333,8 @@ def _explained(made: Page, run: Run) -> None:
         made.draw(f"What {many} waited for", bar_chart(names, series, unit="ns", stacked=True))
         left_out = f" Of {len(told)} pauses the first {len(shown)} have a bar." if len(shown) < len(told) else ""
         made.say(
-            "Each bar is a pause from the request until the world ran again; the runtime may report less. Every nanosecond"
-            f" is in exactly one class, by evidence.{left_out}"
+            "Each bar is a pause, from the request until the world ran again; the runtime may report less. Every nanosecond"
+            f" is attributed to exactly one class, by evidence.{left_out}"
         )
         rows = []
         for number, each in enumerate(told[:_MOST_EXPLAINED], 1):
@@ -350,8 +351,8 @@ def _explained(made: Page, run: Run) -> None:
             of_parts = [duration_text(parts[part][kind]) if kind in parts[part] else "-" for part in parts]
             of_it = sum(each["cause"] == kind for each in told)
             by_class.append((kind, duration_text(ns), f"{ns / max(1, total_ns):.2%}", *of_parts, str(of_it)))
-        class_heads = ("Class", "Time", "Share", *_PARTS_EXPLAINED, "Pauses whose cause it is")
-        made.table("All of them by class", class_heads, by_class)
+        class_heads = ("Class", "Time", "Share", *_PARTS_EXPLAINED, "Pauses with this cause")
+        made.table("All pauses by class", class_heads, by_class)
         made.say(f"{gc_words.unknown_share(sums.get(UNKNOWN, 0), total_ns)}.")
     else:
         made.say("No pause to explain.")
@@ -363,7 +364,7 @@ def _explained(made: Page, run: Run) -> None:
     shown = callers[:_MOST_LISTED]
     left_out = f" (the first {len(shown)} of {len(callers)})" if len(shown) < len(callers) else ""
     rows = [(each["reason"], f"{each['count']:,}", code_text(each["code"]) or "?") for each in shown]
-    made.table(f"Who asked for the pauses{left_out}", ("Stop reason", "Pauses", "Asked for by"), rows, names=_NAMES)
+    made.table(f"Who requested the pauses{left_out}", ("Stop reason", "Pauses", "Asked for by"), rows, names=_NAMES)
 
 
 def _cycles(made: Page, run: Run) -> None:
@@ -386,7 +387,7 @@ def _cycles(made: Page, run: Run) -> None:
         of_name = {name: bins[name][there].tolist() for name in (*PHASES, *HEAP, SWEEP)}
         of_what = (
             f"Of {course.cycles:,} cycles, more than {MOST_CYCLES:,}, each point is the largest of those that ended within"
-            f" {duration_text(width_ns)} from then on."
+            f" {duration_text(width_ns)}."
         )
     phases = []
     kinds = (
@@ -402,7 +403,10 @@ def _cycles(made: Page, run: Run) -> None:
     whole = [min(whens[0], run.ms(run.begin_ns)), max(whens[-1], run.ms(run.end_ns))]  # as the pauses have it
     common: Record = {"times": whens, "length": 0, "whole": whole} | ({"names": names} if names else {})
     made.draw("Phases of the collector", {**common, "charts": [time_chart("length, logarithmic", phases, "ns", log=True)]})
-    made.say(f"{of_what} A sweep ends when the last span was swept; one that has not ended, or ended unseen, is left out.")
+    made.say(
+        f"{of_what} A sweep ends when its last span has been swept; sweeps that had not ended, or ended unseen, are "
+        f"left out."
+    )
     heap = {name: [None if _is_off(each) else each for each in of_name[key]] for name, key, *_ in _HEAP_LINES}
     factor, unit = size_unit(max((each for of in heap.values() for each in of if each is not None), default=0))
     lines = []
@@ -446,4 +450,4 @@ def _by_time(made: Page, run: Run) -> None:
         *("From, UTC", "Pauses", "Longest", "GC cycles", "Sweep term.", "Mark", "Mark term.", "Sweep"),
         *("Heap at start", "at mark end", "live", "goal"),
     )
-    made.table(f"The charts as numbers, each the largest within {duration_text(width_ns)}", heads, rows, folded=True)
+    made.table(f"The charts as numbers, each the maximum within {duration_text(width_ns)}", heads, rows, folded=True)

@@ -52,7 +52,7 @@ def not_ended(in_progress: Sequence[Record], explained: bool) -> Iterator[str]:
             continue
         yield f"NOT ENDED: {record['sentence']}."
         if not explained and any(each["tid"] for each in record["waits_for"]):
-            yield "--explain tells what it is running."
+            yield "--explain shows what it is running."
 
 
 def not_seen(found: Record | None) -> Iterator[str]:
@@ -67,7 +67,7 @@ def not_seen(found: Record | None) -> Iterator[str]:
         names = ", ".join(map(printable, found["libraries"]))
         yield f"NOT SEEN: Go code in {names}: {OF_A_COPY}{counted and '; ' + counted}."
     elif counted:
-        yield f"NOT SEEN: {counted}; why is unknown."
+        yield f"NOT SEEN: {counted}; the reason is unknown."
 
 
 def cycles(total: GcSummary, seconds: float) -> str:
@@ -89,7 +89,7 @@ def pacing(told: Pacing) -> Iterator[str]:
     counted = f" ({bytes_text(told.counted)} counted towards it)" if told.counted != NOT_KNOWN else ""
     yield (
         f"set: GOGC {percent_text(told.gc_percent)}, GOMEMLIMIT {limit_text(told.memory_limit)}{counted}"
-        f"{'; changed while it was traced' if told.changed else ''}"
+        f"{'; changed during tracing' if told.changed else ''}"
     )
     if found := sentences(told):
         yield f"pacing: {' '.join(found)}"
@@ -113,7 +113,7 @@ def unknown_share(unknown_ns: int, total_ns: int) -> str:
 
 
 def without_evidence(count: int) -> str:
-    return f"Not explained, because tracing began within them: {count_text(count, 'pause')}"
+    return f"Not explained, because tracing began during them: {count_text(count, 'pause')}"
 
 
 ALLOCATED_HEADS = ("share", "allocated", "samples", "code")
@@ -134,7 +134,7 @@ def allocated(
     every = f"one every {bytes_text(found['rate_bytes'])}"
     passed = duration_text(found["length_ns"])
     if not found["samples"]:
-        return f"Which code allocates is unknown: nothing was sampled in {passed} ({every})", []
+        return f"Which code allocates is unknown: no samples in {passed} ({every})", []
     size, count = bytes_text(found["bytes"]), count_text(found["samples"], "sample")
     rows: list[tuple[str, ...]] = []
     for each in found["by"][:_MOST_ALLOCATING]:

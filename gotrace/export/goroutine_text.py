@@ -46,7 +46,7 @@ def _quoted(text: str) -> str:
 
 def _body(group: Record) -> str:
     if group["stack"] is None:
-        why = "it changed while it was read" if group["torn"] else "goroutine running on other thread"
+        why = "it changed while being read" if group["torn"] else "goroutine running on other thread"
         return f"\t{why}; stack unavailable\n"
     frames = [each for each in group["stack"] if each["shown"]]
     more = len(frames) - _INNER - _OUTER

@@ -139,7 +139,7 @@ def _ns(value: float | None) -> str:
 
 def _lost(made: Page, found: Record) -> None:
     if found["lost"]:
-        made.say(f"{count_text(found['lost'], 'event')} lost: the true numbers are higher than those shown.", "lost")
+        made.say(f"{count_text(found['lost'], 'event')} lost: the true numbers are higher.", "lost")
 
 
 def _wakeups(made: Page, found: Record) -> None:
@@ -149,15 +149,15 @@ def _wakeups(made: Page, found: Record) -> None:
     rows = []
     if waited["count"]:
         of = (duration_text(waited[f"{name}_ns"]) for name in names)
-        rows.append(("every eighth wait of a goroutine", f"{waited['count']:,}", *of))
+        rows.append(("one goroutine wait in eight", f"{waited['count']:,}", *of))
     if moves["count"]:
         of = (duration_text(moves["stays"][f"{name}_ns"]) for name in names)
         rows.append(("a goroutine stayed on one P for", f"{moves['count']:,}", *of))
         of = (f"{moves['turns'][name]:,}" for name in names)
-        rows.append(("and had so many turns there", f"{moves['count']:,}", *of))
+        rows.append(("turns on that P", f"{moves['count']:,}", *of))
     made.table("Single goroutines", ("What", "Count", *names), rows)
     rows = [(f"{each['goid']}", f"P {each['p']}", duration_text(each["wait_ns"])) for each in found["longest"]]
-    made.table("The longest waits of goroutines for a P", ("Goroutine", "Got", "Waited"), rows)
+    made.table("Longest waits of goroutines for a P", ("Goroutine", "Got", "Waited"), rows)
 
 
 def _events(made: Page, found: Record) -> None:
@@ -174,7 +174,7 @@ def _events(made: Page, found: Record) -> None:
         (printable(each["name"]), "the program" if each["own"] else "another", duration_text(each["held_ns"]))
         for each in found["holders"]
     ]
-    made.table("Who had the CPU that they got", ("Task", "Of", "For so much of the waits"), rows)
+    made.table("CPU held by", ("Task", "Of", "share of waits"), rows)
     rows = [
         (f"{each['tid']}", f"{each['cpu']}", duration_text(each["wait_ns"]), _held_by(each)) for each in found["longest"]
     ]
@@ -183,7 +183,7 @@ def _events(made: Page, found: Record) -> None:
     if "steals" not in found["missing"]:
         in_vain = percent(steals["failure_rate"])
         made.say(
-            f"Ps looked for work in queues of others {steals['attempts']:,} times, {in_vain} of them in vain, and took"
+            f"Ps tried to steal work {steals['attempts']:,} times, {in_vain} of them in vain, and took"
             f" {steals['goroutines']:,} goroutines."
         )
         rows = [(f"P {each['victim']}", f"P {each['thief']}", f"{each['goroutines']:,}") for each in steals["by"]]

@@ -65,7 +65,7 @@ class Kubelet:
         self._containers: dict[str, Container] = {}
         self._pods: dict[str, Container] = {}
         self.asked_s = 0.0  # time.monotonic() of the last answer
-        self.problem = "" if sources else "cannot ask for pods: NODE_IP and NODE_NAME are not set"
+        self.problem = "" if sources else "cannot list pods: NODE_IP and NODE_NAME are not set"
         self.failures: Counter[str] = Counter()
 
     def refresh(self) -> bool:
@@ -121,7 +121,7 @@ class Kubelet:
             finally:
                 connection.close()
         except TimeoutError:
-            raise _RefusedError("timeout", f"no answer within {self._patience_s:g} s") from None
+            raise _RefusedError("timeout", f"no response within {self._patience_s:g} s") from None
         except ssl.SSLError as error:
             raise _RefusedError("tls", f"TLS failed: {getattr(error, 'verify_message', '') or error.reason}") from None
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -131,11 +131,11 @@ class Kubelet:
                 str(answer.status), f"{answer.status}: {_REFUSALS.get(answer.status, printable(answer.reason))}"
             )
         if len(data) > _LARGEST:
-            raise _RefusedError("answer", f"the answer exceeds {_LARGEST >> 20} MiB")
+            raise _RefusedError("answer", f"the response exceeds {_LARGEST >> 20} MiB")
         try:
             return json.loads(data)
         except ValueError:
-            raise _RefusedError("answer", "the answer is not JSON") from None
+            raise _RefusedError("answer", "the response is not JSON") from None
 
 
 class _RefusedError(Exception):

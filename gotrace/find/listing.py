@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _OF_RUNTIME = ("gomaxprocs", "heap_live_bytes", "gc_cycles", "gc_per_s")
-_NO_NAME = "its runtime has no file about it that may be read here"
+_NO_NAME = "the container runtime's files about it cannot be read"
 
 
 class _Counted(NamedTuple):
@@ -52,14 +52,14 @@ class _Listed:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Process]:
-        """Raises TargetError if it has exited, HostError if its memory may not be read."""
+        """Raises TargetError if it has exited, HostError if its memory cannot be read."""
         with Process.open(self.process.pid) as opened:
             if not self.process.is_there():
                 raise TargetError("it has exited")
             if opened.identity() != self.process.file:
-                raise TargetError("it executes another program by now")
+                raise TargetError("it has executed another program since")
             if opened.memory_fd < 0:
-                raise HostError("its memory may not be read: run as root (sudo)")
+                raise HostError("its memory cannot be read: run as root (sudo)")
             yield opened
 
     def read_with(self, places: HeapPlaces) -> None:

@@ -56,13 +56,13 @@ def _one(addition: Addition, path: str, told: Told, known: dict[str, Known]) -> 
         if os.path.isdir(path) and not os.path.exists(os.path.join(path, REPORT)):
             segments = segments_of(path)
             if not segments:
-                raise GotraceError("it has neither a report nor a spool", "give the folder of a report, or of a spool")
+                raise GotraceError("it has neither a report nor a spool", "give the folder of a report or a spool")
             for segment in segments:
                 yield from _segment(addition, segment, told, known)
             return
         file = os.path.join(path, REPORT) if os.path.isdir(path) else path
         if not os.path.isfile(file):
-            raise GotraceError("it is no file" if os.path.exists(file) else "there is no such file", "check the path")
+            raise GotraceError("it is not a file" if os.path.exists(file) else "there is no such file", "check the path")
         if not os.path.getsize(file):
             raise GotraceError("it is empty", "was it cut off?")
         kind, begin = _kind_of(file)
@@ -114,7 +114,7 @@ def _segment(addition: Addition, path: str, told: Told, known: dict[str, Known])
         with open(path, "rb") as file:
             data = spools.whole_lines(file.read())
         if not data:
-            yield Outcome(path, "spool", skipped=True, notes=("no line of it is whole yet",))
+            yield Outcome(path, "spool", skipped=True, notes=("it has no complete line yet",))
             return
         name = spools.name_of(data)
         upto = known[name].upto_bytes if name in known else 0

@@ -46,7 +46,7 @@ class Rule:
 
 @dataclass
 class Choice:
-    """The way to the choice: ``steps`` in their order, then ``rules``; ``metric`` is the one that types are ranked by."""
+    """Decision tree: ``steps`` in their order, then ``rules``; ``metric`` is the one that types are ranked by."""
 
     service: str
     metric: str
@@ -96,7 +96,7 @@ def choose(
 ) -> Choice:
     """Raises UsageError if the fleet lacks the service, or has several and none is named; for a budget without prices."""
     if not slos:
-        raise UsageError("nothing is asked of the machines", "give --slo 'latency.p99<=80ms'")
+        raise UsageError("no SLO was given", "give --slo 'latency.p99<=80ms'")
     if any(each.operator == "==" for each in slos):
         raise UsageError("an SLO is a limit, not a value", "write <= or >=")
     if budget is not None and not prices:
@@ -122,7 +122,7 @@ def _service(database: Database, service: str | None) -> str:
     names = services(database)
     shown = ", ".join(map(printable, names[:10]))
     if not names:
-        raise UsageError("this fleet has no measurements", "gotrace fleet add DIR FILE... adds some")
+        raise UsageError("this fleet has no measurements", "add some with gotrace fleet add DIR FILE...")
     if service is None and len(names) > 1:
         raise UsageError("this fleet has several services", f"choose one with --service: {shown}")
     if service is not None and service not in names:
@@ -170,10 +170,10 @@ def _rank(choice: Choice, left: list[Candidate], prices: Mapping[tuple[str, str]
             each.letters = found.of[each.name]
     choice.by_cost = any(each.cost for each in left)
     if not prices:
-        choice.notes.append("No prices: no cost, in the order of latency instead. --prices FILE gives some.")
+        choice.notes.append("No prices, so no cost: ranked by latency instead. Give prices with --prices FILE.")
     elif left and not choice.by_cost:
         choice.notes.append(
-            "No cost: none of what is left has both a price and a measured rate (throughput); in the order of latency."
+            "No cost: none of the remaining types has both a price and a measured rate (throughput); ranked by latency."
         )
     if choice.by_cost and (without := [each for each in left if not each.cost]):
         for each in without:
@@ -202,20 +202,20 @@ def _rank(choice: Choice, left: list[Candidate], prices: Mapping[tuple[str, str]
             by = next(o for o in order if front[o] and (lent[at] or not lent[o]) and (points[o] <= points[at]).all())
             left[at].beaten_by = left[by].name
             choice.beaten.append(left[at])
-    choice.steps.append(Step("beaten by none in everything?", chosen, choice.beaten))
+    choice.steps.append(Step("not beaten in everything by another?", chosen, choice.beaten))
     metric = METRICS[choice.metric]
     for number, each in enumerate(chosen):
         before = chosen[:number]
         alike = next((other.name for other in before if set(other.letters) & set(each.letters)), "")
         if not before:
-            when = "the cheapest that keeps all" if choice.by_cost else f"the best {choice.metric}"
+            when = "the cheapest that meets every limit" if choice.by_cost else f"the best {choice.metric}"
             choice.rules.append(Rule(when, each))
         elif value(each) < min(map(value, before)):
             best = min(before, key=value).measured.estimates[choice.metric].value
             word = "above" if sign < 0 else "below"
             choice.rules.append(Rule(f"if {choice.metric} must be {word} {metric.text(best)}", each, alike))
         elif spread(each) >= min(map(spread, before)):
-            choice.rules.append(Rule("the cheapest whose speed is not lent", each, alike))
+            choice.rules.append(Rule("the cheapest that is not burstable", each, alike))
         else:
             least = min(map(spread, before))
             limit = f"less than {least:.1%}" if math.isfinite(least) else "a known amount"
@@ -226,7 +226,7 @@ def _note(choice: Choice, metrics: Sequence[str]) -> None:
     if not choice.candidates:
         choice.notes.append(
             f"Nothing in the fleet has a value of {' or '.join(metrics)} for {choice.service}: "
-            "a percentile needs enough values in a run or a day (a p99: 368), and emulated machines do not count."
+            "a percentile needs enough values in a run or a day (p99: 368), and emulated machines do not count."
         )
     for what, names in (
         ("versions of the service", {each for of in choice.candidates for each in of.versions}),
@@ -238,5 +238,5 @@ def _note(choice: Choice, metrics: Sequence[str]) -> None:
     for each in choice.candidates:
         if each.burst and each.is_lent:
             choice.notes.append(
-                f"{each.name} {each.burst[0]} ({each.burst[1]}), and no run of 16 h at full use shows what it does without."
+                f"{each.name} {each.burst[0]} ({each.burst[1]}), and no run of 16 h at full load shows its speed without credits."
             )

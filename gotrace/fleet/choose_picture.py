@@ -31,7 +31,7 @@ def svg(choice: Choice) -> str:
         parts += _lines(_RIGHT, y, said)
         parts.append(f'<path d="M{_PAD + _LEFT // 2} {bottom} V{after}" stroke="#5a6577"/>\n')
         y = after
-    rules = [rule_text(rule, choice) for rule in choice.rules] or ["none keeps all that is asked"]
+    rules = [rule_text(rule, choice) for rule in choice.rules] or ["none meets every limit"]
     lines = _wrapped(rules, _WIDTH - 2 * _PAD)
     parts += _box(y, lines, "#3fa08f", _WIDTH - 2 * _PAD)
     y += len(lines) * _LINE + 3 * _PAD
@@ -45,9 +45,7 @@ def svg(choice: Choice) -> str:
 def page(choice: Choice) -> str:
     """A whole HTML page: the picture, what it costs, and the evidence as a table."""
     made = Page()
-    made.put(
-        Markup(f'<div class="wide" role="region" aria-label="The way to the choice" tabindex="0">\n{svg(choice)}</div>')
-    )
+    made.put(Markup(f'<div class="wide" role="region" aria-label="Decision tree" tabindex="0">\n{svg(choice)}</div>'))
     if choice.by_cost and METRICS[choice.metric].dimension == "time":
         drawn = costs_of(
             choice.service, choice.metric, [c for c in choice.candidates if choice.metric in c.measured.estimates]

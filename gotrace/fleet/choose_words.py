@@ -22,8 +22,8 @@ def rule_text(rule: Rule, choice: Choice) -> str:
     """One rule as a sentence, with what it costs."""
     take = rule.take
     price = f"within {take.price.per_hour:.4g} {take.price.currency}/h: " if take.price and choice.by_cost else ""
-    unsure = f" (not told apart from {rule.unsure} in {choice.metric})" if rule.unsure else ""
-    flag = " [burstable: not measured past its credits]" if take.is_lent else ""
+    unsure = f" (indistinguishable from {rule.unsure} in {choice.metric})" if rule.unsure else ""
+    flag = " [burstable: not measured beyond its credits]" if take.is_lent else ""
     return f"{rule.when}: {take.name}{unsure}{flag}" if not price else f"{price}{take.name}, {rule.when}{unsure}{flag}"
 
 

@@ -95,10 +95,10 @@ def urls_in(path: str) -> list[str]:
                         raise UsageError(f"{printable(path)}, line {number}: {error.message}", error.hint) from None
                     urls[url.rstrip("/")] = None
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
-        raise UsageError(f"cannot read {printable(path)}: {reason}", "give a file with a URL a line") from None
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise UsageError(f"cannot read {printable(path)}: {reason}", "give a file with one URL per line") from None
     if not urls:
-        raise UsageError(f"{printable(path)} has no URLs", "write one a line: http://10.0.0.1:9464")
+        raise UsageError(f"{printable(path)} has no URLs", "write one URL per line: http://10.0.0.1:9464")
     return list(urls)
 
 
@@ -180,7 +180,7 @@ def _ask(url: str, remote: Remote, place: str, bounds: Bounds, stop: StopRequest
                 or os.path.basename(name) != name
                 or answer.body[-1:] != b"\n"
             ):
-                raise HostError("its answer is not understood", "is it `gotrace serve`?")
+                raise HostError("its response is invalid", "is it `gotrace serve`?")
             _note(asked, answer.body)
             asked.segments.append((name, int(begin), zlib.compress(answer.body, 1)))
             asked.size += len(answer.body)
@@ -246,7 +246,7 @@ def _put(addition: Addition, asked: Asked, told: Told, known: dict[str, Known], 
             if begin:
                 source = next((key for key, each in known.items() if each.path == path), None)
                 if source is None:
-                    raise GotraceError(f"the beginning of {name} is not known", "collect again")
+                    raise GotraceError(f"the beginning of {name} is unknown", "collect again")
             else:
                 source = spools.name_of(data)
             upto = known[source].upto_bytes if source in known else 0

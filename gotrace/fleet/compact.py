@@ -68,7 +68,7 @@ def compact(folder: str, older_days: int) -> Compacted:
     Raises GotraceError, UsageError.
     """
     if older_days < 1:
-        raise UsageError("today is still written to", "give at least 1d")
+        raise UsageError("today is still being written", "give at least 1d")
     last = time.strftime("%Y-%m-%d", time.gmtime(time.time() - (older_days + 1) * DAY_NS / 1e9))
     path, found = check(folder), Compacted()
     database, module = opened(folder), duckdb()

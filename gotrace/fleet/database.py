@@ -45,7 +45,7 @@ class Database:
         try:
             found: list[tuple[Any, ...]] = self.connection.execute(sql, given).fetchall()
         except duckdb().IOException as error:  # somebody compacts, or removes files
-            raise GotraceError(f"a file went away: {printable(str(error).splitlines()[0])}", "ask again") from None
+            raise GotraceError(f"a file disappeared: {printable(str(error).splitlines()[0])}", "ask again") from None
         return found
 
 
@@ -70,7 +70,7 @@ def opened(folder: str) -> Database:
     for name, sql in VIEWS.items():
         database.connection.execute(f"create view {name} as {sql}")
     if database.broken:
-        database.notes.append(f"{count_text(len(database.broken), 'file')} cannot be read and was left out")
+        database.notes.append(f"{count_text(len(database.broken), 'file')} cannot be read and was skipped")
     return database
 
 
@@ -95,7 +95,7 @@ def answered(database: Database, query: str) -> Answer:
         statements = connection.extract_statements(text_of(query))
         # `explain analyze` does what it explains: a `copy` into the fleet's own files too
         if len(statements) != 1 or statements[0].type != module.StatementType.SELECT:
-            raise UsageError("that is not one question", "give one `select`: what is in a fleet cannot be changed by SQL")
+            raise UsageError("that is not a single query", "give one `select`: a fleet cannot be changed by SQL")
         found = connection.execute(statements[0])
         return Answer([each[0] for each in found.description], found.fetchall())
     except module.Error as error:
@@ -106,7 +106,7 @@ def answered(database: Database, query: str) -> Answer:
         if "Table with name" in lines[0]:
             hint = f"there are {', '.join((*TABLES, *VIEWS))}"
         elif isinstance(error, module.PermissionException):
-            hint = "a question reads the tables of the fleet: `show tables` lists them"
+            hint = "a query reads the tables of the fleet: `show tables` lists them"
         raise UsageError(printable(lines[0]), printable(hint)) from None
 
 

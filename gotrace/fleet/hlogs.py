@@ -21,7 +21,7 @@ def parts_of(path: str, told: Told, name: str) -> tuple[dict[str, Any], list[Par
     from hdrh.histogram import HdrHistogram
 
     if not told.host_name or not told.service:
-        raise GotraceError("a log says neither whose it is nor of which machine", "give --host-name and --service")
+        raise GotraceError("a log names neither its service nor its machine", "give --host-name and --service")
     found: defaultdict[str, HdrHistogram] = defaultdict(lambda: HdrHistogram(1, 3_600_000_000_000, 3))
     begin_s, end_s, ours, cut_off = float("inf"), 0.0, False, 0
     with open(path, encoding="utf-8", errors="replace") as file:
@@ -40,7 +40,7 @@ def parts_of(path: str, told: Told, name: str) -> tuple[dict[str, Any], list[Par
             begin_s = min(begin_s, float(match[2]))
             end_s = max(end_s, float(match[2]) + float(match[3]))
     if not ours:
-        raise GotraceError("it does not say that its values are nanoseconds", "logs are read that gotrace wrote")
+        raise GotraceError("it does not say that its values are nanoseconds", "only logs written by gotrace are read")
     if not found:
         raise GotraceError("it has no intervals", "was it cut off?")
     begin_ns, end_ns = round(begin_s * 1e9), round(end_s * 1e9)
@@ -56,9 +56,9 @@ def parts_of(path: str, told: Told, name: str) -> tuple[dict[str, Any], list[Par
         recorded = [(each.value_iterated_to, each.count_at_value_iterated_to) for each in _recorded(found[tag])]
         values, counts = np.array(recorded, np.int64).reshape(-1, 2).T
         parts += of_counted(whose, metric, label, values, counts)
-    notes = ["values have three significant digits: totals and percentiles are no more exact"]
+    notes = ["values have three significant digits: totals and percentiles are no more precise"]
     if cut_off:
-        notes.append(f"{cut_off} damaged lines were left out")
+        notes.append(f"{cut_off} damaged lines were skipped")
     return {"kind": "hlog", "host": told.host_name, "first_ns": begin_ns, "last_ns": end_ns}, parts, notes
 
 

@@ -54,7 +54,7 @@ def merged(
     nobody can group by.
     """
     if unknown := [each for each in by if each not in BY]:
-        raise UsageError(f"nothing can be grouped by {printable(unknown[0])!r}", f"there are {', '.join(BY)}")
+        raise UsageError(f"cannot group by {printable(unknown[0])!r}", f"there are {', '.join(BY)}")
     keys = ", ".join(f"{BY[each]} as by{number}" for number, each in enumerate(by)) or "0 as by0"
     names = ", ".join(f"by{number}" for number in range(max(1, len(by))))
     joined = f"{{table}} part {JOINED} where metric = ?" + ("" if emulated else f" and {REAL}")

@@ -50,7 +50,7 @@ def read(path: str) -> list[Price]:
     except OSError as error:
         raise GotraceError(f"cannot read {printable(path)}: {error.strerror}", "give a CSV file of prices") from None
     except (UnicodeDecodeError, csv.Error):
-        raise UsageError(f"{printable(path)} is no CSV file in UTF-8", f"its first line is {','.join(COLUMNS)}") from None
+        raise UsageError(f"{printable(path)} is not a CSV file in UTF-8", f"its first line is {','.join(COLUMNS)}") from None
 
 
 def parts_of(path: str, told: Told, name: str) -> tuple[dict[str, Any], list[Part], list[str]]:
@@ -95,7 +95,7 @@ def usable(prices: Sequence[Price], currency: str | None, region: str | None) ->
     if len(found := sorted({each.currency for each in newest.values()})) > 1:
         raise UsageError(
             f"the prices are in {' and '.join(found)}, which are not converted",
-            f"choose one of them: --currency {found[0]}",
+            f"choose one: --currency {found[0]}",
         )
     if prices and not newest:
         asked = " ".join(f"--{name} {value}" for name, value in (("currency", currency), ("region", region)) if value)
@@ -115,13 +115,13 @@ def _price(row: Mapping[str, Any], where: str) -> Price:
         raise refuse("more values than columns", "put quotes around values with a comma")
     texts = {name: str(row[name] if row[name] is not None else "").strip() for name in COLUMNS}
     if empty := [name for name in COLUMNS if name != "region" and not texts[name]]:
-        raise refuse(f"{empty[0]} is empty", "only the region may be")
+        raise refuse(f"{empty[0]} is empty", "only the region may be empty")
     try:
         per_hour = float(texts["per_hour"])
     except ValueError:
         per_hour = math.nan
     if not (math.isfinite(per_hour) and per_hour > 0):
-        raise refuse(f"{printable(texts['per_hour'])!r} is no price per hour", "write 0.145")
+        raise refuse(f"{printable(texts['per_hour'])!r} is not a price per hour", "write 0.145")
     if not re.fullmatch(r"[A-Z]{3}", texts["currency"]):
         raise refuse(f"{printable(texts['currency'])!r} is no currency", "write USD or EUR")
     try:

@@ -115,7 +115,7 @@ def parts_of(path: str, told: Told, name: str) -> tuple[dict[str, Any], list[Par
     with Recording.open(path) as source:
         header = source.header
         if "kept" in header:
-            raise GotraceError("it is a pause that an agent kept", "add the agent's whole spool, where it is")
+            raise GotraceError("it is a single pause kept by an agent", "add the agent's whole spool folder")
         known = {"gc", "coldstart"} & set(header["probes"]) or "memory" in header.get("views", {})
         if not known:
             raise GotraceError("it has neither pauses, starts nor memory", "record some: gotrace record -o FILE.gotrace")
@@ -152,7 +152,7 @@ def parts_of(path: str, told: Told, name: str) -> tuple[dict[str, Any], list[Par
             causes = causes_of(_explained(path)) if "tail" in header["probes"] else {}
             parts += found.parts(whose, pid, causes, path)
             parts.append(("run", {**whose.lasting(), **run, **found.settings(), "lost": lost}))
-            notes += [f"{count_text(lost, 'event')} lost: counts are at least these"] if lost else []
+            notes += [f"{count_text(lost, 'event')} lost: counts are lower bounds"] if lost else []
         else:
             for _ in Replayed(source).portions():
                 pass
@@ -162,7 +162,7 @@ def parts_of(path: str, told: Told, name: str) -> tuple[dict[str, Any], list[Par
         if "memory" in header.get("views", {}):
             parts += _memory(path, whose, name)
         if source.cut_off:
-            notes.append("cut off: used up to there")
+            notes.append("truncated: used up to that point")
         last_ns = begin_ns + int(end.get("duration_ns", 0))
     return {"kind": "recording", "host": host, "first_ns": begin_ns, "last_ns": last_ns}, parts, notes
 

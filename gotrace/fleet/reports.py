@@ -29,7 +29,7 @@ def parts_of(path: str, told: Told, name: str) -> tuple[dict[str, Any], list[Par
         row = host_row(host or "", {**report["host"], "emulated": report["plan"].get("emulated")}, seen_ns, told)
         if not host:
             row["host"] = host = f"unnamed {row['fingerprint']}"
-            notes.append("its machine's name is not known: --host-name gives it one")
+            notes.append("its machine name is unknown: give one with --host-name")
         parts: list[Part] = [("host", {**row, "source": name})]
         lacking = 0
         for run in report["runs"]:
@@ -50,9 +50,9 @@ def parts_of(path: str, told: Told, name: str) -> tuple[dict[str, Any], list[Par
     except (ValueError, TypeError, KeyError, StopIteration, AttributeError) as error:
         raise GotraceError(f"the report is damaged: {type(error).__name__}: {error}", "measure again") from None
     if lacking:
-        notes.append(f"{count_text(lacking, 'run')} without raw events: their pauses are known by percentiles only")
+        notes.append(f"{count_text(lacking, 'run')} without raw events: only percentiles of their pauses are known")
     if not report["complete"]:
-        notes.append("it is not complete: used up to where it was cut off")
+        notes.append("it is incomplete: used up to where it was cut off")
     times = [time_ns(run["time"]) for run in report["runs"]] or [seen_ns]
     last_ns = max((at + int(run["length_ns"]) for at, run in zip(times, report["runs"], strict=False)), default=seen_ns)
     return {"kind": "baseline", "host": host, "first_ns": min(times), "last_ns": last_ns}, parts, notes

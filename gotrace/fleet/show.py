@@ -143,7 +143,7 @@ def asked_for(database: Database, metric: str) -> Asked:
     if metric in values:
         return Asked(metric, metric, None)
     there = [*(f"{name}.p99" for name in sorted(has)), *sorted(values - {f"{name}.p99" for name in has})]
-    hint = f"there are {', '.join(map(printable, there))}" if there else "nothing has been added: gotrace fleet add"
+    hint = f"there are {', '.join(map(printable, there))}" if there else "nothing has been added: use gotrace fleet add"
     raise UsageError(f"this fleet has no metric {printable(metric[:80])!r}", hint)
 
 

@@ -20,7 +20,7 @@ def claims_of(path: str) -> list[Claim]:
     except OSError as error:
         raise GotraceError(f"cannot read {printable(path)}: {error.strerror}", "give another file with --claims") from None
     except (csv.Error, UnicodeDecodeError) as error:
-        raise UsageError(f"{printable(path)} is no CSV file: {printable(str(error))}", _HINT) from None
+        raise UsageError(f"{printable(path)} is not a CSV file: {printable(str(error))}", _HINT) from None
 
 
 _HINT = f"its first line is {','.join(COLUMNS)}"
@@ -29,13 +29,13 @@ _HINT = f"its first line is {','.join(COLUMNS)}"
 def _read(file: TextIO, path: str) -> list[Claim]:
     rows = csv.reader(file, strict=True)
     if tuple(next(rows, ())) != COLUMNS:
-        raise UsageError(f"{printable(path)} has other columns than claims have", _HINT)
+        raise UsageError(f"{printable(path)} has different columns from a claims file", _HINT)
     found = []
     for row in rows:
         if len(row) != len(COLUMNS) or not all(cell.strip() for cell in row):
             raise UsageError(
-                f"line {rows.line_num} of {printable(path)} is no claim",
-                f"give all of {', '.join(COLUMNS)}; source is who says so",
+                f"line {rows.line_num} of {printable(path)} is not a claim",
+                f"give all of {', '.join(COLUMNS)}; source is who makes the claim",
             )
         found.append(Claim(*row))
     return found

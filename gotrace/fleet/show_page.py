@@ -81,7 +81,7 @@ def page(found: Shown) -> str:
     for told in warnings(fleet):
         made.say(told, "lost")
     if found.cut:
-        made.say(f"There are too many histograms for a page: the curves are of {fleet.asked.of} only.", "lost")
+        made.say(f"Too many histograms for one page: curves are shown for {fleet.asked.of} only.", "lost")
     if found.cells:
         curves = {
             "kind": "fleet",
@@ -105,11 +105,11 @@ def page(found: Shown) -> str:
     if found.stragglers.explained:
         drawn, flame_style = still(found.stragglers.profile, counted="pauses")
         made.head(_STRAGGLERS)
-        made.say(f"{found.stragglers.subtitle}. -o stragglers.svg draws one that zooms.")
+        made.say(f"{found.stragglers.subtitle}. -o stragglers.svg draws a zoomable one.")
         made.put(Markup(f'<div class="wide" role="region" aria-label="{_STRAGGLERS}" tabindex="0">\n{drawn}</div>'))
         style += flame_style
     made.head("Add your host")
-    made.say("Two commands: measure a service there, then put the result into the folder that this page was made of.")
+    made.say("Two commands: measure a service there, then add the result to the folder that this page was made from.")
     made.put(
         Markup(
             "<pre>gotrace baseline --load 'wrk -t2 -c50 -d30s http://127.0.0.1:8080/' --out out -- ./service\n"

@@ -70,16 +70,16 @@ def warnings(fleet: Fleet) -> Iterator[str]:
     lost = [each for each in fleet.series if each.lost]
     if lost:
         names = ", ".join(f"{_group(each.key)} ({each.lost:,})" for each in lost)
-        yield f"Events were LOST: {names}. Counts and the longest pauses there are at least what is shown."
+        yield f"Events were LOST: {names}. Counts and longest pauses there are lower bounds."
     if fleet.skewed:
         skews = ", ".join(f"{host} ({'+' if skew > 0 else '-'}{duration_text(abs(skew))})" for host, skew in fleet.skewed)
-        yield f"Clocks off by more than 5 min: {skews}. Their times and quarters of the day are not to be trusted."
+        yield f"Clocks off by more than 5 min: {skews}. Their times and quarters of the day are unreliable."
     if fleet.left_out:
         yield f"Emulated: counted, not timed: {', '.join(fleet.left_out)}."
     elif any(each.key[2] for each in fleet.series):
-        yield "Times of emulated machines say nothing about any real one; they are groups of their own, and not compared."
+        yield "Times of emulated machines say nothing about real ones; they form their own groups, and are not compared."
     if fleet.invalid:
-        yield f"{count_text(fleet.invalid, 'run does', 'runs do')} not count: gotrace fleet sql has the reasons."
+        yield f"{count_text(fleet.invalid, 'run does', 'runs do')} not count: see the reasons with gotrace fleet sql."
 
 
 def title(fleet: Fleet) -> str:
@@ -246,12 +246,12 @@ def _amplification(fleet: Fleet, memory: Sequence[Amplification]) -> Section:
 
 def _along(service: str, along: Sequence[Along]) -> Section:
     found = Section(
-        f"MAF of {service} along settings",
+        f"MAF of {service} by setting",
         ("setting", "value", "hosts", "MAF", "differs together with"),
         names=("setting", "value", "differs together with"),
         notes=[
-            "Hosts with other settings have another MAF; that does not make the setting the cause. Of settings that differ"
-            " together, nothing here says which one matters."
+            "Hosts with other settings have a different MAF; that does not make the setting the cause. If settings differ"
+            " together, nothing here tells which one matters."
         ],
     )
     for each in along:
@@ -267,7 +267,7 @@ def _resident(fleet: Fleet, parts: Sequence[Resident]) -> Section:
         "What RSS consists of",
         (fleet.by, "service", "part", "size", "share", "hosts"),
         names=(fleet.by, "service", "part"),
-        notes=["Medians over hosts, of recorded snapshots of memory; gotrace mem says what the parts are."],
+        notes=["Medians over hosts, from recorded memory snapshots; gotrace mem explains the parts."],
     )
     for each in parts:
         whole = sum(each.parts.values()) or 1.0
@@ -283,7 +283,7 @@ def _starts(fleet: Fleet, stages: Sequence[Stage]) -> Section:
         "Starts",
         (fleet.by, "service", "stage", "median", "interval", "hosts", "starts"),
         names=(fleet.by, "service", "stage"),
-        notes=["From execve on; main, listen and ready end where the service does what it was started for."],
+        notes=["From execve; main, listen and ready end when the service does what it was started for."],
     )
     asked = Asked("start.ready", "start.ready", None)
     for each in stages:
@@ -298,9 +298,9 @@ def _costs(costs: Costs) -> Section:
         ("type", "cost", costs.metric, "front", "CPU", "price", "measured on"),
         names=("type", "front", "CPU", "price", "measured on"),
         notes=[
-            "Price / rate, of the load with the highest rate; medians over hosts with their 95% intervals. On the front are"
-            " types of which no other is both cheaper and faster. What is burstable beats none, unless it was measured past"
-            " its credits.",
+            "Price / rate, for the load with the highest rate; medians over hosts with their 95% intervals. On the front are"
+            " types that no other beats in both price and speed. Burstable types beat none, unless measured beyond their"
+            " credits.",
             *(f"No cost of {name}: {why}." for name, why in costs.without),
         ],
     )
@@ -344,7 +344,7 @@ def _absent(fleet: Fleet) -> Section:
 def _claims(fleet: Fleet, claims: Sequence[Claim]) -> Section:
     heads = (fleet.by, "service", "metric", "value", "claimed by")
     rows: list[Sequence[str]] = [[each.group, each.service, each.metric, each.value, each.source] for each in claims]
-    return Section("Claimed by others", heads, rows, heads, ["Not measured by gotrace, and in no number or curve above."])
+    return Section("Claimed by others", heads, rows, heads, ["Not measured by gotrace, and not included in any number or curve above."])
 
 
 def _time(ns: int | None) -> str:

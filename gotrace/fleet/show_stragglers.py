@@ -22,7 +22,7 @@ class Stragglers(NamedTuple):
     def subtitle(self) -> str:
         """How much of the fleet that is."""
         if not self.explained:
-            return f"None of {count_text(self.kept, 'long pause')} came with an explanation: a recording has one."
+            return f"None of {count_text(self.kept, 'long pause')} came with an explanation; recordings have them."
         return (
             f"{self.explained:,} of {count_text(self.kept, 'long pause')} (at most 16 of each window or run, and not the"
             f" short ones) came with an explanation, from {count_text(self.hosts, 'host')}"

@@ -59,7 +59,7 @@ def records_of(data: bytes) -> Iterator[dict[str, Any]]:
             yield {}
             continue
         if kind != SCHEMA and kind.startswith(SCHEMA.partition("/")[0]):
-            raise GotraceError(f"it is of another version ({printable(kind)})", f"this gotrace reads {SCHEMA}")
+            raise GotraceError(f"it has a different version ({printable(kind)})", f"this gotrace reads {SCHEMA}")
         yield record if kind == SCHEMA else {}
 
 

@@ -216,14 +216,14 @@ def _checked(folder: str, make: bool) -> Path:
         if make:
             path.mkdir(parents=True, exist_ok=True)
         if not path.is_dir():
-            raise UsageError(f"{printable(folder)} is no folder", "give the folder that `gotrace fleet add` filled")
+            raise UsageError(f"{printable(folder)} is no folder", "give a folder filled by `gotrace fleet add`")
         if not about.exists():
             if not make:
-                raise UsageError(f"{printable(folder)} is no fleet", "`gotrace fleet add DIR FILE...` makes one")
+                raise UsageError(f"{printable(folder)} is no fleet", "create one with `gotrace fleet add DIR FILE...`")
             ours = (_LOCK, f".{ABOUT}")  # of others too, who make it just now
             if any(not each.name.startswith(ours) for each in path.iterdir()) and not about.exists():
                 raise UsageError(
-                    f"{printable(folder)} is no fleet, and is not empty", "give a new folder, or one that is empty"
+                    f"{printable(folder)} is not a fleet, and is not empty", "give a new or empty folder"
                 )
             part = path / f".{ABOUT}.{uuid.uuid4().hex}"
             try:
@@ -235,7 +235,7 @@ def _checked(folder: str, make: bool) -> Path:
     except FileExistsError:
         raise UsageError(f"{printable(folder)} is no folder", "give a new folder") from None
     except UnicodeEncodeError:
-        raise UsageError(f"{printable(folder)} is no name in UTF-8", "give another folder") from None
+        raise UsageError(f"{printable(folder)} is not a UTF-8 name", "give another folder") from None
     except OSError as error:
         raise GotraceError(
             f"cannot use {printable(folder)}: {error.strerror}", "give another folder, or free some space"
@@ -251,7 +251,7 @@ def check_about(data: bytes | str, folder: str) -> None:
     except (ValueError, TypeError, KeyError):
         found = None
     if found != SCHEMA:
-        raise UsageError(f"{printable(folder)} is a fleet of another version", f"this gotrace reads {SCHEMA}")
+        raise UsageError(f"{printable(folder)} is a fleet in a different version", f"this gotrace reads {SCHEMA}")
 
 
 def _end(path: Path) -> None:

@@ -146,14 +146,14 @@ def trend(
 ) -> Trend:
     """Every change of the last ``since`` points (counted from the newest). Raises UsageError for an unknown metric."""
     if unknown := [each for each in by if each not in BY]:
-        raise UsageError(f"nothing can be grouped by {printable(unknown[0])!r}", f"there are {', '.join(BY)}")
+        raise UsageError(f"cannot group by {printable(unknown[0])!r}", f"there are {', '.join(BY)}")
     make(database, unit.ns)
     new = unit.new if new is None else new
     ((last,),) = database.rows("select max(point) from points")
     rows = list(_series(database, by, metric, last, since))
     if metric is not None and not rows:
         names = [name for (name,) in database.rows("select distinct metric from points order by 1")]
-        hint = f"there are {', '.join(map(printable, names))}" if names else "nothing has been added: gotrace fleet add"
+        hint = f"there are {', '.join(map(printable, names))}" if names else "nothing has been added: use gotrace fleet add"
         raise UsageError(f"this fleet has no metric {printable(metric[:80])!r}", hint)
     long = [each for each in rows if len(each.at) >= LEAST_POINTS]
     judged = [each for each in long if min(each.values) > 0]
@@ -162,7 +162,7 @@ def trend(
     found = Trend(unit, len(rows), len(rows) - len(long), len(long) - len(judged), new, permutations)
     found.broken, found.notes = database.broken, list(database.notes)
     if judged and len(judged) > ALPHA * (permutations + 1):
-        found.notes.append(f"of {len(judged)} series at once a change of one alone cannot be shown; ask for a --metric")
+        found.notes.append(f"of {len(judged)} series at once, a change in only one cannot be shown; choose a --metric")
     changes = list(_changes(judged, permutations, (last or 0) - new))
     changes.sort(key=lambda each: (each.at, repr(each.series.group), each.series.metric))
     for (at, group), each in itertools.groupby(changes, lambda change: (change.at, change.series.group)):

@@ -46,6 +46,6 @@ def _limit() -> float:
 
 def _refused(limit: float) -> HostError:
     return HostError(
-        f"the probes are not compiled yet, and our control group's {int(limit) >> 20} MiB are too few to compile them",
-        f"run `gotrace serve --prepare` once where {NEEDED_BYTES >> 20} MiB are allowed, with the same GOTRACE_CACHE",
+        f"the probes are not compiled yet, and the cgroup's {int(limit) >> 20} MiB are not enough to compile them",
+        f"run `gotrace serve --prepare` once with {NEEDED_BYTES >> 20} MiB allowed, and the same GOTRACE_CACHE",
     )

@@ -123,14 +123,14 @@ def refused(action: str, number: int, is_perf_event: bool = False) -> HostError:
     message = f"the kernel refused to {action}: {os.strerror(number)}"
     if number in (errno.EPERM, errno.EACCES):
         forbidden = (is_perf_event and privileges.beyond_perfmon()) or (
-            "no right is missing: kernel lockdown, seccomp or a security policy forbids it; `gotrace doctor` shows more"
+            "privileges are sufficient: kernel lockdown, seccomp or a security policy forbids it; `gotrace doctor` shows more"
         )
         return privileges.refused(message, forbidden)
     hint = {
         errno.ENOSYS: "this kernel was built without BPF; use one with CONFIG_BPF_SYSCALL",
         errno.ENOMEM: "raise the locked-memory limit (ulimit -l unlimited) or the cgroup's memory limit",
-        errno.ESRCH: "the process has ended; give one that runs longer",
-        errno.EMFILE: "raise the limit of open files (ulimit -n)",
+        errno.ESRCH: "the process has exited; choose one that runs longer",
+        errno.EMFILE: "raise the limit on open files (ulimit -n)",
     }.get(number, "`gotrace doctor` shows what this host allows")
     return HostError(message, hint)
 
@@ -166,7 +166,7 @@ class Map:
         places = [ctypes.create_string_buffer(each, len(each)) for each in (key, value)]
         result = _bpf(_MAP_UPDATE_ELEM, struct.pack("<IIQQQ", self.fd, 0, *map(ctypes.addressof, places), 0))
         if result < 0:
-            raise refused(f"put an entry into the map {self.spec.name}", -result)
+            raise refused(f"add an entry to the map {self.spec.name}", -result)
 
     def get(self, key: bytes) -> bytes | None:
         """An entry of a hash table; None if it is not there."""
@@ -185,7 +185,7 @@ class Map:
         places = (ctypes.addressof(key), ctypes.addressof(value))
         result = _bpf(_MAP_UPDATE_ELEM, struct.pack("<IIQQQ", self.fd, 0, *places, 0))
         if result < 0:
-            raise refused(f"put a perf event into the map {self.spec.name}", -result)
+            raise refused(f"add a perf event to the map {self.spec.name}", -result)
 
     def items(self) -> list[tuple[bytes, bytes]]:
         """What is in a hash table now, one by one: for tables of a few. It may change meanwhile."""
@@ -281,7 +281,7 @@ class LoadedObject:
     def left_out(self) -> int:
         """How often the kernel did not run one of the programs, for it was at work on that CPU already.
 
-        0 before Linux 5.12, which does not count it.
+        0 before Linux 5.12, which does not record it.
         """
         return sum(int(misses[1]) for fd in self._about.values() if (misses := _MISSES.search(os.pread(fd, 4096, 0))))
 
@@ -354,7 +354,7 @@ def load_program(name: str, code: bytes, may_sleep: bool = True) -> int:
     last = text.splitlines()[-1] if text else "no log"
     raise LoadError(
         f"the kernel's verifier refused the program {name}: {os.strerror(-fd)} ({last})",
-        "run again with -v for the whole log, and report it with `uname -r`",
+        "run again with -v for the full log, and report it with `uname -r`",
         detail=text,
     )
 

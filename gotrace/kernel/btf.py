@@ -149,5 +149,5 @@ def task_settings(fields: dict[str, tuple[str, str]]) -> dict[str, int]:
     if "queue_throttle_count" not in known:
         known.pop("task_queue", None)
     if "task_pid" not in known or "task_tgid" not in known:
-        raise HostError("this kernel has no type information for its tasks (BTF)", "use one with CONFIG_DEBUG_INFO_BTF")
+        raise HostError("this kernel has no type information (BTF)", "use one with CONFIG_DEBUG_INFO_BTF")
     return known

@@ -79,7 +79,7 @@ def memory_group(pid: int, root: str = "/") -> MemoryGroup:
     while folders and _stat(folders[0][0], "memory.stat") is None:
         folders.pop(0)
     if not folders:
-        raise _unseen("this kernel does not count the memory of control groups")
+        raise _unseen("this kernel has no memory controller for cgroups")
     limits = [(limit, name) for folder, name in folders if (limit := _number(folder, names.limit)) is not None]
     least, limited_by = min(
         (each for each in limits if each[0] < _UNLIMITED), key=lambda each: each[0], default=(None, None)
@@ -138,11 +138,11 @@ def _folders(pid: int, controller: str, root: str) -> tuple[int, list[tuple[str,
     version, path = _path_of(pid, controller, root)
     mounted = next((each for each in _mounts(controller, root) if each[0] == version), None)
     if mounted is None:
-        raise _unseen(f"no control groups of {_WHAT[controller]} are mounted")
+        raise _unseen(f"no cgroups for {_WHAT[controller]} are mounted")
     _, top, place = mounted
     inside = os.path.relpath(path, top)
     if inside.startswith("..") or ".." in path.split("/"):  # of another namespace
-        raise _unseen(f"the control group {path} is not visible from here")
+        raise _unseen(f"cgroup {path} is not visible from here")
     return version, list(_upwards(os.path.join(root, place.lstrip("/")), inside, path))
 
 
@@ -150,7 +150,7 @@ _WHAT = {"memory": "memory", "cpu": "CPU time"}
 
 
 def _unseen(why: str) -> HostError:
-    return HostError(why, "run gotrace outside of containers")
+    return HostError(why, "run gotrace outside containers")
 
 
 def _path_of(pid: int, controller: str, root: str) -> tuple[int, str]:
@@ -160,7 +160,7 @@ def _path_of(pid: int, controller: str, root: str) -> tuple[int, str]:
             lines = [line.rstrip("\n").split(":", 2) for line in file]
     except FileNotFoundError:
         if os.path.exists(os.path.join(root, f"proc/{pid}")):
-            raise _unseen("this kernel has no control groups") from None
+            raise _unseen("this kernel has no cgroups") from None
         raise TargetError(f"process {pid} has exited", "give the pid of a running Go program") from None
     except OSError:
         raise TargetError(f"process {pid} has exited", "give the pid of a running Go program") from None
@@ -170,7 +170,7 @@ def _path_of(pid: int, controller: str, root: str) -> tuple[int, str]:
     for number, _, path in lines:
         if number == "0":
             return 2, path
-    raise _unseen(f"no control group counts its {_WHAT[controller]}")
+    raise _unseen(f"no cgroup accounts for its {_WHAT[controller]}")
 
 
 def _mounts(controller: str, root: str) -> Iterator[tuple[int, str, str]]:

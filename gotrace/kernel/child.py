@@ -60,7 +60,7 @@ class Child(Generic[T]):
         if not data:
             raise GotraceError(
                 f"the step '{self._name}' ended without a result (status {status})",
-                "it ran out of time or memory; `gotrace doctor` checks this host and target",
+                "it ran out of time or memory; check this host and the target with `gotrace doctor`",
             )
         import pickle
 

@@ -56,7 +56,9 @@ class Executable:
             except OSError as error:
                 for file in found.values():
                     os.close(file.fd)
-                raise TargetError(f"{path} cannot be read: {error.strerror}", "give a file that stays in place") from None
+                raise TargetError(
+                    f"{path} cannot be read: {error.strerror}", "give a file that is not removed meanwhile"
+                ) from None
         return found
 
     def load_bias(self, _: int, __: int | None = None) -> int:

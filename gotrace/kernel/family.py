@@ -56,7 +56,7 @@ class Family:
         data = self._socket.recv(_MOST_BYTES)
         if not data:
             raise GotraceError(
-                "the process that looks at what others map has ended", "start again; `gotrace doctor` shows the details"
+                "the process that inspects other processes' mappings exited", "start again; `gotrace doctor` shows details"
             )
         told: dict[str, Any] = json.loads(data)
         return told

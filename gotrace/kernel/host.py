@@ -33,7 +33,7 @@ def _lacking_privilege(root: str) -> tuple[str, str] | None:
         return f"tracing needs root, or {needed}{without}", "run it with sudo; in a container, with these capabilities"
     if not in_initial_namespace("user", root):
         return (
-            "tracing needs root on the host; this is root in a user namespace only",
+            "tracing needs root on the host; this is root only in a user namespace",
             "run it with sudo outside the rootless container",
         )
     return None
@@ -45,7 +45,7 @@ def _privileges(root: str) -> str:
     enough = "CAP_SYS_ADMIN" if held >> CAP_SYS_ADMIN & 1 else "CAP_BPF and CAP_PERFMON"
     if held >> CAP_SYS_PTRACE & 1:
         return enough
-    return f"{enough}, but not CAP_SYS_PTRACE: processes with more rights than this one cannot be inspected"
+    return f"{enough}, but not CAP_SYS_PTRACE: processes with more privileges than this one cannot be inspected"
 
 
 def lockdown(root: str = "/") -> str:
@@ -97,7 +97,7 @@ def checks(root: str = "/") -> list[Check]:
             None,
             "the machine's"
             if in_initial_namespace("pid", root)
-            else "a container's: only its processes can be traced, by their pid inside it",
+            else "of a container: only its processes can be traced, by their pid inside it",
         ),
         Check("kernel lockdown", locked != "confidentiality", locked, "boot with lockdown=integrity or without lockdown"),
         Check(
@@ -152,7 +152,7 @@ def _tracefs(root: str) -> Check:
 
 def _jit(setting: str) -> Check:
     if setting == "0":
-        return Check("BPF JIT", None, "off: a probe costs the target more", "sysctl net.core.bpf_jit_enable=1")
+        return Check("BPF JIT", None, "off: probes cost the target more", "sysctl net.core.bpf_jit_enable=1")
     return Check("BPF JIT", None, "on" if setting else "unknown")
 
 
@@ -176,7 +176,7 @@ def _page_faults(privileged: bool) -> Check:
     if has_sleepable_uprobes():
         return Check("page faults in probes", True, "yes")
     return Check(
-        "page faults in probes", None, "no (needs Linux 6.0): on a NUMA machine an event may be lost; losses are counted"
+        "page faults in probes", None, "no (needs Linux 6.0): on NUMA machines, events may be lost; losses are counted"
     )
 
 
@@ -219,7 +219,7 @@ def require_everybodys_processes(root: str = "/") -> str:
         )
     if held >> CAP_DAC_READ_SEARCH & 1:
         return ""
-    return "CAP_DAC_READ_SEARCH is missing: programs that only their owners can read are not seen."
+    return "CAP_DAC_READ_SEARCH is missing: programs readable only by their owners are not seen."
 
 
 def text_of(*path: str) -> str:

@@ -87,12 +87,10 @@ class Keeper:
             number = os.WTERMSIG(status)
             name = {each.value: each.name for each in signal.Signals}.get(number, f"signal {number}")
             return GotraceError(
-                f"the process that keeps the probes was killed ({name})",
-                "start again; `dmesg` shows whether memory had run out",
+                f"the process that holds the probes was killed ({name})",
+                "start again; check `dmesg` for an out-of-memory kill",
             )
-        return GotraceError(
-            "the process that keeps the probes has ended", "start again; `gotrace doctor` shows the details"
-        )
+        return GotraceError("the process that holds the probes exited", "start again; `gotrace doctor` shows details")
 
     def cost(self) -> tuple[float, int]:
         """Its seconds of CPU time, and the bytes of memory that are its alone."""

@@ -45,7 +45,7 @@ def program_path(program: str) -> str:
         return path
     why = "no such program"
     if "/" in program and os.path.exists(program):
-        why = "it is a folder" if os.path.isdir(program) else "it may not be executed"
+        why = "it is a folder" if os.path.isdir(program) else "it is not executable"
     raise UsageError(f"cannot run {printable(program)}: {why}", _HINT)
 
 
@@ -138,7 +138,7 @@ class Launched:
                 raise HostError(f"cannot trace a child process: {os.strerror(number)}", "start it yourself and use --pid")
             raise _failed(command[0], number)
         if not os.WIFSTOPPED(status):
-            raise HostError(f"{command[0]} ended before it could be traced", "start it yourself and use --pid")
+            raise HostError(f"{command[0]} exited before it could be traced", "start it yourself and use --pid")
         ptrace.kill_when_we_die(self.pid)
         self._pidfd = os.pidfd_open(self.pid)
 

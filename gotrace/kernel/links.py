@@ -23,7 +23,7 @@ class Link(TypedDict):
     kind: Annotated[str, "gpu or nic"]
     width: Annotated[int | None, "lanes"]
     max_width: int | None
-    speed: Annotated[str | None, "of each lane, as the kernel has it; drivers of GPUs lower it while they are idle"]
+    speed: Annotated[str | None, "per lane, as reported by the kernel; GPU drivers lower it when idle"]
     max_speed: str | None
 
 

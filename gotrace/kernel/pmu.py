@@ -68,7 +68,7 @@ def find(name: str, root: str = "/") -> PmuEvent:
     if not pmus(root):
         raise HostError(
             f"this machine has no hardware counters: cannot count {name}",
-            "virtual machines often have none: use a bare-metal host, or one whose hypervisor passes the PMU through",
+            "virtual machines often have none: use bare metal, or a hypervisor that passes the PMU through",
         )
     offered = ", ".join(event.name for event in known) or "no event by name"
     raise HostError(f"the processor's counters ({', '.join(pmus(root))}) have no event {name}", f"they have: {offered}")

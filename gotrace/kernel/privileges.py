@@ -16,7 +16,9 @@ SERVE_CAPABILITIES = {
     "CAP_DAC_READ_SEARCH": CAP_DAC_READ_SEARCH,
 }
 # The hint of `refused` about another process.
-PROTECTED = "no right is missing: a security policy protects this process (SELinux, AppArmor, a sandbox); allow it there"
+PROTECTED = (
+    "privileges are sufficient: a security policy protects this process (SELinux, AppArmor, a sandbox); allow it there"
+)
 _INITIAL_NAMESPACE = {"user": 0xEFFFFFFD, "pid": 0xEFFFFFFC}
 
 
@@ -67,7 +69,7 @@ def refused(message: str, otherwise: str, unprivileged: str = "run as root (sudo
     if lacking and os.geteuid() != 0:
         hint = unprivileged if not held else f"{unprivileged}, or with {' and '.join(lacking)} too"
     elif not in_initial_namespace("user", root):
-        hint = "this is root in a user namespace only: run it with sudo outside the rootless container"
+        hint = "this is root only in a user namespace: run it with sudo outside the rootless container"
     elif lacking:
         hint = f"this root lacks {' and '.join(lacking)}: add {'it' if len(lacking) == 1 else 'them'} to the container"
     else:

@@ -155,7 +155,7 @@ class Process:
                         return int(fields[0].split(b"-")[0], 16) - first_vaddr
         except OSError as error:
             raise (_refused if isinstance(error, PermissionError) else _gone)(self.pid) from None
-        raise TargetError(f"the executable of process {self.pid} is not mapped", "it may be about to exit; try again")
+        raise TargetError(f"the executable of process {self.pid} is not mapped", "it may be exiting; try again")
 
     def mappings(self) -> list[MemoryMapping]:
         """Everything the process has mapped, from low to high. Raises TargetError or HostError."""
@@ -190,7 +190,7 @@ class Process:
             raise _refused(self.pid) from None
         except (FileNotFoundError, ProcessLookupError) as error:
             if os.path.exists(f"/proc/{self.pid}/task/{tid}/comm"):
-                raise HostError("this kernel does not show its stacks", "use one with CONFIG_STACKTRACE") from error
+                raise HostError("this kernel does not expose its stacks", "use one with CONFIG_STACKTRACE") from error
             return False
 
     def open_mapped(self, mapping: MemoryMapping) -> int:
@@ -270,7 +270,7 @@ def _exe_name(pid: int) -> str:
     if leader != pid:
         raise TargetError(f"{pid} is a thread of process {leader}", f"use --pid {leader}")
     if status.get("State", "").startswith(("Z", "X")):
-        raise TargetError(f"process {pid} has already exited (zombie)", "give the pid of a process that runs")
+        raise TargetError(f"process {pid} has already exited (zombie)", "give the pid of a running process")
     # Kthread came with Linux 6.8. Before it: a process that is just exiting has no memory either, but kthreadd (2) is
     # the parent of kernel threads only.
     family = "2" in (status.get("PPid"), str(pid))
@@ -297,7 +297,7 @@ def _status(pid: int) -> dict[str, str]:
 
 def _pidfd(pid: int) -> int | None:
     if pid <= 0:
-        raise TargetError(f"{pid} is not a valid process id", "give the pid of a process that runs")
+        raise TargetError(f"{pid} is not a valid process id", "give the pid of a running process")
     try:
         return os.pidfd_open(pid)
     except (ProcessLookupError, OverflowError):

@@ -53,8 +53,8 @@ _X86 = {
     "dTLB-store-misses": "data TLB store misses",
     "iTLB-load-misses": "instruction TLB misses",
     "dTLB-loads": "data TLB loads",
-    "node-load-misses": "loads from another node's memory",
-    "node-loads": "loads from the own node's memory",
+    "node-load-misses": "loads from a remote node's memory",
+    "node-loads": "loads from the local node's memory",
     "dTLB-stores": "data TLB stores",
 }
 MEANING = _ARM | _X86
@@ -93,7 +93,7 @@ def choose(root: str = "/", limit: int = 7, opens: Callable[[PmuEvent], bool] = 
     """
     pmus = pmu.pmus(root)
     if not pmus:
-        return Choice((), (("hardware counters", "this machine has none; virtual machines often have none"),))
+        return Choice((), (("hardware counters", "this machine has none, as is common in virtual machines"),))
     x86 = _is_x86(pmus)
     meanings = _X86 if x86 else _ARM
     room = min(limit, _X86_COUNTERS - (_read(root, "proc/sys/kernel/nmi_watchdog") == "1")) if x86 else limit
@@ -103,7 +103,7 @@ def choose(root: str = "/", limit: int = 7, opens: Callable[[PmuEvent], bool] = 
         if len(found) < len(pmus):
             having = [event.pmu for event in found]
             lacking = ", ".join(each for each in pmus if each not in having)
-            hidden = f"{lacking} cannot count {name}: the processor lacks it, or a hypervisor hides it"
+            hidden = f"{lacking} cannot count {name}: the processor does not support it, or the hypervisor hides it"
             missing.append(
                 (meanings[name], f"only {', '.join(having)} can count {name}, not {lacking}" if having else hidden)
             )

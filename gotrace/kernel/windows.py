@@ -97,7 +97,7 @@ class Windows:
         if not data:
             self._dead = True
             self._failure = GotraceError(
-                "the process that sets the probes has ended", "start again; `dmesg` shows whether memory had run out"
+                "the process that sets the probes exited", "start again; check `dmesg` for an out-of-memory kill"
             )
             return True
         what, about = json.loads(data)

@@ -38,7 +38,7 @@ from gotrace.text import count_text, duration_text, percent_text, printable
 
 Say = Callable[[str], None]
 
-_MOST_REPEATED = 3  # runs that did not count, in all
+_MOST_REPEATED = 3  # invalid runs, in all
 # Why a run does not count, written down before its values are looked at.
 MOST_STOLEN = 0.01  # of the CPUs' time, by the hypervisor
 LEAST_RATE = 0.99  # of the rate that an open-loop load was to have
@@ -52,12 +52,10 @@ def check(plan: Plan, folder: Path, force: bool) -> None:
     """Raises GotraceError for what can be known before anything is started."""
     unusable = sorted({*plan.cpus, *plan.load_cpus} - set(online_cpus()))
     if unusable:
-        raise UsageError(f"there is no CPU {unusable[0]} here", "`lscpu` lists them")
+        raise UsageError(f"CPU {unusable[0]} does not exist or is not allowed here", "`lscpu` lists them")
     if plan.coldstart and (plan.pid is not None or any(version.container for version in plan.versions)):
-        what = "a process that runs already" if plan.pid is not None else "a container"
-        raise UsageError(
-            f"the start of {what} cannot be traced", "leave --coldstart out, or give the command that starts it"
-        )
+        what = "an already running process" if plan.pid is not None else "a container"
+        raise UsageError(f"the start of {what} cannot be traced", "omit --coldstart, or give the command that starts it")
     for version in plan.versions:
         for made in (version.build, version.container):
             if made is not None:
@@ -72,7 +70,7 @@ def check(plan: Plan, folder: Path, force: bool) -> None:
     loads.prepare(plan.load, folder)
     if (folder / NAME).exists() and not force:
         raise UsageError(
-            f"{printable(str(folder))} has a report already", "choose another folder, or overwrite it with --force"
+            f"{printable(str(folder))} already has a report", "choose another folder, or overwrite it with --force"
         )
 
 
@@ -304,8 +302,8 @@ def _plainly_started(plan: Plan, version: Version, log: Path) -> contextlib.Abst
 
 def _require_running(running: service.Running, log: Path) -> None:
     if died := running.ended():
-        hint = f"its output is in {log}" if log.exists() else "what it wrote last may say why"
-        raise ServiceError(f"the service ended under load: {died}", hint)
+        hint = f"its output is in {log}" if log.exists() else "its last output may say why"
+        raise ServiceError(f"the service exited under load: {died}", hint)
 
 
 def warm_up(ready: loads.Ready, plan: Plan, running: service.Running) -> Preload:
@@ -380,7 +378,7 @@ def _require_same(then: VersionOf, now: VersionOf) -> None:
             what = {"exe_bytes": "size", "exe": "path", "go_version": "Go"}.get(name, name.replace("_", " "))
             raise UsageError(
                 f"{printable(then['name'])} is not what was measured: its {what} has changed",
-                "measure anew, into another folder",
+                "measure again, into another folder",
             )
 
 
@@ -416,7 +414,7 @@ def judged(
     if errors > MOST_ERRORS:
         reasons.append(f"{percent_text(errors)} of the requests failed")
     if result.rate_share is not None and result.rate_share < LEAST_RATE:
-        reasons.append(f"the load reached {percent_text(result.rate_share)} of its rate")
+        reasons.append(f"the load reached only {percent_text(result.rate_share)} of its rate")
     if seen.stolen_share > MOST_STOLEN:
         reasons.append(f"the hypervisor took {percent_text(seen.stolen_share)} of the CPUs' time")
     drift = abs(yardsticks[1] / yardsticks[0] - 1)
@@ -427,8 +425,8 @@ def judged(
     throttled = seen.sched["limits"]["throttled_ns"] if seen.sched is not None else None
     if throttled:
         text = f"a CPU quota held its threads for {duration_text(throttled)}, over all CPUs"
-        (notes if quota_planned else reasons).append(text if quota_planned else f"{text}, and none was planned")
+        (notes if quota_planned else reasons).append(text if quota_planned else f"{text}, though none was planned")
     lost = seen.lost
     if lost:
-        notes.append(f"{count_text(lost, 'event')} lost: pauses are at least what is told")
+        notes.append(f"{count_text(lost, 'event')} lost: pauses are lower bounds")
     return reasons, notes

@@ -1,4 +1,4 @@
-"""A baseline as one HTML page: its metrics with a dot for each run in the order of time, which runs count,
+"""A baseline as one HTML page: its metrics with a dot for each run in chronological order, which runs count,
 the longest pauses.
 
 It needs no script and nothing from elsewhere. What somebody else chose, names and commands, is escaped.
@@ -65,8 +65,8 @@ def page(report: Baseline, title: str) -> str:
             made.put(drawn)
     if any(each.points for each in _latency(report, names)):
         made.say(
-            "A line is the median over the runs of each run's own percentile, the band from the least run to the most. A"
-            " run has a percentile if it has enough values for it (368 for p99)."
+            "Each line is the median over the runs of each run's own percentile, the band spans the lowest to the highest"
+            " run. A run has a percentile if it has enough values for it (368 for p99)."
         )
     _longest(made, report)
     _flames(made, report)
@@ -86,9 +86,9 @@ def _head(made: Page, report: Baseline) -> None:
     if extended := extended_text(report):
         made.say(f"{extended}.")
     if report["cut_off"]:
-        made.say(f"Cut off: {report['cut_off']}. What was measured before is here.", "lost")
+        made.say(f"Cut off: {report['cut_off']}. What was measured until then is shown.", "lost")
     elif not report["complete"]:
-        made.say("Not complete: it was cut off, or is still being measured.", "lost")
+        made.say("Incomplete: cut off, or still being measured.", "lost")
     lost = sum(run["lost"] for run in valid)
     tiles = [("runs that count", f"{len(valid)}"), ("that do not", f"{len(runs) - len(valid)}")]
     for name in ("throughput", "latency.p99", "stw.total.p99", "rss.peak"):
@@ -135,7 +135,7 @@ def run_dots(metric: Metric, sets: Sequence[tuple[str, Sequence[Run]]], runs: in
     if only is not None:
         found, lines = [each for each in found if each.series == only], [each for each in lines if each[0] == only]
     between = " to ".join(metric.text(pick((each.value for each in found), default=None)) for pick in (min, max))
-    told = f"{metric.name}: {count_text(len(found), 'run')} in the order of time, {between}"
+    told = f"{metric.name}: {count_text(len(found), 'run')} in chronological order, {between}"
     return dots(found, told, runs, lines, ends)
 
 
@@ -161,9 +161,10 @@ def _metrics(made: Page, report: Baseline, names: Sequence[str]) -> None:
         if len(names) > 1:
             made.put(key(names))
         made.say(
-            "Median, least, most and spread (standard deviation / median) of the runs that count. Each dot is a run, from"
-            " the first on the left to the last on the right: a slope is drift. A hollow one does not count; one with a rim"
-            " is far from the others (5 x 1.4826 MAD) and counts. The dashed line is the median. Versions have one scale."
+            "Median, minimum, maximum and spread (standard deviation / median) of the valid runs. Each dot is a run, from"
+            " the first on the left to the last on the right: a slope is drift. A hollow dot is an invalid run; one "
+            "with a rim is an outlier"
+            " (5 x 1.4826 MAD) that still counts. The dashed line is the median. All versions share one scale."
         )
         heads = (
             "Metric",
@@ -175,11 +176,11 @@ def _metrics(made: Page, report: Baseline, names: Sequence[str]) -> None:
             "Runs",
             "Each run",
         )
-        made.table("What the runs come to", heads, main, names=("Version",))
+        made.table("Summary of the runs", heads, main, names=("Version",))
         made.table("All other metrics", heads, others, names=("Version",), folded=True)
     if speeds:
         made.table("The machine itself", ("Metric", "Median", "Least", "Most", "Each run"), [speeds])
-        made.say("How often a second a fixed loop ran, before and after each run. What changes here is not the program's.")
+        made.say("How often per second a fixed loop ran, before and after each run. Changes here are not the program's.")
 
 
 def _yardsticks(report: Baseline) -> tuple[str, ...] | None:
@@ -194,7 +195,7 @@ def _yardsticks(report: Baseline) -> tuple[str, ...] | None:
     middle, least, most = float(np.median(values)), min(values), max(values)
     label = f"speed of the machine: {least:,.0f}/s to {most:,.0f}/s"
     drawn = dots(found, label, max(each.order for each in found) + 1, [(0, middle)])
-    return "loops of a fixed piece of work", f"{middle:,.0f}/s", f"{least:,.0f}/s", f"{most:,.0f}/s", drawn
+    return "loops of a fixed workload", f"{middle:,.0f}/s", f"{least:,.0f}/s", f"{most:,.0f}/s", drawn
 
 
 def _curve(name: str, of_runs: Sequence[Mapping[float, float]]) -> Curve:
@@ -269,14 +270,14 @@ def _flames(made: Page, report: Baseline) -> None:
         return
     for picture in found["pictures"]:
         names = picture["versions"]
-        what = f"{names[-1]}, and what differs from {names[0]}" if len(names) > 1 else names[0]
+        what = f"{names[-1]}, compared with {names[0]}" if len(names) > 1 else names[0]
         made.put(Markup(f'<p class="note"><a href="{escaped(picture["file"])}">A flame graph of {escaped(what)}</a></p>'))
     rows = [
         (each["version"], duration_text(each["cpu_ns"]), f"{each['samples']:,}", "; ".join(each["notes"]) or "-")
         for each in found["sampled"]
     ]
     made.table(
-        "Of one more run of each, which is not counted",
+        "From one more run of each, not counted",
         ("Version", "CPU time", "Samples", "Notes"),
         rows,
         names=("Version", "Notes"),
@@ -323,8 +324,8 @@ def _cost(made: Page, report: Baseline) -> None:
             )
         )
     made.head("What measuring cost")
-    made.say("The cost to the service is an estimate: hits of probes times the cost of one, measured on this machine.")
-    heads = ("Run", "Version", "Probe hits", "Of the service's time, about", "gotrace: CPU", "gotrace: RSS")
+    made.say("The cost to the service is an estimate: probe hits times the cost per hit, measured on this machine.")
+    heads = ("Run", "Version", "Probe hits", "Share of the service's time, about", "gotrace: CPU", "gotrace: RSS")
     made.table("Each run", heads, rows, names=("Version",), folded=True)
 
 

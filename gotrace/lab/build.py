@@ -38,9 +38,11 @@ class Build:
     def check(self) -> None:
         """Raises UsageError for what can be known before it is built."""
         if shutil.which(self.go) is None:
-            raise UsageError(f"there is no command {printable(self.go)!r}", "install Go, or name its `go` with --go")
+            raise UsageError(
+                f"there is no command {printable(self.go)!r}", "install Go, or give the path of `go` with --go"
+            )
         if any(flag in ("-o", "-C", "-n") or flag.startswith(("-o=", "-C=")) for flag in self.flags):
-            raise UsageError("--build has a flag that says where to build, or not to", "leave out -o, -C and -n")
+            raise UsageError("--build has a flag that changes where to build, or prevents it", "remove -o, -C and -n")
 
     def make(self, path: Path, log: Path) -> None:
         """The executable at ``path``, over what is there; what `go build` prints goes to ``log``. Raises ServiceError."""
@@ -57,13 +59,13 @@ class Build:
                 )
             except OSError as error:
                 raise UsageError(
-                    f"cannot run {printable(self.go)}: {error.strerror}", "name another `go` with --go"
+                    f"cannot run {printable(self.go)}: {error.strerror}", "give another `go` with --go"
                 ) from None
         said = [line for line in log.read_text(errors="replace").splitlines() if line.strip() and line[0] not in "#\t"]
         if done.returncode:
             why = printable(said[0][:200]) if said else f"status {done.returncode}"
-            raise ServiceError(f"go build failed for {self.name}: {why}", f"all that it printed is in {log}")
+            raise ServiceError(f"go build failed for {self.name}: {why}", f"its output is in {log}")
         if not os.access(path, os.X_OK):
             raise ServiceError(
-                f"go build made no executable of {printable(self.package)}", "give the package of a command (package main)"
+                f"go build made no executable from {printable(self.package)}", "give a package of a command (package main)"
             )

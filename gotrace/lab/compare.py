@@ -85,7 +85,7 @@ def sides_of(reports: Sequence[tuple[str, Baseline]]) -> list[Side]:
         names = [version["name"] for version in report["versions"]]
         if len(names) < 2:
             raise UsageError(
-                f"{printable(name)} has one version only", "give a second report, or measure several with --ab"
+                f"{printable(name)} has only one version", "give a second report, or measure several with --ab"
             )
         return [Side(each, report, valid_runs(report, each)) for each in names]
     found = []
@@ -93,7 +93,7 @@ def sides_of(reports: Sequence[tuple[str, Baseline]]) -> list[Side]:
         versions = report["versions"]
         if len(versions) != 1:
             raise UsageError(
-                f"{printable(name)} has {len(versions)} versions", "compare it by itself: gotrace compare FOLDER"
+                f"{printable(name)} has {len(versions)} versions", "compare it on its own: gotrace compare FOLDER"
             )
         found.append(Side(name, report, valid_runs(report, versions[0]["name"])))
     return found
@@ -104,13 +104,13 @@ def require_comparable(a: Side, b: Side) -> None:
     one, other = a.report, b.report
     if one["plan"].get("emulated") or other["plan"].get("emulated"):
         raise NotComparableError(
-            "a report was measured on an emulated machine, whose times are not those of any other",
-            "measure on a real one; --anyway compares them all the same",
+            "a report was measured on an emulated machine, whose times are not comparable",
+            "measure on a real one, or compare them anyway with --anyway",
         )
     if one["host"]["host_class"] != other["host"]["host_class"]:
         raise NotComparableError(
-            "the reports are of different kinds of machines",
-            "measure both on one, in turns: --ab; --anyway compares them all the same",
+            "the reports are from different kinds of machines",
+            "measure both on one machine with --ab, or compare them anyway with --anyway",
         )
     plans = [{**_NOT_TRACED, **report["plan"]} for report in (one, other)]
     for what, of in (
@@ -134,7 +134,7 @@ def require_comparable(a: Side, b: Side) -> None:
 
 def _measured_differently(what: str) -> NotComparableError:
     return NotComparableError(
-        f"the reports differ in the {what}", "measure both in the same way; --anyway compares them all the same"
+        f"the reports differ in their {what}", "measure both in the same way, or compare them anyway with --anyway"
     )
 
 
@@ -199,7 +199,7 @@ def question_of(a: Side, b: Side, metric: Metric, margin: float, paired: bool) -
     else:
         if min(left.min(), right.min()) <= 0:
             equal = len(left) == len(right) and bool((left == right).all())
-            return None, "0 in all runs" if equal else "0 in some runs: there is no ratio"
+            return None, "0 in all runs" if equal else "0 in some runs: no ratio"
         left, right, scale = np.log(left), np.log(right), math.log1p(margin)
     change: Change = Paired(right - left) if paired else Separate(left, right)
     if not change.enough:

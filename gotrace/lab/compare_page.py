@@ -16,9 +16,10 @@ from gotrace.lab.report import Run
 from gotrace.text import count_text, duration_text
 
 _HOW = (
-    "A row is a metric: the square is the estimate of B / A, the line its exact 95% interval, on a logarithmic axis; the"
-    " band is the margin, within which a change does not matter. p is corrected for the number of metrics. A dot is a run,"
-    " in the order in which they were measured; the dashed lines are the medians."
+    "Each row is a metric: the square is the estimate of B / A, the line its exact 95% interval, on a logarithmic axis;"
+    " the band is the margin, within which a change does not matter. p is corrected for the number of metrics. Each "
+    "dot is a run,"
+    " in the order of measurement; the dashed lines are the medians."
 )
 
 
@@ -43,9 +44,9 @@ def _pair(made: Page, pair: Pair, everything: bool) -> None:
         made.say("Not interleaved: what drifted between the two counts as a difference.", "lost")
     for side in (pair.a, pair.b):
         if not side.report.get("complete", True):
-            made.say(f"The report of {side.name} is not complete.", "lost")
+            made.say(f"The report of {side.name} is incomplete.", "lost")
         if lost := sum(run.get("lost", 0) for run in side.runs):
-            made.say(f"{side.name}: {count_text(lost, 'event')} lost; pauses are at least what is told.", "lost")
+            made.say(f"{side.name}: {count_text(lost, 'event')} lost; pauses are lower bounds.", "lost")
     made.tiles([(word, str(len(names))) for word, names in pair.named(everything)])
     for word, names in pair.named(everything):
         made.put(

@@ -73,14 +73,16 @@ class Container:
     def check(self) -> None:
         """Raises UsageError for what cannot be meant, and where there is no such image here: none is fetched."""
         if not self.image or self.image.startswith("-"):
-            raise UsageError(f"{printable(self.image)!r} is no image", "give one as podman does: shop:1, registry/shop:2")
+            raise UsageError(
+                f"{printable(self.image)!r} is not an image", "give an image as for podman: shop:1, registry/shop:2"
+            )
         if self.memory is not None and not re.fullmatch(r"[1-9][0-9]*[bkmg]?", self.memory):
             raise UsageError(f"cannot read the memory limit {printable(self.memory)!r}", "write 512m or 7g")
         if self.quota is not None and not 0 < self.quota < math.inf:
-            raise UsageError(f"{self.quota} is no number of CPUs", "write 3.5")
+            raise UsageError(f"{self.quota} is not a number of CPUs", "write 3.5")
         for each in self.options:
             if not each.startswith("-") or each.startswith(_OURS):
-                raise UsageError(f"{printable(each)!r} is no option for a container here", "write --env=GOGC=50")
+                raise UsageError(f"{printable(each)!r} is not allowed as a container option here", "write --env=GOGC=50")
         if shutil.which(self.tool[0]) is None:
             raise UsageError(f"there is no command {printable(self.tool[0])!r}", "name another with --container-tool")
         self._image()
@@ -90,7 +92,7 @@ class Container:
         try:
             return dict(json.loads(text)[0])
         except (ValueError, LookupError, TypeError):
-            raise UsageError(f"{self.tool[0]} says nothing of {printable(self.image)}", "give an image") from None
+            raise UsageError(f"{self.tool[0]} does not know the image {printable(self.image)}", "give an image") from None
 
     def image_id(self) -> str:
         """What the image is now; "" if there is none."""
@@ -111,10 +113,10 @@ class Container:
                 errors="replace",
             )
         except subprocess.TimeoutExpired:
-            raise UsageError(f"{self.tool[0]} does not answer", f"try it: {shlex.join(command)}") from None
+            raise UsageError(f"{self.tool[0]} does not respond", f"try it: {shlex.join(command)}") from None
         if done.returncode:
             last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
-            hint = f"images are to be there before they are measured; try it: {shlex.join(command)}"
+            hint = f"pull the image before measuring it: {shlex.join(command)}"
             raise UsageError(f"{self.tool[0]} {arguments[0]} failed: {printable(last[:200])}", hint)
         return done.stdout
 
@@ -123,11 +125,13 @@ class Container:
         try:
             pid = int(self._said("container", "inspect", "-f", "{{.State.Pid}}", name))
         except (UsageError, ValueError) as error:
-            raise ServiceError(f"the container's process cannot be found: {error}", "does it run on this host?") from None
+            raise ServiceError(
+                f"the container's process cannot be found: {error}", "check that it runs on this host"
+            ) from None
         if pid <= 0 or not os.path.exists(f"/proc/{pid}"):
             raise ServiceError(
-                f"the container's process {pid} is not to be seen from here",
-                "run gotrace on the host, outside of containers",
+                f"the container's process {pid} is not visible from here",
+                "run gotrace on the host, outside containers",
             )
         return pid
 
@@ -169,7 +173,7 @@ def tool_of(words: Sequence[str]) -> tuple[str, ...]:
     for name in TOOLS:
         if shutil.which(name) is not None:
             return (name,)
-    raise UsageError("neither podman nor docker is installed", "install one, or name another with --container-tool")
+    raise UsageError("neither podman nor docker is installed", "install one, or give another tool with --container-tool")
 
 
 @contextlib.contextmanager

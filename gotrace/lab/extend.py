@@ -36,16 +36,16 @@ def planned(report: Baseline, more: int) -> Plan:
         if each.matters:
             raise _refused(f"{each.what} was {printable(each.then)}, and is {printable(each.now)}")
     if plan.pid is not None:
-        raise _refused("its runs are of a process that ran already: one sample, however many there are")
+        raise _refused("its runs measured an already running process: a single sample, however many there are")
     if not report["complete"] or not enough(report):
-        raise _refused("it is not complete: too few of its runs count, or it was cut off")
+        raise _refused("it is incomplete: too few valid runs, or it was cut off")
     if plan.runs + more > MOST_RUNS:
         raise _refused(f"it would have more than {MOST_RUNS:,} runs")
     return replace(plan, runs=plan.runs + more)
 
 
 def _refused(why: str) -> UsageError:
-    return UsageError(f"the report cannot be extended: {why}", "measure anew, into another folder")
+    return UsageError(f"the report cannot be extended: {why}", "measure again, into another folder")
 
 
 def extend(folder: Path, more: int, say: baseline.Say = lambda _: None) -> Baseline:

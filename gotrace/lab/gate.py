@@ -192,7 +192,7 @@ def sides(
     if version is not None and version not in names:
         raise UsageError(f"{printable(name)} has no version {printable(version)!r}", f"there are {_listed(names)}")
     if version is None and len(names) > (1 if against else 2):
-        raise UsageError(f"{printable(name)} has {len(names)} versions", f"say which one with --judge: {_listed(names)}")
+        raise UsageError(f"{printable(name)} has {len(names)} versions", f"choose one with --judge: {_listed(names)}")
     if not names:
         raise UsageError(f"{printable(name)} has no runs", "measure again")
     chosen = version if version is not None else names[-1]
@@ -207,7 +207,7 @@ def sides(
     other, reference = against
     of = [each["name"] for each in reference["versions"]]
     if len(of) != 1:
-        raise UsageError(f"{printable(other)} has {len(of)} versions", "give a report of one version with --against")
+        raise UsageError(f"{printable(other)} has {len(of)} versions", "give a report with one version to --against")
     return Side(other, reference, valid_runs(reference, of[0])), Side(name, report, valid_runs(report, chosen))
 
 
@@ -235,7 +235,7 @@ def judge(a: Side | None, b: Side, rules: Rules, anyway: bool = False) -> Gated:
         if a is not None:
             require_comparable(a, b)
     except KeyError as error:
-        raise UsageError(f"a report is damaged: its plan has no key {error.args[0]}", "measure again") from None
+        raise UsageError(f"a report is damaged: its plan lacks the key {error.args[0]}", "measure again") from None
     except NotComparableError as error:
         if not anyway:
             found.problem = error
@@ -262,7 +262,7 @@ def _margins(a: Side | None, b: Side, rules: Rules) -> Mapping[str, float]:
         return {name: rules.margin for name in PRIMARY if name in named}
     if rules.margins and a is None:
         raise UsageError(
-            f"{next(iter(rules.margins))} has a margin, and there is nothing to compare with",
+            f"{next(iter(rules.margins))} has a margin, but there is nothing to compare with",
             "give a report with --against, or a limit: --require",
         )
     return rules.margins
@@ -281,7 +281,7 @@ def _require_measured(a: Side | None, b: Side, wanted: Sequence[str]) -> None:
         for name in wanted:
             if name not in names:
                 near = difflib.get_close_matches(name, sorted(names), 3)
-                hint = f"it has {' and '.join(near)}" if near else "`gotrace baseline` says what it measures"
+                hint = f"it has {' and '.join(near)}" if near else "see the output of `gotrace baseline` for its metrics"
                 raise UsageError(f"{printable(side.name)} has no metric {name}", hint)
 
 
@@ -289,7 +289,8 @@ def _require_whole(side: Side) -> None:
     cut_off = side.report["cut_off"]
     if cut_off is not None and cut_off != _INTERRUPTED:
         raise NotMeasuredError(
-            f"{printable(side.name)} was not measured to its end: {printable(cut_off)}", "see its runs/, and measure again"
+            f"{printable(side.name)} was not measured to the end: {printable(cut_off)}",
+            "check its runs/, and measure again",
         )
 
 
@@ -304,9 +305,9 @@ def _notes(a: Side | None, b: Side, compared: bool) -> list[str]:
             verb = "does" if len(left_out) == 1 else "do"
             notes.append(f"{count_text(len(left_out), 'run')} of {side.name} {verb} not count: {'; '.join(reasons[:3])}.")
         if not side.report["complete"]:
-            notes.append(f"The report of {side.name} is not complete: nothing passes.")
+            notes.append(f"The report of {side.name} is incomplete: nothing passes.")
         if lost := sum(run["lost"] for run in side.runs):
-            notes.append(f"{count_text(lost, 'event')} of {side.name} LOST: no metric of pauses and cycles passes.")
+            notes.append(f"{count_text(lost, 'event')} of {side.name} LOST: no pause or cycle metric passes.")
     return notes
 
 
@@ -327,7 +328,7 @@ def _unearned(name: str, sides: Sequence[Side]) -> str:
     for run in judged.report["runs"]:
         errors = run["metrics"].get("errors.share")
         if not run["valid"] and errors is not None and errors > MOST_ERRORS and _is_of(run["version"], judged):
-            return "requests failed in runs that do not count"
+            return "requests failed in invalid runs"
     if name.startswith(_OF_EVENTS) and any(run["lost"] for side in sides for run in side.runs):
         return "events were lost"
     return ""

@@ -23,7 +23,7 @@ class Answer(NamedTuple):
     kind: str = TEXT
 
 
-NO_CANARY = Answer(400, "the body is no JSON of a canary: name, namespace, phase, metadata\n")
+NO_CANARY = Answer(400, "the body is not a canary webhook in JSON: name, namespace, phase, metadata\n")
 
 
 def asked(gated: Gated | str, inconclusive: Outcome = "inconclusive") -> Answer:

@@ -101,11 +101,11 @@ def _limit(metric: str, operator: str, text: str) -> tuple[Requirement, ...]:
 def _share(text: str) -> float:
     match = _PERCENT.fullmatch(text.strip())
     if match is None:
-        raise UsageError(f"{printable(text)!r} is no percentage", "write 5%")
+        raise UsageError(f"{printable(text)!r} is not a percentage", "write 5%")
     share = float(match[1]) / 100
     if not 0 < share <= 10:
         raise UsageError(
-            f"{printable(text)!r} is no margin", "it is above 0 and at most 1000%: nothing can be shown to be equal"
+            f"{printable(text)!r} is not a margin", "it must be above 0 and at most 1000%: equality cannot be shown"
         )
     return share
 

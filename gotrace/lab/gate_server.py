@@ -114,19 +114,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:  # noqa: N802
         if self.path.partition("?")[0] != "/gate":
-            self._answer(404, "there is nothing but GET /gate and POST /\n")
+            self._answer(404, "only GET /gate and POST / are served\n")
             return
         self._answer(*answers.asked(self.server.judged(), self.server.inconclusive))
 
     def do_POST(self) -> None:  # noqa: N802
         if self.path.partition("?")[0] not in ("/", "/gate"):
-            self._answer(404, "there is nothing but GET /gate and POST /\n")
+            self._answer(404, "only GET /gate and POST / are served\n")
             return
         length = self.headers.get("Content-Length", "")
         if not length.isascii() or not length.isdecimal():
-            self._answer(411, "a body needs a Content-Length\n")
+            self._answer(411, "a request body requires a Content-Length\n")
         elif len(length) > 9 or int(length) > answers.MOST_BODY:
-            self._answer(413, f"a body has at most {answers.MOST_BODY} bytes\n")
+            self._answer(413, f"the request body exceeds {answers.MOST_BODY} bytes\n")
         elif (canary := answers.canary_of(self.rfile.read(int(length)))) is None:
             self._answer(*answers.NO_CANARY)
         else:

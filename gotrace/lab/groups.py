@@ -21,9 +21,9 @@ from gotrace.text import count_text, printable
 
 UNKNOWN = "unknown"
 DESCRIPTION = (
-    "A description, no comparison: what was measured on different machines or with different programs differs for many"
-    " reasons at once. Of each group: the median over its runs, the exact interval of that median (at least 95%), and the"
-    " number of runs."
+    "A description, not a comparison: results from different machines or programs differ for many reasons at once. For"
+    " each group: the median over its runs, the exact interval of that median (at least 95%), and the number of"
+    " runs."
 )
 # What is asked of kinds of machines: pauses and marking, and the scheduler, in which they differ most.
 DESCRIBED = tuple(
@@ -159,4 +159,4 @@ def mixed(groups: Sequence[Group]) -> Iterator[str]:
         if len({repr(each.report["plan"].get(of)) for each in members}) > 1:
             yield f"The reports have different {what}."
     if len({each.version["build_id"] for each in members if each.version.get("build_id")}) > 1:
-        yield "The reports are of different builds."
+        yield "The reports are from different builds."

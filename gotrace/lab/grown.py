@@ -67,7 +67,7 @@ class Growth:
             if not self._unknown:
                 first, last = (heap_record(each, self._reader, self._begin_ns) for each in (self._begin, self._end))
                 if not first["stacks"]:
-                    return unknown("there was no profile to begin with: it had not collected twice yet")
+                    return unknown("no profile at the start: fewer than two GC cycles had completed")
                 before, after = (
                     {functions_of(stack): stack["inuse_bytes"] for stack in by_functions(each["stacks"])}
                     for each in (first, last)

@@ -87,14 +87,14 @@ def parse_load(command: str | Sequence[str], output_format: str = "") -> Load:
     words = _words(command)
     formats = [*tools(), OWN_FORMAT]
     if output_format and output_format not in formats:
-        raise UsageError(f"there is no load format {output_format!r}", f"there are {', '.join(formats)}")
+        raise UsageError(f"unknown load format {output_format!r}", f"there are {', '.join(formats)}")
     at = _place(words)
     if at is None:
         if not output_format:
             first = printable(Path(words[0]).name)
             raise UsageError(
-                f"{first!r} is not a load tool that is known here",
-                f"known are {', '.join(tools())}; --load-format says which of them it prints like",
+                f"{first!r} is not a supported load tool",
+                f"supported are {', '.join(tools())}; --load-format tells which of them its output matches",
             )
         return Load(words, output_format, None, _unasked(output_format))
     name = Path(words[at]).name
@@ -113,17 +113,15 @@ def _words(command: str | Sequence[str]) -> tuple[str, ...]:
     try:
         words = tuple(shlex.split(command) if isinstance(command, str) else command)
     except ValueError as error:
-        raise UsageError(f"the load's command has an odd quote: {error}", "quote it for a shell") from None
+        raise UsageError(f"the load command has an unbalanced quote: {error}", "quote it as for a shell") from None
     if not words or not words[0]:
-        raise UsageError("the load's command is empty", "for example: --load 'wrk -d30s http://127.0.0.1:8080/'")
+        raise UsageError("the load command is empty", "for example: --load 'wrk -d30s http://127.0.0.1:8080/'")
     if any("\0" in word for word in words):
-        raise UsageError("the load's command has a NUL character", "no argument of a command can have one")
+        raise UsageError("the load command has a NUL character", "command arguments cannot contain one")
     for word in words if isinstance(command, str) else ():
         if word in ("|", "||", "&&", ";", "&") or re.match(r"[12]?>>?&?|<(?!\w+>)", word):
-            hint = (
-                "the command is run without a shell: put pipes and redirections into a script, and give its --load-format"
-            )
-            raise UsageError(f"the load's command has {printable(word)!r}, which only a shell understands", hint)
+            hint = "the command is run without a shell: put pipes and redirections in a script, and give its --load-format"
+            raise UsageError(f"the load command has {printable(word)!r}, which needs a shell", hint)
     return words
 
 
@@ -218,7 +216,7 @@ def finish(ready: Ready, status: int) -> LoadResult:
     output = Output(text, load.asked, ready.results)
     # Our own form says it itself.
     result = replace(tool.read(output), model=load.asked.model) if tool else _own(output)
-    notes = (*ready.notes, *result.notes, *([f"{load.tool} ended with exit status {status}"] if status else []))
+    notes = (*ready.notes, *result.notes, *([f"{load.tool} exited with status {status}"] if status else []))
     result = replace(
         result, asked=load.command, command=ready.command, notes=notes, version=ready.version or result.version
     )
@@ -227,9 +225,9 @@ def finish(ready: Ready, status: int) -> LoadResult:
     if not result.answered:
         kinds = ", ".join(f"{kind} {count:,}" for kind, count in result.errors.items())
         raise LoadToolError(
-            f"{load.tool} got no answer to {count_text(result.requests, 'request')}"
+            f"{load.tool} got no response to {count_text(result.requests, 'request')}"
             + (f" (errors: {kinds})" if kinds else ""),
-            "does the service listen where the load goes? " + shlex.join(load.command),
+            "check that the service listens where the load is sent: " + shlex.join(load.command),
         )
     return result
 

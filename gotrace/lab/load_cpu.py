@@ -74,11 +74,11 @@ def judged(used: LoadCpu | None) -> tuple[list[str], list[str]]:
     busy = used["cpu_ns"] / (used["length_ns"] * min(threads, used["cpus"]))
     ran, waited = (used[name] / (used["length_ns"] * threads) for name in ("cpu_ns", "waited_ns"))
     if busy >= MOST_BUSY or (used["threads"] is not None and ran + waited >= MOST_BUSY):
-        told = f"its threads ran for {percent_text(ran)} of the time and waited for CPUs for {percent_text(waited)}"
-        return [f"the load tool had no time left ({told}): latency and throughput are its own"], []
+        told = f"its threads ran for {percent_text(ran)} of the time and waited for a CPU for {percent_text(waited)}"
+        return [f"the load tool was saturated ({told}): latency and throughput are its own"], []
     if waited >= MOST_WAITED:
         return [], [
-            "the load tool waited for CPUs for more than a tenth of the time, and latencies include that: --cpus and"
-            " --load-cpus keep it and the service apart"
+            "the load tool waited for a CPU for more than a tenth of the time, which latencies include: separate it"
+            " from the service with --cpus and --load-cpus"
         ]
     return [], []

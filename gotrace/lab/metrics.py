@@ -84,51 +84,49 @@ def _percentiles(of: str, meaning: str, names: str, primary: str = "", better: B
 
 
 def _all() -> Iterator[Metric]:
-    yield Metric("throughput", "rate", "more", "answers per second, as the load tool counts them", primary=True)
+    yield Metric("throughput", "rate", "more", "responses per second, as counted by the load tool", primary=True)
     yield from _percentiles("latency", "how long answers took", "p50 p90 p95 p99 p99.9 max mean", "p50 p99")
-    yield Metric("errors.share", "share", "less", "requests that failed, of all")
+    yield Metric("errors.share", "share", "less", "share of requests that failed")
     for part, meaning, primary in (
         ("total", "stop-the-world pauses, from the request to the restart", "p99 max"),
-        ("stopping", "from the request until all had stopped", ""),
-        ("stopped", "how long all were stopped", ""),
+        ("stopping", "from the request until all Ps had stopped", ""),
+        ("stopped", "how long all Ps were stopped", ""),
     ):
         yield from _percentiles(f"stw.{part}", meaning, "p50 p90 p95 p99 p99.9 max", primary)
-    yield Metric("stw.share", "share", "less", "time in which the world was stopped, or about to be")
+    yield Metric("stw.share", "share", "less", "share of time in which the world was stopped or stopping")
     yield Metric("gc.cycles_per_s", "rate", "less", "GC cycles per second")
-    yield Metric("gc.cpu_share", "share", "less", "CPU time of the collector, of all that the process used", primary=True)
+    yield Metric("gc.cpu_share", "share", "less", "share of the process's CPU time used by the collector", primary=True)
     yield Metric("gc.mark.mean", "time", "less", "concurrent marking: the mean")
     yield Metric("gc.mark.p95", "time", "less", "concurrent marking: p95")
-    yield Metric("gc.assist.share", "share", "less", "CPU time of assists, of all that the process used")
-    yield Metric("alloc.per_request", "bytes", "less", "bytes that the program allocates for each answer", primary=True)
+    yield Metric("gc.assist.share", "share", "less", "share of the process's CPU time used by mark assists")
+    yield Metric("alloc.per_request", "bytes", "less", "bytes allocated per response", primary=True)
     yield Metric("rss.peak", "bytes", "less", "RSS: the most", primary=True)
-    yield Metric("rss.mean", "bytes", "less", "RSS: the mean over time")
+    yield Metric("rss.mean", "bytes", "less", "RSS: mean over time")
     yield Metric("rss.growth", "growth", "less", "how fast RSS grows", primary=True, as_share="rss.growth.share")
-    yield Metric("rss.growth.share", "share", "less", "by how much RSS grew from the beginning to the end")
-    yield Metric("heap.live.mean", "bytes", "less", "what a GC cycle leaves alive: the mean")
-    yield Metric("heap.goal.mean", "bytes", "less", "the heap size at which the next GC cycle is to end: the mean")
+    yield Metric("rss.growth.share", "share", "less", "growth of RSS from start to end")
+    yield Metric("heap.live.mean", "bytes", "less", "live heap after a GC cycle: mean")
+    yield Metric("heap.goal.mean", "bytes", "less", "heap goal of the next GC cycle: mean")
     yield Metric("mem.amplification", "plain", "less", "MAF: RSS / HeapAlloc")
-    yield Metric("cpu", "cpus", "less", "CPUs that the process used")
-    yield Metric("cpu.per_request", "time", "less", "CPU time of the process for each answer")
-    yield from _percentiles("sched.latency", "how long goroutines that could run waited for a P", "mean p50 p95 p99")
-    yield Metric("sched.wait.p95", "time", "less", "how long single goroutines waited for a P, exactly: p95")
-    yield Metric("sched.cpu_wait.p95", "time", "less", "how long threads that could run waited for a CPU: p95")
-    yield Metric("sched.p_moves.nodes", "rate", "less", "moves of Ps to another memory node")
-    yield Metric("sched.binding.p95", "time", "more", "how long a goroutine stays on one P before it gets another: p95")
-    yield Metric("steal.failure_rate", "share", "less", "tries to steal goroutines that found none, of all")
-    yield Metric("throttled.share", "share", "less", "time in which a CPU quota kept the process off its CPUs")
+    yield Metric("cpu", "cpus", "less", "CPUs used by the process")
+    yield Metric("cpu.per_request", "time", "less", "CPU time of the process per response")
+    yield from _percentiles("sched.latency", "how long runnable goroutines waited for a P", "mean p50 p95 p99")
+    yield Metric("sched.wait.p95", "time", "less", "how long individual goroutines waited for a P, exactly: p95")
+    yield Metric("sched.cpu_wait.p95", "time", "less", "how long runnable threads waited for a CPU: p95")
+    yield Metric("sched.p_moves.nodes", "rate", "less", "moves of Ps to another NUMA node")
+    yield Metric("sched.binding.p95", "time", "more", "how long a goroutine stays on one P before moving to another: p95")
+    yield Metric("steal.failure_rate", "share", "less", "share of work-stealing attempts that found nothing")
+    yield Metric("throttled.share", "share", "less", "time in which a CPU quota throttled the process")
     yield Metric("start.ready", "time", "less", "from execve until the service is ready")
     for name, meaning in (
-        ("exec", "execve: the old program is taken down, the new one mapped"),
+        ("exec", "execve: the old program is torn down, the new one mapped"),
         ("linker", "the dynamic linker"),
         ("bootstrap", "the runtime's bootstrap"),
-        ("inits", "runtime.main, which runs the packages' inits"),
+        ("inits", "runtime.main, which runs package inits"),
         ("main", "main.main until the service is ready"),
     ):
         yield Metric(f"start.{name}", "time", "less", f"a stage of the start: {meaning}")
     yield Metric("start.listen", "time", "less", "from execve until the service listens")
-    yield Metric(
-        "start.first_gc", "time", "less", "from execve until the first GC cycle begins, if it is before it is ready"
-    )
+    yield Metric("start.first_gc", "time", "less", "from execve until the first GC cycle begins, if before ready")
 
 
 METRICS: Mapping[str, Metric] = {metric.name: metric for metric in _all()}
@@ -147,7 +145,7 @@ def find(name: str) -> Metric:
         # Its last name may be all that was meant: "peak", "growth".
         near = [each for each in METRICS if name and each.endswith(f".{name}")][:3]
     groups = list(dict.fromkeys(each.partition(".")[0] for each in METRICS))
-    hint = f"did you mean {' or '.join(near)}?" if near else f"they begin with {', '.join(groups)}"
+    hint = f"did you mean {' or '.join(near)}?" if near else f"metrics begin with {', '.join(groups)}"
     raise UsageError(f"there is no metric {printable(name[:80])!r}", hint)
 
 

@@ -23,7 +23,7 @@ from gotrace.text import duration_text
 BESIDE_RSS = ("gc.cycles_per_s", "heap.live.mean", "heap.goal.mean", "mem.amplification")
 EXPLORATORY = "exploratory"
 PEEKED = (
-    "Whoever looks and measures on until something differs is wrong more often than p says; `gotrace gate` allows for that."
+    "Looking and measuring on until something differs is wrong more often than p says; `gotrace gate` accounts for that."
 )
 _STOPS = "stw."
 _LEAST_SHARE = 0.02  # of the longest pauses' time, for a class to be named
@@ -137,7 +137,7 @@ def compared(sides: Sequence[Side], margin: float, anyway: bool = False) -> list
                 raise
             warnings[-1] = error.message
         except KeyError as error:
-            raise UsageError(f"a report is damaged: its plan has no key {error.args[0]}", "measure again") from None
+            raise UsageError(f"a report is damaged: its plan lacks the key {error.args[0]}", "measure again") from None
     found = []
     each_of = compare_with_each(sides[0], sides[1:], margin, everything=True)
     for other, warning, rows in zip(sides[1:], warnings, each_of, strict=True):
@@ -182,11 +182,11 @@ def change_text(row: Compared, value: float | None = None) -> str:
 
 def _changed(row: Compared, what: str) -> str:
     if row.change is None:
-        return f"of {what} nothing can be told" if row.reason else f"{what} is unknown"
+        return f"{what}: cannot tell" if row.reason else f"{what} is unknown"
     if row.verdict == "same":
         return f"{what} did not change"
     if row.verdict == CANNOT_TELL:
-        return f"whether {what} changed cannot be told ({change_text(row)})"
+        return f"{what}: cannot tell ({change_text(row)})"
     return f"{what} {change_text(row)}"
 
 

@@ -73,7 +73,7 @@ def resolve(pipeline: Pipeline, only: Collection[str] = (), resume: bool = False
     state = _read_state(out / STATE)
     if state["steps"] and not only and not resume and not force:
         raise UsageError(
-            f"{printable(str(out / STATE))} is of a run before this one", "--resume goes on from there, --force begins anew"
+            f"{printable(str(out / STATE))} is from an earlier run", "--resume continues from there, --force starts over"
         )
     if not only and not resume:
         state["steps"] = {}
@@ -127,7 +127,7 @@ def _check(work: Work, own: Collection[str], force: bool) -> None:
             raise UsageError(f"{printable(str(path))} already exists", "choose another name, or overwrite it with --force")
     for name in work.step.files:
         if not work.place.require_need(name) and not os.path.isfile(name):
-            raise UsageError(f"there is no file {printable(name)!r}", "files are those that the step reads")
+            raise UsageError(f"there is no file {printable(name)!r}", "files must list the files that the step reads")
 
 
 def _named(step: Step, do: Callable[[], Any]) -> Any:
@@ -156,7 +156,7 @@ def _steps(resolved: Resolved, say: Say, ended: Callable[[str, Result], None]) -
         inputs = _inputs(resolved, name)
         known = resolved.state["steps"].get(name)
         if resolved.resume and known is not None and _is_done(known, inputs):
-            say(f"step {number} of {len(resolved.chosen)}, {name}: done before")
+            say(f"step {number} of {len(resolved.chosen)}, {name}: already done")
             continue
         say(f"step {number} of {len(resolved.chosen)}, {name}: {work.step.kind}")
         result = _run(resolved, name, inputs, say)
@@ -262,7 +262,7 @@ def _read_state(path: Path) -> State:
         raise UsageError(f"cannot read {printable(str(path))}: {error.strerror}", "check its permissions") from None
     except (ValueError, msgspec.ValidationError):
         raise UsageError(
-            f"{printable(str(path))} is not what this gotrace writes", "give the pipeline another folder with `out:`"
+            f"{printable(str(path))} was not written by this gotrace", "give the pipeline another folder with `out:`"
         ) from None
 
 
@@ -281,7 +281,7 @@ def describe(resolved: Resolved) -> list[str]:
         work = resolved.works[name]
         needs = resolved.needs[name]
         known = resolved.state["steps"].get(name)
-        kept = " (was done; not again, if it reads the same)" if known and known["status"] == "done" else ""
+        kept = " (done before; skipped if its inputs have not changed)" if known and known["status"] == "done" else ""
         lines.append(f"{number}. {name}: {work.step.kind}" + (f", after {', '.join(needs)}" if needs else "") + kept)
         lines += [f"   {line}" for line in work.describe()]
         lines += [f"   writes: {printable(str(path))}" for path in (*work.outputs(), work.place.log)]
@@ -289,6 +289,6 @@ def describe(resolved: Resolved) -> list[str]:
         unknown += length is None
         whole += length or 0
     lines.append(f"writes: {printable(str(resolved.out / STATE))}")
-    beside = f", and {count_text(unknown, 'step')} of which nobody knows" if unknown else ""
+    beside = f", and {count_text(unknown, 'step')} of unknown duration" if unknown else ""
     lines.append(f"takes: about {minutes_text(whole)}{beside}")
     return lines

@@ -136,21 +136,21 @@ def read(path: str) -> Pipeline:
     for step in found.steps:
         name = printable(step.name)
         if not _NAME.fullmatch(step.name):
-            raise UsageError(f"{name!r} is no name of a step", "letters, digits, - and _: at most 64")
+            raise UsageError(f"{name!r} is not a valid step name", "use letters, digits, - and _: at most 64")
         if step.name in seen:
-            raise UsageError(f"two steps are called {name}", "give each its own name")
+            raise UsageError(f"two steps have the name {name}", "give each its own name")
         seen.add(step.name)
         kind = [each for each in kinds() if getattr(step, each) is not None]
         if len(kind) != 1:
-            what = f"is of {len(kind)} kinds: {', '.join(kind)}" if kind else "is of no kind"
+            what = f"has {len(kind)} kinds: {', '.join(kind)}" if kind else "is of no kind"
             raise UsageError(f"the step {name} {what}", f"give it one of {', '.join(kinds())}")
         if step.makes and step.shell is None:
-            raise UsageError(f"the step {name} has makes, which only shell steps have", "leave it out")
+            raise UsageError(f"the step {name} has `makes`, which only shell steps may have", "leave it out")
     for step in found.steps:
         for need in step.needs:
             if need not in seen:
                 raise UsageError(
-                    f"the step {printable(step.name)} needs {printable(need)!r}, which is no step",
+                    f"the step {printable(step.name)} needs {printable(need)!r}, which is not a step",
                     f"there are {', '.join(sorted(seen))}",
                 )
     found.steps = _in_order(found.steps)
@@ -165,7 +165,9 @@ def _in_order(steps: Sequence[Step]) -> list[Step]:
         names = {each.name for each in done}
         free = next((each for each in left if names.issuperset(each.needs)), None)
         if free is None:
-            raise UsageError(f"steps need each other in a circle: {_circle(left)}", "a step comes after what it needs")
+            raise UsageError(
+                f"steps depend on each other in a cycle: {_circle(left)}", "a step runs after the steps that it needs"
+            )
         done.append(free)
         left.remove(free)
     return done

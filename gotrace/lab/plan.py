@@ -92,7 +92,7 @@ class Plan:
     ``load_cpus`` are those that the service and the load may use; empty: all. Of each run the ``explained`` longest pauses
     come with their causes, which costs the service more than the rest, as do ``events`` of threads and of Ps that steal,
     ``wakeups`` of single goroutines, and ``coldstart``, which traces the start of each run. ``warmup_ns`` is None where
-    each process is under load until it is steady. ``pid`` is of a process that runs already, and is put under load in every
+    each process is under load until it is steady. ``pid`` is of an already running process, and is put under load in every
     run. ``emulated``: the machine is, as its user says; its times are compared with nothing. With ``flame`` one more run of
     each version, which is not counted, says where CPU time goes. ``pprof`` is the address of the service's own heap
     profile, which is asked before and after each run.
@@ -158,12 +158,12 @@ class Plan:
         named = tuple(_version(number, each) for number, each in enumerate(versions if isinstance(versions, list) else []))
         told = _converted({**_EARLIER, **found, "versions": []}, PlanJson, "the plan")
         if not named or len({each.name for each in named}) < len(named):
-            _refuse("the plan has no versions, or two of one name")
+            _refuse("the plan has no versions, or two with the same name")
         if not all(each.command or each.container or told["pid"] is not None for each in named):
             _refuse("the plan has a version without a command")
         times = (told["warmup_ns"] or 0, told["explained"], told["most_drift"])
         if not 1 <= told["runs"] <= MOST_RUNS or not all(0 <= each < math.inf for each in times):
-            _refuse("the plan has a number that is out of range")
+            _refuse("the plan has a number out of range")
         return cls(
             versions=named,
             load=parse_load(told["load"], told["load_format"]),
@@ -210,13 +210,13 @@ def _converted(found: Any, kind: type[_T], what: str) -> _T:
 def _refuse_unknown(what: str, found: object, known: type) -> None:
     """What is null is not there."""
     if not isinstance(found, Mapping):
-        _refuse(f"{what} is no object")
+        _refuse(f"{what} is not an object")
     for key in sorted(key for key, value in found.items() if value is not None and key not in known.__annotations__):
-        _refuse(f"{what} has a key that is not known here: {printable(str(key)[:80])!r}")
+        _refuse(f"{what} has an unknown key: {printable(str(key)[:80])!r}")
 
 
 def _refuse(message: str) -> NoReturn:
-    raise UsageError(message, "another version of gotrace wrote it: use that one, or measure anew")
+    raise UsageError(message, "it was written by another version of gotrace: use that one, or measure again")
 
 
 def ordered(versions: Sequence[Version], runs: int, seed: int) -> list[tuple[int, Version]]:

@@ -92,7 +92,7 @@ def read(path: str) -> Plan:
 def plan_of(body: PlanBody) -> Plan:
     """What it says, resolved. Raises UsageError."""
     if not body.versions:
-        raise UsageError("a plan has at least one version", "versions: {server: {command: [./server]}}")
+        raise UsageError("a plan needs at least one version", "versions: {server: {command: [./server]}}")
     versions = tuple(_version(name, version) for name, version in body.versions.items())
     if not 1 <= body.runs <= MOST_RUNS:
         raise UsageError(f"runs: {body.runs} is out of range", f"from 1 to {MOST_RUNS}")
@@ -121,7 +121,7 @@ def _version(name: str, found: VersionFile) -> Version:
     build, container, args = found.build, found.container, tuple(found.args)
     what = f"the version {printable(name)!r}"
     if sum(map(bool, (found.command, build, container))) != 1 or not name:
-        raise UsageError(f"{what} is to have a name, and one of command, build and container", "command: [./server, -v]")
+        raise UsageError(f"{what} needs a name, and one of command, build and container", "command: [./server, -v]")
     if build is not None:
         if not build.package or not build.go:
             raise UsageError(f"{what} has a build without a package, or without go", "build: {package: ./cmd/server}")
@@ -130,7 +130,7 @@ def _version(name: str, found: VersionFile) -> Version:
         tool, options = tool_of(container.tool), tuple(container.options)
         return Version(name, args, container=Container(container.image, tool, container.memory, container.cpus, options))
     if args or not found.command[0]:
-        raise UsageError(f"{what} has args beside its command, or an empty one", "command: [./server, -v]")
+        raise UsageError(f"{what} has args besides its command, or an empty command", "command: [./server, -v]")
     return Version(name, tuple(found.command))
 
 
@@ -138,9 +138,7 @@ def ready_of(load: Sequence[str]) -> Ready:
     """That the address which a load's command goes to accepts. Raises UsageError if it has none."""
     urls = [word for word in load if word.startswith(("http://", "https://"))]
     if not urls:
-        raise UsageError(
-            "the load's command has no address from which to know when the service is ready", "give --ready tcp:PORT"
-        )
+        raise UsageError("the load command has no address to tell when the service is ready", "give --ready tcp:PORT")
     return Ready.of_url(urls[-1])
 
 
@@ -160,7 +158,9 @@ def duration(name: str, text: str) -> int:
     try:
         return duration_ns(text)
     except ValueError:
-        raise UsageError(f"cannot read {name}: {printable(text)!r} is no duration", "write 10s, 250ms or 1m30s") from None
+        raise UsageError(
+            f"cannot read {name}: {printable(text)!r} is not a duration", "write 10s, 250ms or 1m30s"
+        ) from None
 
 
 def share(name: str, text: str) -> float:
@@ -172,4 +172,4 @@ def share(name: str, text: str) -> float:
             raise ValueError
         return found
     except ValueError:
-        raise UsageError(f"cannot read {name}: {printable(text)!r} is no percentage", "write 5%") from None
+        raise UsageError(f"cannot read {name}: {printable(text)!r} is not a percentage", "write 5%") from None

@@ -60,7 +60,7 @@ class Asked:
         except (OSError, HTTPException, ValueError) as error:
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
             status = f"{error.code} " if isinstance(error, urllib.error.HTTPError) else ""
-            self._why = f"{self._url} does not answer: {status}{reason}"
+            self._why = f"{self._url} does not respond: {status}{reason}"
             return
         with created(str(self._paths[len(self._answers)]), True) as file:
             file.write(data)
@@ -74,7 +74,7 @@ class Asked:
         try:
             (begin_ns, first), (end_ns, last) = ((at_ns, heap_of(data)) for at_ns, data in self._answers)
         except ValueError as error:
-            return unknown(f"{self._url} gives no heap profile: {error}", self._url)
+            return unknown(f"{self._url} returns no heap profile: {error}", self._url)
         return grown_between(first[0], last[0], last[1], end_ns - begin_ns, self._url)
 
 

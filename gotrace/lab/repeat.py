@@ -118,12 +118,12 @@ def check(header: Mapping[str, Any], anyway: bool = False) -> tuple[list[str], l
     """
     then = header.get("machine")
     if then is None:
-        unlike, notes = ["the recording does not say on which machine it was made"], []
+        unlike, notes = ["the recording does not say which machine it was made on"], []
     else:
         found = list(machine.differences(then, machine.host()))
         unlike, notes = ([str(each) for each in found if each.matters is matters] for matters in (True, False))
     if unlike and not anyway:
-        hint = "repeat it where it was recorded; --anyway runs it all the same, and then cannot tell"
+        hint = "repeat it where it was recorded; with --anyway it runs, but the verdict is: cannot tell"
         raise NotComparableError("; ".join(unlike), hint)
     return unlike, notes
 
@@ -152,9 +152,9 @@ def run_again(command: Sequence[str], runs: int, say: Say) -> tuple[list[Values]
         if stopped:
             return found, stopped
         if status := traced.exit_status():
-            raise MeasuringError(f"{printable(command[0])} ended with status {status}", "see what it says by itself")
+            raise MeasuringError(f"{printable(command[0])} ended with status {status}", "run it by itself to see why")
         if view.result["lost"]:
-            raise MeasuringError(f"{count_text(view.result['lost'], 'event')} lost", "repeat it with less else to do")
+            raise MeasuringError(f"{count_text(view.result['lost'], 'event')} lost", "repeat it on a less busy machine")
         found.append(values(view))
         say(f"Run {number + 1} of {runs}: {count_text(len(view.found), 'call')} on files.")
     return found, ""
@@ -194,7 +194,10 @@ def replay_again(
             doubts.append(f"{count_text(result['failed'] + result['not_reached'], 'call')} failed in run {number + 1}")
         found.append(_of(took, metadata, total))
         share = result["overhead_ns"] * len(rows) / max(1, int(took.sum()))
-        say(f"Run {number + 1} of {runs}: {count_text(result['replayed'], 'call')}; {share:.1%} of their time is ours.")
+        say(
+            f"Run {number + 1} of {runs}: {count_text(result['replayed'], 'call')}; {share:.1%} of their time is the "
+            f"replay's own."
+        )
         doubts += [f"{share:.1%} of the time in calls is the replay's own"] if share > 0.01 else []
     return _of(rows["took_ns"], metadata, total), found, doubts[:1], ""
 

@@ -96,7 +96,7 @@ def material(view: DataPathLoad, sparse: bool = False) -> Material:
     )
     operations = found.operations
     if not len(operations):
-        raise GotraceError("the recording has no call that can be made again", "`--dry-run` shows what it has")
+        raise GotraceError("the recording has no calls that can be replayed", "`--dry-run` shows what it holds")
     # Only what is used is made.
     used, operations["file"] = np.unique(operations["file"], return_inverse=True)
     is_folder = is_folder[used]
@@ -104,7 +104,7 @@ def material(view: DataPathLoad, sparse: bool = False) -> Material:
     worker_of = plan.workers(operations)
     if (count := int(worker_of.max()) + 1) > _MOST_WORKERS:
         raise GotraceError(
-            f"{count_text(count, 'thread')} at once are too many to replay", f"at most {_MOST_WORKERS:,} can be"
+            f"{count_text(count, 'thread')} at once are too many to replay", f"at most {_MOST_WORKERS:,} can be replayed"
         )
     read, written = plan.ranges(operations, plan.READ), plan.ranges(operations, plan.WRITE)
     return Material(
@@ -153,7 +153,7 @@ def folder(path: str, remove: bool = False) -> Iterator[int]:
             made = True
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
-        hint = "give an empty folder, or a name that does not exist"
+        hint = "give an empty directory, or one that does not exist"
         raise GotraceError(f"cannot replay into {printable(path)}: {error.strerror}", hint) from None
     try:
         if os.listdir(descriptor):
@@ -185,13 +185,13 @@ def check_room(of: Material, descriptor: int) -> None:
     need = of.filled + of.written + 4096 * len(of.is_folder)
     if need > (room := about.f_bavail * about.f_frsize):
         raise GotraceError(
-            f"the replay writes {bytes_text(need)}, and there is room for {bytes_text(room)}",
-            "give a folder on a larger file system, or --sparse if it is reading that needs so much",
+            f"the replay writes {bytes_text(need)}, but only {bytes_text(room)} are free",
+            "give a directory on a larger file system, or --sparse if most of it is for reads",
         )
     if about.f_files and len(of.is_folder) > about.f_favail:
         raise GotraceError(
-            f"the replay makes {count_text(len(of.is_folder), 'file')}, and there is room for {about.f_favail:,}",
-            "give a folder on another file system",
+            f"the replay makes {count_text(len(of.is_folder), 'file')}, but only {about.f_favail:,} are free",
+            "give a directory on another file system",
         )
 
 
@@ -253,7 +253,7 @@ def replay(
         if cold and not stop.signal:
             drop(of, descriptor)
     except OSError as error:
-        raise GotraceError(f"cannot make the files: {error.strerror}", "give a folder that can be written to") from None
+        raise GotraceError(f"cannot create the files: {error.strerror}", "give a writable directory") from None
     there = share_resident(of, descriptor)
     shared = np.frombuffer(mmap.mmap(-1, max(1, len(of.operations)) * _SHARED.itemsize), _SHARED)[: len(of.operations)]
     begin_ns = time.monotonic_ns()

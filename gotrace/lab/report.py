@@ -122,18 +122,18 @@ def read(path: str) -> Baseline:
     name = printable(str(file))
     try:
         if file.exists() and not file.is_file():
-            raise UsageError(f"{name} is no file", "give the folder that `gotrace baseline --out` wrote")
+            raise UsageError(f"{name} is not a file", "give a folder written by `gotrace baseline --out`")
         found = json.loads(file.read_bytes())
     except OSError as error:
         raise UsageError(
-            f"cannot read {name}: {error.strerror}", "give the folder that `gotrace baseline --out` wrote"
+            f"cannot read {name}: {error.strerror}", "give a folder written by `gotrace baseline --out`"
         ) from None
     except (ValueError, RecursionError):
-        raise UsageError(f"{name} is not JSON", "give the folder that `gotrace baseline --out` wrote") from None
+        raise UsageError(f"{name} is not JSON", "give a folder written by `gotrace baseline --out`") from None
     kind = found.get("schema") if isinstance(found, dict) else None
     if kind != SCHEMA:
         known = isinstance(kind, str) and kind.startswith("gotrace.baseline/")
-        what = f"is a report of another version ({printable(str(kind))})" if known else "is no report of a baseline"
+        what = f"is a report in a different version ({printable(str(kind))})" if known else "is not a baseline report"
         raise UsageError(f"{name} {what}", f"this gotrace reads {SCHEMA}")
     return cast(Baseline, found)
 

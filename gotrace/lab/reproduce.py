@@ -150,9 +150,9 @@ def check(report: Baseline, plan: Plan, folder: Path, force: bool, anyway: bool)
         found = error.message
         if report["host"]["host_class"] != here["host"]["host_class"]:
             unlike = [str(each) for each in machine.differences(report["host"], here["host"]) if each.matters]
-            found = "; ".join(["the report is of another kind of machine than this one", *unlike])
+            found = "; ".join(["the report is from a different kind of machine", *unlike])
         if not anyway:
-            hint = "repeat it as it was measured; --anyway measures all the same, and then cannot tell"
+            hint = "repeat it on the same kind of machine; with --anyway it is measured, but the verdict is: cannot tell"
             raise NotComparableError(found, hint) from None
     baseline.check(plan, folder, force)
     return found
@@ -189,7 +189,7 @@ def binaries_differ(report: Baseline, plan: Plan) -> Iterator[str]:
             with Program.open(path) as program:
                 # A launcher, which is no Go program, says nothing yet.
                 if program.go_version and program.build_id != known["build_id"]:
-                    yield f"{version.name} is not the binary of the report: {path} has another build id"
+                    yield f"{version.name} is not the binary in the report: {path} has a different build id"
         except (BinaryError, OSError):
             continue
 
@@ -197,7 +197,7 @@ def binaries_differ(report: Baseline, plan: Plan) -> Iterator[str]:
 def expected(report: Baseline, margin: float) -> list[Expected]:
     """Of each version and primary metric, whether it will be judged. ``margin`` is a share, as in `compare.compare`."""
     if not margin > 0:
-        raise UsageError("a margin is above 0: nothing can be proved to be equal to 0 %", "for example: --within 3")
+        raise UsageError("a margin must be above 0: equality to within 0 % cannot be proved", "for example: --within 3")
     plan = Plan.from_json(report["plan"])
     return [
         _expected(Side(each.name, report, valid_runs(report, each.name)), name, margin, plan.runs)
@@ -316,7 +316,7 @@ def _answer(rows: Sequence[Repeated], unlike: Sequence[str]) -> tuple[Answer, li
     reasons = []
     open_ = [each for each in rows if each.judged and each.found != "same"]
     if varied := [each for each in open_ if not each.shows]:
-        reasons.append(f"the report itself has too few runs, or they vary too much, to be held to it: {named(varied)}")
+        reasons.append(f"the report itself has too few runs, or too much variation, to judge by: {named(varied)}")
     if others := [each for each in open_ if each.shows]:
         reasons.append(f"not shown to be the same: {named(others)}")
     return ("cannot tell", reasons) if reasons or not rows else ("reproduced", [])
@@ -326,9 +326,9 @@ def _notes(then: Baseline, now: Baseline) -> Iterator[str]:
     yield from map(str, machine.differences(then["host"], now["host"]))
     for report, when in ((then, "then"), (now, "now")):
         if not report["complete"]:
-            yield f"not all that was planned was measured {when}"
+            yield f"not everything planned was measured {when}"
         if invalid := sum(not run["valid"] for run in report["runs"]):
-            yield f"runs that did not count {when}: {invalid}"
+            yield f"invalid runs {when}: {invalid}"
 
 
 def _binaries(then: Baseline, now: Baseline) -> Iterator[Binary]:

@@ -149,7 +149,7 @@ def _requirement(tokens: _Tokens) -> Requirement:
         tokens.refuse(f"expected <=, <, >=, > or == after {metric.name}", hint)
     compared = tokens.take("operator")
     if compared == "=":
-        tokens.refuse("'=' is no comparison", "write ==, or <= or >=", at=-1)
+        tokens.refuse("'=' is not a comparison", "write ==, or <= or >=", at=-1)
     limit, metric = _quantity(tokens, metric)
     return Requirement(metric.name, compared, limit)  # type: ignore[arg-type]
 
@@ -164,7 +164,7 @@ def _quantity(tokens: _Tokens, metric: Metric) -> tuple[Quantity, Metric]:
     if tokens.word in (",", "'", "_") or (tokens.kind == "name" and tokens.word.startswith("_")):
         plain = re.match(r"[-+]?[\d.,'_]+", tokens.text[tokens.begins[-1] :])
         without = re.sub(r"[,'_]", "", plain[0]) if plain else digits
-        tokens.refuse("numbers are written without thousands separators", f"write {without}")
+        tokens.refuse("write numbers without thousands separators", f"write {without}")
     unit = _unit(tokens)
     if unit == "%" and metric.as_share:
         metric = METRICS[metric.as_share]

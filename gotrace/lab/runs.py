@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from gotrace.lab.report import Baseline, Run
 
 MOST_ERRORS = 0.001  # of the requests of a run that counts
-ONE_SAMPLE = "all runs of one process: one sample"
+ONE_SAMPLE = "all runs of one process: a single sample"
 
 
 def valid_runs(report: Baseline, version: str) -> list[Run]:

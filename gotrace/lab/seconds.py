@@ -39,7 +39,7 @@ class Course(TypedDict):
 
     kind: Annotated[str | None, OneOf(_KINDS)]
     steady_from: Annotated[int | None, "the first second in which all of them are in their last state; null: never"]
-    cpu: Annotated[Series, "CPUs that the process used"]
+    cpu: Annotated[Series, "CPUs used by the process"]
     allocated: Annotated[Series, "bytes per second"]
     gc_cycles: Annotated[Series, "per second"]
     live_heap: Annotated[Series, "bytes that the last GC cycle left alive"]
@@ -155,14 +155,16 @@ def note(found: Course) -> str:
     """What is to be known of a measured time of such a course; "" if it was even, or too short to tell."""
     kind, since = found["kind"], found["steady_from"]
     if kind == "no steady state":
-        return f"no steady state while it was measured: {unsteady(found)}"
+        return f"no steady state during the measurement: {unsteady(found)}"
     if kind in (None, "flat"):
         return ""
     names = [said for name, said in NAMES.items() if found[name]["kind"] == kind]  # type: ignore[literal-required]
     what = " and ".join(names)
     if kind == "warmed up":
         return (
-            f"it warmed up while it was measured, and was steady from second {since} on ({what}): a longer --preload, or "
-            "--preload auto, leaves that out"
+            f"it warmed up during the measurement, and was steady from second {since} on ({what}): use a longer --preload, "
+            "or --preload auto"
         )
-    return f"it slowed down while it was measured: another state, and not a better one, from second {since} on ({what})"
+    return (
+        f"it slowed down during the measurement: a different state, and not a better one, from second {since} on ({what})"
+    )

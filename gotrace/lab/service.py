@@ -111,7 +111,8 @@ def started(
     """
     if ready.met():
         raise ServiceError(
-            f"something answers at {ready} before the service is started", "end it, or give the service another port"
+            f"something already answers at {ready} before the service is started",
+            "stop it, or give the service another port",
         )
 
     with open(log, "wb") as output:
@@ -129,12 +130,12 @@ def started(
         try:
             while not ready.met():
                 if ended():
-                    raise ServiceError(f"the service ended before it was ready: {ended()}", f"its output is in {log}")
+                    raise ServiceError(f"the service exited before it was ready: {ended()}", f"its output is in {log}")
                 if time.monotonic_ns() - began_ns > patience_s * 1e9:
                     waited = duration_text(patience_s * 1e9)
                     raise ServiceError(
                         f"the service was not ready after {waited}: nothing answers at {ready}",
-                        f"say how it becomes ready with --ready; its output is in {log}",
+                        f"say how to tell that it is ready with --ready; its output is in {log}",
                     )
                 meanwhile()
                 time.sleep(_POLL_S)
@@ -152,7 +153,9 @@ def found(pid: int, ready: Ready) -> Iterator[Running]:
     """A service that runs already, and goes on. Raises ServiceError if it is not ready, TargetError if there is none."""
     with Process.open(pid) as process:
         if not ready.met():
-            raise ServiceError(f"nothing answers at {ready}", f"say where process {pid} listens with --ready")
+            raise ServiceError(
+                f"nothing answers at {ready}", f"give the address on which process {pid} listens with --ready"
+            )
         yield Running(pid, None, None, lambda: f"process {pid} has exited" if process.wait(0) else "")
 
 

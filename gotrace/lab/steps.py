@@ -71,7 +71,7 @@ class Place:
         if name in self.reports:
             return str(self.reports[name])
         if name in self.steps:
-            raise UsageError(f"it uses the report of {name}, which it does not need", f"needs: [{name}]")
+            raise UsageError(f"it uses the report of {name}, which is not in its needs", f"needs: [{name}]")
         return name
 
     def require_need(self, path: str) -> bool:
@@ -145,12 +145,12 @@ class Building(Work):
         if not os.path.isdir(self.build.dir):
             raise UsageError(f"there is no folder {printable(self.build.dir)!r}", "dir is where the package is built")
         if len(set(self.arches)) > 1 and "{arch}" not in self.build.out:
-            raise UsageError("it builds for several architectures into one file", "write {arch} into out")
+            raise UsageError("it builds several architectures into one file", "write {arch} into out")
         if unknown := sorted(set(self.build.smoke) - set(self.arches)):
-            raise UsageError(f"smoke is for {printable(unknown[0])}, which it does not build for", "add it to arch")
+            raise UsageError(f"smoke names {printable(unknown[0])}, which it does not build", "add it to arch")
         for words in self.build.smoke.values():
             if not words or shutil.which(words[0].replace("{out}", "/bin/true")) is None:
-                raise UsageError(f"there is no command {printable((words or [''])[0])!r}", "smoke is a list of words")
+                raise UsageError(f"there is no command {printable((words or [''])[0])!r}", "smoke must be a list of words")
 
     def files(self) -> list[str]:
         build = self.build
@@ -178,7 +178,7 @@ class Building(Work):
         for arch in self.arches:
             yield f"GOARCH={arch} {printable(shlex.join(self._command(arch)))} (in {printable(self.build.dir)})"
             if arch in self.build.smoke:
-                emulated = "" if arch == HOST_ARCH else " (emulated: its times are kept nowhere)"
+                emulated = "" if arch == HOST_ARCH else " (emulated: times are not kept)"
                 yield f"smoke {arch}: {printable(shlex.join(self._smoke(arch)))}{emulated}"
 
     def run(self, force: bool, say: baseline.Say) -> Result:
@@ -264,9 +264,9 @@ class Comparing(Work):
 
     def check(self, force: bool) -> None:
         if not self.margin > 0:
-            raise UsageError("a margin is above 0: nothing can be proved to be equal to 0 %", "margin: 5%")
+            raise UsageError("a margin must be above 0: equality to within 0 % cannot be proved", "margin: 5%")
         if not self.reports or len(set(self.reports)) < len(self.reports):
-            raise UsageError("it has no reports, or one twice", "reports: [measure]")
+            raise UsageError("it has no reports, or the same one twice", "reports: [measure]")
         for name, path in zip(self.compare.reports, self.reports, strict=True):
             if name not in self.place.reports:
                 whole(path)
@@ -313,15 +313,15 @@ class Gating(Work):
         if not self.gate.file:
             return Rules(share("margin", self.gate.margin) if self.gate.margin else MARGIN, None, requirements)
         if self.gate.margin:
-            raise UsageError("margin and file exclude each other", "write the margin into the file")
+            raise UsageError("margin and file are mutually exclusive", "put the margin into the file")
         rules = rules_of(self.gate.file)
         return replace(rules, requirements=(*rules.requirements, *requirements))
 
     def check(self, force: bool) -> None:
         if not self._rules().margin > 0:
-            raise UsageError("a margin is above 0: nothing can be proved to be equal to 0 %", "margin: 5%")
+            raise UsageError("a margin must be above 0: equality to within 0 % cannot be proved", "margin: 5%")
         if self.against == self.report:
-            raise UsageError("a report is given twice", "give against another one")
+            raise UsageError("a report was given twice", "give against another one")
         for name, path in ((self.gate.report, self.report), (self.gate.against, self.against)):
             if path is not None and name not in self.place.reports:
                 whole(path)
@@ -365,7 +365,7 @@ class Reproducing(Work):
 
     def check(self, force: bool) -> None:
         if not self.within > 0:
-            raise UsageError("a margin is above 0: nothing can be proved to be equal to 0 %", "within: 3%")
+            raise UsageError("a margin must be above 0: equality to within 0 % cannot be proved", "within: 3%")
         if self.reproduce.report not in self.place.reports:
             report = whole(self.report)
             check(report, Plan.from_json(report["plan"]), self.place.folder, force, False)
@@ -470,7 +470,7 @@ class Following(Work):
         if not command:
             raise UsageError("it has no command", "command: [python3, train.py]")
         if not self.place.require_need(command[0]) and shutil.which(command[0]) is None:
-            raise UsageError(f"there is no command {printable(command[0])!r}", "check its spelling and PATH")
+            raise UsageError(f"there is no command {printable(command[0])!r}", "check the spelling and PATH")
 
     def files(self) -> list[str]:
         program, *words = self.followed.command
@@ -481,7 +481,7 @@ class Following(Work):
         return [self.place.folder / f"{self.verb}.{ending}" for ending in ("json", "html", "gotrace")]
 
     def describe(self) -> Iterator[str]:
-        yield f"follows the {self.topic} of: {printable(shlex.join(self.followed.command))}"
+        yield f"traces the {self.topic} of: {printable(shlex.join(self.followed.command))}"
 
     def estimated_ns(self) -> int | None:
         return self.length
@@ -555,7 +555,7 @@ class FollowingFiles(Following):
         numbers["data_ns"] = total["total_ns"] - total["metadata_ns"] - total["other_ns"]
         numbers["lost"] = told["lost"]
         line = (
-            f"{count_text(total['calls'], 'call')}, {total['errors']:,} of them failed; on files metadata "
+            f"{count_text(total['calls'], 'call')}, {total['errors']:,} of them failed; on files: metadata "
             f"{duration_text(numbers['metadata_ns'])}, data {duration_text(numbers['data_ns'])}"
         )
         lost = [f"{count_text(told['lost'], 'event')} LOST: counts are too low"] if told["lost"] else []
@@ -577,7 +577,7 @@ class Shell(Work):
     def run(self, force: bool, say: baseline.Say) -> Result:
         execute(["/bin/sh", "-ec", self.step.shell or ""], self.place.log)
         if missing := [path for path in self.step.makes if not os.path.exists(path)]:
-            raise StepFailedError(f"it has not made {printable(missing[0])}", "correct makes, or the command")
+            raise StepFailedError(f"it did not create {printable(missing[0])}", "correct `makes`, or the command")
         return Result()
 
 

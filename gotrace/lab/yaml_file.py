@@ -26,7 +26,7 @@ def read(path: str, kind: type[T], schema: str) -> T:
     except OSError as error:
         raise UsageError(f"cannot read {name}: {error.strerror}", "check the path and its permissions") from None
     if len(data) > _MOST_BYTES:
-        raise UsageError(f"{name} has more than 1 MiB", f"is it a file of {schema}?")
+        raise UsageError(f"{name} has more than 1 MiB", f"check that it is a {schema} file")
     return parse(data, Path(path).name, kind, schema)
 
 
@@ -35,7 +35,7 @@ def parse(data: bytes, name: str, kind: type[T], schema: str) -> T:
     name = printable(name)
     found = _loaded(data, name)
     if not isinstance(found, dict):
-        raise UsageError(f"{name} holds no keys", f"it begins with `schema: {schema}`")
+        raise UsageError(f"{name} holds no keys", f"it must begin with `schema: {schema}`")
     said = found.get("schema")
     if said != schema:
         what = f"is of {printable(str(said))}" if said is not None else "has no key schema"
@@ -69,7 +69,7 @@ def _loaded(data: bytes, name: str) -> Any:
                 word = self.construct_object(key, deep=True)
                 if isinstance(word, str) and word in seen:
                     raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {printable(word)} stands twice", key.start_mark
+                        None, None, f"the key {printable(word)} appears twice", key.start_mark
                     )
                 seen.add(word if isinstance(word, str) else id(key))
             return super().construct_mapping(node, deep)  # type: ignore[no-any-return, unused-ignore]
@@ -80,13 +80,13 @@ def _loaded(data: bytes, name: str) -> Any:
         mark = error.problem_mark or error.context_mark
         where = f", line {mark.line + 1}" if mark is not None else ""
         problem = printable(error.problem or error.context or "it cannot be read")
-        raise UsageError(f"{name}{where}: {problem}", "it has to be YAML, in which spaces at the beginning count") from None
+        raise UsageError(f"{name}{where}: {problem}", "it has to be YAML, in which indentation matters") from None
     except yaml.YAMLError as error:  # of characters
-        raise UsageError(f"{name} is no text: {printable(str(error).splitlines()[0])}", "write it as UTF-8") from None
+        raise UsageError(f"{name} is not text: {printable(str(error).splitlines()[0])}", "write it as UTF-8") from None
     except RecursionError:
-        raise UsageError(f"{name} is nested too deeply", "no key of it needs that") from None
+        raise UsageError(f"{name} is nested too deeply", "no key needs such nesting") from None
     except ValueError as error:  # of a date that is none
-        raise UsageError(f"{name}: {printable(str(error))}", "put what is no date in quotes") from None
+        raise UsageError(f"{name}: {printable(str(error))}", "quote values that are not dates") from None
 
 
 _TOLD = re.compile(r"(?P<what>.*?)(?: - at (?:`key` in )?`(?P<path>.*)`)?$", re.S)
@@ -111,7 +111,7 @@ def _hint(error: str, kind: type[Any], name: str) -> str:
         import difflib
 
         if key[1] in _keys(kind):
-            return f"it is a key of another part of {name}"
+            return f"the key belongs to another part of {name}"
         if near := difflib.get_close_matches(key[1], sorted(_keys(kind)), 1):
             return f"did you mean {near[0]}?"
     return f"correct it in {name}"

@@ -69,7 +69,8 @@ class Recording:
             self._stream = arrow.Stream(file)
         except arrow.CutOffError as error:
             raise GotraceError(
-                f"{printable(path)} is cut off in its header", "nothing can be read of it: was the disk full, or the copy?"
+                f"{printable(path)} is cut off in its header",
+                "nothing in it can be read: check for a full disk or an incomplete copy",
             ) from error
         except _NOT_UNDERSTOOD as error:
             raise _not_one(path) from error
@@ -96,7 +97,7 @@ class Recording:
                 "tail": f"record it: {record}, or gotrace gc --explain -o FILE.gotrace",
             }.get(stem, f"record it: {record}")
             if "perf" in self.header["probes"]:
-                hint = "perf recorded it: gotrace flame draws its stacks, gotrace export converts it"
+                hint = "it was recorded by perf: use gotrace flame to draw its stacks, gotrace export to convert it"
             raise GotraceError(f"{printable(self.path)} has no {lacking}", hint)
 
     def text(self, address: int, length: int) -> str:

@@ -115,7 +115,7 @@ class Cycle(Moment, OfOne):
     counted_bytes: Annotated[int | None, "what counted towards GOMEMLIMIT at the cycle's end"]
     returned_bytes: Annotated[int | None, "since the program began: what allocations had to return to the kernel first"]
     scavenge_assist_ns: Annotated[int | None, "since the program began: the CPU time that took them"]
-    limiter_cycle: Annotated[int | None, "the last cycle in which the limiter of the collector's CPU time came on; 0: none"]
+    limiter_cycle: Annotated[int | None, "the last cycle in which the GC CPU limiter came on; 0: none"]
     goal_set_by: Annotated[str | None, OneOf((*GOAL_SETTERS, None))]
     room_bytes: Annotated[int | None, "from the live heap of the cycle before up to the goal"]
     allocated_bytes: Annotated[int | None, "from there to the end of marking: what was allocated"]
@@ -281,7 +281,7 @@ class Paced(TypedDict):
     goal_set_by: Annotated[
         dict[str, int],
         Keys((*GOAL_SETTERS, NOT_SEEN)),
-        "of the cycles that began by heap growth, whose goal was set by whom",
+        "of the cycles triggered by heap growth, whose goal was set by whom",
     ]
     room_bytes: Annotated[int | None, "from the live heap up to the goal: the mean of those that most goals were set by"]
     live_bytes: Annotated[int | None, "the live heap, likewise"]
@@ -291,7 +291,7 @@ class Paced(TypedDict):
         int | None, "what allocations had to return to the kernel first, from the first cycle's end on"
     ]
     scavenge_assist_ns: Annotated[int | None, "the CPU time that took them"]
-    limiter_cycles: Annotated[int | None, "cycles in which the limiter of the collector's CPU time came on"]
+    limiter_cycles: Annotated[int | None, "cycles in which the GC CPU limiter came on"]
     sentences: list[str]
 
 
@@ -494,12 +494,12 @@ def _in_progress(record: Record) -> str:
     who = f" by goroutine {record['goid']}" if record["goid"] else ""
     place = f" in {code_text(record['asked_by'])}" if record["asked_by"] else ""
     since = f"at least {lasted}" if record["first_seen"] else lasted
-    told = f"a stop of the world ({record['reason']}) asked for {since} ago{who}{place} has not ended: "
+    told = f"a stop-the-world pause ({record['reason']}) requested {since} ago{who}{place} has not ended: "
     if record["stopped"]:
-        return f"{told}the world has stopped, and thread {record['tid']} is at work or held up"
+        return f"{told}the world has stopped, and thread {record['tid']} is working or held up"
     if not record["waits_for"]:
-        return f"{told}why is unknown"
-    return f"{told}it waits for {' and '.join(map(_held_by, record['waits_for']))}"
+        return f"{told}the reason is unknown"
+    return f"{told}it is waiting for {' and '.join(map(_held_by, record['waits_for']))}"
 
 
 def code_text(names: Sequence[str]) -> str:
@@ -516,7 +516,7 @@ def _held_by(waited: Record) -> str:
 
 
 def callers(explainer: Explainer, reasons: list[str]) -> list[Record]:
-    """Who asked for the pauses that were seen, most first."""
+    """Who requested the pauses that were seen, most first."""
     found: dict[tuple[str, tuple[str, ...]], int] = {}
     for (reason, stack), count in explainer.callers.items():
         key = reasons[reason], tuple(map(printable, explainer.asked_by(stack)))

@@ -26,7 +26,7 @@ class Bucket(TypedDict):
 Latency = TypedDict(
     "Latency",
     {
-        "samples": Annotated[int, "the runtime keeps every eighth wait of a goroutine"],
+        "samples": Annotated[int, "the runtime keeps one goroutine wait in eight"],
         "mean_ns": Annotated[float | None, "each sample is taken for the middle of its bucket; null: there are none"],
         "p50_ns": Annotated[int | None, "the upper edge of a bucket, at most a quarter too high"],
         "p90_ns": int | None,
@@ -286,7 +286,7 @@ class SchedWakeups(Moment):
     pid: int
     length_ns: int
     lost: int
-    waited: Annotated[Spread, "every eighth wait of a goroutine for a P, as the runtime keeps it, exactly"]
+    waited: Annotated[Spread, "one goroutine wait in eight for a P, as the runtime keeps it, exactly"]
     at_once: Annotated[int, "that did not wait: up to Go 1.25 returns from system calls"]
     longest: list[LongestWait]
     moves: GoroutineMoves

@@ -16,7 +16,7 @@ class Counter(TypedDict):
     event: str
     meaning: str
     total: Annotated[int, "scaled to the whole time if counted for part of it"]
-    running_share: Annotated[float | None, "for what share of the time it was counted"]
+    running_share: Annotated[float | None, "share of the time it was counted"]
     phases: Annotated[dict[str, int | None], Keys(PLACES), "null: never counted there"]
 
 

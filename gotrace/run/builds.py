@@ -83,7 +83,7 @@ def trace(
     path = program_path(command[0])
     starter = kernel_pid(os.getpid())
     if not starter:
-        raise HostError("in a PID namespace nobody knows our own number in the kernel", "run it on the host")
+        raise HostError("in a PID namespace, gotrace cannot tell its own pid in the kernel", "run it on the host")
     from gotrace.probes import tree
 
     stop = StopRequest()
@@ -175,7 +175,7 @@ def _result(
 ) -> Builds:
     found = builds(decoder.trees, lists, now_ns)
     if not found:
-        raise GotraceError("no run of the command was observed", "check that it can be executed")
+        raise GotraceError("no run of the command was observed", "check that it is executable")
     return Builds(header, found, {**end, "builds": len(found)})
 
 

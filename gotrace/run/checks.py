@@ -72,7 +72,7 @@ def _of_target(pid: int | None, executable: str | None) -> list[Check]:
             out.append(Check("symbols", None, "stripped" if program.stripped else "present"))
             out.append(Check("linking", None, _linking(program)))
             if not program.build_info.settings:
-                out.append(Check("build information", None, "none: the version is the runtime's own word"))
+                out.append(Check("build information", None, "none: the version comes from the runtime"))
             for setting in ("-pgo", "-race", "-tags", "GOEXPERIMENT"):
                 if program.build_info.settings.get(setting):
                     out.append(Check(setting, None, program.build_info.settings[setting]))
@@ -87,7 +87,7 @@ def _of_target(pid: int | None, executable: str | None) -> list[Check]:
                     out.append(Check(f"{name}: boundaries of a start", bool(plan.points), where))
                 for point in () if module.PROBE.of_starts else plan.points:
                     where = f"{point.symbol} at {point.address:#x}: {point.instruction}"
-                    cost = "" if point.emulated else " (single-stepped by the kernel: a slower probe)"
+                    cost = "" if point.emulated else " (single-stepped by the kernel: slower)"
                     out.append(Check(f"{name}: {point.name}", True, where + cost))
                 out += [Check(f"{name}: {item.name}", None, f"missing: {item.reason}") for item in plan.missing]
                 if not plan.points:

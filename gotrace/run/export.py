@@ -32,7 +32,7 @@ def check(source: Recording, formats: Collection[str]) -> None:
     header = source.header
     if not header["probes"]:
         path = printable(source.path)
-        raise GotraceError(f"{path} has no events", f"gotrace report {path} -o FILE converts what it has")
+        raise GotraceError(f"{path} has no events", f"gotrace report {path} -o FILE converts its contents")
     for format_ in formats:
         if _is_of_starts(source, format_) or _is_of_stacks(source, format_):
             continue

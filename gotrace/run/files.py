@@ -86,7 +86,7 @@ def free(path: str, force: bool) -> str:
 def cannot_write(path: str, error: OSError) -> GotraceError:
     reason = f"cannot write {printable(path) if path != '-' else 'standard output'}: {error.strerror}"
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return GotraceError(reason, _ROOM if full else "choose a directory that exists and that you may write to")
+    return GotraceError(reason, _ROOM if full else "choose an existing directory that you can write to")
 
 
 def create(path: str, force: bool) -> BinaryIO:
@@ -209,7 +209,7 @@ def complain_of(failed: Failing | None, intact: bool = True) -> None:
     """
     if failed is not None and failed.failure is not None and not isinstance(failed.failure, BrokenPipeError):
         reason = f"cannot write {printable(failed.name)}: {failed.failure.strerror}"
-        raise GotraceError(reason, f"{_ROOM}; what was written before is intact" if intact else _ROOM)
+        raise GotraceError(reason, f"{_ROOM}; data written so far is intact" if intact else _ROOM)
 
 
 @contextlib.contextmanager
@@ -234,7 +234,7 @@ def held(folder: Path, by: str = "", patience_s: float = 0) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() >= until_s:
                     raise UsageError(
-                        f"another gotrace is writing to {name}", "wait until it ends, or give another folder"
+                        f"another gotrace is writing to {name}", "wait until it ends, or choose another folder"
                     ) from None
                 time.sleep(0.1)
         yield

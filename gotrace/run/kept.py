@@ -37,7 +37,7 @@ def recordings_in(folder: str) -> list[str]:
         return [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if _NAME.fullmatch(name)]
     except OSError as error:
         raise GotraceError(
-            f"cannot read {printable(folder)}: {error.strerror}", "is it the spool of `gotrace serve`?"
+            f"cannot read {printable(folder)}: {error.strerror}", "check that it is a spool of `gotrace serve`"
         ) from None
 
 
@@ -122,7 +122,7 @@ def told(source: Recording) -> KeptPause | None:
         "whole": bool(header.get("kept", {}).get("whole", True)) and not source.lost and not source.cut_off,
         "cause": explained["cause"] if explained is not None else UNKNOWN,
         "code": code_of(explained) if explained is not None else [],
-        "sentence": explained["sentence"] if explained is not None else "that the stop was asked for was not seen",
+        "sentence": explained["sentence"] if explained is not None else "the request to stop was not seen",
     }
 
 

@@ -59,7 +59,7 @@ class OneStart:
             found += decoded.feed(events)
         found += decoded.close(at_ns)
         mine = [start for start in found if start.pid == pid][-1:]
-        lacking = "the command did not execute the program that it executed before, or another process started that"
+        lacking = "the command did not execute the program that it executed before, or another process started it"
         return result_of(self._header, mine, end, lacking)
 
 

@@ -22,12 +22,12 @@ _MOST_GARBAGE = 0.5
 # What files begin with that are taken for perf's output: what they are, and what makes text of them.
 _OTHERS = (
     (b"PERFILE2", "perf's own data", "perf script -i"),
-    (b"2ELIFREP", "perf's own data, of a machine of the other byte order", "perf script -i"),
+    (b"2ELIFREP", "perf.data from a machine with the other byte order", "perf script -i"),
     (b"\x1f\x8b", "compressed by gzip", "gunzip -c"),
     (b"\xff\xfe", "UTF-16 text", "iconv -f UTF-16 -t UTF-8"),
     (b"\xfe\xff", "UTF-16 text", "iconv -f UTF-16 -t UTF-8"),
 )
-_ADVICE = "give it what `perf script` prints: perf script > perf-script.txt"
+_ADVICE = "give it the output of `perf script`: perf script > perf-script.txt"
 
 
 def import_script(
@@ -58,7 +58,7 @@ def import_script(
         garbage = f"; {garbage_text(script)}" if script.garbage else ""
         raise GotraceError(f"no samples found in {shown}{garbage}", _ADVICE)
     if pid is not None and first[0].pid is None:
-        raise GotraceError(f"{shown} has no process ids", "use `perf script -F +pid,+ip,+sym,+dso`")
+        raise GotraceError(f"{shown} has no pids", "use `perf script -F +pid,+ip,+sym,+dso`")
     with create(output, force) as target:
         dtype = wire_dtype()
         try:
@@ -75,7 +75,7 @@ def import_script(
     if (is_other or not importer.samples) and os.path.isfile(output):
         os.unlink(output)
     if is_other:
-        raise GotraceError(f"{shown} is not what `perf script` prints: {garbage_text(script)}", _ADVICE)
+        raise GotraceError(f"{shown} is not the output of `perf script`: {garbage_text(script)}", _ADVICE)
     if not importer.samples:
         raise GotraceError(f"no sample in {shown} is from that thread or process", "check --pid and --comm")
     importer.notes += [f"left out: {what} of {count_text(count, 'sample')}" for what, count in script.left_out.items()]
@@ -102,6 +102,6 @@ def garbage_text(script: PerfScript) -> str:
     assert script.first_garbage is not None
     number, line = script.first_garbage
     return (
-        f"{script.garbage:,} of {count_text(script.lines, 'line')} could not be parsed, the first is line {number}: "
+        f"{script.garbage:,} of {count_text(script.lines, 'line')} could not be parsed; the first is line {number}: "
         f"{printable(line[:_EXCERPT])}{'…' if len(line) > _EXCERPT else ''}"
     )

@@ -50,7 +50,7 @@ def require_go(process: Process) -> None:
             if _has_go(file.fd):
                 raise BinaryError(
                     f"{error.message}, but has loaded Go code in {printable(path)}",
-                    "gotrace traces Go's main programs, no Go code in libraries",
+                    "gotrace traces Go main programs, not Go code in libraries",
                 )
         finally:
             os.close(file.fd)
@@ -80,7 +80,7 @@ def _why_not_executable(command: str) -> GotraceError:
     path, name, host = shutil.which(command) or command, printable(command), host_arch().goarch
     try:
         with Elf.open(path) as elf:
-            what = f"it is a program for {elf.arch}, this machine is {host}"
+            what = f"it is a program for {elf.arch}, but this machine is {host}"
             return UsageError(f"cannot run {name}: {what}", f"run gotrace on {a_machine(elf.arch)}")
     except BinaryError as error:
         if not _is_elf(path):

@@ -97,7 +97,7 @@ class Live(Source):
             return
         with contextlib.suppress(GotraceError):
             for path in self._copies.look(self.last):
-                self._target.say(f"{printable(path)} has Go code of its own: {OF_A_COPY}.")
+                self._target.say(f"{printable(path)} contains Go code: {OF_A_COPY}.")
 
     def _closing(self, why: str) -> dict[str, Any]:
         copies, told = self._copies, None
@@ -118,7 +118,7 @@ class Live(Source):
             if child.pid != self.process.pid:
                 what = program_text(child.exe, child.go_version)
                 self._target.say(
-                    f"pid {child.pid} ({what}), which pid {self.process.pid} has started, collects and is not traced: "
+                    f"pid {child.pid} ({what}), a child of pid {self.process.pid}, runs GC cycles and is not traced: "
                     f"gotrace gc --pid {child.pid}"
                 )
 
@@ -347,8 +347,8 @@ class Replayed(Source):
 
 
 def repeatable(command: Sequence[str]) -> Record:
-    """What a recording says for who runs it again: the machine, and the command and where it was started (None: a process
-    that runs already). It may take a second, where there is nvidia-smi: ask before anything is traced."""
+    """What a recording says for who runs it again: the machine, and the command and where it was started (None: an already
+    running process). It may take a second, where there is nvidia-smi: ask before anything is traced."""
     from gotrace.kernel.machine import host
 
     return {"machine": host(), "command": {"words": list(command), "folder": os.getcwd()} if command else None}

@@ -20,7 +20,7 @@ from gotrace.probes.startcode import FAULT_NS, PROBE
 from gotrace.runtime.symbols import KernelNames, go_frames
 from gotrace.text import count_text, duration_text
 
-UNSEEN = "whether something needs the result of an init before the first request"
+UNSEEN = "whether anything needs the result of an init before the first request"
 
 
 class Names:
@@ -94,11 +94,9 @@ class Advisor:
                 f"the init function of {count_text(nowhere, 'sample')} of the main thread (the runtime's own, mostly)"
             )
         if len(mine) < ENOUGH:
-            without.append(
-                f"how much starts differ, before there are {ENOUGH}: an interval of fewer holds a gain less often"
-            )
+            without.append(f"how much starts vary, with fewer than {ENOUGH}: intervals are then less reliable")
         if gone := sum(start.exec_ns not in quotas for start in mine):
-            without.append(f"the CPU quota of {count_text(gone, 'start')}, which ended first")
+            without.append(f"the CPU quota of {count_text(gone, 'start')}, which ended too early")
         if lost:
             without.append(f"{count_text(lost, 'event')} that were lost")
         return advice("coldstart", seen, (UNSEEN, *without), self._cost(code))

@@ -108,7 +108,8 @@ def division(result: Result) -> str:
     command = result.header["coldstart"]["command"] or [result.header["target"]["exe"]]
     record = f"gotrace record --probes profile,offcpu -d {seconds}s -o main.gotrace -- {printable(shlex.join(command))}"
     flame = f"gotrace flame main.gotrace {'--off-cpu ' if blocked else ''}-o main.svg"
-    return f"To divide main.main ({duration_text(median([row.duration_ns for row in mains]))}) by code: {record} && {flame}"
+    took = duration_text(median([row.duration_ns for row in mains]))
+    return f"To break down main.main ({took}) by code: {record} && {flame}"
 
 
 def _longest(start: Start) -> Row | None:
@@ -132,7 +133,7 @@ def result_of(header: dict[str, Any], starts: Sequence[Start], end: dict[str, An
 
 
 def first_ones(starts: Sequence[Start], wanted: int) -> int:
-    """How many of ``starts``, in the order of time, are ``wanted`` ones: one that executed itself goes on in the next."""
+    """How many of ``starts``, in chronological order, are ``wanted`` ones: one that executed itself goes on in the next."""
     seen = 0
     for number, start in enumerate(starts):
         seen += start.ended != ITSELF
@@ -166,12 +167,12 @@ def replayed(source: Recording, advise: bool = False) -> Result:
             advisor.quotas += [(begun_ns, cpus) for begun_ns, cpus in quotas]
     end = replayed.end
     starts += decoded.close(replayed.begin_ns + end["duration_ns"])
-    lacking = f"{printable(source.path)} was recorded while the program was not started"
+    lacking = f"{printable(source.path)} was not recorded while the program started"
     result = result_of(source.header, starts, end, lacking)
     if advisor is None:
         return result
     if not source.has_names:
-        lacking = f"{printable(source.path)} has no names of functions: an earlier gotrace recorded it"
+        lacking = f"{printable(source.path)} has no function names: it was recorded by an earlier gotrace"
         raise GotraceError(lacking, "record it again: gotrace coldstart --advise -o FILE.gotrace -- COMMAND")
     return replace(result, advice=advisor.of(result.starts, end["lost"]))
 

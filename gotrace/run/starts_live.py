@@ -91,10 +91,10 @@ def trace(
         for note in live.notes:
             say(f"gotrace: {note}")
         lacking = (
-            "the command never executed it; name the program that it starts with --exe"
+            "the command never executed it; give the program that it starts with --exe"
             if wanted.command
-            else f"{printable(target.exe_name)} was not started in this time; another file with the same content, such as "
-            "that in an image, is another program without --copies"
+            else f"{printable(target.exe_name)} was not started in this time; without --copies, another file with the same "
+            "content, such as one in an image, does not count"
         )
         result = result_of(header, live.starts, end, lacking)
         if live.advisor is not None:
@@ -147,7 +147,7 @@ def target_of(wanted: Wanted, say: Say) -> Executable:
 
         tools = container_tools.known()
         for name, reason in container_tools.refused().items():
-            say(f"gotrace: stages inside {name} are not traced: {printable(reason)}")
+            say(f"gotrace: stages within {name} are not traced: {printable(reason)}")
     return Executable(path, linker, which, *wanted.until, tools, copies=wanted.copies)
 
 

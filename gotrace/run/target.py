@@ -521,9 +521,7 @@ def attached(
             elif any(module.PROBE.later for module in modules):
                 started.launched.run_to(_entry_of(started.launched.pid))
                 if started.launched.poll() is not None:
-                    raise GotraceError(
-                        f"{started.name} ended before its own first instruction", "run it by itself to see why"
-                    )
+                    raise GotraceError(f"{started.name} exited before its first instruction", "run it by itself to see why")
             pid = held.pid if held is not None else started.launched.pid
             if held is not None:
                 stack.callback(held.release)
@@ -606,7 +604,7 @@ def watched(
         elif pid is not None:
             yield stack.enter_context(untraced(pid, duration, say))
         else:
-            raise ValueError("these views need no probe, so there has to be a pid")
+            raise ValueError("these views need no probes, so a pid is required")
 
 
 _COSTS = ("probe_hits", "target_ns_estimate", "tool_cpu_s", "tool_rss_bytes")

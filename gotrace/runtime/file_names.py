@@ -129,9 +129,9 @@ class FileNames:
             if file is not None and file.named:
                 named = f"{count_text(file.named, 'address', 'addresses')} in {shown} named from its function table"
                 known = ": its build id is the recorded one"
-                yield named + (known if self._build_ids.get(path) else " as it is now: perf printed no build id of it")
+                yield named + (known if self._build_ids.get(path) else " as it is now: perf printed no build id for it")
             if path in self._other_build:
-                yield f"{shown} is another build than was recorded (by its build id): its functions stay [unknown]"
+                yield f"{shown} is a different build from the recorded one (by build id): its functions stay [unknown]"
             if path in self._unclear:
                 unclear = count_text(self._unclear[path], "address", "addresses")
-                yield f"{unclear} in {shown} not named: where it was loaded is unknown (perf script --show-mmap-events)"
+                yield f"{unclear} in {shown} not resolved: its load address is unknown (perf script --show-mmap-events)"

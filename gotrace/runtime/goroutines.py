@@ -168,7 +168,9 @@ class GoroutineReader:
         places = [(self.places.allglen + self._bias, 8), (self.places.allgptr + self._bias, 8)]
         length, pointer = (int.from_bytes(each, "little") for each in self._memory.read_many(places))
         if not 0 < length < _MOST or not pointer:
-            raise TargetError(f"process {self._process.pid} has no goroutines", "its runtime has not begun yet: try again")
+            raise TargetError(
+                f"process {self._process.pid} has no goroutines", "its runtime has not started yet: try again"
+            )
         return self._memory.words(pointer, length)
 
     def _heads(self, pointers: U64) -> U64:

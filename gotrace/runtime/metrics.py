@@ -134,7 +134,7 @@ class MetricsReader:
         at, sched = self._at, self._global("sched")
         pointer, length = self._memory.words(self._global("allp"), 2).tolist()
         if not 0 < length <= _MOST_PS:
-            raise TargetError(f"process {self._memory.pid} has no Ps", "its runtime has not begun yet: try again")
+            raise TargetError(f"process {self._memory.pid} has no Ps", "its runtime has not started yet: try again")
         ps = self._memory.words(pointer, length).tolist()
         left_out = [] if self._places.system_goroutines else ["schedt.ngsys"]
         of_p = next(at[name] for name in _FREE_OF_P if name in at)

@@ -122,7 +122,7 @@ class ProfileReader(_Buckets):
         """How many bytes are allocated from one sample to the next. Raises NoProfileError if nothing is sampled."""
         rate = self._memory.word(self.places.rate + self._bias)
         if not 0 < rate < 1 << 62:
-            raise NoProfileError(f"process {self.pid} takes no heap profile: its MemProfileRate is 0", INSTEAD)
+            raise NoProfileError(f"process {self.pid} has no heap profile: its MemProfileRate is 0", INSTEAD)
         return rate
 
     def _counts(self, record: bytes, cycle: int, published: bool) -> tuple[int, int]:

@@ -167,7 +167,7 @@ class SchedulerReader:
             if (pointer, length) == self._list:
                 return numbers
             if not 0 < length <= _MOST_PS:
-                raise TargetError(f"process {self.pid} has no Ps", "its runtime has not begun yet: try again")
+                raise TargetError(f"process {self.pid} has no Ps", "its runtime has not started yet: try again")
             self._find_places(pointer, length)
         raise TargetError(f"the Ps of process {self.pid} are inconsistent", "try again, or report it")
 

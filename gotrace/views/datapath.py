@@ -47,12 +47,12 @@ _OPENS = {"open", "openat", "openat2", "creat", "io_uring openat", "io_uring ope
 _LOOKS = _OPENS | {"stat", "lstat", "newfstatat", "statx", "fstat", "access", "faccessat", "faccessat2", "io_uring statx"}
 _LISTINGS = {"getdents", "getdents64"}
 _NO_FILE = b"(no file)"
-_LIBAIO = "libaio's requests one by one"
+_LIBAIO = "individual libaio requests"
 _NEEDS = {
     "io_uring_submit_req": "io_uring",
     "io_uring_complete": "io_uring",
     "mm_filemap_fault": "page faults of mapped files",
-    "mm_filemap_add_to_page_cache": "what the page cache had",
+    "mm_filemap_add_to_page_cache": "page cache hits and misses",
     "fuse_request_send": "a FUSE server's share",
     "fuse_request_end": "a FUSE server's share",
 }
@@ -619,11 +619,11 @@ def check_epoch(text: str) -> None:
     """Raises UsageError for what is neither a duration of at least 1 ms nor a regular expression."""
     import re2
 
-    hint = "write a part of a path, or a duration (30s)"
+    hint = "give part of a path, or a duration (30s)"
     try:
         length_ns, marks = _epoch(text)
     except re2.error as error:
-        raise UsageError(f"epoch is no regular expression of RE2: {_reason(error)}", hint) from None
+        raise UsageError(f"epoch is not a valid RE2 regular expression: {_reason(error)}", hint) from None
     if text and marks is None and length_ns < _LEAST_EPOCH_NS:
         raise UsageError(f"an epoch of {text} is shorter than 1 ms", hint)
 

@@ -75,7 +75,7 @@ class DataPathLoad(View):
         watched_ns = source.now_ns - source.begin_ns
         width_ns = self.width_ns or load.width(watched_ns)
         if watched_ns / width_ns > _MOST_INTERVALS:
-            raise UsageError("so many intervals are too many", "make --interval longer")
+            raise UsageError("that makes too many intervals", "make --interval longer")
         classes, moved = self.classes()
         course = load.course(found, classes, moved, source.begin_ns, source.now_ns, width_ns)
         columns = {name: column.tolist() for name, column in course._asdict().items() if name != "counts"}

@@ -169,7 +169,8 @@ def answer(open_: Opener, question: Question) -> Answer:
             notes.append(f"{count_text(len(within.begins), 'window')}, {duration_text(within.length)} in total")
         if cut and not len(profile) and question.mode == ON_CPU:
             notes.append(
-                "no sample fell into them: sample more often (--hz 10000), or use --straggler, which does not sample"
+                "none of the samples fall into them: sample more often (--hz 10000), or use --straggler, which does "
+                "not sample"
             )
         return _told(source, profile, notes, question, event)
 
@@ -227,8 +228,8 @@ def _windows(source: Recording, question: Question) -> Windows:
 
     if question.window == STOPPING and not source.header["probes"]["gc"]["facts"]["has_worldstop"]:
         raise GotraceError(
-            f"{printable(source.header['target']['go_version'])} does not record when the world had stopped, Go 1.22 and "
-            "later do: there is no window to show",
+            f"{printable(source.header['target']['go_version'])} does not record when the world had stopped (Go 1.22 and "
+            "later do), so there is no such window",
             "choose --window stw, or --straggler",
         )
     decoded = decoder(source.header, source.text)
@@ -301,7 +302,7 @@ def _listed(counts: dict[str, int]) -> str:
 
 
 def _without_idle(collector: Collector) -> str:
-    return f"{duration_text(collector.left_out)} of threads with nothing to do left out (--idle shows them)"
+    return f"{duration_text(collector.left_out)} of idle threads left out (--idle shows them)"
 
 
 def _waits(source: Recording, question: Question, within: Windows | None) -> tuple[Profile, list[str]]:
@@ -323,7 +324,7 @@ def _waits(source: Recording, question: Question, within: Windows | None) -> tup
         partial = ((source.end or {}).get("perf") or {}).get("partial", [])
         reason = f"none of its {count_text(waits.open, 'context switch', 'context switches')} has both ends"
         if SWITCH in partial:
-            reason = "perf took only some of the context switches"
+            reason = "perf recorded only some of the context switches"
         elif not waits.open:
             reason = "perf recorded no context switches"
         raise GotraceError(
@@ -342,9 +343,9 @@ def _waits(source: Recording, question: Question, within: Windows | None) -> tup
 def _of_stops(stops: int, unseen: int) -> list[str]:
     notes = [count_text(stops, "pause")]
     if stops > MOST_STOPS:
-        notes.append(f"only the longest {MOST_STOPS} are shown: --min-pause leaves short ones out")
+        notes.append(f"only the longest {MOST_STOPS} are shown: --min-pause filters out short ones")
     if unseen:
-        notes.append(f"{unseen} of them not seen completely and not shown")
+        notes.append(f"{unseen} of them not seen completely, so not shown")
     return notes
 
 

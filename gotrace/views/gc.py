@@ -191,7 +191,7 @@ class Gc(View):
             return allocated_unknown(error.message)
         except OSError:  # of who gave root back, where root alone can read the installation
             self._asks_allocated = False
-            return allocated_unknown("root was given back, and gotrace cannot read its own files any more")
+            return allocated_unknown("root was dropped, and gotrace can no longer read its own files")
         return allocated_record(found[0], books.profiles, found[1]) if found is not None else None
 
     def _by_interval(self, events: Events, batch: Batch) -> Iterator[Record]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gotrace.runtime.books import Books
 
 BIN_NS = 10_000_000
-_NOT_YET = "it was recorded before the processes that a target starts were followed"
+_NOT_YET = "recorded by an earlier gotrace, which did not trace child processes"
 _OLD = "stack"  # what stacks were called while the target's own were taken alone: a recording has their names
 
 

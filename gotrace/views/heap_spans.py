@@ -101,7 +101,7 @@ class HeapSpans(View):
         """How much there was, and was seen, in words."""
         assert self.last is not None
         sizes = [bytes_text(self.last[name]) for name in ("seen_bytes", "alloc_bytes")]
-        return f"{sizes[0]} seen of {sizes[1]} that the runtime counted in {duration_text(self.last['length_ns'])}"
+        return f"{sizes[0]} seen, of {sizes[1]} counted by the runtime in {duration_text(self.last['length_ns'])}"
 
     def flame(self) -> Answer | None:
         last = self.last

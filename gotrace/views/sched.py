@@ -111,7 +111,7 @@ class Scheduler(View):
         pid, books = source.process.pid, source.books.scheduler.books
         missing = dict(books.missing)
         if "schedt.totalMutexWaitTime" not in books.offsets:
-            missing["time that goroutines wait for mutexes"] = f"{books.go_version} does not count it"
+            missing["goroutines' mutex wait time"] = f"{books.go_version} does not record it"
         if self.thrifty:
             missing["goroutines by state"] = "they were not counted"
         else:

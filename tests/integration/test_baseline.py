@@ -93,7 +93,7 @@ def test_a_baseline(tmp_path, gotrace):
     assert paused.returncode == 0 and "GC mark termination" in paused.stdout, paused.stderr
     assert "throughput" in done.stdout and "The longest pauses:" in done.stdout
     again, _ = measured(folder, "-n", "1", service=shop())
-    assert again.returncode == 2 and "has a report already" in again.stderr
+    assert again.returncode == 2 and "already has a report" in again.stderr
 
 
 class Begun(threading.Thread):
@@ -188,7 +188,7 @@ def test_a_start_leaves_no_probes(tmp_path):
         found = traced.end(running.pid, running.ready_at_ns)
         assert probes() == before and [start.pid for start in found.starts] == [running.pid]
     with (
-        pytest.raises(GotraceError, match="ended before it was ready"),
+        pytest.raises(GotraceError, match="exited before it was ready"),
         one_start.tracing([*command, "-nope"], str(targets.build("shop")), recording) as traced,
         started([*command, "-nope"], Ready("127.0.0.1", port), tmp_path / "log", meanwhile=traced.read),
     ):
@@ -247,7 +247,7 @@ def test_more_runs_into_a_report(tmp_path, gotrace):
     assert counted == [(round_, version.name) for round_, version in Plan.from_json(report["plan"]).order()]
     told = "Extended by 1 run after 1 of each version"
     assert told in done.stdout and told in (folder / "report.html").read_text()
-    assert f"{told}. Whoever looks and measures on" in gotrace("compare", str(folder)).stdout
+    assert f"{told}. Looking and measuring on" in gotrace("compare", str(folder)).stdout
     assert f"{told}: judged as one of 2 looks." in gotrace("gate", str(folder)).stdout
 
     def refused(*more):
@@ -256,16 +256,16 @@ def test_more_runs_into_a_report(tmp_path, gotrace):
         assert done.returncode == 2 and path.read_bytes() == before, done.stderr
         return done.stderr
 
-    assert "--load and --extend exclude each other" in refused("--load", "wrk http://h/")
-    assert "a command and --extend exclude each other" in refused("--", "shop")
+    assert "--load and --extend are mutually exclusive" in refused("--load", "wrk http://h/")
+    assert "a command and --extend are mutually exclusive" in refused("--", "shop")
     shutil.copy(targets.build("shop", flavour="pie"), own)
     assert "is not what was measured: its build id has changed" in refused()
     for change, message in (
         ({"host": {**report["host"], "kernel": "5.4"}}, "the machine's kernel was 5.4, and is"),
         ({"tool": "0.1.0"}, "it was measured by gotrace 0.1.0"),
-        ({"complete": False}, "it is not complete"),
-        ({"plan": {**report["plan"], "pid": 1}}, "its runs are of a process that ran already"),
-        ({"plan": {**report["plan"], "runs": 1000}}, "it is not complete: too few of its runs count"),
+        ({"complete": False}, "it is incomplete"),
+        ({"plan": {**report["plan"], "pid": 1}}, "its runs measured an already running process"),
+        ({"plan": {**report["plan"], "runs": 1000}}, "it is incomplete: too few valid runs"),
     ):
         with pytest.raises(GotraceError, match=f"the report cannot be extended: {message}"):
             planned({**report, **change}, 1)
@@ -275,12 +275,12 @@ def test_more_runs_into_a_report(tmp_path, gotrace):
 def test_what_goes_wrong(tmp_path):
     """A line that says what, and one that says what to do; what was measured before stays a report."""
     cases = {
-        "load": (dict(service=shop(), load="wrkk -d1s {url}"), 2, "'wrkk' is not a load tool"),
+        "load": (dict(service=shop(), load="wrkk -d1s {url}"), 2, "'wrkk' is not a supported load tool"),
         "gone": (dict(service=["/nowhere/shop"]), 2, "there is no command '/nowhere/shop'"),
         "dies": (dict(service=shop("-dies", "50"), load="wrk -t1 -c1 -d1s {url}"), 5, "out of stock"),
-        "exits": (dict(service=["false"]), 5, "the service ended before it was ready: status 1"),
+        "exits": (dict(service=["false"]), 5, "the service exited before it was ready: status 1"),
         "nongo": (dict(service=["python3", "-m", "http.server", "{port}"]), 5, "the command runs no Go program"),
-        "both": (dict(service=()), 2, "give what is measured"),
+        "both": (dict(service=()), 2, "say what to measure"),
         "fails": (dict(service=shop(), load="wrk -t1 -c1 -d1s --nope {url}"), 5, "wrk failed"),
         "garbage": (dict(service=shop(), load="echo wrk -d1s {url}"), 2, "'echo' is not a load tool"),
     }
@@ -378,7 +378,7 @@ def test_what_the_heap_grew_by_in_its_own_words(tmp_path):
     words[-1] += "/nothing"
     done, report = measured(tmp_path / "no", *words, **how)
     assert done.returncode == 0, done.stderr
-    assert "is not known: " in done.stdout and "/nothing/debug/pprof/heap does not answer: 404 Not Found" in done.stdout
+    assert "is unknown: " in done.stdout and "/nothing/debug/pprof/heap does not respond: 404 Not Found" in done.stdout
 
 
 @needs_wrk
@@ -468,7 +468,7 @@ def test_a_process_that_runs(tmp_path, gotrace):
         done = gotrace("baseline", "--pid", str(process.pid), "-n", "2", "--out", str(folder), *words)
         assert done.returncode == 0, done.stderr
         allocated = allocated_by(port) - before
-        assert f"all runs are of process {process.pid}" in done.stdout and process.poll() is None
+        assert f"all runs measured process {process.pid}" in done.stdout and process.poll() is None
         assert peak_of(process.pid) >= peak
         report = json.loads((folder / "report.json").read_text())
         jsonschema.validate(report, schema())
@@ -545,7 +545,7 @@ def test_a_container(tmp_path, image):
     assert "in a container of" in done.stdout and "0.25 CPUs, 64.0 MiB of memory" in done.stdout
     assert containers_of(image) == []
     done, _ = measured(tmp_path / "bad", "-n", "1", "--container", image, *CONTAINER, service=["-nope"])
-    assert done.returncode == 5 and "the service ended before it was ready" in done.stderr and containers_of(image) == []
+    assert done.returncode == 5 and "the service exited before it was ready" in done.stderr and containers_of(image) == []
     done, _ = measured(tmp_path / "no", "-n", "1", "--container", f"{image}2", *CONTAINER)
     assert done.returncode == 2 and "image not known" in done.stderr, done.stderr
 

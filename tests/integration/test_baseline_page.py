@@ -33,7 +33,7 @@ def test_the_page_beside_the_report(tmp_path: Any, gotrace: Any) -> None:
     report = json.loads((folder / "report.json").read_text())
     text = (folder / "report.html").read_text()
     page = Parsed(text)
-    rows = {row[0]: row for row in [*page.tables["What the runs come to"][1:], *page.tables["All other metrics"][1:]]}
+    rows = {row[0]: row for row in [*page.tables["Summary of the runs"][1:], *page.tables["All other metrics"][1:]]}
     counted = [run for run in report["runs"] if run["valid"]]
     for name, row in rows.items():
         values = [run["metrics"][name] for run in counted if run["metrics"][name] is not None]

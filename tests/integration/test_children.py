@@ -38,7 +38,7 @@ def test_a_child_that_collects(by_way_of, sudo, start, trace, gotrace, tmp_path,
     assert summary["cycles"] == 0
     assert counted - 5 <= child["cycles"] <= counted  # without those of its start
     assert child["exe"] == work[0] and child["go_version"] == f"go{targets.NEWEST}"
-    assert said.startswith(f"pid {child['pid']} ({work[0]}, go{targets.NEWEST}), which pid {target.pid} has started, ")
+    assert said.startswith(f"pid {child['pid']} ({work[0]}, go{targets.NEWEST}), a child of pid {target.pid}, ")
     assert said.endswith(f": gotrace gc --pid {child['pid']}\n")
     assert f"NOT TRACED: at least {child['cycles']} GC cycles of a child, pid {child['pid']} " in tracer.stdout
     assert gotrace("report", str(recording)).stdout.endswith(tracer.stdout[-200:])

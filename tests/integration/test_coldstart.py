@@ -265,7 +265,7 @@ def test_cpu_quota(tmp_path):
     assert theirs > 300_000_000
     assert ours == pytest.approx(theirs, rel=0.03)
     share = f"{duration_text(ours)} ({ours / start['total_ns']:.0%})"
-    assert f"The CPU quota of its cgroup kept it off its CPUs for {share}." in (tmp_path / "start.txt").read_text()
+    assert f"Its cgroup's CPU quota throttled it for {share}." in (tmp_path / "start.txt").read_text()
     slices = groundtruth.Timeline(trace).slices["cold start"]
     (about,) = [about for name, *_, about in slices if name == "main.main"]
     assert about["throttled_ns"] == whole(start, "main.main")["throttled_ns"]
@@ -446,7 +446,7 @@ def test_a_program_that_executes_itself(how, by_command, tmp_path):
     if by_command:
         traced = Traced("-n", "2", "-o", tmp_path / "two.txt", "--", program, how)
         starts, stderr = traced.starts, traced.stderr
-        assert "until it executed itself" in (tmp_path / "two.txt").read_text()
+        assert "until it re-executed itself" in (tmp_path / "two.txt").read_text()
     else:
         waiting = Waiting(program, runs=2, end="listen")
         stderr = "".join(subprocess.run([program, how], stderr=subprocess.PIPE, text=True).stderr for _ in range(2))
@@ -468,14 +468,14 @@ def test_what_divides_main_main(gotrace, tmp_path):
     """The commands that are named do divide it."""
     program = targets.build("starter")
     done = gotrace("coldstart", "--until", "exit", "-o", str(tmp_path / "start.html"), "--", str(program), "-gc", "200")
-    (line,) = [each for each in done.stderr.splitlines() if each.startswith("To divide main.main")]
+    (line,) = [each for each in done.stderr.splitlines() if each.startswith("To break down main.main")]
     assert f"-- {program} -gc 200 && gotrace flame " in (tmp_path / "start.html").read_text().replace("&amp;", "&")
     for command in line.partition("by code: ")[2].split(" && "):
         words = shlex.split(command)
         assert words[0] == "gotrace"
         subprocess.run([*GOTRACE, *words[1:]], cwd=tmp_path, check=True, capture_output=True, timeout=PATIENCE_S)
     assert "main.collect" in (tmp_path / "main.svg").read_text()
-    assert "To divide" not in gotrace("coldstart", "--until", "main", "--", str(program)).stderr
+    assert "To break down" not in gotrace("coldstart", "--until", "main", "--", str(program)).stderr
 
 
 def test_cold_and_warm():
@@ -719,7 +719,7 @@ def test_what_is_no_go_program(gotrace, tmp_path):
     assert "--exe" in gotrace("coldstart", "--", str(script)).stderr
     done = gotrace("coldstart", "--", "no-such-command")
     assert done.returncode == 2 and "no-such-command" in done.stderr
-    for why, path in (("it is a folder", tmp_path), ("it may not be executed", Path(__file__))):
+    for why, path in (("it is a folder", tmp_path), ("it is not executable", Path(__file__))):
         done = gotrace("coldstart", "--", str(path))
         assert done.returncode == 2 and f"cannot run {path}: {why}\n" in done.stderr
     done = gotrace("coldstart", "--exe", str(targets.build("starter")), "--", "true")

@@ -110,7 +110,7 @@ def test_what_was_waited_meanwhile(start, tmp_path, gotrace):
     count = channels_then - channels
     waits = f"({count - 1}|{count}|{count + 1})"
     assert re.search(rf"^ .* {waits} +\d\.\d\d ms  runtime\.chanrecv1 < main\.receive < main\.round", out, re.M), out
-    assert "There is a mutex profile, too" in out
+    assert "There is also a mutex profile" in out
     report = gotrace("report", str(recording)).stdout.splitlines()
     assert report[1:] == [first.rstrip("\n"), *out.splitlines()]
     assert gotrace("report", str(recording), "--format", "folded").stdout == folded.read_text()
@@ -123,9 +123,9 @@ def test_of_a_program_that_collects_none(start, tmp_path, gotrace):
     assert record["mutex"] == record["block"] == {"count": 0, "delay_ns": 0, "stacks": []}
     for kind in ("Mutex", "Block"):
         out = gotrace("contention", "--pid", str(program.pid), f"--{kind.lower()}").stdout
-        assert f"Nothing is in it: the program does not collect it (runtime.Set{kind}Profile" in out
+        assert f"The profile is empty: the program does not collect it (runtime.Set{kind}Profile" in out
     for options, words in (
-        (("--mutex", "--block"), "exclude each other"),
+        (("--mutex", "--block"), "are mutually exclusive"),
         (("-i", "1s"), "--interval has no effect without --duration"),
         (("--format", "json", "--top", "3"), "--top has no effect without a table"),
     ):

@@ -134,7 +134,7 @@ def test_books_that_can_be_read(gotrace):
         found = target_of(gotrace("doctor", str(targets.build(program)), "--format", "json"))
         assert found["mem: the heap"]["ok"] and found["goroutines"]["ok"]
         profile = found["heap: the profile"]
-        assert profile["ok"] is has_profile and (has_profile or "takes no heap profile" in profile["value"])
+        assert profile["ok"] is has_profile and (has_profile or "keeps no heap profile" in profile["value"])
 
 
 @pytest.mark.parametrize(

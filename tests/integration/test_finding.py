@@ -156,7 +156,7 @@ def test_go_that_cannot_be_traced_says_why(tmp_path: Path) -> None:
         refusals = [found(Scanner().scan())[child.pid].executable for child in children]
     assert [each.refusal for each in refusals] == [
         "it was built with go1.18.9",
-        "it was built with gccgo, whose runtime is another one",
+        "it was built with gccgo, which has a different runtime",
     ]
     assert [each.hint for each in refusals] == ["gotrace supports Go 1.19 and later", "build it with Go's own compiler"]
 

@@ -289,8 +289,8 @@ def test_what_cannot_be_meant(burner, gotrace, tmp_path):
     for arguments, said in (
         ([], "give one of"),
         ([str(burner.path), "--pid", "1"], "give one of"),
-        ([str(burner.path), "--window", "mark", "--min-pause", "1ms"], "--min-pause is about pauses"),
-        ([str(burner.path), "--straggler", "--window", "mark"], "--straggler is about pauses"),
+        ([str(burner.path), "--window", "mark", "--min-pause", "1ms"], "--min-pause applies to pauses"),
+        ([str(burner.path), "--straggler", "--window", "mark"], "--straggler applies to pauses"),
         ([str(burner.path), "-d", "1s"], "no effect without --pid"),
     ):
         done = gotrace("flame", *arguments, "-o", out)

@@ -59,4 +59,4 @@ def test_a_service_that_dies_is_not_judged(tmp_path, gotrace):
     done = gotrace("baseline", *load(port), "-n", "2", "--out", str(out), "--", str(script))
     assert done.returncode != 0 and (out / "report.json").exists(), done.stderr
     done = gotrace("gate", str(out), "--require", "throughput > 1/s", "--inconclusive", "pass")
-    assert done.returncode == 5 and "the service ended under load" in done.stderr, done.stderr
+    assert done.returncode == 5 and "the service exited under load" in done.stderr, done.stderr

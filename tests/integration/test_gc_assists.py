@@ -53,7 +53,7 @@ def test_how_long_goroutines_are_held(version, start, trace, gotrace, tmp_path):
         marked = sum(each["held_ns"] - each["parked_ns"] for each in assists) / 1e9
         assert 0.9 * truth["AssistSeconds"] <= marked
 
-    # With so many in assists the limiter of the collector's CPU time often comes on.
+    # With so many in assists the GC CPU limiter often comes on.
     assert tracer.of("cycle")[-1]["limiter_cycle"] == truth["LimiterCycle"]
 
     told = summary["assists"]

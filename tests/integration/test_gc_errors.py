@@ -49,7 +49,7 @@ def test_no_such_process(gotrace):
 
 def test_no_process_id(gotrace):
     for pid in ("0", "-3", "12,x"):
-        check(gotrace("gc", f"--pid={pid}"), 2, "is not a process's number")
+        check(gotrace("gc", f"--pid={pid}"), 2, "is not a pid")
 
 
 def test_kernel_thread(gotrace):
@@ -168,7 +168,7 @@ def test_other_architecture(gotrace, tmp_path):
     from gotrace.session import resolve
 
     other = {"amd64": "arm64", "arm64": "amd64"}[targets.HOST_ARCH]
-    with pytest.raises(TargetError, match=f"for {other}, this machine is {targets.HOST_ARCH}"):
+    with pytest.raises(TargetError, match=f"for {other}, but this machine is {targets.HOST_ARCH}"):
         resolve(gc, {"": str(targets.build("lifecycle", arch=other))})
 
 

@@ -247,7 +247,7 @@ def test_the_process_that_keeps_the_probes_is_killed(start, trace, gotrace, tmp_
     (keeper,) = Path(f"/proc/{tracer.process.pid}/task/{tracer.process.pid}/children").read_text().split()
     os.kill(int(keeper), signal.SIGKILL)
     assert tracer.finish() == 1
-    why = "the process that keeps the probes was killed (SIGKILL)"
+    why = "the process that holds the probes was killed (SIGKILL)"
     assert f"gotrace: {why}\n  hint: start again" in tracer.stderr and f"ended by: {why}" in tracer.stdout
     (summary,) = tracer.of("summary")
     assert summary["ended"] == why and summary["cycles"] == len(tracer.of("cycle")) > 0

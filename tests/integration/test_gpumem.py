@@ -179,7 +179,7 @@ def test_worked_example(launched, tmp_path, gotrace):
     assert space["worst_fragmentation"] == 0.5 and space["fragmentation"] == 0
     assert space["growths"] == {"needed": 3, "merge_failure": 1, "refused_reuse": 0}
     assert (space["requests"], space["ooms"], space["ooms_by_fragmentation"]) == (7, 2, 1)
-    assert space["streams"] == 1 and len(result["advice"]) == 1 and "a pool for each size" in result["advice"][0]
+    assert space["streams"] == 1 and len(result["advice"]) == 1 and "a pool per size" in result["advice"][0]
     told = next(row.size for row in rows if row.name == "cudaMemPoolGetAttribute")
     assert space["told_reserved"] == told == space["reserved_when_told"] == 160 * MIB
     failed = {each["why"]: each for each in result["failed"]}
@@ -312,7 +312,7 @@ def test_code_that_was_replaced_is_left_alone(run):
         memory.write(b"\xeb")
     with Process.open(target.pid) as process, session.opened([gpumem], process) as tracing:
         assert "cudaMalloc" not in {each.symbol for each in tracing.plan.points}
-        assert ("cudaMalloc", "its code in memory is not that of its file") in {
+        assert ("cudaMalloc", "its code in memory differs from its file") in {
             (each.name, each.reason.split(":")[0]) for each in tracing.plan.missing
         }
         assert "cudaFree" in {each.symbol for each in tracing.plan.points}
@@ -321,7 +321,7 @@ def test_code_that_was_replaced_is_left_alone(run):
 def test_of_a_process_without_cuda(gotrace):
     done = gotrace("gpumem", "--", "true")
     assert done.returncode == 0 and "No CUDA library was mapped" in done.stderr
-    assert "Nothing was asked for" in done.stderr
+    assert "Nothing was allocated" in done.stderr
 
 
 @pytest.mark.parametrize("how", ["command", "pid"])
@@ -468,7 +468,7 @@ def test_a_command_that_its_linker_refuses(gotrace, tmp_path):
     shutil.copy(gpulibs.built() / "linked", alone)
     done = gotrace("gpumem", "--", str(alone))
     assert done.returncode == 127 and "cannot open shared object file" in done.stderr
-    assert f"gotrace: {alone} ended before its own first instruction" in done.stderr
+    assert f"gotrace: {alone} exited before its first instruction" in done.stderr
 
 
 def test_behind_a_launcher(tmp_path):

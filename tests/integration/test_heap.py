@@ -255,7 +255,7 @@ def test_mem_names_whose_the_live_objects_are(start, tmp_path, gotrace):
     assert gotrace("report", str(recording)).stdout == done.stdout
     without = start(targets.build("gcload"), "-seconds", "60")
     out = gotrace("mem", "--pid", str(without.pid), "--code").stdout
-    assert "Which code the live heap belongs to is unknown: the program takes no heap profile" in out
+    assert "Which code allocated the live heap is unknown: the program keeps no heap profile" in out
     assert gotrace("mem", "--pid", str(program.pid), "--faults", "--code").returncode == 2
 
 
@@ -264,15 +264,15 @@ def test_gc_of_a_program_without_a_profile(start, trace):
     tracer = trace("--pid", str(program.pid), "--explain")
     program.go()
     assert program.finish() == 0 and tracer.finish() == 0, tracer.stderr
-    assert "Which code allocates is unknown: the program takes no heap profile" in tracer.stdout
-    assert tracer.records[-1]["allocated"]["unknown"].startswith("the program takes no heap profile")
+    assert "Which code allocates is unknown: the program keeps no heap profile" in tracer.stdout
+    assert tracer.records[-1]["allocated"]["unknown"].startswith("the program keeps no heap profile")
 
 
 def test_what_cannot_be_meant(gotrace, start, tmp_path):
     without = start(targets.build("gcload"), "-seconds", "60")
     for options, status, words in (
-        (("--pid", str(without.pid)), 1, "takes no heap profile: nothing in it reads one"),
-        (("--pid", str(without.pid), "--inuse", "--alloc"), 2, "exclude each other"),
+        (("--pid", str(without.pid)), 1, "keeps no heap profile: nothing in it reads one"),
+        (("--pid", str(without.pid), "--inuse", "--alloc"), 2, "are mutually exclusive"),
         (("--pid", str(without.pid), "-i", "1s"), 2, "--interval has no effect without --duration"),
         ((), 2, "--pid"),
     ):

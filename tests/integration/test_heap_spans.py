@@ -125,7 +125,7 @@ def test_shares_are_the_programs(version, flavour, start, tmp_path):
     told = rf": allocations by span, seen in {last['windows']} windows of \d+ ms, {percent}; ended by: duration\n"
     assert re.search(told, out), out
     sizes = [bytes_text(last[name]) for name in ("seen_bytes", "alloc_bytes")]
-    assert f"\n{sizes[0]} seen of {sizes[1]} that the runtime counted in " in out
+    assert f"\n{sizes[0]} seen, of {sizes[1]} counted by the runtime in " in out
     assert re.search(r"^ +\S+ [KMG]iB +[\d,]+ +\d+\.\d% +\d+\.\d% +[\d,]+  main\.large < main\.round < ", out, re.M), out
     cost = last["cost"]
     assert cost["probe_hits"] >= sum(each["spans"] for each in last["stacks"]) and cost["target_ns_estimate"] > 0
@@ -181,7 +181,7 @@ def test_every_output(start, tmp_path, gotrace):
         assert flat == pytest.approx(ours, rel=0.01)
     for ending in ("svg", "html"):
         text = (tmp_path / f"x.{ending}").read_text()
-        assert "main.medium" in text and "seen of" in text and "allocations by span" in text
+        assert "main.medium" in text and "seen, of" in text and "allocations by span" in text
     assert "main.medium" in (tmp_path / "x.speedscope.json").read_text()
     for ending in ("folded", "svg", "speedscope.json", "ndjson"):
         done = gotrace("report", str(tmp_path / "x.gotrace"), "-o", str(tmp_path / f"y.{ending}"))
@@ -193,7 +193,7 @@ def test_every_output(start, tmp_path, gotrace):
                 done.returncode == 0 and (tmp_path / f"z.{ending}").read_bytes() == (tmp_path / f"x.{ending}").read_bytes()
             )
     refused = gotrace("heap", "diff", str(tmp_path / "x.gotrace"), str(tmp_path / "x.gotrace"))
-    assert refused.returncode == 1 and "has allocations by span, not a profile" in refused.stderr, refused.stderr
+    assert refused.returncode == 1 and "holds allocations by span, not a heap profile" in refused.stderr, refused.stderr
 
 
 def test_what_it_is_not_used_for(start, gotrace):
@@ -203,7 +203,7 @@ def test_what_it_is_not_used_for(start, gotrace):
         done = gotrace("heap", "--pid", str(program.pid), *options)
         assert done.returncode == 1, done.stderr
         assert [line.strip() for line in done.stderr.splitlines()] == [
-            "gotrace: the program takes no heap profile: nothing in it reads one, so its linker left that out",
+            "gotrace: the program keeps no heap profile: nothing in it reads one, so the linker dropped it",
             "hint: `gotrace heap --pid PID -d 10s --alloc --now` shows which code allocates, `gotrace mem` what its memory "
             "consists of",
         ]
@@ -223,7 +223,7 @@ def test_what_it_is_not_used_for(start, gotrace):
         done = gotrace("heap", "--pid", str(hoarder.pid), *options)
         assert {json.loads(line)["type"] for line in done.stdout.splitlines()} == {kind}, done.stderr
     text = gotrace("heap", "--pid", str(program.pid), "-d", "1s", "--alloc", "--now").stdout
-    assert "No span was used up in a window: watch it for longer" in text, text
+    assert "No span was used up within a window: trace for longer" in text, text
 
 
 def code_at(pid, where):
@@ -305,7 +305,7 @@ def test_who_sets_the_probes_is_killed(start):
         first = min(map(int, Path(f"/proc/{tracer.pid}/task/{tracer.pid}/children").read_text().split()))
         os.kill(first, signal.SIGKILL)
         _, err = tracer.communicate(timeout=PATIENCE_S)
-    assert tracer.returncode == 1 and "the process that sets the probes has ended" in err, err
+    assert tracer.returncode == 1 and "the process that sets the probes exited" in err, err
     assert program.target.process.poll() is None
 
 

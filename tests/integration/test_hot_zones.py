@@ -367,7 +367,7 @@ def test_an_unknown_version_is_refused(registry, tmp_path):
     assert unseen == dict.fromkeys(("image pull", "unpack", "snapshot", "sandbox (network)"), reason)
     assert start["container"]["layers"] is None and not took(start, "snapshot")
     assert took(start, "cgroup") and took(start, "mounts") and took(start, "runtime (runc)")
-    assert "others than root may write it" in writable[-1]
+    assert "users other than root may write to it" in writable[-1]
 
 
 DOCKER = ("docker.io", "docker-cli", "containerd")

@@ -55,7 +55,7 @@ def test_version_without_build_information(version, arch, flavour):
 def test_two_keys_have_to_agree(said, instead):
     """A program may say anything of itself; the functions of its runtime say which release it is."""
     data = without_build_info(said[2:], "amd64", "stripped").replace(said.encode(), instead.encode())
-    with pytest.raises(UntraceableError, match="version cannot be proven") as raised:
+    with pytest.raises(UntraceableError, match="version cannot be determined") as raised:
         identify(Elf.from_bytes(data))
     assert raised.value.hint
 
@@ -95,7 +95,7 @@ def test_commands_that_cannot_be_traced(gotrace, tmp_path):
     foreign = targets.build("lifecycle", arch=other)
     small = small_program(tmp_path / "small")
     for command, status, message, hint in (
-        ([foreign], 2, f"it is a program for {other}, this machine is {targets.HOST_ARCH}", f"on an {other} machine"),
+        ([foreign], 2, f"it is a program for {other}, but this machine is {targets.HOST_ARCH}", f"on an {other} machine"),
         ([script], 2, "neither a program nor a script with an interpreter", "#!/bin/sh"),
         ([small], 1, "is a 32-bit program for 386", "64-bit programs"),
         # it ran, and its status is its own

@@ -175,11 +175,11 @@ def test_stragglers_are_named_as_they_are_live(keeping, spooled, start, trace, t
     assert text.splitlines()[0].split() == ["time", "service", "pid", "pause", "reason", "cause", "in"]
     assert f"The longest, {records[0]['file']}:" in text and records[0]["sentence"] in text
     assert f"{len(records) - 2} more rows" in text
-    for options, said in (([], "is a folder"), (["--longest", "--explain"], "is about one recording")):
+    for options, said in (([], "is a directory"), (["--longest", "--explain"], "applies to a single recording")):
         done = gotrace("report", spool, *options)
         assert (done.returncode, done.stderr.count("\n")) == (2, 2) and said in done.stderr
     done = gotrace("flame", spool, "--on-cpu")
-    assert done.returncode == 2 and "is a folder" in done.stderr
+    assert done.returncode == 2 and "is a directory" in done.stderr
 
 
 def test_it_is_killed_as_it_writes(keeping, spooled, start, tmp_path, gotrace):
@@ -208,7 +208,7 @@ def test_it_is_killed_as_it_writes(keeping, spooled, start, tmp_path, gotrace):
     longest = spool / records[0]["file"]
     longest.write_bytes(longest.read_bytes()[: longest.stat().st_size // 2])
     done = gotrace("report", str(spool), "--longest")
-    assert done.returncode == 0 and "1 recording of it cannot be read" in done.stderr
+    assert done.returncode == 0 and "1 recording in it cannot be read" in done.stderr
     assert [each["file"] for each in spooled()] == [each["file"] for each in records[1:]]
 
 

@@ -470,9 +470,7 @@ def test_the_control_group(start, gotrace, group, tmp_path, outer, inner, limit)
     assert found["page_cache_bytes"] == pytest.approx(cache, abs=1 << 20) and cache >= 30 << 20
     assert found["working_set_bytes"] == pytest.approx(usage - inactive, abs=1 << 20)
     words = "no limit" if limit is None else f"limit {limit >> 20} MiB"
-    assert re.search(rf"^control group /.*inner: {words}.*; usage .* MiB, working set .* MiB, page cache .*", text, re.M), (
-        text
-    )
+    assert re.search(rf"^cgroup /.*inner: {words}.*; usage .* MiB, working set .* MiB, page cache .*", text, re.M), text
 
 
 def test_looking_again_and_again(start, gotrace, tmp_path):

@@ -51,7 +51,7 @@ def test_one_that_fits(gotrace: Run, start: Start, tmp_path: Path) -> None:
 def test_several_are_listed(gotrace: Run, start: Start, tmp_path: Path) -> None:
     pids = [start(named(tmp_path, name)).pid for name in ("twin-a", "twin-b")]
     done = gotrace("sched", "--name", f"twin-?-{os.getpid()}", "-d", "1s")
-    assert done.returncode == 2 and f"2 processes fit name=twin-?-{os.getpid()}: " in done.stderr
+    assert done.returncode == 2 and f"2 processes match name=twin-?-{os.getpid()}: " in done.stderr
     assert [f"{pid} (twin-{letter}-{os.getpid()}" in done.stderr for pid, letter in zip(pids, "ab", strict=True)] == [
         True
     ] * 2
@@ -113,9 +113,9 @@ def test_who_sees_less_is_told(gotrace_as_nobody: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["mem"], "no process was given"),
-        (["mem", "--pid", "1", "--unit", "x"], "--pid and --unit exclude each other"),
-        (["datapath", "--cgroup", "/", "--container", "x"], "--container and --cgroup exclude each other"),
+        (["mem"], "no process given"),
+        (["mem", "--pid", "1", "--unit", "x"], "--pid and --unit are mutually exclusive"),
+        (["datapath", "--cgroup", "/", "--container", "x"], "--container and --cgroup are mutually exclusive"),
         (["faults", "--name", "a", "--name", "b"], "--name was given twice"),
     ],
 )

@@ -170,7 +170,7 @@ def test_the_command(data: Path, tmp_path: Path, gotrace: Gotrace) -> None:
     done = gotrace("import", str(text), "-o", str(out))
     assert done.returncode == 0, done.stderr
     last = text.read_text().count("\n")
-    assert f"1 of {last:,} lines could not be parsed, the first is line {last}: garb\\x1b[31mage" in done.stderr
+    assert f"1 of {last:,} lines could not be parsed; the first is line {last}: garb\\x1b[31mage" in done.stderr
     assert f"{len(samples):,} samples" in done.stderr
     again = gotrace("import", str(text), "-o", str(out))
     assert again.returncode == 1 and "--force" in again.stderr
@@ -364,7 +364,7 @@ def test_a_stripped_program(flavour: str, options: list[str], tmp_path: Path, go
     program.unlink()
     shutil.copy(targets.build("gcload", flavour="stripped"), program)
     assert leaves() == 0
-    assert f"{program} is another build than was recorded" in said[2]
+    assert f"{program} is a different build from the recorded one" in said[2]
 
 
 def test_histograms_of_it(data: Path, tmp_path: Path, gotrace: Gotrace) -> None:

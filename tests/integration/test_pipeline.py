@@ -78,7 +78,7 @@ def test_a_pipeline(gotrace):
     assert "run 0: old (1 of 2)" in Path("out/measure.log").read_text()
     # What was done stays done; a report that is not there any more is measured anew, and so is all that it leads to.
     done = gotrace("run", "p.yaml", "--resume", "--only", "build", "--only", "measure", "--only", "compare")
-    assert done.returncode == 0 and done.stderr.count("done before") == 3 and done.stdout == ""
+    assert done.returncode == 0 and done.stderr.count("already done") == 3 and done.stdout == ""
 
 
 @needs_wrk

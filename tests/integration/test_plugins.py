@@ -35,7 +35,7 @@ def test_a_plugin(version, when, start, trace, gotrace, tmp_path):
     # One may have been under way when it was looked.
     assert counted - 1 <= summary["cycles"] + found["cycles"] <= counted
     assert version.startswith("1.19.") or found["cycles"] >= CYCLES - 1
-    assert f"{library} has Go code of its own" in tracer.stderr
+    assert f"{library} contains Go code" in tracer.stderr
     assert f"NOT SEEN: Go code in {library}: " in tracer.stdout
     report = gotrace("report", str(recording))
     assert report.stdout == tracer.stdout

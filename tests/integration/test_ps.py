@@ -173,7 +173,7 @@ def test_one_that_ends_or_executes_another_program_meanwhile(start: Start) -> No
     ended.process.wait()
     (record,) = listed([found[ended.pid], dataclasses.replace(found[other.pid], file=(1,))])
     assert (record["pid"], record["gc_cycles"]) == (other.pid, None)
-    assert record["unknown"]["gc_cycles"] == "it executes another program by now"
+    assert record["unknown"]["gc_cycles"] == "it has executed another program since"
     assert listed([dataclasses.replace(found[other.pid], start=1)]) == []  # its pid is another one's by now
 
 

@@ -89,4 +89,4 @@ def test_the_command(gotrace, tmp_path):
     plans = [json.loads((tmp_path / name / "report.json").read_text())["plan"] for name in ("then", "now")]
     assert plans[0] == plans[1]
     done = gotrace("reproduce", str(tmp_path / "then"), "--out", out)
-    assert done.returncode == 2 and "has a report already" in done.stderr
+    assert done.returncode == 2 and "already has a report" in done.stderr

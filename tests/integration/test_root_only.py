@@ -125,4 +125,4 @@ def test_what_goes_wrong_is_still_said(run: Run, folders: tuple[Path, Path]) -> 
     assert status == 1 and not (top / "run.ndjson").exists()
     *_, what, hint = stderr.splitlines()
     assert what == "gotrace: cannot write run.ndjson: Permission denied"
-    assert hint == "  hint: choose a directory that exists and that you may write to"
+    assert hint == "  hint: choose an existing directory that you can write to"

@@ -108,7 +108,7 @@ def test_by_keyboard_and_in_print(show: Show, browser: webdriver.Chrome) -> None
         reached.append(
             browser.switch_to.active_element.get_attribute("aria-label") or browser.switch_to.active_element.text
         )
-    assert "What the runs come to" in reached and "All other metrics" in reached
+    assert "Summary of the runs" in reached and "All other metrics" in reached
     folded.find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
     assert folded.get_attribute("open") is not None
     folded.find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)

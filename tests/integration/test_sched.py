@@ -111,7 +111,7 @@ def test_counts_are_the_runtimes(version, flavour, start):
             truth = program.ask("wait")  # one of the runtime's own goroutines ran after it had read its metrics
         assert truth["Counts"][1 : count + 1] == found.waits
         assert sum(truth["Counts"][count + 1 :]) == found.beyond
-        assert set(reader.books.missing) == ({"what the time of Ps went to"} if version.startswith("1.19") else set())
+        assert set(reader.books.missing) == ({"how Ps spent their time"} if version.startswith("1.19") else set())
         edges = np.array(truth["Buckets"][1 : count + 1])
         assert np.allclose(edges * 1e9, bounds(count)[:count], atol=0.5)
         if version >= "1.21":
@@ -249,7 +249,7 @@ def test_idle(start):
     assert found["turns"] == found["slices"] == found["waiting_ns"] == 0
     assert found["latency"]["p99_ns"] is None and found["latency"]["mean_ns"] is None
     if os.cpu_count() == 2:
-        assert found["advice"][0] == "GOMAXPROCS is 4, but its threads may run on 2 CPUs only."
+        assert found["advice"][0] == "GOMAXPROCS is 4, but its threads may run on only 2 CPUs."
 
 
 class Kernel(threading.Thread):
@@ -317,7 +317,7 @@ def test_a_quota(start, gotrace):
     assert limits["throttled_periods"] == pytest.approx(throttled, abs=2) and throttled >= 0.8 * periods
     assert limits["periods"] == pytest.approx(periods, abs=2)
     assert "GOMAXPROCS is 2, but the quota is 0.5 CPUs" in found["advice"][0]
-    assert any(re.search("the quota kept them from running for", each) for each in found["advice"]), found["advice"]
+    assert any(re.search("the quota throttled them for", each) for each in found["advice"]), found["advice"]
     assert "a quota of 0.5 CPUs (of /gotrace-test" in text and "The quota throttled the group in" in text
 
 
@@ -342,7 +342,7 @@ def test_who_had_the_cpus(start, gotrace):
     assert sum((threads["ran_ns"], *cpus.values())) / length == pytest.approx(os.cpu_count(), rel=0.02)
     assert cpus["others_ns"] / length == pytest.approx(os.cpu_count() - threads["ran_ns"] / length, abs=0.1)
     if os.cpu_count() == 2:
-        assert any("other processes and the kernel had" in each for each in found["advice"]), found["advice"]
+        assert any("other processes and the kernel used" in each for each in found["advice"]), found["advice"]
 
 
 @pytest.mark.skipif(os.cpu_count() < 2, reason="needs two CPUs")
@@ -458,8 +458,8 @@ def test_what_cannot_be_read_is_said(start, gotrace):
     program = Scheduled(start, 2, "1.19.8")
     program.ask("wait")
     out = gotrace("sched", "--pid", str(program.pid), "-d", "500ms").stdout
-    assert "Not available: time that goroutines wait for mutexes (go1.19.8 does not count it)." in out
-    assert "Waits for mutexes" not in out
+    assert "Not available: goroutines' mutex wait time (go1.19.8 does not record it)." in out
+    assert "Mutex waits" not in out
 
 
 class Hits:
@@ -555,8 +555,8 @@ def test_a_run_of_a_baseline(start, tmp_path, gotrace):
     place = np.searchsorted(np.cumsum(grown), 0.95 * grown.sum())
     assert edges[place - 1] <= values["sched.wait.p95"] <= edges[place + 2]
     told = gotrace("report", str(recorded)).stdout
-    assert "runnable without a CPU" in told and "Single goroutines, in" in told
-    assert f"{moves / seen.wakeups.result['length_ns'] * 1e9:,.1f} times in each second" in told
+    assert "runnable without a CPU" in told and "Individual goroutines, over" in told
+    assert f"{moves / seen.wakeups.result['length_ns'] * 1e9:,.1f} times per second" in told
 
 
 def columns(path, kind, name):

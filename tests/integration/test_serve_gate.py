@@ -87,7 +87,7 @@ def test_what_is_planted_fails(start: Callable[..., Target], tmp_path) -> None:
 
         found, rows = verdict(of("a"), of("nobody"))
         assert (found["verdict"], found["problem"]) == ("inconclusive", "no process of the candidate is traced")
-        assert "is of the baseline and of the candidate" in verdict(of("*"), of("a"))[0]["sentence"]
+        assert "is in both the baseline and the candidate" in verdict(of("*"), of("a"))[0]["sentence"]
 
         status, said = asked(agent, CANARY, baseline=of("a"), candidate=of("longer"), metric="stw.share")
         assert (status, said) == (409, "fail: stw.share\n")

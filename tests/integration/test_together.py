@@ -144,7 +144,7 @@ def test_a_running_file_that_was_copied_meanwhile(contained, image, gotrace):
     os.chmod(f"/proc/{target.pid}/root/{os.readlink(f'/proc/{target.pid}/exe')}", 0o700)
     done = gotrace("gc", "--pid", f"{other.pid},{target.pid}", "-d", "1s")
     assert (done.returncode, done.stderr.count("\n")) == (1, 2), done.stderr
-    assert f"process {target.pid} runs another file than the one that is now at its path" in done.stderr
+    assert f"process {target.pid} runs a different file from the one now at its path" in done.stderr
 
 
 @pytest.mark.parametrize("options", [[], ["-thread"]], ids=["first-thread", "another-thread"])

@@ -184,7 +184,7 @@ def test_only_the_largest_are_said_and_names_are_escaped():
     record = advice_record(told)
     assert len(record["advice"]["findings"]) == MOST and "cost" not in record["advice"]
     assert advice_record(None) == {}
-    assert "nothing found. Looked at: regexps" in next(lines(Advice((), 0, ("regexps",), ())))
+    assert "nothing found. Checked: regexps" in next(lines(Advice((), 0, ("regexps",), ())))
 
 
 # --- Processes at work
@@ -253,8 +253,8 @@ def test_who_pays_for_assists():
     seen.slices.add_held(assists)
     found = of_running(seen)["assists"]
     assert found.gain.value == pytest.approx(1.5e8) and found.gain.share == pytest.approx(0.075)
-    assert "hold 2 goroutines, 7.5% of the time of each on average" in found.title
-    assert "for 50% of that they were parked" in found.evidence[0] and found.evidence[1].startswith("goroutine 8 was")
+    assert "hold up 2 goroutines, 7.5% of the time of each, on average" in found.title
+    assert "for 50% of that time they were parked" in found.evidence[0] and found.evidence[1].startswith("goroutine 8 was")
     for changed in ({"count": 19}, {"held_ns": 7 * 10**8}, {"function": ""}, {"by_goroutine": {0: 1}}):
         assert not of_running(dataclasses.replace(seen, payers=[dataclasses.replace(payer, **changed)]))
 

@@ -58,8 +58,8 @@ def test_its_rights_are_the_published_ones() -> None:
 @pytest.mark.parametrize(
     ("settings", "file", "said"),
     [
-        (Settings(), "/tmp/agent.yaml", "the service does not see /tmp/agent.yaml"),
-        (Settings(token_file="/var/tmp/token"), "/etc/a.yaml", "the service does not see /var/tmp/token"),
+        (Settings(), "/tmp/agent.yaml", "the service cannot see /tmp/agent.yaml"),
+        (Settings(token_file="/var/tmp/token"), "/etc/a.yaml", "the service cannot see /var/tmp/token"),
         (Settings(spool="/srv/spool"), "/etc/a.yaml", "the service cannot write /srv/spool"),
         (Settings(spool="/var/lib/gotrace-2"), "/etc/a.yaml", "the service cannot write /var/lib/gotrace-2"),
     ],

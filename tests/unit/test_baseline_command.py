@@ -55,7 +55,7 @@ def test_what_would_be_done(dry: Run, tmp_path: Path) -> None:
             f"writes: {tmp_path}/out/report.json, {tmp_path}/out/runs/",
         ]
     )
-    assert "each: 10 runs after a warm-up until it is steady" in dry("--preload", "auto", "--", "shop")[1]
+    assert "each: 10 runs after warm-up until steady" in dry("--preload", "auto", "--", "shop")[1]
 
 
 def test_builds_take_their_names_from_flags(dry: Run, tmp_path: Path) -> None:
@@ -93,16 +93,16 @@ def test_a_network_of_its_own(options: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "what"), [(("--pid", "1"), "a process that runs already"), (("--container", "a"), "a container")]
+    ("words", "what"), [(("--pid", "1"), "an already running process"), (("--container", "a"), "a container")]
 )
 def test_starts_that_cannot_be_traced(words: tuple[str, ...], what: str, dry: Run) -> None:
     status, _, errors = dry(*words, "--coldstart")
-    assert status == 2 and f"the start of {what} cannot be traced" in errors and "leave --coldstart out" in errors
+    assert status == 2 and f"the start of {what} cannot be traced" in errors and "omit --coldstart" in errors
 
 
 def test_what_is_traced_too(dry: Run) -> None:
     status, text, _ = dry("--events", "--coldstart", "--", "true")
-    assert status == 0 and "traced, too: events of threads and Ps, starts" in text.splitlines()
+    assert status == 0 and "also traced: thread and P events, starts" in text.splitlines()
 
 
 def test_a_planned_quota() -> None:
@@ -137,24 +137,24 @@ def test_the_executable_is_called_as_go_calls_it(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "give what is measured"),
-        (("--build", ""), "give what is measured"),
-        (("--pid", "1", "--", "shop"), "there is a command after `--`, too"),
-        (("--ab", "A=shop", "--", "shop"), "there is a command after `--`, too"),
-        (("--pid", "1", "--ab", "A=shop"), "--pid and --ab exclude each other"),
-        (("--build", "", "--container", "a", "--", "."), "--build and --container exclude each other"),
-        (("--pid", "1", "--cpus", "0"), "--pid and --cpus exclude each other"),
+        ((), "say what to measure"),
+        (("--build", ""), "say what to measure"),
+        (("--pid", "1", "--", "shop"), "there is also a command after `--`"),
+        (("--ab", "A=shop", "--", "shop"), "there is also a command after `--`"),
+        (("--pid", "1", "--ab", "A=shop"), "--pid and --ab are mutually exclusive"),
+        (("--build", "", "--container", "a", "--", "."), "--build and --container are mutually exclusive"),
+        (("--pid", "1", "--cpus", "0"), "--pid and --cpus are mutually exclusive"),
         (("--memory", "7g", "--", "shop"), "--memory has no effect without --container"),
         (("--go", "go", "--", "shop"), "--go has no effect without --build"),
         (("--build", "", "--build", "", "--", "."), "two versions have the same name"),
         (("--build", "-gcflags='", "--", "."), "cannot read --build"),
-        (("--build", "-o /etc/passwd", "--", "."), "says where to build"),
+        (("--build", "-o /etc/passwd", "--", "."), "changes where to build"),
         (("--build", "", "--go", "/nowhere/go", "--", "."), "there is no command '/nowhere/go'"),
         (("--container", "a", "--memory", "much"), "cannot read the memory limit 'much'"),
         (("--container", "a", "--quota", "0"), "Invalid value for '--quota'"),
         (("--container", "=a"), "cannot read --container"),
-        (("--container", "--privileged"), "'--privileged' is no image"),
-        (("--container", "a", "--container-option", "--rm"), "'--rm' is no option for a container here"),
+        (("--container", "--privileged"), "'--privileged' is not an image"),
+        (("--container", "a", "--container-option", "--rm"), "'--rm' is not allowed as a container option here"),
         (("--container", "a", "--container-tool", "docker"), "docker image failed: status 1"),
         (("--pprof", "localhost:6060", "--", "shop"), "cannot read --pprof"),
         (("--preload", "soon", "--", "shop"), "invalid duration 'soon'"),

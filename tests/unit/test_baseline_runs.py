@@ -15,7 +15,7 @@ from gotrace.lab.service import Ready
 from gotrace.records.load import PERCENTILES
 
 PLAN = Plan((), parse_load("wrk -d1s http://127.0.0.1:1/"), 1, 0, Ready("127.0.0.1", 1), 1)
-SATURATED = "the load tool had no time left (its threads ran for {} of the time and waited for CPUs for {}): latency and"
+SATURATED = "the load tool was saturated (its threads ran for {} of the time and waited for a CPU for {}): latency and"
 SATURATED += " throughput are its own"
 GOOD: dict[str, Any] = {"requests": 10_000, "answered": 10_000, "errors": {}, "wanted_rate": None}
 
@@ -51,12 +51,12 @@ def verdict(
     ("wrong", "reason"),
     [
         ({"load": {"errors": {"status": 11}}}, "0.11% of the requests failed"),
-        ({"load": {"wanted_rate": 1011.0}}, "the load reached 98.9% of its rate"),
+        ({"load": {"wanted_rate": 1011.0}}, "the load reached only 98.9% of its rate"),
         ({"stolen": 0.011}, "the hypervisor took 1.1% of the CPUs' time"),
         ({"yardsticks": (100.0, 96.9)}, "the machine's own speed changed by 3.1% meanwhile"),
         (
             {"throttled_ns": 5_000_000},
-            "a CPU quota held its threads for 5.00 ms, over all CPUs, and none was planned",
+            "a CPU quota held its threads for 5.00 ms, over all CPUs, though none was planned",
         ),
         ({"used": (0.96, 0, 1, 8)}, SATURATED.format("96%", "0%")),
         (
@@ -100,5 +100,5 @@ def test_what_is_noted() -> None:
     planned = "a CPU quota held its threads for 5.00 ms, over all CPUs"
     assert verdict(throttled_ns=5_000_000, planned=True) == ([], [planned])
     _, (note,) = verdict(used=(0.3, 0.1, 1, 2))
-    assert note.startswith("the load tool waited for CPUs for more than a tenth of the time")
-    assert verdict(lost=2) == ([], ["2 events lost: pauses are at least what is told"])
+    assert note.startswith("the load tool waited for a CPU for more than a tenth of the time")
+    assert verdict(lost=2) == ([], ["2 events lost: pauses are lower bounds"])

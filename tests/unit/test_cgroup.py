@@ -89,11 +89,11 @@ def test_within_a_container(host):
 @pytest.mark.parametrize(
     ("mounts", "of_process", "words"),
     [
-        (CPU, "4:memory:/a\n", "no control groups of memory are mounted"),
+        (CPU, "4:memory:/a\n", "no cgroups for memory are mounted"),
         (V1.format(top="/docker/x"), "4:memory:/docker/z\n", "is not visible from here"),
         (V2.format(top="/"), "0::/../other\n", "is not visible from here"),
-        (V2.format(top="/"), "0::/a\n", "does not count the memory"),
-        (V2.format(top="/"), "5:cpu:/\n", "no control group counts"),
+        (V2.format(top="/"), "0::/a\n", "has no memory controller"),
+        (V2.format(top="/"), "5:cpu:/\n", "no cgroup accounts for"),
     ],
 )
 def test_what_is_not_to_be_seen(host, mounts, of_process, words):

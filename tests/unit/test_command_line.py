@@ -173,29 +173,29 @@ def test_what_is_no_duration(text: str) -> None:
         ("gc --pid 1 --min-pause 1ms", "--min-pause has no effect without ndjson or json output"),
         ("gc --pid 1 -o x.svg", 'cannot infer the format from "x.svg"'),
         ("gc --pid 1 -o x.csv", 'cannot infer the format from "x.csv"'),
-        ("gc --pid 1 -o a.gotrace -o b.gotrace", "only one recording can be made at a time"),
+        ("gc --pid 1 -o a.gotrace -o b.gotrace", "only one recording can be written at a time"),
         ("gc --pid 1 -o x.json -o ./x.json", "two outputs go to the same file"),
-        ("gc --pid 1 -o - -o -", "two outputs go to standard output"),
+        ("gc --pid 1 -o - -o -", "two outputs both go to standard output"),
         ("mem --pid 1 -i 1s", "--interval has no effect without --duration"),
-        ("mem --pid 1 --faults --cycles", "--faults and --cycles exclude each other"),
-        ("mem --pid 1 --faults --classes 3", "--classes is about snapshots"),
+        ("mem --pid 1 --faults --cycles", "--faults and --cycles are mutually exclusive"),
+        ("mem --pid 1 --faults --classes 3", "--classes applies to snapshots"),
         ("mem --pid 1 -o x.svg", 'cannot infer the format from "x.svg"'),
-        ("flame all.gotrace --on-cpu --off-cpu -o x.svg", "--on-cpu and --off-cpu exclude each other"),
+        ("flame all.gotrace --on-cpu --off-cpu -o x.svg", "--on-cpu and --off-cpu are mutually exclusive"),
         ("flame all.gotrace -d 1s -o x.svg", "--duration has no effect without --pid"),
         ("flame all.gotrace --hz 10 -d 1s -o x.svg", "--duration and --hz have no effect without --pid"),
         ("flame all.gotrace -o x.png", 'cannot infer the format from "x.png"'),
         ("flame all.gotrace -o x.gotrace", 'cannot infer the format from "x.gotrace"'),
         ("flame all.gotrace -o -", "cannot infer the format from standard output"),
-        ("flame all.gotrace --format svg -o x.folded", "--format svg contradicts the ending of x.folded"),
-        ("flame --pid 1 --off-cpu --hz 10 -o x.svg", "--hz is about CPU samples"),
+        ("flame all.gotrace --format svg -o x.folded", "--format svg contradicts the extension of x.folded"),
+        ("flame --pid 1 --off-cpu --hz 10 -o x.svg", "--hz applies to CPU samples"),
         ("export gc.gotrace -i 1s -o x.csv", "--interval has no effect without hlog output"),
         ("export gc.gotrace -o x.png", 'cannot infer the format from "x.png"'),
         ("record --pid 1 -o x.data", 'cannot infer the format from "x.data"'),
         ("record --pid 1 --hz 10 -o x.gotrace", "--hz has no effect without --probes profile"),
-        ("record -o - -- true", "standard output belongs to the command"),
+        ("record -o - -- true", "standard output is the command's"),
         ("import x.txt -o x.data", 'cannot infer the format from "x.data"'),
-        ("report mem.gotrace --explain", "--explain is about pauses, and this is a recording of memory"),
-        ("report coldstart.gotrace -i 1s", "--interval is about pauses, and this is a recording of starts"),
+        ("report mem.gotrace --explain", "--explain applies to pauses, and this is a recording of memory"),
+        ("report coldstart.gotrace -i 1s", "--interval applies to pauses, and this is a recording of starts"),
         ("report coldstart.gotrace -o x.hgrm", "a report of starts cannot be written as hgrm"),
         ("report gc.gotrace -o x.svg", "a report of pauses cannot be written as svg"),
         ("report gc.gotrace --top 2", "--top has no effect without --explain"),
@@ -270,7 +270,7 @@ def test_nothing_is_exported_before_everything_can_be(
 ) -> None:
     first, second = str(tmp_path / "x.csv"), str(tmp_path / f"x.{ending}")
     status, printed, complaint = here("export", f"{name}.gotrace", "-o", first, "-o", second)
-    hint = "perf recorded it: gotrace flame" if name == "perf" else "record"
+    hint = "it was recorded by perf: use gotrace flame" if name == "perf" else "record"
     assert (status, printed) == (1, "") and complaint.startswith(f"gotrace: {message}\n  hint: {hint}")
     assert list(tmp_path.iterdir()) == []
 
@@ -343,7 +343,7 @@ README = Path(__file__).parents[2] / "README.md"
 @pytest.mark.parametrize(
     ("data", "said", "command"),
     [
-        (README.read_bytes(), "could not be parsed, the first is line 3: **Why did", "perf script > perf-script.txt"),
+        (README.read_bytes(), "could not be parsed; the first is line 3: **Why did", "perf script > perf-script.txt"),
         (b"", "no samples found in", "perf script > perf-script.txt"),
         (b"PERFILE2" + bytes(100), "is perf's own data", "perf script -i {file} > {file}.txt"),
         (gzip.compress(b"app 7 1.000000: cpu-clock:", mtime=0), "is compressed by gzip", "gunzip -c {file} > {file}.txt"),
@@ -366,7 +366,7 @@ def test_text_in_which_something_looks_like_samples(tmp_path: Path, here: Callab
     file, out = tmp_path / "session.py", tmp_path / "x.gotrace"
     file.write_bytes(b"app 7 1.000000: cpu-clock: \n" + README.read_bytes())
     status, _, complaint = here("import", str(file), "-o", str(out))
-    assert status == 1 and f"{file} is not what `perf script` prints: " in complaint and not out.exists()
+    assert status == 1 and f"{file} is not the output of `perf script`: " in complaint and not out.exists()
 
 
 REPORTS = ["gc", "gc --explain", "gc-1.19", "all --explain", "mem", "cycles", "faults", "numa", "tlb", "coldstart"]

@@ -112,13 +112,13 @@ def test_on_the_command_line(gotrace: Any, tmp_path: Any) -> None:
         refused = gotrace("compare", *folders)
         assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 2
     (tmp_path / "b/report.json").write_text("[]")
-    assert "is no report of a baseline" in gotrace("compare", a, b).stderr
+    assert "is not a baseline report" in gotrace("compare", a, b).stderr
 
 
 def test_reports_of_different_loads_are_not_comparable() -> None:
     one, other = report({"s": {}}, 8, 0.02, 1), report({"s": {}}, 8, 0.02, 2)
     other["plan"]["load"] = ["hey"]
-    with pytest.raises(NotComparableError, match="differ in the load"):
+    with pytest.raises(NotComparableError, match="differ in their load"):
         require_comparable(*sides_of([("a", one), ("b", other)]))  # type: ignore[list-item]
 
 
@@ -153,7 +153,7 @@ def test_reports_of_other_tools_are_not_comparable(of: str, what: str) -> None:
         other["tool"] = "0.1.0"
     else:
         other["runs"][3]["load"]["version"] = "4.2.0"
-    with pytest.raises(NotComparableError, match=f"differ in the {what}"):
+    with pytest.raises(NotComparableError, match=f"differ in their {what}"):
         require_comparable(*sides_of([("a", one), ("b", other)]))  # type: ignore[list-item]
 
 
@@ -162,5 +162,5 @@ def test_runs_of_one_process_are_one_sample() -> None:
     other["versions"][0]["pid"] = 1234
     for sides in (("a", one), ("b", other)), (("b", other), ("a", one)):
         rows = compare(*sides_of(sides), 0.05)  # type: ignore[arg-type]
-        assert {(row.verdict, row.reason) for row in rows} == {(CANNOT_TELL, "all runs of one process: one sample")}
+        assert {(row.verdict, row.reason) for row in rows} == {(CANNOT_TELL, "all runs of one process: a single sample")}
         assert all(row.a is not None and row.b is not None for row in rows)

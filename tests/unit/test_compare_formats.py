@@ -76,7 +76,7 @@ def parsed(text: str) -> tuple[list[tuple[dict[str, str], str, int, dict[str, fl
         if line.startswith("Benchmark"):
             assert len(fields) >= 4 and len(fields) % 2 == 0, line
             values = {unit: float(number) for number, unit in zip(fields[2::2], fields[3::2], strict=True)}
-            assert len(values) == len(fields[2::2]), f"a unit stands twice: {line}"
+            assert len(values) == len(fields[2::2]), f"a unit appears twice: {line}"
             results.append((dict(config), fields[0], int(fields[1]), values))
         elif fields[:1] == ["Unit"]:
             units[fields[1]] = dict(each.split("=") for each in fields[2:])
@@ -220,7 +220,7 @@ def test_groups() -> None:
     one = report({"A": {}})
     reports[0] = ("x", one)
     told = list(mixed(grouped(reports, "arch")))
-    assert told == ["The reports have different loads.", "The reports are of different builds."]
+    assert told == ["The reports have different loads.", "The reports are from different builds."]
     rows = dict(described(grouped(reports[:2], "arch")))
     values = (
         [run["metrics"]["stw.total.p95"] for run in one["runs"]],
@@ -380,7 +380,7 @@ def test_on_the_command_line(tmp_path: Path, here: Here) -> None:
     assert here("compare", a, c).returncode == 4
     done = here("compare", f"intel={a}", f"arm={c}", "--by", "arch")
     assert done.returncode == 0 and "A: amd64: 8 runs (intel: s; amd64, go1.27.3)" in done.stdout
-    assert "A description, no comparison" in done.stdout and CANNOT_TELL not in done.stdout
+    assert "A description, not a comparison" in done.stdout and CANNOT_TELL not in done.stdout
     found = json.loads(here("compare", a, c, "--by", "arch", "--format", "json").stdout)
     assert [each["name"] for each in found["groups"]] == ["amd64", "arm64"] and found["by"] == "arch"
     cells = next(row["cells"] for row in found["metrics"] if row["metric"] == "stw.total.p95")
@@ -390,9 +390,9 @@ def test_on_the_command_line(tmp_path: Path, here: Here) -> None:
     wrong: list[tuple[tuple[str, ...], str]] = [
         ((f"x={a}", f"x={b}"), "given twice"),
         ((f"x={a}", f"y={a}"), "given twice"),
-        ((f"x={ab}",), "is of no use with one report"),
-        (("x=",), "there is no folder in 'x='"),
-        ((a, c, "--by", "arch", "--margin", "3"), "--margin and --by exclude each other"),
+        ((f"x={ab}",), "has no effect with a single report"),
+        (("x=",), "no folder given in 'x='"),
+        ((a, c, "--by", "arch", "--margin", "3"), "--margin and --by are mutually exclusive"),
         ((a, c, "--by", "weather"), "weather"),
         ((a, b, "--format", "yaml"), "yaml"),
         ((a, str(tmp_path / "none")), "No such file"),
@@ -421,7 +421,7 @@ def test_damaged_reports(tmp_path: Path, here: Here) -> None:
             done = here("compare", out, *more)
             assert done.returncode == 2 and "is damaged" in done.stderr and len(done.stderr.splitlines()) == 2, done.stderr
     path.write_text(json.dumps({**whole, "plan": {}}))
-    assert "its plan has no key load" in here("compare", out).stderr
+    assert "its plan lacks the key load" in here("compare", out).stderr
     text = json.dumps(whole)
     path.write_text(text[: len(text) // 2])
     assert "is not JSON" in here("compare", out).stderr
@@ -442,7 +442,7 @@ def test_of_no_runs(tmp_path: Path, here: Here) -> None:
     for folder in (none, empty):
         for more in ((), ("--by", "go")):
             done = here("compare", folder, *more)
-            assert done.returncode == 2 and "no run of the reports counts" in done.stderr
+            assert done.returncode == 2 and "the reports have no valid runs" in done.stderr
     for format_ in ("table", "json", "md", "html", "benchfmt"):
         done = here("compare", some, "--format", format_)
         assert done.returncode == 0, done.stderr

@@ -146,7 +146,7 @@ def test_of_a_container_the_first_program_alone():
     later, outside = start_at(child, 90_000), start_at(7, 1000)
     first, *others = decoded(events, start_at(child, 1000), later, outside)
     assert first.container is not None and others[0] == later
-    assert others[1].rows == outside.rows and others[1].notes[0].startswith("No container tool was seen")
+    assert others[1].rows == outside.rows and others[1].notes[0].startswith("No request to a container tool was seen")
 
 
 def test_a_number_that_was_somebody_elses_is_forgotten():
@@ -196,7 +196,7 @@ def test_hot_zones_and_what_would_change_them():
     pull = found["image pull"]
     assert (pull.count, pull.median, pull.low, pull.high) == (3, 200, 200, 200)
     assert pull.share == pytest.approx(200 / 1050)
-    assert pull.advice == "pull it before, or make its layers smaller: 1 layer, 4.88 KiB unpacked"
+    assert pull.advice == "pull it ahead of time, or make its layers smaller: 1 layer, 4.88 KiB unpacked"
     assert found["snapshot"].advice == "" and found["exec"].median == 50
     assert sum(zone.median for zone in found.values()) == 1050
 
@@ -231,7 +231,7 @@ def test_versions():
     ):
         assert version_refusal(name, version) == ""
     for name, version in (("podman", "4.30.1"), ("podman", "5.2.0"), ("containerd", "2.0.1"), ("dockerd", "26.0.0")):
-        assert version_refusal(name, version).startswith(f"{name} is {version}, and which functions")
+        assert version_refusal(name, version).startswith(f"{name} is {version}, and its functions")
 
 
 DAEMONS = {

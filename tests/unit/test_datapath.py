@@ -127,8 +127,8 @@ _LOOKS = {"metadata_ns": 6 * _SECOND, "looks": 5000}
     ("mount", "said"),
     [
         (_LOOKS, "actimeo=600"),
-        ({**_LOOKS, "options": "rw,noac"}, "leave out noac"),
-        ({**_LOOKS, "options": "rw,lookupcache=none"}, "leave out noac"),
+        ({**_LOOKS, "options": "rw,noac"}, "remove noac"),
+        ({**_LOOKS, "options": "rw,lookupcache=none"}, "remove noac"),
         ({**_LOOKS, "options": "rw,actimeo=3"}, "actimeo=600"),
         ({**_LOOKS, "options": "rw,actimeo=600"}, None),
         ({**_LOOKS, "type": "ext4", "options": "rw,relatime"}, None),
@@ -136,7 +136,7 @@ _LOOKS = {"metadata_ns": 6 * _SECOND, "looks": 5000}
         ({"data_ns": 6 * _SECOND, "reading_threads": 8}, "nconnect=8"),
         ({"data_ns": 6 * _SECOND, "reading_threads": 8, "options": "rw,nconnect=4"}, None),
         ({"data_ns": 6 * _SECOND, "reading_threads": 1}, None),
-        ({"type": "ext4", "options": "rw", "reads": 1000}, "time of access"),
+        ({"type": "ext4", "options": "rw", "reads": 1000}, "updates the access time"),
         ({"type": "fuse.x", "data_ns": 4 * _SECOND, "server_ns": 3 * _SECOND}, "75% of 4.00 s in calls on /data (fuse.x)"),
         ({"type": "fuse.x", "data_ns": 4 * _SECOND, "server_ns": _SECOND}, None),
         ({"type": "fuse.x", "data_ns": 4000, "server_ns": 4000}, None),
@@ -359,7 +359,11 @@ def test_operations_of_io_uring_are_the_kernels() -> None:
 
 
 def test_epochs_that_can_be_asked_for() -> None:
-    for text, said in (("0s", "shorter than 1 ms"), ("10us", "shorter than 1 ms"), ("(", "no regular expression")):
+    for text, said in (
+        ("0s", "shorter than 1 ms"),
+        ("10us", "shorter than 1 ms"),
+        ("(", "not a valid RE2 regular expression"),
+    ):
         with pytest.raises(UsageError, match=said):
             check_epoch(text)
     for text in ("", "1ms", "30s", r"checkpoint-\d+", "(a+)+$"):
@@ -385,4 +389,4 @@ def test_shares_of_requests_that_overlap() -> None:
 def test_rows_that_top_cannot_show() -> None:
     assert more_rows(1000, 20).endswith("--top 1000 shows them.")
     assert more_rows(5800, 20, "`-o FILE.parquet`") == "5,780 more rows: `-o FILE.parquet` has them."
-    assert more_rows(5800, 20) == "5,780 more rows: --top 1000 shows the first of them."
+    assert more_rows(5800, 20) == "5,780 more rows: --top 1000 shows the first ones."

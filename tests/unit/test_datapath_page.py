@@ -22,10 +22,10 @@ def test_numbers_are_the_records() -> None:
     found = Parsed(markup)
     words = " ".join(found.words)
     assert "Not covered: io_uring (no such tracepoint)." in words and "7 events lost" in words
-    assert "NOT ENDED: thread 12 is in read for 2.00 s (/slow)." in words and "Errors: ENOENT 3." in words
+    assert "NOT ENDED: thread 12 in read for 2.00 s (/slow)." in words and "Errors: ENOENT 3." in words
     assert "Advice: Do less." in words and "2 more rows, which took less" in words
     assert list(found.tables) == ["Calls", "Directories", "Files", "The slowest calls", "Threads", "Epochs"] + [
-        "Names that were not found"
+        "Names not found"
     ]
     # Of 40 ms 30 are metadata, 8 data, and 2 of something that is no file.
     row = ["/data", "", "40.0 ms", "30.0 ms", "8.00 ms", "1,234", "3", "1.00 MiB", "1.00 us", "2.00 us", "3.00 us"]
@@ -33,7 +33,7 @@ def test_numbers_are_the_records() -> None:
     assert found.tables["The slowest calls"][1][:4] == ["9.00 ms", "-", "openat", "/data/a"]
     assert found.tables["Threads"][1] == ["11", "10", "1.00 s", "30.0 ms", "3%", "8.00 ms", "0.8%"]
     assert found.tables["Epochs"][1][2:] == ["1.00 s", "2", "1,234", "30.0 ms", "1.5%", "3%", "8.00 ms"]
-    assert found.tables["Names that were not found"][1] == ["/data/lib", "3", "2", "1.00 ms"]
+    assert found.tables["Names not found"][1] == ["/data/lib", "3", "2", "1.00 ms"]
     widths = [float(each) for each in re.findall(r'<rect x="[\d.]+" width="([\d.]+)"', markup)]
     assert widths[:6] == [105.0, 28.0, 7.0, 52.5, 14.0, 3.5]  # of 140, and the next row's half of it
     assert 'aria-label="metadata 30.0 ms, data 8.00 ms, pipes, sockets, devices 2.00 ms"' in markup
@@ -62,7 +62,7 @@ def test_nothing_to_draw() -> None:
     nothing = {**shown.result, "rows": [], "more_rows": 0, "lost": 0, "explained": None, "in_progress": None}
     found = Parsed(page("it", Drawing(nothing, {"dir": ([], 0)}, {}, [], list)))
     assert not found.tables and not found.figures and "There is nothing to draw." in found.words
-    assert "Calls that had not ended: ?" in found.words
+    assert "Calls still in progress: ?" in found.words
 
 
 def test_every_row_as_columns() -> None:

@@ -236,12 +236,12 @@ def test_what_cannot_be_replayed_into(tmp_path: Path) -> None:
         made.file(1, b"", mode=FOLDER)
         made.call("getdents64", 1, 50, 0)
     for recording, into, status, said in (
-        ("large", "into", 1, "the replay writes 4.00 TiB, and there is room for"),
+        ("large", "into", 1, "the replay writes 4.00 TiB, but only"),
         ("run", "link", 1, "cannot replay into"),
         ("run", "full", 1, "it is not empty"),
         ("run", "none/at/all", 1, "No such file or directory"),
         ("run", "run.gotrace", 1, "Not a directory"),
-        ("nothing", "into2", 1, "no call that can be made again"),
+        ("nothing", "into2", 1, "no calls that can be replayed"),
     ):
         done = replay(tmp_path / f"{recording}.gotrace", "--into", tmp_path / into)
         assert done.returncode == status and said in done.stderr and "Traceback" not in done.stderr, done.stderr
@@ -251,7 +251,7 @@ def test_what_cannot_be_replayed_into(tmp_path: Path) -> None:
         (("--into", "x", "-i", "1s"), "--interval has no effect without --dry-run"),
         (("--into", "x", "--speed", "0"), "invalid speed"),
         (("--into", "x", "--speed", "nan"), "invalid speed"),
-        (("--into", "x", "--cold", "--sparse"), "exclude each other"),
+        (("--into", "x", "--cold", "--sparse"), "are mutually exclusive"),
     ):
         done = replay(tmp_path / "run.gotrace", *options)
         assert done.returncode == 2 and said in done.stderr, done.stderr

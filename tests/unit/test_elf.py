@@ -143,7 +143,7 @@ BAD = {
     "big-endian arm64": (changed(changed(GOOD, 5, "<B", 2), 18, ">H", 183), "is a program for big-endian arm64"),
     "ppc64le": (changed(GOOD, 18, "<H", 21), "is a program for ppc64le"),
     "mipsle": (changed(changed(GOOD, 4, "<B", 1), 18, "<H", 8), "is a 32-bit program for mipsle"),
-    "debug information": (changed(GOOD, struct.unpack_from("<Q", GOOD, 40)[0] + 64 + 4, "<I", 8), "not the program"),
+    "debug information": (changed(GOOD, struct.unpack_from("<Q", GOOD, 40)[0] + 64 + 4, "<I", 8), "not a program"),
     "unheard of": (changed(GOOD, 18, "<H", 4711), "is a program for machine 4711"),
     "no program headers": (changed(GOOD, 56, "<H", 0), "program headers are out of bounds"),
     "program headers elsewhere": (changed(GOOD, 32, "<Q", (1 << 64) - 8), "program headers are out of bounds"),

@@ -166,7 +166,7 @@ def test_a_difference() -> None:
     assert (found.gone_paths, found.gone_functions) == (0.5, 0.5)
     assert sorted(diff_folded(before, after)) == ["main;a 4 12", "main;a;b 0 4", "main;c 2 0", "main;c;a 2 0"]
     picture = svg(found, "difference")
-    assert "50.00 % of A is in call paths that are not in B" in picture
+    assert "50.00 % of A is in call paths absent from B" in picture
     # Both by themselves: a went from 4 of 8 to 12 of 16, b from nothing to 4 of 16. Drawn are four boxes and no c.
     assert re.findall(r'<g class="(d\d+)"><title>(\w+)', picture) == [
         ("d10", "all"),
@@ -326,10 +326,10 @@ def test_colours_by_kind() -> None:
 def test_without_samples() -> None:
     for graph in (profile_of({}), profile_of({(frame_of("f"),): (0, 0)}), diff(profile_of({}), profile_of({}))):
         picture = svg(graph, "Title")
-        assert "There were no samples." in picture and ElementTree.fromstring(picture) is not None
-        assert "There were no times." in html(graph, "Title", counted="times")
+        assert "No samples." in picture and ElementTree.fromstring(picture) is not None
+        assert "No times." in html(graph, "Title", counted="times")
     gone = diff(read("f 1\n")[0], profile_of({}))
-    assert "100.00 % of A is in call paths that are not in B" in svg(gone, "")
+    assert "100.00 % of A is in call paths absent from B" in svg(gone, "")
 
 
 def test_recursion_counts_once_in_the_table() -> None:

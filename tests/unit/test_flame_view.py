@@ -53,7 +53,7 @@ def test_what_idle_threads_wait_is_left_out_and_told() -> None:
     left_out = {stack: weight for stack, weight in stacks(with_idle).items() if stack not in stacks(without)}
     assert sum(left_out.values()) + without.profile.weights.sum() == total
     (note,) = (note for note in without.notes if "left out" in note)
-    said = re.match(r"([0-9.]+) s of threads with nothing to do left out \(--idle shows them\)", note)
+    said = re.match(r"([0-9.]+) s of idle threads left out \(--idle shows them\)", note)
     assert said is not None and float(said[1]) == pytest.approx(sum(left_out.values()) / 1e9, abs=0.005)
     assert not any("left out" in note for note in with_idle.notes)
     # by the folded text alone: nothing that was for a goroutine
@@ -199,7 +199,7 @@ def test_time_off_the_cpu_from_context_switches(tmp_path: Path) -> None:
         (switch(1, 0, 10, "f") + switch(1, 0, 20, "f"), "none of its 2 context switches has both ends"),
         (
             (switch(1, 0, 10, "f") + switch(0, 1, 20, "f")).replace(": 1 sched", ": 3 sched"),
-            "perf took only some of the context switches",
+            "perf recorded only some of the context switches",
         ),
     ],
 )

@@ -316,7 +316,7 @@ def test_the_commands(tmp_path: Path) -> None:
         3,
         "added 1 recording; 1 refused\n",
     ) and "perf.gotrace: refused" in done.stderr
-    assert run("add", folder, str(RECORDINGS / "gc.gotrace")).stdout == "nothing added; 1 there already\n"
+    assert run("add", folder, str(RECORDINGS / "gc.gotrace")).stdout == "nothing added; 1 already there\n"
     done = run("sql", folder, "select service, sum(count) as pauses from total where metric = 'stw.total' group by 1")
     pauses = sum(each["type"] == "stw" for each in replaying(str(RECORDINGS / "gc.gotrace"), Gc()))
     assert done.stdout.split() == ["service", "pauses", "gcload", str(pauses)]

@@ -78,7 +78,7 @@ def test_by_hand(fleet: str) -> None:
     assert cut["slow"].startswith("latency.p99 79.0 ms (") and cut["stopping"].startswith("stw.total.p99 1.50 ms (")
     assert [each.instance for each in choice.beaten] == ["worse"] and choice.beaten[0].beaten_by == "aws small"
     assert [(rule.take.instance, rule.when) for rule in choice.rules] == [
-        ("small", "the cheapest that keeps all"),
+        ("small", "the cheapest that meets every limit"),
         ("large", "if latency.p99 must be below 70.0 ms"),
         ("steady", f"if hosts and days must differ by less than {choice.rules[0].take.spread:.1%}"),
     ]
@@ -178,7 +178,7 @@ def test_a_machine_on_credits_beats_no_other(tmp_path: Path) -> None:
     prices = usable([price("t3.large", 0.01), price("m7i.large", 0.1)], None, None)
     choice = choose(opened(made.write(tmp_path / "f")), SLOS, prices)
     assert [rule.take.instance for rule in choice.rules] == ["t3.large", "m7i.large"]
-    assert choice.rules[1].when == "the cheapest whose speed is not lent" and choice.rules[1].unsure == "aws t3.large"
+    assert choice.rules[1].when == "the cheapest that is not burstable" and choice.rules[1].unsure == "aws t3.large"
 
 
 def test_burstable_unless_past_its_credits(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_prices() -> None:
     mixed = [price("a", 3), price("b", 2, currency="EUR")]
     with pytest.raises(UsageError, match="in EUR and USD, which are not converted") as refused:
         usable(mixed, None, None)
-    assert refused.value.hint == "choose one of them: --currency EUR"
+    assert refused.value.hint == "choose one: --currency EUR"
     with pytest.raises(UsageError, match="no prices for --currency usd --region eu-central-1") as refused:
         usable(mixed, "usd", "eu-central-1")
     assert refused.value.hint == "there are prices: EUR in eu-central-1, USD in eu-central-1"

@@ -214,7 +214,7 @@ def test_who_is_absent_and_why(tmp_path: Path) -> None:
         assert time.monotonic() - begun < 8
         problems = [asked[url].problem for url in urls]
         for problem, words in zip(
-            problems, ("status 401", "keeps no spool", "not understood", "", "timed out", "refused"), strict=True
+            problems, ("status 401", "keeps no spool", "response is invalid", "", "timed out", "refused"), strict=True
         ):
             assert words in problem and bool(words) == bool(problem), problems
         assert asked[urls[3]].skew_ns is not None and abs(asked[urls[3]].skew_ns) > MOST_SKEW_NS
@@ -285,7 +285,7 @@ def test_who_answers_nonsense_costs_nobody_else(tmp_path: Path) -> None:
         asked = {each.url: each for each in fetched(tmp_path / "f", one, two, three, four, five)}
         found = [asked[url_of(each)] for each in (one, two, three, four, five)]
         assert [each.minutes for each in found] == [2, 2, 0, 0, 0]
-        assert "not understood" in found[2].problem and "not known" in found[3].problem
+        assert "response is invalid" in found[2].problem and "is unknown" in found[3].problem
         assert all(bool(each.hint) == bool(each.problem) for each in found)
         assert found[1].notes == ["2 damaged lines left out"] and found[1].problem == ""
         hurt.minute()
@@ -345,7 +345,7 @@ def test_over_tls_with_a_token(tmp_path: Path) -> None:
         assert "--ca-file" in hint()
         assert "--token-file" in hint(ca_file=certificate)
         (tmp_path / "wrong").write_text("other")
-        assert "not that of" in hint(ca_file=certificate, token_file=str(tmp_path / "wrong"))
+        assert "not the agent's" in hint(ca_file=certificate, token_file=str(tmp_path / "wrong"))
         assert "host name" in hint(url.replace("localhost", "127.0.0.1"), ca_file=certificate, token_file=token)
         (asked,) = collect(folder, [url], NOBODY, Bounds(), token, certificate)
         assert (asked.minutes, asked.problem) == (1, "")

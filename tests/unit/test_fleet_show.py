@@ -210,7 +210,7 @@ def test_what_is_wrong_is_told(tmp_path: Path) -> None:
     broken.write_bytes(b"PAR1 not at all")
     result = show(fleet.folder, "--metric", "latency.p99")
     assert result.exit_code == 3
-    assert "c7g.large (28)" in result.stdout and "at least what is shown" in result.stdout  # 7 of each of its four runs
+    assert "c7g.large (28)" in result.stdout and "are lower bounds" in result.stdout  # 7 of each of its four runs
     assert "host-1 (-6.67 min)" in result.stdout and "connection refused" in result.stdout
     assert f"LEFT OUT: {broken}" in result.stdout
     found = json.loads(show(fleet.folder, "--metric", "latency.p99", "--format", "json").stdout)

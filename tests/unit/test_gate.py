@@ -183,7 +183,7 @@ def test_failing_requests_cannot_hide_in_runs_that_do_not_count() -> None:
     of["runs"].append({**bad, "version": "B"})
     gated = judged(of, margins=THREE)
     assert gated.verdict == "inconclusive"
-    assert {each.reason for each in gated.rows} == {"requests failed in runs that do not count"}
+    assert {each.reason for each in gated.rows} == {"requests failed in invalid runs"}
     assert any(note == "1 run of B does not count: 2% of the requests failed." for note in gated.notes)
 
 
@@ -196,10 +196,10 @@ def test_reports_that_end_early() -> None:
         "latency.p99": "fail",
         "throughput": "inconclusive",
     }
-    of["cut_off"] = "the service ended under load: signal 9"
+    of["cut_off"] = "the service exited under load: signal 9"
     gated = judged(of, margins=THREE)
     assert (gated.ended(), gated.ended("pass"), gated.verdict, gated.rows) == (5, 5, "inconclusive", [])
-    assert "the service ended under load" in gated.sentence
+    assert "the service exited under load" in gated.sentence
 
 
 def test_reports_that_are_not_comparable() -> None:
@@ -256,7 +256,7 @@ def test_what_there_is_nothing_to_judge_by() -> None:
     of = report({"s": {}})
     for rules, message in (
         ({}, "there is nothing to judge by"),
-        ({"margins": {"latency.p99": 0.05}}, "latency.p99 has a margin, and there is nothing to compare with"),
+        ({"margins": {"latency.p99": 0.05}}, "latency.p99 has a margin, but there is nothing to compare with"),
         ({"require": ["sched.latency.p99 <= 1ms"]}, "out has no metric sched.latency.p99"),
     ):
         with pytest.raises(UsageError, match=message):

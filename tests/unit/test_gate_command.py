@@ -61,10 +61,10 @@ def test_statuses(gate: Gate, tmp_path: Path) -> None:
     assert done.returncode == 4 and done.stdout == "" and "different kinds of machines" in done.stderr
     done = gate("out-b", "--against", "out-a", "--anyway")
     assert done.returncode == 3 and "NOT COMPARABLE" in done.stdout
-    other |= {"complete": False, "cut_off": "the service ended under load: signal 9"}
+    other |= {"complete": False, "cut_off": "the service exited under load: signal 9"}
     keep(tmp_path / "out-b", other)
     done = gate("out-b", "--against", "out-a", "--anyway", "--inconclusive", "pass")
-    assert done.returncode == 5 and "the service ended under load: signal 9" in done.stderr
+    assert done.returncode == 5 and "the service exited under load: signal 9" in done.stderr
 
 
 def test_bad_input(gate: Gate, tmp_path: Path) -> None:
@@ -82,24 +82,24 @@ def test_bad_input(gate: Gate, tmp_path: Path) -> None:
         (("out-a", "--require", "latenc.p99 <= 1ms"), 2, "did you mean latency.p99"),
         (("out-a", "--require", "latency.p95 <= 1ms"), 2, "it has latency.p99"),
         (("out-a", "--require", "latency.p99 <= 1MiB"), 2, "not measured in MiB"),
-        (("out-a", "--against", "out-a/"), 2, "a report is given twice"),
+        (("out-a", "--against", "out-a/"), 2, "a report was given twice"),
         (("out-a", "--metric", "latency.p99"), 2, "nothing to compare with"),
-        (("out-b", "--against", "both"), 2, "give a report of one version"),
+        (("out-b", "--against", "both"), 2, "give a report with one version"),
         (("both", "--judge", "C"), 2, "there are A, B"),
         (("both", "--margin", "0"), 2, "--margin"),
         (("both", "-f", "bad.yaml"), 2, "metrics.latency.p99: there is no key 'margn'"),
         (("both", "-f", "none.yaml"), 2, "cannot read none.yaml"),
-        (("both", "-f", "gate.yaml", "--margin", "3"), 2, "--margin and --file exclude each other"),
+        (("both", "-f", "gate.yaml", "--margin", "3"), 2, "--margin and --file are mutually exclusive"),
         (("damaged", "--require", "cpu < 1 CPU"), 2, "is damaged: Expected object, got array - at $.runs[2].metrics"),
-        (("unplanned",), 2, "its plan has no key load"),
-        (("other", "--require", "cpu < 1 CPU"), 2, "a report of another version"),
+        (("unplanned",), 2, "its plan lacks the key load"),
+        (("other", "--require", "cpu < 1 CPU"), 2, "a report in a different version"),
         (("both", "-o", "x.html"), 2, "cannot infer the format"),
         (("both", "-o", "gate.yaml", "--format", "md"), 1, "gate.yaml already exists"),
         (("both", "-o", "both/report.json", "--force"), 2, "two outputs go to the same file"),
         (("both", "--listen", "nowhere"), 2, "invalid address"),
         (("both", "--listen", "127.0.0.1:99999"), 2, "invalid address"),
         (("both", "--listen", "192.0.2.1:21090"), 1, "cannot listen on 192.0.2.1:21090"),
-        (("both", "--listen", "21090", "--format", "json"), 2, "exclude each other"),
+        (("both", "--listen", "21090", "--format", "json"), 2, "are mutually exclusive"),
     ):
         done = gate(*arguments)
         assert (done.returncode, text in done.stderr) == (status, True), (arguments, done.stderr)
@@ -132,7 +132,7 @@ def test_junit_as_others_read_it(gate: Gate, tmp_path: Path) -> None:
         assert isinstance(cases["latency.p99 below +0.5%"][0], junitparser.Failure)
         assert cases["latency.p50 <= 1s"] == []
         told = cases["latency.p99 below +0.5%"][0]
-        assert told.type == "failure" and told.message.startswith("latency.p99 has to be below +0.5%: +")
+        assert told.type == "failure" and told.message.startswith("latency.p99 must be below +0.5%: +")
         # What read it counts for itself.
         suite.update_statistics()
         assert (suite.tests, suite.failures, suite.skipped) == (3, *counts)
@@ -164,7 +164,7 @@ def test_what_stops_a_gate_is_in_every_format(gate: Gate, tmp_path: Path) -> Non
     found = json.loads((tmp_path / "x.json").read_text())
     assert (found["status"], found["verdict"], found["metrics"]) == (4, "inconclusive", [])
     for text in (found["problem"], case.result[0].message, (tmp_path / "x.md").read_text()):
-        assert "the reports differ in the version of gotrace" in text
+        assert "the reports differ in their version of gotrace" in text
 
 
 def test_names_are_harmless_everywhere(gate: Gate, tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_what_github_is_told(gate: Gate, tmp_path: Path) -> None:
         ("error", {"title": "gotrace gate: latency.p99"}),
         ("warning", {"title": "gotrace gate: stw.total.max"}),
     ]
-    assert found[0][2].startswith("latency.p99 has to be below +0.5%: +")
+    assert found[0][2].startswith("latency.p99 must be below +0.5%: +")
     text = (tmp_path / "sum").read_text()
     assert text.startswith("before\n### gotrace gate: fail: latency.p99\n") and "| latency.p99 | below +0.5% |" in text
     assert "::" not in gate(*options).stderr

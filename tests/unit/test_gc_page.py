@@ -136,16 +136,16 @@ def test_the_numbers_are_those_of_the_table_and_the_records(command: str, tmp_pa
             assert row[:2] == [f"{number}. {duration_text(each['length_ns'])}", each["time"][11:23]]
             assert row[-2] == f"{each['cause']}: {each['sentence']}" and row[-3] == each["reason"]
             assert (row[-1] == "?") == (not each["asked_by"])
-        classes = found.tables["All of them by class"][1:]
+        classes = found.tables["All pauses by class"][1:]
         assert {row[0]: row[1] for row in classes} == {
             kind: duration_text(sum(each)) for kind, each in sums.items() if any(each)
         }
         assert "--explain" not in words
     else:
-        rows = found.tables["Until the world ran again, and in parts"][1:]
+        rows = found.tables["Until the world ran again, and by part"][1:]
         longest = sorted((each["total_ns"] + max(0, each["restart_lag_ns"]) for each in pauses), reverse=True)[:10]
         assert [row[0] for row in rows] == [f"{number}. {duration_text(ns)}" for number, ns in enumerate(longest, 1)]
-        assert "--explain tells it" in words
+        assert "use --explain" in words
     by_time = next(rows for caption, rows in found.tables.items() if caption.startswith("The charts as numbers"))[1:]
     assert sum(int(row[1]) for row in by_time) == len(pauses) and sum(int(row[3]) for row in by_time) == len(of("cycle"))
     assert duration_text(max(each["total_ns"] for each in pauses)) in [row[2] for row in by_time]
@@ -223,9 +223,9 @@ def test_a_stop_that_goes_on() -> None:
     said = [
         words
         for words in found.words
-        if words.startswith("NOT ENDED: a stop of the world (read mem stats) asked for 2.00 s")
+        if words.startswith("NOT ENDED: a stop-the-world pause (read mem stats) requested 2.00 s")
     ]
-    assert len(said) == 1 and "12181" in said[0] and "--explain tells what it is running." in found.words
+    assert len(said) == 1 and "12181" in said[0] and "--explain shows what it is running." in found.words
     drawn = figure(found, OVER_TIME)
     begin_ms = (BEGIN_NS + WALL_NS) / 1e6
     assert drawn["open"] == [{"from": begin_ms + 1000, "to": begin_ms + 3000}] and drawn["end"] == begin_ms + 3000
@@ -242,10 +242,10 @@ def test_what_is_lost_or_unknown_is_told() -> None:
         gc_runs.explained(2 * 10**9, {"work": 10**6}),
     ]
     found = Parsed(page("a service", run(collections(9), lost=1_234, told=told)))
-    assert "1,234 events lost: there may have been more than is shown, and more evidence." in found.words
+    assert "1,234 events lost: there may be more pauses and evidence than shown." in found.words
     assert "unknown: 30.00% of these 2.00 ms." in found.words
-    assert found.tables["All of them by class"][1] == ["work", "1.00 ms", "50.00%", "1.00 ms", "-", "-", "1"]
-    assert found.tables["Who asked for the pauses"][1:] == [
+    assert found.tables["All pauses by class"][1] == ["work", "1.00 ms", "50.00%", "1.00 ms", "-", "-", "1"]
+    assert found.tables["Who requested the pauses"][1:] == [
         ["read mem stats", "3", "read mem stats < main.main"],
         ["read mem stats", "2", "?"],
     ]

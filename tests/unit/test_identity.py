@@ -61,7 +61,7 @@ def foreign(machine, wide):
 
 
 KINDS = {
-    "UPX": (packed, "is packed by UPX", "upx -d memory"),
+    "UPX": (packed, "is packed with UPX", "upx -d memory"),
     "Go 1.15": (
         lambda: with_section(".gopclntab", b"\xfb\xff\xff\xff\0\0\1\x08" + bytes(64)),
         "older than 1.18",
@@ -84,8 +84,8 @@ KINDS = {
     ),
     "plugin": (lambda: go_file(modules="build\t-buildmode=plugin\n").data, "is a Go plugin", "main programs"),
     "old": (lambda: told("go1.18.10"), "was built with go1.18.10", "1.19 and later"),
-    "unknown": (lambda: told("unknown"), "built with 'unknown', which is no version that gotrace knows", "a released Go"),
-    "devel": (lambda: told("devel +12345678"), "built with 'devel [+]12345678', which is no version", "a released Go"),
+    "unknown": (lambda: told("unknown"), "built with 'unknown', a version that gotrace does not know", "a released Go"),
+    "devel": (lambda: told("devel +12345678"), "built with 'devel [+]12345678', a version", "a released Go"),
 }
 
 
@@ -137,6 +137,8 @@ def test_other_processors_without_go(machine):
 def test_a_version_without_proof_is_refused(options):
     """A Go program all the same: its tables fit, but nothing says which release it is."""
     data = go_file(**options).data.replace(MAGIC, bytes(len(MAGIC)))
-    with pytest.raises(UntraceableError, match="without build information, and its Go version cannot be proven") as raised:
+    with pytest.raises(
+        UntraceableError, match="without build information, and its Go version cannot be determined"
+    ) as raised:
         identify(Elf.from_bytes(data))
     assert raised.value.hint

@@ -77,7 +77,7 @@ def test_a_container_that_was_started_since(server: Server, account: Path, tmp_p
         ),
         (404, b"", "404", "404: not found"),
         (500, b"", "500", "500: Internal Server Error"),
-        (200, b"\xff<html>", "answer", "the answer is not JSON"),
+        (200, b"\xff<html>", "answer", "the response is not JSON"),
     ],
 )
 def test_refusals_are_told_and_counted(
@@ -94,7 +94,7 @@ def test_refusals_are_told_and_counted(
 def test_no_answer_no_server_and_no_trust(server: Server, account: Path, tmp_path: Path) -> None:
     server.waits = 1.0
     slow = Kubelet([url(server)], str(account), patience_s=0.2)
-    assert not slow.refresh() and slow.failures == {"timeout": 1} and "no answer within 0.2 s" in slow.problem
+    assert not slow.refresh() and slow.failures == {"timeout": 1} and "no response within 0.2 s" in slow.problem
     server.waits = 0.0
     for kind, folder, source in (
         ("connection", account, "https://127.0.0.1:1/pods"),

@@ -129,25 +129,23 @@ def test_the_line_has_the_rate():
 
 
 def test_sentences_about_the_scavenger():
-    assert "returned 10.0 MiB in the background and 0 B while memory was allocated; it has nothing to do." in text_of(
-        look()
-    )
+    assert "returned 10.0 MiB in the background and 0 B during allocation; nothing left to return." in text_of(look())
     goal = text_of(look(retained_goal=28 * MIB, mapped_goal=39 * MIB))
-    assert "it has 2.00 MiB more to return" in goal
+    assert "2.00 MiB left to return" in goal
     old = text_of(look(returned_eager=None, missing={"scavenge": "why"}))
     assert "returned 10.0 MiB in the background.\n" in old and "Not available: scavenge (why)." in old
     assert "How much the scavenger has returned is unknown." in text_of(look(returned_background=None))
     change = {"seconds": 2.0, "returned_bytes": 8 * MIB, "taken_bytes": MIB, "mapped_bytes": 0}
-    assert "Over 2.0 s the heap returned 4.00 MiB/s to the kernel and took 512 KiB/s from it." in text_of(look(), change)
+    assert "Over 2.0 s the heap returned 4.00 MiB/s to the kernel and took 512 KiB/s back." in text_of(look(), change)
 
 
 def test_sentences_about_pages():
     plain = text_of(look())
-    assert "Nothing is in huge pages of 2.00 MiB; the kernel makes them wherever it can, " in plain
-    assert "even with up to 511 of 512 pages absent (enabled: always, defrag: madvise)." in plain
+    assert "Nothing is in huge pages of 2.00 MiB; the kernel uses them wherever it can, " in plain
+    assert "even if 511 of 512 pages are absent (enabled: always, defrag: madvise)." in plain
     assert "padding" not in plain and "cannot be returned" not in plain and "% huge" not in plain
     huge = text_of(look(huge={"live objects": 17 * MIB, "free": 6 * MIB}))
-    assert re.search(r"^live objects .* 85% huge  reachable objects", huge, re.MULTILINE)
+    assert re.search(r"^live objects .* 85% huge  objects reachable", huge, re.MULTILINE)
     assert re.search(r"^RSS +30\.0 MiB +100\.0% +77% huge$", huge, re.MULTILINE)
     assert re.search(r"^live objects +20\.0 MiB +66\.7%  reachable", plain, re.MULTILINE)
     assert re.search(r"^free .* 100% huge ", huge, re.MULTILINE) and re.search(
@@ -155,9 +153,9 @@ def test_sentences_about_pages():
     )
     assert "23.0 MiB of RSS is in huge pages" in huge
     large = text_of(look(page=64 << 10, rounding=3 * MIB, large=MIB))
-    assert "3.00 MiB is free but cannot be returned: its kernel pages of 64.0 KiB also hold" in large
+    assert "3.00 MiB is free but cannot be returned: its 64.0 KiB kernel pages also hold" in large
     assert "1.00 MiB of the live objects is padding" in large
-    assert "this kernel makes none on its own" in text_of(look(setting=None))
+    assert "this kernel makes none by itself" in text_of(look(setting=None))
     for word, said in (("madvise", "only where memory asks for them"), ("never", "the kernel makes none (enabled: never")):
         assert said in text_of(look(setting={**SETTING, "enabled": word}))
 
@@ -177,9 +175,7 @@ GROUP = {
 def test_what_is_unknown_is_no_blank():
     """And names that are somebody else's are harmless."""
     known = text_of({**look(), "cgroup": GROUP})
-    assert (
-        "control group /shop/web\\x1b: limit 256 MiB of /shop; usage ?, working set 100 MiB, page cache 0 B\n" in known
-    ), known
+    assert "cgroup /shop/web\\x1b: limit 256 MiB of /shop; usage ?, working set 100 MiB, page cache 0 B\n" in known, known
     free = text_of({**look(), "cgroup": {**GROUP, "limited": False, "limit_bytes": None, "limited_by": None}})
     assert "/shop/web\\x1b: no limit; " in free
     regions = [
@@ -190,7 +186,7 @@ def test_what_is_unknown_is_no_blank():
     assert re.search(r"^/srv/index\\x1b \(2\) +files and libraries +3\.00 MiB +10\.0%$", named, re.MULTILINE), named
     assert "/srv/small" not in named  # less than a hundredth of RSS
     unknown = text_of({**look(), "cgroup": None, "regions": None})
-    assert "control group: ?" in unknown and "Largest mappings: ?" in unknown
+    assert "cgroup: ?" in unknown and "Largest mappings: ?" in unknown
     assert "amplification -\n" in text_of({**look(), "amplification": None})
     assert "amplification >999\n" in text_of({**look(), "amplification": 4321.0})
 

@@ -146,21 +146,21 @@ def test_the_control_group_is_drawn_and_what_is_unknown_is_no_blank() -> None:
     found = parsed([look(1, {LIVE: MIB}), look(2, {LIVE: 4 * MIB}, cgroup=group, regions=regions)])
     _, _, chart = found.figures[0]["charts"]
     assert values(chart["series"]) == {"usage": [None, 40], "working set": [None, 30], "limit": [None, 64]}
-    said = "Control group /shop: limit 64.0 MiB (of /); usage 40.0 MiB, working set 30.0 MiB, page cache ?."
+    said = "cgroup /shop: limit 64.0 MiB (of /); usage 40.0 MiB, working set 30.0 MiB, page cache ?."
     assert said in found.words and {"/srv/index", "2", "25.0%"} <= set(found.words)
     unknown = parsed([look(1, {LIVE: MIB}, cgroup=None, regions=None)]).words
     assert {"Control group: ?", "Largest mappings: ?"} <= set(unknown)
     nodes = [{"node": 0, "cpus": [0], "distance": {"0": 10}, "ran_ns": 1, "bytes": None}]
     assert "?" in parsed([numa(nodes=nodes, memory={}, memory_age_ns=None)]).words
     words = parsed([tlb(counters=[counter("x", {"mutator": None}, 5)])]).words
-    assert "?" in words  # for what share of the time it was counted
+    assert "?" in words  # share of the time it was counted
     over_time = parsed([numa(series=[{**at(1), "bytes": {"0": MIB}}, {**at(2), "ps": {"0": 1}}])])
     (_, memory) = over_time.figures[-1]["charts"]
     assert values(memory["series"]) == {"memory, node 0": [1, None]}
     open_fault = {"tid": 7, "lasted_ns": 2_000_000_000, "address": 4096, "part": "stacks"}
     told = parsed([faults(in_progress=[open_fault])]).words
     assert "Not ended: thread 7 has been in a page fault for 2.00 s (stacks, 0x1000)." in told
-    assert "Page faults that had not ended: ?" in parsed([faults(in_progress=None)]).words
+    assert "Page faults still in progress: ?" in parsed([faults(in_progress=None)]).words
 
 
 def test_a_part_has_its_colour_everywhere() -> None:

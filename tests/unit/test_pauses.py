@@ -222,7 +222,7 @@ OFF = (1 << 32) - 1
 
 
 def paced(number, live, goal, percent_goal, percent=100, limit=NO_LIMIT, counted=60 * MIB, limiter=0, kinds=2):
-    """One that began by heap growth, a second after the one before, and whose heap grew by 8 MiB to its goal."""
+    """One triggered by heap growth, a second after the one before, and whose heap grew by 8 MiB to its goal."""
     at = number * 10**9
     stop = ("stw", at + 100, word(2, cycle=number), 17, at + 10, at + 50, at + 90)
     parts = [
@@ -255,7 +255,7 @@ def test_goals_of_gogc(batches):
     assert [each["allocated_bytes"] for each in found] == [None, 4 * MIB, 4 * MIB]
     assert (pacing.gc_percent, pacing.memory_limit, pacing.rate) == (10, NO_LIMIT, pytest.approx(4 * MIB))
     assert sentences(pacing) == [
-        "GOGC 10 set the goal of 2 of 3 cycles that began by heap growth: it leaves room for 4.00 MiB above the live heap "
+        "GOGC 10 set the goal of 2 of 3 cycles triggered by heap growth: it leaves room for 4.00 MiB above the live heap "
         "of 40.0 MiB. The program allocates 4.00 MiB/s, which fills that in 1.00 s."
     ]
 
@@ -264,7 +264,7 @@ def test_the_least_goal():
     pacing, found = summed(*(paced(each, MIB, 4 * MIB, 4 * MIB) for each in (1, 2)))
     assert found[1]["goal_set_by"] == "minimum heap"
     assert sentences(pacing)[0].startswith("The heap is so small that the goal of 1 of 2 cycles")
-    assert "the least that GOGC 100 gives, 4.00 MiB: it leaves room for 3.00 MiB" in sentences(pacing)[0]
+    assert "the minimum for GOGC 100, 4.00 MiB: it leaves room for 3.00 MiB" in sentences(pacing)[0]
 
 
 def test_goals_of_the_limit():
@@ -274,11 +274,12 @@ def test_goals_of_the_limit():
     assert (pacing.over_limit, pacing.limiter_cycles, pacing.limiter_last) == (3, 2, 2)
     goal, over, returned, limiter = sentences(pacing)
     assert "it leaves no room above the live heap of 48.0 MiB, GOGC 100 alone would leave 48.0 MiB." in goal
-    assert over == "At the end of 3 cycles more memory was in use than GOMEMLIMIT allows (50.0 MiB)."
+    assert over == "At the end of 3 cycles memory in use exceeded GOMEMLIMIT (50.0 MiB)."
     assert (
-        returned == "Allocations returned 2.00 MiB to the kernel before they went on, which took them 2.00 ms of CPU time."
+        returned
+        == "Allocations returned 2.00 MiB to the kernel before they could continue, which cost 2.00 ms of CPU time."
     )
-    assert "came on in 2 cycles" in limiter
+    assert "was active in 2 cycles" in limiter
 
 
 def test_gogc_that_is_off():

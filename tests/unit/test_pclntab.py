@@ -218,7 +218,7 @@ def test_damage_is_named():
     functions, _ = file.regions["functions"]
     first = functions + 8 * len(FUNCS) + 8
     for offset, value, message in (
-        (functions + 8, 1 << 20, "not in order"),
+        (functions + 8, 1 << 20, "not sorted"),
         (functions + 4, 1 << 20, "lies outside"),
         (first + 4, 1 << 20, "invalid name"),
         (first + 4, 3, "invalid name"),
@@ -232,7 +232,7 @@ def test_an_endless_inline_tree_ends():
     file = go_file()
     at, _ = file.regions["inline trees"]
     functions = patched(file, at + 8, "<i", 20).pclntab  # main.outer was called from within itself
-    with pytest.raises(BinaryError, match="do not end"):
+    with pytest.raises(BinaryError, match="are not terminated"):
         functions.frames(file.entries["main.main"] + 20)
 
 

@@ -69,20 +69,20 @@ def states() -> dict[str, Any]:
     ("steps", "message"),
     [
         ([], "p.yaml: steps: expected array, got null"),
-        (["name: a, shell: x", "name: a, shell: x"], "two steps are called a"),
-        (["name: ../a, shell: x"], "'../a' is no name of a step"),
+        (["name: a, shell: x", "name: a, shell: x"], "two steps have the name a"),
+        (["name: ../a, shell: x"], "'../a' is not a valid step name"),
         (["name: a"], "the step a is of no kind"),
-        (["name: a, shell: x, compare: {reports: [b]}"], "the step a is of 2 kinds: compare, shell"),
-        (["name: a, shell: x, needs: [b]"], "the step a needs 'b', which is no step"),
-        (["name: a, shell: x, needs: [a]"], "steps need each other in a circle: a needs a"),
+        (["name: a, shell: x, compare: {reports: [b]}"], "the step a has 2 kinds: compare, shell"),
+        (["name: a, shell: x, needs: [b]"], "the step a needs 'b', which is not a step"),
+        (["name: a, shell: x, needs: [a]"], "steps depend on each other in a cycle: a needs a"),
         (
             ["name: z, shell: x", "name: a, shell: x, needs: [b]", "name: b, shell: x, needs: [z, a]"],
-            "steps need each other in a circle: a needs b needs a",
+            "steps depend on each other in a cycle: a needs b needs a",
         ),
         (["name: a, shel: x"], "p.yaml: steps[0]: there is no key 'shel'"),
         (["name: a, shell: [ls, -l]"], "p.yaml: steps[0].shell: expected str | null, got array"),
         (["name: a, build: {package: ., out: x, arch: [mips]}"], "p.yaml: steps[0].build.arch[0]: invalid enum value"),
-        (["name: a, compare: {reports: [b]}, makes: [x]"], "the step a has makes"),
+        (["name: a, compare: {reports: [b]}, makes: [x]"], "the step a has `makes`"),
     ],
 )
 def test_what_a_pipeline_may_not_say(steps: list[str], message: str) -> None:
@@ -95,16 +95,16 @@ def test_what_a_pipeline_may_not_say(steps: list[str], message: str) -> None:
     ("steps", "message"),
     [
         (["name: a, compare: {reports: [none]}"], "the step a: cannot read none: "),
-        (["name: a, compare: {reports: []}"], "the step a: it has no reports, or one twice"),
-        (["name: a, compare: {reports: [x], margin: 0%}"], "the step a: a margin is above 0"),
-        (["name: a, compare: {reports: [x], margin: '5'}"], "the step a: cannot read margin: '5' is no percentage"),
+        (["name: a, compare: {reports: []}"], "the step a: it has no reports, or the same one twice"),
+        (["name: a, compare: {reports: [x], margin: 0%}"], "the step a: a margin must be above 0"),
+        (["name: a, compare: {reports: [x], margin: '5'}"], "the step a: cannot read margin: '5' is not a percentage"),
         (["name: a, reproduce: {report: none}"], "the step a: cannot read none: "),
         (
             [f"name: m, baseline: {MEASURED}", "name: a, compare: {reports: [m]}"],
-            "the step a: it uses the report of m, which it does not need",
+            "the step a: it uses the report of m, which is not in its needs",
         ),
         ([f"name: a, baseline: {MEASURED.replace('true', './none')}"], "the step a: there is no command './none'"),
-        ([f"name: a, baseline: {MEASURED.replace('wrk', 'wrkk')}"], "the step a: 'wrkk' is not a load tool"),
+        ([f"name: a, baseline: {MEASURED.replace('wrk', 'wrkk')}"], "the step a: 'wrkk' is not a supported load tool"),
         (
             ["name: b, shell: x, makes: [true]", f"name: a, baseline: {MEASURED}"],
             "the step a: it uses true, which the step b makes",
@@ -113,8 +113,8 @@ def test_what_a_pipeline_may_not_say(steps: list[str], message: str) -> None:
         (["name: a, shell: x, makes: [p.yaml]"], "the step a: p.yaml already exists"),
         (["name: a, shell: x, files: [none]"], "the step a: there is no file 'none'"),
         (["name: a, build: {package: ., out: x, dir: none}"], "the step a: there is no folder 'none'"),
-        (["name: a, build: {package: ., out: x, arch: [amd64, arm64]}"], "the step a: it builds for several"),
-        (["name: a, build: {package: ., out: x, arch: [amd64], smoke: {arm64: [x]}}"], "the step a: smoke is for arm64"),
+        (["name: a, build: {package: ., out: x, arch: [amd64, arm64]}"], "the step a: it builds several"),
+        (["name: a, build: {package: ., out: x, arch: [amd64], smoke: {arm64: [x]}}"], "the step a: smoke names arm64"),
     ],
 )
 def test_what_is_known_before_anything_is_started(steps: list[str], message: str, monkeypatch: Any) -> None:
@@ -161,7 +161,7 @@ def test_a_step_that_fails_is_the_last_one() -> None:
 
 
 def test_what_a_shell_step_promises_has_to_be_there() -> None:
-    with pytest.raises(Exception, match="the step a: it has not made x"):
+    with pytest.raises(Exception, match="the step a: it did not create x"):
         ran("name: a, shell: echo, makes: [x]")
 
 
@@ -173,7 +173,7 @@ def test_what_is_done_is_not_done_again() -> None:
         "name: c, shell: date > three, makes: [three]",
     ]
     assert ran(*steps) == (0, ["a", "b", "c"])
-    with pytest.raises(UsageError, match="is of a run before this one"):
+    with pytest.raises(UsageError, match="is from an earlier run"):
         resolved(*steps)
     assert ran(*steps, resume=True) == (0, [])
     Path("in").write_text("2")  # what a reads
@@ -217,7 +217,7 @@ def test_a_state_that_is_none_of_ours() -> None:
         '{"schema": "gotrace.pipeline-state/1"}',
     ):
         Path("out/pipeline.json").write_text(text)
-        with pytest.raises(UsageError, match="is not what this gotrace writes"):
+        with pytest.raises(UsageError, match="was not written by this gotrace"):
             resolved("name: a, shell: echo", resume=True)
 
 
@@ -292,10 +292,10 @@ def test_a_gate_by_rules_in_a_file() -> None:
     assert ran(step, resume=True)[1] == ["g"]
     for gate, message in (
         ("report: same, file: none", "the step g: cannot read none"),
-        ("report: same, file: gate.yaml, margin: 5%", "the step g: margin and file exclude each other"),
+        ("report: same, file: gate.yaml, margin: 5%", "the step g: margin and file are mutually exclusive"),
         ("report: same, require: [x]", "the step g: "),
-        ("report: same, margin: 0%", "the step g: a margin is above 0"),
-        ("report: other, against: other", "the step g: a report is given twice"),
+        ("report: same, margin: 0%", "the step g: a margin must be above 0"),
+        ("report: other, against: other", "the step g: a report was given twice"),
         ("report: none", "the step g: cannot read none"),
     ):
         with pytest.raises(UsageError) as caught:
@@ -350,9 +350,9 @@ def test_builds_and_containers_in_a_file() -> None:
     )
     assert found.flame and found.pprof == "http://127.0.0.1:8080/debug/pprof/heap"
     for wrong, message in (
-        ("{}", "'a' is to have a name, and one of command, build and container"),
+        ("{}", "'a' needs a name, and one of command, build and container"),
         ("{command: [a], build: {package: .}}", "one of command, build and container"),
-        ("{command: [a], args: [-v]}", "has args beside its command"),
+        ("{command: [a], args: [-v]}", "has args besides its command"),
         ("{build: {package: ''}}", "a build without a package"),
         ("{container: {image: a, cpu: 1}}", "container: there is no key 'cpu'"),
         ("{container: {image: a, cpus: many}}", "container.cpus: expected"),
@@ -391,8 +391,8 @@ def test_sources_of_a_build_that_is_measured_and_an_image_that_a_step_makes(monk
     ("more", "message"),
     [
         ("runs: 0", "runs: 0 is out of range"),
-        ("preload: soon", "cannot read preload: 'soon' is no duration"),
-        ("most_drift: '3'", "cannot read most_drift: '3' is no percentage"),
+        ("preload: soon", "cannot read preload: 'soon' is not a duration"),
+        ("most_drift: '3'", "cannot read most_drift: '3' is not a percentage"),
         ("cpus: x", "cannot read cpus 'x'"),
         ("ready: x", "cannot read --ready 'x'"),
         ("run: 3", "plan.yaml: there is no key 'run'"),
@@ -413,13 +413,13 @@ def test_a_baseline_by_a_plan_in_a_file(gotrace: Callable[..., Any]) -> None:
     by_file = gotrace("baseline", "-f", "plan.yaml", "--out", "x", "--dry-run")
     assert by_file.returncode == 0 and by_file.stdout == gotrace("baseline", *options, "--out", "x", "--dry-run").stdout
     for more, message in (
-        (["-n", "3"], "--runs and --file exclude each other"),
-        (["--", "true"], "a command and --file exclude each other"),
+        (["-n", "3"], "--runs and --file are mutually exclusive"),
+        (["--", "true"], "a command and --file are mutually exclusive"),
     ):
         done = gotrace("baseline", "-f", "plan.yaml", "--out", "x", "--dry-run", *more)
         assert (done.returncode, message in done.stderr) == (2, True), done.stderr
     done = gotrace("baseline", "--out", "x", "--", "true")
-    assert done.returncode == 2 and "give the load with --load" in done.stderr
+    assert done.returncode == 2 and "give a load with --load" in done.stderr
 
 
 def test_times_of_an_emulated_machine_are_compared_with_nothing() -> None:
@@ -451,7 +451,7 @@ def test_a_dry_run_starts_nothing(gotrace: Callable[..., Any]) -> None:
         "   compares out/measure within 3%",
         "   repeats out/measure, the same within 3%",
         "   /bin/sh -ec 'touch told'",
-        "takes: about 13 min, and 1 step of which nobody knows",
+        "takes: about 13 min, and 1 step of unknown duration",
         "gotrace doctor:",
         "host:",
     ):
@@ -531,14 +531,14 @@ def test_topologies() -> None:
 def test_commands_that_are_followed() -> None:
     keys = "command: ['true', x], duration: 3s, dataset: [/a/**, /b], epoch: 10s"
     step = resolved(f"name: it, datapath: {{{keys}}}").works["it"]
-    assert [*step.describe()] == ["follows the calls on files of: true x"] and step.estimated_ns() == 3_000_000_000
+    assert [*step.describe()] == ["traces the calls on files of: true x"] and step.estimated_ns() == 3_000_000_000
     assert [path.name for path in step.outputs()] == ["datapath.json", "datapath.html", "datapath.gotrace"]
     for keys, message in (
         ("command: []", "it has no command"),
         ("command: [no-such-command]", "there is no command 'no-such-command'"),
         ("command: ['true'], by: fish", "fish"),
         ("command: ['true'], duration: x", "duration"),
-        ("command: ['true'], epoch: '('", "epoch is no regular expression"),
+        ("command: ['true'], epoch: '('", "epoch is not a valid RE2 regular expression"),
     ):
         with pytest.raises(UsageError, match=message):
             resolved(f"name: it, datapath: {{{keys}}}")

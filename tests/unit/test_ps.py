@@ -84,16 +84,16 @@ def test_where_it_runs(changed: dict[str, Any], where: str) -> None:
 
 def test_what_is_unknown_is_said_once() -> None:
     changed = dict.fromkeys(("gc_per_s", "heap_live_bytes", "gomaxprocs"))
-    blind = {**changed, "unknown": dict.fromkeys(changed, "its memory may not be read")}
+    blind = {**changed, "unknown": dict.fromkeys(changed, "its memory cannot be read")}
     many = list(rendered(ps._lines([process(pid=pid, **blind) for pid in range(1, 12)], SUMMARY)))
-    assert many[-1] == "Unknown for 1, 2, 3, 4, 5, 6, 7, 8 and 3 more: its memory may not be read."
+    assert many[-1] == "Unknown for 1, 2, 3, 4, 5, 6, 7, 8 and 3 more: its memory cannot be read."
     both = [process(pid=pid, **blind, quota_cpus=None) for pid in (1, 2)]
     lines = list(rendered(ps._lines(both, {**SUMMARY, "wait_s": 2.0, "unreadable": 1, "unreadable_pids": [77]})))
     assert " ".join(lines[1].split()) == "1 api 1.27.3 - 1.50 64 ? - 5.00 GiB ? ? - 1 d stripped"
     assert lines[3] == "CPUs used and GC/s: averages over 2 s."
-    assert lines[4] == "Unknown for 1, 2: its memory may not be read."
+    assert lines[4] == "Unknown for 1, 2: its memory cannot be read."
     assert lines[5] == "1 of 90 processes could not be inspected (pid 77)."
-    assert list(rendered(ps._lines([], SUMMARY))) == ["Found no Go process."]
+    assert list(rendered(ps._lines([], SUMMARY))) == ["No Go processes found."]
 
 
 def row(**changed: Any) -> Row:
@@ -105,7 +105,9 @@ def test_pauses_are_of_the_same_program() -> None:
     add_pauses([known], [row(longest_pause_ns=2_500_000, traced_s=30.0), row(pid=8)])
     assert (known["longest_pause_ns"], known["traced_s"], known["unknown"]) == (2_500_000, 30.0, {})
     lines = list(rendered(ps._lines([known], SUMMARY)))
-    assert " 2.50 ms " in lines[1] and "Longest pause: since an agent traces it, for 30 s or more." in lines
+    assert (
+        " 2.50 ms " in lines[1] and "Longest pause: since the agent began tracing the process, 30 s ago or more." in lines
+    )
     for wrong, said in (
         (row(exe="/bin/other", longest_pause_ns=1), "not traced by the agent"),
         (row(state="\x1b[31m" + "x" * 1000), "not traced by the agent: \\x1b[31m" + "x" * 75),
@@ -122,9 +124,9 @@ def test_pauses_are_of_the_same_program() -> None:
 @pytest.mark.parametrize(
     ("sent", "said"),
     [
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[1, 2, 3]", "cannot read the answer of"),
-        (b"HTTP/1.1 200 \x1b[31mOK\r\n\r\n" + b"[" * 100_000, "cannot read the answer of"),
-        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "answered with status 404"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[1, 2, 3]", "cannot parse the response from"),
+        (b"HTTP/1.1 200 \x1b[31mOK\r\n\r\n" + b"[" * 100_000, "cannot parse the response from"),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "responded with status 404"),
         (b"\x1b[31m\r\n\r\n", "cannot connect to"),
         (b"", "did not respond in time"),
     ],

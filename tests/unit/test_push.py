@@ -85,8 +85,8 @@ def test_what_passes_is_tried_again_with_what_is_true_by_then(collector: Collect
     [
         ([(404, {}, b"")], "status 404"),
         ([(302, {"Location": "http://127.0.0.1:1/"}, b"")], "status 302"),
-        ([(200, {}, b"\xff" * 20)], "the answer is not OTLP's"),
-        ([(200, {}, b"<html>")], "the answer is not OTLP's"),
+        ([(200, {}, b"\xff" * 20)], "the response is not OTLP"),
+        ([(200, {}, b"<html>")], "the response is not OTLP"),
     ],
 )
 def test_what_went_wrong_is_said(collector: Collector, answers: list[Any], problem: str) -> None:

@@ -190,7 +190,7 @@ def test_another_machine_is_refused(tmp_path: Path) -> None:
     )
     assert repeat.check({"machine": {**host, "cores": 99}}, anyway=True)[0] == [f"cores: 99 then, {host['cores']} now"]
     assert repeat.check({"machine": host}) == ([], [])
-    with pytest.raises(NotComparableError, match="does not say on which machine"):
+    with pytest.raises(NotComparableError, match="does not say which machine"):
         repeat.check({})
     words = {"words": ["true", "\x1b[31m"], "folder": "/nowhere"}
     for name, header in (("same", {"machine": host}), ("other", {"machine": {**host, "cores": 99}}), ("none", {})):
@@ -202,7 +202,7 @@ def test_another_machine_is_refused(tmp_path: Path) -> None:
     for name, options, status, said in (
         ("other", ("--dry-run",), 4, f"cores: 99 then, {host['cores']} now"),
         ("other", ("--dry-run", "--anyway"), 0, "NOT COMPARABLE: cores: 99 then"),
-        ("none", ("--dry-run",), 4, "does not say on which machine"),
+        ("none", ("--dry-run",), 4, "does not say which machine"),
         ("same", ("--dry-run",), 0, r"command: true '\x1b[31m'"),
         ("same", ("--dry-run",), 0, "note: started in /nowhere then"),
         ("pid", ("--dry-run",), 2, "the recording is not of a command"),

@@ -124,20 +124,23 @@ def test_what_is_not_there_is_no_part_of_a_plan() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"place": {}}, "the plan has a key that is not known here: 'place'"),
-        ({"versions": [{"name": "a", "command": ["x"], "pid": 7}]}, "version 0 of the plan has a key .* 'pid'"),
-        ({"versions": [{"name": "a", "command": ["x"], "build": {"pkg": "."}}]}, "version 0 of the plan, build, has a key"),
+        ({"place": {}}, "the plan has an unknown key: 'place'"),
+        ({"versions": [{"name": "a", "command": ["x"], "pid": 7}]}, "version 0 of the plan has an unknown key: 'pid'"),
+        (
+            {"versions": [{"name": "a", "command": ["x"], "build": {"pkg": "."}}]},
+            "version 0 of the plan, build, has an unknown key",
+        ),
         ({"versions": [{"name": "a", "command": ["x"], "build": {}}]}, "version 0 of the plan, build, cannot be read"),
         ({"versions": [{"name": 7, "command": ["x"]}]}, "version 0 of the plan cannot be read"),
         ({"versions": []}, "the plan has no versions"),
         ({"versions": [{"name": "a", "command": []}]}, "a version without a command"),
-        ({"versions": [{"name": "a", "command": ["x"]}] * 2}, "two of one name"),
-        ({"versions": ["a"]}, "version 0 of the plan is no object"),
+        ({"versions": [{"name": "a", "command": ["x"]}] * 2}, "two with the same name"),
+        ({"versions": ["a"]}, "version 0 of the plan is not an object"),
         ({"runs": "ten"}, "the plan cannot be read: Expected int, got str - at \\$.runs"),
         ({"runs": 0}, "out of range"),
         ({"runs": 10**9}, "out of range"),
         ({"most_drift": float("nan")}, "out of range"),
-        ({"load": ["wrkk"]}, "'wrkk' is not a load tool"),
+        ({"load": ["wrkk"]}, "'wrkk' is not a supported load tool"),
         ({"ready": "\x1b[31m"}, "cannot read --ready"),
         ({"cpus": [1.5]}, "the plan cannot be read"),
         ({"\x1b": 1}, "x1b"),
@@ -180,7 +183,7 @@ def test_a_noisy_machine_reproduces_nothing() -> None:
             found = judge(report(seed, then), report(1000 + seed, now), 0.03)
             assert found.answer != "reproduced" and found.reasons
     noisy = judge(report(1, 0.06), report(2, 0.06), 0.03)
-    assert noisy.exit_code == 3 and "vary too much" in noisy.reasons[0] and "throughput" in noisy.reasons[0]
+    assert noisy.exit_code == 3 and "too much variation" in noisy.reasons[0] and "throughput" in noisy.reasons[0]
     noisy = judge(report(1, 0.005), report(2, 0.06), 0.03)
     assert noisy.exit_code == 3 and noisy.reasons[0].startswith("not shown to be the same: throughput")
 
@@ -227,7 +230,7 @@ def test_too_few_runs_cannot_tell() -> None:
     cut["runs"] = cut["runs"][:3]
     cut["complete"] = False
     found = judge(report(1, 0.001), cut, 0.03)
-    assert found.answer == "cannot tell" and "not all that was planned was measured now" in found.notes
+    assert found.answer == "cannot tell" and "not everything planned was measured now" in found.notes
 
 
 def test_zero_then_and_now_is_the_same() -> None:
@@ -262,7 +265,7 @@ def test_another_load_tool_is_another_measurement() -> None:
     one, other = report(1, 0.002), report(2, 0.002)
     for run in other["runs"]:
         run["load"] = {"tool": "wrk", "version": "5.0"}
-    assert judge(one, other, 0.03).reasons == ("the reports differ in the version of the load tool",)
+    assert judge(one, other, 0.03).reasons == ("the reports differ in their version of the load tool",)
 
 
 def test_versions_are_one_family() -> None:
@@ -289,7 +292,7 @@ def test_another_kind_of_machine(tmp_path: Path) -> None:
     then = report(1, 0.002)
     assert check(then, plan("s"), tmp_path, False, False) == ""
     then["host"]["host_class"] = "another"
-    with pytest.raises(NotComparableError, match="another kind of machine") as caught:
+    with pytest.raises(NotComparableError, match="a different kind of machine") as caught:
         check(then, plan("s"), tmp_path, False, False)
     assert caught.value.exit_code == 4
     assert check(then, plan("s"), tmp_path, False, True)
@@ -297,7 +300,7 @@ def test_another_kind_of_machine(tmp_path: Path) -> None:
     then["tool"] = "0.1.0"
     with pytest.raises(NotComparableError, match="version of gotrace"):
         check(then, plan("s"), tmp_path, False, False)
-    assert judge(then, report(2, 0.002), 0.03).reasons == ("the reports differ in the version of gotrace",)
+    assert judge(then, report(2, 0.002), 0.03).reasons == ("the reports differ in their version of gotrace",)
     assert judge(then, report(2, 0.002), 0.03, "of different kinds of machines").answer == "cannot tell"
 
 
@@ -323,9 +326,9 @@ def test_on_the_command_line(gotrace: Any, tmp_path: Path) -> None:
     other = copy.deepcopy(whole)
     other["host"]["host_class"] = "another"
     for told, options, status, message in (
-        (other, (), 4, "another kind of machine"),
-        ({**whole, "plan": {**whole["plan"], "place": 7}}, (), 2, "not known here: 'place'"),
-        ({**whole, "schema": "gotrace.baseline/9"}, (), 2, "of another version"),
+        (other, (), 4, "a different kind of machine"),
+        ({**whole, "plan": {**whole["plan"], "place": 7}}, (), 2, "unknown key: 'place'"),
+        ({**whole, "schema": "gotrace.baseline/9"}, (), 2, "in a different version"),
         (whole, ("--within", "0"), 2, "--within"),
         ({**whole, "plan": {**whole["plan"], "versions": [{"name": "s", "command": ["/none"]}]}}, (), 2, "no command"),
     ):
@@ -333,8 +336,8 @@ def test_on_the_command_line(gotrace: Any, tmp_path: Path) -> None:
         assert (done.returncode, message in done.stderr, len(done.stderr.splitlines())) == (status, True, 2), done.stderr
     assert "NOT COMPARABLE" in said(other, "--dry-run", "--anyway").stdout
     over = gotrace("reproduce", str(then), "--out", str(then), "--force")
-    assert over.returncode == 2 and "over the old one" in over.stderr
+    assert over.returncode == 2 and "overwrite the old one" in over.stderr
     assert gotrace("reproduce", str(tmp_path / "none"), "--out", str(out)).returncode == 2
     # What ends at once is no service.
     done = said(whole)
-    assert done.returncode == 5 and "the service ended before it was ready" in done.stderr, done.stderr
+    assert done.returncode == 5 and "the service exited before it was ready" in done.stderr, done.stderr

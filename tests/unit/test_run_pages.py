@@ -37,7 +37,7 @@ def test_numbers_of_a_baseline_are_those_of_its_runs() -> None:
     found = report({"old": {}, "new": {"latency.p99": 2}}, 9, 0.05, waits={"old": WAITS["A"], "new": WAITS["B"]})
     found["runs"][4] |= {"valid": False, "reasons": ["the machine's own speed changed by 4% meanwhile"], "lost": 3}
     page = Parsed(baseline_page.page(found, "out"))
-    main, others = page.tables["What the runs come to"], page.tables["All other metrics"]
+    main, others = page.tables["Summary of the runs"], page.tables["All other metrics"]
     rows = {(row[0], row[1]): row for row in (*main[1:], *others[1:])}
     for metric in VALUES:
         for version in ("old", "new"):
@@ -148,9 +148,9 @@ def test_warnings() -> None:
     other["runs"][0]["lost"] = 5
     page = compare_page.page(compared(sides_of([("a", one), ("b", other)]), 0.05, True))  # type: ignore[list-item]
     for text in (
-        "Not comparable: the reports are of different",
+        "Not comparable: the reports are from different",
         "Not interleaved",
-        "report of b is not complete",
+        "report of b is incomplete",
         "5 events",
     ):
         assert text in page
@@ -193,7 +193,7 @@ def test_what_may_be_unknown() -> None:
         run["load"] |= {"histogram": None, "percentiles_ns": {"p50": 1e6, "p90": 2e6, "p99": None}}
     found["plan"]["warmup_ns"] = None
     page = Parsed(baseline_page.page(found, ""))  # type: ignore[arg-type]
-    assert [row[0] for row in page.tables["What the runs come to"][1:]] == ["throughput"]
+    assert [row[0] for row in page.tables["Summary of the runs"][1:]] == ["throughput"]
     assert ["warmup", "until it is steady"] in page.tables["The plan"]
     assert "Latency: percentiles" in page.heads and "Stop-the-world pauses: percentiles" not in page.heads
     assert page.tables["Each run"][1] == ["0", "s", "?", "?", "0.00 s", "?"]

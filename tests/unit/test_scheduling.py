@@ -109,11 +109,11 @@ RECORD = {
     ("changed", "words"),
     [
         ({}, []),
-        ({"limits": {"gomaxprocs": 8}}, ["GOMAXPROCS is 8, but its threads may run on 2 CPUs only."]),
+        ({"limits": {"gomaxprocs": 8}}, ["GOMAXPROCS is 8, but its threads may run on only 2 CPUs."]),
         ({"limits": {"cores": 1}}, ["Its 2 Ps share 1 core (SMT)."]),
         (
             {"limits": {"capacities": [446, 1024]}},
-            ["Its CPUs are of different kinds (capacity 446 and 1024): the same work takes longer on some."],
+            ["Its CPUs differ in capacity (446 and 1024): the same work takes longer on some."],
         ),
         ({"limits": {"quota_cpus": 1.5, "periods": 10}}, []),  # two Ps are what there is for it
         ({"limits": {"quota_cpus": 1.0, "periods": 10}}, ["GOMAXPROCS is 2, but the quota is 1 CPUs"]),
@@ -121,23 +121,23 @@ RECORD = {
         ({"queue": {"local": 3.0, "global": 0.0}, "while_queued": {"ps_taken": 0.5, "p_idle": 0.5}}, []),
         ({"threads": {"ran_ns": 10 * MS, "waited_ns": 40 * MS}}, []),  # little
         # Who had the CPUs, as far as the others are excluded.
-        ({"threads": {"waited_ns": 1000 * MS}}, ["they took them from each other"]),
+        ({"threads": {"waited_ns": 1000 * MS}}, ["they competed with each other"]),
         (
             {"threads": {"ran_ns": 900 * MS, "waited_ns": 800 * MS}, "cpus": {"others_ns": 1050 * MS}},
-            ["47% of the time that its threads wanted a CPU they had none: other processes and the kernel had 1.05 CPUs"],
+            ["47% of the time when its threads needed a CPU, they had none: other processes and the kernel used 1.05 CPUs"],
         ),
         (
             {"threads": {"ran_ns": 900 * MS, "waited_ns": 800 * MS}, "cpus": {"stolen_ns": 900 * MS}},
             ["the hypervisor took 0.90 CPUs"],
         ),
-        ({"threads": {"ran_ns": 900 * MS, "waited_ns": 800 * MS}, "cpus": {"idle_ns": 1000 * MS}}, ["--events says"]),
+        ({"threads": {"ran_ns": 900 * MS, "waited_ns": 800 * MS}, "cpus": {"idle_ns": 1000 * MS}}, ["--events shows"]),
         (
             {
                 "limits": {"throttled_ns": None, "quota_cpus": None},
                 "threads": {"ran_ns": 900 * MS, "waited_ns": 800 * MS},
                 "cpus": {"others_ns": 1050 * MS},
             },
-            ["why is unknown"],
+            ["the reason is unknown"],
         ),
         (
             {  # used up: what the kernel counts of one CPU stands for two threads
@@ -145,7 +145,7 @@ RECORD = {
                 "threads": {"ran_ns": 500 * MS, "waited_ns": 1000 * MS},
                 "cpus": {"others_ns": 100 * MS, "idle_ns": 1400 * MS},
             },
-            ["GOMAXPROCS is 2, but the quota is 0.5 CPUs", "the quota kept them from running for 300 ms"],
+            ["GOMAXPROCS is 2, but the quota is 0.5 CPUs", "the quota throttled them for 300 ms"],
         ),
         (
             {  # others of the group have used it up
@@ -153,7 +153,7 @@ RECORD = {
                 "threads": {"ran_ns": 300 * MS, "waited_ns": 1000 * MS},
                 "cpus": {"others_ns": 1400 * MS},
             },
-            ["the quota kept them from running for 600 ms"],
+            ["the quota throttled them for 600 ms"],
         ),
         (
             {  # both
@@ -161,7 +161,10 @@ RECORD = {
                 "threads": {"ran_ns": 500 * MS, "waited_ns": 1000 * MS},
                 "cpus": {"others_ns": 1400 * MS},
             },
-            ["a quota took a part of it (200 ms, over all CPUs), other processes and the kernel had 1.40 CPUs"],
+            [
+                "a quota throttled them for part of it (200 ms, summed over CPUs), other processes and the kernel "
+                "used 1.40 CPUs"
+            ],
         ),
         (
             {  # a quota that is far away
@@ -169,7 +172,7 @@ RECORD = {
                 "threads": {"ran_ns": 500 * MS, "waited_ns": 1000 * MS},
                 "cpus": {"others_ns": 1400 * MS},
             },
-            ["other processes and the kernel had 1.40 CPUs"],
+            ["other processes and the kernel used 1.40 CPUs"],
         ),
     ],
 )

@@ -56,7 +56,7 @@ def test_a_step(model: str, name: str, before: float, after: float, kind: str) -
 def test_a_late_step_leaves_no_steady_state() -> None:
     found = seconds.course(values(gc_cycles=step(10, 100, at=35)))
     assert (found["kind"], found["steady_from"]) == ("no steady state", None)
-    assert seconds.note(found) == "no steady state while it was measured: GC cycles changed in the last 15 s"
+    assert seconds.note(found) == "no steady state during the measurement: GC cycles changed in the last 15 s"
 
 
 class OfSeconds(seconds.Seconds):

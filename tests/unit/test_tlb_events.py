@@ -61,7 +61,7 @@ def test_an_arm_core_with_few_events(tmp_path):
     assert names(choice) == ["cpu_cycles", "inst_retired", "l1d_tlb_refill", "l1i_tlb_refill", "mem_access"]
     missing = dict(choice.missing)
     assert missing["page walks for data"] == (
-        "armv8_pmuv3_0 cannot count dtlb_walk: the processor lacks it, or a hypervisor hides it"
+        "armv8_pmuv3_0 cannot count dtlb_walk: the processor does not support it, or the hypervisor hides it"
     )
     assert "data TLB refills" not in missing and "data TLB accesses" in missing
 
@@ -108,7 +108,7 @@ def test_amd(tmp_path):
     assert names(choice) == ["cpu-cycles", "dTLB-load-misses", "instructions", "iTLB-load-misses", "dTLB-loads"]
     assert choice.events[0].config[0] == 0x76
     assert dict(choice.missing)["data TLB store misses"].startswith("cpu cannot count dTLB-store-misses: ")
-    assert {"loads from another node's memory", "data TLB stores"} <= dict(choice.missing).keys()
+    assert {"loads from a remote node's memory", "data TLB stores"} <= dict(choice.missing).keys()
 
 
 def test_x86_whose_sysfs_lists_nothing(tmp_path):
@@ -122,7 +122,7 @@ def test_x86_whose_sysfs_lists_nothing(tmp_path):
 def test_a_machine_without_counters(tmp_path):
     choice = look("azure_x86_vm", tmp_path)
     assert choice.events == ()
-    assert choice.missing == (("hardware counters", "this machine has none; virtual machines often have none"),)
+    assert choice.missing == (("hardware counters", "this machine has none, as is common in virtual machines"),)
 
 
 def test_big_and_little(tmp_path):
@@ -147,7 +147,8 @@ def test_hybrid_x86(tmp_path):
     assert (atom.pmu, atom.type, atom.config[0]) == ("cpu_atom", 3, 8 << 32 | 0x10003)
     assert (core.pmu, core.type, core.config[0]) == ("cpu_core", 3, 4 << 32 | 0x10003)
     assert (
-        dict(choice.missing)["loads from another node's memory"] == "only cpu_core can count node-load-misses, not cpu_atom"
+        dict(choice.missing)["loads from a remote node's memory"]
+        == "only cpu_core can count node-load-misses, not cpu_atom"
     )
     assert cpus_of(atom, str(tmp_path)) == tuple(range(16, 24)) and cpus_of(core, str(tmp_path)) == tuple(range(16))
 

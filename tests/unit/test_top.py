@@ -216,7 +216,7 @@ def test_an_agent_elsewhere(body: bytes, tmp_path: Path) -> None:
         with pytest.raises(HostError, match="status 401"):
             Remote(url).rows()
         remote = Remote(f"{url}/", str(token))
-        with pytest.raises(HostError, match="cannot read the answer"):
+        with pytest.raises(HostError, match="cannot parse the response"):
             remote.rows()
         bodies[0] = json.dumps(made.all).encode()
         assert remote.rows() == made.rows() and remote.details(20) == made.details(20) and remote.details(7) is None
@@ -245,9 +245,9 @@ def test_an_agent_with_a_certificate_of_a_private_ca(tmp_path: Path) -> None:
 def test_details_say_what_they_cover() -> None:
     found = {"traced_s": 60.0, "reasons": [], "phases": [], "longest": [], "heap": []}
     for changed, said in (
-        ({}, "Pauses since this page was first opened; percentiles within 2.2%"),
-        ({"details_s": 12.34}, "Pauses since this page was first opened, 12.3 s ago; percentiles within 2.2%"),
-        ({"details_s": 59.9}, "Pauses since tracing began; percentiles within 2.2%"),
+        ({}, "Pauses since this page was first opened; percentiles accurate to 2.2%"),
+        ({"details_s": 12.34}, "Pauses since this page was first opened, 12.3 s ago; percentiles accurate to 2.2%"),
+        ({"details_s": 59.9}, "Pauses since tracing began; percentiles accurate to 2.2%"),
     ):
         shown = list(rendered(text.details(msgspec.convert(row(1, "api") | found | changed, Details))))
         assert said in shown

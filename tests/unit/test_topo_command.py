@@ -116,7 +116,7 @@ def test_a_healthy_machine_has_nothing_wrong() -> None:
             "0000:08:00.0 PCI bridge: Broadcom\n\tACSCtl:\tSrcValid+ TransBlk- ReqRedir+ CmpltRedir+\n",
             "acs",
             "wrong",
-            "turn ACS off",
+            "disable ACS",
         ),
         (P2P.format("", "CNS"), "p2p-status", "wrong", "ACS"),
         (f"{LOG}NCCL_IB_DISABLE set by environment to 1.", "env-ib-disable", "wrong", "unset NCCL_IB_DISABLE"),
@@ -216,9 +216,9 @@ def test_a_nic_that_has_fallen_off_the_bus() -> None:
         ("^mlx5_1", "wrong", "leaves out mlx5_10 too"),
         ("=mlx5_1", "", ""),
         ("=mlx5_1:1,mlx5_10:1", "", ""),
-        ("=mlx5_2", "wrong", "leaves no port that is up"),
-        ("=mlx5_1,mlx5_2", "warning", "takes mlx5_2, which cannot pass data"),
-        ("^=mlx5_1", "warning", "takes mlx5_2, which cannot pass data"),
+        ("=mlx5_2", "wrong", "leaves no active port"),
+        ("=mlx5_1,mlx5_2", "warning", "includes mlx5_2, which cannot pass data"),
+        ("^=mlx5_1", "warning", "includes mlx5_2, which cannot pass data"),
         ("^=mlx5_2", "", ""),
     ],
 )
@@ -599,7 +599,7 @@ def test_the_first_line_says_what_to_change(tmp_path: Path, here: Here) -> None:
     (tmp_path / "x.txt").write_text(f"{H100}\n{EIGHT}\nNCCL_IB_DISABLE=1\n")
     status, printed, _ = here("check", str(tmp_path / "x.txt"))
     first, second, third = printed.splitlines()[:3]
-    assert status == 1 and first.startswith("WRONG: NCCL_IB_DISABLE=1 switches InfiniBand and RoCE off")
+    assert status == 1 and first.startswith("WRONG: NCCL_IB_DISABLE=1 disables InfiniBand and RoCE")
     assert second.strip() == "do: unset NCCL_IB_DISABLE" and "8 RDMA ports up" in third and "x.txt:" in third
 
 
@@ -620,13 +620,13 @@ def test_a_byte_order_mark(encoding: str, tmp_path: Path, here: Here) -> None:
     ("arguments", "status", "said"),
     [
         (["check", "none.txt"], 1, "none.txt: No such file"),
-        (["check", "README.md"], 1, "nothing known is in it"),
-        (["check", "vm-1gpu-1nic.txt", "vm-1gpu-1nic.txt"], 2, "a file is given twice"),
+        (["check", "README.md"], 1, "contains nothing that gotrace knows"),
+        (["check", "vm-1gpu-1nic.txt", "vm-1gpu-1nic.txt"], 2, "a file was given twice"),
         (["check", "--nodes"], 2, "--nodes has no effect without files"),
-        ([], 2, "say which part of it"),
+        ([], 2, "no subcommand given"),
         (["chekc"], 2, "there is no gotrace topo chekc"),
         (["show", "vm-1gpu-1nic.txt", "-o", "x.png"], 2, "cannot infer the format"),
-        (["diff", "nccl-graph-2x4gpu-4net-rings.log", "vm-1gpu-1nic.txt"], 2, "is of 2 nodes"),
+        (["diff", "nccl-graph-2x4gpu-4net-rings.log", "vm-1gpu-1nic.txt"], 2, "describes 2 nodes"),
     ],
 )
 def test_mistakes_are_said_in_two_lines(arguments: list[str], status: int, said: str, here: Here) -> None:

@@ -100,8 +100,8 @@ def test_glued_cells_are_split_where_the_matrix_is_symmetric_then() -> None:
     ("old", "new", "place", "what"),
     [
         ("NV18     X      NV18", "NV18     X      SYS ", "4:17", "GPU2 to GPU1 is NV18, and GPU1 to GPU2 in line 3 is SYS"),
-        ("NV18     X      NV18", "NV18     X      XYZ ", "3:25", "'XYZ' is no cell"),
-        ("\nGPU2    NV18    NV18", "\nGPU2    NV18        ", "4:26", "the row of GPU2 has 15 cells, and the heading 16"),
+        ("NV18     X      NV18", "NV18     X      XYZ ", "3:25", "'XYZ' is not a matrix cell"),
+        ("\nGPU2    NV18    NV18", "\nGPU2    NV18        ", "4:26", "the row of GPU2 has 15 cells, but the heading"),
         ("\nGPU2    NV18", "\nGPU3    NV18", "4:1", "the row of GPU2 is missing, GPU3 stands here"),
     ],
 )  # fmt: skip
@@ -156,7 +156,7 @@ def test_what_is_nothing_known_is_refused_with_what_is_known(text: str) -> None:
     assert caught.value.hint in (
         f"known are {KINDS}",
         "paste the matrix again, unwrapped: nvidia-smi topo -m > topo.txt",
-    ) or ("no XML" in caught.value.message)
+    ) or ("not XML" in caught.value.message)
 
 
 def test_files_that_are_too_large_are_not_read(tmp_path: Path) -> None:
@@ -176,5 +176,5 @@ def test_cpus_as_lists_and_as_masks() -> None:
 
 
 def test_a_matrix_alone_needs_its_heading() -> None:
-    with pytest.raises(TopologyError, match="a heading without a row"):
+    with pytest.raises(TopologyError, match="a heading without rows"):
         parse(["\tGPU0\tGPU1"], 1, "x")

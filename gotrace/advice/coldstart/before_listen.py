@@ -36,7 +36,8 @@ def find(seen: Seen) -> Iterator[Finding]:
             f"{seen.gain_of(gain)}",
             evidence=(f"{gain.basis} taken in main.main were below this line",),
             gain=gain,
-            mend="If the first requests can do without it, do it after listen, in a goroutine, and tell readiness apart.",
+            mend="If the first requests do not need it, do it after listen, in a goroutine, and report readiness "
+            "separately.",
             check=seen.check("move it behind listen"),
-            excluded="Regexps, templates, files and names have rules of their own, and are not counted here.",
+            excluded="Regexps, templates, files and names have their own rules, and are not counted here.",
         )

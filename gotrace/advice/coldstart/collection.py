@@ -31,10 +31,10 @@ def find(seen: Seen) -> Iterator[Finding]:
         at = duration_text(median([start.gc.begin_ns for start in seen.starts if start.gc]))
         yield Finding(
             rule="collection",
-            title=f"{printable(owner)} works for the garbage collector: {seen.gain_of(gain)}",
-            evidence=(f"{gain.basis} were in assists or sweeping", f"the first collection began at {at}{live}"),
+            title=f"{printable(owner)} does work for the garbage collector: {seen.gain_of(gain)}",
+            evidence=(f"{gain.basis} were in mark assists or sweeping", f"the first GC cycle began at {at}{live}"),
             gain=gain,
             mend="Start with GOGC=off and a GOMEMLIMIT, and call debug.SetGCPercent after listen; or allocate less.",
             check="GOGC=off gotrace coldstart -n 20 -o after.gotrace, then gotrace coldstart compare",
-            excluded="Mark workers on other CPUs are not counted; only what the main goroutine itself did.",
+            excluded="Only what the main goroutine did itself is counted, not mark workers on other CPUs.",
         )

@@ -26,9 +26,9 @@ def find(seen: Seen) -> Iterator[Finding]:
     yield Finding(
         rule="disk",
         title=f"The start waits for the disk: {seen.gain_of(gain)}",
-        evidence=(f"{pages:,.0f} pages were read from the disk in one start, in steps that were blocked for so long",),
+        evidence=(f"{pages:,.0f} pages were read from disk in one start, in steps blocked for that long",),
         gain=gain,
-        mend="Read the executable ahead of the start: cat it in the step before, or pull the image earlier.",
-        check="gotrace coldstart -n 20 --cache cold, and the same with --cache warm, then gotrace coldstart compare",
-        excluded="Only steps in which the page cache was filled count, and only while the thread was blocked.",
+        mend="Read the executable ahead of the start: cat it in an earlier step, or pull the image earlier.",
+        check="gotrace coldstart -n 20 --cache cold, and again with --cache warm, then gotrace coldstart compare",
+        excluded="Only steps that filled the page cache count, and only while the thread was blocked.",
     )

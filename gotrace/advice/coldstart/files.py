@@ -21,5 +21,5 @@ def find(seen: Seen) -> Iterator[Finding]:
         FILES,
         ("os.openFileNolog",),
         lambda count: f"opens {count_text(count, 'file')} and reads" if count else "reads files",
-        "Read them on first use (sync.OnceValues), or put them into the program (embed).",
+        "Read them on first use (sync.OnceValues), or embed them in the program (embed).",
     )

@@ -26,19 +26,19 @@ def find(seen: Seen) -> Iterator[Finding]:
         return
     pairs = zip((code.maxprocs for code in seen.code), seen.quotas, strict=False)
     larger = [(procs, cpus) for procs, cpus in pairs if procs and cpus is not None and procs > math.ceil(cpus)]
-    evidence = ["the scheduler's own account of its cgroup's throttling, while its threads could have run"]
+    evidence = ["throttling of its cgroup while its threads were runnable, from the scheduler's own accounting"]
     mend = "Raise the CPU limit for the start."
     if larger and len(larger) == len(seen.starts):
         procs, cpus = larger[-1]
-        evidence.append(f"the runtime made {procs} Ps (GOMAXPROCS), and the quota is {cpus:g} CPUs")
+        evidence.append(f"the runtime made {procs} Ps (GOMAXPROCS), but the quota is {cpus:g} CPUs")
         wanted = max(1, math.ceil(cpus))
         mend = f"Raise the CPU limit for the start, or try GOMAXPROCS={wanted}; {BY_ITSELF}."
     yield Finding(
         rule="quota",
-        title=f"The CPU quota keeps the start off its CPUs: {seen.gain_of(gain)}",
+        title=f"The CPU quota throttles the start: {seen.gain_of(gain)}",
         evidence=tuple(evidence),
         gain=gain,
         mend=mend,
         check=seen.check("raise the limit"),
-        excluded="Waiting for CPUs that others had, and being blocked, are counted apart.",
+        excluded="Waiting for CPUs held by others, and blocking, are counted separately.",
     )

@@ -33,21 +33,22 @@ def find(seen: Seen) -> Iterator[Finding]:
         calls = calls_of(seen, owner, *LOOKUPS)
         name, count = printable(owner), round(calls.count / len(seen.starts))
         evidence: tuple[str, ...] = ()
-        did, mend = "waits", "Do not wait in an init: start it in main, after listen, or on first use."
+        did, mend = "waits", "Do not wait in an init: do it in main, after listen, or on first use."
         # A look-up that takes most of it is the reason, for an init function does one thing at a time.
         if count and calls.ns / len(seen.starts) > 0.8 * gain.value:
             where = place_of(calls.places.most_common(1)[0][0])
             did = f"looks up {count_text(count, 'name')} ({where})"
             took = duration_text(calls.ns / len(seen.starts))
-            evidence = (f"from the entry of the resolver to its return {took} passed in one start",)
-            mend = "Look names up when the connection is made, not in an init; retries and time-outs belong there too."
+            evidence = (f"between the resolver's entry and return, {took} passed in one start",)
+            mend = "Look names up when connecting, not in an init; retries and timeouts belong there too."
         yield Finding(
             rule="sleeps",
             title=f"{name} {did}: {seen.gain_of(gain)}",
-            evidence=(f"the kernel took its thread off the CPU for so long in this init function, {gain.basis}", *evidence),
+            evidence=(f"the thread was off-CPU for that long in this init function, {gain.basis}", *evidence),
             gain=gain,
             mend=mend,
             check=seen.check("change it"),
-            excluded="Waiting for a CPU and for a CPU quota are counted apart, no page was read from a disk, and the first "
-            "collection did not run in it.",
+            excluded="Time waiting for a CPU or a CPU quota is counted separately, no page was read from disk, and "
+            "the first "
+            "GC cycle did not run in it.",
         )

@@ -26,15 +26,15 @@ def find(seen: Seen) -> Iterator[Finding]:
     gain = replace(gain, low=gain.low * (1 - _taken_back(seen, cycles.value)))
     asked = sorted((each for each in seen.callers if each.forced and each.function), key=lambda each: -each.count)
     who = f"{printable(asked[0].function)} ({place_of((asked[0].file, asked[0].line))})" if asked else "The program"
-    stacks = (f"{asked[0].count} of the stacks at the stops that began them are of this line",) if asked else ()
+    stacks = (f"{asked[0].count} of the stacks at the stops that began them are at this line",) if asked else ()
     yield Finding(
         rule="forced collections",
-        title=f"{who} forces {cycles.value:.1f} collections a second: {gain_text(gain)} of marking",
-        evidence=(f"the runtime's own trigger of these cycles is a forced one, {gain.basis}", *stacks),
+        title=f"{who} forces {cycles.value:.1f} GC cycles per second: {gain_text(gain)} of marking",
+        evidence=(f"the runtime reports these cycles as forced, {gain.basis}", *stacks),
         gain=gain,
-        mend="Leave it to the pacer; to bound memory, set GOMEMLIMIT (debug.SetMemoryLimit).",
+        mend="Leave GC to the pacer; to bound memory, set GOMEMLIMIT (debug.SetMemoryLimit).",
         check=seen.check("without the call"),
-        excluded="Cycles that began by the heap's growth or by time are counted apart.",
+        excluded="Cycles triggered by heap growth or by time are counted separately.",
     )
 
 

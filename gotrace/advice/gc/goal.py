@@ -36,11 +36,12 @@ def find(seen: Seen) -> Iterator[Finding]:
     found = fewer_cycles(
         seen,
         "goal",
-        f"The heap's goal is only {bytes_text(room)} above what is live",
+        f"The heap goal is only {bytes_text(room)} above the live heap",
         (*sentences(pacing), *held),
         keeps=room / wider,
-        mend=f"GOGC={gogc} makes the room {bytes_text(wider)}, for {bytes_text(wider - room)} of memory; or allocate less "
-        "(gotrace heap --alloc says where).",
+        mend=f"GOGC={gogc} raises that to {bytes_text(wider)}, for {bytes_text(wider - room)} more memory; or "
+        f"allocate less "
+        "(gotrace heap --alloc shows where).",
         check=seen.check(f"with GOGC={gogc}"),
     )
     if found.gain.share >= _LEAST:

@@ -12,7 +12,7 @@ from gotrace.advice.finding import Finding
 from gotrace.advice.running import Seen, of_reasons
 
 _REASONS = ("goroutine profile", "goroutine profile cleanup", "all goroutines stack trace")
-_MEND = "Take them less often; gotrace goroutines reads the same from outside, without a stop."
+_MEND = "Take them less often; gotrace goroutines reads the same from outside, without stopping the world."
 
 
 def find(seen: Seen) -> Iterator[Finding]:

@@ -30,7 +30,7 @@ def find(seen: Seen) -> Iterator[Finding]:
     found = fewer_cycles(
         seen,
         "memory limit",
-        f"GOMEMLIMIT {bytes_text(pacing.memory_limit)} is too small for what is live",
+        f"GOMEMLIMIT {bytes_text(pacing.memory_limit)} is too small for the live heap",
         sentences(pacing),
         keeps=room / pacing.percent_room,
         mend=f"Raise GOMEMLIMIT to {bytes_text(1.1 * needed)} or more, the container's limit above it, or keep less alive.",

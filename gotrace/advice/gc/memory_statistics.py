@@ -12,8 +12,8 @@ from gotrace.advice.finding import Finding
 from gotrace.advice.running import Seen, of_reasons
 
 _MEND = (
-    "Read runtime/metrics, which does not stop the world (as Prometheus's client_golang does from 1.12 on), or read them "
-    "less often."
+    "Read runtime/metrics, which does not stop the world (Prometheus client_golang does so since 1.12), or read them less "
+    "often."
 )
 
 

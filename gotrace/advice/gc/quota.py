@@ -27,11 +27,13 @@ def find(seen: Seen) -> Iterator[Finding]:
     wanted = max(1, math.ceil(quota.cpus))
     yield Finding(
         rule="quota",
-        title=f"GOMAXPROCS is {procs}, and the CPU quota {quota.cpus:g} CPUs: its tasks are throttled for "
-        f"{duration_text(throttled)} a second, of all threads together",
-        evidence=("the kernel's account of the cgroup, while it was traced", f"GOMAXPROCS {procs}, of the last cycle"),
-        gain=Gain(throttled, 0.0, throttled, "ns/s", throttled / SECOND, "measured once; how much falls away is not known"),
+        title=f"GOMAXPROCS is {procs}, and the CPU quota {quota.cpus:g} CPUs: its threads are throttled "
+        f"for {duration_text(throttled)} per second in total",
+        evidence=("the kernel's accounting of the cgroup during tracing", f"GOMAXPROCS {procs}, of the last cycle"),
+        gain=Gain(
+            throttled, 0.0, throttled, "ns/s", throttled / SECOND, "measured once; how much of it would go away is unknown"
+        ),
         mend=f"GOMAXPROCS={wanted}, or raise the limit; {BY_ITSELF}.",
         check=seen.check(f"with GOMAXPROCS={wanted}"),
-        excluded="Waiting for CPUs that others have is no throttling, and not counted.",
+        excluded="Waiting for CPUs held by others is not throttling, and not counted.",
     )

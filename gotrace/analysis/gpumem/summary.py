@@ -104,24 +104,25 @@ def advice(spaces: Iterable[dict[str, Any]]) -> list[str]:
     torch = [each for each in spaces if each["kind"] == TORCH]
     if any(each["adjacent"] or each["growths"]["merge_failure"] or each["ooms_by_fragmentation"] for each in torch):
         found.append(
-            "PyTorch cannot join free blocks of different segments: try "
+            "PyTorch cannot merge free blocks across segments: try "
             "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True (pytorch.org/docs/stable/notes/cuda.html)"
         )
     pools = [each for each in spaces if each["kind"] == POOL]
     broken = [each for each in pools if each["growths"]["merge_failure"] or each["ooms_by_fragmentation"]]
     if broken:
         found.append(
-            "requests of many sizes share a pool, and its free memory is in pieces: a pool for each size, or for what "
-            "lives long and what does not (cudaMemPoolCreate), keeps them apart"
+            "requests of many sizes share a pool, and its free memory is fragmented: use a pool per size, or separate "
+            "pools for long-lived and short-lived memory (cudaMemPoolCreate)"
         )
     if any(each["growths"]["refused_reuse"] and each["streams"] > 1 for each in pools):
         found.append(
-            "holes that were large enough were not used, and the pool serves several streams: what one has freed is "
-            "another's only when an event orders them, or when it is freed on the stream that asks next"
+            "holes that were large enough were not used, and the pool serves several streams: memory freed on one "
+            "stream is available to another only once an event orders them, so free it on the stream that allocates next"
         )
     if any((each["told_reserved"] or 0) < (each["reserved_when_told"] or 0) for each in pools):
         found.append(
-            "a pool gives free memory back, and has to get it again: it does at each synchronise, above its release "
-            "threshold (0 by default); cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, …) lets it keep more"
+            "a pool returns free memory, and has to get it again: it does so at each synchronization, above its "
+            "release threshold (0 by default); cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, …) "
+            "lets it keep more"
         )
     return found

@@ -35,7 +35,7 @@ def median_of(values: npt.ArrayLike, alpha: float = 0.05) -> Estimate:
     """
     row = np.sort(np.asarray(values, np.float64))
     if not len(row) or np.isnan(row).any():
-        raise ValueError("there is no median of nothing, or of what is no number")
+        raise ValueError("there is no median of nothing, or of what is not a number")
     ranks = rank_interval(len(row), 50, 1 - 2 * alpha)
     # not numpy's: of two infinite ones that is NaN
     middle = [float(row[(len(row) - 1) // 2]), float(row[len(row) // 2])]

@@ -39,7 +39,7 @@ class Question:
 
     def __post_init__(self) -> None:
         if not 0 < self.margin < float("inf"):
-            raise ValueError("a margin is above 0: nothing can be proved to be equal to 0 %")
+            raise ValueError("a margin must be above 0: equality to within 0 % cannot be proved")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ def read_machines(files: Sequence[str], nodes: bool) -> list[Facts]:
     Raises UsageError for a file that is given twice, TopologyError and OSError for one that cannot be read.
     """
     if len(set(files)) < len(files):
-        raise UsageError("a file is given twice", "give each once")
+        raise UsageError("a file was given twice", "give each once")
     parts = [(name_of(path), read_file(path)) for path in files]
     if not nodes:
         return machines([each for _, part in parts for each in part], parts[0][0])

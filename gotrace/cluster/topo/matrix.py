@@ -87,7 +87,7 @@ def _parse(lines: Sequence[str], first: int, file: str, joiner: str) -> Facts:
     headings = [name for name in header if name in HEADINGS]
     top = _Word("", first, 1)
     if len(set(names)) < len(names):
-        raise _refused(file, top, "a device stands twice in the heading")
+        raise _refused(file, top, "a device appears twice in the heading")
     if len(names) > 256:
         raise _refused(file, top, f"it has {len(names)} devices: more than 256")
     rows, legend, cut, body_kind = _rows(lines, first, body, names, len(headings), file, joiner)
@@ -133,7 +133,7 @@ def _header(lines: Sequence[str], joiner: str) -> tuple[list[str], int]:
         word = match[0]
         if set(word) == {"%"}:
             left = [heading for heading in HEADINGS if len(heading) == len(word) and heading not in names]
-            names.append(left[0] if left else "\0a column that stands twice")
+            names.append(left[0] if left else "\0a column that appears twice")
         elif _GLUED_NAMES.fullmatch(word):
             names += re.findall(rf"(?:GPU|NIC){_NUMBER}", word)
         elif _DEVICE.fullmatch(word):
@@ -172,14 +172,14 @@ def _rows(
             ended = True
     bad = next((name for name in names if name.startswith("\0")), None)
     if bad is not None:
-        raise _refused(file, _Word("", first, 1), f"{printable(bad[1:])!r} in the heading is no device")
+        raise _refused(file, _Word("", first, 1), f"{printable(bad[1:])!r} in the heading is not a device")
     for expected, (name, chunks) in zip(names, texts, strict=False):
         if name != expected:
             raise _refused(file, _Word("", chunks[0][0], 1), f"the row of {expected} is missing, {name} stands here")
     if not texts:
-        raise _refused(file, _Word("", first, 1), "a heading without a row")
+        raise _refused(file, _Word("", first, 1), "a heading without rows")
     if len(texts) > len(names):
-        raise _refused(file, _Word("", texts[-1][1][0][0], 1), "a row more than the heading has devices")
+        raise _refused(file, _Word("", texts[-1][1][0][0], 1), "more rows than devices in the heading")
     joined = [(name, _joined(chunks, joiner)) for name, chunks in texts]
     kind = "p2p" if any(re.fullmatch(_STATUS, word.text) for _, words in joined for word in words[1:]) else "level"
     pattern = re.compile(rf"X|{_STATUS if kind == 'p2p' else _LEVEL}")
@@ -262,12 +262,12 @@ def _trouble(words: Sequence[_Word], count: int, room: int, pattern: re.Pattern[
 def _why(words: Sequence[_Word], count: int, pattern: re.Pattern[str], name: str) -> str:
     for number, word in enumerate(words[1 : count + 1]):
         if number and _REST.fullmatch(word.text):
-            return f"the row of {name} has {number} cells, and the heading {count} devices"
+            return f"the row of {name} has {number} cells, but the heading has {count} devices"
         if not pattern.fullmatch(word.text):
-            return f"{printable(word.text[:40])!r} is no cell of a matrix, and cannot be split into some"
+            return f"{printable(word.text[:40])!r} is not a matrix cell, and cannot be split into any"
     if len(words) - 1 < count:
-        return f"the row of {name} has {len(words) - 1} cells, and the heading {count} devices"
-    return f"the row of {name} does not fit the heading of {count} devices: X has to be its own cell"
+        return f"the row of {name} has {len(words) - 1} cells, but the heading has {count} devices"
+    return f"the row of {name} does not fit the heading of {count} devices: X must be a cell of its own"
 
 
 def _chosen(

@@ -96,7 +96,9 @@ def parse_log(lines: Sequence[tuple[int, str]], file: str) -> list[Facts]:
         host = hosts[name]
         _line(host, host.threads.setdefault((pid, tid), _Thread()), text, Source(NCCL_LOG, file, number))
         if len(host.gpus) + len(host.nets) > MOST_DEVICES:
-            raise TopologyError(f"{printable(file)}:{number}: more than {MOST_DEVICES} devices", "this is no machine's log")
+            raise TopologyError(
+                f"{printable(file)}:{number}: more than {MOST_DEVICES} devices", "this is not the log of one machine"
+            )
     return [_finished(host) for _, host in sorted(hosts.items())]
 
 
@@ -240,7 +242,9 @@ def _finished(host: _Host) -> Facts:
         if number in host.gpus and net in host.nets:
             facts.gdr[host.gpus[number].name, _name(host, "NET", net)] = told
     if host.slow:
-        text = f"the PCIe link of {listed(sorted(host.slow))} counts below 1 GB/s for NCCL: its speed could not be read"
+        text = (
+            f"the PCIe link of {listed(sorted(host.slow))} counts as less than 1 GB/s for NCCL: its speed could not be read"
+        )
         facts.remarks.append(Remark("pcie-slow", text, next(iter(host.slow.values()))))
     return facts
 
@@ -288,8 +292,8 @@ def _rings(host: _Host) -> None:
         ranks[missing[0]] = left[0].name
     elif missing and there:
         facts.notes.append(
-            f"Which GPUs the ranks {listed([str(each) for each in missing])} are is not in this log:"
-            " NCCL_DEBUG_SUBSYS=INIT,GRAPH says it."
+            f"Which GPUs ranks {listed([str(each) for each in missing])} use is not in this log:"
+            " set NCCL_DEBUG_SUBSYS=INIT,GRAPH."
         )
     for channel, (stops, intra, source) in sorted(host.rings.items()):
         names = []

@@ -73,7 +73,7 @@ def parse_xml(text: str, first: int, file: str) -> Facts:
     except ElementTree.ParseError as error:
         line, column = error.position
         raise TopologyError(
-            f"{printable(file)}:{first + line - 1}:{column + 1}: no XML: {expat.ErrorString(error.code)}",
+            f"{printable(file)}:{first + line - 1}:{column + 1}: not XML: {expat.ErrorString(error.code)}",
             "dump it again: NCCL_TOPO_DUMP_FILE=topo.xml",
         ) from None
     return of_system(system, source)
@@ -206,7 +206,7 @@ def _add_gpus(facts: Facts, gpus: list[_Pci]) -> None:
             raise TopologyError(f"{printable(facts.source.file)}: two GPUs have one bus address", "give one machine")
         numbers = [sorted(inner).index(bus) for bus in inner]
         if gpus:
-            facts.notes.append("GPUs are numbered by their bus addresses, as nvidia-smi does: the XML has no numbers.")
+            facts.notes.append("GPUs are numbered by bus address, as nvidia-smi does: the XML has no numbers.")
     order = sorted(range(len(gpus)), key=lambda at: numbers[at] or 0)
     gpus[:] = [gpus[at] for at in order]
     for at, pci in zip(sorted(n for n in numbers if n is not None), gpus, strict=True):
@@ -231,7 +231,7 @@ def _add_nics(facts: Facts, nics: list[_Pci]) -> list[tuple[str, ...]]:
             if name in used:
                 name = f"{name}:{net.get('port') if net is not None else ''}"
             if name in used:
-                raise TopologyError(f"{printable(facts.source.file)}: two NICs are called {printable(name)}", "rename one")
+                raise TopologyError(f"{printable(facts.source.file)}: two NICs are named {printable(name)}", "rename one")
             used.add(name)
             nic = Nic(name, bus=pci.bus if _BUS.fullmatch(pci.bus) else "", numa=pci.numa)
             nic.number = len(facts.nics)
@@ -282,7 +282,7 @@ def _affinity(facts: Facts, cpu: Element, numa: int | None) -> None:
         facts.node_cpus[numa] = mask_set(mask)
     except ValueError:
         facts.remarks.append(
-            Remark("mask-odd", f"the affinity of NUMA node {numa} is no mask: {printable(mask[:60])}", facts.source)
+            Remark("mask-odd", f"the affinity of NUMA node {numa} is not a mask: {printable(mask[:60])}", facts.source)
         )
 
 
@@ -292,7 +292,7 @@ def _remark_links(facts: Facts, found: list[_Pci]) -> None:
         each.bus for each in found if each.told_link and not (each.speed and each.width) and each.kind != "other"
     )
     if silent:
-        text = f"the PCIe links of {listed(silent)} have no speed or width: NCCL then counts 0.2 GB/s"
+        text = f"the PCIe links of {listed(silent)} have no speed or width: NCCL then assumes 0.2 GB/s"
         facts.remarks.append(Remark("pcie-slow", text, facts.source))
     slow: dict[str, str] = {}
     for pci in found:
@@ -302,7 +302,7 @@ def _remark_links(facts: Facts, found: list[_Pci]) -> None:
                 link = f"{switch.get('link_speed', '').replace(' PCIe', '')} x{switch.get('link_width')}"
                 slow[switch.get("busid", "")] = f"{link} ({mine:g} GB/s) above a GPU with {behind:g} GB/s"
     if slow:
-        text = f"the way up of {listed(sorted(slow))} is {printable(next(iter(slow.values())))}"
+        text = f"the uplink of {listed(sorted(slow))} is {printable(next(iter(slow.values())))}"
         facts.remarks.append(Remark("pcie-slow", text, facts.source))
     counted = {numa: len(cpus) for numa, cpus in facts.node_cpus.items()}
     for numa, count in sorted(counted.items()):
@@ -311,7 +311,7 @@ def _remark_links(facts: Facts, found: list[_Pci]) -> None:
             text = f"the affinity mask of NUMA node {numa} has {count} CPUs, that of each other node {others[0]}"
             facts.remarks.append(Remark("mask-odd", text, facts.source))
     if any(bus.startswith("ffff:ff:") for pci in found for bus in pci.above):
-        facts.notes.append("The XML was written by hand: switches in it have invented bus addresses.")
+        facts.notes.append("The XML was written by hand: its switches have made-up bus addresses.")
 
 
 def _gbs(switch: Element) -> float:

@@ -47,10 +47,11 @@ def parse_lspci(lines: Sequence[str], first: int, file: str) -> Facts:
         gpu.name, gpu.index = f"GPU{index}", index
         facts.gpus.append(gpu)
     if redirected:
-        text = f"ACS redirects peer-to-peer traffic through the root on {len(redirected)} bridges: {listed(redirected, 4)}"
+        bridges = f"{len(redirected)} bridges: {listed(redirected, 4)}"
+        text = f"ACS redirects peer-to-peer traffic through the root complex on {bridges}"
         facts.remarks.append(Remark("acs", text, at, tuple(redirected)))
     if denied:
-        facts.notes.append("lspci was not run as root: whether ACS is on is unknown.")
+        facts.notes.append("lspci was not run as root: whether ACS is enabled is unknown.")
     return facts
 
 

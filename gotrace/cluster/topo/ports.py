@@ -159,8 +159,8 @@ def _sorted(facts: Facts) -> Facts:
         if (port.device, port.port) in seen:
             place = f"{printable(port.source.file)}:{port.source.line}"
             raise TopologyError(
-                f"{place}: {printable(port.device)} port {port.port} stands twice",
-                "give the output of one machine; of several with --nodes",
+                f"{place}: {printable(port.device)} port {port.port} appears twice",
+                "give the output of one machine, or of several with --nodes",
             )
         seen.add((port.device, port.port))
     facts.ports.sort(key=lambda port: (natural(port.device), port.port))

@@ -36,7 +36,7 @@ def _unset(facts: Facts) -> Iterator[TopoSetting]:
     for finding in findings(facts, nodes, counted(facts, nodes), 1 << 30):
         match = re.fullmatch(r"unset (NCCL_\w+)", finding.do)
         if match and finding.code.startswith("env-"):
-            yield _setting(match[1], None, finding.what, "NCCL chooses for itself again", finding.source)
+            yield _setting(match[1], None, finding.what, "NCCL chooses by itself again", finding.source)
 
 
 def _hca(facts: Facts) -> Iterator[TopoSetting]:
@@ -51,19 +51,19 @@ def _hca(facts: Facts) -> Iterator[TopoSetting]:
         chosen = sorted({port.device for port in live if (port.rate or 0) == best}, key=natural)
         dropped = sorted({port.device for port in facts.ports} - set(chosen), key=natural)
         why = f"up at {best:g} Gb/s" if best else "up"
-        why += " and nearest to the GPUs" if names else "; which NICs are near GPUs is not known here"
+        why += " and nearest to the GPUs" if names else "; which NICs are near GPUs is unknown here"
         if len(layers) > 1:
             why += f"; of different link layers ({', '.join(sorted(layers))}): keep those of one fabric"
-        changes = f"leaves out {listed(dropped)}" if dropped else "keeps NCCL from taking devices that are added later"
+        changes = f"leaves out {listed(dropped)}" if dropped else "keeps NCCL from using devices that are added later"
         if silent := sorted(names - {port.device for port in facts.ports}, key=natural):
-            changes += f"; add {listed(silent)} if up: of their ports nothing was given"
+            changes += f"; add {listed(silent)} if active: their port states are unknown"
         changes += _merged([port for port in live if port.device in chosen])
         yield _setting("NCCL_IB_HCA", "=" + ",".join(chosen), why, changes, str(live[0].source))
     elif names:
         near = sorted(names, key=natural)
-        why = "nearest to the GPUs; whether their ports are up is not known here: see ibstat"
+        why = "nearest to the GPUs; whether their ports are up is unknown here: see ibstat"
         others = sorted({nic.name for nic in facts.nics} - names, key=natural)
-        changes = f"leaves out {listed(others)}" if others else "keeps NCCL from taking devices that are added later"
+        changes = f"leaves out {listed(others)}" if others else "keeps NCCL from using devices that are added later"
         source = str(facts.sources[0]) if facts.sources else ""
         yield _setting("NCCL_IB_HCA", "=" + ",".join(near), why, changes, source, measure=bool(facts.ports))
 
@@ -96,7 +96,7 @@ def _gdr(facts: Facts) -> Iterator[TopoSetting]:
             "NCCL_NET_GDR_LEVEL",
             "PHB",
             f"{listed([gpu.name for gpu in reach])}: {verdict.why}",
-            "NICs write to GPU memory through the processor, which some pass on fast and others do not",
+            "NICs write to GPU memory through the processor, which some forward fast and others do not",
             verdict.source,
             measure=True,
         )
@@ -116,7 +116,7 @@ def _p2p(facts: Facts) -> Iterator[TopoSetting]:
         yield _setting(
             "NCCL_P2P_LEVEL",
             level,
-            f"the driver allows P2P on {len(able)} pairs that are farther than NCCL goes by default",
+            f"the driver allows P2P on {len(able)} pairs that are farther apart than NCCL goes by default",
             "GPUs write to each other through the processor instead of host memory",
             str(able[0][1]),
             measure=True,
@@ -142,7 +142,7 @@ def _socket(facts: Facts) -> Iterator[TopoSetting]:
             "NCCL_SOCKET_IFNAME",
             f"={facts.default_route}",
             f"{facts.default_route} has the default route",
-            "NCCL's start-up goes there, and not over a bridge of containers",
+            "NCCL's bootstrap uses it, and not a container bridge",
             "sysfs, /proc/net/route",
         )
 
@@ -155,6 +155,6 @@ def _left(facts: Facts) -> Iterator[str]:
         yield f"NCCL_IB_HCA: {listed(efa, 4)}: EFA is used by libfabric's plugin (aws-ofi-nccl), not by NCCL's InfiniBand."
     if facts.nics:
         yield "NCCL_CROSS_NIC: whether rails are connected cannot be seen from one node."
-        yield "NCCL_IB_GID_INDEX: NCCL 2.21 and later choose for themselves; before, show_gids has the index of RoCE v2."
+        yield "NCCL_IB_GID_INDEX: NCCL 2.21 and later choose it; for earlier versions, show_gids prints that of RoCE v2."
     if any(usable(facts, nic) for nic in facts.nics) or any(port.usable for port in facts.ports):
-        yield "NCCL_IB_DISABLE: leave it unset. 1 does not switch to RoCE, it switches RoCE off as well."
+        yield "NCCL_IB_DISABLE: leave it unset. 1 does not switch to RoCE, it disables RoCE as well."

@@ -63,7 +63,7 @@ def p2p(facts: Facts, one: str, other: str) -> Verdict:
     told = facts.told(one, other)
     status, said = facts.p2p.get(pair_of(one, other), ("", None))
     if told is None:
-        return Verdict("unknown", "how far they are is not known", "")
+        return Verdict("unknown", "their distance is unknown", "")
     source = f"{told.source}; {said}" if said else str(told.source)
     if facts.environment.get("NCCL_P2P_DISABLE", ("", None))[0] == "1":
         return Verdict("no", "NCCL_P2P_DISABLE=1", str(facts.environment["NCCL_P2P_DISABLE"][1]))
@@ -75,16 +75,16 @@ def p2p(facts: Facts, one: str, other: str) -> Verdict:
     if rank(told.level) <= rank(limit):
         if status == "OK":
             return Verdict("yes", f"{told.level}, P2P status OK", source)
-        return Verdict("possible", f"{told.level} is near enough; the P2P status is not given", source)
+        return Verdict("possible", f"{told.level} is near enough; the P2P status is unknown", source)
     if told.pcie:
-        return Verdict("unknown", f"{told.level} by PCIe; which NVLinks there are is not in this file", source)
+        return Verdict("unknown", f"{told.level} by PCIe; this file does not show NVLinks", source)
     if len(facts.gpus) <= 2 and level_set(facts, "NCCL_P2P_LEVEL") is None and facts.vendors <= {"AuthenticAMD"}:
         if facts.vendors:
             return Verdict(
-                "yes" if status else "possible", f"{told.level}: with AMD and two GPUs NCCL goes that far", source
+                "yes" if status else "possible", f"{told.level}: with AMD and two GPUs, NCCL goes that far", source
             )
         return Verdict(
-            "unknown", f"{told.level}: NCCL does so with AMD processors only, and which they are is not known", source
+            "unknown", f"{told.level}: NCCL does so only with AMD processors, and the processor is unknown", source
         )
     return Verdict("no", f"{told.level} is farther than {by}", source)
 
@@ -110,7 +110,7 @@ def _gdr_directly(facts: Facts, gpu: Gpu, nic: Nic) -> Verdict:
         return Verdict("yes" if said[0] else "no", f"NCCL says {'Enabled' if said[0] else 'Disabled'}", str(said[1]))
     told = facts.told(gpu.name, nic.name)
     if told is None:
-        return Verdict("unknown", "how far they are is not known", "")
+        return Verdict("unknown", "their distance is unknown", "")
     source = str(told.source)
     for device, what in ((gpu, ": nvidia-peermem or DMA-BUF is missing"), (nic, "")):
         if device.gdr is False:
@@ -119,9 +119,9 @@ def _gdr_directly(facts: Facts, gpu: Gpu, nic: Nic) -> Verdict:
     if rank(told.level) <= rank(limit) or told.level == "P2C":
         if gpu.gdr and nic.gdr:
             return Verdict("yes", f"{told.level}, and both offer it", source)
-        return Verdict("possible", f"{told.level} is near enough; whether both offer it is not known", source)
+        return Verdict("possible", f"{told.level} is near enough; whether both offer it is unknown", source)
     if not told.source.nccl and any(each.memory_node is not None for each in facts.gpus):
-        return Verdict("unknown", f"{told.level}: nvidia-smi does not show chip-to-chip links, which NCCL takes", source)
+        return Verdict("unknown", f"{told.level}: nvidia-smi does not show chip-to-chip links, which NCCL uses", source)
     return Verdict("no", f"{told.level} is farther than {by}", source)
 
 

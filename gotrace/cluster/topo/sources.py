@@ -57,7 +57,8 @@ def read_file(path: str, name: str = "") -> list[Facts]:
         data = file.read(MOST_BYTES + 1)
     if len(data) > MOST_BYTES:
         raise TopologyError(
-            f"{printable(path)} is larger than {MOST_BYTES >> 20} MiB", "of a long log take the beginning: grep 'NCCL INFO'"
+            f"{printable(path)} is larger than {MOST_BYTES >> 20} MiB",
+            "from a long log, take the beginning: grep 'NCCL INFO'",
         )
     return parse_text(data.decode(_encoding(data), "replace"), name)
 
@@ -92,7 +93,7 @@ def parse_text(text: str, name: str) -> list[Facts]:
     for kind, first, part in _sections([("" if n in logged else line) for n, line in enumerate(lines, 1)]):
         found.append(_PARSERS[kind](part, first, name))
     if not found:
-        raise TopologyError(f"{printable(name)}: nothing known is in it", f"known are {KINDS}")
+        raise TopologyError(f"{printable(name)}: contains nothing that gotrace knows", f"known are {KINDS}")
     return found
 
 
@@ -178,7 +179,7 @@ def read_live(root: str = "/", environment: Mapping[str, str] | None = None) -> 
     found.append(_settings(root, os.environ if environment is None else environment))
     if not any(each.gpus or each.ports for each in found):
         raise TopologyError(
-            "there is neither a GPU nor an RDMA device on this machine that could be looked at",
+            "this machine has neither a GPU nor an RDMA device to inspect",
             "give the saved output of the commands: nvidia-smi topo -m > topo.txt; gotrace topo show topo.txt",
             detail="\n".join(lacking),
         )
@@ -190,7 +191,7 @@ def _output(words: Sequence[str]) -> tuple[str, str]:
     try:
         done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE_S)
     except subprocess.TimeoutExpired:
-        return "", f"does not answer within {_PATIENCE_S} s"
+        return "", f"did not respond within {_PATIENCE_S} s"
     except OSError as error:
         return "", error.strerror or "cannot be run"
     said = done.stderr.decode("utf-8", "replace").strip().splitlines()

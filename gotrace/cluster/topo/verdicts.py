@@ -59,34 +59,35 @@ class Finding:
 _REMARKS: dict[str, tuple[Severity, str, str]] = {
     "acs": (
         "wrong",
-        "turn ACS off on these bridges (in the BIOS, or setpci -s BRIDGE ECAP_ACS+0x6.w=0000), unless this is a VM's host",
-        "with SrcValid+ and ReqRedir+ traffic between PCIe devices goes up to the root and back",
+        "disable ACS on these bridges (in the BIOS, or setpci -s BRIDGE ECAP_ACS+0x6.w=0000), unless this is a VM host",
+        "with SrcValid+ and ReqRedir+, traffic between PCIe devices goes up to the root complex and back",
     ),
     "iommu": (
         "warning",
-        "boot with iommu=pt, unless devices are passed to VMs",
-        "with a translating IOMMU peer-to-peer traffic goes through the root, or fails",
+        "boot with iommu=pt, unless devices are passed through to VMs",
+        "with a translating IOMMU, peer-to-peer traffic goes through the root complex, or fails",
     ),
     "pcie-slow": (
         "warning",
-        "in a VM give NCCL the cloud's topology (NCCL_TOPO_FILE); on bare metal compare LnkCap with LnkSta in lspci -vv",
-        "NCCL counts the bandwidth of every path by its slowest link, and chooses rings by it",
+        "in a VM, give NCCL the cloud's topology file (NCCL_TOPO_FILE); on bare metal, compare LnkCap with LnkSta in "
+        "lspci -vv",
+        "NCCL rates every path by its slowest link, and chooses rings accordingly",
     ),
     "mask-odd": ("warning", "correct the affinity in the file", "NCCL binds its threads to these CPUs"),
     "nvlink-self": (
         "warning",
-        "correct the targets of nvlink in the file, or leave these elements out: NCCL then asks the driver",
-        "an nvlink element names the GPU or switch at its other end",
+        "correct the nvlink targets in the file, or remove these elements: NCCL then asks the driver",
+        "an nvlink element names the GPU or switch at the other end",
     ),
     "contradiction": (
         "warning",
-        "find out which of the two is old or of another machine",
-        "two sources exclude each other",
+        "find out which of the two is outdated or from another machine",
+        "the two sources contradict each other",
     ),
     "log-no-ib": (
         "wrong",
         "make the RDMA devices visible to the job (in containers /dev/infiniband, and the driver's user-space library)",
-        "NCCL uses TCP sockets then",
+        "NCCL then uses TCP sockets",
     ),
 }
 _SETTABLE = ("LOC", "PIX", "PXB", "PHB", "SYS")
@@ -149,9 +150,9 @@ def _environment(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "env-ib-disable",
             "wrong" if live else "warning",
-            f"NCCL_IB_DISABLE={value('NCCL_IB_DISABLE')} switches InfiniBand and RoCE off: NCCL uses TCP sockets",
+            f"NCCL_IB_DISABLE={value('NCCL_IB_DISABLE')} disables InfiniBand and RoCE: NCCL uses TCP sockets",
             "unset NCCL_IB_DISABLE",
-            ports if live else "whether this node has RDMA ports that are up is not known",
+            ports if live else "whether this node has active RDMA ports is unknown",
             settings["NCCL_IB_DISABLE"][1],
         )
     if value("NCCL_NET").lower() == "socket" and live:
@@ -173,9 +174,9 @@ def _environment(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "env-unknown",
                 "warning",
-                f"{name} is set, which NCCL does not know: it has no effect",
+                f"{name} is set, but unknown to NCCL: it has no effect",
                 f"is it {near}?",
-                "NCCL ignores names that it does not know",
+                "NCCL ignores unknown names",
                 settings[name][1],
             )
     if value("NCCL_P2P_DISABLE") == "1" and len(facts.gpus) != 1:
@@ -184,7 +185,7 @@ def _environment(facts: Facts) -> Iterator[Finding]:
             "wrong",
             "NCCL_P2P_DISABLE=1: GPUs exchange everything through host memory",
             "unset NCCL_P2P_DISABLE",
-            "it switches NVLink off, too",
+            "it disables NVLink, too",
             settings["NCCL_P2P_DISABLE"][1],
         )
     if value("NCCL_SHM_DISABLE") == "1":
@@ -193,7 +194,7 @@ def _environment(facts: Facts) -> Iterator[Finding]:
             "warning",
             "NCCL_SHM_DISABLE=1: GPUs without peer-to-peer exchange data over the network",
             "unset NCCL_SHM_DISABLE",
-            "shared memory is what NCCL takes within a node where P2P is not possible",
+            "within a node, NCCL uses shared memory where P2P is not possible",
             settings["NCCL_SHM_DISABLE"][1],
         )
     for name, code in (("NCCL_NET_GDR_LEVEL", "env-gdr"), ("NCCL_P2P_LEVEL", "env-p2p")):
@@ -203,16 +204,16 @@ def _environment(facts: Facts) -> Iterator[Finding]:
                 "warning",
                 f"{name}={value(name)} names no level: NCCL ignores it",
                 f"unset it, or write one of {', '.join(_SETTABLE)}",
-                "NCCL takes these words, in capitals",
+                "NCCL accepts these words, in upper case",
                 settings[name][1],
             )
     if level_set(facts, "NCCL_NET_GDR_LEVEL") == "LOC":
         yield Finding(
             "env-gdr",
             "wrong",
-            f"NCCL_NET_GDR_LEVEL={value('NCCL_NET_GDR_LEVEL')} switches GPUDirect RDMA off",
+            f"NCCL_NET_GDR_LEVEL={value('NCCL_NET_GDR_LEVEL')} disables GPUDirect RDMA",
             "unset NCCL_NET_GDR_LEVEL",
-            "no NIC is as near as that",
+            "no NIC is that near",
             settings["NCCL_NET_GDR_LEVEL"][1],
         )
     elif level_set(facts, "NCCL_NET_GDR_LEVEL") == "SYS" and facts.gpus:
@@ -220,8 +221,8 @@ def _environment(facts: Facts) -> Iterator[Finding]:
             "env-gdr",
             "warning",
             f"NCCL_NET_GDR_LEVEL={value('NCCL_NET_GDR_LEVEL')} lets NICs write to GPUs on the other side of the machine",
-            "measure it against NCCL_NET_GDR_LEVEL unset, and keep what is faster",
-            "across sockets that is often slower than a copy through host memory",
+            "measure it against NCCL_NET_GDR_LEVEL unset, and keep the faster setting",
+            "across sockets, that is often slower than a copy through host memory",
             settings["NCCL_NET_GDR_LEVEL"][1],
         )
     level = level_set(facts, "NCCL_P2P_LEVEL")
@@ -231,7 +232,7 @@ def _environment(facts: Facts) -> Iterator[Finding]:
             "wrong",
             f"NCCL_P2P_LEVEL={value('NCCL_P2P_LEVEL')}: GPUs exchange everything through host memory",
             "unset NCCL_P2P_LEVEL",
-            "no other GPU is as near as that",
+            "no other GPU is that near",
             settings["NCCL_P2P_LEVEL"][1],
         )
     elif level and rank(level) > rank("PXB"):
@@ -263,7 +264,7 @@ def _environment(facts: Facts) -> Iterator[Finding]:
                 "warning",
                 f"NCCL_PXN_DISABLE=1: {listed(lost)} cannot use the NIC of another GPU over NVLink",
                 "unset NCCL_PXN_DISABLE",
-                "they have no NIC within PXB of their own",
+                "they have no NIC of their own within PXB",
                 settings["NCCL_PXN_DISABLE"][1],
                 tuple(lost),
             )
@@ -288,7 +289,7 @@ def _hca(facts: Facts, value: str, source: str) -> Iterator[Finding]:
             "wrong",
             f"NCCL_IB_HCA={value} {'leaves out' if excludes else 'takes'} {listed(more)} too",
             f"export NCCL_IB_HCA={'^' if excludes else ''}={text}",
-            "a name is the beginning of names: without = in front mlx5_1 means mlx5_10 too",
+            "names match as prefixes: without a leading =, mlx5_1 also means mlx5_10",
             source,
             tuple(more),
         )
@@ -299,14 +300,14 @@ def _hca(facts: Facts, value: str, source: str) -> Iterator[Finding]:
         yield Finding(
             "env-hca",
             "wrong",
-            f"NCCL_IB_HCA={value} leaves no port that is up",
+            f"NCCL_IB_HCA={value} leaves no active port",
             "correct the names",
-            f"up are {listed([port.device for port in _live(facts)])}",
+            f"active are {listed([port.device for port in _live(facts)])}",
             source,
         )
     elif down:
         do = f"take out {listed(down)}" if not excludes else f"add {listed(down)}"
-        what = f"NCCL_IB_HCA={value} takes {listed(down)}, which cannot pass data"
+        what = f"NCCL_IB_HCA={value} includes {listed(down)}, which cannot pass data"
         yield Finding("env-hca", "warning", what, do, "no port of it is Active", source, tuple(down))
     live = {port.device for port in _live(facts)}
     left = [nic.name for nic in compute_nics(facts) if nic.name in live and nic.name not in used] if facts.gpus else []
@@ -315,8 +316,8 @@ def _hca(facts: Facts, value: str, source: str) -> Iterator[Finding]:
             "env-hca",
             "note",
             f"NCCL_IB_HCA={value} leaves out {listed(left)}, which {'are' if len(left) > 1 else 'is'} up",
-            "add what is of the same fabric",
-            "for some of the GPUs no other NIC is nearer",
+            "add those on the same fabric",
+            "for some GPUs, no other NIC is nearer",
             source,
             tuple(left),
         )
@@ -331,10 +332,8 @@ def _log(facts: Facts) -> Iterator[Finding]:
             "log-socket",
             "wrong" if live else "warning",
             "NCCL uses TCP sockets between nodes",
-            "see what NET/IB says further up in the log; unset NCCL_IB_DISABLE and NCCL_NET",
-            f"{count_text(len(live), 'RDMA port')} up"
-            if live
-            else "whether this node has RDMA ports that are up is not known",
+            "check the NET/IB lines earlier in the log; unset NCCL_IB_DISABLE and NCCL_NET",
+            f"{count_text(len(live), 'RDMA port')} up" if live else "whether this node has active RDMA ports is unknown",
             str(sockets[0][2]),
         )
     over_ib = [each for each in facts.transports if each[1].startswith("NET/IB/")]
@@ -344,7 +343,7 @@ def _log(facts: Facts) -> Iterator[Finding]:
             "log-no-gdr",
             "wrong",
             f"GPUDirect RDMA is not used on {len(without)} of {len(over_ib)} connections over the network",
-            "load nvidia-peermem (or a driver with DMA-BUF) and see which NIC is near which GPU: gotrace topo show",
+            "load nvidia-peermem (or a driver with DMA-BUF) and check which NIC is near which GPU: gotrace topo show",
             f"{without[0][0]} goes via {without[0][1]}, without /GDRDMA",
             str(without[0][2]),
         )
@@ -378,7 +377,7 @@ def _ports(facts: Facts) -> Iterator[Finding]:
                 "port-initializing",
                 "wrong",
                 f"{name} is {port.state}: its link is up, but no data can pass",
-                "start a subnet manager, or look at the one of the fabric: sminfo, systemctl status opensm",
+                "start a subnet manager, or check the fabric's: sminfo, systemctl status opensm",
                 f"physical state {port.physical or 'unknown'}, SM lid {'unknown' if port.sm_lid is None else port.sm_lid}",
                 source,
                 (port.device,),
@@ -386,7 +385,7 @@ def _ports(facts: Facts) -> Iterator[Finding]:
             continue
         off = port.physical == "Disabled"
         do = (
-            "enable it if the job needs it, or leave it out of NCCL_IB_HCA"
+            "enable it if the job needs it, or exclude it from NCCL_IB_HCA"
             if off
             else "check cable, transceiver, switch port"
         )
@@ -401,8 +400,8 @@ def _ports(facts: Facts) -> Iterator[Finding]:
                     "port-slow",
                     "wrong" if port.device in near else "warning",
                     f"{port.device} port {port.port} runs at {port.rate:g} Gb/s",
-                    "check cable and switch port: a lane may be missing; else leave it out of NCCL_IB_HCA",
-                    f"{count} ports of its kind run at {usual:g} Gb/s",
+                    "check cable and switch port: a lane may be down; otherwise exclude it from NCCL_IB_HCA",
+                    f"{count} ports of the same kind run at {usual:g} Gb/s",
                     str(port.source),
                     (port.device,),
                 )
@@ -414,13 +413,13 @@ def _nvlinks(facts: Facts) -> Iterator[Finding]:
     for name, (up, every, source) in sorted(facts.links.items(), key=lambda each: natural(each[0])):
         if up == every or (not up and name != dark[0]):
             continue
-        what = f"{name} has {every - up} of {every} NVLinks down" if up else f"no NVLink is up of {listed(dark)}"
+        what = f"{name} has {every - up} of {every} NVLinks down" if up else f"no NVLink is up on {listed(dark)}"
         yield Finding(
             "nvlink-dead",
             "wrong" if up else "warning",
             what,
-            "look for Xid 74 in dmesg; reset or replace the GPU or its bridge; on HGX see nvidia-fabricmanager",
-            "nvidia-smi nvlink -s shows them without a speed",
+            "look for Xid 74 in dmesg; reset or replace the GPU or its bridge; on HGX, check nvidia-fabricmanager",
+            "nvidia-smi nvlink -s shows no speed for them",
             str(source),
             (name,) if up else tuple(dark),
         )
@@ -434,9 +433,9 @@ def _nvlinks(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "nvlink-uneven",
                 "wrong",
-                f"{gpu.name} reaches the others by {listed(sorted(set(mine)))} only, the others have NV{most}",
-                "see nvidia-smi nvlink -s, look for Xid 74 in dmesg; reset or replace the GPU",
-                f"all pairs without {gpu.name} are NV{most}",
+                f"{gpu.name} reaches the others by {listed(sorted(set(mine)))} only, while the others have NV{most}",
+                "check nvidia-smi nvlink -s, look for Xid 74 in dmesg; reset or replace the GPU",
+                f"all pairs not including {gpu.name} are NV{most}",
                 str(told.source) if told else "",
                 (gpu.name,),
             )
@@ -458,7 +457,7 @@ def _p2p(facts: Facts, rings: Sequence[Counted]) -> Iterator[Finding]:
             "wrong",
             f"{one_name} and {other_name} are {level} apart, and have no peer-to-peer access"
             + (f" (as {len(bad) - 1} more pairs)" if len(bad) > 1 else ""),
-            "turn ACS and the IOMMU off, update the driver; over NVLink NCCL stops with an error",
+            "disable ACS and the IOMMU, update the driver; over NVLink, NCCL stops with an error",
             verdict.why,
             verdict.source,
             (one_name, other_name),
@@ -473,8 +472,10 @@ def _p2p(facts: Facts, rings: Sequence[Counted]) -> Iterator[Finding]:
     if off and not bad:
         one_name, other_name, verdict = off[0]
         known = facts.p2p.get(pair_of(one_name, other_name), ("", None))[0]
-        do = "nothing can be set: it is the hardware or its driver" if known not in ("", "OK") else ""
-        do = do or "if nvidia-smi topo -p2p r says OK for them, measure with NCCL_P2P_LEVEL=SYS; else NVLink bridges help"
+        do = "there is no setting for it: it is the hardware or its driver" if known not in ("", "OK") else ""
+        do = (
+            do or "if nvidia-smi topo -p2p r says OK for them, measure with NCCL_P2P_LEVEL=SYS; if not, NVLink bridges help"
+        )
         count = sum(p2p(facts, a.name, b.name).answer == "no" for a, b in facts.gpu_pairs)
         yield Finding(
             "p2p-off",
@@ -497,9 +498,9 @@ def _crossings(rings: Sequence[Counted], asked: int | None) -> Iterator[Finding]
         yield Finding(
             "crossings",
             "warning" if ours and asked is None else "wrong",
-            f"{len(over)} of {len(rings)} rings cross NUMA nodes above the limit of {most}:"
+            f"{len(over)} of {len(rings)} rings cross NUMA nodes more than {most} times:"
             f" ring {worst.ring.channel} {worst.low} times",
-            "give the job GPUs and NICs of fewer NUMA nodes; with NPS4 or SNC see whether one node per socket is faster",
+            "give the job GPUs and NICs of fewer NUMA nodes; with NPS4 or SNC, test whether one node per socket is faster",
             ("our best ring: " if ours else "") + " ".join(worst.ring.stops),
             "found by us" if ours else str(worst.ring.source),
             worst.ring.stops,
@@ -515,12 +516,12 @@ def _gdr(facts: Facts) -> Iterator[Finding]:
     verdict, nic = best_gdr(facts, off[0])
     levels = {gpu.name: min((facts.level(gpu.name, each.name) for each in facts.nics), key=rank) for gpu in off}
     within = [name for name, level in levels.items() if level in ("PHB", "NODE")]
-    do = "put a NIC below the same PCIe switch, or take GPUs that have one"
+    do = "put a NIC below the same PCIe switch, or use GPUs that have one"
     if any(device is not None and device.gdr is False for device in (off[0], nic)):
-        do = "load nvidia-peermem, or take a driver with DMA-BUF: without it no NIC can reach GPU memory"
+        do = "load nvidia-peermem, or use a driver with DMA-BUF: without either, no NIC can reach GPU memory"
     elif within:
         some = f" for {listed(within)}" if len(within) < len(off) else ""
-        do = f"measure with NCCL_NET_GDR_LEVEL=PHB{some}: whether the processor passes it on fast is not to be seen here"
+        do = f"measure with NCCL_NET_GDR_LEVEL=PHB{some}: whether the processor forwards it fast cannot be told here"
     yield Finding(
         "gdr-off",
         "warning",
@@ -557,8 +558,8 @@ def _nics(facts: Facts) -> Iterator[Finding]:
             "nic-shared",
             "note",
             f"{len(facts.gpus)} GPUs share {len(nics)} NIC{'s' * (len(nics) > 1)}: {listed([nic.name for nic in nics], 4)}",
-            "nothing, if it was built so; else see whether a NIC is missing: lspci, ibstat",
-            "per GPU there is that much less of the network",
+            "nothing, if it was built that way; otherwise check whether a NIC is missing: lspci, ibstat",
+            "each GPU gets that much less network bandwidth",
             smi,
         )
     elif relayed:
@@ -567,7 +568,7 @@ def _nics(facts: Facts) -> Iterator[Finding]:
             "nic-shared",
             "note",
             f"{listed(list(relayed))} {'have' if len(relayed) > 1 else 'has'} no NIC within PXB",
-            "leave PXN on (NCCL_PXN_DISABLE unset)",
+            "keep PXN enabled (NCCL_PXN_DISABLE unset)",
             f"over NVLink NCCL uses another GPU's NIC (PXN): {listed(pairs, 4)}",
             smi,
             tuple(relayed),
@@ -579,7 +580,7 @@ def _nics(facts: Facts) -> Iterator[Finding]:
             "nic-missing",
             "warning",
             f"{listed([gpu.name for gpu in lacking])} {'has' if one else 'have'} no NIC within PXB, the other GPUs have",
-            "see whether a NIC has fallen off the bus: lspci, dmesg, and another machine of its kind",
+            "check whether a NIC has fallen off the bus: lspci, dmesg, and another machine of the same kind",
             f"{len(facts.gpus) - len(lacking)} of {len(facts.gpus)} GPUs have NICs of their own",
             smi,
             tuple(gpu.name for gpu in lacking),
@@ -592,9 +593,9 @@ def _nics(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "prefix-trap",
                 "note",
-                f"NCCL_IB_HCA={name} would take {listed(longer, 4)} too",
+                f"NCCL_IB_HCA={name} would also match {listed(longer, 4)}",
                 f"write it with =: NCCL_IB_HCA=={name}",
-                "NCCL takes a name as the beginning of names",
+                "NCCL matches names as prefixes",
                 str(facts.sources[0]) if facts.sources else "",
                 (name, *longer),
             )
@@ -616,7 +617,7 @@ def _numbers(facts: Facts, own: dict[str, list[Nic]], source: str) -> Iterator[F
             "index-trap",
             "note",
             f"the nearest NIC of GPU i is not NIC i: {gpu.name} has {listed([nic.name for nic in own[gpu.name]], 4)}",
-            "choose NICs by name and not by number",
+            "choose NICs by name, not by number",
             f"{len(off)} of {len(facts.gpus)} GPUs",
             source,
             tuple(each.name for each in off),
@@ -630,7 +631,7 @@ def _numbers(facts: Facts, own: dict[str, list[Nic]], source: str) -> Iterator[F
             "index-trap",
             "note",
             f"NIC numbers are not device numbers: {nic.label} is {nic.name}",
-            "write the names of the legend into NCCL_IB_HCA, not the numbers of the matrix",
+            "use the names in the legend for NCCL_IB_HCA, not the numbers in the matrix",
             f"{len(wrong)} of {len(named)} NICs",
             source,
             tuple(each.name for each in wrong),
@@ -659,9 +660,9 @@ def _distances(facts: Facts, nodes: Nodes) -> Iterator[Finding]:
         yield Finding(
             "sys-same-node",
             "warning",
-            f"{len(odd)} pairs of GPUs within one NUMA node are SYS: no NVLink is seen, and no near path by PCIe",
-            "if they have NVLink: nvidia-smi nvlink -s, systemctl status nvidia-fabricmanager; a VM may hide them",
-            f"{one.name} and {other.name} are both on NUMA node {nodes.of(one.name)}: SYS proves no crossing",
+            f"{len(odd)} pairs of GPUs within one NUMA node are SYS: no NVLink is visible, and no near PCIe path",
+            "if they have NVLink, check nvidia-smi nvlink -s and systemctl status nvidia-fabricmanager; a VM may hide it",
+            f"{one.name} and {other.name} are both on NUMA node {nodes.of(one.name)}: so SYS does not prove a crossing",
             str(told.source) if told else "",
             (one.name, other.name),
         )
@@ -714,9 +715,9 @@ def _whole(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "cut",
             "warning",
-            f"the matrix is cut off in line {facts.cut.line}: what is missing there is unknown",
+            f"the matrix is truncated at line {facts.cut.line}: the missing part is unknown",
             "save it to a file: nvidia-smi topo -m > topo.txt",
-            "its last row, or rows, are not whole",
+            "its last row or rows are incomplete",
             str(facts.cut),
         )
     devices = facts.gpus or facts.nics or facts.ports or facts.others or facts.links or facts.p2p
@@ -724,9 +725,9 @@ def _whole(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "nothing",
             "wrong",
-            "no GPU, NIC or port is described: there was nothing to check",
+            "no GPU, NIC or port is described: nothing to check",
             "nvidia-smi topo -m > topo.txt; ibstat > ibstat.txt; gotrace topo check topo.txt ibstat.txt",
-            "nothing is wrong only with what was looked at",
+            "a clean result covers only what was checked",
             str(facts.sources[0]) if facts.sources else "",
         )
     if not facts.gpus and facts.others:
@@ -735,6 +736,6 @@ def _whole(facts: Facts) -> Iterator[Finding]:
             "warning",
             f"no device is known to be a GPU: {len(facts.others)} PCI devices have no class",
             "read NCCL's own dump instead: NCCL_TOPO_DUMP_FILE=topo.xml",
-            "this file only says on which NUMA node they are",
+            "this file says only which NUMA node they are on",
             next((str(source) for source in facts.sources if source.kind == NCCL_XML), ""),
         )

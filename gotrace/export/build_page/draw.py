@@ -133,7 +133,7 @@ def _bar(bar: Bar, axis: Axis, top: int, more: str) -> Iterator[str]:
 def _legend(build: Build, y: int) -> Iterator[str]:
     x = float(_MARGIN)
     kinds = [(f"s{number}", stage) for number, stage in enumerate(STAGES) if build.stage(stage) and stage != STAGES[-1]]
-    kinds += [("waited key", "the end waited for it")] * (len(build.chain) > 1)
+    kinds += [("waited key", "on the critical path")] * (len(build.chain) > 1)
     kinds += [("failed key", "failed")] * any(step.status for step in build.steps)
     if any(getattr(build, of) for _, of in ENTRIES):
         kinds += [(f"entries {words.replace(' ', '-')}", f"cache: {words}") for words, _ in ENTRIES]

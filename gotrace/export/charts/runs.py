@@ -59,7 +59,7 @@ def dots(
     lines: Sequence[tuple[int, float]] = (),
     ends: tuple[float, float] | None = None,
 ) -> Markup:
-    """Runs in the order of time, from the least at the bottom to the most at the top: of them, or of ``ends``.
+    """Runs in chronological order, from the least at the bottom to the most at the top: of them, or of ``ends``.
 
     ``runs`` is how many places there are; ``lines`` are levels, each of a series: its median.
     """

@@ -123,7 +123,7 @@ def _picture(graph: Boxes | Difference, title: str, subtitle: str, counted: str,
             content.append(embedded_script("flame/picture.js"))
     else:
         place = f'x="{_MARGIN}" y="{first + 30}"'
-        content.append(f'<text class="title" {place}>There were no {escaped(counted)}.</text>\n')
+        content.append(f'<text class="title" {place}>No {escaped(counted)}.</text>\n')
     return filled(
         "flame/picture.svg",
         width=WIDTH,
@@ -208,8 +208,8 @@ def _left_out(boxes: Boxes, drawn: Numbers) -> Iterator[str]:
 def _comparison(graph: Boxes | Difference) -> Iterator[str]:
     if isinstance(graph, Difference):
         yield (
-            f"Not drawn: {_percent(graph.gone_paths)} of A is in call paths that are not in B,"
-            f" {_percent(graph.gone_functions)} of A in functions that are not in B (or called by them)."
+            f"Not drawn: {_percent(graph.gone_paths)} of A is in call paths absent from B,"
+            f" {_percent(graph.gone_functions)} of A in functions absent from B (or called by those)."
         )
 
 
@@ -300,7 +300,7 @@ def _table(graph: Boxes | Difference) -> Iterator[str]:
     own = np.zeros(len(boxes.names), np.int64)
     np.add.at(own, boxes.name, boxes.own)
     rank = own.astype(float)
-    heading = "Functions with the largest self weight"
+    heading = "Functions with the largest self time"
     heads = ["Function", "self", "share", "with callees", "share"]
     if isinstance(graph, Difference):
         before = np.zeros(len(boxes.names), np.int64)

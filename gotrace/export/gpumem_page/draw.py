@@ -112,7 +112,7 @@ def _section(made: Page, drawing: Drawing, many: bool) -> None:
         for each in result["failed"][:_FAILED]
     ]
     named = ("memory", "asked by")
-    title = f"Requests not served from what was free{name}"
+    title = f"Requests not served from free memory{name}"
     made.table(title, ("why", "times", "size", "thread", *named), rows, names=named)
     if len(result["failed"]) > _FAILED:
         made.say(f"{len(result['failed']) - _FAILED:,} more rows.")

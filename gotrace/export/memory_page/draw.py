@@ -57,7 +57,7 @@ def page(title: str, records: Sequence[dict[str, Any]], notes: Sequence[str] = (
     for kind, of_kind in found.items():
         if lost := sum(record.get("lost", 0) for record in of_kind):
             what = count_text(lost, f"{_LOST.get(kind, 'other')} event")
-            made.say(f"{what} lost: the true numbers are higher than those shown.", "lost")
+            made.say(f"{what} lost: the true numbers are higher.", "lost")
     for note in notes:
         made.say(note)
     if found["memory"]:
@@ -148,7 +148,7 @@ def _memory(made: Page, looks: Sequence[Record]) -> None:
     for each in last["regions"] or ():
         share = percent(each["bytes"] / max(1, last["rss_bytes"]))
         rows.append((printable(each["name"]), each["part"], f"{each['mappings']:,}", bytes_text(each["bytes"]), share))
-    made.table("The largest mappings that are not Go's", ("Mapping", "Part", "Mappings", "Resident", "Share"), rows)
+    made.table("Largest mappings outside Go", ("Mapping", "Part", "Mappings", "Resident", "Share"), rows)
 
 
 def _of_group(group: Record | None) -> str:
@@ -160,7 +160,7 @@ def _of_group(group: Record | None) -> str:
     limit = (
         f"limit {size_of(group['limit_bytes'])} (of {printable(group['limited_by'])})" if group["limited"] else "no limit"
     )
-    return f"Control group {printable(group['path'])}: {limit}; {sizes}."
+    return f"cgroup {printable(group['path'])}: {limit}; {sizes}."
 
 
 def _cycles(made: Page, cycles: Sequence[Record]) -> None:
@@ -210,7 +210,7 @@ def _faults(made: Page, record: Record) -> None:
         _heat(made, "Page faults by part and GC phase", [*counts], [*PHASES], table, False)
     made.say(f"{count_text(sum(sums.values()), 'page fault')}.")
     if record["in_progress"] is None:
-        made.say("Page faults that had not ended: ?")
+        made.say("Page faults still in progress: ?")
     for each in record["in_progress"] or ():
         made.say(
             f"Not ended: thread {each['tid']} has been in a page fault for {duration_text(each['lasted_ns'])}"
@@ -245,7 +245,7 @@ def _numa(made: Page, record: Record) -> None:
         columns = [f"page, {_node(each)}" for each in faults["columns"]]
         _heat(made, "Page faults by node of the CPU and of the page", rows, columns, faults["counts"], True)
     if record["remote_share"] is not None:
-        made.say(f"{record['remote_share']:.1%} of the faults on pages of known location hit another node.")
+        made.say(f"{record['remote_share']:.1%} of the faults on pages with a known location hit a remote node.")
     if record["policies"]:
         policies = ", ".join(f"{policy} {bytes_text(size)}" for policy, size in record["policies"].items())
         made.say(f"Policies: {policies}. {record['advice']}")
@@ -294,7 +294,7 @@ def _tlb(made: Page, record: Record) -> None:
         figure = bar_chart(events, bars, "events per second on a CPU" + ", on a logarithmic axis" * log, log=log)
         made.draw("TLB and caches: events by GC phase", figure)
     rows = [(each["event"], f"{each['total']:,.0f}", percent(each["running_share"])) for each in counters]
-    made.table("Counted events, and for what share of the time", ("Event", "Total", "Counted"), rows)
+    made.table("Counted events, and the share of time each was counted", ("Event", "Total", "Counted"), rows)
     keys = ("flushes", "pages", "whole")
     flushes = [(why, *(f"{of[key]:,}" for key in keys)) for why, of in record["flushes"].items()]
     made.table("TLB flushes", ("Reason", *keys), flushes)

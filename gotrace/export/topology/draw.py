@@ -19,7 +19,7 @@ _ACROSS = 3  # boxes side by side
 WIDTH = _ACROSS * (_BOX + _GAP) + _GAP
 _GPU, _NIC = 128, 136  # widths
 _EDGE = {"yes": "yes", "possible": "yes", "pxn": "pxn", "no": "no", "unknown": "unknown"}
-_KEY = "GPUDirect RDMA: green, as far as distance decides; yellow, through another GPU's NIC; red, no; dashed, unknown"
+_KEY = "GPUDirect RDMA: green: yes, as far as distance decides; yellow: through another GPU's NIC; red: no; dashed: unknown"
 
 
 def svg(found: Sequence[Topology]) -> str:
@@ -62,14 +62,14 @@ def _odd(made: Page, nodes: TopologyNodes) -> None:
         for each in nodes["odd"]
         for row in each["differences"]
     ]
-    made.table("What the odd nodes have, and most have not", ("Node", "What", "It has", "Most have"), rows)
+    made.table("What differs on the odd nodes", ("Node", "What", "It has", "Most have"), rows)
 
 
 def _page_of(made: Page, found: Topology) -> None:
     counts = Counter(each["severity"] for each in found["findings"])
     made.tiles(
         [("wrong", str(counts["wrong"])), ("warnings", str(counts["warning"])), ("GPUs", str(len(found["gpus"])))]
-        + [("NICs", str(len(found["nics"]))), ("most crossings of a ring", _most(found))]
+        + [("NICs", str(len(found["nics"]))), ("maximum crossings of a ring", _most(found))]
     )
     for each in found["findings"]:
         what, do, why, severity = map(escaped, (each["what"], each["do"], each["why"], each["severity"]))
@@ -108,7 +108,7 @@ def _tables(made: Page, found: Topology) -> None:
     gpus = [gpu["name"] for gpu in found["gpus"]]
     rows = [(name, *("X" if name == other else levels[name, other] for other in gpus)) for name in gpus]
     rows += [(nic["name"], *(levels[nic["name"], gpu] for gpu in gpus)) for nic in found["nics"]]
-    made.table("Level; +: NCCL goes directly, as far as distance decides", ("", *gpus), rows if gpus else [])
+    made.table("Level; +: NCCL goes direct, as far as distance decides", ("", *gpus), rows if gpus else [])
     made.table(
         "GPUs",
         ("GPU", "Bus", "NUMA node", "Nearest NICs", "GPUDirect RDMA", "Why"),
@@ -135,7 +135,7 @@ def _tables(made: Page, found: Topology) -> None:
                 + (f" to {ring['crossings_at_most']}" if ring["crossings_at_most"] != ring["crossings"] else ""),
                 ring["farthest"],
                 " ".join(ring["stops"]) + (" and back" if ring["closes"] else ""),
-                ring["source"] or "found by us: no NCCL log has them",
+                ring["source"] or "computed by gotrace: not in any NCCL log",
             )
             for ring in found["rings"]
         ],

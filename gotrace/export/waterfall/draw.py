@@ -307,11 +307,11 @@ def _about(scene: _Scene) -> list[str]:
     if scene.others:
         nearest = "the median" if len(starts) % 2 else "nearest to the median"
         told.append(
-            f"Bars: {_name(scene, scene.median)}, {nearest}, and below it the slowest. Ticks: where the rows of the other"
+            f"Bars: {_name(scene, scene.median)}, {nearest}, and below it the slowest. Ticks: where rows of the other"
             f" {len(scene.others)} begin (above) and end (below)."
         )
     else:
-        told.append(f"In each line the starts are stacked, start {scene.labels[0]} on top.")
+        told.append(f"Starts are stacked within each line, start {scene.labels[0]} on top.")
     if any(_marks_of(starts[number]) for number in scene.drawn):
         told[-1] += f" First GC, listen and ready are those of start {scene.labels[scene.median]}."
     return told
@@ -322,7 +322,9 @@ def _about_one(start: Start) -> list[str]:
     left = f"; {duration_text(start.unattributed_ns)} of it unattributed" if start.unattributed_ns > 0 else ""
     told = [f"Total {duration_text(start.total_ns)}, from execve's entry to {start.ended} (pid {start.pid}{code}){left}."]
     if start.container is not None:
-        told.append(f"{printable(start.container.tool)} was asked for it {duration_text(start.asked_ns)} before execve.")
+        told.append(
+            f"{printable(start.container.tool)} received the request {duration_text(start.asked_ns)} before execve."
+        )
     rows = [row for row in start.rows if row.depth == 0 and row.stage not in (CONTAINER, BEFORE)]
     if rows:
         sums = _sums(rows)
@@ -445,7 +447,7 @@ def _legend(scene: _Scene, y: int) -> Iterator[str]:
         yield f'<rect class="{colour}" x="{x:.1f}" y="{y}" width="{width}" height="12"/>'
         yield f'<text x="{x + width + 5:.1f}" y="{y + 10}">{words}</text>'
         x += width + 5 + len(words) * _CHAR + 16
-    words = "A bar's colours show shares of its time, not its order."
+    words = "Colors within a bar show shares of its time, not their order."
     yield f'<text class="faint" x="{x + 4:.1f}" y="{y + 10}">{words}</text></g>\n'
 
 
@@ -650,7 +652,7 @@ def _gc_words(gc: FirstGc) -> tuple[str, str]:
     more = [f"first GC, triggered by {printable(gc.trigger)}", f"begins {duration_text(gc.begin_ns)} after execve's entry"]
     if gc.end_ns is None:
         words += ", not ended"
-        more.append("had not ended when the start was over")
+        more.append("still running when the start was over")
     else:
         more.append(f"took {duration_text(gc.end_ns - gc.begin_ns)}")
     if gc.heap_bytes is not None:

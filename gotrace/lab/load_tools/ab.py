@@ -17,7 +17,7 @@ _LIMIT = 50_000  # what -t sets -n to
 def _options(arguments: Sequence[str]) -> Options:
     options = getopt_options(arguments, _SHORT, "")
     if options.has("w"):
-        raise UsageError("ab's -w prints HTML, which is not read here", "leave -w out of the load's command")
+        raise UsageError("ab's -w prints HTML, which is not supported", "remove -w from the load command")
     return options
 
 
@@ -29,7 +29,7 @@ def asked(arguments: Sequence[str]) -> Asked:
             duration, requests = duration_ns(value), _LIMIT
         if name == "n":
             requests = count(value)
-    notes = ("ab's -t ends after 50,000 requests as well, unless -n follows it",) if duration and requests == _LIMIT else ()
+    notes = ("ab's -t also ends after 50,000 requests, unless -n follows it",) if duration and requests == _LIMIT else ()
     return Asked(duration, requests, notes=notes, threads=1)
 
 
@@ -59,7 +59,7 @@ def read(output: Output) -> LoadResult:
     # An answer with another status is usually of another length too, and was counted for both.
     kinds["length"] = max(0, kinds["length"] - status)
     if kinds["length"]:
-        notes = ("ab takes an answer of another length than the first for a failure, unless it is run with -l",)
+        notes = ("ab counts a response with a different length than the first as failed, unless run with -l",)
     rows = {}
     if output.results is not None:
         try:

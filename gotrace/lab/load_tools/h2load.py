@@ -83,7 +83,7 @@ def read(output: Output) -> LoadResult:
         raise output.garbage("h2load", f"a file with a line for each of {done:,} requests") from None
     times = rows[rows[:, 1] > 0, 2]  # a status of -1: it failed
     if len(times) != answered:
-        note = f"h2load wrote {len(times):,} latencies of {answered:,} answers, so that only what it prints is used"
+        note = f"h2load wrote {len(times):,} latencies for {answered:,} responses, so only what it prints is used"
         return LoadResult(**common, **_printed(text), notes=(note,))
     return LoadResult(**common, **from_histogram(Histogram.of(times * 1000)))
 

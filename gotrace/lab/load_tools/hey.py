@@ -20,7 +20,7 @@ _KEPT = 1_000_000
 def asked(arguments: Sequence[str]) -> Asked:
     options = go_options(arguments, "h h2 help disable-compression disable-keepalive disable-redirects")
     if (options.last("o") or "") not in ("", "text"):
-        raise UsageError("hey's -o csv leaves out the requests that failed", "leave -o out of the load's command")
+        raise UsageError("hey's -o csv omits failed requests", "remove -o from the load command")
     limit, workers = number(options.last("q")), number(options.last("c") or "50")
     rate = limit * workers if limit and workers else None
     cpus = count(options.last("cpus"))
@@ -43,7 +43,7 @@ def read(output: Output) -> LoadResult:
     mean = _ns(text, "Average")
     notes: tuple[str, ...] = ()
     if answered > _KEPT:
-        notes = (f"hey keeps the latencies of its first million answers, of {answered:,}: percentiles are of those",)
+        notes = (f"hey keeps the latencies of the first million responses, of {answered:,}: percentiles are of those",)
         # It divides the sum over all by the number of those it kept.
         mean = mean and mean * _KEPT / answered
     return LoadResult(

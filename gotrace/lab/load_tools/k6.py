@@ -25,7 +25,7 @@ _STATISTICS = ",".join(["avg", "min", "med", "max", *(f"p({name[1:]})" for name 
 
 def _options(arguments: Sequence[str]) -> Options:
     if "run" not in arguments:
-        raise UsageError("only `k6 run` makes load", "write: --load 'k6 run SCRIPT'")
+        raise UsageError("only `k6 run` generates load", "write: --load 'k6 run SCRIPT'")
     return getopt_options(arguments[list(arguments).index("run") + 1 :], _SHORT, _LONG)
 
 
@@ -35,7 +35,7 @@ def asked(arguments: Sequence[str]) -> Asked:
     closed = options.has("u", "vus", "d", "duration", "i", "iterations", "s", "stage")
     duration = duration_ns(options.last("d", "duration") or "")
     requests = count(options.last("i", "iterations"))
-    notes = () if closed else ("the script decides when k6's requests begin, and how many",)
+    notes = () if closed else ("the script decides when k6 sends requests, and how many",)
     return Asked(duration, requests if closed else None, None, "closed" if closed else "unknown", notes)
 
 
@@ -47,7 +47,7 @@ def prepare(arguments: Sequence[str], folder: Path, help_text: str) -> Prepared:
     added: tuple[str, ...] = () if own else ("--summary-export", results)
     notes: tuple[str, ...] = ()
     if options.has("summary-trend-stats"):
-        notes = ("k6 gives the percentiles of your --summary-trend-stats, and no others",)
+        notes = ("k6 gives only the percentiles in your --summary-trend-stats",)
     else:
         added += ("--summary-trend-stats", _STATISTICS)
     return Prepared((*arguments[:at], *added, *arguments[at:]), results=results, notes=notes)
@@ -74,7 +74,7 @@ def read(output: Output) -> LoadResult:
             mean_ns=_ns(times.get("avg")),
             min_ns=_ns(times.get("min")),
             max_ns=_ns(times.get("max")),
-            notes=("k6 does not say how requests failed, nor which had no answer at all",) if failed else (),
+            notes=("k6 does not say how requests failed, nor which got no response at all",) if failed else (),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise output.garbage("k6", "a summary with 'http_reqs' and 'http_req_duration', in the form up to k6 1") from None

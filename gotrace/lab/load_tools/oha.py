@@ -37,7 +37,7 @@ _DEADLINE = "aborted due to deadline"
 def _options(arguments: Sequence[str]) -> Options:
     options = getopt_options(arguments, _SHORT, _LONG)
     if (options.last("output-format") or "json") != "json":
-        raise UsageError("only oha's JSON is read here", "leave --output-format out of the load's command")
+        raise UsageError("only oha's JSON output is supported", "remove --output-format from the load command")
     return options
 
 
@@ -48,7 +48,9 @@ def asked(arguments: Sequence[str]) -> Asked:
     rate = number((options.last("q") or "").lstrip("="))
     notes: tuple[str, ...] = ()
     if rate and not options.has("latency-correction"):
-        notes = ("without --latency-correction, oha's latencies leave out how long a request waited for a free worker",)
+        notes = (
+            "without --latency-correction, oha's latencies do not include the time a request waited for a free worker",
+        )
     model = "open" if rate else "closed"
     if options.has("z"):
         return Asked(duration_ns((options.last("z") or "").lstrip("=")), None, rate, model, notes)  # type: ignore[arg-type]

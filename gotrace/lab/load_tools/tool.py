@@ -58,7 +58,7 @@ class Output:
         """The error for output that is not what it has to be."""
         lines = [line.strip() for line in self.text.splitlines() if line.strip()]
         got = f"its first line is {printable(lines[0][:120])!r}" if lines else "it printed nothing"
-        hint = f"is it {tool}? `--load-format` names the tool whose output a command prints"
+        hint = f"check that it is {tool}; `--load-format` tells which tool's output a command prints"
         return LoadToolError(f"the output of {tool} cannot be read: expected {expected}, but {got}", hint, detail=self.text)
 
 
@@ -143,7 +143,7 @@ class Options:
         return self.last(*names) is not None
 
     def note(self) -> tuple[str, ...]:
-        return (f"not all of its options are known ({self.unread}), so that it is run as it is",) if self.unread else ()
+        return (f"not all of its options are known ({self.unread}), so it is run unchanged",) if self.unread else ()
 
 
 def getopt_options(arguments: Sequence[str], short: str, long: str) -> Options:

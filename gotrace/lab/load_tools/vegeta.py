@@ -18,12 +18,12 @@ STDOUT = "-"
 
 def _options(arguments: Sequence[str]) -> Options:
     if "attack" not in arguments:
-        raise UsageError("only `vegeta attack` makes load", "its results are read by gotrace: leave out `| vegeta report`")
+        raise UsageError("only `vegeta attack` generates load", "gotrace reads its results: remove `| vegeta report`")
     options = go_options(arguments[list(arguments).index("attack") + 1 :], _FLAGS)
     if options.rest:
         raise UsageError(f"vegeta attack takes no {options.rest[0]!r}", "`vegeta attack -h` lists its options")
     if not options.unread and (options.last("targets") or "stdin") == "stdin":
-        raise UsageError("vegeta would read its targets from standard input", "write them to a file: -targets=FILE")
+        raise UsageError("vegeta would read its targets from standard input", "put them in a file: -targets=FILE")
     return options
 
 

@@ -24,14 +24,14 @@ from gotrace.lab.load_tools.tool import Asked, Options, Output, Prepared, Tool, 
 
 _US = {"us": 1, "ms": 10**3, "s": 10**6, "m": 60 * 10**6, "h": 3600 * 10**6}
 _TIME = r"([\d.]+)(us|ms|s|m|h)"
-_CORRECTED = "wrk's own percentiles hold latencies that it adds for requests it did not send"
+_CORRECTED = "wrk's own percentiles include latencies that it adds for requests it did not send"
 
 
 def _options(arguments: Sequence[str]) -> Options:
     long = "connections= duration= threads= script= header= latency timeout= help version"
     options = getopt_options(arguments, "t:c:d:s:H:T:Lrv", long)
     if any(each.startswith(("-R", "--rate")) for each in arguments):
-        raise UsageError("wrk has no -R: that is wrk2, which is not known here", "for a fixed rate use oha, vegeta or k6")
+        raise UsageError("wrk has no -R: that is wrk2, which is not supported", "for a fixed rate use oha, vegeta or k6")
     return options
 
 
@@ -48,7 +48,7 @@ def prepare(arguments: Sequence[str], folder: Path, help_text: str) -> Prepared:
         return Prepared(tuple(arguments), notes=options.note())
     latency = () if options.has("L", "latency") else ("--latency",)
     if options.has("s", "script"):
-        note = "wrk runs a script of yours, so that its latencies are those it prints: p50, p75, p90 and p99"
+        note = "wrk runs your script, so its latencies are only those it prints: p50, p75, p90 and p99"
         return Prepared((*latency, *arguments), notes=(note,))
     script, results = folder / "wrk.lua", folder / "wrk.json"
     code = (Path(__file__).with_name("wrk.lua")).read_text()
@@ -82,7 +82,7 @@ def read(output: Output) -> LoadResult:
         "errors": errors(**counts),
     }
     printed = {name: us * 1000.0 for name, us in told["percentiles_us"].items()}
-    notes = (f"{timeouts:,} answers came after wrk's timeout: their latencies are not known",) if timeouts else ()
+    notes = (f"{timeouts:,} responses came after wrk's timeout: their latencies are unknown",) if timeouts else ()
     # The interval as wrk divides it, in whole numbers; with fewer requests than connections it corrects nothing.
     each = told["requests"] // int(connections[1])
     values = None

@@ -14,7 +14,7 @@ from gotrace.text import bytes_text, count_text, duration_text, printable
 MOST = 5
 
 # runtime/cgroup_linux.go, adjustCgroupGOMAXPROCS
-BY_ITSELF = "Go 1.25 and later takes it from the quota, but for 2 at least, unless GOMAXPROCS is set"
+BY_ITSELF = "Go 1.25 and later derives it from the quota (but at least 2) unless GOMAXPROCS is set"
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,10 @@ def _parts(found: Sequence[Finding], cause: Finding) -> list[Finding]:
 def gain_text(gain: Gain) -> str:
     """ "14.2 ms (95 %: 13.8 ms to 14.9 ms)"."""
     if gain.unit == "cycles/s":
-        return f"{gain.value:.1f} cycles a second ({gain.low:.1f} to {gain.high:.1f})"
+        return f"{gain.value:.1f} cycles per second ({gain.low:.1f} to {gain.high:.1f})"
     if gain.unit == "bytes/s":
         return f"{bytes_text(gain.value)} a second ({bytes_text(gain.low)} to {bytes_text(gain.high)})"
-    each = "" if gain.unit == "ns" else " a second"
+    each = "" if gain.unit == "ns" else " per second"
     if gain.low == gain.high:
         return f"{duration_text(gain.value)}{each}"
     return f"{duration_text(gain.value)}{each} (95 %: {duration_text(gain.low)} to {duration_text(gain.high)})"
@@ -114,7 +114,7 @@ def place_of(place: tuple[str, int]) -> str:
 def lines(found: Advice) -> Iterator[str]:
     """What people read, a paragraph of lines for each finding."""
     if not found.findings:
-        yield f"Advice: nothing found. Looked at: {', '.join(found.looked_at)}."
+        yield f"Advice: nothing found. Checked: {', '.join(found.looked_at)}."
     else:
         yield "Advice, largest gain first:"
     for number, each in enumerate((each for each in found.findings if not each.part_of), 1):

@@ -53,11 +53,11 @@ def described() -> dict[str, Any]:
 
 def _found(name: str, path: str) -> Found:
     if name not in VERSIONS:
-        return Found(path, "", f"its functions are not known, of no version of {name}")
+        return Found(path, "", f"its functions are not known for any version of {name}")
     if os.path.basename(path) != name:
         return Found(path, "", f"{path} is another program")
     if not _is_roots(path):
-        return Found(path, "", f"{path} is not run to ask for its version, because others than root may write it")
+        return Found(path, "", f"{path} is not executed to get its version, because users other than root may write to it")
     try:
         told = subprocess.run(
             [path, "--version"], capture_output=True, text=True, timeout=_PATIENCE_S, stdin=subprocess.DEVNULL
@@ -66,7 +66,7 @@ def _found(name: str, path: str) -> Found:
         return Found(path, "", f"`{path} --version` failed: {error}")
     match = _VERSION.search(told.stdout)
     if match is None:
-        return Found(path, "", f"`{path} --version` names no version")
+        return Found(path, "", f"`{path} --version` prints no version")
     return Found(path, match[1], version_refusal(name, match[1]))
 
 

@@ -91,17 +91,17 @@ class Advisor:
         else:
             not_seen.append("the CPU quota of its cgroup")
         if duration_ns < ENOUGH_SECONDS * SECOND:
-            not_seen.append(f"how much seconds differ: of fewer than {ENOUGH_SECONDS} no gain has an interval")
+            not_seen.append(f"how much seconds vary: with fewer than {ENOUGH_SECONDS}, gains have no interval")
         assist = self._source.header["probes"].get("assist")
         if assist is None or any(item["name"] == "mark assists" for item in assist["missing"]):
-            not_seen.append("whom mark assists hold up")
+            not_seen.append("which goroutines mark assists hold up")
         pool = self._source.header["probes"].get("pool")
         if pool is None or any(item["name"] == "pools" for item in pool["missing"]):
             not_seen.append("which pools are filled again after collections")
         elif self._pools is not None and self._pools.unfinished:
             not_seen.append(f"all pools at {count_text(self._pools.unfinished, 'collection')}")
         if self._source.lost:
-            not_seen.append(f"{self._source.lost} events that were lost")
+            not_seen.append(f"{self._source.lost} lost events")
         go_version = self._source.header["target"]["go_version"]
         seen = Seen(duration_ns, self._slices, total.pacing, callers, quota, go_version, self._by_line(), self._refilled())
         return advice("gc", seen, not_seen)

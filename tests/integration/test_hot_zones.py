@@ -204,7 +204,7 @@ def test_a_slow_registry_is_the_hot_zone(registry, gotrace, tmp_path):
     table = gotrace("report", str(tmp_path / "pulled.gotrace")).stdout
     zones = table[table.index("hot zone ") :].splitlines()
     assert re.match(
-        r"image pull +\d+\.\d+ s .* 2  pull it before, or make its layers smaller: 1 layer, 1\d\.\d+ MiB", zones[1]
+        r"image pull +\d+\.\d+ s .* 2  pull it ahead of time, or make its layers smaller: 1 layer, 1\d\.\d+ MiB", zones[1]
     ), zones
     compared = gotrace(
         "coldstart", "compare", str(tmp_path / "there.gotrace"), str(tmp_path / "pulled.gotrace"), "--all"

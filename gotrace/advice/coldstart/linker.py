@@ -43,17 +43,16 @@ def find(seen: Seen) -> Iterator[Finding]:
     if libraries:
         why = f"it maps {names}"
         mend = (
-            "Build with CGO_ENABLED=0: net and os/user then use their Go code, which reads /etc/resolv.conf and "
-            "/etc/passwd and no other source of names (nsswitch.conf)."
+            "Build with CGO_ENABLED=0: net and os/user then use their Go code, which reads only /etc/resolv.conf "
+            "and /etc/passwd, and ignores nsswitch.conf."
         )
-        proof = (
-            f"packages that call C: {', '.join(map(printable, seen.cgo)) or 'none'}, all of which have Go code for the same"
-        )
+        callers = ", ".join(map(printable, seen.cgo)) or "none"
+        proof = f"packages that call C: {callers}, all of which have pure Go implementations"
     else:
-        why = "it maps no library, and only relocates the program, which is position-independent"
+        why = "it maps no library, and only relocates the position-independent program"
         faults = median([sum(row.minor_faults for row in start.rows if _is_stage(row)) for start in seen.starts])
         why += f", in {faults:,.0f} page faults: each page with an address in it is copied"
-        mend = "Build without -buildmode=pie where address-space randomisation of the program is not asked for."
+        mend = "Build without -buildmode=pie, unless address-space layout randomization of the program is required."
         touched: Counter[str] = Counter()
         for code in seen.code:
             touched.update(
@@ -65,10 +64,10 @@ def find(seen: Seen) -> Iterator[Finding]:
         proof = "no package calls C"
     yield Finding(
         rule="linker",
-        title=f"A dynamic linker loads the program, which can do without: {seen.gain_of(gain)}",
+        title=f"The program is loaded by a dynamic linker that it does not need: {seen.gain_of(gain)}",
         evidence=(f"the stage was {gain.basis}; {why}", proof),
         gain=gain,
         mend=mend,
         check=seen.check("build it so"),
-        excluded="No package of the program itself calls C: its function table has every such call by name.",
+        excluded="No package of the program itself calls C: its function table lists every such call.",
     )

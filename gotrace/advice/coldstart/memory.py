@@ -13,7 +13,7 @@ from gotrace.advice.starts import Seen, of_kind
 from gotrace.analysis.start_code import MEMORY
 
 _MEND = (
-    "Allocate it on first use (sync.OnceValue), in the size that is needed then. If it is needed at once and large, huge "
+    "Allocate it on first use (sync.OnceValue), in the size needed then. If it is needed at once and large, huge "
     "pages save most of the faults: mmap it, and madvise(MADV_HUGEPAGE)."
 )
 

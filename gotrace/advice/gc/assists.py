@@ -34,20 +34,21 @@ def _finding(seen: Seen, payer: Payer, each: float) -> Finding:
     goroutines = len(payer.by_goroutine)
     most, held_ns = max(payer.by_goroutine.items(), key=lambda item: item[1])
     who = f"{printable(payer.function)} ({place_of((payer.file, payer.line))})"
-    whose = f"{goroutines} goroutines, {each:.1%} of the time of each on average" if goroutines > 1 else f"{each:.1%} of it"
+    whose = (
+        f"{goroutines} goroutines, {each:.1%} of the time of each, on average" if goroutines > 1 else f"{each:.1%} of it"
+    )
     return Finding(
         rule="assists",
-        title=f"{who} allocates while the collector marks, and has to help it: mark assists hold {whose}, "
-        f"{gain_text(gain)} in all",
+        title=f"{who} allocates during marking and has to assist: mark assists hold up {whose}, {gain_text(gain)} in all",
         evidence=(
-            f"{count_text(payer.count, 'assist')} in {seen.duration_ns / SECOND:.1f} s, from the beginning of each to its "
-            f"end; for {payer.parked_ns / payer.held_ns:.0%} of that they were parked until others had marked enough",
-            f"goroutine {most} was held longest, for {duration_text(held_ns)}",
+            f"{count_text(payer.count, 'assist')} in {seen.duration_ns / SECOND:.1f} s, from start to end; "
+            f"for {payer.parked_ns / payer.held_ns:.0%} of that time they were parked until others had marked enough",
+            f"goroutine {most} was held up longest, for {duration_text(held_ns)}",
         ),
         gain=replace(gain, share=each),
-        mend="Allocate less there (reuse it, or see gotrace heap --alloc), or collect less often, with a larger GOGC and a "
-        "GOMEMLIMIT: a cycle with a nearer goal asks more of who allocates.",
-        check="gotrace gc --advise --pid PID -d 30s before and after: compare what assists hold",
-        excluded="Only assists that marked or were parked count, not allocating itself, nor sweeping.",
+        mend="Allocate less there (reuse memory, or see gotrace heap --alloc), or collect less often, with a larger GOGC "
+        "and a GOMEMLIMIT: the nearer a cycle's goal, the more assist work falls on allocating goroutines.",
+        check="gotrace gc --advise --pid PID -d 30s before and after: compare the time held up in assists",
+        excluded="Only assists that marked or were parked count, not the allocation itself, nor sweeping.",
         by=("memory limit", "goal"),
     )

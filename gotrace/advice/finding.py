@@ -98,7 +98,7 @@ def gain_text(gain: Gain) -> str:
     if gain.unit == "cycles/s":
         return f"{gain.value:.1f} cycles per second ({gain.low:.1f} to {gain.high:.1f})"
     if gain.unit == "bytes/s":
-        return f"{bytes_text(gain.value)} a second ({bytes_text(gain.low)} to {bytes_text(gain.high)})"
+        return f"{bytes_text(gain.value)} per second ({bytes_text(gain.low)} to {bytes_text(gain.high)})"
     each = "" if gain.unit == "ns" else " per second"
     if gain.low == gain.high:
         return f"{duration_text(gain.value)}{each}"

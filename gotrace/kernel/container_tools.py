@@ -75,7 +75,7 @@ def version_refusal(name: str, version: str) -> str:
     if version.startswith(VERSIONS[name]):
         return ""
     *others, last = (f"{each}x" for each in VERSIONS[name])
-    return f"{name} is {version}, and which functions do what is known of {', '.join(others)} and {last}"
+    return f"{name} is {version}, and its functions are known only for {', '.join(others)} and {last}"
 
 
 def _is_roots(path: str) -> bool:

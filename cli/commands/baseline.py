@@ -49,7 +49,9 @@ class _Preload(Duration):
 def _versions_options(command: _Decorated) -> _Decorated:
     """What to measure, other than a command."""
     for each in (
-        click.option("--container-tool", metavar="COMMAND", default="", help="Container tool.  [default: podman, or docker]"),
+        click.option(
+            "--container-tool", metavar="COMMAND", default="", help="Container tool.  [default: podman, or docker]"
+        ),
         click.option(
             "--container-option",
             "container_options",
@@ -114,7 +116,9 @@ _EXAMPLE = "gotrace baseline --load 'wrk -d10s http://127.0.0.1:8080/' --out out
     epilog="Afterwards: `gotrace compare`. Exit status: 0 measured as planned; 1 too few valid runs, or it could not "
     "be measured; 2 wrong usage; 5 the service or its load failed.",
 )
-@click.option("-f", "--file", type=click.Path(), metavar="FILE", help="Read the plan from this YAML file instead of options.")
+@click.option(
+    "-f", "--file", type=click.Path(), metavar="FILE", help="Read the plan from this YAML file instead of options."
+)
 @click.option("--load", "load", metavar="COMMAND", help="Command that puts the service under load: wrk, hey, ab, …")
 @click.option("--load-format", metavar="TOOL", default="", help="Load tool whose output format the command prints.")
 @_versions_options
@@ -128,7 +132,11 @@ _EXAMPLE = "gotrace baseline --load 'wrk -d10s http://127.0.0.1:8080/' --out out
     show_default=True,
     help="Warm-up load before each run, not measured; auto: until the service is steady, at most 3 min.",
 )
-@click.option("--ready", metavar="WHAT", help="tcp:PORT or http://HOST:PORT/PATH.  [default: when the load's address accepts connections]")
+@click.option(
+    "--ready",
+    metavar="WHAT",
+    help="tcp:PORT or http://HOST:PORT/PATH.  [default: when the load's address accepts connections]",
+)
 @click.option("--cpus", metavar="LIST", default="", help="CPUs that the service may use: 0-3,6.")
 @click.option("--load-cpus", metavar="LIST", default="", help="CPUs that the load may use.")
 @click.option(
@@ -141,7 +149,9 @@ _EXAMPLE = "gotrace baseline --load 'wrk -d10s http://127.0.0.1:8080/' --out out
 )
 @option("explain", help="Explain what the longest pauses of each run waited for; adds overhead.")
 @click.option("--events", is_flag=True, help="Also probe threads' waits for a CPU, and work stealing between Ps.")
-@click.option("--wakeups", is_flag=True, help="Probe every goroutine switch: individual waits, and how long a goroutine stays on a P.")
+@click.option(
+    "--wakeups", is_flag=True, help="Probe every goroutine switch: individual waits, and how long a goroutine stays on a P."
+)
 @click.option("--coldstart", is_flag=True, help="Trace each run's start from execve until ready, by stage.")
 @click.option(
     "--flame/--no-flame",
@@ -190,8 +200,8 @@ def command(
     """Start a Go service, put it under load, measure it from outside, and end it, --runs times.
 
     The service is the command after `--`. Several versions are measured in alternation, in random order, with a new process
-    for each run. FOLDER gets report.json with every run and whether it is valid, report.html to look at, and the raw events of
-    each run.
+    for each run. FOLDER gets report.json with every run and whether it is valid, report.html to look at, and the raw
+    events of each run.
     """
     from gotrace.cli.text import baseline as text
     from gotrace.lab import baseline, plan_file

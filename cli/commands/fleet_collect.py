@@ -26,7 +26,12 @@ from gotrace.errors import UsageError
 @option("token_file", help="File with the bearer token for the agents.")
 @option("ca_file", help="File with the CA certificates to trust (PEM).")
 @click.option(
-    "--jobs", type=click.IntRange(1, 64), default=8, show_default=True, metavar="N", help="Number of agents to fetch from at once."
+    "--jobs",
+    type=click.IntRange(1, 64),
+    default=8,
+    show_default=True,
+    metavar="N",
+    help="Number of agents to fetch from at once.",
 )
 @click.option(
     "--patience",

@@ -185,7 +185,11 @@ class Remote:
         if answer.status != 200:
             hint = "check that this is the address of `gotrace serve`"
             if answer.status == 401:
-                hint = "the token in --token-file is not the agent's" if self._token_file else "pass its token with --token-file"
+                hint = (
+                    "the token in --token-file is not the agent's"
+                    if self._token_file
+                    else "pass its token with --token-file"
+                )
             raise HostError(f"{self.title} responded with status {answer.status}", hint)
 
     def token(self) -> str:

@@ -238,5 +238,6 @@ def _note(choice: Choice, metrics: Sequence[str]) -> None:
     for each in choice.candidates:
         if each.burst and each.is_lent:
             choice.notes.append(
-                f"{each.name} {each.burst[0]} ({each.burst[1]}), and no run of 16 h at full load shows its speed without credits."
+                f"{each.name} {each.burst[0]} ({each.burst[1]}), and no run of 16 h at full load shows its speed"
+                " without credits."
             )

@@ -50,7 +50,9 @@ def read(path: str) -> list[Price]:
     except OSError as error:
         raise GotraceError(f"cannot read {printable(path)}: {error.strerror}", "give a CSV file of prices") from None
     except (UnicodeDecodeError, csv.Error):
-        raise UsageError(f"{printable(path)} is not a CSV file in UTF-8", f"its first line is {','.join(COLUMNS)}") from None
+        raise UsageError(
+            f"{printable(path)} is not a CSV file in UTF-8", f"its first line is {','.join(COLUMNS)}"
+        ) from None
 
 
 def parts_of(path: str, told: Told, name: str) -> tuple[dict[str, Any], list[Part], list[str]]:

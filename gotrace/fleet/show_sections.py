@@ -298,9 +298,9 @@ def _costs(costs: Costs) -> Section:
         ("type", "cost", costs.metric, "front", "CPU", "price", "measured on"),
         names=("type", "front", "CPU", "price", "measured on"),
         notes=[
-            "Price / rate, for the load with the highest rate; medians over hosts with their 95% intervals. On the front are"
-            " types that no other beats in both price and speed. Burstable types beat none, unless measured beyond their"
-            " credits.",
+            "Price / rate, for the load with the highest rate; medians over hosts with their 95% intervals. On the front"
+            " are types that no other beats in both price and speed. Burstable types beat none, unless measured beyond"
+            " their credits.",
             *(f"No cost of {name}: {why}." for name, why in costs.without),
         ],
     )
@@ -344,7 +344,9 @@ def _absent(fleet: Fleet) -> Section:
 def _claims(fleet: Fleet, claims: Sequence[Claim]) -> Section:
     heads = (fleet.by, "service", "metric", "value", "claimed by")
     rows: list[Sequence[str]] = [[each.group, each.service, each.metric, each.value, each.source] for each in claims]
-    return Section("Claimed by others", heads, rows, heads, ["Not measured by gotrace, and not included in any number or curve above."])
+    return Section(
+        "Claimed by others", heads, rows, heads, ["Not measured by gotrace, and not included in any number or curve above."]
+    )
 
 
 def _time(ns: int | None) -> str:

@@ -222,9 +222,7 @@ def _checked(folder: str, make: bool) -> Path:
                 raise UsageError(f"{printable(folder)} is no fleet", "create one with `gotrace fleet add DIR FILE...`")
             ours = (_LOCK, f".{ABOUT}")  # of others too, who make it just now
             if any(not each.name.startswith(ours) for each in path.iterdir()) and not about.exists():
-                raise UsageError(
-                    f"{printable(folder)} is not a fleet, and is not empty", "give a new or empty folder"
-                )
+                raise UsageError(f"{printable(folder)} is not a fleet, and is not empty", "give a new or empty folder")
             part = path / f".{ABOUT}.{uuid.uuid4().hex}"
             try:
                 _synced(part, json.dumps({"schema": SCHEMA}).encode() + b"\n")

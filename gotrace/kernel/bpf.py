@@ -123,7 +123,8 @@ def refused(action: str, number: int, is_perf_event: bool = False) -> HostError:
     message = f"the kernel refused to {action}: {os.strerror(number)}"
     if number in (errno.EPERM, errno.EACCES):
         forbidden = (is_perf_event and privileges.beyond_perfmon()) or (
-            "privileges are sufficient: kernel lockdown, seccomp or a security policy forbids it; `gotrace doctor` shows more"
+            "privileges are sufficient: kernel lockdown, seccomp or a security policy forbids it; "
+            "`gotrace doctor` shows more"
         )
         return privileges.refused(message, forbidden)
     hint = {

@@ -24,10 +24,10 @@ struct go_queue {
 #define TYPE_KIND 23
 #define TYPE_ELEMENT 48
 #define TYPE_FIELDS 56
-#define KIND_MASK 31
-#define KIND_POINTER 22
-#define KIND_SLICE 23
-#define KIND_STRUCT 25
+#define GO_KIND_MASK 31
+#define GO_KIND_POINTER 22
+#define GO_KIND_SLICE 23
+#define GO_KIND_STRUCT 25
 
 /*
  * What was dropped of a pool and has not been made anew, and the size of one object. Two Ps that find the last one at once
@@ -64,12 +64,12 @@ static __always_inline u64 object_bytes(u64 type, u64 at)
 {
 	u64 size;
 
-	if ((word(type + TYPE_KIND) & KIND_MASK) == KIND_POINTER)
+	if ((word(type + TYPE_KIND) & GO_KIND_MASK) == GO_KIND_POINTER)
 		type = word(type + TYPE_ELEMENT);
 	size = word(type);
-	if ((word(type + TYPE_KIND) & KIND_MASK) == KIND_STRUCT)
+	if ((word(type + TYPE_KIND) & GO_KIND_MASK) == GO_KIND_STRUCT)
 		type = word(word(type + TYPE_FIELDS) + 8); /* the first field: its name, then its type */
-	if ((word(type + TYPE_KIND) & KIND_MASK) == KIND_SLICE)
+	if ((word(type + TYPE_KIND) & GO_KIND_MASK) == GO_KIND_SLICE)
 		size += word(at + 16) * word(word(type + TYPE_ELEMENT));
 	return size;
 }

@@ -70,11 +70,13 @@ static __always_inline int fault_ends(struct perf_event_context *ctx, u64 major)
 
 int on_software_event__page_faults_min(struct perf_event_context *ctx)
 {
+	count_hit(HIT_ON_SOFTWARE_EVENT__PAGE_FAULTS_MIN);
 	return fault_ends(ctx, 0);
 }
 
 int on_software_event__page_faults_maj(struct perf_event_context *ctx)
 {
+	count_hit(HIT_ON_SOFTWARE_EVENT__PAGE_FAULTS_MAJ);
 	return fault_ends(ctx, 1);
 }
 

@@ -110,7 +110,7 @@ _EXAMPLE = "gotrace baseline --load 'wrk -d10s http://127.0.0.1:8080/' --out out
         (_EXAMPLE, "starts the service ten times under that load, and writes a report"),
         (
             "gotrace baseline --load 'hey http://127.0.0.1:80/' --build '' --build=-gcflags=-l --out out -- ./cmd/server",
-            "builds it twice and measures both in alternation, for `gotrace compare out`",
+            "builds it twice and measures both in alternation",
         ),
     ],
     epilog="Afterwards: `gotrace compare`. Exit status: 0 measured as planned; 1 too few valid runs, or it could not "

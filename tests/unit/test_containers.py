@@ -422,7 +422,9 @@ def test_a_container_that_is_restarted():
     assert moved(stages(start), 680) == [*before, *moved(ONE, 600)]
     assert "sandbox (network)" in start.container.absent and start.container.unseen == ()
     (told,) = (line for line in one_start(start, False, False) if isinstance(line, str) and line.startswith("Container"))
-    assert told.startswith("Container cdcdcdcdcdcd, app of pod n/p1 (u1), started again (3): containerd was asked for it")
+    assert told.startswith(
+        "Container cdcdcdcdcdcd, app of pod n/p1 (u1), started again (3): containerd received the request"
+    )
 
 
 def test_a_pod_that_was_there_before_tracing_began():

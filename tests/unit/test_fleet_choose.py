@@ -199,8 +199,8 @@ def test_burstable_unless_past_its_credits(tmp_path: Path) -> None:
     [
         ("provider,instance\n", "no column"),
         (f"{HEAD}aws,a,,x,USD,2026-01-01,l\n", "line 2"),
-        (f"{HEAD}aws,a,,-1,USD,2026-01-01,l\n", "no price per hour"),
-        (f"{HEAD}aws,a,,nan,USD,2026-01-01,l\n", "no price per hour"),
+        (f"{HEAD}aws,a,,-1,USD,2026-01-01,l\n", "not a price per hour"),
+        (f"{HEAD}aws,a,,nan,USD,2026-01-01,l\n", "not a price per hour"),
         (f"{HEAD}aws,a,,1,$,2026-01-01,l\n", "no currency"),
         (f"{HEAD}aws,a,,1,USD,yesterday,l\n", "no date"),
         (f"{HEAD},a,,1,USD,2026-01-01,l\n", "provider is empty"),

@@ -215,7 +215,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = broken.read_bytes()
     broken.write_bytes(b"PAR1")
     status, text, error = ended()
-    assert status == 3 and "nothing to compact" in text and "2024-10-04 stays as it is" in error
+    assert status == 3 and "nothing to compact" in text and "2024-10-04 left as it is" in error
     broken.write_bytes(data)
     status, text, _ = ended()
     assert status == 0 and text.startswith("1 day (2024-10-04 to 2024-10-04): ")

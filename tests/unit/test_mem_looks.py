@@ -147,14 +147,14 @@ def test_sentences_about_pages():
     huge = text_of(look(huge={"live objects": 17 * MIB, "free": 6 * MIB}))
     assert re.search(r"^live objects .* 85% huge  objects reachable", huge, re.MULTILINE)
     assert re.search(r"^RSS +30\.0 MiB +100\.0% +77% huge$", huge, re.MULTILINE)
-    assert re.search(r"^live objects +20\.0 MiB +66\.7%  reachable", plain, re.MULTILINE)
+    assert re.search(r"^live objects +20\.0 MiB +66\.7%  objects reachable", plain, re.MULTILINE)
     assert re.search(r"^free .* 100% huge ", huge, re.MULTILINE) and re.search(
         r"^span waste .* 0% huge", huge, re.MULTILINE
     )
     assert "23.0 MiB of RSS is in huge pages" in huge
     large = text_of(look(page=64 << 10, rounding=3 * MIB, large=MIB))
     assert "3.00 MiB is free but cannot be returned: its 64.0 KiB kernel pages also hold" in large
-    assert "1.00 MiB of the live objects is padding" in large
+    assert "1.00 MiB of the live heap is padding" in large
     assert "this kernel makes none by itself" in text_of(look(setting=None))
     for word, said in (("madvise", "only where memory asks for them"), ("never", "the kernel makes none (enabled: never")):
         assert said in text_of(look(setting={**SETTING, "enabled": word}))

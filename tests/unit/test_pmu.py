@@ -74,7 +74,7 @@ def test_big_and_little(tmp_path):
 def test_what_is_lacking_is_told_in_words(tmp_path):
     with pytest.raises(HostError) as error:
         pmu.find("dtlb_walk", tmp_path)
-    assert "no hardware counters" in error.value.message and "bare-metal" in error.value.hint
+    assert "no hardware counters" in error.value.message and "bare metal" in error.value.hint
     make(tmp_path, "armv8_pmuv3", 8, ARM_FORMAT, {"cpu_cycles": "event=0x11"})
     with pytest.raises(HostError) as error:
         pmu.find("dtlb_walk", tmp_path)

@@ -204,7 +204,7 @@ def test_a_target_that_exits(gotrace, tmp_path):
     assert gotrace("report", path).stdout == out
     found = json.loads(gotrace("report", path, "--format", "ndjson").stdout)
     assert 0 < found["memory_age_ns"] < found["watched_ns"]
-    assert re.search(r"^Where its memory was is from .* before its end\.$", out, re.MULTILINE), out
+    assert re.search(r"^The location of its memory was read .* before it ended\.$", out, re.MULTILINE), out
     looked = killed - found["memory_age_ns"] / 1e9
     near = [text for at, text in maps if abs(at - looked) < 2]
     for node in found["nodes"]:

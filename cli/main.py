@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import importlib
+import io
 import os
 import signal
 import sys
@@ -154,6 +155,9 @@ def _prepare_streams() -> None:
             setattr(sys, name, open(os.devnull, "w"))
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="gotrace")
+    if isinstance(getattr(sys.stdout, "buffer", None), io.RawIOBase):
+        # With PYTHONUNBUFFERED, Python forgets what a signal kept it from writing, as Ctrl-C does into a pipe that is full.
+        sys.stdout = open(sys.stdout.fileno(), "w", encoding=sys.stdout.encoding, errors="gotrace", closefd=False)
 
 
 def _replacement(error: UnicodeError) -> tuple[str, int]:

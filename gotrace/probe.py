@@ -106,6 +106,7 @@ class Probe:
     once a period, or at another event if one was asked for. ``attached``: its setting of this name becomes 1 as soon as
     every probe is set. ``window_ns``: its points are too dear to stay. They are set for so long only, once in every
     ``every_ns``, at a random time of it; it declares a `window_kind`.
+    ``spare``: a program that has nothing of what it probes is no reason to refuse, as others are traced with it.
     ``counters`` is how many hardware counters it reads at once: from its map of this name, at
     ``cpu * COUNTERS + number``, and its setting of this name says how many there are. ``books``: its views read the books
     of the target's runtime too, at places which its facts name.
@@ -137,6 +138,7 @@ class Probe:
     books: bool = False
     window_ns: int = 0
     every_ns: int = 0
+    spare: bool = False
 
     def __post_init__(self) -> None:
         assert bool(self.window_ns) == any(kind.of_session for kind in self.kinds) and self.window_ns <= self.every_ns

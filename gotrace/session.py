@@ -761,7 +761,8 @@ def resolve(module: ProbeModule, paths: dict[str, str]) -> Plan:
     with opened as program:
         require_same_arch(program)
         plan = module.plan(cast("GoProgram", program))  # a probe that needs no Go makes do with a `Program`
-    if not plan.points and not probe.later and not probe.tools and any(bpf.is_uprobe(name) for name in probe.hits):
+    at_home = not (probe.later or probe.tools or probe.spare)
+    if not plan.points and at_home and any(bpf.is_uprobe(name) for name in probe.hits):
         reasons = "; ".join(item.reason for item in plan.missing)
         what = "this Go program" if probe.go else "this program"
         raise TargetError(f"nothing in {what} can be probed safely: {reasons}", "`gotrace doctor` shows details")

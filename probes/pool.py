@@ -43,6 +43,7 @@ PROBE = Probe(
     config=("old_pools", "pool_register", *STACK_CONFIG),
     hits=("pool_cleaned", "pool_missed"),
     parts=(STACKS,),
+    spare=True,  # many programs have no pool
 )
 
 _GET, _CLEANUP = "sync.(*Pool).Get", "sync.poolCleanup"

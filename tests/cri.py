@@ -152,6 +152,8 @@ class Cri:
 
     def __init__(self, socket: Path, group: str, folder: Path, path: str) -> None:
         self.path = path  # where its containerd is found
+        # What forks of this process become has no use for gRPC, and closes its file descriptors.
+        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
         import grpc  # where these tests are skipped, it need not be there
 
         self._channel = grpc.insecure_channel(f"unix:{socket}")

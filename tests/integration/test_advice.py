@@ -531,17 +531,17 @@ TRUE = {
         ("regexps", "github.com/docker/distribution/reference.init"),
         ("memory", "github.com/aws/aws-sdk-go/aws/endpoints.init"),
         ("regexps", "main.main"),
-        ("linker", "A"),
+        ("linker", "The"),
     },
     # It makes its collectors, which have patterns for what they leave out, and look into /proc and /sys, before it listens.
     "prometheus-node-exporter": {
-        *(("regexps", "main.main"), ("files", "main.main"), ("before listen", "main.main"), ("linker", "A")),
+        *(("regexps", "main.main"), ("files", "main.main"), ("before listen", "main.main"), ("linker", "The")),
     },
-    "etcd": {("linker", "A")},
+    "etcd": {("linker", "The")},
     "caddy": {
         ("memory", "github.com/alecthomas/chroma/styles.init"),
         ("memory", "github.com/yuin/goldmark/util.init"),  # a map of HTML's entities
-        ("linker", "A"),
+        ("linker", "The"),
     },
 }
 

@@ -282,7 +282,7 @@ def test_what_goes_wrong(tmp_path):
         "nongo": (dict(service=["python3", "-m", "http.server", "{port}"]), 5, "the command runs no Go program"),
         "both": (dict(service=()), 2, "say what to measure"),
         "fails": (dict(service=shop(), load="wrk -t1 -c1 -d1s --nope {url}"), 5, "wrk failed"),
-        "garbage": (dict(service=shop(), load="echo wrk -d1s {url}"), 2, "'echo' is not a load tool"),
+        "garbage": (dict(service=shop(), load="echo wrk -d1s {url}"), 2, "'echo' is not a supported load tool"),
     }
     for name, (how, status, text) in cases.items():
         done, _ = measured(tmp_path / name, **how)

@@ -519,7 +519,7 @@ def test_what_cannot_be_asked(gotrace: Any) -> None:
         (("--by", "file", "--dataset", "/x/**", "--pid", "1"), "--dataset and --by file are mutually exclusive"),
         (("--dataset", "x/*.jpg", "--pid", "1"), "no path begins as 'x/*.jpg' does"),
         (("--explain", "--epoch", "0s", "--pid", "1"), "shorter than 1 ms"),
-        (("--explain", "--epoch", "(", "--pid", "1"), "is no regular expression of RE2: missing )"),
+        (("--explain", "--epoch", "(", "--pid", "1"), "is not a valid RE2 regular expression: missing )"),
         (("--epoch", "x", "--pid", "1"), "has no effect without --explain"),
         ((), "give either --pid PID or a command"),
     ):

@@ -227,8 +227,8 @@ def test_hey_is_read_from_its_text(served: Served, tmp_path: Path) -> None:
     [
         ("wrk -d1s http://127.0.0.1:1/", "wrk failed .*Connection refused"),
         ("ab -n 5 http://127.0.0.1:1/", "ab failed .*Connection refused"),
-        ("hey -n 50 http://127.0.0.1:1/", "no answer to 50 requests .*connect 50"),
-        ("h2load --h1 -n 5 http://127.0.0.1:1/", "no answer to 5 requests"),
+        ("hey -n 50 http://127.0.0.1:1/", "no response to 50 requests .*connect 50"),
+        ("h2load --h1 -n 5 http://127.0.0.1:1/", "no response to 5 requests"),
         ("wrk nonsense", "invalid URL"),
     ],
 )

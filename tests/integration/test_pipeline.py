@@ -98,4 +98,4 @@ def test_ctrl_c_while_it_measures():
     state = json.loads(Path("out/pipeline.json").read_text())["steps"]
     assert {name: each["status"] for name, each in state.items()} == {"build": "done", "measure": "interrupted"}
     dry = subprocess.run([*GOTRACE, "run", "p.yaml", "--resume", "--dry-run"], capture_output=True, text=True)
-    assert dry.returncode == 0 and "1. build: build (was done; " in dry.stdout, dry.stderr
+    assert dry.returncode == 0 and "1. build: build (done before; " in dry.stdout, dry.stderr

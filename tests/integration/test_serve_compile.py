@@ -47,7 +47,7 @@ def test_the_compiler_is_elsewhere_or_nowhere(tmp_path):
         refused = Agent("--select", "name=nobody", through=[*within, *read_only])
         said = refused.said()
         assert (refused.process.returncode, said.count("\n")) == (1, 2), said
-        assert "our control group's 64 MiB are too few" in said and "gotrace serve --prepare" in said
+        assert "the cgroup's 64 MiB are not enough" in said and "gotrace serve --prepare" in said
         # Where it may, the compiler leaves the group, in which it would be killed: it takes twice as much.
         begun = Agent("--select", "name=nobody", through=within)
         until(begun.is_ready, 60)

@@ -14,6 +14,7 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -447,3 +448,18 @@ def test_a_long_wait_shows_life_on_a_terminal() -> None:
     os.close(ours)
     assert b"tracing starts: 3 of 60" in shown
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stderr == b""
+
+
+def test_a_signal_takes_nothing_from_what_is_printed():
+    """Python without a buffer writes what the pipe takes, and forgets the rest if a signal comes then."""
+    code = (
+        "import signal, sys; from gotrace.cli.main import _prepare_streams; _prepare_streams();"
+        "signal.signal(signal.SIGINT, lambda *_: None); print('.', flush=True); print('x' * 10**6)"
+    )
+    env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=env) as process:
+        assert process.stdout.read(2) == b".\n"
+        for _ in range(5):
+            time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+        assert len(process.stdout.read()) == 10**6 + 1

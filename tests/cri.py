@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import threading
 import time
@@ -36,6 +37,18 @@ sleep 0.1
 date +%s%N >>"$0.log"
 echo '{{"cniVersion":"{_CNI}","interfaces":[{{"name":"eth0","sandbox":"'$CNI_NETNS'"}}],
 "ips":[{{"version":"4","address":"10.99.0.2/24","interface":0}}]}}'
+"""
+
+
+# A process of its own, for gRPC's threads and files do not outlive the forks of one that runs tests.
+_CLIENT = """
+import sys, time, grpc
+channel = grpc.insecure_channel(sys.argv[1])
+for line in sys.stdin:
+    path, data = line.split()
+    begin_ns = time.monotonic_ns()
+    answer = channel.unary_unary(path)(bytes.fromhex(data[1:]), timeout=float(sys.argv[2]), wait_for_ready=True)
+    print(begin_ns, time.monotonic_ns(), "x" + answer.hex(), flush=True)
 """
 
 
@@ -152,22 +165,30 @@ class Cri:
 
     def __init__(self, socket: Path, group: str, folder: Path, path: str) -> None:
         self.path = path  # where its containerd is found
-        # What forks of this process become has no use for gRPC, and closes its file descriptors.
-        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-        import grpc  # where these tests are skipped, it need not be there
-
-        self._channel = grpc.insecure_channel(f"unix:{socket}")
+        words = [sys.executable, "-c", _CLIENT, f"unix:{socket}", str(PATIENCE_S)]
+        self._client = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._group, self._folder = group, folder
         self.calls: list[Called] = []
 
     def ask(self, name: str, fields: dict[int, Any], service: str = "RuntimeService") -> str:
-        """The first field of the answer, if it has one. Raises grpc.RpcError."""
-        call = self._channel.unary_unary(f"/runtime.v1.{service}/{name}")
-        begin_ns = time.monotonic_ns()
-        answer = call(message(fields), timeout=PATIENCE_S, wait_for_ready=True)
+        """The first field of the answer, if it has one."""
+        begin_ns, end_ns, answer = self._answer(name, fields, service)
         text = answer[2 : 2 + answer[1]].decode("utf-8", "replace") if answer else ""  # shorter than 128 bytes
-        self.calls.append(Called(name, begin_ns, time.monotonic_ns(), text))
+        self.calls.append(Called(name, begin_ns, end_ns, text))
         return text
+
+    def is_ready(self) -> bool:
+        """Whether it has seen its network."""
+        return b"NetworkReady\x10\x01" in self._answer("Status", {}, "RuntimeService")[2]
+
+    def _answer(self, name: str, fields: dict[int, Any], service: str) -> tuple[int, int, bytes]:
+        assert self._client.stdin and self._client.stdout
+        self._client.stdin.write(f"/runtime.v1.{service}/{name} x{message(fields).hex()}\n")
+        self._client.stdin.flush()
+        line = self._client.stdout.readline()
+        assert line, f"{name} failed: see what was printed"
+        begin_ns, end_ns, answer = line.split()
+        return int(begin_ns), int(end_ns), bytes.fromhex(answer[1:])
 
     def config(self, namespace: str, name: str, uid: str, own_network: bool = True) -> dict[int, Any]:
         """A PodSandboxConfig; without a network of its own it has the host's."""
@@ -210,7 +231,7 @@ class Cri:
             self.ask(name, {1: sandbox})
 
     def close(self) -> None:
-        self._channel.close()
+        self._client.communicate(timeout=PATIENCE_S)
 
 
 @contextlib.contextmanager
@@ -256,7 +277,7 @@ def running(folder: Path, pause: str, suite: str = "") -> Iterator[tuple[Cri, li
     ctr = [str(shutil.which("ctr", path=path)), "--address", str(socket), "--namespace", "k8s.io"]
     try:
         client.ask("Version", {1: "v1"})
-        until(lambda: _is_ready(client), 60)
+        until(client.is_ready, 60)
         client.calls.clear()
         yield client, ctr, plugins / "slow.log"
     finally:
@@ -266,12 +287,6 @@ def running(folder: Path, pause: str, suite: str = "") -> Iterator[tuple[Cri, li
         subprocess.run(["umount", f"{folder}/state/io.containerd.grpc.v1.cri/netns"], capture_output=True)
         for group_folder in Path("/sys/fs/cgroup").glob(f"*/{group}"):
             until(lambda each=group_folder: _is_removed(each))  # type: ignore[misc]
-
-
-def _is_ready(client: Cri) -> bool:
-    """Whether it has seen its network."""
-    call = client._channel.unary_unary("/runtime.v1.RuntimeService/Status")
-    return b"NetworkReady\x10\x01" in call(b"", timeout=PATIENCE_S)
 
 
 def _is_removed(group: Path) -> bool:

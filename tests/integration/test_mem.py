@@ -315,7 +315,7 @@ def test_released_and_resident_again(start, gotrace, eager_khugepaged):
     assert np.array_equal(*(np.concatenate([np.arange(r["begin"], r["end"], PAGE) for r in each]) for each in huge_ranges))
     told = gotrace("mem", "--pid", str(shape.target.pid)).stdout
     assert re.search(r"^released, still resident .* (9\d|100)% huge ", told, re.MULTILINE)
-    assert "the largest other part is released, still resident" in told and "the kernel makes them wherever it can" in told
+    assert "the largest other part is released, still resident" in told and "the kernel uses them wherever it can" in told
 
 
 LAZY = tuple(version for version in targets.MATRIX if version in ("1.19.8", "1.22.10", targets.NEWEST))

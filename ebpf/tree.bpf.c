@@ -16,10 +16,10 @@ struct process {
 	u64 runnable_ns;
 };
 
-/* Who has a CPU, and since when. */
+/* Which task has a CPU, and since when. */
 struct turn {
 	u64 since_ns;
-	u32 tid;
+	u64 task;
 };
 
 /* A call on a file that has not returned. */
@@ -36,7 +36,8 @@ struct path {
 BPF_HASH(processes, u32, struct process, 16384);
 BPF_TABLE("lru_hash", u32, u64, ready, 16384); /* threads that wait for a CPU, and since when */
 BPF_PERCPU_ARRAY(on_since, struct turn, 1);
-BPF_TABLE("lru_hash", u32, u64, accounted, 16384); /* how much of the kernel's sum of a thread is in its process's */
+/* How much of a thread's sum is in its process's. By task: a thread that calls execve gets the number of the first one. */
+BPF_HASH(accounted, u64, u64, 16384);
 BPF_TABLE("lru_hash", u32, struct call, calls, 16384);
 BPF_PERCPU_ARRAY(paths, struct path, 1);
 
@@ -52,14 +53,16 @@ static __always_inline struct process *current_process(void)
  * nothing away. It begins a turn some microseconds earlier than sched_switch says, when it decides on it, which is a third
  * of the time of a thread that sleeps after every 10 us.
  */
-static __always_inline u64 newly_accounted(struct config *cfg, u32 tid)
+static __always_inline u64 newly_accounted(struct config *cfg)
 {
-	u64 sum = kernel_u64((void *)bpf_get_current_task(), cfg->slot[CONFIG_TASK_CPU_NS]), before;
-	u64 *known = accounted.lookup(&tid);
+	u64 task = bpf_get_current_task(), sum = kernel_u64((void *)task, cfg->slot[CONFIG_TASK_CPU_NS]), before;
+	u64 *known = accounted.lookup(&task);
 
 	if (!known) {
-		accounted.update(&tid, &sum);
-		return sum;
+		if (!accounted.update(&task, &sum))
+			return sum;
+		count_loss(); /* rather than add all of it again at each switch */
+		return 0;
 	}
 	before = *known;
 	*known = sum;
@@ -69,11 +72,11 @@ static __always_inline u64 newly_accounted(struct config *cfg, u32 tid)
 /* What the current thread's process has had: the kernel adds what a thread has since it got its CPU at its next tick. */
 static __always_inline u64 had_by_now(struct config *cfg, struct process *process, u64 time_ns)
 {
-	u32 tid = bpf_get_current_pid_tgid();
+	u64 task = bpf_get_current_task(), *known = accounted.lookup(&task);
+	u64 sum = kernel_u64((void *)task, cfg->slot[CONFIG_TASK_CPU_NS]) - (known ? *known : 0);
 	int zero = 0;
 	struct turn *turn = on_since.lookup(&zero);
-	u64 slice = turn && turn->tid == tid ? time_ns - turn->since_ns : 0, *known = accounted.lookup(&tid);
-	u64 sum = kernel_u64((void *)bpf_get_current_task(), cfg->slot[CONFIG_TASK_CPU_NS]) - (known ? *known : 0);
+	u64 slice = turn && turn->task == task ? time_ns - turn->since_ns : 0;
 
 	return process->cpu_ns + (slice > sum ? slice : sum);
 }
@@ -95,7 +98,6 @@ int on_tracepoint__sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
 		return 0; /* a thread of who starts it */
 	count_hit(HIT_ON_TRACEPOINT__SCHED_PROCESS_FORK);
 	ready.update(&tid, &time_ns);
-	accounted.delete(&tid); /* its number may have been another's */
 	if (tid != tgid)
 		return 0;
 	if (processes.update(&tgid, &fresh)) {
@@ -154,6 +156,16 @@ int on_tracepoint__sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
+/* args are the task, which is a thread: its place in memory may be another's next. */
+int on_tracepoint__sched_process_free(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 task = ctx->args[0];
+
+	if (!accounted.delete(&task))
+		count_hit(HIT_ON_TRACEPOINT__SCHED_PROCESS_FREE);
+	return 0;
+}
+
 /* args are preempt, prev, next and, from 5.18 on, prev's state. */
 int on_tracepoint__sched_switch(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -168,10 +180,10 @@ int on_tracepoint__sched_switch(struct bpf_raw_tracepoint_args *ctx)
 
 	if (!cfg || !turn)
 		return 0;
-	turn->tid = 0;
+	turn->task = 0;
 	if (process) {
 		count_hit(HIT_ON_TRACEPOINT__SCHED_SWITCH);
-		__sync_fetch_and_add(&process->cpu_ns, newly_accounted(cfg, tid));
+		__sync_fetch_and_add(&process->cpu_ns, newly_accounted(cfg));
 		if (!ctx->args[0]) { /* not preempted */
 #ifdef SWITCH_HAS_STATE
 			state = (u32)ctx->args[3];
@@ -190,7 +202,7 @@ int on_tracepoint__sched_switch(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	tid = kernel_u32(next, cfg->slot[CONFIG_TASK_PID]);
 	turn->since_ns = time_ns;
-	turn->tid = tid;
+	turn->task = (u64)next;
 	since = ready.lookup(&tid);
 	if (since) {
 		__sync_fetch_and_add(&process->runnable_ns, time_ns - *since);

@@ -41,7 +41,7 @@ PROBE = Probe(
     ),
     hits=(
         *("on_tracepoint__sched_process_fork", "on_tracepoint__sched_process_exec", "on_tracepoint__sched_process_exit"),
-        *("on_tracepoint__sched_switch", "on_tracepoint__sched_waking"),
+        *("on_tracepoint__sched_process_free", "on_tracepoint__sched_switch", "on_tracepoint__sched_waking"),
         *("on_trace_event__syscalls__sys_enter_openat", "on_trace_event__syscalls__sys_exit_openat"),
         *("on_trace_event__syscalls__sys_enter_renameat", "on_trace_event__syscalls__sys_exit_renameat"),
         *("on_trace_event__syscalls__sys_enter_unlinkat", "on_trace_event__syscalls__sys_exit_unlinkat"),

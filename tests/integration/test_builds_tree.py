@@ -37,6 +37,15 @@ print("WAITED", os.path.basename(os.environ["NAME"]), *first, *last, flush=True)
 os._exit(3)
 """
 
+# Another thread than the first calls execve, and gets the number of the first, which had the CPU for longer.
+REPLACED = """
+import os, threading, time
+while time.thread_time() < 0.3:
+    pass
+threading.Thread(target=lambda: os.execv("/bin/sleep", ["sleep", "0.1"])).start()
+time.sleep(60)
+"""
+
 FILES = """
 import os, sys
 def made(name):
@@ -91,6 +100,15 @@ def test_time_on_a_cpu_and_waits_for_one_are_what_the_kernel_counts(tmp_path):
         # from execve, which is before they are read first, to the exit, which is after they are read last
         assert 0.9 * least <= mine <= 1.1 * most + 100_000_000, (told, mine)
     assert all(step["runnable_ns"] > 100_000_000 for step in steps)
+
+
+def test_a_thread_that_executes_a_program(tmp_path):
+    program = tmp_path / "replaced.py"
+    program.write_text(REPLACED)
+    build, _ = traced(tmp_path, '"$1" "$2"; true', sys.executable, str(program))
+    (replaced, cpu_ns), (sleep, after_ns) = ((step["name"], step["cpu_ns"]) for step in build["steps"][-2:])
+    assert sleep == "sleep" != replaced
+    assert 290_000_000 < cpu_ns < 1_000_000_000 and after_ns < 100_000_000
 
 
 def test_files_of_caches_are_seen(tmp_path):

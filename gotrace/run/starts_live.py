@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import signal
@@ -196,6 +197,7 @@ class _Live:
     ) -> None:
         self._wanted, self._target, self._tracing, self._stop, self._say = wanted, target, tracing, stop, say
         self._progress = progress
+        self._say_once = functools.cache(say)  # of what each run may meet with
         self.recorder: Recorder | None = None
         self.advisor: Advisor | None = None
         self.names: Names | None = None
@@ -255,7 +257,7 @@ class _Live:
         found: list[Start] = []
         began_ns = time.monotonic_ns()
         child = start_command(list(self._wanted.command), Spawned)
-        left = LeftBehind(lambda: not self._running(began_ns))
+        left = LeftBehind(lambda: not self._running(began_ns), self._wanted.command[0], self._say_once)
         # One that was cut off by another execve is no reason to end the command.
         cut_off = (REPLACED, ITSELF)
         seen = _Awaited(
@@ -288,6 +290,8 @@ class _Live:
 
     def _running(self, began_ns: int) -> set[int]:
         """The processes of the run that began then; none, where gotrace does not know their numbers."""
+        if not self._target.which.starter:
+            return set()
         table = self._tracing.parts["coldstart"].loaded.maps["pending"].items()
         return {int.from_bytes(key, sys.byteorder) for key, value in table if _RUN_NS.unpack_from(value)[0] >= began_ns}
 
@@ -295,11 +299,13 @@ class _Live:
         """End what of these still runs: the command has not, that started them in the background."""
         deadline = time.monotonic() + _PATIENCE_S
         for number in (signal.SIGTERM, signal.SIGKILL):
-            for pid in pids & self._running(began_ns):
+            left = pids & self._running(began_ns)
+            for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
-            while pids & self._running(began_ns) and time.monotonic() < deadline:
+            while left and time.monotonic() < deadline:
                 time.sleep(_POLL_NS / 1e9)
+                left &= self._running(began_ns)
 
     def _read(self, recorded: bool = True) -> list[Start]:
         now = time.monotonic_ns()

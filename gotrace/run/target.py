@@ -66,22 +66,30 @@ EXECUTED, EXITED, DURATION = "target executed another program", "target exited",
 class LeftBehind:
     """How long what a command left in the background is waited for, once the command has ended: it may start a Go program.
 
-    Not for ever: what stays may be a daemon that has nothing to do with it.
+    Not for ever: what stays may be a daemon that has nothing to do with it. Whoever waits is told so, after a while.
     """
 
     PATIENCE_S = 10.0
+    _UNTOLD_S = 1.0
 
-    def __init__(self, is_gone: Callable[[], bool]) -> None:
-        self._is_gone = is_gone
-        self._deadline: float | None = None
+    def __init__(self, is_gone: Callable[[], bool], command: str, say: Say) -> None:
+        self._is_gone, self._say = is_gone, say
+        self._waiting = (
+            f"{printable(command)} has exited, but left processes running: waiting up to {self.PATIENCE_S:g} s for one of "
+            "them to start a Go program. Ctrl-C to end."
+        )
+        self._since: float | None = None
 
     def is_over(self, seconds: float = 0) -> bool:
-        """Whether nothing is left, or nothing happened for too long; sleep up to ``seconds`` otherwise."""
+        """Whether nothing is left, or it was waited for long enough; sleep up to ``seconds`` otherwise."""
         if self._is_gone():
             return True
-        if self._deadline is None:
-            self._deadline = time.monotonic() + self.PATIENCE_S
-        if time.monotonic() > self._deadline:
+        now = time.monotonic()
+        self._since = self._since or now
+        if now > self._since + self._UNTOLD_S and self._waiting:
+            self._say(self._waiting)
+            self._waiting = ""
+        if now > self._since + self.PATIENCE_S:
             return True
         time.sleep(seconds)
         return False
@@ -165,7 +173,7 @@ class Command:
         with ExecWatch.opened(self.launched.pid, tree=True) as watch:
             self._say(f"{why.message}: tracing the first Go program that it executes.")
             self.release(time.monotonic_ns())
-            left = LeftBehind(watch.is_alone)
+            left = LeftBehind(watch.is_alone, self.name, self._say)
             while not self._has_to_end() and not (self.is_over() and left.is_over()):
                 found = watch.next(POLL_NS / 1e9)
                 if found is None:

@@ -438,6 +438,19 @@ def test_starts_that_a_script_leaves_in_the_background(named, tmp_path):
             assert Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
 
 
+def test_what_a_script_leaves_in_the_background_of_a_container(tmp_path):
+    """There gotrace does not know the numbers of processes: by those of the kernel it would wait, and end another's."""
+    program = targets.build("lifecycle")
+    inside = ["unshare", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc"]
+    script = f"{program} forever >/dev/null 2>&1 & sleep 2"
+    command = [*inside, *GOTRACE, "coldstart", "--format", "json", "--exe", program, "-n", "2", "--until", "main"]
+    began = time.monotonic()
+    done = subprocess.run([*command, "--", "sh", "-c", script], capture_output=True, text=True, timeout=PATIENCE_S)
+    assert time.monotonic() - began < 18  # 20 s, if it waited for each to end
+    *starts, _ = json.loads(done.stdout)
+    assert done.returncode == 0 and [start["ended"] for start in starts] == ["main.main", "main.main"], done.stderr
+
+
 @pytest.mark.parametrize("by_command", [True, False])
 @pytest.mark.parametrize("how", ["exec", "thread"])
 def test_a_program_that_executes_itself(how, by_command, tmp_path):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from subprocess import PIPE
 
 import pytest
 
@@ -211,6 +212,20 @@ def test_what_a_script_leaves_in_the_background_may_never_start_one(gotrace):
     assert time.monotonic() - began < 50
     os.kill(int(done.stdout), signal.SIGTERM)  # it was not ended, and the script did well
     assert done.returncode == 0 and "sh executed no Go program, nor did what it left in the background" in done.stderr
+    assert done.stderr.count("sh has exited, but left processes running: waiting up to 10 s ") == 1
+
+
+@pytest.mark.parametrize("command", [["gc"], ["coldstart", "--exe", str(targets.build("lifecycle")), "-n", "3"]])
+def test_ctrl_c_ends_waiting_for_what_a_script_leaves_in_the_background(command):
+    script = ["sh", "-c", "sleep 60 >/dev/null 2>&1 & echo $!"]
+    with subprocess.Popen([*GOTRACE, *command, "--", *script], stdout=PIPE, stderr=PIPE, text=True) as traced:
+        while "waiting up to 10 s" not in traced.stderr.readline():
+            assert traced.poll() is None
+        began = time.monotonic()
+        traced.send_signal(signal.SIGINT)
+        pid, _ = traced.communicate(timeout=60)
+        assert time.monotonic() - began < 5
+    os.kill(int(pid), signal.SIGTERM)
 
 
 def alive(pid):

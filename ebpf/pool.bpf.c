@@ -3,9 +3,14 @@
  * What collections drop out of each sync.Pool, and which of its objects are made anew because of that; see probes/pool.py.
  */
 
-#define STEPS 1024 /* of one collection: the world is stopped meanwhile */
+/*
+ * Of one collection: the world is stopped meanwhile. Steps are cheap, unless memory is slow or has to be faulted in. For
+ * each the verifier goes through 800 instructions, and through a million at most.
+ */
+#define STEPS 512
+#define MOST_NS 200000
 
-/* sync.Pool, sync.poolLocal (its begin) and sync.poolChainElt */
+/* sync.Pool, sync.poolLocal (its beginning) and sync.poolChainElt */
 struct go_pool {
 	u64 local, local_size, victim, victim_size;
 };
@@ -42,7 +47,7 @@ BPF_TABLE("lru_hash", u64, struct pool, pools, 4096); /* by the address of the P
 
 static __always_inline u64 pool_key(u64 pool)
 {
-	return pool ^ (u64)target_key() << 48;
+	return pool ^ (u64)target_key() * 0x9e3779b97f4a7c15ULL;
 }
 
 /* Memory of the target, 0 if it cannot be read: without the branches of read_user, of which the verifier follows each. */
@@ -151,6 +156,7 @@ int pool_cleaned(struct pt_regs *ctx)
 {
 	struct config *cfg = settings();
 	struct cleanup fresh = {}, *at;
+	u64 began_ns = bpf_ktime_get_ns();
 	u32 key = target_key();
 	int i;
 
@@ -165,6 +171,8 @@ int pool_cleaned(struct pt_regs *ctx)
 		return 0;
 #pragma clang loop unroll(disable)
 	for (i = 0; i < STEPS; i++) {
+		if (i % 8 == 7 && bpf_ktime_get_ns() - began_ns > MOST_NS)
+			break;
 		if (at->queue) {
 			look_at_queue(at);
 		} else if (at->local < at->locals_end) {

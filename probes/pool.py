@@ -33,7 +33,7 @@ PROBE = Probe(
     summary="objects that collections drop out of each sync.Pool",
     kinds=(
         # of one pool at one collection: objects that any P could have taken, and those that one P had for itself; pool 0:
-        # there were more pools than are looked at
+        # there was more than could be looked at
         Kind("pool_dropped", 0x1501, ("pool", "shared", "private")),
         # object_bytes: of one that was dropped, with the array behind a slice that it begins with; private: what was
         # dropped for it was of one P only; kept: how many objects would be in the pool had none been dropped
@@ -69,7 +69,7 @@ def miss_site(program: GoProgram) -> tuple[Site, str]:
             continue
         behind = instructions[number + 1 : number + 1 + _BETWEEN]
         for branch, before in zip(behind, [each, *behind], strict=False):
-            tested = found["to"] in branch.operands or str(before) == f"test {found['to']}, {found['to']}"
+            tested = found["to"] in branch.operands.split(", ") or str(before) == f"test {found['to']}, {found['to']}"
             if branch.target and tested and code.is_emulated(program.elf, branch):
                 return code.site(program, _GET, branch), found["pool"]
     raise BinaryError(f"{_GET} does not look for New as expected", "it was built without optimisation")

@@ -50,10 +50,10 @@ class Payer:
 
 @dataclass(frozen=True)
 class Refilled:
-    """A line that asks a `sync.Pool` for objects: ``count`` of ``bytes`` in all were made anew because collections had
-    ``dropped`` some, by ``stacks`` of it (as `Slices` has them).
+    """A line that asks one `sync.Pool` or several for objects: ``count`` of ``bytes`` in all were made anew because
+    collections had ``dropped`` some, by ``stacks`` of it (as `Slices` has them).
 
-    ``most_kept`` is how many the pool would have had to keep at a time for none of that to happen.
+    ``most_kept`` is how many the pools would have had to keep at a time for none of that to happen.
     """
 
     function: str
@@ -65,6 +65,7 @@ class Refilled:
     dropped: int
     collections: int
     most_kept: int
+    pools: int = 1
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ REFILL = np.dtype(
 
 @dataclass
 class Pools:
-    """Adds up by pool. ``unfinished`` is how many collections had more pools than are looked at."""
+    """Adds up by pool. ``unfinished`` is how many collections had more than could be looked at."""
 
     kinds: Kinds
     dropped: dict[int, int] = field(default_factory=dict)

@@ -199,9 +199,7 @@ class Collector:
                 out.without_owner += tid == start.pid
                 continue
             out.samples[owner] += 1
-            kind = self._kind(inner, of["kernel_stack"])
-            if kind == MEMORY and nearest(faults.get(tid, []), time_ns):
-                kind = DATA
+            kind = self._kind(inner, of["kernel_stack"], nearest(faults.get(tid, []), time_ns))
             work = out.work.setdefault((owner, kind), Work())
             work.samples += 1
             work.places[place] += 1
@@ -232,7 +230,8 @@ class Collector:
             touched.major += each.major
             touched.ns += each.end_ns - each.begin_ns
 
-    def _kind(self, inner: Sequence[Frame], kernel_stack: int) -> str:
+    def _kind(self, inner: Sequence[Frame], kernel_stack: int, section: str) -> str:
+        """What was done in a sample; ``section`` is that of the page fault it may be in."""
         names = [frame.function for frame in inner]
         for name in reversed(names):
             for kind, pattern in KINDS:
@@ -240,8 +239,9 @@ class Collector:
                     return kind
         if any(map(_COLLECTOR.match, names)):
             return COLLECTOR
-        in_fault = any(_KERNEL_FAULT.match(name) for name in self._kernel_stacks.names(kernel_stack))
-        return MEMORY if in_fault or any(map(_ALLOCATOR.match, names)) else OWN
+        if any(_KERNEL_FAULT.match(name) for name in self._kernel_stacks.names(kernel_stack)):
+            return DATA if section else MEMORY
+        return MEMORY if any(map(_ALLOCATOR.match, names)) else OWN
 
 
 def nearest(faults: Sequence[Fault], time_ns: int) -> str:

@@ -124,18 +124,19 @@ class Advisor:
         return out
 
     def _refilled(self) -> list[Refilled]:
-        """Which lines had to have objects made anew, of each pool."""
-        found: dict[tuple[int, tuple[str, str, int]], list[int]] = {}
+        """Which lines had to have objects made anew, of whichever of their pools: one for each size, for example."""
+        found: dict[tuple[str, str, int], list[tuple[int, int]]] = {}
         if self._pools is None:
             return []
-        for pool, stack in self._refills:
-            line = first_line(self._pool_stacks.frames(stack), _POOL)
-            found.setdefault((pool, line), []).append(stack)
+        for key in self._refills:
+            found.setdefault(first_line(self._pool_stacks.frames(key[1]), _POOL), []).append(key)
         out = []
-        for (pool, line), stacks in found.items():
-            count, size = (sum(self._refills[pool, stack][what] for stack in stacks) for what in (0, 1))
-            of_it = (each.get(pool, 0) for each in (self._pools.dropped, self._pools.collections, self._pools.most_kept))
-            out.append(Refilled(*line, tuple(map(str, stacks)), count, size, *of_it))
+        for line, keys in found.items():
+            count, size = (sum(self._refills[key][what] for key in keys) for what in (0, 1))
+            stacks, pools = tuple(sorted({str(stack) for _, stack in keys})), {pool for pool, _ in keys}
+            dropped, kept = (sum(of.get(pool, 0) for pool in pools) for of in (self._pools.dropped, self._pools.most_kept))
+            collections = max(self._pools.collections.get(pool, 0) for pool in pools)
+            out.append(Refilled(*line, stacks, count, size, dropped, collections, kept, len(pools)))
         return out
 
 

@@ -379,10 +379,10 @@ def test_goals_that_are_too_near(rule, nodes, before, after):
     assert less * first["gain"]["low"] <= real <= 1.1 * 0.9 / less * first["gain"]["high"]
 
 
-def pooled(path, mode, gogc="20", version=targets.NEWEST):
+def pooled(path, mode, gogc="20", version=targets.NEWEST, objects=100):
     """(what was advised on its pool, the summary, how many buffers it says it made)."""
     command = ["gc", "--advise", "--top", "1", "-o", str(path / "run.ndjson"), "-d", "60s", "--"]
-    command += [str(targets.build("pooled", version)), mode, "100", "20"]
+    command += [str(targets.build("pooled", version)), mode, str(objects), "20"]
     env = {**os.environ, "GOGC": gogc, "GOMAXPROCS": "1"}
     done = subprocess.run([*GOTRACE, *command], capture_output=True, text=True, timeout=PATIENCE_S, env=env)
     assert done.returncode == 0, done.stderr
@@ -392,14 +392,15 @@ def pooled(path, mode, gogc="20", version=targets.NEWEST):
     return found, summary, json.loads(done.stdout)["Made"]
 
 
-@pytest.mark.parametrize("version", ["1.19.8", targets.NEWEST])
-def test_a_pool_that_collections_empty(version, tmp_path):
+@pytest.mark.parametrize(("version", "mode"), [("1.19.8", "pool"), (targets.NEWEST, "pool"), (targets.NEWEST, "two")])
+def test_a_pool_that_collections_empty(version, mode, tmp_path):
     """Against the program's own count: what it made after the first round was dropped before."""
     if version not in targets.MATRIX:
         pytest.skip(f"Go {version} cannot be had here")
-    (found,), summary, made = pooled(tmp_path, "pool", version=version)
+    (found,), summary, made = pooled(tmp_path, mode, version=version)
     assert summary["events"]["lost"] == 0 and made > 1000
-    assert found["title"].startswith(f"main.get ({place_in('pooled', 'pool.Get()')}) fills its sync.Pool again")
+    whose = {"pool": "its sync.Pool", "two": "its 2 sync.Pools"}[mode]
+    assert found["title"].startswith(f"main.get ({place_in('pooled', '.Get().')}) fills {whose} again")
     assert f"; {made - 100:,} of 64.0 KiB on average were made anew in " in found["evidence"][0]
     dropped = int(re.search(r"dropped ([\d,]+) objects", found["evidence"][0])[1].replace(",", ""))
     assert made - 100 <= dropped <= made
@@ -416,6 +417,16 @@ def test_a_pool_that_collections_do_not_empty(mode, gogc, tmp_path):
     assert found == [] and summary["cycles"] > 4
     assert made == {"pool": 100, "leaks": 2000}[mode]
     assert not any("pools" in each for each in summary["advice"]["not_seen"])
+
+
+@pytest.mark.parametrize("pools", [100, 10_000])
+def test_how_many_pools_are_looked_at(pools, tmp_path):
+    """While the world is stopped: as many as 512 steps suffice for, and 0.2 ms, in which others may get the CPU."""
+    found, summary, _ = pooled(tmp_path, "many", objects=pools)
+    assert found == [] and summary["cycles"] > 4 and summary["events"]["lost"] == 0
+    unfinished = re.search(r"all pools at ([\d,]+) collection", " ".join(summary["advice"]["not_seen"]))
+    count = int(unfinished[1].replace(",", "")) if unfinished else 0  # of one for each of 20 rounds
+    assert count <= 5 if pools == 100 else count >= 15
 
 
 @pytest.mark.parametrize("version", ["1.19.8", targets.NEWEST])

@@ -20,9 +20,24 @@ from gotrace.analysis.gc_slices import CYCLES, MARKING, SLICE_NS, STOPPED, Slice
 from gotrace.analysis.pacing import Pacing
 from gotrace.analysis.pauses import CYCLE, PAUSE, SWEEP, Batch
 from gotrace.analysis.pools import Pools
-from gotrace.analysis.stacks import Frame
-from gotrace.analysis.start_code import COLLECTOR, DATA, OWN, REGEXPS, Fault, StartCode, Touched, Work, nearest, owner_of
+from gotrace.analysis.stacks import KERNEL, USER, Frame
+from gotrace.analysis.start_code import (
+    COLLECTOR,
+    DATA,
+    MEMORY,
+    OWN,
+    REGEXPS,
+    Collector,
+    Fault,
+    StartCode,
+    Touched,
+    Work,
+    nearest,
+    owner_of,
+)
 from gotrace.analysis.timeline import EXEC, LINKER, MAIN, FirstGc, Row, Start
+from gotrace.kernel.ring import wire_dtype
+from gotrace.probes import coldstart, startcode
 from gotrace.records.advice import advice_record
 
 MS = 1_000_000
@@ -88,7 +103,7 @@ def test_data_that_a_start_goes_through():
     assert found["data"].gain.value == pytest.approx(30 * MS)
     assert found["data"].title.startswith("x/y.init goes through the program's own data (y/tables.go:31): ")
     assert found["data"].evidence[1] == (
-        "8,192 page faults in .noptrdata in one start, which took 20.0 ms from the begin of each to its end; "
+        "8,192 page faults in .noptrdata in one start, which took 20.0 ms from the beginning of each to its end; "
         "3 of the program's pages came from a disk"
     )
     memory = [code("x/y.init", memory=30, own_code=10)]
@@ -102,6 +117,32 @@ def test_the_page_fault_that_a_sample_is_of():
     expected = {50: ".data", 150: ".data", 240: ".data", 260: "", 400: "", 460: ".rodata", 900: ".rodata"}
     assert {at: nearest(faults, at) for at in expected} == expected
     assert nearest([], 5) == ""
+
+
+def test_what_a_sample_did_with_memory():
+    """In a page fault, what it faults on; in the allocator without one, new memory, whatever was touched before."""
+    kinds = startcode.PROBE.header_kinds()
+    number = {name: kind["number"] for name, kind in kinds.items()}
+    probes = {
+        "startcode": {"kinds": kinds, "points": [], "facts": {"sections": [[".data", 1000, 2000]]}},
+        "coldstart": {"kinds": coldstart.PROBE.header_kinds(), "points": []},
+    }
+    user = {10: "runtime.mallocgc", 19: "x/y.init", 29: "runtime.doInit1", 40: "x/y.init"}
+    collector = Collector(
+        {"probes": probes},
+        lambda at: [Frame(user[at], "/src/x/y/tables.go", 31, "", USER)],
+        lambda addresses: [Frame("asm_exc_page_fault", "", 0, "", KERNEL) for _ in addresses],
+    )
+    stacks = {1: [10, 20, 30], 2: [40, 30, 0], 3: [5, 0, 0]}  # in the allocator, in the init, in the kernel's handler
+    rows = [(0, 7, number["stack"], 0, at, sum(map(bool, of)) << 32, *of) for at, of in stacks.items()]
+    rows += [(2 * 10**9, 7, number["start_fault"], 0, 7, 2 * 10**9 - 100, 1500, 0, 0)]
+    samples = {(1, 0): MEMORY, (1, 3): DATA, (2, 3): DATA, (2, 0): OWN}
+    for place, (stack, kernel) in enumerate(samples):
+        rows.append((2 * 10**9 + place, 7, number["start_sample"], 0, 7, stack, kernel, 0, 0))
+    collector.feed(np.array(rows, wire_dtype()))
+    found = collector.of(start(row(MAIN, "x/y.init", 2, 10, 40), total_ms=2000))
+    assert {kind: work.samples for (_, kind), work in found.work.items()} == {MEMORY: 1, DATA: 2, OWN: 1}
+    assert found.touched["", ".data"].faults == 1 and found.faults == 1
 
 
 def test_work_for_the_collector():

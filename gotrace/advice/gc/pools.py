@@ -35,10 +35,11 @@ def _finding(seen: Seen, pool: Refilled, part: float, gain: Gain) -> Finding:
     size = pool.bytes / pool.count
     dropped = f"{count_text(pool.collections, 'collection')} dropped {count_text(pool.dropped, 'object')}"
     kept = count_text(pool.most_kept, "object")
+    pools, them = ("its sync.Pool", "it") if pool.pools == 1 else (f"its {pool.pools} sync.Pools", "them")
     return Finding(
         rule="pools",
-        title=f"{printable(pool.function)} ({place_of((pool.file, pool.line))}) fills its sync.Pool again after "
-        f"collections have emptied it: {gain_text(gain)}, {part:.0%} of what is allocated",
+        title=f"{printable(pool.function)} ({place_of((pool.file, pool.line))}) fills {pools} again after "
+        f"collections have emptied {them}: {gain_text(gain)}, {part:.0%} of what is allocated",
         evidence=(
             f"{dropped} that nobody had taken since the one before; {pool.count:,} of {size / 1024:,.1f} KiB on average "
             f"were made anew in {seen.duration_ns / SECOND:.1f} s",

@@ -1,7 +1,9 @@
 // pooled keeps some buffers in use for a moment, every so often, and allocates in between: pooled MODE BUFFERS [ROUNDS].
 //
 //	pool    the buffers, of 64 KiB, come from a sync.Pool and go back to it
+//	two     they come from one of two, at the same line
 //	leaks   they come from a sync.Pool, and are not returned
+//	many    no buffers, but as many pools of one object each
 //
 // After ROUNDS it ends, with how many buffers it had to make, in JSON; without them it goes on for ever.
 package main
@@ -24,11 +26,17 @@ var (
 	kept *node
 	sink []byte
 	made atomic.Int64
-	pool = sync.Pool{New: func() any { made.Add(1); b := make([]byte, 64<<10); return &b }}
+	pool = make([]sync.Pool, 1, 2)
 )
 
-func get() *[]byte {
-	return pool.Get().(*[]byte)
+func buffer() any {
+	made.Add(1)
+	b := make([]byte, 64<<10)
+	return &b
+}
+
+func get(i int) *[]byte {
+	return pool[i%len(pool)].Get().(*[]byte)
 }
 
 // rest allocates 2 MiB in small pieces.
@@ -48,16 +56,29 @@ func main() {
 	for i := 0; i < 20_000; i++ {
 		kept = &node{next: kept}
 	}
+	if mode == "two" {
+		pool = pool[:2]
+	}
+	for i := range pool {
+		pool[i].New = buffer
+	}
+	var pools []sync.Pool
+	if mode == "many" {
+		pools, buffers = make([]sync.Pool, buffers), 0
+	}
 	used := make([]*[]byte, buffers)
 	for round := 0; round < rounds; round++ {
 		for i := range used {
-			used[i] = get()
+			used[i] = get(i)
 		}
 		for i := range used {
-			if mode == "pool" {
-				pool.Put(used[i])
+			if mode != "leaks" {
+				pool[i%len(pool)].Put(used[i])
 			}
 			used[i] = nil
+		}
+		for i := range pools {
+			pools[i].Put(kept)
 		}
 		for i := 0; i < 12; i++ {
 			rest()

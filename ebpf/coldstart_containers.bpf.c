@@ -316,7 +316,7 @@ static __always_inline void tell_label(u64 time_ns, u64 label, u64 string, u64 a
 	tell_name(time_ns, read_user(string), bytes);
 }
 
-/* A reference in a message, which may lack: it is 0 then, as of a message that lacks itself. */
+/* A reference in a message: 0 if it, or the message itself, is not there. */
 static __always_inline u64 member(u64 message, u64 offset)
 {
 	return message ? read_user(message + offset) : 0;

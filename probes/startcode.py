@@ -1,6 +1,6 @@
 """What code runs while a Go program starts: sampled stacks, and the stacks of calls that tend to be dear in an init.
 
-Page faults are seen one by one, from the kernel's event at the begin of each to that at its end.
+Page faults are seen one by one, from the kernel's event at the beginning of each to the one at its end.
 
 Samples come on each CPU at regular intervals, from every process that executes the file. The calls are the entries of
 the functions that compile a regular expression, parse a template, open a file, look a name up, or ask for a collection;

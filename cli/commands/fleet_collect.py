@@ -44,8 +44,8 @@ from gotrace.errors import UsageError
 def command(folder: str, urls: str, token_file: str | None, ca_file: str | None, jobs: int, patience_ns: int) -> int:
     """Fetch what is new in the spool of every agent (`gotrace serve --spool`), into the fleet in DIR.
 
-    Ctrl-C keeps what whole agents have sent; the next time goes on from there. Who cannot be asked is told at the end, and
-    kept in the table `absent`.
+    Ctrl-C keeps what whole agents have sent; the next time goes on from there. Agents that cannot be reached are listed at
+    the end, and kept in the table `absent`.
     """
     from gotrace.cli.text import fleet as text
     from gotrace.fleet.collect import Bounds, collect, urls_in

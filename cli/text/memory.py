@@ -168,7 +168,7 @@ def _cgroup(group: Record | None) -> str:
 
 
 def _regions(regions: list[Record] | None, rss: int) -> Iterator[str | Rows]:
-    """Largest mappings outside Go, those that matter."""
+    """The largest mappings outside Go."""
     if regions is None:
         yield "Largest mappings: ?"
         return

@@ -195,7 +195,7 @@ def of_kind(
             gain=gain,
             mend=mend,
             check=seen.check("change it"),
-            excluded=f"Only samples with both {name} and the work on the stack count; waits, while a collection ran in it.",
+            excluded=f"Only samples with both {name} and the work on the stack count; waits, if a collection ran in it.",
         )
 
 
@@ -214,7 +214,7 @@ def _touched(seen: Seen, owner: str, kind: str) -> Iterator[str]:
         disk = f"; {major / len(seen.code):,.0f} of the program's pages came from a disk" if section else ""
         yield (
             f"{count / len(seen.code):,.0f} page faults in {printable(section) or 'new memory'} in one start, which took "
-            f"{duration_text(ns[section] / len(seen.code))} from the begin of each to its end{disk}"
+            f"{duration_text(ns[section] / len(seen.code))} from the beginning of each to its end{disk}"
         )
 
 

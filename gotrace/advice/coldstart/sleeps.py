@@ -48,7 +48,6 @@ def find(seen: Seen) -> Iterator[Finding]:
             gain=gain,
             mend=mend,
             check=seen.check("change it"),
-            excluded="Time waiting for a CPU or a CPU quota is counted separately, no page was read from disk, and "
-            "the first "
-            "GC cycle did not run in it.",
+            excluded="Time waiting for a CPU or a CPU quota is counted separately, no page was read from disk, and the "
+            "first GC cycle did not run in it.",
         )

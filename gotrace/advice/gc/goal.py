@@ -39,9 +39,8 @@ def find(seen: Seen) -> Iterator[Finding]:
         f"The heap goal is only {bytes_text(room)} above the live heap",
         (*sentences(pacing), *held),
         keeps=room / wider,
-        mend=f"GOGC={gogc} raises that to {bytes_text(wider)}, for {bytes_text(wider - room)} more memory; or "
-        f"allocate less "
-        "(gotrace heap --alloc shows where).",
+        mend=f"GOGC={gogc} raises that to {bytes_text(wider)}, for {bytes_text(wider - room)} more memory; or allocate "
+        "less (gotrace heap --alloc shows where).",
         check=seen.check(f"with GOGC={gogc}"),
     )
     if found.gain.share >= _LEAST:

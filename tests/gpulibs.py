@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import functools
 import os
-import subprocess
-import sys
-import zipfile
 from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import wheels
 
 import targets
 from gotrace.analysis.gpumem import calls as words
@@ -60,23 +58,10 @@ WHEELS = (
 )
 
 
-def runtime(package: str, version: str, name: str) -> Path | None:
-    """A real libcudart, from PyPI into the cache; None if that cannot be reached. It is never part of this project."""
-    folder = targets.cache() / "wheels" / f"{package}-{version}"
-    if not (folder / name).exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary", ":all:", "-d", str(folder)]
-        done = subprocess.run([*pip, f"{package}=={version}"], capture_output=True, text=True, timeout=300)
-        if done.returncode:
-            return None
-        (wheel,) = folder.glob("*.whl")
-        with zipfile.ZipFile(wheel) as archive:
-            (member,) = [each for each in archive.namelist() if each.endswith(f"/{name}")]
-            unfinished = folder / "unfinished"
-            unfinished.write_bytes(archive.read(member))
-            unfinished.rename(folder / name)
-        wheel.unlink()
-    return folder / name
+def runtime(package: str, version: str, name: str) -> Path:
+    """A real libcudart, from PyPI into the cache: it is never part of this project."""
+    (found,) = wheels.unpacked(f"{package}=={version}").rglob(name)
+    return found
 
 
 def row(time_ms, name, address=0, size=0, result=0, pool=POOL):

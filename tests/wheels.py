@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,10 @@ import targets
 
 
 def unpacked(*requirements: str) -> Path:
-    """The folder to import them from, without what they depend on; the test is skipped where PyPI cannot be reached."""
+    """The folder to import them from, without what they depend on; the test is skipped where PyPI cannot be reached.
+
+    GOTRACE_REQUIRE_BPF=1 makes that a failure.
+    """
     target = targets.cache() / "wheels" / "-".join((f"py3.{sys.version_info.minor}", *requirements))
     target.parent.mkdir(parents=True, exist_ok=True)
     with open(target.parent / f".{target.name}.lock", "w") as lock:
@@ -26,6 +30,7 @@ def unpacked(*requirements: str) -> Path:
                 command = [*pip, "--target", f"{folder}/all", *requirements]
                 done = subprocess.run(command, capture_output=True, text=True, timeout=600)
                 if done.returncode:
-                    pytest.skip(f"cannot be had from PyPI: {done.stderr.strip().splitlines()[-1]}")
+                    refuse = pytest.fail if os.environ.get("GOTRACE_REQUIRE_BPF") == "1" else pytest.skip
+                    refuse(f"{' '.join(requirements)} cannot be had from PyPI: {done.stderr[-300:].strip()}")
                 shutil.move(f"{folder}/all", target)
     return target

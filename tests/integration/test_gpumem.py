@@ -423,8 +423,6 @@ def test_the_real_runtime(package, version, name):
     a request that ends in an error is nothing that was allocated.
     """
     library = gpulibs.runtime(package, version, name)
-    if library is None:
-        pytest.skip("PyPI cannot be reached")
     command = [sys.executable, "-c", _CALLS, str(library)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as target:
         assert target.stdout.readline() == "ready\n"

@@ -22,6 +22,7 @@ from gotrace.errors import GotraceError, HostError, UsageError
 from gotrace.fleet import spools
 from gotrace.fleet.add import put, source_row
 from gotrace.fleet.store import Addition, Known, absent_in, adding, sources_in
+from gotrace.run.kept import NAME
 from gotrace.run.target import StopRequest
 from gotrace.text import printable
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _AT_ONCE = 16  # hosts whose rows become files together
 _MOST_RECORDINGS = 1000  # of one host and time
 _PATIENCE_S = 60  # with others who add to the folder
+_LATE = "no time was left to fetch the causes of its long pauses"
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,7 @@ def _ask(url: str, remote: Remote, place: str, bounds: Bounds, stop: StopRequest
                 or os.path.basename(name) != name
                 or answer.body[-1:] != b"\n"
             ):
-                raise HostError("its response is invalid", "is it `gotrace serve`?")
+                raise _invalid()
             _note(asked, answer.body)
             asked.segments.append((name, int(begin), zlib.compress(answer.body, 1)))
             asked.size += len(answer.body)
@@ -192,6 +194,10 @@ def _ask(url: str, remote: Remote, place: str, bounds: Bounds, stop: StopRequest
     except GotraceError as error:
         asked.problem, asked.hint = error.message, error.hint
     return None if stop.signal else asked
+
+
+def _invalid() -> HostError:
+    return HostError("its response is invalid", "is it `gotrace serve`?")
 
 
 def _note(asked: Asked, data: bytes) -> None:
@@ -218,16 +224,23 @@ def _recordings(asked: Asked, remote: Remote, until_s: float, stop: StopRequest)
     """What the longest pauses of the new minutes waited for: without it they have no cause."""
     if not asked.pauses:
         return
+    if (left_s := until_s - time.monotonic()) <= 0:
+        asked.notes.append(_LATE)
+        return
     after = f"{asked.first_ns:019}.0.gotrace"
-    answer = remote.asked(
-        f"/spool/recordings?after={after}", patience_s=until_s - time.monotonic(), given_up=lambda: stop.signal
-    )
+    answer = remote.asked(f"/spool/recordings?after={after}", patience_s=left_s, given_up=lambda: stop.signal)
     remote.require(answer)
+    try:
+        names = msgspec.json.decode(answer.body, type=list[str])[:_MOST_RECORDINGS]
+    except msgspec.MsgspecError:
+        raise _invalid() from None
     with tempfile.TemporaryDirectory(prefix="gotrace-fleet-") as folder:
-        for name in msgspec.json.decode(answer.body, type=list[str])[:_MOST_RECORDINGS]:
-            if time.monotonic() > until_s or stop.signal or os.path.basename(name) != name:
+        for name in names:
+            if (left_s := until_s - time.monotonic()) <= 0:
+                asked.notes.append(_LATE)
                 break
-            left_s = until_s - time.monotonic()
+            if stop.signal or not NAME.fullmatch(name):
+                break
             found = remote.asked(f"/spool/recording?name={name}", MOST_RECORDING, left_s, lambda: stop.signal)
             if found.status == 200:
                 with open(os.path.join(folder, name), "wb") as file:

@@ -45,7 +45,7 @@ class Database:
         try:
             found: list[tuple[Any, ...]] = self.connection.execute(sql, given).fetchall()
         except duckdb().IOException as error:  # somebody compacts, or removes files
-            raise GotraceError(f"a file disappeared: {printable(str(error).splitlines()[0])}", "ask again") from None
+            raise _unread(error) from None
         return found
 
 
@@ -70,7 +70,7 @@ def opened(folder: str) -> Database:
     for name, sql in VIEWS.items():
         database.connection.execute(f"create view {name} as {sql}")
     if database.broken:
-        database.notes.append(f"{count_text(len(database.broken), 'file')} cannot be read and was skipped")
+        database.notes.append(f"{count_text(len(database.broken), 'file was', 'files were')} unreadable and skipped")
     return database
 
 
@@ -98,6 +98,8 @@ def answered(database: Database, query: str) -> Answer:
             raise UsageError("that is not a single query", "give one `select`: a fleet cannot be changed by SQL")
         found = connection.execute(statements[0])
         return Answer([each[0] for each in found.description], found.fetchall())
+    except module.HTTPException as error:
+        raise _unread(error) from None
     except module.Error as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         hint = next(
@@ -108,6 +110,10 @@ def answered(database: Database, query: str) -> Answer:
         elif isinstance(error, module.PermissionException):
             hint = "a query reads the tables of the fleet: `show tables` lists them"
         raise UsageError(printable(lines[0]), printable(hint)) from None
+
+
+def _unread(error: Exception) -> GotraceError:
+    return GotraceError(f"a file cannot be read: {printable(str(error).splitlines()[0])}", "try again")
 
 
 def _view(database: Database, module: Any, table: str, files_of: Callable[[str], list[str]]) -> None:

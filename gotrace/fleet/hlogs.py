@@ -11,6 +11,7 @@ import numpy as np
 from gotrace.errors import GotraceError
 from gotrace.fleet.machines import Told, host_row
 from gotrace.fleet.series import Part, Whose, of_counted
+from gotrace.fleet.spools import damage_of
 
 _OURS = "values are nanoseconds"
 _LINE = re.compile(r"(?:Tag=([^,]*),)?([0-9.]+),([0-9.]+),[0-9.]+,(\S+)")
@@ -58,7 +59,7 @@ def parts_of(path: str, told: Told, name: str) -> tuple[dict[str, Any], list[Par
         parts += of_counted(whose, metric, label, values, counts)
     notes = ["values have three significant digits: totals and percentiles are no more precise"]
     if cut_off:
-        notes.append(f"{cut_off} damaged lines were skipped")
+        notes.append(damage_of(cut_off))
     return {"kind": "hlog", "host": told.host_name, "first_ns": begin_ns, "last_ns": end_ns}, parts, notes
 
 

@@ -233,7 +233,7 @@ def held(folder: Path, by: str = "", patience_s: float = 0) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() >= until_s:
-                    raise UsageError(
+                    raise GotraceError(
                         f"another gotrace is writing to {name}", "wait until it ends, or choose another folder"
                     ) from None
                 time.sleep(0.1)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gotrace.shared import SharedSession
     from gotrace.views.view import Record
 
-_NAME = re.compile(r"[0-9]{19}\.[0-9]+\.gotrace")
+NAME = re.compile(r"[0-9]{19}\.[0-9]{1,10}\.gotrace")
 _UNFINISHED = ".part"
 _MOST_S = 60  # for writing one
 
@@ -34,7 +34,7 @@ def name_of(slice_: Slice, wall_offset_ns: int, pid: int) -> str:
 def recordings_in(folder: str) -> list[str]:
     """The paths of the recordings in a folder, the oldest first. Raises GotraceError."""
     try:
-        return [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if _NAME.fullmatch(name)]
+        return [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if NAME.fullmatch(name)]
     except OSError as error:
         raise GotraceError(
             f"cannot read {printable(folder)}: {error.strerror}", "check that it is a spool of `gotrace serve`"
@@ -44,7 +44,7 @@ def recordings_in(folder: str) -> list[str]:
 def forget_unfinished(folder: str) -> None:
     """Remove what somebody was writing who was killed."""
     for name in os.listdir(folder):
-        if _NAME.fullmatch(name.removesuffix(_UNFINISHED)) and name.endswith(_UNFINISHED):
+        if NAME.fullmatch(name.removesuffix(_UNFINISHED)) and name.endswith(_UNFINISHED):
             with contextlib.suppress(OSError):
                 os.unlink(os.path.join(folder, name))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
 import socket
@@ -21,7 +22,7 @@ from gotrace.agent.remote import Remote
 from gotrace.agent.requests import Request
 from gotrace.errors import UsageError
 from gotrace.fleet.add import add
-from gotrace.fleet.collect import Asked, Bounds, collect, urls_in
+from gotrace.fleet.collect import Asked, Bounds, _note, collect, urls_in
 from gotrace.fleet.database import opened
 from gotrace.fleet.machines import Told
 from gotrace.fleet.show import shown
@@ -294,6 +295,32 @@ def test_who_answers_nonsense_costs_nobody_else(tmp_path: Path) -> None:
         ("web-1", 2),
         ("web-2", 3),
     ]
+
+
+def test_nonsense_about_recordings_costs_no_minutes(tmp_path: Path) -> None:
+    """Nor is a file written by a name that is none."""
+    with contextlib.ExitStack() as stack:
+        servers = []
+        for number, body in enumerate((b"no", b'[".."]', b'[""]')):
+            spool = Written(tmp_path / f"spool{number}", f"web-{number}")
+            spool.minute()
+            names = Route({"GET": lambda _, body=body: Response(200, body)})  # type: ignore[misc]
+            routes = {**spool_pages.routes(str(spool.folder)), "/spool/recordings": names}
+            servers.append(stack.enter_context(Server(HERE, routes)))
+        asked = {each.url: each for each in fetched(tmp_path / "f", *servers)}
+    found = [asked[url_of(each)] for each in servers]
+    assert [each.minutes for each in found] == [1, 1, 1]
+    assert [each.problem for each in found] == ["its response is invalid", "", ""]
+
+
+def test_out_of_time_is_no_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was fetched is added, and it says what was not."""
+    spool = Written(tmp_path / "spool")
+    spool.minute()
+    monkeypatch.setattr("gotrace.fleet.collect._note", lambda asked, data: (_note(asked, data), time.sleep(1.1)))
+    with serving(spool) as server:
+        (asked,) = fetched(tmp_path / "f", server, bounds=Bounds(patience_s=1))
+    assert (asked.minutes, asked.problem) == (1, "") and "no time was left" in asked.notes[0]
 
 
 def test_two_that_collect_at_once_add_once(tmp_path: Path) -> None:

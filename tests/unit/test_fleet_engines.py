@@ -133,18 +133,20 @@ def test_duckdb_from_a_bucket(fleet: Path, store: str) -> None:
         (store, "sql", "s3://fleet/fleet", "from read_text('s3://fleet/fleets/other')"),
         (store, "sql", "s3://fleet/fleet", "from duckdb_secrets()"),
         (store, "trend", "s3://fleet/none"),
+        (store, "sql", "s3://fleet/fleet", "from read_parquet('s3://fleet/fleet/none.parquet')"),
         (away, "sql", "s3://fleet/fleet", "select 1"),
     ]
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     command = [sys.executable, "-c", COMMANDS]
     done = subprocess.run(command, env=environment, input=json.dumps(commands), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    shown, local, sums, other, secrets, none, nobody = map(tuple, json.loads(done.stdout))
+    shown, local, sums, other, secrets, none, gone, nobody = map(tuple, json.loads(done.stdout))
     assert shown == local and shown[0] == 0 and "web-2" in shown[1]
     assert [tuple(each.values()) for each in json.loads(sums[1])] == opened(str(fleet)).rows(SUMS) != []
     assert other[0] == 2 and "Permission" in other[1]
     assert secrets[0] == 0 and "secret=redacted" in secrets[1]
     assert none[0] == 2 and "s3://fleet/none is no fleet" in none[1]
+    assert gone[0] == 1 and "a file cannot be read" in gone[1]
     assert nobody[0] == 1 and "cannot read s3://fleet/fleet" in nobody[1] and "AWS_ENDPOINT_URL" in nobody[1]
 
 

@@ -160,7 +160,7 @@ def _notes(result: Record) -> Iterator[str]:
             yield f"{name}: {ooms} BY FRAGMENTATION: enough was free, but in pieces."
         if each["too_small_share"]:
             share = percent_text(each["too_small_share"])
-            yield f"{name}: {share} of the free memory is in holes too small for 90% of the requests."
+            yield f"{name}: {share} of the free memory is in holes too small for the largest 10% of requests."
         if each["adjacent"]:
             size = bytes_text(sum(pieces["bytes"] for pieces in each["adjacent"]))
             yield f"{name}: {size} long free in adjacent segments, which cannot be merged."
@@ -202,5 +202,5 @@ def _trust(result: Record) -> Iterator[str]:
     if len(others) > _MOST_OTHERS:
         yield f"NOT TRACED: {count_text(len(others) - _MOST_OTHERS, 'more process', 'more processes')}."
     if result["running"]:
-        what = count_text(result["running"], "process runs", "processes run")
-        yield f"{what} still running: their later requests are not included."
+        what = count_text(result["running"], "child process is", "child processes are")
+        yield f"{what} still running: later requests are not included."

@@ -76,7 +76,7 @@ _MOST_LISTED = 10
 _ROWS_OF_TIME = 32  # a power of two
 _MS = 1e6
 _SHOWN_PARTS = ("total", *(part for part in PARTS if part != "total"))
-_NAMES = ("Stop reason", "What the world waited for", "Asked for by")
+_NAMES = ("Stop reason", "What the world waited for", "Requested by")
 _PARTS_EXPLAINED = ("Stopping", "Stopped", "Restart")
 
 
@@ -343,7 +343,7 @@ def _explained(made: Page, run: Run) -> None:
             said = f"{each['cause']}: {each['sentence']}"
             when = run.utc(each["monotonic_ns"])
             rows.append((_numbered(number, each["length_ns"]), when, *lengths, each["reason"], said, asked))
-        heads = ("", "UTC", *_PARTS_EXPLAINED, "Stop reason", "What the world waited for", "Asked for by")
+        heads = ("", "UTC", *_PARTS_EXPLAINED, "Stop reason", "What the world waited for", "Requested by")
         left_out = f" (the first {len(rows)} of {len(told)})" if len(rows) < len(told) else ""
         made.table(f"Each of them{left_out}", heads, rows, names=_NAMES)
         by_class = []
@@ -364,7 +364,7 @@ def _explained(made: Page, run: Run) -> None:
     shown = callers[:_MOST_LISTED]
     left_out = f" (the first {len(shown)} of {len(callers)})" if len(shown) < len(callers) else ""
     rows = [(each["reason"], f"{each['count']:,}", code_text(each["code"]) or "?") for each in shown]
-    made.table(f"Who requested the pauses{left_out}", ("Stop reason", "Pauses", "Asked for by"), rows, names=_NAMES)
+    made.table(f"Who requested the pauses{left_out}", ("Stop reason", "Pauses", "Requested by"), rows, names=_NAMES)
 
 
 def _cycles(made: Page, run: Run) -> None:

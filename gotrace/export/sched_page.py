@@ -174,7 +174,7 @@ def _events(made: Page, found: Record) -> None:
         (printable(each["name"]), "the program" if each["own"] else "another", duration_text(each["held_ns"]))
         for each in found["holders"]
     ]
-    made.table("CPU held by", ("Task", "Of", "share of waits"), rows)
+    made.table("What held the CPUs that threads waited for", ("Task", "Of", "Share of waits"), rows)
     rows = [
         (f"{each['tid']}", f"{each['cpu']}", duration_text(each["wait_ns"]), _held_by(each)) for each in found["longest"]
     ]

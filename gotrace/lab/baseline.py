@@ -424,7 +424,7 @@ def judged(
         reasons.append(f"no steady state after {duration_text(preload['length_ns'])} of warm-up: {preload['unsteady']}")
     throttled = seen.sched["limits"]["throttled_ns"] if seen.sched is not None else None
     if throttled:
-        text = f"a CPU quota held its threads for {duration_text(throttled)}, over all CPUs"
+        text = f"a CPU quota throttled its threads for {duration_text(throttled)}, summed over CPUs"
         (notes if quota_planned else reasons).append(text if quota_planned else f"{text}, though none was planned")
     lost = seen.lost
     if lost:

@@ -541,7 +541,7 @@ def test_a_container(tmp_path, image):
     assert (found["quota_cpus"], found["memory_bytes"]) == (0.25, 64 << 20)
     (run,) = (run for run in report["runs"] if run["valid"])
     assert run["metrics"]["cpu"] < 0.5 and run["metrics"]["throttled.share"] > 0
-    assert any("a CPU quota held its threads for" in note for note in run["notes"])
+    assert any("a CPU quota throttled its threads for" in note for note in run["notes"])
     assert "in a container of" in done.stdout and "0.25 CPUs, 64.0 MiB of memory" in done.stdout
     assert containers_of(image) == []
     done, _ = measured(tmp_path / "bad", "-n", "1", "--container", image, *CONTAINER, service=["-nope"])

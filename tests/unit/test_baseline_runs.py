@@ -56,7 +56,7 @@ def verdict(
         ({"yardsticks": (100.0, 96.9)}, "the machine's own speed changed by 3.1% meanwhile"),
         (
             {"throttled_ns": 5_000_000},
-            "a CPU quota held its threads for 5.00 ms, over all CPUs, though none was planned",
+            "a CPU quota throttled its threads for 5.00 ms, summed over CPUs, though none was planned",
         ),
         ({"used": (0.96, 0, 1, 8)}, SATURATED.format("96%", "0%")),
         (
@@ -97,7 +97,7 @@ def test_a_run_that_counts(fine: dict[str, Any]) -> None:
 
 
 def test_what_is_noted() -> None:
-    planned = "a CPU quota held its threads for 5.00 ms, over all CPUs"
+    planned = "a CPU quota throttled its threads for 5.00 ms, summed over CPUs"
     assert verdict(throttled_ns=5_000_000, planned=True) == ([], [planned])
     _, (note,) = verdict(used=(0.3, 0.1, 1, 2))
     assert note.startswith("the load tool waited for a CPU for more than a tenth of the time")

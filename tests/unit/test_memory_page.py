@@ -146,10 +146,10 @@ def test_the_control_group_is_drawn_and_what_is_unknown_is_no_blank() -> None:
     found = parsed([look(1, {LIVE: MIB}), look(2, {LIVE: 4 * MIB}, cgroup=group, regions=regions)])
     _, _, chart = found.figures[0]["charts"]
     assert values(chart["series"]) == {"usage": [None, 40], "working set": [None, 30], "limit": [None, 64]}
-    said = "cgroup /shop: limit 64.0 MiB (of /); usage 40.0 MiB, working set 30.0 MiB, page cache ?."
+    said = "Cgroup /shop: limit 64.0 MiB (of /); usage 40.0 MiB, working set 30.0 MiB, page cache ?."
     assert said in found.words and {"/srv/index", "2", "25.0%"} <= set(found.words)
     unknown = parsed([look(1, {LIVE: MIB}, cgroup=None, regions=None)]).words
-    assert {"Control group: ?", "Largest mappings: ?"} <= set(unknown)
+    assert {"Cgroup: ?", "Largest mappings: ?"} <= set(unknown)
     nodes = [{"node": 0, "cpus": [0], "distance": {"0": 10}, "ran_ns": 1, "bytes": None}]
     assert "?" in parsed([numa(nodes=nodes, memory={}, memory_age_ns=None)]).words
     words = parsed([tlb(counters=[counter("x", {"mutator": None}, 5)])]).words

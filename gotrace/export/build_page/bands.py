@@ -10,7 +10,7 @@ from gotrace.analysis.builds.overlaps import lanes
 from gotrace.analysis.builds.steps import COMPILE, DOWNLOAD, UNZIP, Step
 from gotrace.text import duration_text
 
-CHAIN, MODULES, PROCESSES = "end waited for", "modules", "processes"
+CHAIN, MODULES, PROCESSES = "critical path", "modules", "processes"
 ENTRIES = (("found", "found"), ("not found", "not_found"), ("stored", "stored"))  # of the build cache
 
 

@@ -300,7 +300,7 @@ def _table(graph: Boxes | Difference) -> Iterator[str]:
     own = np.zeros(len(boxes.names), np.int64)
     np.add.at(own, boxes.name, boxes.own)
     rank = own.astype(float)
-    heading = "Functions with the largest self time"
+    heading = "Functions with the largest self weight"
     heads = ["Function", "self", "share", "with callees", "share"]
     if isinstance(graph, Difference):
         before = np.zeros(len(boxes.names), np.int64)

@@ -153,14 +153,14 @@ def _memory(made: Page, looks: Sequence[Record]) -> None:
 
 def _of_group(group: Record | None) -> str:
     if group is None:
-        return "Control group: ?"
+        return "Cgroup: ?"
     sizes = ", ".join(
         f"{name.replace('_', ' ')} {size_of(group[f'{name}_bytes'])}" for name in ("usage", "working_set", "page_cache")
     )
     limit = (
         f"limit {size_of(group['limit_bytes'])} (of {printable(group['limited_by'])})" if group["limited"] else "no limit"
     )
-    return f"cgroup {printable(group['path'])}: {limit}; {sizes}."
+    return f"Cgroup {printable(group['path'])}: {limit}; {sizes}."
 
 
 def _cycles(made: Page, cycles: Sequence[Record]) -> None:

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import statistics
 import subprocess
 import time
@@ -19,6 +18,7 @@ import pytest
 import targets
 from conftest import GOTRACE, PATIENCE_S, Others, cpu_quota, until
 from gotrace.records.all import schema_of_command
+from services import free_port
 
 pytestmark = pytest.mark.bpf
 
@@ -521,12 +521,6 @@ def test_who_uses_its_memory_again_pays_for_no_assists(start, trace):
 
 
 # --- Silence
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 # What is true of Debian's programs: (rule, where). All of it is a cost before listen that others see, too:

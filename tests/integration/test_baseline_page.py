@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import socket
 from typing import Any
 
 import numpy as np
@@ -15,16 +12,13 @@ import pytest
 import targets
 from gotrace.lab.metrics import METRICS
 from pages import Parsed
-
-needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None and not os.environ.get("GOTRACE_REQUIRE_BPF"), reason="no wrk")
+from services import free_port, needs_wrk
 
 
 @needs_wrk
 @pytest.mark.bpf
 def test_the_page_beside_the_report(tmp_path: Any, gotrace: Any) -> None:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     folder = tmp_path / "out"
     words = ["--load", f"wrk -t1 -c4 -d1s http://127.0.0.1:{port}/ping", "--out", str(folder), "-n", "2", "--preload", "0"]
     command = [str(targets.build("shop")), "-port", str(port)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -14,17 +13,15 @@ import pytest
 
 from conftest import PATIENCE_S
 from gotrace.lab.report import schema
+from services import free_port, needs_wrk
 
 ROOT = Path(__file__).parents[2]
-needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None and not os.environ.get("GOTRACE_REQUIRE_BPF"), reason="no wrk")
 
 
 @needs_wrk
 @pytest.mark.bpf
 def test_the_demos_service_under_load(tmp_path):
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     settings = {"RUNS": "1", "LOAD_S": "1", "PRELOAD": "0", "PORT": str(port), "OUT": str(tmp_path / "out")}
     command = ["make", "-C", str(ROOT), "--no-print-directory", "baseline-report"]
     done = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, timeout=PATIENCE_S)

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import socket
 
 import numpy as np
 import pytest
 
 import targets
 from gotrace.lab.gate import report_of
-
-needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None and not os.environ.get("GOTRACE_REQUIRE_BPF"), reason="no wrk")
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+from services import free_port, needs_wrk
 
 
 def load(port):

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-
 import pytest
 
 import targets
@@ -16,8 +12,7 @@ from gotrace.lab.load import parse_load
 from gotrace.lab.metrics import PRIMARY
 from gotrace.lab.plan import Plan, Version
 from gotrace.lab.service import Ready
-
-needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None and not os.environ.get("GOTRACE_REQUIRE_BPF"), reason="no wrk")
+from services import free_port, needs_wrk
 
 
 @needs_wrk
@@ -26,9 +21,7 @@ needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None and not os.environ.ge
 def test_a_straggler_and_a_slow_start(tmp_path, monkeypatch):
     """Ten pairs, as eight metrics need nine; effects that are larger than what a busy machine does by itself."""
     monkeypatch.setattr(machine, "yardstick", lambda: 1.0)  # takes a second, twice a run
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     same = (str(targets.build("shop")), "-port", str(port))
     plan = Plan(
         versions=(Version("old", same), Version("new", (*same, "-straggle", "40ms", "-every", "400ms", "-init", "300ms"))),

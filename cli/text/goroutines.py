@@ -124,7 +124,7 @@ _WHERE: dict[str, tuple[str, Callable[[Record], str]]] = {
 
 def _torn(record: Record) -> Iterator[str]:
     if record["torn"]:
-        yield f"{count_text(record['torn'], 'goroutine')} changed whenever they were read: their stacks are unknown."
+        yield f"{count_text(record['torn'], 'goroutine')} changed during every read: stack unknown."
     if record["broken"]:
         yield f"{count_text(record['broken'], 'stack')} could not be walked to the root: outer frames are missing."
 

@@ -50,7 +50,7 @@ def prepare() -> None:
         with SharedProbes.opened([probe_module(stem) for stem in stems], size, attaches=False) as probes:
             if not all(map(cache.get, probes.keys)):
                 raise HostError(
-                    f"nothing was compiled: the cache {printable(cache.folder())} cannot be used",
+                    f"the compiled probes were not kept: the cache {printable(cache.folder())} cannot be used",
                     "set GOTRACE_CACHE to a directory that you own and only you can write to",
                 )
 

@@ -209,7 +209,7 @@ def test_what_cannot_be_kept_is_no_success(gotrace, tmp_path):
     for folder in ("/proc/x", str(tmp_path)):
         done = gotrace("serve", "--prepare", env={**os.environ, "GOTRACE_CACHE": folder})
         assert (done.returncode, done.stderr.count("\n")) == (1, 2), done.stderr
-        assert f"nothing was compiled: the cache {folder}/compiled cannot be used" in done.stderr
+        assert f"the compiled probes were not kept: the cache {folder}/compiled cannot be used" in done.stderr
 
 
 def test_the_spool_survives(agent, program, start, tmp_path):

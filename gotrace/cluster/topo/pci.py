@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from gotrace.cluster.topo.model import LSPCI, SYSFS, Facts, Gpu, Port, Remark, Source, listed, natural
 from gotrace.cluster.topo.nccl_xml import of_system
 from gotrace.cluster.topo.ports import physical_of, state_of
+from gotrace.text import count_text
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -47,7 +48,7 @@ def parse_lspci(lines: Sequence[str], first: int, file: str) -> Facts:
         gpu.name, gpu.index = f"GPU{index}", index
         facts.gpus.append(gpu)
     if redirected:
-        bridges = f"{len(redirected)} bridges: {listed(redirected, 4)}"
+        bridges = f"{count_text(len(redirected), 'bridge')}: {listed(redirected, 4)}"
         text = f"ACS redirects peer-to-peer traffic through the root complex on {bridges}"
         facts.remarks.append(Remark("acs", text, at, tuple(redirected)))
     if denied:

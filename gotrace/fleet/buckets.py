@@ -40,7 +40,8 @@ def files_in(connection: Any, module: Any, url: str) -> dict[str, list[str]]:
         connection.execute(f"create secret fleet ({_secret(os.environ, url)})")
         names = [name for (name,) in connection.execute(f"select file from glob({quoted(url + '/**')})").fetchall()]
         if f"{url}/{ABOUT}" not in names:
-            raise UsageError(f"{shown} is no fleet", f"`aws s3 sync --delete DIR {shown}` copies one there")
+            # without --delete: other things may be there
+            raise UsageError(f"{shown} is no fleet", f"check the URL; `aws s3 sync DIR {shown}` copies a fleet there")
         (about,) = connection.execute(f"select content from read_text({quoted(f'{url}/{ABOUT}')})").fetchone()
     except module.Error as error:
         raise GotraceError(

@@ -13,9 +13,10 @@ from gotrace.fleet.store import BUCKET, check, files_of, text_of
 from gotrace.fleet.tables import SQL_TYPES, TABLES, columns_of
 from gotrace.text import count_text, installing, printable
 
-# What the other views are made of, in the order in which they can be made. `machine`: the latest of each fingerprint.
+# What the other views are made of, in the order in which they can be made. `machine`: the latest of each fingerprint; a
+# host is emulated if one of its sources says so, for not all of them name the processor.
 VIEWS = {
-    "machine": "select * exclude (source) from host "
+    "machine": "select * exclude (source) replace (bool_or(emulated) over (partition by host) as emulated) from host "
     "qualify row_number() over (partition by host, fingerprint order by seen_ns desc) = 1",
     # All values of a metric together: of the parts of a series (by reason) too.
     "merged": "select host, fingerprint, service, version, metric, start_ns, bucket, sum(n)::bigint as n "

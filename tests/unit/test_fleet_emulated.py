@@ -68,6 +68,18 @@ def test_they_say_themselves_that_they_are_emulated(tmp_path: Path) -> None:
     assert database.rows("select count(*) from run")[0][0] == len(report()["runs"]) + 5 + 2
 
 
+def test_one_source_that_says_so_is_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """For those of the same host that do not name its processor."""
+    folder = str(tmp_path / "fleet")
+    add(folder, [str(Path(__file__).parents[1] / "testdata" / "recordings" / "gc.gotrace")], Told("arm64-vm", "shop"))
+    question = ("fleet", "show", folder, "--metric", "stw.total.p90")
+    assert [each["service"] for each in told(capsys, *question)["groups"]] == ["shop"]
+    add(folder, [RECORDINGS[0]], Told("arm64-vm"))
+    found = told(capsys, *question)
+    assert (found["groups"], found["reasons"], found["longest"]) == ([], [], [])
+    assert "shop" in {each["service"] for each in found["emulated_counts"]}
+
+
 def test_they_are_in_no_time_of_a_fleet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = fleets.made(tmp_path / "fleet").folder
     questions = [

@@ -145,7 +145,7 @@ def test_duckdb_from_a_bucket(fleet: Path, store: str) -> None:
     assert [tuple(each.values()) for each in json.loads(sums[1])] == opened(str(fleet)).rows(SUMS) != []
     assert other[0] == 2 and "Permission" in other[1]
     assert secrets[0] == 0 and "secret=redacted" in secrets[1]
-    assert none[0] == 2 and "s3://fleet/none is no fleet" in none[1]
+    assert none[0] == 2 and "s3://fleet/none is no fleet" in none[1] and "--delete" not in none[1]
     assert gone[0] == 1 and "a file cannot be read" in gone[1]
     assert nobody[0] == 1 and "cannot read s3://fleet/fleet" in nobody[1] and "AWS_ENDPOINT_URL" in nobody[1]
 

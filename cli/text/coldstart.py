@@ -107,8 +107,7 @@ def table(result: Result, shown: Shown) -> Iterator[str | Rows]:
             yield ""
             yield from many_starts(result.starts, summary, shown.everything)
         if any(start.container for start in those):
-            if len(those) == 1:
-                yield ""
+            yield ""
             yield from hot_zones.table(those, summary)
     if hint := division(result):
         yield hint

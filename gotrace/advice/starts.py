@@ -119,10 +119,14 @@ def busy_ns(seen: Seen, owner: str) -> list[int]:
 
 
 def owners(seen: Seen) -> Counter[str]:
-    """How many samples each init function has in all starts."""
+    """How many samples each init function has in all starts.
+
+    Those of main.main's time in which others ran are among its own: that time is the whole process's.
+    """
     found: Counter[str] = Counter()
     for code in seen.code:
         found.update(code.samples)
+        found.update({MAIN_MAIN: code.beside_main})
     return found
 
 

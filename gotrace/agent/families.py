@@ -62,7 +62,10 @@ ASSIST = Family("gotrace.gc.assist.time", "counter", "s", "CPU time that gorouti
 TRIGGERS = Family("gotrace.gc.triggers", "counter", "{gc_cycle}", "GC cycles, by what triggered them.", ("trigger",))
 HEAP_LIVE = Family("gotrace.heap.live", "gauge", "By", "Heap memory found live by the last completed cycle.")
 ALLOCATED = Family(
-    "gotrace.heap.allocated", "counter", "By", "Bytes allocated between GC cycles, up to the last completed one."
+    "gotrace.heap.allocated",
+    "counter",
+    "By",
+    "Bytes allocated up to the last completed GC cycle, by the pacer's count: partly used spans count in full.",
 )
 AMPLIFICATION = Family("gotrace.memory.amplification", "gauge", "1", "Resident memory divided by the live heap.")
 PROCESSES = Family("gotrace.processes", "gauge", "{process}", "Processes of the service that are being traced.")

@@ -99,7 +99,10 @@ class Pacing:
 
     @property
     def rate(self) -> float | None:
-        """Bytes allocated a second; None if no two cycles followed one another."""
+        """Bytes allocated a second, by the pacer's count; None if no two cycles followed one another.
+
+        It counts a span in full as soon as a P takes it: up to a span of each size class and P more in each cycle.
+        """
         return self.allocated * 1e9 / self.allocated_ns if self.allocated_ns else None
 
     def leading(self) -> tuple[str, _Room] | None:
@@ -174,7 +177,7 @@ def _goal(pacing: Pacing, who: str, room: _Room) -> str:
     if not pacing.rate:
         return f"{text}."
     fills = f", which fills that in {duration_text(mean_room * 1e9 / pacing.rate)}" if mean_room >= 1 else ""
-    return f"{text}. The program allocates {bytes_text(pacing.rate)}/s{fills}."
+    return f"{text}. By the pacer's count, the program allocates {bytes_text(pacing.rate)}/s{fills}."
 
 
 def _returned(pacing: Pacing) -> str:

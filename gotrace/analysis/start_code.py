@@ -101,6 +101,7 @@ class StartCode:
     hits: int = 0
     sampled: int = 0
     without_owner: int = 0  # samples of which no owner is known, before main.main and in its thread
+    beside_main: int = 0  # samples' worth of time in which others ran while main.main was waiting for them, or for a CPU
     maxprocs: int | None = None  # GOMAXPROCS as it was set last, None where that was not seen
 
 
@@ -108,7 +109,8 @@ class Collector:
     """Collects the events while starts are traced. `feed` them as they come; then `of` each start.
 
     ``functions(address)`` are the frames at a link-time address, innermost first; ``kernel(addresses)`` those of the
-    kernel. ``entry`` is where the program begins, by which the load bias of each process is told.
+    kernel. ``entry`` is where the program begins, by which the load bias of each process is told. Each CPU was sampled
+    every ``sample_ns``.
     """
 
     def __init__(
@@ -116,7 +118,9 @@ class Collector:
         header: Mapping[str, Any],
         functions: Callable[[int], Sequence[Frame]],
         kernel: Callable[[Sequence[int]], Sequence[Frame]],
+        sample_ns: int,
     ) -> None:
+        self._sample_ns = sample_ns
         self._kinds = Kinds.of_probe(header, "startcode")
         self._entries = Kinds.of_probe(header, "coldstart")
         points = header["probes"]["coldstart"]["points"]
@@ -169,6 +173,9 @@ class Collector:
         self._touch(start, faults.get(start.pid, []), out)
         out.faults = sum(map(len, faults.values()))
         open_calls: dict[int, tuple[Calls, int]] = {}
+        main = next((row for row in start.rows if (row.stage, row.depth) == (PROGRAM, 0)), None)
+        main_ns = main.begin_ns + start.exec_ns if main else end_ns
+        sampled: list[tuple[int, str]] = []  # of main.main's time: when, and of whom
         for name, time_ns, tid, _, of in self._kinds.each(events):
             if name == "start_return":
                 out.hits += 1
@@ -195,6 +202,8 @@ class Collector:
                     open_calls[tid] = calls, time_ns
                 continue
             out.sampled += 1
+            if time_ns >= main_ns:
+                sampled.append((time_ns, owner))
             if not owner:
                 out.without_owner += tid == start.pid
                 continue
@@ -204,6 +213,7 @@ class Collector:
             work.samples += 1
             work.places[place] += 1
             work.callees[inner[-1].function if inner else ""] += 1
+        out.beside_main = beside(sampled, MAIN_MAIN, self._sample_ns)
         return out
 
     def _faults(self, events: Array) -> dict[int, list[Fault]]:
@@ -242,6 +252,20 @@ class Collector:
         if any(_KERNEL_FAULT.match(name) for name in self._kernel_stacks.names(kernel_stack)):
             return DATA if section else MEMORY
         return MEMORY if any(map(_ALLOCATOR.match, names)) else OWN
+
+
+def beside(sampled: Sequence[tuple[int, str]], owner: str, sample_ns: int) -> int:
+    """How many samples' worth of time others were on a CPU while ``owner`` was on none.
+
+    ``sampled`` are (time, owner) in the order of time. A sample stands for ``sample_ns``; where several CPUs were
+    sampled, time counts once.
+    """
+
+    def covered(times: Sequence[int]) -> int:
+        return int(np.minimum(np.diff(times), sample_ns).sum()) + sample_ns if times else 0
+
+    others = covered([time_ns for time_ns, _ in sampled]) - covered([time_ns for time_ns, of in sampled if of == owner])
+    return round(others / sample_ns)
 
 
 def nearest(faults: Sequence[Fault], time_ns: int) -> str:

@@ -118,7 +118,7 @@ class Cycle(Moment, OfOne):
     limiter_cycle: Annotated[int | None, "the last cycle in which the GC CPU limiter came on; 0: none"]
     goal_set_by: Annotated[str | None, OneOf((*GOAL_SETTERS, None))]
     room_bytes: Annotated[int | None, "from the live heap of the cycle before up to the goal"]
-    allocated_bytes: Annotated[int | None, "from there to the end of marking: what was allocated"]
+    allocated_bytes: Annotated[int | None, "from there to the end of marking: what was allocated, by the pacer's count"]
 
 
 class Sweep(OfOne):
@@ -285,7 +285,7 @@ class Paced(TypedDict):
     ]
     room_bytes: Annotated[int | None, "from the live heap up to the goal: the mean of those that most goals were set by"]
     live_bytes: Annotated[int | None, "the live heap, likewise"]
-    allocated_bytes_per_s: float | None
+    allocated_bytes_per_s: Annotated[float | None, "by the pacer's count, which has partly used spans in full"]
     over_limit: Annotated[int, "cycles at whose end more was counted than the limit"]
     returned_bytes: Annotated[
         int | None, "what allocations had to return to the kernel first, from the first cycle's end on"

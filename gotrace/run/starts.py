@@ -180,9 +180,10 @@ def replayed(source: Recording, advise: bool = False) -> Result:
 def _advisor_of(source: Recording) -> Advisor:
     from gotrace.analysis.stacks import NOWHERE
     from gotrace.analysis.start_code import Collector
+    from gotrace.probes.startcode import SAMPLE_NS
     from gotrace.run.start_advice import Advisor
 
-    collector = Collector(source.header, lambda address: source.frames([address]) or [NOWHERE], source.frames)
+    collector = Collector(source.header, lambda address: source.frames([address]) or [NOWHERE], source.frames, SAMPLE_NS)
     return Advisor(source.header, collector)
 
 

@@ -211,10 +211,12 @@ class _Live:
         self._decoder = decoder_of(header)
         if self._wanted.advise:
             from gotrace.analysis.start_code import Collector
+            from gotrace.probes.startcode import SAMPLE_NS
             from gotrace.run.start_advice import Advisor, Names
 
             self.names = Names(self._target.exe_path)
-            self.advisor = Advisor(header, Collector(header, self.names.functions, self.names.kernel))
+            collector = Collector(header, self.names.functions, self.names.kernel, SAMPLE_NS)
+            self.advisor = Advisor(header, collector)
         if self.recorder is not None:
             self.recorder.begin(header)
 

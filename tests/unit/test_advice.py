@@ -32,10 +32,11 @@ from gotrace.analysis.start_code import (
     StartCode,
     Touched,
     Work,
+    beside,
     nearest,
     owner_of,
 )
-from gotrace.analysis.timeline import EXEC, LINKER, MAIN, FirstGc, Row, Start
+from gotrace.analysis.timeline import EXEC, LINKER, MAIN, PROGRAM, FirstGc, Row, Start
 from gotrace.kernel.ring import wire_dtype
 from gotrace.probes import coldstart, startcode
 from gotrace.records.advice import advice_record
@@ -88,6 +89,27 @@ def test_what_an_init_does():
     collected = dataclasses.replace(waited, gc=FirstGc(20 * MS, 20 * MS, 30 * MS, "heap"))
     assert found_in([collected], [code("x/y.init", regexps=40)])["regexps"].gain.value == pytest.approx(40 * MS)
     assert not found_in([one], [code("x/y.init", regexps=9)])  # too few samples
+
+
+def test_main_main_pays_for_its_own_goroutine_only():
+    """The time of main.main is the process's: what others do in it while it waits is not what it would save."""
+    one = start(row(PROGRAM, "", 0, 50, 40))
+    busy = code("main.main", own_code=8)
+    assert found_in([one], [busy])["before listen"].gain.value == pytest.approx(40 * MS)
+    busy.beside_main = 24
+    found = found_in([one], [busy])["before listen"]
+    assert found.gain.value == pytest.approx(10 * MS)
+    assert found.evidence == ("8 of 32 samples in 1 start taken while main.main ran were below this line",)
+    busy.beside_main = 192
+    assert not found_in([one], [busy])
+
+
+def test_time_on_several_cpus_counts_once():
+    main = [(time, "main.main") for time in range(0, 1000, 100)]
+    assert beside([], "main.main", 100) == beside(main, "main.main", 100) == 0
+    workers = [(time + 40, "") for time in range(0, 2000, 100)]  # at first while main.main runs too, then alone
+    assert beside(sorted(main + workers), "main.main", 100) == 10
+    assert beside(sorted(workers + [(time + 7, "") for time, _ in workers]), "main.main", 100) == 20
 
 
 def test_data_that_a_start_goes_through():

@@ -256,7 +256,7 @@ def test_goals_of_gogc(batches):
     assert (pacing.gc_percent, pacing.memory_limit, pacing.rate) == (10, NO_LIMIT, pytest.approx(4 * MIB))
     assert sentences(pacing) == [
         "GOGC 10 set the goal of 2 of 3 cycles triggered by heap growth: it leaves room for 4.00 MiB above the live heap "
-        "of 40.0 MiB. The program allocates 4.00 MiB/s, which fills that in 1.00 s."
+        "of 40.0 MiB. By the pacer's count, the program allocates 4.00 MiB/s, which fills that in 1.00 s."
     ]
 
 

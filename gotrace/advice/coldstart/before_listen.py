@@ -1,8 +1,8 @@
 """main.main uses the CPU before the start is over, in one function that it calls.
 
 Needs samples of main.main's stack, and a start that ended with listen. Reported if one line of main.main takes at
-least 10 % of the start and 1 ms. What listen itself needs of it cannot be seen: the gain is what is saved if it waits
-until after listen.
+least 10 % of the start and 1 ms. Only its own goroutine counts, not others that it waits for. What listen itself needs
+of it cannot be seen: the gain is what is saved if it waits until after listen.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def find(seen: Seen) -> Iterator[Finding]:
             rule="before listen",
             title=f"main.main works at {place_of(place)}{f' in {printable(called)}' if called else ''} before it listens: "
             f"{seen.gain_of(gain)}",
-            evidence=(f"{gain.basis} taken in main.main were below this line",),
+            evidence=(f"{gain.basis} taken while main.main ran were below this line",),
             gain=gain,
             mend="If the first requests do not need it, do it after listen, in a goroutine, and report readiness "
             "separately.",

@@ -16,10 +16,11 @@ from gotrace.text import bytes_text, count_text, duration_text
 _, MINIMUM, GOMEMLIMIT, _ = GOAL_SETTERS
 NOT_SEEN = "unknown"
 _HEAP = TRIGGERS.index("heap")
+_MOVED_UP = 1.25  # times as much room as GOGC leaves: less comes from 64 KiB that every goal has above its trigger
 
 
 @dataclass
-class _Room:
+class Room:
     """Of cycles whose goal one of `GOAL_SETTERS` set: how many, and sums over them in bytes."""
 
     cycles: int = 0
@@ -41,8 +42,10 @@ class Pacing:
     heap_minimum: int = UNKNOWN
     counted: int = UNKNOWN
     percent_room: int = UNKNOWN  # what GOGC alone leaves the cycle after the last one
+    percent_cycles: int = 0  # after how many cycles GOGC leaves something
+    percent_rooms: int = 0  # the sum of it
     changed: bool = False  # what was set did
-    goals: dict[str, _Room] = field(default_factory=dict)
+    goals: dict[str, Room] = field(default_factory=dict)
     allocated: int = 0
     allocated_ns: int = 0
     over_limit: int = 0  # cycles at whose end more was counted than the limit
@@ -61,7 +64,7 @@ class Pacing:
         for setter in (UNKNOWN, *range(len(GOAL_SETTERS))):
             of_it = rows(cycles, (cycles["trigger"] == _HEAP) & (cycles["goal_set_by"] == setter))
             if len(of_it):
-                found = self.goals.setdefault(NOT_SEEN if setter == UNKNOWN else GOAL_SETTERS[setter], _Room())
+                found = self.goals.setdefault(NOT_SEEN if setter == UNKNOWN else GOAL_SETTERS[setter], Room())
                 found.cycles += len(of_it)
                 found.room += int(of_it["room_bytes"].sum())
                 found.live += int((of_it["heap_end_bytes"] - of_it["allocated_bytes"]).sum())
@@ -78,6 +81,9 @@ class Pacing:
         self.heap_minimum, self.counted = int(last["heap_minimum_bytes"]), int(last["counted_bytes"])
         goal = int(last["percent_goal_bytes"])
         self.percent_room = NO_LIMIT if goal == NO_LIMIT else goal - int(last["heap_live_bytes"])
+        left = rows(cycles, cycles["percent_goal_bytes"] != NO_LIMIT)
+        self.percent_cycles += len(left)
+        self.percent_rooms += int(np.maximum(left["percent_goal_bytes"] - left["heap_live_bytes"], 0).sum())
         self.over_limit += int((cycles["counted_bytes"] > limits).sum())
         self.limiter_cycles += int((cycles["limiter_cycle"] == cycles["cycle"]).sum())
         self.limiter_last = int(last["limiter_cycle"])
@@ -89,6 +95,14 @@ class Pacing:
         known = (cycles["allocated_bytes"] != UNKNOWN) & (cycles["end_ns"] > begins)
         self.allocated += int(cycles["allocated_bytes"][known].sum())
         self.allocated_ns += int((cycles["end_ns"] - begins)[known].sum())
+
+    def by_percent(self, room: float) -> float:
+        """How much of the mean ``room`` GOGC alone leaves: all of it, unless the runtime moves goals up.
+
+        It does so to sweep before the next cycle begins: `sweepMinHeapDistance` of runtime/mgc.go, 1 MiB.
+        """
+        alone = self.percent_rooms / self.percent_cycles if self.percent_cycles else room
+        return alone if room > _MOVED_UP * alone else room
 
     def since_first(self, column: str) -> int | None:
         """By how much one of what the runtime adds up has grown from the first cycle's end to the last one's, if known."""
@@ -105,7 +119,7 @@ class Pacing:
         """
         return self.allocated * 1e9 / self.allocated_ns if self.allocated_ns else None
 
-    def leading(self) -> tuple[str, _Room] | None:
+    def leading(self) -> tuple[str, Room] | None:
         """Who set most of the goals that are known."""
         known = {name: room for name, room in self.goals.items() if name != NOT_SEEN}
         return max(known.items(), key=lambda item: item[1].cycles) if known else None
@@ -155,7 +169,7 @@ def sentences(pacing: Pacing) -> list[str]:
     return told
 
 
-def _goal(pacing: Pacing, who: str, room: _Room) -> str:
+def _goal(pacing: Pacing, who: str, room: Room) -> str:
     mean_room, mean_live = (size / room.cycles for size in (room.room, room.live))
     left = f"room for {bytes_text(mean_room)}" if mean_room >= 1 else "no room"
     leaves = f"{left} above the live heap of {bytes_text(mean_live)}"
@@ -172,6 +186,11 @@ def _goal(pacing: Pacing, who: str, room: _Room) -> str:
     elif who == MINIMUM:
         least = "" if pacing.changed else f", {bytes_text(pacing.heap_minimum)}"
         text = f"The heap is so small that the goal {share} was the minimum for {gogc}{least}: it leaves {leaves}"
+    elif (by_gogc := pacing.by_percent(mean_room)) < mean_room and not pacing.changed:
+        text = (
+            f"{gogc} would leave room for {bytes_text(by_gogc)} above the live heap of {bytes_text(mean_live)}, but the "
+            f"runtime moved the goal {share} up to {bytes_text(mean_room)} above it, to leave time for sweeping"
+        )
     else:
         text = f"{gogc} set the goal {share}: it leaves {leaves}"
     if not pacing.rate:

@@ -79,7 +79,10 @@ def warnings(fleet: Fleet) -> Iterator[str]:
     elif any(each.key[2] for each in fleet.series):
         yield "Times of emulated machines say nothing about real ones; they form their own groups, and are not compared."
     if fleet.invalid:
-        yield f"{count_text(fleet.invalid, 'run does', 'runs do')} not count: see the reasons with gotrace fleet sql."
+        yield (
+            f"{count_text(fleet.invalid, 'run does', 'runs do')} not count; for the reasons: gotrace fleet sql DIR "
+            '"select host, run, reasons from run where not valid"'
+        )
 
 
 def title(fleet: Fleet) -> str:

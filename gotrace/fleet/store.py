@@ -216,7 +216,7 @@ def _checked(folder: str, make: bool) -> Path:
         if make:
             path.mkdir(parents=True, exist_ok=True)
         if not path.is_dir():
-            raise UsageError(f"{printable(folder)} is no folder", "give a folder filled by `gotrace fleet add`")
+            raise UsageError(f"{printable(folder)} is not a folder", "give a folder filled by `gotrace fleet add`")
         if not about.exists():
             if not make:
                 raise UsageError(f"{printable(folder)} is no fleet", "create one with `gotrace fleet add DIR FILE...`")
@@ -231,7 +231,7 @@ def _checked(folder: str, make: bool) -> Path:
                 part.unlink(missing_ok=True)
         data = about.read_bytes()
     except FileExistsError:
-        raise UsageError(f"{printable(folder)} is no folder", "give a new folder") from None
+        raise UsageError(f"{printable(folder)} is not a folder", "give a new folder") from None
     except UnicodeEncodeError:
         raise UsageError(f"{printable(folder)} is not a UTF-8 name", "give another folder") from None
     except OSError as error:

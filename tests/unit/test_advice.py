@@ -17,8 +17,8 @@ from gotrace.analysis import assists as analysed
 from gotrace.analysis.assists import PAYER, Payers
 from gotrace.analysis.columns import Kinds
 from gotrace.analysis.gc_slices import CYCLES, MARKING, SLICE_NS, STOPPED, Slices
-from gotrace.analysis.pacing import Pacing
-from gotrace.analysis.pauses import CYCLE, PAUSE, SWEEP, Batch
+from gotrace.analysis.pacing import Pacing, Room
+from gotrace.analysis.pauses import CYCLE, NO_LIMIT, PAUSE, SWEEP, Batch
 from gotrace.analysis.pools import Pools
 from gotrace.analysis.stacks import KERNEL, USER, Frame
 from gotrace.analysis.start_code import (
@@ -41,7 +41,7 @@ from gotrace.kernel.ring import wire_dtype
 from gotrace.probes import coldstart, startcode
 from gotrace.records.advice import advice_record
 
-MS = 1_000_000
+MS, MIB = 1_000_000, 1 << 20
 
 
 def row(stage, name, depth, begin_ms, ms, **more):
@@ -296,6 +296,18 @@ def test_forced_collections_leave_room_for_those_that_would_come_anyway():
     gain = of_running(seen)["forced collections"].gain
     assert gain.value == pytest.approx(40 * MS) and gain.low == 0  # how fast it allocates is not known
     assert not of_running(running(batch(cycles=1, trigger=0, mark_ns=10 * MS)))
+
+
+def test_a_goal_that_the_runtime_moved_up_does_not_grow_with_gogc():
+    """Of 1 MiB of room GOGC leaves a fifth: twice as much of it is no room more, twice the room takes ten times GOGC."""
+    settings = {"gc_percent": 10, "memory_limit": NO_LIMIT, "heap_minimum": 4 * MIB // 10, "counted": 20 * MIB}
+    pacing = Pacing(**settings, goals={"GOGC": Room(100, 100 * MIB, 800 * MIB)})
+    seen = running(batch(cycles=1, mark_ns=200 * MS), pacing=pacing)
+    assert "GOGC=20 raises that to 2.00 MiB" in of_running(seen)["goal"].mend  # as far as is known
+    pacing.percent_cycles, pacing.percent_rooms = 100, 100 * MIB // 5
+    assert "GOGC=100 raises that to 2.00 MiB, for 1.00 MiB more" in of_running(seen)["goal"].mend
+    pacing.percent_rooms = 0
+    assert "goal" not in of_running(seen)
 
 
 def test_a_quota_that_gomaxprocs_exceeds():

@@ -260,6 +260,19 @@ def test_goals_of_gogc(batches):
     ]
 
 
+def test_goals_that_the_runtime_moves_up():
+    """GOGC leaves a small heap less than the 1 MiB that the runtime leaves itself for sweeping."""
+    cycles = [paced(each, 3 * MIB, 4 * MIB, 3 * MIB + MIB // 2, percent=10) for each in (1, 2, 3)]
+    pacing, found = summed(*cycles)
+    assert [each["goal_set_by"] for each in found] == [None, "GOGC", "GOGC"]
+    assert (pacing.by_percent(MIB), pacing.by_percent(MIB // 2 + 64 * 1024)) == (MIB // 2, MIB // 2 + 64 * 1024)
+    assert sentences(pacing) == [
+        "GOGC 10 would leave room for 512 KiB above the live heap of 3.00 MiB, but the runtime moved the goal of 2 of 3 "
+        "cycles triggered by heap growth up to 1.00 MiB above it, to leave time for sweeping. By the pacer's count, the "
+        "program allocates 1.00 MiB/s, which fills that in 1.00 s."
+    ]
+
+
 def test_the_least_goal():
     pacing, found = summed(*(paced(each, MIB, 4 * MIB, 4 * MIB) for each in (1, 2)))
     assert found[1]["goal_set_by"] == "minimum heap"

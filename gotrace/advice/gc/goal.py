@@ -2,12 +2,14 @@
 
 Needs what set the goal of each cycle. Reported if GOGC, or the minimum goal that it gives a small heap, set most
 goals, and marking that would be saved takes at least 5 % of the time. The gain is the cycles saved by doubling GOGC,
-or by four times GOGC if the minimum goal set most: a cycle begins when the room above the live heap is filled. This
-costs memory; the finding says how much.
+or by four times GOGC if the minimum goal set most: a cycle begins when the room above the live heap is filled. If GOGC
+leaves so little that the runtime moves the goal up, as it does to 1 MiB above a small heap, it is the GOGC that doubles
+the room. This costs memory; the finding says how much.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from gotrace.advice.finding import Finding
@@ -25,9 +27,10 @@ def find(seen: Seen) -> Iterator[Finding]:
         return
     who, sums = leading
     room, live = sums.room / sums.cycles, sums.live / sums.cycles
-    times = 4 if who == MINIMUM else 2
+    alone = pacing.by_percent(room)
+    times = 4 if who == MINIMUM else max(2, math.ceil(2 * room / alone)) if alone else 0
     # The least goal counts from nothing and grows with GOGC; GOGC's counts from the live heap.
-    wider = max(times * pacing.heap_minimum - live, 0 if who == MINIMUM else times * room)
+    wider = max(times * pacing.heap_minimum - live, 0 if who == MINIMUM else times * alone)
     if room <= 0 or wider <= room or pacing.counted + wider - room > pacing.memory_limit:
         return
     gogc = times * pacing.gc_percent

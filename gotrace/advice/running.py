@@ -118,7 +118,9 @@ def of_reasons(seen: Seen, rule: str, reasons: Sequence[str], what: str, mend: s
     evidence = [f"{count_text(count, 'stop')} in {seen.duration_ns / SECOND:.1f} s, {gain.basis}"]
     if known:
         whole = sum(each.count for each in asked)
-        evidence.append(f"the requester's stack was taken at {count_text(whole, 'stop')}: this line {known[0].count} times")
+        evidence.append(
+            f"the requester's stack was taken at {count_text(whole, 'stop')}: this line {known[0].count:,} times"
+        )
     return Finding(
         rule=rule,
         title=f"{who} {what}: the world is stopped for {gain_text(gain)}",

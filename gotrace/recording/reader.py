@@ -93,7 +93,7 @@ class Recording:
             hint = {
                 "coldstart": "record one: gotrace coldstart -o FILE.gotrace -- COMMAND",
                 "datapath": "record them: gotrace datapath -o FILE.gotrace -- COMMAND",
-                "startcode": "record it: gotrace coldstart --advise -o FILE.gotrace -- COMMAND",
+                "startcode": "record them: gotrace coldstart --advise -o FILE.gotrace -- COMMAND",
                 "tail": f"record it: {record}, or gotrace gc --explain -o FILE.gotrace",
             }.get(stem, f"record it: {record}")
             if "perf" in self.header["probes"]:

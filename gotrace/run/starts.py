@@ -155,7 +155,7 @@ def replayed(source: Recording, advise: bool = False) -> Result:
     """Every start in a recording. Raises GotraceError when there is none, or nothing to give advice by."""
     source.require("coldstart", "cold starts")
     if advise:
-        source.require("startcode", "what advice is given by, as coldstart --advise records it")
+        source.require("startcode", "samples of the starts, which advice needs")
     decoded, replayed = decoder_of(source.header), Replayed(source, rows=1)
     advisor = _advisor_of(source) if advise else None
     starts = []

@@ -154,6 +154,7 @@ def test_what_a_sample_did_with_memory():
         {"probes": probes},
         lambda at: [Frame(user[at], "/src/x/y/tables.go", 31, "", USER)],
         lambda addresses: [Frame("asm_exc_page_fault", "", 0, "", KERNEL) for _ in addresses],
+        startcode.SAMPLE_NS,
     )
     stacks = {1: [10, 20, 30], 2: [40, 30, 0], 3: [5, 0, 0]}  # in the allocator, in the init, in the kernel's handler
     rows = [(0, 7, number["stack"], 0, at, sum(map(bool, of)) << 32, *of) for at, of in stacks.items()]

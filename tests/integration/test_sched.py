@@ -574,7 +574,7 @@ def test_single_goroutines(version, start, tmp_path):
     before = program.ask("wait")
     answers = []
     recorded = tmp_path / "x.gotrace"
-    command = "follow 8 500" if targets.EMULATED else "follow 20 2000"
+    command = "follow 8 500" if targets.EMULATED else "follow 20 6000"  # among others few move
     _, *_, whole, found = told(
         program.pid, "--wakeups", "-o", str(recorded), while_=lambda: answers.append(program.ask(command))
     )

@@ -55,12 +55,7 @@ static __always_inline u64 word(u64 at)
 {
 	u64 value = 0;
 
-#ifdef MAY_FAULT
-	if (bpf_probe_read_user(&value, sizeof(value), (void *)at))
-		bpf_copy_from_user(&value, sizeof(value), (void *)at);
-#else
-	bpf_probe_read_user(&value, sizeof(value), (void *)at);
-#endif
+	read_if_there(&value, sizeof(value), at);
 	return value;
 }
 

@@ -197,9 +197,9 @@ static void *(*registers_of)(void *task)__maybe_unused = (void *)175; /* BPF_FUN
 /*
  * Memory of the target, in uprobes only. A read that must not fault costs half of one that may, and nearly always does.
  * Where the kernel lets a uprobe sleep, a page that is away at the moment (NUMA balancing, swap) is then faulted in as
- * by the target itself; elsewhere it is a loss, and counted.
+ * by the target itself; elsewhere it is a loss, which `read_bytes` counts.
  */
-static __always_inline bool read_bytes(void *to, u32 size, u64 address)
+static __always_inline bool read_if_there(void *to, u32 size, u64 address)
 {
 	long failed = bpf_probe_read_user(to, size, (void *)address);
 
@@ -207,9 +207,16 @@ static __always_inline bool read_bytes(void *to, u32 size, u64 address)
 	if (failed)
 		failed = bpf_copy_from_user(to, size, (void *)address);
 #endif
-	if (failed)
-		count_loss();
 	return !failed;
+}
+
+static __always_inline bool read_bytes(void *to, u32 size, u64 address)
+{
+	bool is_read = read_if_there(to, size, address);
+
+	if (!is_read)
+		count_loss();
+	return is_read;
 }
 
 static __always_inline u64 read_user(u64 address)

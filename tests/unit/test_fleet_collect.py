@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,34 +100,10 @@ def test_it_goes_on_where_it_was_cut_off(tmp_path: Path, monkeypatch: pytest.Mon
     assert "status 500" in absent[0][1] and absent[1][1] is None  # the second time it answered
 
 
-def test_who_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
-    spools = [Written(tmp_path / f"spool{number}", f"web-{number}") for number in range(3)]
-    for spool in spools:
-        spool.minute()
-    hold = threading.Event()
-
-    def held(request: Request) -> Any:
-        hold.wait(20)
-        return spool_pages.routes(str(spools[2].folder))["/spool"].handlers["GET"](request)
-
-    with (
-        serving(spools[0]) as one,
-        serving(spools[1]) as two,
-        Server(HERE, {**spool_pages.routes(str(spools[2].folder)), "/spool": Route({"GET": held})}) as three,
-    ):
-        (tmp_path / "urls").write_text("".join(f"{url_of(each)}\n" for each in (one, two, three)))
-        words = ["collect", str(tmp_path / "f"), "--from", str(tmp_path / "urls")]
-        with subprocess.Popen([sys.executable, "-m", "gotrace.cli", "fleet", *words]) as child:
-            time.sleep(2)
-            child.kill()
-        hold.set()
-        assert sum(each.minutes for each in fetched(tmp_path / "f", one, two, three)) <= 3
-    assert opened(str(tmp_path / "f")).rows("select count(*), count(distinct host) from period") == [(3, 3)]
-
-
-def test_ctrl_c_keeps_whole_agents(tmp_path: Path) -> None:
-    """Of one that is being asked nothing is taken; the next time it is."""
-    spools = [Written(tmp_path / f"spool{number}", f"web-{number}") for number in range(3)]
+@contextlib.contextmanager
+def one_of_three_waits(folder: Path) -> Iterator[tuple[list[Server], threading.Event, threading.Event]]:
+    """(agents with a minute each, when the last of them is asked, and until when it says nothing)."""
+    spools = [Written(folder / f"spool{number}", f"web-{number}") for number in range(3)]
     for spool in spools:
         spool.minute()
     asked, hold = threading.Event(), threading.Event()
@@ -141,10 +118,29 @@ def test_ctrl_c_keeps_whole_agents(tmp_path: Path) -> None:
         serving(spools[1]) as two,
         Server(HERE, {**spool_pages.routes(str(spools[2].folder)), "/spool": Route({"GET": held})}) as three,
     ):
-        (tmp_path / "urls").write_text("".join(f"{url_of(each)}\n" for each in (one, two, three)))
-        words = ["collect", str(tmp_path / "f"), "--from", str(tmp_path / "urls"), "--jobs", "1"]
-        command = [sys.executable, "-m", "gotrace.cli", "fleet", *words]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        (folder / "urls").write_text("".join(f"{url_of(each)}\n" for each in (one, two, three)))
+        yield [one, two, three], asked, hold
+
+
+def collecting(folder: Path, *options: str, **streams: Any) -> subprocess.Popen[str]:
+    words = ["fleet", "collect", str(folder / "f"), "--from", str(folder / "urls"), *options]
+    return subprocess.Popen([sys.executable, "-m", "gotrace.cli", *words], text=True, **streams)
+
+
+def test_who_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
+    with one_of_three_waits(tmp_path) as (agents, _, hold):
+        with collecting(tmp_path) as child:
+            time.sleep(2)
+            child.kill()
+        hold.set()
+        assert sum(each.minutes for each in fetched(tmp_path / "f", *agents)) <= 3
+    assert opened(str(tmp_path / "f")).rows("select count(*), count(distinct host) from period") == [(3, 3)]
+
+
+def test_ctrl_c_keeps_whole_agents(tmp_path: Path) -> None:
+    """Of one that is being asked nothing is taken; the next time it is."""
+    with one_of_three_waits(tmp_path) as (agents, asked, hold):
+        with collecting(tmp_path, "--jobs", "1", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
             assert asked.wait(300)
             child.send_signal(signal.SIGINT)
             output, errors = child.communicate(timeout=300)
@@ -155,7 +151,7 @@ def test_ctrl_c_keeps_whole_agents(tmp_path: Path) -> None:
         assert opened(str(tmp_path / "f")).rows(count) == [(2, 2)]
         assert not [each for each in (tmp_path / "f").rglob(".*") if each.name != ".lock"]
         hold.set()
-        assert sorted(each.minutes for each in fetched(tmp_path / "f", one, two, three)) == [0, 0, 1]
+        assert sorted(each.minutes for each in fetched(tmp_path / "f", *agents)) == [0, 0, 1]
     assert opened(str(tmp_path / "f")).rows(count) == [(3, 3)]
     assert opened(str(tmp_path / "f")).rows("from absent") == []
 

@@ -23,9 +23,11 @@ _LEAST, _LEAST_MARKING, _LEAST_COUNT = 0.10, 0.01, 20
 
 def find(seen: Seen) -> Iterator[Finding]:
     allocated, marking = seen.pacing.rate, seen.rate(MARKING).share
-    for pool in seen.pools if allocated and marking >= _LEAST_MARKING else ():
+    if not allocated or marking < _LEAST_MARKING:
+        return
+    for pool in seen.pools:
         gain = seen.rate(REFILLED, *pool.stacks)
-        part = min(1.0, gain.value / allocated) if allocated else 0.0
+        part = min(1.0, gain.value / allocated)
         if pool.function and pool.count >= _LEAST_COUNT and part >= _LEAST:
             low = min(gain.low, seen.rate(REFILLED_SHARED, *pool.stacks).low)
             yield _finding(seen, pool, part, replace(gain, low=low, unit="bytes/s", share=part * marking))

@@ -39,6 +39,10 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     min_age: Annotated[_Duration, msgspec.Meta(description="skip processes younger than this: 30s, 1m30s")] = "30s"
     processes: Annotated[int, msgspec.Meta(description="maximum number of processes traced at once", ge=1, le=1000)] = 200
     series: Annotated[int, msgspec.Meta(description="most time series exported", ge=100)] = MOST_SERIES
+    cost_percent: Annotated[
+        float,
+        msgspec.Meta(description="detach where tracing costs more than this share of a process's CPU time", gt=0, le=100),
+    ] = 0.1
     spool: Annotated[str, msgspec.Meta(description="directory for per-minute data; empty: none")] = ""
     spool_bytes: Annotated[int, msgspec.Meta(description="maximum size of the spool, in bytes", ge=1 << 20)] = MOST_BYTES
     explain_above: Annotated[
@@ -77,7 +81,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         return (half, half) if self.explain_above_ns() else (self.spool_bytes, 0)
 
     def bounds(self) -> Bounds:
-        return Bounds(self.processes, self.series)
+        return Bounds(self.processes, self.series, self.cost_percent / 100)
 
     def security(self) -> Security:
         return Security(self.token_file, self.tls_certificate, self.tls_key, self.anyone)

@@ -122,15 +122,24 @@ def test_processes_come_go_and_execute_others(agent, program, start):
     serving.finish()
 
 
-def test_who_costs_too_much_is_left_alone(program, start):
+def test_who_costs_too_much_is_left_alone(program, start, tmp_path):
     """Judged by what a hit costs times their number, over a minute; here over a second, with a bound that nobody keeps."""
     name = f"dear{os.getpid()}"
     target = start(program(name), "-seconds", "6")
-    command = changed(
-        "agent._COST_S, agent._LEAST_COST_NS = 1, 0\nagent.Bounds.__init__.__defaults__ = (200, 5000, 1e-9, 0.01)\n"
-    )
+    command = changed("agent._COST_S, agent._LEAST_COST_NS = 1, 0\n")
+    (tmp_path / "agent.yaml").write_text("schema: gotrace.agent/1\ncost_percent: 0.0000001\n")
     port = free_port()
-    options = ["serve", "--select", f"name={name}", "--min-age", "0s", "--listen", f"127.0.0.1:{port}"]
+    options = [
+        "serve",
+        "-f",
+        str(tmp_path / "agent.yaml"),
+        "--select",
+        f"name={name}",
+        "--min-age",
+        "0s",
+        "--listen",
+        f"127.0.0.1:{port}",
+    ]
     with subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None and "Serving" in process.stderr.readline()
         target.go()
@@ -140,18 +149,19 @@ def test_who_costs_too_much_is_left_alone(program, start):
     assert target.truth()["NumGC"] > 0 and target.finish() == 0
 
 
-def test_a_hit_is_measured_again_before_that(program, start):
+def test_a_hit_is_measured_again_before_that(program, start, tmp_path):
     """One that seemed to cost a thousand times as much, when the agent began: nobody is left alone for that."""
     name = f"cheap{os.getpid()}"
     target = start(program(name), "-seconds", "6")
     command = changed(
         "from gotrace import shared\n"
         "agent._COST_S, agent._LEAST_COST_NS = 1, 0\n"
-        "agent.Bounds.__init__.__defaults__ = (200, 5000, 0.05, 1)\n"
         "measure, prices = shared.probe_cost_ns, [(1e6, 1e6)]\n"
         "shared.probe_cost_ns = lambda: prices.pop() if prices else measure()\n"
     )
-    serving = Agent("--select", f"name={name}", "--min-age", "0s", command=command)
+    (tmp_path / "agent.yaml").write_text("schema: gotrace.agent/1\ncost_percent: 5\n")
+    options = ["-f", str(tmp_path / "agent.yaml"), "--select", f"name={name}", "--min-age", "0s"]
+    serving = Agent(*options, command=command)
     until(lambda: serving.traced() == {target.pid})
     target.go()
     assert target.truth()["NumGC"] > 0  # after 6 s

@@ -64,6 +64,7 @@ def command(
     from gotrace.agent.serve import serve
     from gotrace.agent.settings import SCHEMA, Settings
     from gotrace.agent.unit import require_usable, unit
+    from gotrace.kernel.child import Child
     from gotrace.lab.yaml_file import read
 
     if prepare:
@@ -79,7 +80,8 @@ def command(
     given["explain_above"] = f"{explain_above}ns" if explain_above is not None else None
 
     def settings_now() -> Settings:
-        settings = read(file, Settings, SCHEMA) if file is not None else Settings()
+        # In a child: the agent is to stay small, and YAML's reader takes two megabytes.
+        settings = Child(read, file, Settings, SCHEMA).result() if file is not None else Settings()
         return msgspec.structs.replace(settings, **{key: value for key, value in given.items() if value})
 
     settings = settings_now()

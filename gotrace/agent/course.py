@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gotrace.agent.windows import Windows
-from gotrace.analysis.columns import Array
+from gotrace.analysis.columns import Array, distinct
 from gotrace.analysis.exponential import Exponential
 from gotrace.analysis.gc_summary import CONCURRENT_MARK, MARK_ASSIST, PARTS, SWEEP, part_of
 from gotrace.analysis.pauses import UNKNOWN, Batch
@@ -84,7 +84,7 @@ class Course:
 
     def _add_details(self, batch: Batch, reasons: list[str], wall_offset_ns: int) -> None:
         pauses, cycles, sweeps = batch.pauses, batch.cycles, batch.sweeps
-        for number in np.unique(pauses["reason"]).tolist():
+        for number in distinct(pauses["reason"]).tolist():
             of_it = pauses[pauses["reason"] == number]
             for part in PARTS:
                 values, _ = part_of(of_it, part)

@@ -11,6 +11,7 @@ import numpy as np
 from gotrace.agent import families as of
 from gotrace.agent.course import Course
 from gotrace.agent.spool import WORST
+from gotrace.analysis.columns import distinct
 from gotrace.analysis.gc_summary import CONCURRENT_MARK, PARTS, SWEEP, part_of
 from gotrace.analysis.pauses import NO_LIMIT, NOT_READ, TRIGGERS, UNKNOWN, Batch, gogc_text
 from gotrace.export.metrics.model import Exemplar, Histogram, Number, Registry, Resource
@@ -267,7 +268,7 @@ class Observed:
             return
         self.longest_ns = max(self.longest_ns, int(pauses["total_ns"].max()))
         collector = np.zeros(len(pauses), bool)
-        for number in np.unique(pauses["reason"]).tolist():
+        for number in distinct(pauses["reason"]).tolist():
             reason = self._decoder.reasons[number]
             own = pauses["reason"] == number
             if reason in _COLLECTOR:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from typing import TYPE_CHECKING
 
 import gotrace
@@ -28,6 +27,8 @@ _HEADS = ("pid", "executable", "Go", "state", "collections", "longest pause", "R
 
 def status_page(agent: Agent) -> str:
     """One HTML file without outside resources; every name is escaped."""
+    import html  # late: its table of entities takes half a megabyte
+
     rows = []
     for each in agent.processes():
         traced = "cycles" in each

@@ -19,6 +19,12 @@ def rows(array: Array, wanted: npt.NDArray[np.bool_]) -> Array:
     return array.take(np.flatnonzero(wanted))
 
 
+def distinct(values: Array) -> Array:
+    """As ``np.unique(values)``, which first imports numpy.ma: more than a megabyte of memory."""
+    found: Array = np.unique(values, return_index=True)[0]
+    return found
+
+
 def joined(parts: Sequence[Array]) -> Array:
     """Structured arrays of one dtype one after the other: numpy's concatenate looks at each field of each first."""
     first = parts[0].dtype

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gotrace.analysis.columns import Array, Kinds, joined, rows
+from gotrace.analysis.columns import Array, Kinds, distinct, joined, rows
 
 UNKNOWN = -1
 _CLOCK_SKEW_NS = 1000  # two CPUs' clocks are never seen further apart than this
@@ -298,7 +298,7 @@ class GcDecoder:
         out["tid"] = stw["tid"]
         out["cycle"] = stw["word"] >> 32
         codes = (stw["word"] & 0xFF).astype(int)
-        for code in np.unique(codes[modern]):
+        for code in distinct(codes[modern]):
             words = self.reason_words.get(int(code), f"stwReason {int(code)}")
             out["reason"][codes == code] = self.reason_id(words)
 

@@ -6,7 +6,6 @@ annotation:NAME, as a container or pod has them.
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -135,6 +134,8 @@ def fitting(selectors: Sequence[Selector], scan: Scan) -> list[GoProcess]:
 
 def nearest(selectors: Iterable[Selector], processes: Sequence[GoProcess]) -> list[str]:
     """Of what there is for the keys that were asked for: the five values nearest to what was."""
+    import difflib
+
     found: dict[str, float] = {}
     for key, glob in dict.fromkeys(term for selector in selectors for term in selector.terms):
         wanted = glob.strip("*?")

@@ -54,6 +54,6 @@ def add_pauses(processes: Iterable[PsProcess], rows: Sequence[Row]) -> None:
         elif not row.is_traced:
             each["unknown"]["longest_pause_ns"] = f"not traced by the agent: {printable(row.state[:_MOST_TEXT])}"
         elif 0 <= row.longest_pause_ns < _MOST_NS and 0 <= row.traced_s < _MOST_S:
-            each["longest_pause_ns"], each["traced_s"] = row.longest_pause_ns, row.traced_s
+            each["longest_pause_ns"], each["traced_s"] = row.longest_pause_ns or None, row.traced_s
         else:
             each["unknown"]["longest_pause_ns"] = "implausible value from the agent"

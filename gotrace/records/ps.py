@@ -44,7 +44,9 @@ class PsProcess(PsPlace):
     heap_live_bytes: Annotated[int | None, "what the last collection marked: /gc/heap/live:bytes of runtime/metrics"]
     gc_cycles: Annotated[int | None, "completed, those that were asked for too"]
     gc_per_s: Annotated[float | None, "on average over period_s"]
-    longest_pause_ns: Annotated[int | None, "stop-the-world, since an agent traces it; null: no agent answers, or unknown"]
+    longest_pause_ns: Annotated[
+        int | None, "stop-the-world, since an agent traces it; null: none since then, no agent answers, or unknown"
+    ]
     traced_s: Annotated[float | None, "for how long an agent traces it; null: none does"]
     period_s: Annotated[float, "since its start, or what --wait asked for"]
     unknown: Annotated[dict[str, str], "field, and why it is not known"]

@@ -108,6 +108,8 @@ def test_pauses_are_of_the_same_program() -> None:
     assert (
         " 2.50 ms " in lines[1] and "Longest pause: since the agent began tracing the process, 30 s ago or more." in lines
     )
+    add_pauses([none := process(pid=7, exe="/bin/api", unknown={})], [row(traced_s=31.0)])
+    assert (none["longest_pause_ns"], none["traced_s"], ps._longest(none)) == (None, 31.0, "-")
     for wrong, said in (
         (row(exe="/bin/other", longest_pause_ns=1), "not traced by the agent"),
         (row(state="\x1b[31m" + "x" * 1000), "not traced by the agent: \\x1b[31m" + "x" * 75),

@@ -183,14 +183,16 @@ def _goal(pacing: Pacing, who: str, room: Room) -> str:
         if pacing.changed or pacing.percent_room == NO_LIMIT:
             alone = ""
         text = f"GOMEMLIMIT{limit} set the goal {share}: it leaves {leaves}{alone}"
+    elif (by_gogc := pacing.by_percent(mean_room)) < mean_room and not pacing.changed:
+        least = f"The heap is so small that {gogc} gives it the minimum goal, {bytes_text(pacing.heap_minimum)}, which"
+        text = (
+            f"{least if who == MINIMUM else gogc} would leave room for {bytes_text(by_gogc)} above the live heap of "
+            f"{bytes_text(mean_live)}, but the runtime moved the goal {share} up to {bytes_text(mean_room)} above it, to "
+            "leave time for sweeping"
+        )
     elif who == MINIMUM:
         least = "" if pacing.changed else f", {bytes_text(pacing.heap_minimum)}"
         text = f"The heap is so small that the goal {share} was the minimum for {gogc}{least}: it leaves {leaves}"
-    elif (by_gogc := pacing.by_percent(mean_room)) < mean_room and not pacing.changed:
-        text = (
-            f"{gogc} would leave room for {bytes_text(by_gogc)} above the live heap of {bytes_text(mean_live)}, but the "
-            f"runtime moved the goal {share} up to {bytes_text(mean_room)} above it, to leave time for sweeping"
-        )
     else:
         text = f"{gogc} set the goal {share}: it leaves {leaves}"
     if not pacing.rate:

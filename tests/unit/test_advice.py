@@ -309,6 +309,8 @@ def test_a_goal_that_the_runtime_moved_up_does_not_grow_with_gogc():
     assert "GOGC=100 raises that to 2.00 MiB, for 1.00 MiB more" in of_running(seen)["goal"].mend
     pacing.percent_rooms = 0
     assert "goal" not in of_running(seen)
+    pacing.goals = {"minimum heap": Room(100, 100 * MIB, 25 * MIB)}
+    assert "GOGC=60 raises that to 2.15 MiB, for 1.15 MiB more" in of_running(seen)["goal"].mend
 
 
 def test_a_quota_that_gomaxprocs_exceeds():

@@ -280,6 +280,19 @@ def test_the_least_goal():
     assert "the minimum for GOGC 100, 4.00 MiB: it leaves room for 3.00 MiB" in sentences(pacing)[0]
 
 
+def test_the_least_goal_that_the_runtime_moves_up():
+    """Below GOGC 25 the minimum is less than what the runtime leaves itself for sweeping above any heap."""
+    minimum = 4 * MIB // 10
+    cycles = [paced(each, MIB // 4, MIB // 4 + MIB, minimum, percent=10) for each in (1, 2, 3)]
+    pacing, found = summed(*cycles)
+    assert [each["goal_set_by"] for each in found] == [None, "minimum heap", "minimum heap"]
+    assert sentences(pacing)[0].startswith(
+        "The heap is so small that GOGC 10 gives it the minimum goal, 410 KiB, which would leave room for 154 KiB above "
+        "the live heap of 256 KiB, but the runtime moved the goal of 2 of 3 cycles triggered by heap growth up to 1.00 MiB "
+        "above it, to leave time for sweeping."
+    )
+
+
 def test_goals_of_the_limit():
     cycles = [paced(each, 48 * MIB, 48 * MIB, 96 * MIB, limit=50 * MIB, limiter=min(each, 2)) for each in (1, 2, 3)]
     pacing, found = summed(*cycles)

@@ -2,9 +2,9 @@
 
 Needs what set the goal of each cycle. Reported if GOGC, or the minimum goal that it gives a small heap, set most
 goals, and marking that would be saved takes at least 5 % of the time. The gain is the cycles saved by doubling GOGC,
-or by four times GOGC if the minimum goal set most: a cycle begins when the room above the live heap is filled. If GOGC
-leaves so little that the runtime moves the goal up, as it does to 1 MiB above a small heap, it is the GOGC that doubles
-the room. This costs memory; the finding says how much.
+or by four times GOGC if the minimum goal set most: a cycle begins when the room above the live heap is filled. If
+either leaves so little that the runtime moves the goal up, as it does to 1 MiB above a small heap (always if the minimum
+goal sets it and GOGC is below 25), it is the GOGC that doubles the room. This costs memory; the finding says how much.
 """
 
 from __future__ import annotations
@@ -28,8 +28,11 @@ def find(seen: Seen) -> Iterator[Finding]:
     who, sums = leading
     room, live = sums.room / sums.cycles, sums.live / sums.cycles
     alone = pacing.by_percent(room)
-    times = 4 if who == MINIMUM else max(2, math.ceil(2 * room / alone)) if alone else 0
     # The least goal counts from nothing and grows with GOGC; GOGC's counts from the live heap.
+    if who == MINIMUM:
+        times = max(4, math.ceil((2 * room + live) / pacing.heap_minimum))
+    else:
+        times = max(2, math.ceil(2 * room / alone)) if alone else 0
     wider = max(times * pacing.heap_minimum - live, 0 if who == MINIMUM else times * alone)
     if room <= 0 or wider <= room or pacing.counted + wider - room > pacing.memory_limit:
         return

@@ -94,7 +94,7 @@ class Recording:
                 "coldstart": "record one: gotrace coldstart -o FILE.gotrace -- COMMAND",
                 "datapath": "record them: gotrace datapath -o FILE.gotrace -- COMMAND",
                 "startcode": "record them: gotrace coldstart --advise -o FILE.gotrace -- COMMAND",
-                "tail": f"record it: {record}, or gotrace gc --explain -o FILE.gotrace",
+                "tail": f"record it: {record}, gotrace gc --explain -o FILE.gotrace, or gotrace baseline --explain",
             }.get(stem, f"record it: {record}")
             if "perf" in self.header["probes"]:
                 hint = "it was recorded by perf: use gotrace flame to draw its stacks, gotrace export to convert it"

@@ -335,7 +335,7 @@ def test_what_to_record_for_stragglers(here: Callable[..., tuple[int, str, str]]
     ):
         status, _, complaint = here(*arguments)
         assert status == 1
-        assert "gotrace record --probes gc,tail -o FILE.gotrace, or gotrace gc --explain -o FILE.gotrace" in complaint
+        assert "gotrace gc --explain -o FILE.gotrace, or gotrace baseline --explain" in complaint
 
 
 README = Path(__file__).parents[2] / "README.md"

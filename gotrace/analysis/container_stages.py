@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 PULL, UNPACK, SNAPSHOT, SANDBOX, CREATE = "image pull", "unpack", "snapshot", "sandbox (network)", "create"
 CGROUP, NAMESPACES, MOUNTS, INIT = "cgroup", "namespaces", "mounts", "runtime (runc init)"
+NO_PULL = "no layer was missing"
 OF_TOOLS = (PULL, UNPACK, SNAPSHOT, SANDBOX)  # which the kernel does not show
 OF_KERNEL = (CGROUP, NAMESPACES, MOUNTS)
 # The innermost last.

@@ -23,6 +23,7 @@ from gotrace.analysis.container_stages import (
     INIT,
     MOUNTS,
     NAMESPACES,
+    NO_PULL,
     OF_KERNEL,
     OF_TOOLS,
     PULL,
@@ -43,7 +44,6 @@ _CALLS = {
 _ID = re.compile(r"([0-9a-f]{64})(?:\.scope)?(?:/|$)")
 _KEPT_NS = 3600_000_000_000
 _IN_VAIN = 1 << 63
-_NO_PULL = "no layer was missing"
 _CLIENT = "between pull and creation"
 _EARLIER = "it was done before tracing began, or by calls that were not seen"
 _RUNNING = "It was executed in a container that ran already: it is told from execve on."
@@ -210,7 +210,7 @@ class Decoder:
             for each in pieces
         ]
         if container.layers == 0:  # podman looks for an image in the function that pulls it
-            rows = [dataclasses.replace(row, detail=_NO_PULL) if row.name == PULL else row for row in rows]
+            rows = [dataclasses.replace(row, detail=NO_PULL) if row.name == PULL else row for row in rows]
         later = [row for row in start.rows if row.stage != BEFORE]
         return dataclasses.replace(start, rows=(added(rows, "", 0), *rows, *later), container=container)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gotrace.analysis.container_stages import PULL, SANDBOX, UNPACK
+from gotrace.analysis.container_stages import NO_PULL, PULL, SANDBOX, UNPACK
 from gotrace.analysis.gc_summary import percentiles
 from gotrace.analysis.start_summary import StartSummary, median
 from gotrace.analysis.timeline import CONTAINER, Start
@@ -54,7 +54,7 @@ def _advice(name: str, starts: Sequence[Start]) -> str:
     if name in (PULL, UNPACK):
         pulled = [each for each in containers if each.layers]
         if not pulled:
-            return ""
+            return NO_PULL if all(each.layers == 0 for each in containers) else ""
         layers = round(median([each.layers or 0 for each in pulled]))
         known = [each.unpacked_bytes for each in pulled if each.unpacked_bytes is not None]
         size = f", {bytes_text(round(median(known)))} unpacked" if known else ""

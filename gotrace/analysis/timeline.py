@@ -235,11 +235,20 @@ def known_sum(numbers: Sequence[int | None]) -> int | None:
 
 
 def merged(start: Start) -> list[Row]:
-    """The rows with those of one stage that have one name (the gaps between packages) as one, where the first stands."""
+    """The rows with those of one stage that have one name (the gaps between packages) as one, where the first stands.
+
+    It has their detail if all have the same.
+    """
     found: dict[tuple[str, str, int], list[Row]] = {}
     for row in start.rows:
         found.setdefault((row.stage, row.name, row.depth), []).append(row)
-    return [rows[0] if len(rows) == 1 else added(rows, rows[0].name, rows[0].depth) for rows in found.values()]
+    return [
+        rows[0] if len(rows) == 1 else added(rows, rows[0].name, rows[0].depth, _common(rows)) for rows in found.values()
+    ]
+
+
+def _common(rows: Sequence[Row]) -> str:
+    return rows[0].detail if len({row.detail for row in rows}) == 1 else ""
 
 
 def throttled_ns(start: Start) -> int | None:

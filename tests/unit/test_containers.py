@@ -187,6 +187,20 @@ def test_a_layer_that_cannot_be_had_in_parts_is_unpacked_once():
     assert (start.container.layers, start.container.unpacked_bytes) == (2, None)
 
 
+def test_an_image_that_was_there_is_marked():
+    events = Events()
+    child = events.podman(0, 100, ID, own=False)
+    events.stage(100, 400, 100, "pull")
+    events.called(200, 210, 100, "mount")
+    (start,) = decoded(events, start_at(child, 1000))
+    assert [name for name, *_ in stages(start)][1:4] == ["image pull", "mounts", "image pull"]
+    (table,) = (line for line in one_start(start, False, False) if isinstance(line, Rows))
+    (pull,) = (row for row in table.rows if row[0] == "  image pull")
+    assert pull[2] == "290 ns" and pull[-1] == "no layer was missing"
+    found = {zone.name: zone.advice for zone in zones([start], summary([start]))}
+    assert found["image pull"] == "no layer was missing"
+
+
 def test_hot_zones_and_what_would_change_them():
     events = Events()
     children = [events.podman(2000 * number, 100 * number, ID) for number in (1, 2, 3)]

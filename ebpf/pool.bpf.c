@@ -146,24 +146,18 @@ static __always_inline void look_at_pool(struct cleanup *at, u64 pool)
 	at->shared = at->private = 0;
 }
 
-/* Entry of poolCleanup: the victims of the old pools are dropped. */
-int pool_cleaned(struct pt_regs *ctx)
+static __always_inline void look_at_victims(struct config *cfg, u64 began_ns)
 {
-	struct config *cfg = settings();
 	struct cleanup fresh = {}, *at;
-	u64 began_ns = bpf_ktime_get_ns();
 	u32 key = target_key();
 	int i;
 
-	if (!cfg)
-		return 0;
-	count_hit(HIT_POOL_CLEANED);
 	fresh.next = read_user(cfg->slot[CONFIG_OLD_POOLS]);
 	fresh.end = fresh.next + 8 * read_user(cfg->slot[CONFIG_OLD_POOLS] + 8);
 	cleanups.update(&key, &fresh);
 	at = cleanups.lookup(&key);
 	if (!at)
-		return 0;
+		return;
 #pragma clang loop unroll(disable)
 	for (i = 0; i < STEPS; i++) {
 		if (i % 8 == 7 && bpf_ktime_get_ns() - began_ns > MOST_NS)
@@ -175,12 +169,25 @@ int pool_cleaned(struct pt_regs *ctx)
 		} else {
 			drop(at);
 			if (at->next >= at->end)
-				return 0;
+				return;
 			look_at_pool(at, word(at->next));
 			at->next += 8;
 		}
 	}
 	emit(KIND_POOL_DROPPED, bpf_ktime_get_ns(), 0, 0, 0, 0, 0);
+}
+
+/* Entry of poolCleanup: the victims of the old pools are dropped. */
+int pool_cleaned(struct pt_regs *ctx)
+{
+	struct config *cfg = settings();
+	u64 began_ns = bpf_ktime_get_ns();
+
+	if (!cfg)
+		return 0;
+	count_hit(HIT_POOL_CLEANED);
+	look_at_victims(cfg, began_ns);
+	add_to_count_of(target_key(), HIT_POOL_CLEANED_NS, bpf_ktime_get_ns() - began_ns);
 	return 0;
 }
 

@@ -51,12 +51,12 @@ static __always_inline struct config *settings_of(u32 key)
 	return config.lookup(&key);
 }
 
-static __always_inline void count_hit_of(u32 key, int slot)
+static __always_inline void add_to_count_of(u32 key, int slot, u64 more)
 {
 	struct counted *own = counts.lookup(&key);
 
 	if (own)
-		__sync_fetch_and_add(&own->hits[slot], 1);
+		__sync_fetch_and_add(&own->hits[slot], more);
 }
 
 static __always_inline void count_loss_of(u32 key)
@@ -84,12 +84,12 @@ static __always_inline struct config *settings_of(u32 key)
 	return config.lookup(&key);
 }
 
-static __always_inline void count_hit_of(u32 key, int slot)
+static __always_inline void add_to_count_of(u32 key, int slot, u64 more)
 {
 	u64 *count = hits.lookup(&slot);
 
 	if (count)
-		__sync_fetch_and_add(count, 1);
+		__sync_fetch_and_add(count, more);
 }
 
 static __always_inline void count_loss_of(u32 key)
@@ -105,6 +105,11 @@ static __always_inline void count_loss_of(u32 key)
 static __always_inline struct config *settings(void)
 {
 	return settings_of(target_key());
+}
+
+static __always_inline void count_hit_of(u32 key, int slot)
+{
+	add_to_count_of(key, slot, 1);
 }
 
 static __always_inline void count_hit(int slot)

@@ -83,6 +83,11 @@ def window_kind(number: int) -> Kind:
     return Kind("window", number, ("begin_ns",), of_session=True)
 
 
+def time_of(hit: str) -> str:
+    """What the time of one that is timed is called."""
+    return f"{hit}_ns"
+
+
 @dataclass(frozen=True)
 class Probe:
     """A probe's declaration. ``config`` and ``hits`` are names; their order is their place in the kernel's arrays.
@@ -90,8 +95,9 @@ class Probe:
     ``hits`` names every C function: those of the plan's points, and those whose name says where in the kernel they run
     (see `gotrace.kernel.bpf`). ``parts`` are texts in ``ebpf/`` that it shares with others: `STACKS` and so on.
     ``kernel_hit_ns`` is what a hit in the kernel costs the target, where there is no trap: some reads and a hash look-up,
-    or (measured on x86-64 in a virtual machine, by the kernel's own statistics) the walks of two stacks. ``ring_bytes`` is
-    how many bytes of events may wait for the reader: 64 each.
+    or (measured on x86-64 in a virtual machine, by the kernel's own statistics) the walks of two stacks. ``timed`` are
+    hits whose programs add up how long they took, which the target pays besides. ``ring_bytes`` is how many bytes of
+    events may wait for the reader: 64 each.
 
     What its target is: a Go program, or any where ``go`` is False; then ``libraries`` that the process has mapped when the
     session is opened can be probed too, named without version and ending ("libc", "libcuda"). With ``later`` there need be
@@ -121,6 +127,7 @@ class Probe:
     parts: tuple[str, ...] = ()
     kernel_hit_ns: float = 150.0
     walk_ns: float = 0.0
+    timed: tuple[str, ...] = ()
     ring_bytes: int = 1 << 20
     go: bool = True
     libraries: tuple[str, ...] = ()
@@ -142,8 +149,13 @@ class Probe:
 
     def __post_init__(self) -> None:
         assert bool(self.window_ns) == any(kind.of_session for kind in self.kinds) and self.window_ns <= self.every_ns
-        assert {*self.optional, *self.ticks, *self.samples} <= set(self.hits)
+        assert {*self.optional, *self.ticks, *self.samples, *self.timed} <= set(self.hits)
         assert self.attached == ("attached" in self.config) and bool(self.counters) == ("counters" in self.config)
+
+    @property
+    def counts(self) -> tuple[str, ...]:
+        """What the kernel counts: its hits, and nanoseconds of those that are ``timed``."""
+        return (*self.hits, *map(time_of, self.timed))
 
     @property
     def names_code(self) -> bool:
@@ -161,10 +173,10 @@ class Probe:
         """
         macros = {f"KIND_{kind.name.upper()}": kind.number for kind in self.kinds}
         macros |= {f"CONFIG_{name.upper()}": slot for slot, name in enumerate(self.config)}
-        macros |= {f"HIT_{name.upper()}": slot for slot, name in enumerate(self.hits)}
+        macros |= {f"HIT_{name.upper()}": slot for slot, name in enumerate(self.counts)}
         macros |= self.constants
         macros |= {"COUNTERS": self.counters} if self.counters else {}
-        macros |= {"CONFIG_SLOTS": len(self.config), "HIT_SLOTS": len(self.hits)}
+        macros |= {"CONFIG_SLOTS": len(self.config), "HIT_SLOTS": len(self.counts)}
         macros |= {"MANY": many} if many else {}
         return tuple(f"-D{name}={value}" for name, value in macros.items())
 

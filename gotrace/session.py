@@ -32,7 +32,7 @@ from gotrace.kernel.keeper import EXECUTED, READY, Keeper
 from gotrace.kernel.process import MemoryMapping, OpenFile, Process, family, is_there
 from gotrace.kernel.windows import Windows
 from gotrace.made import Made, code_stamp, require_same_arch
-from gotrace.probe import FOREVER_NS, Missing, Plan, Point, is_library
+from gotrace.probe import FOREVER_NS, Missing, Plan, Point, is_library, time_of
 
 if TYPE_CHECKING:
     from gotrace.kernel.pmu import PmuEvent
@@ -136,8 +136,8 @@ class LoadedProbe:
 
     @property
     def hits(self) -> dict[str, int]:
-        """How often the target ran into each program."""
-        return dict(zip(self.probe.hits, self.loaded.maps["hits"].words(), strict=True))
+        """How often the target ran into each program, and what else of it is counted."""
+        return dict(zip(self.probe.counts, self.loaded.maps["hits"].words(), strict=True))
 
 
 class Session:
@@ -179,7 +179,7 @@ class Session:
         self._told: list[dict[str, Any]] = []  # of it, and not asked for yet
         self._ahead: list[Events] = []  # read before it was their turn: of the program that was executed
         # What was counted before ``begin_ns``, and when the program executed another.
-        self._before = (0, {stem: dict.fromkeys(part.probe.hits, 0) for stem, part in parts.items()})
+        self._before = (0, {stem: dict.fromkeys(part.probe.counts, 0) for stem, part in parts.items()})
         self._until: tuple[int, dict[str, dict[str, int]]] | None = None
 
     @property
@@ -472,8 +472,10 @@ class Session:
         _, counted = self._until or self._counts()
         for stem, part in self.parts.items():
             stepped = {point.program for point in part.plan.points if not point.emulated}
-            for name, total in counted[stem].items():
-                count = total - self._before[1][stem][name]
+            counts = {name: total - self._before[1][stem][name] for name, total in counted[stem].items()}
+            target_ns += sum(counts[time_of(name)] for name in part.probe.timed)
+            for name in part.probe.hits:
+                count = counts[name]
                 hits += count
                 in_target = self.ns_per_hit[name in stepped] + part.probe.walk_ns
                 target_ns += count * (in_target if bpf.is_uprobe(name) else part.probe.kernel_hit_ns)

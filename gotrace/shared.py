@@ -84,7 +84,7 @@ class _Part(LoadedProbe):
     def __init__(self, module: ProbeModule, plan: Plan, loaded: bpf.LoadedObject, pid: int) -> None:
         super().__init__(module, plan, loaded)
         self._key = _key(pid)
-        self._last = (0,) * (1 + len(self.probe.hits))
+        self._last = (0,) * (1 + len(self.probe.counts))
 
     def counted(self) -> tuple[int, ...]:
         """What was lost, and the hits of each program."""
@@ -95,7 +95,7 @@ class _Part(LoadedProbe):
 
     @property
     def hits(self) -> dict[str, int]:
-        return dict(zip(self.probe.hits, self.counted()[1:], strict=True))
+        return dict(zip(self.probe.counts, self.counted()[1:], strict=True))
 
     def count(self) -> None:
         """From now on, from 0."""
@@ -165,7 +165,7 @@ class SharedSession(Session):
 
     def _counts(self) -> tuple[int, dict[str, dict[str, int]]]:
         counted = {stem: part.counted() for stem, part in self._own.items()}
-        hits = {stem: dict(zip(self._own[stem].probe.hits, each[1:], strict=True)) for stem, each in counted.items()}
+        hits = {stem: dict(zip(self._own[stem].probe.counts, each[1:], strict=True)) for stem, each in counted.items()}
         return sum(each[0] for each in counted.values()), hits
 
     def suspend(self, stem: str) -> None:

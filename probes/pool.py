@@ -42,6 +42,7 @@ PROBE = Probe(
     ),
     config=("old_pools", "pool_register", *STACK_CONFIG),
     hits=("pool_cleaned", "pool_missed"),
+    timed=("pool_cleaned",),
     parts=(STACKS,),
     spare=True,  # many programs have no pool
 )
@@ -72,7 +73,7 @@ def miss_site(program: GoProgram) -> tuple[Site, str]:
             tested = found["to"] in branch.operands.split(", ") or str(before) == f"test {found['to']}, {found['to']}"
             if branch.target and tested and code.is_emulated(program.elf, branch):
                 return code.site(program, _GET, branch), found["pool"]
-    raise BinaryError(f"{_GET} does not look for New as expected", "it was built without optimisation")
+    raise BinaryError(f"{_GET} does not look for New as expected", "it was built without optimization")
 
 
 def old_pools(program: GoProgram) -> int:

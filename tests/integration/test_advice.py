@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import time
@@ -17,6 +18,10 @@ import pytest
 
 import targets
 from conftest import GOTRACE, PATIENCE_S, Others, cpu_quota, until
+from gotrace import session
+from gotrace.kernel import bpf
+from gotrace.kernel.process import Process
+from gotrace.probes import pool
 from gotrace.records.all import schema_of_command
 from services import free_port
 
@@ -427,6 +432,31 @@ def test_how_many_pools_are_looked_at(pools, tmp_path):
     unfinished = re.search(r"all pools at ([\d,]+) collection", " ".join(summary["advice"]["not_seen"]))
     count = int(unfinished[1].replace(",", "")) if unfinished else 0  # of one for each of 20 rounds
     assert count <= 5 if pools == 100 else count >= 15
+
+
+def test_what_a_walk_over_pools_takes_is_part_of_the_cost():
+    """Against the kernel's own statistics of that program."""
+    stats = bpf._bpf(32, bytes(128))  # BPF_ENABLE_STATS, until it is closed
+    command = [str(targets.build("pooled")), "many", "10000"]
+    env = {**os.environ, "GOGC": "20", "GOMAXPROCS": "1"}
+    try:
+        with subprocess.Popen(command, env=env) as target:
+            try:
+                with Process.open(target.pid) as process, session.opened([pool], process) as tracing:
+                    part = tracing.parts["pool"]
+                    until(lambda: part.hits["pool_cleaned_ns"] > 10**6)
+                    target.send_signal(signal.SIGSTOP)
+                    until(lambda: "\nState:\tT" in Path(f"/proc/{target.pid}/status").read_text())
+                    _, cost_ns = tracing.hits_and_ns()  # without its traps, which were not measured
+                    hits = part.hits
+                    told = os.pread(part.loaded._about["pool_cleaned"], 4096, 0).decode()
+            finally:
+                target.kill()
+    finally:
+        os.close(stats)
+    kernels = {name: int(value) for name, value in re.findall(r"(run_time_ns|run_cnt):\t(\d+)", told)}
+    assert hits["pool_cleaned"] == kernels["run_cnt"]
+    assert 0.8 * kernels["run_time_ns"] < hits["pool_cleaned_ns"] == cost_ns < kernels["run_time_ns"]
 
 
 @pytest.mark.parametrize("version", ["1.19.8", targets.NEWEST])

@@ -32,7 +32,7 @@ def test_text_and_declaration_name_the_same(name):
     """Every setting, counter and kind that is declared is used in the C text, and nothing else is."""
     probe = PROBES[name].PROBE
     text = "".join(Path(ebpf_folder(), part).read_text() for part in (*probe.parts, f"{name}.bpf.c"))
-    declared = {f"CONFIG_{word.upper()}" for word in probe.config} | {f"HIT_{word.upper()}" for word in probe.hits}
+    declared = {f"CONFIG_{word.upper()}" for word in probe.config} | {f"HIT_{word.upper()}" for word in probe.counts}
     declared |= {f"KIND_{kind.name.upper()}" for kind in probe.kinds if not kind.of_session}
     named = set(re.findall(r"\b(?:CONFIG|HIT|KIND)_[A-Z0-9_]+", text))
     in_a_row = re.compile(r"(CONFIG_(?:SHAPES|NAMED))\d+")  # settings that C reaches from the first of them

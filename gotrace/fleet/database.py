@@ -25,6 +25,11 @@ VIEWS = {
 # Rows ("part") with what their machine is made of.
 JOINED = "left join machine on part.host = machine.host and part.fingerprint = machine.fingerprint"
 REAL = "not coalesce(machine.emulated, false)"
+# Of a histogram, or its longest values: not of a run that does not count.
+VALID = (
+    "not exists (select 1 from run where not run.valid and run.source = part.source and run.host = part.host "
+    "and run.start_ns = part.start_ns)"
+)
 _LIMITS = {"memory_limit": "400MB", "threads": "2", "preserve_insertion_order": "false"}
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gotrace.errors import UsageError
-from gotrace.fleet.database import JOINED, REAL, Database
+from gotrace.fleet.database import JOINED, REAL, VALID, Database
 from gotrace.fleet.tables import QUARTER_NS, middle_ns
 from gotrace.text import printable
 
@@ -57,7 +57,7 @@ def merged(
         raise UsageError(f"cannot group by {printable(unknown[0])!r}", f"there are {', '.join(BY)}")
     keys = ", ".join(f"{BY[each]} as by{number}" for number, each in enumerate(by)) or "0 as by0"
     names = ", ".join(f"by{number}" for number in range(max(1, len(by))))
-    joined = f"{{table}} part {JOINED} where metric = ?" + ("" if emulated else f" and {REAL}")
+    joined = f"{{table}} part {JOINED} where metric = ? and {VALID}" + ("" if emulated else f" and {REAL}")
     # By group: hosts, values of 0, and whether the longest of every window are known.
     totals: dict[tuple[Any, ...], tuple[int, int, bool]] = {
         row[:-3]: row[-3:]

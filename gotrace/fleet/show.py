@@ -17,7 +17,7 @@ from typing import Any
 from gotrace.analysis.stats.percentiles import enough
 from gotrace.analysis.stats.values import Estimate
 from gotrace.errors import UsageError
-from gotrace.fleet.database import JOINED, REAL, Database
+from gotrace.fleet.database import JOINED, REAL, VALID, Database
 from gotrace.fleet.percentiles import BY, Merged, merged
 from gotrace.fleet.show_hosts import Enough, Letters, Stability, letters, median_of, quarters, stability
 from gotrace.fleet.tables import MOST_SKEW_NS
@@ -316,7 +316,7 @@ def _longest(database: Database, emulated: bool) -> list[Long]:
         "select part.value_ns, part.time_ns, part.host, part.service, part.version, part.label, part.cause, "
         "part.recording, coalesce(machine.emulated, false) from worst part "
         f"{JOINED} "
-        f"where metric = 'stw.total' {only}order by part.value_ns desc, part.time_ns limit {LONGEST}"
+        f"where metric = 'stw.total' and {VALID} {only}order by part.value_ns desc, part.time_ns limit {LONGEST}"
     )
     return [
         Long(length, time, host, service or UNKNOWN, version, reason or UNKNOWN, *more)
@@ -335,8 +335,8 @@ def _counted(database: Database) -> Iterator[Counted]:
         return found
 
     runs = counts("'runs', count(*)", "run", "part.valid")
-    pauses = counts("part.label, sum(part.count)::bigint", "total", "part.metric = 'stw.total'")
-    causes = counts("part.cause, count(*)", "worst", "part.metric = 'stw.total' and part.cause is not null")
+    pauses = counts("part.label, sum(part.count)::bigint", "total", f"part.metric = 'stw.total' and {VALID}")
+    causes = counts("part.cause, count(*)", "worst", f"part.metric = 'stw.total' and part.cause is not null and {VALID}")
     for key in sorted({*runs, *pauses}):
         yield Counted(*key, runs.get(key, {}).get("runs", 0), pauses.get(key, {}), causes.get(key, {}))
 

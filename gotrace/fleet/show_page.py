@@ -12,7 +12,7 @@ from gotrace.export.flame.draw import still, svg
 from gotrace.export.picture.frame import asset
 from gotrace.fleet.costs import SCRIPT as COST_SCRIPT
 from gotrace.fleet.costs import Costs, costs, figure
-from gotrace.fleet.database import JOINED, REAL, Database
+from gotrace.fleet.database import JOINED, REAL, VALID, Database
 from gotrace.fleet.percentiles import BY
 from gotrace.fleet.prices import Price
 from gotrace.fleet.show import PERCENTS, UNKNOWN, Fleet, shown
@@ -121,7 +121,7 @@ def page(found: Shown) -> str:
 
 def _cells(database: Database, emulated: bool) -> list[dict[str, Any]]:
     """Buckets of each metric by vendor, type, service and version; hosts by number, the 16 longest values in ns."""
-    only = "" if emulated else f"where {REAL} "
+    only = f"where {VALID} " if emulated else f"where {VALID} and {REAL} "
     keys = ", ".join(f"{BY[name]} as {name}" for name in _FILTERS)
     joined = f"part {JOINED}"
     what = f"{keys}, {BY['emulated']} as made_up, part.metric as metric"

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from gotrace.analysis.flame import Profile, frame_of, profile_of
 from gotrace.analysis.stacks import Frame
-from gotrace.fleet.database import JOINED, REAL, Database
+from gotrace.fleet.database import JOINED, REAL, VALID, Database
 from gotrace.text import count_text
 
 
@@ -35,7 +35,7 @@ def stragglers(database: Database, emulated: bool = False) -> Stragglers:
     rows = database.rows(
         "select part.stack, part.cause, sum(part.value_ns)::bigint, count(*), list(distinct part.host) from worst part "
         f"{JOINED} "
-        f"where part.metric = 'stw.total' {only}group by all order by all"
+        f"where part.metric = 'stw.total' and {VALID} {only}group by all order by all"
     )
     stacks: dict[tuple[Frame, ...], tuple[int, int]] = {}
     hosts: set[str] = set()

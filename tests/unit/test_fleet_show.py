@@ -127,6 +127,21 @@ def test_reasons_and_the_longest_pauses(fleet: fleets.Made) -> None:
     assert any(causes[length] for length in lengths)
 
 
+@pytest.mark.parametrize("emulated", [False, True])
+def test_pauses_of_a_run_that_does_not_count(tmp_path: Path, emulated: bool) -> None:
+    one = {"host": "host-0", "source": "s-host-0", "start_ns": fleets.START, "run": "0", "valid": False}
+    fleet = fleets.made(tmp_path / "fleet", emulated=("host-0",) * emulated, more={"run": [one]})
+    found = told(fleet.folder, "--by", "host", "--metric", "stw.total.p90")
+    lengths = [pause.length_ns for (host, at), of in fleet.pauses.items() for pause in of if (host, at) != ("host-0", 0)]
+    own = sum(len(of) for (host, at), of in fleet.pauses.items() if host == "host-0" and at)
+    if emulated:
+        assert [sum(each["pauses"].values()) for each in found["emulated_counts"]] == [own]
+    else:
+        assert sum(each["values"] for each in found["reasons"] if each["group"] == "host-0") == own
+        assert [each["length_ns"] for each in found["longest"]] == sorted(lengths, reverse=True)[:16]
+    assert found["invalid_runs"] == 1
+
+
 def test_starts_are_the_runs_own(fleet: fleets.Made) -> None:
     for each in told(fleet.folder, "--metric", "latency.p99", "--by", "host")["starts"]:
         values = [fleet.metrics[each["group"], quarter][f"start.{each['stage']}"] for quarter in range(4)]

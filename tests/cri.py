@@ -241,7 +241,7 @@ def running(folder: Path, pause: str, suite: str = "") -> Iterator[tuple[Cri, li
     if suite:
         names = ("docker.io", "docker-cli", "containerd") if suite == "sid" else ("containerd",)  # as others unpack them
         path = f"{debian.unpacked(suite, 'amd64', *names)}/usr/bin:{path}"
-    socket, group = folder / "c.sock", f"gotrace-cri-{os.getpid()}"
+    group = f"gotrace-cri-{os.getpid()}"
     plugins = folder / "cni"
     plugins.mkdir()
     for name in ("loopback", "slow"):
@@ -255,10 +255,7 @@ def running(folder: Path, pause: str, suite: str = "") -> Iterator[tuple[Cri, li
     (folder / "hosts" / registry / "hosts.toml").write_text(
         f'server = "http://{registry}"\n[host."http://{registry}"]\ncapabilities = ["pull", "resolve"]\n'
     )
-    config = folder / "config.toml"
-    config.write_text(
-        f'version = 2\nroot = "{folder}/root"\nstate = "{folder}/state"\n'
-        f'[grpc]\naddress = "{socket}"\n[ttrpc]\naddress = "{folder}/t.sock"\n'
+    config = (
         f'[plugins."io.containerd.grpc.v1.cri"]\nsandbox_image = "{pause}"\n'
         "restrict_oom_score_adj = true\nnetns_mounts_under_state_dir = true\n"
         f'[plugins."io.containerd.grpc.v1.cri".registry]\nconfig_path = "{folder}/hosts"\n'
@@ -266,27 +263,37 @@ def running(folder: Path, pause: str, suite: str = "") -> Iterator[tuple[Cri, li
         '[plugins."io.containerd.internal.v1.opt"]\n'
         f'path = "{folder}/opt"\n'
     )
-    with open(folder / "containerd.log", "w") as log:
-        daemon = subprocess.Popen(
-            [str(shutil.which("containerd", path=path)), "-c", str(config)],
-            stdout=log,
-            stderr=log,
-            env={**os.environ, "PATH": path},
-        )
-    client = Cri(socket, group, folder, path)
-    ctr = [str(shutil.which("ctr", path=path)), "--address", str(socket), "--namespace", "k8s.io"]
     try:
-        client.ask("Version", {1: "v1"})
-        until(client.is_ready, 60)
-        client.calls.clear()
-        yield client, ctr, plugins / "slow.log"
+        with (
+            containerd(folder, path, config) as (ctr, socket),
+            contextlib.closing(Cri(socket, group, folder, path)) as client,
+        ):
+            client.ask("Version", {1: "v1"})
+            until(client.is_ready, 60)
+            client.calls.clear()
+            yield client, [*ctr, "--namespace", "k8s.io"], plugins / "slow.log"
     finally:
-        client.close()
-        daemon.terminate()
-        daemon.wait(PATIENCE_S)
         subprocess.run(["umount", f"{folder}/state/io.containerd.grpc.v1.cri/netns"], capture_output=True)
         for group_folder in Path("/sys/fs/cgroup").glob(f"*/{group}"):
             until(lambda each=group_folder: _is_removed(each))  # type: ignore[misc]
+
+
+@contextlib.contextmanager
+def containerd(folder: Path, path: str, config: str) -> Iterator[tuple[list[str], Path]]:
+    """(ctr's words, the socket) of a containerd of its own, found in ``path``, with ``config`` besides what all have."""
+    socket, file = folder / "c.sock", folder / "config.toml"
+    file.write_text(
+        f'version = 2\nroot = "{folder}/root"\nstate = "{folder}/state"\n{config}'
+        f'[grpc]\naddress = "{socket}"\n[ttrpc]\naddress = "{folder}/t.sock"\n'
+    )
+    tool, ctr = (str(shutil.which(name, path=path)) for name in ("containerd", "ctr"))
+    with open(folder / "containerd.log", "w") as log:
+        daemon = subprocess.Popen([tool, "-c", str(file)], stdout=log, stderr=log, env={**os.environ, "PATH": path})
+    try:
+        yield [ctr, "--address", str(socket)], socket
+    finally:
+        daemon.terminate()
+        daemon.wait(PATIENCE_S)
 
 
 def _is_removed(group: Path) -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+import cri
 import debian
 import targets
 from conftest import PATIENCE_S, until
@@ -376,23 +377,13 @@ DOCKER = ("docker.io", "docker-cli", "containerd")
 @contextlib.contextmanager
 def containerd(folder, path):
     """(ctr's words, its namespace, which is the folder of its control groups too): a daemon of its own, from ``path``."""
-    socket, name = folder / "c.sock", f"gotrace-ctr-{os.getpid()}"
-    config, env = folder / "config.toml", {**os.environ, "PATH": path}
-    config.write_text(
-        f'version = 2\nroot = "{folder}/root"\nstate = "{folder}/state"\n'
-        'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
-        f'[grpc]\naddress = "{socket}"\n[ttrpc]\naddress = "{folder}/t.sock"\n'
-    )
-    daemon = subprocess.Popen(
-        [shutil.which("containerd", path=path), "-c", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env
-    )
-    ctr = [shutil.which("ctr", path=path), "--address", str(socket), "--namespace", name]
+    name = f"gotrace-ctr-{os.getpid()}"
     try:
-        until(lambda: socket.exists() and subprocess.run([*ctr, "version"], capture_output=True).returncode == 0)
-        yield ctr, name
+        with cri.containerd(folder, path, 'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n') as (words, socket):
+            ctr = [*words, "--namespace", name]
+            until(lambda: socket.exists() and subprocess.run([*ctr, "version"], capture_output=True).returncode == 0)
+            yield ctr, name
     finally:
-        daemon.terminate()
-        daemon.wait(PATIENCE_S)
         for group in Path("/sys/fs/cgroup").glob(f"*/{name}"):
             until(lambda group=group: not (group / "cgroup.procs").read_text())
             group.rmdir()

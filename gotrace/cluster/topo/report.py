@@ -8,7 +8,8 @@ from gotrace.cluster.topo.fabric import Fabric
 from gotrace.cluster.topo.model import Facts, Gpu, Nodes
 from gotrace.cluster.topo.rings import Counted, counted
 from gotrace.cluster.topo.rules import Verdict, best_gdr, gdr, near_nics, p2p, usable
-from gotrace.cluster.topo.verdicts import CROSSINGS, findings
+from gotrace.cluster.topo.verdicts import findings
+from gotrace.cluster.topo.verdicts_gpus import CROSSINGS
 from gotrace.records.topo import (
     Judged,
     TopoFabric,

@@ -32,17 +32,23 @@ class Pools:
 
     def add(self, events: Array) -> Array:
         """The refills among ``events``, of REFILL."""
-        for each in self.kinds.of(events, "pool_dropped"):
-            pool = int(each["pool"])
+        dropped = self.kinds.of(events, "pool_dropped")
+        pools, which = np.unique(dropped["pool"], return_inverse=True)
+        objects = np.zeros(len(pools), np.int64)
+        np.add.at(objects, which, (dropped["shared"] + dropped["private"]).astype(np.int64))
+        for pool, count, collections in zip(pools.tolist(), objects.tolist(), np.bincount(which).tolist(), strict=True):
             if not pool:
-                self.unfinished += 1
+                self.unfinished += collections
                 continue
-            self.dropped[pool] = self.dropped.get(pool, 0) + int(each["shared"]) + int(each["private"])
-            self.collections[pool] = self.collections.get(pool, 0) + 1
+            self.dropped[pool] = self.dropped.get(pool, 0) + count
+            self.collections[pool] = self.collections.get(pool, 0) + collections
         found = self.kinds.of(events, "pool_refill")
         out = np.zeros(len(found), REFILL)
         for name in out.dtype.names or ():
             out[name] = found[name].astype(out.dtype[name])
-        for pool, kept in zip(out["pool"].tolist(), out["kept"].tolist(), strict=True):
-            self.most_kept[pool] = max(self.most_kept.get(pool, 0), kept + 1)
+        pools, which = np.unique(out["pool"], return_inverse=True)
+        most = np.zeros(len(pools), np.int64)
+        np.maximum.at(most, which, out["kept"] + 1)
+        for pool, kept in zip(pools.tolist(), most.tolist(), strict=True):
+            self.most_kept[pool] = max(self.most_kept.get(pool, 0), kept)
         return out

@@ -219,11 +219,16 @@ class Collector:
     def _faults(self, events: Array) -> dict[int, list[Fault]]:
         """The page faults of each thread, in their order; none of a recording that has none."""
         found: dict[int, list[Fault]] = {}
-        for each in self._kinds.of(events, "start_fault") if "start_fault" in self._kinds else ():
-            at = int(each["address"]) - self._bias
-            section = next((name for name, begin, end in self._sections if begin <= at < end), "")
-            fault = Fault(int(each["begin_ns"]), int(each["time_ns"]), section, int(each["tgid"]) >> 32)
-            found.setdefault(int(each["tid"]), []).append(fault)
+        if "start_fault" not in self._kinds:
+            return found
+        faults = self._kinds.of(events, "start_fault")
+        at = faults["address"].astype(np.int64) - self._bias
+        sections = np.full(len(faults), "", object)
+        for name, begin, end in reversed(self._sections):
+            sections[(at >= begin) & (at < end)] = name
+        columns = (faults["begin_ns"], faults["time_ns"], sections, faults["tgid"] >> np.uint64(32))
+        for tid, *fault in zip(faults["tid"].tolist(), *(each.tolist() for each in columns), strict=True):
+            found.setdefault(tid, []).append(Fault(*fault))
         return found
 
     def _touch(self, start: Start, faults: Sequence[Fault], out: StartCode) -> None:

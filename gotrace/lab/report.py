@@ -51,7 +51,7 @@ class Run(TypedDict):
     """One process, under load once. Times in nanoseconds, sizes in bytes, shares and rates as the metrics' names say."""
 
     version: str
-    round: Annotated[int, "runs of one round were neighbours in time, each version once"]
+    round: Annotated[int, "runs of one round were neighbors in time, each version once"]
     order: Annotated[int, "the number of the run, from 0 on"]
     time: Annotated[str, "when its load began"]
     length_ns: Annotated[int, "from the load's start to its end"]

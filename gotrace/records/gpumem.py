@@ -50,7 +50,7 @@ class Other(TypedDict):
 
 
 class Pieces(TypedDict):
-    """Neighbouring free ranges that lie in different segments."""
+    """Neighboring free ranges that lie in different segments."""
 
     at: Annotated[int, "the address where they meet"]
     bytes: int

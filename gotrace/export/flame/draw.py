@@ -215,7 +215,7 @@ def _comparison(graph: Boxes | Difference) -> Iterator[str]:
 
 def _legend(graph: Boxes | Difference, y: int, alone: bool) -> Iterator[str]:
     entries: Iterable[tuple[str, str]] = _LEGEND
-    lead = "click to zoom; colours:" if alone else "colours:"
+    lead = "click to zoom; colors:" if alone else "colors:"
     if isinstance(graph, Difference):
         entries = ((f"d{2 * _STEPS}", "more than in A"), (f"d{_STEPS}", "the same"), ("d0", "less than in A"))
         lead = "B is drawn; self shares, with A scaled to B's total:"

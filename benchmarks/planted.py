@@ -71,7 +71,7 @@ def baseline(folder: Path, versions: Mapping[str, tuple[str, ...]], rounds: int,
     for name, flags in versions.items():
         words += ["--ab", shlex.join([f"{name}={program}", "-port", str(port), *flags])]
     load = f"wrk -t1 -c4 -d{seconds}s http://127.0.0.1:{port}/ping"
-    words += ["--load", load, "--preload", "500ms", "-n", str(rounds), "--most-drift", "1000"]
+    words += ["--load", load, "--preload", "500ms", "-n", str(rounds), "--max-drift", "1000"]
     subprocess.run([GOTRACE, "baseline", *words, "--out", folder, "--force"], check=True, stdout=subprocess.DEVNULL)
 
 

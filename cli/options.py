@@ -140,10 +140,13 @@ _OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
         ("--connect",),
         {"metavar": "URL", "help": "Show the processes that the `gotrace serve` at this URL traces."},
     ),
-    "token_file": (("--token-file",), {"type": click.Path(), "help": "File with the bearer token for --connect."}),
+    "token_file": (
+        ("--token-file",),
+        {"type": click.Path(), "metavar": "FILE", "help": "File with the bearer token for --connect."},
+    ),
     "ca_file": (
         ("--ca-file",),
-        {"type": click.Path(), "help": "File with the CA certificates to trust for --connect (PEM)."},
+        {"type": click.Path(), "metavar": "FILE", "help": "File with the CA certificates to trust for --connect (PEM)."},
     ),
     "duration": (("-d", "--duration"), {"type": _Length(), "help": "Stop after this time: 10s, 500ms, 1m30s."}),
     "interval": (

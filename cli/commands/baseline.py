@@ -94,7 +94,7 @@ def _versions_options(command: _Decorated) -> _Decorated:
 
 # What a plan has, by the names of parameters.
 _IN_THE_FILE = (
-    *("load", "load_format", "versions", "runs", "preload", "ready", "cpus", "load_cpus", "most_drift", "explain", "seed"),
+    *("load", "load_format", "versions", "runs", "preload", "ready", "cpus", "load_cpus", "max_drift", "explain", "seed"),
     *("events", "wakeups", "coldstart", "flame", "pprof"),
     *("pid", "builds", "go", "images", "memory", "quota", "container_options", "container_tool"),
 )
@@ -123,11 +123,18 @@ _EXAMPLE = "gotrace baseline --load 'wrk -d10s http://127.0.0.1:8080/' --out out
 @click.option("--load-format", metavar="TOOL", default="", help="Load tool whose output format the command prints.")
 @_versions_options
 @click.option(
-    "-n", "--runs", type=click.IntRange(1, 1000), default=10, show_default=True, help="Number of runs of each version."
+    "-n",
+    "--runs",
+    type=click.IntRange(1, 1000),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="Number of runs of each version.",
 )
 @click.option(
     "--preload",
     type=_Preload(),
+    metavar="DURATION|auto",
     default="5s",
     show_default=True,
     help="Warm-up load before each run, not measured; auto: until the service is steady, at most 3 min.",
@@ -140,7 +147,7 @@ _EXAMPLE = "gotrace baseline --load 'wrk -d10s http://127.0.0.1:8080/' --out out
 @click.option("--cpus", metavar="LIST", default="", help="CPUs that the service may use: 0-3,6.")
 @click.option("--load-cpus", metavar="LIST", default="", help="CPUs that the load may use.")
 @click.option(
-    "--most-drift",
+    "--max-drift",
     type=Number(0),
     default=3,
     show_default=True,
@@ -163,12 +170,12 @@ _EXAMPLE = "gotrace baseline --load 'wrk -d10s http://127.0.0.1:8080/' --out out
     metavar="URL",
     help="Take live heap growth from the service's own /debug/pprof/heap at this address.",
 )
-@click.option("--seed", type=int, default=1, show_default=True, help="Seed for the order of the runs.")
+@click.option("--seed", type=int, default=1, show_default=True, metavar="N", help="Seed for the order of the runs.")
 @click.option(
     "--extend", type=click.IntRange(1), metavar="N", help="Add N more runs of each version to the report in --out."
 )
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
-@click.option("--out", "folder", type=Folder(), required=True, metavar="FOLDER", help="Directory for the report.")
+@click.option("--out", "folder", type=Folder(), required=True, metavar="DIR", help="Directory for the report.")
 @option("force", help="Overwrite an existing report.")
 @schema_option_of("report", lambda _: _schema())
 @command_argument
@@ -181,7 +188,7 @@ def command(
     ready: str | None,
     cpus: str,
     load_cpus: str,
-    most_drift: float,
+    max_drift: float,
     explain: bool,
     events: bool,
     wakeups: bool,
@@ -200,7 +207,7 @@ def command(
     """Start a Go service, put it under load, measure it from outside, and end it, --runs times.
 
     The service is the command after `--`. Several versions are measured in alternation, in random order, with a new process
-    for each run. FOLDER gets report.json with every run and whether it is valid, report.html to look at, and the raw
+    for each run. DIR gets report.json with every run and whether it is valid, report.html to look at, and the raw
     events of each run.
     """
     from gotrace.cli.text import baseline as text
@@ -234,7 +241,7 @@ def command(
             warmup_ns=None if preload == AUTO else int(preload),
             ready=Ready.parse(ready) if ready is not None else plan_file.ready_of(parsed.command),
             seed=seed,
-            most_drift=most_drift / 100,
+            most_drift=max_drift / 100,
             explained=5 if explain else 0,
             events=events,
             wakeups=wakeups,

@@ -37,7 +37,7 @@ _BY = ("arch", "go", "host", "vendor")  # as gotrace.lab.groups has them
     help=f"Show reports side by side, without verdicts, grouped by {', '.join(_BY[:-1])} or {_BY[-1]}.",
 )
 @output_options(COMPARED, screen=("table", "json", "html", "md", "benchfmt"))
-@click.argument("folders", nargs=-1, required=True, type=click.Path(), metavar="[LABEL=]FOLDER...")
+@click.argument("folders", nargs=-1, required=True, type=click.Path(), metavar="[LABEL=]DIR...")
 def command(
     margin: float,
     everything: bool,
@@ -50,7 +50,7 @@ def command(
 ) -> int:
     """Compare versions of a service, metric by metric: better, worse, the same within --margin, or cannot tell.
 
-    Each FOLDER was written by `gotrace baseline --out`; LABEL names it in the output. The first version is compared with
+    Each DIR was written by `gotrace baseline --out`; LABEL names it in the output. The first version is compared with
     each of the others.
     """
     from gotrace.cli.outputs import wanted
@@ -96,5 +96,5 @@ def _named(folder: str) -> tuple[str, str]:
     if not equals or not label or "/" in label or os.path.lexists(folder):
         return folder, folder
     if not path:
-        raise UsageError(f"no folder given in {printable(folder)!r}", "write LABEL=FOLDER")
+        raise UsageError(f"no folder given in {printable(folder)!r}", "write LABEL=DIR")
     return label, path

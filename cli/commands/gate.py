@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     ],
     epilog="Exit status: 0 pass, 1 fail, 3 inconclusive, 4 not comparable, 5 the service or its load failed.",
 )
-@click.option("--against", type=click.Path(), metavar="FOLDER", help="The report of the version to compare with.")
+@click.option("--against", type=click.Path(), metavar="DIR", help="The report of the version to compare with.")
 @click.option("--judge", "version", metavar="NAME", help="The version to judge, if the report has several.")
 @click.option("-f", "--file", type=click.Path(), metavar="FILE", help="Rules: margins and requirements, in YAML.")
 @percent("--margin", 5, "How much worse a metric may be.")
@@ -47,18 +47,19 @@ if TYPE_CHECKING:
     type=click.IntRange(1, 100),
     default=1,
     show_default=True,
+    metavar="N",
     help="Planned number of looks at these runs.",
 )
 @click.option("--inconclusive", type=click.Choice(["pass", "fail"]), help="Verdict to give instead of inconclusive.")
 @click.option("--anyway", is_flag=True, help="Judge reports even if not comparable; then no change passes or fails.")
-@click.option("--listen", metavar="ADDRESS", help="Answer over HTTP on [HOST:]PORT instead, for rollouts.")
+@click.option("--listen", metavar="[HOST:]PORT", help="Answer over HTTP at this address instead, for rollouts.")
 @output_options(GATES, screen=("table", "json", "md", "junit"))
 @schema_option_of("rules in a file", lambda _: _schema())
-@click.argument("folder", type=click.Path(), metavar="FOLDER")
+@click.argument("folder", type=click.Path(), metavar="DIR")
 def command(folder: str, against: str | None, version: str | None, anyway: bool, **options: Any) -> int:
-    """Decide whether the version in FOLDER may be released: pass, fail or inconclusive. A pass has to be earned.
+    """Decide whether the version in DIR may be released: pass, fail or inconclusive. A pass has to be earned.
 
-    FOLDER was written by `gotrace baseline --out`. In a report with two versions, the second is compared with the first.
+    DIR was written by `gotrace baseline --out`. In a report with two versions, the second is compared with the first.
     """
     from gotrace.cli.outputs import wanted
     from gotrace.cli.text import gate as text

@@ -18,8 +18,8 @@ from gotrace.errors import Exit, UsageError
         ("gotrace k8s --check gotrace.yaml", "checks that it grants what the agent needs and nothing more"),
     ],
 )
-@click.option("--image", help="The agent's image, as built by `make image`.")
-@click.option("--namespace", default="gotrace", show_default=True, help="Namespace to install it in.")
+@click.option("--image", metavar="IMAGE", help="The agent's image, as built by `make image`.")
+@click.option("--namespace", default="gotrace", show_default=True, metavar="NAME", help="Namespace to install it in.")
 @click.option("--no-pod-monitor", is_flag=True, help="Omit the PodMonitor for the Prometheus Operator.")
 @click.option("--old-kernels", is_flag=True, help="Add CAP_SYS_ADMIN, for nodes with Linux before 6.10.")
 @click.option("--check", is_flag=True, help="Check the permissions in the manifest FILE; exit status 1 if they differ.")

@@ -27,7 +27,7 @@ from gotrace.text import printable
     epilog="Exit status: 0 reproduced, 1 not reproduced (or an error), 2 wrong usage, 3 cannot tell, 4 another kind of"
     " machine, 5 the service, the load or the command failed.",
 )
-@percent("--within", 3, "Differences within this count as the same.")
+@percent("--margin", 3, "Differences within this count as the same.")
 @click.option(
     "--anyway", is_flag=True, help="Measure even on a different kind of machine; the verdict is then: cannot tell."
 )
@@ -36,11 +36,17 @@ from gotrace.text import printable
     "--out",
     "folder",
     type=Folder(),
-    metavar="FOLDER",
-    help="Directory for the new report (required when FOLDER is a report).",
+    metavar="DIR",
+    help="Directory for the new report (required when DIR is a report).",
 )
 @click.option(
-    "-n", "--runs", type=click.IntRange(1, 1000), default=5, show_default=True, help="Number of runs, for a recording."
+    "-n",
+    "--runs",
+    type=click.IntRange(1, 1000),
+    default=5,
+    show_default=True,
+    metavar="N",
+    help="Number of runs, for a recording.",
 )
 @click.option("--replay", is_flag=True, help="Replay the calls of a recording instead of running its command.")
 @click.option(
@@ -48,9 +54,9 @@ from gotrace.text import printable
 )
 @click.option("--cold", is_flag=True, help="Drop the files' pages from the page cache first.")
 @output_options(TABLES, screen=("table", "json"))
-@click.argument("report", type=click.Path(), metavar="FOLDER|RECORDING")
+@click.argument("report", type=click.Path(), metavar="DIR|RECORDING")
 def command(
-    within: float,
+    margin: float,
     anyway: bool,
     dry_run: bool,
     folder: str | None,
@@ -63,7 +69,7 @@ def command(
     force: bool,
     report: str,
 ) -> int:
-    """Measure again by the plan of the report in FOLDER, on this machine, and check whether its results hold.
+    """Measure again by the plan of the report in DIR, on this machine, and check whether its results hold.
 
     For a recording by `gotrace datapath`, the traced command is run and traced again. Commands from the report or recording
     are executed: if someone else made it, check what --dry-run prints first.
@@ -78,10 +84,10 @@ def command(
         if replay and into is None and not dry_run:
             raise UsageError("--replay needs a folder", "give --into DIR: an empty folder, or a new one")
         results = wanted(outputs, format_, TABLES, force, screen="table", inputs=(report,))
-        return repeat.recording(report, within / 100, runs, anyway, dry_run, replay, into, cold, results)
+        return repeat.recording(report, margin / 100, runs, anyway, dry_run, replay, into, cold, results)
     need("a recording", False, "runs", "replay", "into", "cold")
     if folder is None:
-        raise UsageError("a report needs --out FOLDER", "the new report goes there")
+        raise UsageError("a report needs --out DIR", "the new report goes there")
     from gotrace.cli.text import baseline as plan_text
     from gotrace.cli.text import reproduce as text
     from gotrace.lab import reproduce
@@ -93,18 +99,18 @@ def command(
     results = wanted(outputs, format_, TABLES, force, screen="table", inputs=(report,))
     then = whole(report)
     plan = Plan.from_json(then["plan"])
-    expected = reproduce.expected(then, within / 100)
+    expected = reproduce.expected(then, margin / 100)
     if dry_run:
         from gotrace.cli.text.doctor import of_the_host
 
         other = reproduce.check(then, plan, Path(folder), force, anyway)
-        expects = text.expected(then, plan, expected, within, other)
+        expects = text.expected(then, plan, expected, margin, other)
         for line in (*plan_text.plan(plan, folder), *expects, *of_the_host()):
             click.echo(line)
         return 0
     files.on_created = lambda _: None  # there is one for each run
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is ended
-    now, found = reproduce.repeat(then, Path(folder), within / 100, force, anyway, say)
+    now, found = reproduce.repeat(then, Path(folder), margin / 100, force, anyway, say)
     if now["cut_off"]:
         return 130
     with results.streams() as streams:

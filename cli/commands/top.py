@@ -27,11 +27,11 @@ from gotrace.text import installing
 @option(
     "pid",
     type=Pid(several=True),
-    metavar="PID[,PID…]",
+    metavar="PID,…",
     shell_complete=go_processes,
     help="Watch these running Go processes.",
 )
-@option("name", help="Watch processes with this executable or main-thread name: 'prom*'.")
+@option("name", help="Watch processes with this executable or main thread name: 'prom*'.")
 @click.option("--all-processes", is_flag=True, help="Watch every Go process, including new ones.  [default]")
 @option("connect")
 @option("token_file")

@@ -93,7 +93,7 @@ def sides_of(reports: Sequence[tuple[str, Baseline]]) -> list[Side]:
         versions = report["versions"]
         if len(versions) != 1:
             raise UsageError(
-                f"{printable(name)} has {len(versions)} versions", "compare it on its own: gotrace compare FOLDER"
+                f"{printable(name)} has {len(versions)} versions", "compare it on its own: gotrace compare DIR"
             )
         found.append(Side(name, report, valid_runs(report, versions[0]["name"])))
     return found

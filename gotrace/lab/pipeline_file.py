@@ -56,7 +56,7 @@ class Reproduce(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The plan of a report again."""
 
     report: str
-    within: str = "3%"
+    margin: str = "3%"
 
 
 class Topo(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

@@ -67,7 +67,7 @@ class PlanBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     ready: str = ""
     cpus: str = ""
     load_cpus: str = ""
-    most_drift: str = "3%"
+    max_drift: str = "3%"
     explain: bool = False
     events: bool = False
     wakeups: bool = False
@@ -106,7 +106,7 @@ def plan_of(body: PlanBody) -> Plan:
         seed=body.seed,
         cpus=cpus("cpus", body.cpus),
         load_cpus=cpus("load_cpus", body.load_cpus),
-        most_drift=share("most_drift", body.most_drift),
+        most_drift=share("max_drift", body.max_drift),
         explained=5 if body.explain else 0,
         emulated=body.emulated,
         events=body.events,

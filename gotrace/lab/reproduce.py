@@ -197,7 +197,7 @@ def binaries_differ(report: Baseline, plan: Plan) -> Iterator[str]:
 def expected(report: Baseline, margin: float) -> list[Expected]:
     """Of each version and primary metric, whether it will be judged. ``margin`` is a share, as in `compare.compare`."""
     if not margin > 0:
-        raise UsageError("a margin must be above 0: equality to within 0 % cannot be proved", "for example: --within 3")
+        raise UsageError("a margin must be above 0: equality to within 0 % cannot be proved", "for example: --margin 3")
     plan = Plan.from_json(report["plan"])
     return [
         _expected(Side(each.name, report, valid_runs(report, each.name)), name, margin, plan.runs)

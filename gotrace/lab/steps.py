@@ -360,12 +360,12 @@ class Reproducing(Work):
         super().__init__(step, place)
         assert step.reproduce is not None
         self.reproduce: Reproduce = step.reproduce
-        self.within = share("within", self.reproduce.within)
+        self.margin = share("margin", self.reproduce.margin)
         self.report = place.report(self.reproduce.report)
 
     def check(self, force: bool) -> None:
-        if not self.within > 0:
-            raise UsageError("a margin must be above 0: equality to within 0 % cannot be proved", "within: 3%")
+        if not self.margin > 0:
+            raise UsageError("a margin must be above 0: equality to within 0 % cannot be proved", "margin: 3%")
         if self.reproduce.report not in self.place.reports:
             report = whole(self.report)
             check(report, Plan.from_json(report["plan"]), self.place.folder, force, False)
@@ -384,7 +384,7 @@ class Reproducing(Work):
         return [self.place.folder / NAME, self.place.folder / "reproduce.json"]
 
     def describe(self) -> Iterator[str]:
-        yield f"repeats {printable(self.report)}, the same within {percent_text(self.within)}"
+        yield f"repeats {printable(self.report)}, the same within {percent_text(self.margin)}"
 
     def estimated_ns(self) -> int | None:
         if self.reproduce.report in self.place.lengths:
@@ -394,7 +394,7 @@ class Reproducing(Work):
         return None
 
     def run(self, force: bool, say: baseline.Say) -> Result:
-        now, found = repeat(whole(self.report), self.place.folder, self.within, force, False, say)
+        now, found = repeat(whole(self.report), self.place.folder, self.margin, force, False, say)
         if now["cut_off"]:
             raise KeyboardInterrupt
         write_json(self.place.folder / "reproduce.json", found.to_json(), force)

@@ -39,7 +39,7 @@ def measured(folder, *options, service=(), load="wrk -t1 -c4 -d2s {url}", **more
     """`gotrace baseline` with that service at a port of its own: the process, ended, and its report."""
     port = free_port()
     words = [*GOTRACE, "baseline", "--load", load.format(url=f"http://127.0.0.1:{port}/ping"), "--out", str(folder)]
-    words += ["--most-drift", "1000", "--preload", "200ms", *options]
+    words += ["--max-drift", "1000", "--preload", "200ms", *options]
     command = [str(word).format(port=port) for word in service]
     done = subprocess.run(
         [*words, *(["--", *command] if command else [])], capture_output=True, text=True, timeout=PATIENCE_S, **more
@@ -131,7 +131,7 @@ def test_starts_by_stage(tmp_path, gotrace):
     words = ["--load", f"wrk -t1 -c2 -d1s http://127.0.0.1:{port}/ping", "--out", str(folder), "-n", "1", "--preload", "0"]
     versions = ["--ab", f"collects={collects}", "--ab", f"plain={program} -port {port}"]
     with Begun("shop") as begun:
-        done = gotrace("baseline", *words, "--most-drift", "1000", "--coldstart", *versions)
+        done = gotrace("baseline", *words, "--max-drift", "1000", "--coldstart", *versions)
     assert done.returncode == 0, done.stderr
     report = json.loads((folder / "report.json").read_text())
     jsonschema.validate(report, schema())
@@ -209,7 +209,7 @@ def test_two_versions_in_turns(tmp_path, gotrace):
         word for name, us in (("A", 20), ("B", 400)) for word in ("--ab", f"{name}={program} -port {port} -work {us}us")
     ]
     words = ["--load", f"wrk -t1 -c4 -d1s http://127.0.0.1:{port}/ping", "--out", str(folder), "-n", "2"]
-    done = gotrace("baseline", *words, "--most-drift", "1000", "--preload", "0", "--seed", "5", *versions)
+    done = gotrace("baseline", *words, "--max-drift", "1000", "--preload", "0", "--seed", "5", *versions)
     assert done.returncode == 0, done.stderr
     report = json.loads((folder / "report.json").read_text())
     assert [each["name"] for each in report["versions"]] == ["A", "B"] and report["runs"][0]["version"] == "B"
@@ -232,7 +232,7 @@ def test_more_runs_into_a_report(tmp_path, gotrace):
     port, folder, own = free_port(), tmp_path / "out", tmp_path / "own"
     shutil.copy(targets.build("shop"), own)
     versions = [word for name in "AB" for word in ("--ab", f"{name}={own} -port {port}")]
-    words = ["--load", f"wrk -t1 -c4 -d1s http://127.0.0.1:{port}/ping", "--preload", "0", "--most-drift", "1000"]
+    words = ["--load", f"wrk -t1 -c4 -d1s http://127.0.0.1:{port}/ping", "--preload", "0", "--max-drift", "1000"]
     assert gotrace("baseline", *words, *versions, "-n", "1", "--out", str(folder)).returncode == 0
     path = folder / "report.json"
     first = json.loads(path.read_text())
@@ -462,7 +462,7 @@ def test_a_process_that_runs(tmp_path, gotrace):
     try:
         until(Ready("127.0.0.1", port).met)
         peak = peak_of(process.pid)
-        words = ["--load", f"wrk -t1 -c2 -d1s http://127.0.0.1:{port}/ping", "--most-drift", "1000", "--preload", "0s"]
+        words = ["--load", f"wrk -t1 -c2 -d1s http://127.0.0.1:{port}/ping", "--max-drift", "1000", "--preload", "0s"]
         folder = tmp_path / "out"
         before = allocated_by(port)
         done = gotrace("baseline", "--pid", str(process.pid), "-n", "2", "--out", str(folder), *words)
@@ -567,7 +567,7 @@ def test_a_plan_of_builds_and_containers(tmp_path, image, monkeypatch):
         "load": {"tool": "wrk", "args": ["-t1", "-c2", "-d1s", f"http://127.0.0.1:{port}/ping"]},
         "runs": 1,
         "preload": "0",
-        "most_drift": "1000%",
+        "max_drift": "1000%",
         "flame": False,
     }
     (tmp_path / "plan.yaml").write_text(json.dumps(plan))  # which is YAML, too
@@ -629,7 +629,7 @@ def test_cut_off(number, tmp_path):
     folder, temporary = tmp_path / "out", tmp_path / "tmp"
     temporary.mkdir()
     words = ["--load", f"wrk -t1 -c2 -d2s http://127.0.0.1:{port}/ping", "--out", str(folder), "-n", "50", "--preload", "0"]
-    command = [*GOTRACE, "baseline", *words, "--most-drift", "1000", "--", targets.build("shop"), "-port", str(port)]
+    command = [*GOTRACE, "baseline", *words, "--max-drift", "1000", "--", targets.build("shop"), "-port", str(port)]
     how = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(temporary)})
     with subprocess.Popen(command, **how) as process:
         until(lambda: (folder / "report.json").exists(), PATIENCE_S)

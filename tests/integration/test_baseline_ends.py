@@ -16,7 +16,7 @@ from services import free_port, needs_wrk
 
 def command(folder, load, service, *options):
     """One run, of a service that is started by these words."""
-    words = ["--load", load, "-n", "1", "--most-drift", "1000", "--out", str(folder / "out"), *options]
+    words = ["--load", load, "-n", "1", "--max-drift", "1000", "--out", str(folder / "out"), *options]
     return [*GOTRACE, "baseline", *words, "--", *map(str, service)]
 
 

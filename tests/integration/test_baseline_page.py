@@ -22,7 +22,7 @@ def test_the_page_beside_the_report(tmp_path: Any, gotrace: Any) -> None:
     folder = tmp_path / "out"
     words = ["--load", f"wrk -t1 -c4 -d1s http://127.0.0.1:{port}/ping", "--out", str(folder), "-n", "2", "--preload", "0"]
     command = [str(targets.build("shop")), "-port", str(port)]
-    done = gotrace("baseline", *words, "--most-drift", "1000", "--explain", "--", *command)
+    done = gotrace("baseline", *words, "--max-drift", "1000", "--explain", "--", *command)
     assert done.returncode == 0 and f"Wrote {folder}/report.html." in done.stderr, done.stderr
     report = json.loads((folder / "report.json").read_text())
     text = (folder / "report.html").read_text()

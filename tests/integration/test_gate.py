@@ -15,7 +15,7 @@ from services import free_port, needs_wrk
 def load(port):
     """Short, and on a machine that may be busy with other tests."""
     words = ["--load", f"wrk -t1 -c2 -d1s http://127.0.0.1:{port}/ping", "--preload", "0"]
-    return [*words, "--most-drift", "1000"]
+    return [*words, "--max-drift", "1000"]
 
 
 @needs_wrk

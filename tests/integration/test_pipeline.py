@@ -27,7 +27,7 @@ steps:
       load: {{tool: wrk, args: [-t1, -c4, -d1s, "http://127.0.0.1:{port}/ping"]}}
       runs: {runs}
       preload: 0s
-      most_drift: 1000%
+      max_drift: 1000%
   - name: compare
     needs: [measure]
     compare: {{reports: [measure]}}

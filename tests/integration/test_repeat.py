@@ -65,7 +65,7 @@ def test_the_same_and_a_slower_file_system(tmp_path: Path) -> None:
     with slowfs(point, 100):
         subprocess.run(command[-4:], check=True, capture_output=True, timeout=PATIENCE_S)  # the interpreter, into memory
         subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE_S)
-        status, same = reproduce(path, "-n", 6, "--within", "5%")
+        status, same = reproduce(path, "-n", 6, "--margin", "5%")
     with slowfs(point, 150):
         slower_status, slower = reproduce(path, "-n", 6)
     with Recording.open(str(path)) as recording:

@@ -76,7 +76,7 @@ def test_the_command(gotrace, tmp_path):
     script = tmp_path / "start"
     made(script, targets.build("shop"), "1ms", port)
     url = f"http://127.0.0.1:{port}/ping"
-    words = ["--load", f"wrk -t1 -c4 -d1s {url}", "-n", "1", "--preload", "0", "--most-drift", "1000"]
+    words = ["--load", f"wrk -t1 -c4 -d1s {url}", "-n", "1", "--preload", "0", "--max-drift", "1000"]
     done = gotrace("baseline", *words, "--out", str(tmp_path / "then"), "--", str(script))
     assert done.returncode == 0, done.stderr
     made(script, targets.build("shop", targets.RELEASES[-2]), "1ms", port)

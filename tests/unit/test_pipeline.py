@@ -322,7 +322,7 @@ def test_a_plan_in_a_file() -> None:
     Path("plan.yaml").write_text(
         "schema: gotrace.plan/1\n"
         + PLAN
-        + "runs: 3\npreload: 1m30s\ncpus: 0-1\nload_cpus: '1'\nmost_drift: 4.5%\nexplain: true\nseed: 7\nready: tcp:99\n"
+        + "runs: 3\npreload: 1m30s\ncpus: 0-1\nload_cpus: '1'\nmax_drift: 4.5%\nexplain: true\nseed: 7\nready: tcp:99\n"
         + "events: true\nwakeups: true\ncoldstart: true\n"
     )
     load = parse_load(["wrk", "-c2", "-d30s", "http://127.0.0.1:8080/ping"])
@@ -392,7 +392,7 @@ def test_sources_of_a_build_that_is_measured_and_an_image_that_a_step_makes(monk
     [
         ("runs: 0", "runs: 0 is out of range"),
         ("preload: soon", "cannot read preload: 'soon' is not a duration"),
-        ("most_drift: '3'", "cannot read most_drift: '3' is not a percentage"),
+        ("max_drift: '3'", "cannot read max_drift: '3' is not a percentage"),
         ("cpus: x", "cannot read cpus 'x'"),
         ("ready: x", "cannot read --ready 'x'"),
         ("run: 3", "plan.yaml: there is no key 'run'"),

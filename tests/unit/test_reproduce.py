@@ -329,7 +329,7 @@ def test_on_the_command_line(gotrace: Any, tmp_path: Path) -> None:
         (other, (), 4, "a different kind of machine"),
         ({**whole, "plan": {**whole["plan"], "place": 7}}, (), 2, "unknown key: 'place'"),
         ({**whole, "schema": "gotrace.baseline/9"}, (), 2, "in a different version"),
-        (whole, ("--within", "0"), 2, "--within"),
+        (whole, ("--margin", "0"), 2, "--margin"),
         ({**whole, "plan": {**whole["plan"], "versions": [{"name": "s", "command": ["/none"]}]}}, (), 2, "no command"),
     ):
         done = said(told, *options)

@@ -22,7 +22,7 @@ th:nth-child(-n+4), td:nth-child(-n+4) { text-align: left; overflow-wrap: anywhe
   a { color: #8bf }
 }
 """
-_HEADS = ("pid", "executable", "Go", "state", "collections", "longest pause", "RSS", "live heap", "lost")
+_HEADS = ("pid", "executable", "Go", "state", "GC cycles", "longest pause", "RSS", "live heap", "events lost")
 
 
 def status_page(agent: Agent) -> str:
@@ -50,7 +50,7 @@ def status_page(agent: Agent) -> str:
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content=10>"
         f"<title>gotrace</title><style>{_STYLE}</style><h1>gotrace {html.escape(gotrace.__version__)}</h1>"
-        f"<p>{len(agent.probes.sessions)} of {len(rows)} Go processes are traced. "
-        "<a href=/metrics>metrics</a>, <a href=/processes>processes as JSON</a></p>"
+        f"<p>{len(agent.probes.sessions)} of {len(rows)} Go processes traced. "
+        "<a href=/metrics>Metrics</a>, <a href=/processes>processes as JSON</a></p>"
         f"<table><tr>{heads}</tr>{''.join(rows)}</table></html>\n"
     )

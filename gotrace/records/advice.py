@@ -9,12 +9,12 @@ from gotrace.advice.finding import Advice
 
 
 class Gain(TypedDict):
-    """With 95 % it lies in low to high."""
+    """A value with its 95 % interval."""
 
     value: float
     low: float
     high: float
-    unit: Annotated[Literal["ns", "ns/s", "cycles/s", "bytes/s"], "of a start, or of each second"]
+    unit: Annotated[Literal["ns", "ns/s", "cycles/s", "bytes/s"], "per start, or per second"]
     share: Annotated[float, "of the start, or of the time that was traced"]
     basis: Annotated[str, "what the interval comes from"]
 
@@ -29,20 +29,20 @@ class Finding(TypedDict):
     mend: str
     check: str
     excluded: Annotated[str, "why it is not something else"]
-    part_of: Annotated[str, "the rule whose finding is the cause of this one; empty if it stands for itself"]
+    part_of: Annotated[str, "the rule whose finding causes this one; empty if it stands alone"]
 
 
 class Advised(TypedDict):
-    """At most five findings, largest gain first, behind each what is part of it."""
+    """At most five findings, largest gain first, each followed by those that are part of it."""
 
     findings: list[Finding]
-    left_out: Annotated[int, "findings with smaller gains"]
+    left_out: Annotated[int, "number of findings with smaller gains"]
     looked_at: Annotated[list[str], "the rules"]
-    not_seen: Annotated[list[str], "what could not be looked at"]
+    not_seen: Annotated[list[str], "what could not be examined"]
 
 
 class WithAdvice(TypedDict, total=False):
-    """A record that has advice where it was asked for."""
+    """A record with advice, if it was asked for."""
 
     advice: Annotated[Advised, "with --advise"]
 

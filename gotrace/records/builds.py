@@ -1,4 +1,4 @@
-"""Builds as JSON objects: one a run of the command, and one for all of them."""
+"""Builds as JSON objects: one per run of the command, and one for all of them."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ Record = dict[str, Any]
 
 
 class BuildStep(TypedDict):
-    """What was done for a package, a module or a program; nanoseconds since the command was forked."""
+    """Work on a package, a module or a program; nanoseconds since the command was forked."""
 
     stage: Annotated[
         str, "download, unzip, compile, assemble, cgo, C toolchain, link, vet, tool versions, run, other programs"
     ]
-    name: Annotated[str, "the package, module or program; unknown: no evidence of it"]
+    name: Annotated[str, "the package, module or program; unknown: there is no evidence"]
     begin_ns: int
     duration_ns: int
     cpu_ns: Annotated[
-        int | None, "of all threads; null: unknown, for the go command does it in itself, or it had not ended"
+        int | None, "of all threads; null: unknown, because the go command does it itself, or it had not ended"
     ]
-    runnable_ns: Annotated[int | None, "threads that waited for a CPU, all together; null as cpu_ns"]
-    exit_code: Annotated[int | None, "null: it had not ended, or is no process"]
+    runnable_ns: Annotated[int | None, "time threads waited for a CPU, summed; null like cpu_ns"]
+    exit_code: Annotated[int | None, "null: it had not ended, or is not a process"]
     ended: bool
 
 
@@ -39,15 +39,15 @@ class BuildItem(TypedDict):
     stage: str
     name: Annotated[str, "empty: the whole stage"]
     begin_ns: int
-    wall_ns: Annotated[int, "for how long at least one of its steps ran"]
-    alone_ns: Annotated[int, "for how long of that nothing else of the build ran"]
+    wall_ns: Annotated[int, "how long at least one of its steps ran"]
+    alone_ns: Annotated[int, "how much of that time nothing else in the build ran"]
     cpu_ns: int | None
     runnable_ns: int | None
     steps: int
 
 
 class BuildPackage(TypedDict):
-    """What a package took in all stages but link and run."""
+    """What a package took in all stages except link and run."""
 
     name: str
     wall_ns: int
@@ -55,7 +55,7 @@ class BuildPackage(TypedDict):
 
 
 class GoBuild(Moment):
-    """One run of a go command, or of any with --tree; the moment is its fork."""
+    """One run of a go command, or of any command with --tree; the time is that of its fork."""
 
     type: Literal["build"]
     number: Annotated[int, "in chronological order, from 0"]
@@ -64,21 +64,21 @@ class GoBuild(Moment):
     exit_code: Annotated[int | None, "as a shell reports it; null: it had not ended"]
     items: list[BuildItem]
     steps: list[BuildStep]
-    packages: Annotated[list[BuildPackage], "the most expensive first"]
+    packages: Annotated[list[BuildPackage], "most expensive first"]
     compiled: list[str]
-    cached: Annotated[list[str], "packages from the build cache that something built was given"]
-    prebuilt: Annotated[list[str], "those that came with the toolchain"]
-    cache_found: Annotated[int, "entries of the build cache that were there"]
+    cached: Annotated[list[str], "packages from the build cache, used by something that was built"]
+    prebuilt: Annotated[list[str], "packages that came with the toolchain"]
+    cache_found: Annotated[int, "build cache entries that were found"]
     cache_not_found: int
     cache_stored: int
-    mod_files: Annotated[int, "go.mod files that were fetched"]
-    chain: Annotated[list[BuildStep], "what the end waited for: each began when the one before it was ready"]
-    unread: Annotated[int, "lists of packages that were gone before they could be read: cached may lack some"]
-    cut: Annotated[int, "processes of whose arguments some were lost"]
+    mod_files: Annotated[int, "go.mod files fetched"]
+    chain: Annotated[list[BuildStep], "the critical path: each step began when the one before it was ready"]
+    unread: Annotated[int, "package lists that were gone before they could be read: cached may be incomplete"]
+    cut: Annotated[int, "processes some of whose arguments were lost"]
 
 
 class BuildPart(TypedDict):
-    """A row over all runs that have it; the median lies in low to high with 95 %."""
+    """A row over all runs that have it; low to high is the 95 % interval of the median."""
 
     stage: str
     name: str

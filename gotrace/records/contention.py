@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 
 class Waited(TypedDict):
-    """What one stack comes to since the program began."""
+    """The total of one stack since the program started."""
 
     stack: Annotated[list[Function], "innermost first"]
     count: Annotated[int, "waits"]
-    delay_ns: Annotated[int, "how long all of them were"]
+    delay_ns: Annotated[int, "total time waited"]
 
 
 class Waits(TypedDict):
-    """A profile, of estimates by the runtime; empty if the program does not collect it, or nothing has waited."""
+    """A profile, as the runtime estimates it; empty if the program does not collect it, or nothing has waited."""
 
     count: int
     delay_ns: int
-    stacks: Annotated[list[Waited], "those with the longest delays first"]
+    stacks: Annotated[list[Waited], "longest delays first"]
 
 
 class Contention(Moment):
@@ -34,8 +34,8 @@ class Contention(Moment):
 
     type: Literal["contention"]
     pid: int
-    mutex: Annotated[Waits, "by the code that held a lock, as it let go of it: how long others had waited for that"]
-    block: Annotated[Waits, "by the code that waited, for a lock, a channel, or whatever else"]
+    mutex: Annotated[Waits, "by the code that held a lock, recorded as it unlocked: how long others had waited for it"]
+    block: Annotated[Waits, "by the code that waited for a lock, a channel, or anything else"]
 
 
 def contention_record(found: dict[str, Profile], reader: ContentionReader, at_ns: int) -> dict[str, Any]:

@@ -12,37 +12,37 @@ BY = ("call", "file", "dir", "mount", "fs", "dataset")
 
 
 class Cache(TypedDict):
-    """What the page cache had of reads that returned something from a regular file."""
+    """How reads that returned data from a regular file met the page cache."""
 
-    warm: Annotated[int, "reads during which their thread read no page into the page cache"]
-    cold: Annotated[int, "those during which it did, and page faults of mapped files that had to read"]
-    direct: Annotated[int, "past the page cache (O_DIRECT)"]
+    warm: Annotated[int, "reads during which the thread read no page into the page cache"]
+    cold: Annotated[int, "reads during which it did, and page faults on mapped files that had to read"]
+    direct: Annotated[int, "reads that bypassed the page cache (O_DIRECT)"]
 
 
 class Sums(TypedDict):
-    """Of some calls."""
+    """Sums over some calls."""
 
     calls: int
     errors: int
-    not_found: Annotated[int, "those of the errors that are ENOENT"]
-    bytes: Annotated[int, "that were read and written; of page faults those of the pages that were read"]
+    not_found: Annotated[int, "errors that are ENOENT"]
+    bytes: Annotated[int, "read and written; for page faults, those of the pages that were read"]
     total_ns: Annotated[
-        int, "how long all of them took; calls of several threads overlap; of all without page faults in calls"
+        int, "how long all of them took (calls of several threads overlap); in all, without page faults within calls"
     ]
-    metadata_calls: Annotated[int, "those on files that move no data: open, stat, close, …"]
+    metadata_calls: Annotated[int, "calls on files that move no data: open, stat, close, …"]
     metadata_ns: int
-    other_calls: Annotated[int, "those on what is no file: pipes, sockets, terminals, devices, timers of io_uring"]
+    other_calls: Annotated[int, "calls on anything but files: pipes, sockets, terminals, devices, io_uring timers"]
     other_ns: int
-    server_ns: Annotated[int, "of it in a FUSE server: from a request to its end"]
+    server_ns: Annotated[int, "of that, in a FUSE server: from a request to its end"]
     requests: Annotated[int, "to a FUSE server"]
 
 
 class Row(Sums):
-    """Those of one call, file, folder, mount, type of file system or data set."""
+    """Sums for one call, file, folder, mount, file system type or data set."""
 
-    name: Annotated[str, "bytes that are not UTF-8 as surrogates (Python's surrogateescape)"]
+    name: Annotated[str, "bytes that are not UTF-8 are surrogates (Python's surrogateescape)"]
     resolved: Annotated[
-        bool | None, "of a file: false if it is the text that a call was given, in which links and .. are not resolved"
+        bool | None, "of a file: false if it is the path as passed to a call, with links and .. not resolved"
     ]
     latency: Statistics
     cache: Cache | None
@@ -51,21 +51,21 @@ class Row(Sums):
 class Error(TypedDict):
     error: Annotated[str, "as errno(3) names it"]
     count: int
-    other: Annotated[int, "of them on what is no file: a socket that has nothing to read is EAGAIN"]
+    other: Annotated[int, "of these, on anything but files: a socket with nothing to read returns EAGAIN"]
 
 
 class Mount(TypedDict):
     """A mount on which there was a call."""
 
     mount: Annotated[int, "its number in mountinfo"]
-    point: Annotated[str | None, "null if no process had it in its mountinfo when it was looked up"]
+    point: Annotated[str | None, "null: it was in no process's mountinfo when it was looked up"]
     type: str
     source: str | None
     options: str | None
 
 
 class NfsOperation(TypedDict):
-    """Requests of an operation on a mount of NFS, of everybody who uses the mount; times are sums, to milliseconds."""
+    """Requests of one operation on an NFS mount, by all users of the mount; times are sums, in whole milliseconds."""
 
     point: str
     operation: str
@@ -73,7 +73,7 @@ class NfsOperation(TypedDict):
     retransmits: int
     timeouts: int
     queue_ns: Annotated[int, "until they were sent"]
-    server_ns: Annotated[int, "from then to the answer: round trips"]
+    server_ns: Annotated[int, "from then to the response: round trips"]
     total_ns: int
 
 
@@ -88,17 +88,15 @@ class Waiting(TypedDict):
 
 
 class Unseen(TypedDict):
-    """What was there and is in no count."""
+    """What is known to be missing from the counts."""
 
-    compatible: Annotated[
-        int, "calls of 32-bit programs, at least: those whose number is that of a call on files elsewhere"
-    ]
-    running: Annotated[int, "processes that the first one started, and that still ran when it had ended"]
-    in_calls: Annotated[int, "threads of the first process that were in calls which began before, where no call was seen"]
+    compatible: Annotated[int, "calls of 32-bit programs, at least: those whose number is a file call's elsewhere"]
+    running: Annotated[int, "processes started by the first one that were still running when it had ended"]
+    in_calls: Annotated[int, "threads of the first process in calls that began before tracing, with no call seen"]
 
 
 class DatapathCall(Moment):
-    """A call that took at least ``--min``; its moment is the beginning."""
+    """A call that took at least ``--min``; its time is the beginning."""
 
     type: Literal["datapath_call"]
     process: int
@@ -110,10 +108,10 @@ class DatapathCall(Moment):
     server_ns: int
     result: int
     error: str | None
-    pages: Annotated[int, "that were read into the page cache meanwhile"]
+    pages: Annotated[int, "read into the page cache during the call"]
     stack: Annotated[
         list[str],
-        "functions that it came from, innermost first, as far as frame pointers lead; empty: unknown, or shorter than 1 ms",
+        "the stack, innermost first, as far as frame pointers lead; empty: unknown, or the call took less than 1 ms",
     ]
 
 
@@ -128,7 +126,7 @@ class ThreadShare(TypedDict):
 
 
 class Epoch(Moment):
-    """The time between two marks; its moment is the beginning. A call counts for the epoch in which it begins."""
+    """The time between two marks; its time is the beginning. A call counts for the epoch in which it begins."""
 
     length_ns: int
     threads: Annotated[int, "that made calls"]
@@ -136,11 +134,11 @@ class Epoch(Moment):
     metadata_ns: int
     data_ns: int
     metadata_share: Annotated[float, "of the time of its threads"]
-    most_share: Annotated[float, "of the epoch, what the thread that lost most to metadata lost"]
+    most_share: Annotated[float, "of the epoch, for the thread that lost most to metadata"]
 
 
 class Storm(TypedDict):
-    """A folder in which many names were looked up that are not there."""
+    """A folder in which many names that do not exist were looked up."""
 
     path: str
     not_found: int
@@ -151,7 +149,7 @@ class Storm(TypedDict):
 class Explained(TypedDict):
     """Where the time went, and what to do about it."""
 
-    threads: Annotated[list[ThreadShare], "those with most time in metadata first"]
+    threads: Annotated[list[ThreadShare], "most time in metadata first"]
     epochs: list[Epoch]
     storms: list[Storm]
     slowest: list[DatapathCall]
@@ -164,22 +162,20 @@ class Missing(TypedDict):
 
 
 class Datapath(Watched):
-    """What a process and those that it forked did with files."""
+    """What a process and its descendants did with files."""
 
     type: Literal["datapath"]
     processes: int
     threads: int
     all: Sums
     by: Annotated[str, OneOf(BY)]
-    rows: Annotated[list[Row], "those that took longest first, and data sets without a call"]
+    rows: Annotated[list[Row], "longest total first; data sets without a call included"]
     more_rows: int
     more: Annotated[Sums | None, "of the rows that are not shown"]
-    errors: Annotated[list[Error], "without calls that a signal interrupted"]
-    interrupted: Annotated[int, "calls that a signal interrupted: the kernel began them again, or they returned EINTR"]
+    errors: Annotated[list[Error], "except calls interrupted by a signal"]
+    interrupted: Annotated[int, "calls interrupted by a signal: the kernel restarted them, or they returned EINTR"]
     mounts: list[Mount]
-    nfs: Annotated[
-        list[NfsOperation] | None, "meanwhile, on those of the mounts that are NFS, longest first; null: unknown"
-    ]
+    nfs: Annotated[list[NfsOperation] | None, "on the NFS mounts, longest first; null: unknown"]
     in_progress: Annotated[list[Waiting] | None, "null if unknown"]
     unseen: Annotated[Unseen | None, "null if unknown"]
     not_covered: list[Missing]
@@ -187,17 +183,17 @@ class Datapath(Watched):
 
 
 class LoadInterval(Moment):
-    """A stretch of a recording; its moment is the beginning. A call counts for the one in which it begins."""
+    """An interval of a recording; its time is the beginning. A call counts for the one in which it begins."""
 
     length_ns: int
-    reads: Annotated[int, "reads, and page faults of mapped files that had to read"]
+    reads: Annotated[int, "reads, and page faults on mapped files that had to read"]
     writes: Annotated[int, "writes and copies"]
-    syncs: Annotated[int, "fsync and its like, which wait for a disk"]
+    syncs: Annotated[int, "fsync and the like, which wait for a disk"]
     metadata: Annotated[int, "calls that move no data"]
     read_bytes: int
     written_bytes: int
     in_flight: Annotated[float, "calls that had begun and not ended: the mean over the interval"]
-    most_in_flight: Annotated[int, "and the most at once"]
+    most_in_flight: Annotated[int, "the most at once"]
     p50_ns: Annotated[int | None, "how long calls took; null if there were none"]
     p99_ns: int | None
 
@@ -208,7 +204,7 @@ class DatapathLoad(Watched):
     type: Literal["datapath_load"]
     width_ns: Annotated[int, "of an interval; the last one may be shorter"]
     calls: int
-    other_calls: Annotated[int, "those on what is no file, which are left out"]
+    other_calls: Annotated[int, "calls on anything but files, which are left out"]
     threads: Annotated[int, "that made calls on files"]
     reads_ns: Annotated[int, "how long all of them took"]
     writes_ns: int
@@ -222,15 +218,15 @@ class ReplayedCall(TypedDict):
 
     call: str
     recorded: Annotated[int, "calls on files in the recording"]
-    replayed: Annotated[int, "that were made again and did what they had done"]
-    failed: Annotated[int, "that were made again and failed or moved another number of bytes"]
-    not_reached: Annotated[int, "that would have come after the end"]
+    replayed: Annotated[int, "calls replayed with the same result"]
+    failed: Annotated[int, "calls replayed that failed, or moved a different number of bytes"]
+    not_reached: Annotated[int, "calls due after the end"]
     then: Annotated[Statistics, "how long the replayed ones took when they were recorded"]
     now: Statistics
 
 
 class LeftOut(TypedDict):
-    """Calls that cannot be made again."""
+    """Calls that cannot be replayed."""
 
     call: str
     why: str
@@ -238,7 +234,7 @@ class LeftOut(TypedDict):
 
 
 class DatapathReplay(TypedDict):
-    """A recording's calls, made again."""
+    """A replay of a recording's calls."""
 
     type: Literal["datapath_replay"]
     target: str
@@ -250,12 +246,12 @@ class DatapathReplay(TypedDict):
     replayed: int
     failed: int
     not_reached: int
-    other_calls: Annotated[int, "those on what is no file, which are left out"]
+    other_calls: Annotated[int, "calls on anything but files, which are left out"]
     files: int
     written_bytes: Annotated[int, "to make the files"]
-    cold_reads: Annotated[list[int], "of the reads that are replayed: those that had missed the page cache, and all"]
+    cold_reads: Annotated[list[int], "of the reads replayed: those that had missed the page cache, and all"]
     resident: Annotated[float | None, "the share of the files' pages in the page cache when the replay began"]
-    overhead_ns: Annotated[int, "what making a call itself takes here; it is in every length of now"]
+    overhead_ns: Annotated[int, "what making a call takes here; included in every length of now"]
     late: Annotated[Statistics, "how long after its time each call was made"]
     calls: list[ReplayedCall]
     left_out: list[LeftOut]

@@ -14,7 +14,7 @@ _Times = Annotated[dict[str, Statistics], Keys(PHASES)]
 
 
 class Second(Moment):
-    """The faults in a second that begins then."""
+    """The faults in the second that begins then."""
 
     counts: _ByPhase
 
@@ -23,7 +23,7 @@ class OpenFault(TypedDict):
     """A fault that had not ended when tracing did."""
 
     tid: int
-    lasted_ns: Annotated[int, "until then: it took longer"]
+    lasted_ns: Annotated[int, "until tracing ended: it took longer"]
     address: int
     part: Annotated[str, "of memory"]
 
@@ -37,7 +37,5 @@ class Faults(Watched):
     phases_ns: _ByPhase
     minor: Annotated[_Times, "service times"]
     major: Annotated[_Times, "service times of major faults"]
-    in_progress: Annotated[
-        list[OpenFault] | None, "those that had not ended, as far as they were seen to begin; null: unknown"
-    ]
+    in_progress: Annotated[list[OpenFault] | None, "those seen to begin that had not ended; null: unknown"]
     series: Annotated[list[Second], "second by second"]

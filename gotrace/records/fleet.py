@@ -15,7 +15,7 @@ Settings = Annotated[
 
 
 class Interval(TypedDict):
-    """The median over hosts; with 95 % it lies in low to high, which are null where hosts are too few."""
+    """The median over hosts, and its 95 % interval, which is null if there are too few hosts."""
 
     value: float
     low: float | None
@@ -23,13 +23,13 @@ class Interval(TypedDict):
 
 
 class FleetEstimate(Interval):
-    """With what it is sure of."""
+    """With its confidence."""
 
     confidence: Annotated[float, "0.95; 1 without an interval"]
 
 
 class BrokenFile(TypedDict):
-    """A file that could not be read, and was left out."""
+    """A file that could not be read and was skipped."""
 
     file: str
     problem: str
@@ -44,13 +44,13 @@ class Group(TypedDict):
 
 
 class Percentile(TypedDict):
-    """Of all values of a group."""
+    """A percentile of all values of a group."""
 
     value: Annotated[float, "ns"]
     exact: Annotated[bool, "otherwise within 1.1 %"]
 
 
-Percentiles = Annotated[dict[str, Percentile | None], "p50 to p99.99, none of a metric of runs; null: too few values"]
+Percentiles = Annotated[dict[str, Percentile | None], "p50 to p99.99, empty for a metric of runs; null: too few values"]
 
 
 class ShownGroup(Group):
@@ -61,18 +61,18 @@ class ShownGroup(Group):
     percentiles_ns: Percentiles
     median_of_hosts: Interval | None
     hosts_counted: Annotated[int, "hosts with enough values for the metric"]
-    quarters_of_day: Annotated[int, "in which it was measured, of 4 (UTC)"]
+    quarters_of_day: Annotated[int, "quarters of the day (UTC) in which it was measured, of 4"]
     days: int
-    not_enough: Annotated[str | None, "what is lacking to compare it with others"]
+    not_enough: Annotated[str | None, "what is missing for a comparison with others"]
     between_hosts: Annotated[float | None, "standard deviation of logarithms"]
     within_host: Annotated[float | None, "the same, from one quarter of a day to the next"]
-    letters: Annotated[str | None, "groups that share one cannot be told apart; null: not compared"]
+    letters: Annotated[str | None, "groups that share a letter cannot be told apart; null: not compared"]
     lost: Annotated[int, "events"]
     settings: Settings
 
 
 class ShownTest(TypedDict):
-    """Mann and Whitney's test on the hosts of two groups, adjusted for all pairs by Holm."""
+    """The Mann-Whitney test on the hosts of two groups, Holm-adjusted for all pairs."""
 
     service: str
     a: str
@@ -90,7 +90,7 @@ class ShownReason(Group):
 
 
 class ShownPause(TypedDict):
-    """One of the longest of all."""
+    """One of the longest pauses of all."""
 
     length_ns: int
     time_ns: Annotated[int | None, "since 1970"]
@@ -104,7 +104,7 @@ class ShownPause(TypedDict):
 
 
 class ShownAbsent(TypedDict):
-    """A host that could not be asked."""
+    """A host that could not be reached."""
 
     host: str | None
     url: str
@@ -148,7 +148,7 @@ class AlongValue(TypedDict):
 
 
 class ShownAlong(TypedDict):
-    """MAF by the values of a setting, which need not be its cause."""
+    """MAF by the values of a setting, which need not be the cause."""
 
     service: str
     setting: str
@@ -166,7 +166,7 @@ class ShownStage(Group):
 
 
 class ShownClaim(TypedDict):
-    """What somebody published, of --claims."""
+    """A published figure, from --claims."""
 
     group: str
     service: str
@@ -176,14 +176,14 @@ class ShownClaim(TypedDict):
 
 
 class ChoiceCut(TypedDict):
-    """A type that a question cut."""
+    """A type that a question ruled out."""
 
     type: str
     why: str
 
 
 class ChoiceStep(TypedDict):
-    """A question that all types that were left were asked."""
+    """A question asked of all types that remained."""
 
     question: str
     kept: list[str]
@@ -199,7 +199,7 @@ class ChoiceRule(TypedDict):
 
 
 class ChoicePrice(TypedDict):
-    """Of a machine, per hour."""
+    """The price of a machine, per hour."""
 
     provider: str
     instance: str
@@ -207,7 +207,7 @@ class ChoicePrice(TypedDict):
     per_hour: float
     currency: str
     date: Annotated[str, "2026-11-30"]
-    origin: Annotated[str, "whose list it is from"]
+    origin: Annotated[str, "whose price list it is from"]
 
 
 class ChoiceStability(TypedDict):
@@ -218,10 +218,10 @@ class ChoiceStability(TypedDict):
 
 
 class ChoiceBurst(TypedDict):
-    """A type whose CPU is lent."""
+    """A burstable type, whose CPU time is limited by credits."""
 
     what: str
-    source: Annotated[str, "where its vendor says so"]
+    source: Annotated[str, "where the vendor says so"]
     past: Annotated[bool, "measured past its credits"]
 
 
@@ -233,13 +233,13 @@ class ChoiceType(TypedDict):
     instance: str
     hosts: Hosts
     runs: int
-    days: Annotated[list[str] | None, "the first and the last"]
+    days: Annotated[list[str] | None, "the first and the last day"]
     plan: Annotated[str | None, "the load that counts"]
     versions: list[str]
     go_versions: list[str]
     metrics: dict[str, FleetEstimate]
     price: ChoicePrice | None
-    cost_of_a_million: Annotated[FleetEstimate | None, "requests, in the currency of the price"]
+    cost_of_a_million: Annotated[FleetEstimate | None, "of a million requests, in the currency of the price"]
     stability: ChoiceStability
     letters: str | None
     burstable: ChoiceBurst | None
@@ -253,7 +253,7 @@ class ShownCosts(TypedDict):
     service: str
     metric: str
     types: list[ChoiceType]
-    front: Annotated[list[str], "types of which none is both cheaper and faster"]
+    front: Annotated[list[str], "types for which no other is both cheaper and faster"]
     without: Annotated[list[ChoiceCut], "types without a cost"]
 
 
@@ -280,8 +280,8 @@ class FleetShow(TypedDict):
     absent: list[ShownAbsent]
     skewed_clocks: list[ShownSkew]
     broken_files: list[BrokenFile]
-    emulated_left_out: Annotated[list[str], "hosts whose times are not in here"]
-    emulated_counts: Annotated[list[ShownCounts], "what those have besides"]
+    emulated_left_out: Annotated[list[str], "hosts whose times are not included"]
+    emulated_counts: Annotated[list[ShownCounts], "what else is known of those"]
     invalid_runs: Annotated[int, "runs that do not count"]
     notes: list[str]
     amplification: list[ShownAmplification]
@@ -322,11 +322,11 @@ class TrendMetric(TypedDict):
     before: float
     after: float
     ratio: float
-    p: Annotated[float, "of the largest divergence of all points"]
-    q: Annotated[float, "of its series, adjusted for all series"]
+    p: Annotated[float, "p of the largest divergence of all points"]
+    q: Annotated[float, "p of its series, adjusted for all series"]
     new: bool
     worse: bool
-    points: Annotated[list[int], "before and after it, in `per`"]
+    points: Annotated[list[int], "number before and after it, in `per`"]
 
 
 class TrendChange(TypedDict):
@@ -334,9 +334,9 @@ class TrendChange(TypedDict):
 
     at: Annotated[str, "the first day (2026-11-30) or hour (2026-11-30T14:00Z) of the new level"]
     group: dict[str, str | None]
-    machines_changed: Annotated[bool, "or runtimes"]
+    machines_changed: Annotated[bool, "whether machines or runtimes changed"]
     differences: Annotated[list[TrendDifference], "machines first"]
-    hosts: Annotated[list[int], "before and after"]
+    hosts: Annotated[list[int], "number before and after"]
     fingerprints: Annotated[list[list[str]], "of machines before and after"]
     metrics: list[TrendMetric]
 
@@ -350,7 +350,7 @@ class FleetTrend(TypedDict):
     too_short: Annotated[int, "series with fewer than 14 points"]
     without_ratio: Annotated[int, "series with values of 0 or below"]
     permutations: int
-    new: Annotated[int, "of how many last points a change is new"]
+    new: Annotated[int, "a change within this many last points is new"]
     changes: list[TrendChange]
     broken: list[BrokenFile]
     notes: list[str]

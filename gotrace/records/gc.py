@@ -39,20 +39,20 @@ Record = dict[str, Any]
 
 
 class OfOne(TypedDict, total=False):
-    """A record of one of several processes that are traced at once."""
+    """A record of one of several processes traced at once."""
 
-    pid: Annotated[int, "whose it is, where several processes are traced"]
+    pid: Annotated[int, "the process, if several are traced"]
 
 
 class Names(TypedDict):
-    """What cannot be had, and why."""
+    """What is not available, and why."""
 
     name: str
     reason: str
 
 
 class Point(TypedDict):
-    """A probed instruction; ``file`` where that is not the executable."""
+    """A probed instruction; ``file`` if it is not in the executable."""
 
     name: str
     symbol: str
@@ -78,7 +78,7 @@ class Start(Moment):
 
 
 class Stw(Moment, OfOne):
-    """A pause, from when stopping began; as it ends."""
+    """A pause, reported when it ends; its time is when stopping began."""
 
     type: Literal["stw"]
     reason: Annotated[str, "in the runtime's own words"]
@@ -86,14 +86,14 @@ class Stw(Moment, OfOne):
     goid: Annotated[int | None, "the goroutine that stopped the world"]
     tid: int
     stopping_ns: Annotated[int | None, "from the request until every P had stopped; null up to Go 1.21"]
-    stopped_ns: Annotated[int | None, "from then to the end the runtime reports"]
+    stopped_ns: Annotated[int | None, "from then to the end, as the runtime reports it"]
     total_ns: Annotated[int, "what the runtime reports: the sum of the two"]
     restart_lag_ns: Annotated[int, "how much later than the reported end the world actually ran"]
     clock: Literal["runtime", "probe"]
 
 
 class Cycle(Moment, OfOne):
-    """A collection, when it is over."""
+    """A collection, reported when it is over."""
 
     type: Literal["cycle"]
     cycle: Annotated[int, "work.cycles, the number gctrace prints"]
@@ -108,21 +108,21 @@ class Cycle(Moment, OfOne):
     heap_live_bytes: int
     heap_goal_bytes: int | None
     maxprocs: int
-    gc_percent: Annotated[int | None, "GOGC as it was set at the cycle's end; -1: off"]
+    gc_percent: Annotated[int | None, "GOGC as set at the cycle's end; -1: off"]
     memory_limit_bytes: Annotated[int | None, "GOMEMLIMIT likewise; 2^63-1: off"]
-    heap_minimum_bytes: Annotated[int | None, "the least goal that GOGC gives"]
+    heap_minimum_bytes: Annotated[int | None, "the minimum goal that GOGC gives"]
     percent_goal_bytes: Annotated[int | None, "the goal that GOGC alone gives the next cycle; 2^63-1: none"]
     counted_bytes: Annotated[int | None, "what counted towards GOMEMLIMIT at the cycle's end"]
-    returned_bytes: Annotated[int | None, "since the program began: what allocations had to return to the kernel first"]
-    scavenge_assist_ns: Annotated[int | None, "since the program began: the CPU time that took them"]
+    returned_bytes: Annotated[int | None, "since the program started: what allocations had to return to the kernel first"]
+    scavenge_assist_ns: Annotated[int | None, "since the program started: the CPU time this took"]
     limiter_cycle: Annotated[int | None, "the last cycle in which the GC CPU limiter came on; 0: none"]
     goal_set_by: Annotated[str | None, OneOf((*GOAL_SETTERS, None))]
     room_bytes: Annotated[int | None, "from the live heap of the cycle before up to the goal"]
-    allocated_bytes: Annotated[int | None, "from there to the end of marking: what was allocated, by the pacer's count"]
+    allocated_bytes: Annotated[int | None, "allocated from there to the end of marking, by the pacer's count"]
 
 
 class Sweep(OfOne):
-    """Sweeping, when the last span of a cycle was swept."""
+    """Sweeping, reported when the last span of a cycle was swept."""
 
     type: Literal["sweep"]
     cycle: int
@@ -130,12 +130,12 @@ class Sweep(OfOne):
 
 
 class Assist(Moment, OfOne):
-    """A goroutine that was held by a mark assist in which it marked or was parked, from its beginning; when it is over."""
+    """A mark assist that held a goroutine, marking or parked, reported when it is over; its time is the beginning."""
 
     type: Literal["assist"]
     goid: int | None
-    held_ns: Annotated[int, "until the goroutine went on with what it was doing"]
-    parked_ns: Annotated[int, "of that: on the assist queue, and until it ran again"]
+    held_ns: Annotated[int, "until the goroutine resumed its own work"]
+    parked_ns: Annotated[int, "of that, parked on the assist queue, and until it ran again"]
     works: Annotated[int, "how often it marked"]
 
 
@@ -143,7 +143,7 @@ _Causes = Annotated[dict[str, int], Keys(CLASSES)]
 
 
 class Parts(TypedDict):
-    """Nanoseconds by cause, of each part of a pause."""
+    """Nanoseconds by cause, for each part of a pause."""
 
     stopping: _Causes
     stopped: _Causes
@@ -154,7 +154,7 @@ _Code = Annotated[dict[str, list[str]], Keys(CLASSES)]
 
 
 class Code(TypedDict):
-    """Functions by cause, of the longest piece of each in each part of a pause; those that are known."""
+    """Functions by cause, of its longest piece in each part of a pause, where known."""
 
     stopping: _Code
     stopped: _Code
@@ -184,7 +184,7 @@ class Explained(Moment, OfOne):
     cycle: int | None
     goid: int | None
     tid: Annotated[int, "the thread that stopped the world"]
-    length_ns: Annotated[int, "until every P had been handed out: the sum of all classes of all parts"]
+    length_ns: Annotated[int, "until every P had been handed out: the sum over all classes and parts"]
     total_ns: Annotated[int, "what the runtime reports"]
     cause: Annotated[str, OneOf(CLASSES)]
     sentence: str
@@ -201,22 +201,22 @@ class WaitedForStill(TypedDict):
     p: int
     tid: int | None
     goid: int | None
-    code: Annotated[list[str], "the functions that its thread was last seen running, innermost first; empty if unknown"]
+    code: Annotated[list[str], "what its thread was last seen running, innermost first; empty if unknown"]
 
 
 class InProgress(Moment, OfOne):
-    """What had not ended when tracing did, from when it began."""
+    """What had not ended when tracing did; its time is when it began."""
 
     type: Literal["in_progress"]
     what: Annotated[str, OneOf((STOP, MARK))]
-    first_seen: Annotated[bool, "when it began is not known: it was seen first then"]
+    first_seen: Annotated[bool, "its beginning is unknown: the time is when it was first seen"]
     lasted_ns: Annotated[int, "until it was last seen: it took at least as long"]
     reason: Annotated[str | None, "of a stop, in the runtime's own words"]
     cycle: Annotated[int | None, "the GC cycle of a mark phase"]
     goid: Annotated[int | None, "the goroutine that stopped the world"]
     tid: Annotated[int | None, "its thread"]
     asked_by: Annotated[list[str], "the stack of that goroutine, innermost first"]
-    stopped: Annotated[bool | None, "whether the world has stopped, and what lasts is the work that it was stopped for"]
+    stopped: Annotated[bool | None, "whether the world has stopped, so that what lasts is the work it was stopped for"]
     waits_for: Annotated[list[WaitedForStill], "Ps that have not stopped"]
     sentence: str
 
@@ -227,27 +227,29 @@ Numbers = TypedDict(
 
 
 class Statistics(Counted, Numbers):
-    """Of nanoseconds; the numbers are there if anything was counted."""
+    """Statistics in nanoseconds; the numbers are present if anything was counted."""
 
 
 class Events(TypedDict):
-    """Of the probes."""
+    """Events of the probes."""
 
     received: int
-    lost: Annotated[int, "that found no room or were left out by the kernel, or are left without their other half"]
+    lost: Annotated[int, "found no room, left out by the kernel, or left without their counterpart"]
 
 
 class Cost(TypedDict):
-    """What tracing cost the target and the machine; null: unknown, of a recording that was cut off."""
+    """What tracing cost the target and the machine; null: unknown, because the recording was cut off."""
 
     probe_hits: Annotated[int | None, "how often the target hit a probe"]
-    target_ns_estimate: Annotated[int | None, "hits times the cost of one, measured on this machine"]
-    tool_cpu_s: Annotated[float | None, "CPU time of gotrace itself, including its children"]
+    target_ns_estimate: Annotated[
+        int | None, "hits times the cost of one, measured on this machine, plus the time of probes that are timed"
+    ]
+    tool_cpu_s: Annotated[float | None, "CPU time of gotrace itself and its children"]
     tool_rss_bytes: Annotated[int | None, "resident memory of the process that keeps running"]
 
 
 class AskedBy(TypedDict):
-    """Pauses of one reason that the same code asked for."""
+    """Pauses for one reason, requested by the same code."""
 
     reason: str
     count: int
@@ -255,42 +257,42 @@ class AskedBy(TypedDict):
 
 
 class Child(TypedDict):
-    """A Go program that the process has started, or one that that has started, and so on."""
+    """A Go program among the descendants of the process."""
 
     pid: int
     exe: str
     go_version: str
-    cycles: Annotated[int, "that it has counted since it was first looked at, at least"]
+    cycles: Annotated[int, "collections it has counted since it was first seen, at least"]
 
 
 class NotSeen(TypedDict):
-    """What ran in a copy of the runtime that is not the program's, or in a child, and is in no other number."""
+    """What ran in another copy of the runtime, or in a child, and is in no other number."""
 
     libraries: Annotated[list[str], "files with Go code of their own: plugins, shared libraries"]
-    cycles: Annotated[int, "that the runtime has counted all the same, at least"]
-    children: Annotated[list[Child], "those that collect, if the process does not"]
+    cycles: Annotated[int, "collections the runtime counted all the same, at least"]
+    children: Annotated[list[Child], "those that collect while the process does not"]
 
 
 class Paced(TypedDict):
-    """Why collections are as frequent as they are; null: unknown, as of the cycles that it sums up."""
+    """Why collections are as frequent as they are; null: unknown, as in the cycles it sums up."""
 
-    gc_percent: Annotated[int | None, "GOGC as it was set last; -1: off"]
+    gc_percent: Annotated[int | None, "GOGC as last set; -1: off"]
     memory_limit_bytes: Annotated[int | None, "GOMEMLIMIT likewise; 2^63-1: off"]
-    changed: Annotated[bool, "whether either was set anew meanwhile"]
+    changed: Annotated[bool, "whether either changed during tracing"]
     counted_bytes: Annotated[int | None, "what counted towards GOMEMLIMIT at the last cycle's end"]
     goal_set_by: Annotated[
         dict[str, int],
         Keys((*GOAL_SETTERS, NOT_SEEN)),
-        "of the cycles triggered by heap growth, whose goal was set by whom",
+        "cycles triggered by heap growth, by what set their goal",
     ]
-    room_bytes: Annotated[int | None, "from the live heap up to the goal: the mean of those that most goals were set by"]
+    room_bytes: Annotated[
+        int | None, "from the live heap up to the goal: the mean over the cycles of the most frequent setter"
+    ]
     live_bytes: Annotated[int | None, "the live heap, likewise"]
-    allocated_bytes_per_s: Annotated[float | None, "by the pacer's count, which has partly used spans in full"]
-    over_limit: Annotated[int, "cycles at whose end more was counted than the limit"]
-    returned_bytes: Annotated[
-        int | None, "what allocations had to return to the kernel first, from the first cycle's end on"
-    ]
-    scavenge_assist_ns: Annotated[int | None, "the CPU time that took them"]
+    allocated_bytes_per_s: Annotated[float | None, "by the pacer's count, which counts partly used spans in full"]
+    over_limit: Annotated[int, "cycles at whose end the count exceeded the limit"]
+    returned_bytes: Annotated[int | None, "what allocations had to return to the kernel first, since the first cycle's end"]
+    scavenge_assist_ns: Annotated[int | None, "the CPU time this took"]
     limiter_cycles: Annotated[int | None, "cycles in which the GC CPU limiter came on"]
     sentences: list[str]
 
@@ -299,13 +301,13 @@ class Assisted(TypedDict):
     """How long mark assists held goroutines."""
 
     held: Statistics
-    parked: Annotated[Statistics, "of those that were parked"]
+    parked: Annotated[Statistics, "assists that were parked"]
     longest: Assist | None
-    begun_before: Annotated[int, "how many had begun before they were traced, which are in none of the others"]
+    begun_before: Annotated[int, "how many had begun before tracing; not included in the others"]
 
 
 class Summary(OfOne, WithAdvice):
-    """Everything, at the end."""
+    """The summary, at the end."""
 
     type: Literal["summary"]
     duration_ns: int
@@ -316,15 +318,15 @@ class Summary(OfOne, WithAdvice):
     cycles: int
     triggers: Annotated[dict[str, int], Keys((*TRIGGERS, "unknown")), "why cycles began; unknown: before tracing did"]
     pacing: Paced
-    asked_by: Annotated[list[AskedBy] | None, "most first; null where pauses are not explained"]
-    allocated: Annotated[Allocated | None, "null where pauses are not explained, or it was not recorded"]
+    asked_by: Annotated[list[AskedBy] | None, "most frequent first; null if pauses are not explained"]
+    allocated: Annotated[Allocated | None, "null if pauses are not explained, or it was not recorded"]
     pauses: Annotated[
         dict[str, dict[str, Statistics]],
         "reason, then part (stopping, stopped, total; restart: after it), then statistics in ns",
     ]
     phases: dict[str, Statistics]
     assists: Annotated[Assisted | None, "null: not traced"]
-    not_seen: Annotated[NotSeen | None, "null: unknown, of a recording that was cut off or of version 0.1"]
+    not_seen: Annotated[NotSeen | None, "null: unknown, because the recording was cut off or is of version 0.1"]
 
 
 # What a plugin or library means.

@@ -1,4 +1,4 @@
-"""The records of `gotrace.views.goroutines`: every goroutine of a process at a moment, those that are alike together."""
+"""The records of `gotrace.views.goroutines`: every goroutine of a process at one moment, grouped by likeness."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Called(TypedDict):
     function: str
     file: str
     line: int
-    offset: Annotated[int | None, "bytes from the function's entry to where it goes on; null: it was inlined"]
+    offset: Annotated[int | None, "bytes from the function's entry to where it resumes; null: it was inlined"]
     shown: Annotated[bool, "whether the runtime's own traceback shows it"]
 
 
@@ -32,25 +32,25 @@ class Call(TypedDict):
     """A system call."""
 
     name: str
-    fd: Annotated[int | None, "its first argument, where that is a descriptor"]
+    fd: Annotated[int | None, "its first argument, if that is a descriptor"]
     file: Annotated[str, "what is open there; empty: unknown"]
-    kernel: Annotated[list[str], "the kernel's functions that the thread sleeps in, innermost first; empty: unknown"]
+    kernel: Annotated[list[str], "the kernel functions the thread sleeps in, innermost first; empty: unknown"]
 
 
 class Goroutine(TypedDict):
     goid: int
     parent: Annotated[int | None, "the goroutine that created it; null: unknown (up to Go 1.20)"]
     waits_ns: Annotated[
-        int | None, "for how long at least: since a collection that saw it wait until the dump began; null: unknown"
+        int | None, "at least this long: from a collection that saw it wait until the dump began; null: unknown"
     ]
     waits_most_ns: Annotated[
         int | None,
-        "for how long at most: since the collection before that one had marked, which the runtime's own tracebacks have",
+        "at most this long: since the collection before that one had marked, as in the runtime's own tracebacks",
     ]
     locked: Annotated[bool, "locked to its thread"]
     tid: Annotated[int | None, "its thread, while it has one"]
-    channel: Annotated[str | None, "the address of the channel that it waits for; null: none, or several"]
-    system_call: Annotated[Call | None, "that its thread is in, its own or C's; null: none, or unknown"]
+    channel: Annotated[str | None, "the address of the channel it waits for; null: none, or several"]
+    system_call: Annotated[Call | None, "the one its thread is in, from Go or from C; null: none, or unknown"]
     turns: Annotated[int, "how often it has left the CPU, modulo 256"]
 
 
@@ -59,10 +59,10 @@ class Group(TypedDict):
 
     state: Annotated[str, "the wait reason or status, in the runtime's words"]
     stack: Annotated[
-        list[Called] | None, "innermost first; null: it ran, or it changed whenever it was read (torn says which)"
+        list[Called] | None, "innermost first; null: it was running, or changed every time it was read (torn says which)"
     ]
     torn: bool
-    sampled: Annotated[bool, "it ran, and this is where a timer found it: perf's cpu-clock"]
+    sampled: Annotated[bool, "it was running, and this is where a timer (perf's cpu-clock) found it"]
     system: Annotated[bool, "the runtime's own"]
     created_by: Called | None
     labels: dict[str, str]
@@ -73,15 +73,15 @@ class Group(TypedDict):
 
 
 class Goroutines(Moment):
-    """A dump: goroutines in groups, the largest first. Nothing was stopped: it is of the ``took_ns`` before its time."""
+    """A dump: goroutines in groups, largest first. Nothing was stopped: it covers the ``took_ns`` before its time."""
 
     type: Literal["goroutines"]
     pid: int
     count: int
     system: Annotated[int, "how many of them are the runtime's own"]
     states: Annotated[dict[str, int], "how many are in each state"]
-    torn: Annotated[int, "how many changed whenever they were read: their stacks are unknown"]
-    broken: Annotated[int, "stacks that end in no root"]
+    torn: Annotated[int, "how many changed every time they were read: their stacks are unknown"]
+    broken: Annotated[int, "stacks that do not end in a root"]
     took_ns: int
     groups: list[Group]
 

@@ -1,4 +1,4 @@
-"""The records of `gotrace.views.gpumem`: GPU memory of a process and of those that it starts, by allocator."""
+"""The records of `gotrace.views.gpumem`: GPU memory of a process and its descendants, by allocator."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from gotrace.records.watched import Watched
 
 _Growths = Annotated[dict[str, int], Keys(tuple(GROWTHS.values()))]
 _Kind = Annotated[str, OneOf((DIRECT, POOL, MAPPED, TORCH))]
-_Device = Annotated[int | None, "null: unknown, the thread was not seen to choose one"]
+_Device = Annotated[int | None, "null: unknown, because the thread was not seen to choose one"]
 
 
 class GpuMemoryInterval(Moment):
-    """What happened since the last one in all processes together, and how it stands."""
+    """What happened since the last record, in all processes together, and the state now."""
 
     type: Literal["gpumem_interval"]
     length_ns: int
     live: Annotated[int, "bytes"]
-    reserved: Annotated[int, "bytes, at least: live, and free in the allocators' hands"]
+    reserved: Annotated[int, "bytes, at least: live, or free but held by the allocators"]
     fragmentation: Annotated[float, "1 - largest hole / free, summed over the spaces"]
     requests: int
     growths: _Growths
@@ -34,14 +34,14 @@ class Library(TypedDict):
 
     path: Annotated[str, "empty: the executable"]
     functions: Annotated[list[str], "those probed"]
-    missing: Annotated[list[list[str]], "what is not, and why"]
+    missing: Annotated[list[list[str]], "those not probed, and why"]
     late_ns: Annotated[
-        int | None, "it was mapped at most so long before its probes were set; null: nothing of it ran before"
+        int | None, "it was mapped at most this long before its probes were set; null: none of it ran before"
     ]
 
 
 class Other(TypedDict):
-    """A process that the target has started, or one of these, that could not be followed, or not what it loaded then."""
+    """A descendant of the target that could not be followed, or whose libraries loaded later could not be probed."""
 
     pid: int
     exe: str
@@ -62,8 +62,10 @@ class Space(TypedDict):
     kind: _Kind
     device: _Device
     handle: Annotated[int, "the pool (0: the device's default) or the allocator, as the process numbers them"]
-    at_least: Annotated[bool, "reserved, and what follows from it, are lower bounds: the driver does not say what it holds"]
-    live: Annotated[int | None, "bytes; null: nobody reports what of mappings is live"]
+    at_least: Annotated[
+        bool, "reserved, and what is derived from it, are lower bounds: the driver does not say what it holds"
+    ]
+    live: Annotated[int | None, "bytes; null: nothing reports how much of mappings is live"]
     reserved: int
     largest_hole: int | None
     fragmentation: Annotated[float | None, "1 - largest hole / free"]
@@ -71,21 +73,23 @@ class Space(TypedDict):
     peak_reserved: int
     worst_fragmentation: float | None
     requests: int
-    streams: Annotated[int, "on which was asked or freed"]
-    growths: Annotated[_Growths, "requests that were not served from what was held"]
-    ooms: Annotated[int, "requests refused for want of memory"]
-    ooms_by_fragmentation: Annotated[int, "those of them for which enough was free"]
-    too_small_share: Annotated[float | None, "of what is free, in holes smaller than 90 % of the requests; null: none"]
+    streams: Annotated[int, "on which memory was requested or freed"]
+    growths: Annotated[_Growths, "requests not served from reserved memory"]
+    ooms: Annotated[int, "requests that failed for lack of memory"]
+    ooms_by_fragmentation: Annotated[int, "those for which enough was free"]
+    too_small_share: Annotated[
+        float | None, "of free memory, in holes smaller than 90 % of the requests; null: none is free"
+    ]
     adjacent: list[Pieces]
-    unknown_frees: Annotated[int, "of memory got before tracing, or while calls were lost"]
-    missed_frees: Annotated[int, "blocks handed out again that nobody was seen to free"]
-    release_threshold: Annotated[int | None, "as the program set it, or read it, while tracing"]
+    unknown_frees: Annotated[int, "of memory allocated before tracing, or while calls were lost"]
+    missed_frees: Annotated[int, "blocks handed out again that were not seen to be freed"]
+    release_threshold: Annotated[int | None, "as the program set or read it during tracing"]
     told_reserved: Annotated[int | None, "what the driver told the program last"]
-    reserved_when_told: Annotated[int | None, "reserved at that time; more, if the driver has given some back"]
+    reserved_when_told: Annotated[int | None, "reserved at that time; more if the driver has released some"]
 
 
 class Failed(TypedDict):
-    """Requests that were not served from what was free."""
+    """Requests not served from free memory."""
 
     kind: _Kind
     device: _Device
@@ -94,35 +98,35 @@ class Failed(TypedDict):
     size: int
     count: int
     tid: int
-    stack: Annotated[list[str], "functions, innermost first, as far as frame pointers lead; empty: unknown"]
+    stack: Annotated[list[str], "innermost first, as far as frame pointers lead; empty: unknown"]
 
 
 class Called(TypedDict):
-    """How often an operation was asked for."""
+    """How often an operation was requested."""
 
     count: int
     failed: int
 
 
 class GpuMemory(Watched, Moment):
-    """All of one process that asked for memory, at the end; of none that did, the target."""
+    """The summary of one process that requested memory; if none did, of the target."""
 
     type: Literal["gpumem"]
     pid: int
     exe: str
-    processes: Annotated[int, "how many there are of these records"]
-    libraries: Annotated[list[Library], "of all processes together, as the two that follow"]
+    processes: Annotated[int, "number of these records"]
+    libraries: Annotated[list[Library], "of all processes together, like the next two fields"]
     others: list[Other]
-    running: Annotated[int, "processes that it has started and that run still, though the target has ended"]
+    running: Annotated[int, "descendants that still run, though the target has ended"]
     calls: Annotated[dict[str, Called], "by operation, of whichever layer the program called"]
-    nested: Annotated[int, "calls of the driver by the runtime: the same memory, counted once"]
+    nested: Annotated[int, "driver calls made by the runtime: the same memory, counted once"]
     traced: Annotated[int, "events of PyTorch's allocator"]
     peak_live: int
     peak_reserved: int
     spaces: list[Space]
     failed: list[Failed]
     advice: list[str]
-    device_free: Annotated[int | None, "what the program was last told to be free on its device; null: it did not ask"]
+    device_free: Annotated[int | None, "what the program was last told is free on its device; null: it did not ask"]
 
 
 def name_of(each: dict[str, Any]) -> str:

@@ -24,9 +24,9 @@ class Function(TypedDict):
 
 
 class Allocations(TypedDict):
-    """What one stack has allocated since the program began, and what of it is in use, as far as samples tell."""
+    """What one stack has allocated since the program started, and how much is in use, by samples."""
 
-    stack: Annotated[list[Function], "innermost first, without the runtime's own that allocate for it"]
+    stack: Annotated[list[Function], "innermost first, without the runtime's own allocation functions"]
     alloc_objects: int
     alloc_bytes: int
     inuse_objects: int
@@ -39,9 +39,9 @@ class Heap(Moment):
 
     type: Literal["heap"]
     pid: int
-    rate_bytes: Annotated[int, "how many bytes are allocated from one sample to the next (runtime.MemProfileRate)"]
-    cycle: Annotated[int, "how often the profile was published"]
-    published: Annotated[bool, "as pprof has it, so without what was allocated since the collection before the last"]
+    rate_bytes: Annotated[int, "bytes allocated between samples, on average (runtime.MemProfileRate)"]
+    cycle: Annotated[int, "how many times the profile was published"]
+    published: Annotated[bool, "as in pprof: without what was allocated since the collection before the last"]
     alloc_objects: int
     alloc_bytes: int
     inuse_objects: int
@@ -50,30 +50,30 @@ class Heap(Moment):
 
 
 class AllocatedBy(TypedDict):
-    """What one stack of functions has allocated, as far as samples tell."""
+    """What one stack of functions has allocated, by samples."""
 
-    code: Annotated[list[str], "innermost first, without the runtime's own that allocate for it"]
+    code: Annotated[list[str], "innermost first, without the runtime's own allocation functions"]
     bytes: int
     objects: int
     samples: int
 
 
 class Allocated(TypedDict):
-    """What a program has allocated from the first look at its heap profile to the last, as far as samples tell."""
+    """What a program allocated between the first and the last reading of its heap profile, by samples."""
 
-    unknown: Annotated[str | None, "why nothing is known of it"]
-    length_ns: Annotated[int, "from the first look to the last"]
-    rate_bytes: Annotated[int, "how many bytes are allocated from one sample to the next (runtime.MemProfileRate)"]
+    unknown: Annotated[str | None, "why it is unknown"]
+    length_ns: Annotated[int, "from the first reading to the last"]
+    rate_bytes: Annotated[int, "bytes allocated between samples, on average (runtime.MemProfileRate)"]
     bytes: int
     objects: int
     samples: int
-    by: Annotated[list[AllocatedBy], "the 20 stacks that allocated most bytes"]
+    by: Annotated[list[AllocatedBy], "the 20 stacks that allocated the most bytes"]
 
 
 class LiveOf(TypedDict):
-    """What of the live heap one stack of functions has allocated, as far as samples tell."""
+    """How much of the live heap one stack of functions has allocated, by samples."""
 
-    code: Annotated[list[str], "innermost first, without the runtime's own that allocate for it"]
+    code: Annotated[list[str], "innermost first, without the runtime's own allocation functions"]
     bytes: int
     objects: int
 
@@ -81,9 +81,9 @@ class LiveOf(TypedDict):
 class Live(TypedDict):
     """The live heap by code, as of the collection before the last."""
 
-    unknown: Annotated[str | None, "why nothing is known of it"]
+    unknown: Annotated[str | None, "why it is unknown"]
     bytes: int
-    by: Annotated[list[LiveOf], "the 20 stacks with most bytes"]
+    by: Annotated[list[LiveOf], "the 20 stacks with the most bytes"]
 
 
 VALUES = ("alloc_objects", "alloc_bytes", "inuse_objects", "inuse_bytes")

@@ -17,27 +17,29 @@ UNKNOWN: Stack = (("[unknown stack]", "", 0, False),)
 
 
 class SpanAllocations(TypedDict):
-    """What one stack has allocated: an estimate from its share of what was seen."""
+    """What one stack has allocated, estimated from its share of what was seen."""
 
-    stack: Annotated[list[Function], "innermost first, without the runtime's own that allocate for it"]
-    alloc_objects: Annotated[int, "of tiny ones that share a block of 16 bytes the block counts"]
+    stack: Annotated[list[Function], "innermost first, without the runtime's own allocation functions"]
+    alloc_objects: Annotated[int, "tiny objects that share a 16-byte block count as one"]
     alloc_bytes: int
     share: Annotated[float, "of the bytes that were seen, 0 to 1"]
-    share_error: Annotated[float | None, "its standard error, by how windows differ; null: unknown, of fewer than 5"]
-    spans: Annotated[int, "how many spans that were used up, and large objects, were seen"]
+    share_error: Annotated[
+        float | None, "its standard error, from the differences between windows; null: unknown, with fewer than 5"
+    ]
+    spans: Annotated[int, "used-up spans and large objects seen"]
 
 
 class HeapSpans(Moment):
-    """What was allocated from the first reading of the runtime's counter to this, those with the most bytes first."""
+    """What was allocated since the first reading of the runtime's counter, most bytes first."""
 
     type: Literal["heap_spans"]
     pid: int
     length_ns: Annotated[int, "from the first reading to the last"]
     windows: Annotated[int, "how often allocations were watched"]
-    windows_ns: Annotated[int, "for how long, in all"]
-    seen_bytes: Annotated[int, "of spans that were used up in windows, and of large objects"]
+    windows_ns: Annotated[int, "for how long in total"]
+    seen_bytes: Annotated[int, "of spans used up in windows, and of large objects"]
     alloc_objects: Annotated[int, "an estimate"]
-    alloc_bytes: Annotated[int, "by the runtime's own counter; of spans that are in use it counts what was put in later"]
+    alloc_bytes: Annotated[int, "by the runtime's own counter; spans in use count with what was put in later"]
     lost: Annotated[int, "events that found no room"]
     cost: Annotated[Cost | None, "in the last record"]
     stacks: list[SpanAllocations]

@@ -12,7 +12,7 @@ class KeptPause(TypedDict):
     """A long pause, and what is in its recording."""
 
     type: Literal["kept"]
-    file: Annotated[str, "the recording: gotrace report FILE --explain tells all of it"]
+    file: Annotated[str, "the recording: gotrace report FILE --explain has all of it"]
     service: str
     pid: int
     exe: str
@@ -20,7 +20,7 @@ class KeptPause(TypedDict):
     monotonic_ns: int
     reason: str
     total_ns: Annotated[int, "what the runtime reports"]
-    whole: Annotated[bool, "all that was to be seen of it was; false: some events were lost, or it had begun before"]
+    whole: Annotated[bool, "whether all of it was seen; false: events were lost, or it had begun before"]
     cause: Annotated[str, OneOf(CLASSES)]
-    code: Annotated[list[str], "what was running in most of the cause's time, innermost first; empty if unknown"]
+    code: Annotated[list[str], "what ran for most of the cause's time, innermost first; empty if unknown"]
     sentence: Annotated[str, "what the world waited for"]

@@ -27,22 +27,24 @@ class Load(TypedDict):
 
     type: Literal["load"]
     tool: str
-    version: Annotated[str | None, "as the tool says it; null: it does not"]
+    version: Annotated[str | None, "as the tool reports it; null: it does not"]
     asked: Annotated[list[str], "the command as it was given"]
-    command: Annotated[list[str], "and as it was run"]
-    model: Annotated[Model, "open: requests begin by the clock; closed: after the answer before; unknown: a script decides"]
-    wanted_rate: Annotated[float | None, "requests per second that were asked for; null: as many as there could be"]
-    requests: Annotated[int, "that ended, with an answer or without"]
-    answered: Annotated[int, "with any status"]
-    errors: Annotated[dict[str, int], Keys(KINDS), "by kind; those of which there were none are left out"]
+    command: Annotated[list[str], "the command as it was run"]
+    model: Annotated[
+        Model, "open: requests begin by the clock; closed: after the previous response; unknown: a script decides"
+    ]
+    wanted_rate: Annotated[float | None, "requests per second asked for; null: as many as possible"]
+    requests: Annotated[int, "completed, with a response or without"]
+    answered: Annotated[int, "responses with any status"]
+    errors: Annotated[dict[str, int], Keys(KINDS), "by kind; kinds with none are omitted"]
     duration_ns: int
-    throughput: Annotated[float, "answers per second"]
-    percentiles_ns: Annotated[_Percentiles, "null: the tool does not give it"]
+    throughput: Annotated[float, "responses per second"]
+    percentiles_ns: Annotated[_Percentiles, "null: the tool does not report it"]
     percentiles_are: Annotated[Trust, "exact: of all values; interpolated: between values; estimated: by the tool"]
-    resolution_ns: Annotated[int, "the step in which the tool gives latencies"]
-    printed_ns: Annotated[_Percentiles, "what the tool prints itself, where that is something else"]
+    resolution_ns: Annotated[int, "the step in which the tool reports latencies"]
+    printed_ns: Annotated[_Percentiles, "what the tool itself prints, if that differs"]
     mean_ns: float | None
     min_ns: float | None
     max_ns: float | None
-    histogram: Annotated[Distribution | None, "null: the tool does not give one"]
+    histogram: Annotated[Distribution | None, "null: the tool does not report one"]
     notes: Annotated[list[str], "what to know about these numbers"]

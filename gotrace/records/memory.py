@@ -29,7 +29,7 @@ class SizeClass(TypedDict):
 
 
 class HugePages(TypedDict):
-    """What the kernel does with huge pages that are not reserved, in the words of its settings."""
+    """What the kernel does about transparent huge pages, in the words of its settings."""
 
     enabled: str
     defrag: str
@@ -38,7 +38,7 @@ class HugePages(TypedDict):
 
 
 class Scavenged(TypedDict):
-    """What the heap returned to the kernel, and took from it, between two looks."""
+    """What the heap returned to the kernel, and took from it, between two snapshots."""
 
     seconds: float
     returned_bytes: int
@@ -48,20 +48,20 @@ class Scavenged(TypedDict):
 
 
 class Cgroup(TypedDict):
-    """The control group that the memory is counted for; null: unknown."""
+    """The cgroup that the memory is charged to; null: unknown."""
 
     version: int
     path: str
-    limited: Annotated[bool, "whether it or a group around it, as far as visible, has a limit"]
-    limit_bytes: Annotated[int | None, "the least of these limits"]
-    limited_by: Annotated[str | None, "the group that has it"]
+    limited: Annotated[bool, "whether it or a visible ancestor has a limit"]
+    limit_bytes: Annotated[int | None, "the lowest of these limits"]
+    limited_by: Annotated[str | None, "the cgroup that has it"]
     usage_bytes: int | None
     working_set_bytes: Annotated[int | None, "usage without the inactive part of the page cache"]
     page_cache_bytes: int | None
 
 
 class Region(TypedDict):
-    """Mappings of one name, and what of them is resident and of that part of RSS."""
+    """Mappings of one name, and how much of them is resident as that part of RSS."""
 
     name: str
     part: Annotated[str, OneOf((FILES, C_HEAP, OTHER))]
@@ -70,7 +70,7 @@ class Region(TypedDict):
 
 
 class Memory(Moment):
-    """A look at the memory."""
+    """A snapshot of the memory."""
 
     type: Literal["memory"]
     rss_bytes: Annotated[int, "the sum of the parts"]
@@ -85,7 +85,7 @@ class Memory(Moment):
     huge_setting: HugePages | None
     lazy_free_bytes: int
     swap_bytes: int
-    cgroup: Annotated[Cgroup | None, "memory of its control group, and the limit; null: unknown, and missing says why"]
+    cgroup: Annotated[Cgroup | None, "memory of its cgroup, and the limit; null: unknown, and missing says why"]
     regions: Annotated[
         list[Region] | None, "the largest mappings that are not Go's or the executable's; null: unknown (before 0.2.0)"
     ]
@@ -94,7 +94,7 @@ class Memory(Moment):
     page_bytes: int
     missing: Missing
     scavenged: Annotated[Scavenged | None, "since the previous snapshot"]
-    code: Annotated[Live | None, "which code has allocated what is live; null: that was not asked"]
+    code: Annotated[Live | None, "which code allocated the live heap; null: not asked for"]
 
 
 class Cycle(Moment):

@@ -13,7 +13,7 @@ _ByNode = dict[str, int]
 
 
 class Node(TypedDict):
-    """A memory node: what ran on its CPUs, and what of the process lies on it."""
+    """A memory node: what ran on its CPUs, and the process's memory on it."""
 
     node: int
     cpus: list[int]
@@ -23,7 +23,7 @@ class Node(TypedDict):
 
 
 class Matrix(TypedDict):
-    """Row: the node of the CPU, column: that of the page."""
+    """Rows: the node of the CPU; columns: that of the page."""
 
     rows: list[int]
     columns: list[Any]
@@ -31,39 +31,39 @@ class Matrix(TypedDict):
 
 
 class Ps(TypedDict, total=False):
-    """Ps by the node of their thread's CPU, and those that have none; left out if unknown."""
+    """Ps by the node of their thread's CPU, and those without one; omitted if unknown."""
 
     ps: _ByNode
     ps_idle: int
 
 
 class Sampled(Ps, total=False):
-    """By node: how many threads had a turn on a CPU that ended since the last sample, and resident bytes."""
+    """By node: threads whose turn on a CPU ended since the last sample, and resident bytes."""
 
     threads: _ByNode
     bytes: _ByNode
 
 
 class Sample(Moment, Sampled):
-    """Where things were then."""
+    """Where things were at that time."""
 
 
 class Numa(Watched):
-    """Everything, at the end."""
+    """The summary, at the end."""
 
     type: Literal["numa"]
     nodes: list[Node]
-    memory: Annotated[dict[str, _ByNode], "part, then node; -1 is unknown"]
+    memory: Annotated[dict[str, _ByNode], "by part, then node; -1 is unknown"]
     memory_age_ns: Annotated[
-        int | None, "how long before the end memory and policies were read: longer ago if it ended; null: never"
+        int | None, "how long before the end memory and policies were last read: longer if the process exited; null: never"
     ]
     faults: Matrix
     remote_share: float | None
-    accesses: Annotated[dict[str, dict[str, int | None]], "event, then the node of the CPUs; null: never counted"]
+    accesses: Annotated[dict[str, dict[str, int | None]], "by event, then node of the CPUs; null: never counted"]
     hinting_faults: int | None
-    policies: Annotated[dict[str, int], "policy of mappings, and their bytes"]
+    policies: Annotated[dict[str, int], "bytes of mappings by policy"]
     balancing: bool | None
-    balancing_threads: Annotated[dict[str, int | None], "what automatic NUMA balancing did with threads"]
+    balancing_threads: Annotated[dict[str, int | None], "what automatic NUMA balancing did to threads"]
     threads_moved: int
     move_gaps: Annotated[Statistics, "between two migrations of a thread to another node"]
     ps_moved: int | None
@@ -75,7 +75,7 @@ class Numa(Watched):
 
 
 class NumaInterval(Moment, Ps):
-    """What was seen since the last one; Ps as the last sample has them."""
+    """What was seen since the last record; Ps as in the last sample."""
 
     type: Literal["numa_interval"]
     length_ns: int

@@ -16,7 +16,7 @@ PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
 
 
 class Bucket(TypedDict):
-    """Of the runtime's histogram: waits of ``from_ns`` or more and less than ``to_ns``; the last one has no end."""
+    """A bucket of the runtime's histogram: waits of ``from_ns`` up to, not including, ``to_ns``; the last is unbounded."""
 
     from_ns: int
     to_ns: int | None
@@ -45,7 +45,7 @@ Queue = TypedDict("Queue", {"local": float, "global": float, "max": int})
 
 
 class Moves(TypedDict):
-    """How often a P was met with another thread, on another CPU, on another memory node than in the sample before."""
+    """How often a P was seen with another thread, CPU or memory node than in the sample before."""
 
     threads: int
     cpus: int
@@ -56,49 +56,49 @@ class OfP(TypedDict):
     """One P."""
 
     p: int
-    slices: Annotated[int, "time slices that it gave to goroutines; one that hands over to another passes its own on"]
+    slices: Annotated[int, "time slices it gave to goroutines; a goroutine that hands over to another passes its slice on"]
     running: Annotated[float, "share of the time"]
     queued: float
     queued_max: int
     moves: Moves
-    cpus: Annotated[dict[str, float], "CPU, and for what share of the time its thread was on it, or waited for it"]
+    cpus: Annotated[dict[str, float], "share of the time its thread was on each CPU, or waited for it"]
 
 
 class Threads(TypedDict):
-    """The kernel's part: all threads of the process."""
+    """What the kernel reports: all threads of the process."""
 
     count: int
     ran_ns: int
-    waited_ns: Annotated[int, "runnable, but on no CPU; what a quota took is in it"]
-    switched: Annotated[int, "how often one got a CPU"]
-    spinning: Annotated[float, "Ms that look for work, mean"]
-    idle: Annotated[float, "Ms that sleep for want of work, mean"]
+    waited_ns: Annotated[int, "runnable, but on no CPU; includes time taken by a quota"]
+    switched: Annotated[int, "how often a thread got a CPU"]
+    spinning: Annotated[float, "Ms looking for work, mean"]
+    idle: Annotated[float, "Ms asleep for lack of work, mean"]
 
 
 class Limits(TypedDict):
     """What there is to run on."""
 
     gomaxprocs: int
-    cpus: Annotated[list[int], "those that it may use"]
-    cores: Annotated[int, "how many cores these belong to"]
-    capacities: Annotated[list[int], "what its CPUs can do, 1024 the most; several kinds of cores have several"]
-    quota_cpus: Annotated[float | None, "how many CPUs its control group may use on average; null: any"]
+    cpus: Annotated[list[int], "CPUs it may use"]
+    cores: Annotated[int, "number of cores these belong to"]
+    capacities: Annotated[list[int], "of its CPUs, at most 1024; several if there are several kinds of cores"]
+    quota_cpus: Annotated[float | None, "CPUs its cgroup may use on average; null: no limit"]
     limited_by: str | None
-    throttled_ns: Annotated[int | None, "how long the quota kept threads of the group from running, over all CPUs"]
+    throttled_ns: Annotated[int | None, "how long the quota kept threads of the cgroup from running, over all CPUs"]
     throttled_periods: int | None
     periods: int | None
 
 
 class Cpus(TypedDict):
-    """What else the CPUs did that it may use, summed over them; the kernel counts it in ticks of 1 to 10 ms."""
+    """What else the CPUs it may use did, summed over them; the kernel counts in ticks of 1 to 10 ms."""
 
     others_ns: Annotated[int, "busy with anything but its threads"]
-    stolen_ns: Annotated[int, "the hypervisor gave them to other machines"]
+    stolen_ns: Annotated[int, "given to other machines by the hypervisor"]
     idle_ns: int
 
 
 class CpuClasses(TypedDict):
-    """What the Ps' time went to, /cpu/classes of runtime/metrics: between the ends of two collections."""
+    """Where the Ps' time went between the ends of two collections: /cpu/classes in runtime/metrics."""
 
     gc_ns: Annotated[int, "marking, mark assists and pauses"]
     scavenge_ns: int
@@ -108,7 +108,7 @@ class CpuClasses(TypedDict):
 
 
 class Goroutines(TypedDict):
-    """Those that are there."""
+    """The goroutines that exist."""
 
     count: int
     system: Annotated[int, "how many of them are the runtime's own"]
@@ -121,15 +121,17 @@ class _Sched(Moment):
     samples: int
     limits: Limits
     goroutines: Annotated[Goroutines | None, "null: unknown"]
-    created: Annotated[int, "goroutines that were created"]
+    created: Annotated[int, "goroutines created"]
     turns: Annotated[int, "how often a goroutine that had waited got a P: eight times the samples"]
     slices: int
     latency: Latency
-    waiting_ns: Annotated[int, "what all goroutines together waited for a P: eight times what the samples did"]
-    mutex_wait_ns: Annotated[int | None, "what goroutines waited for mutexes, /sync/mutex/wait/total; null: unknown"]
+    waiting_ns: Annotated[int, "how long all goroutines together waited for a P: eight times the samples' time"]
+    mutex_wait_ns: Annotated[int | None, "how long goroutines waited for mutexes, /sync/mutex/wait/total; null: unknown"]
     queue: Queue
     while_queued: Annotated[
-        dict[str, float], Keys(("world_stopped", "p_idle", "ps_taken")), "what goroutines in a queue met, as shares"
+        dict[str, float],
+        Keys(("world_stopped", "p_idle", "ps_taken")),
+        "conditions while goroutines were queued, as shares",
     ]
     statuses: Annotated[dict[str, float], Keys(("idle", "running", "syscall", "stopped")), "Ps by status, means"]
     moves: Moves
@@ -140,13 +142,13 @@ class _Sched(Moment):
 
 
 class SchedInterval(_Sched):
-    """Since the last one."""
+    """Since the last record."""
 
     type: Literal["sched_interval"]
 
 
 class Sched(_Sched):
-    """From the beginning to the end, as far as the process was there."""
+    """From the beginning to the end, or to the exit of the process."""
 
     type: Literal["sched"]
     advice: list[str]
@@ -154,17 +156,17 @@ class Sched(_Sched):
 
 
 class ThreadWaits(TypedDict):
-    """Every wait of a thread for a CPU, from when it could run until it did."""
+    """Waits of threads for a CPU, from when a thread could run until it did."""
 
-    woken: Annotated[Statistics, "it had slept"]
-    preempted: Annotated[Statistics, "it had been running, and could have gone on"]
+    woken: Annotated[Statistics, "after sleeping"]
+    preempted: Annotated[Statistics, "after being preempted"]
     sum_ns: int
-    throttled: Annotated[int, "how many of them a CPU quota held"]
+    throttled: Annotated[int, "how many were held by a CPU quota"]
     throttled_ns: int
 
 
 class Holder(TypedDict):
-    """Who had the CPU that a thread of the target got, and for how much of its waits."""
+    """What held the CPU that a thread of the target got, and for how much of its waits."""
 
     name: str
     own: Annotated[bool, "threads of the target"]
@@ -172,21 +174,25 @@ class Holder(TypedDict):
 
 
 class HolderOfOne(Holder):
-    """One task, of one wait."""
+    """One task during one wait."""
 
     tid: Annotated[int, "0: the CPU was idle"]
 
 
 class LongWait(Moment):
-    """One wait, which ended then."""
+    """One wait; its time is the end."""
 
     tid: int
-    cpu: Annotated[int, "the CPU that it got"]
+    cpu: Annotated[int, "the CPU it got"]
     wait_ns: int
     preempted: bool
     throttled: bool
-    holders: Annotated[list[HolderOfOne], "who had this CPU in that time, the longest first; none where a quota held it"]
-    unknown_ns: Annotated[int, "for how much of the wait that is unknown: it waited for another CPU, or they were many"]
+    holders: Annotated[
+        list[HolderOfOne], "what held this CPU during that time, longest first; empty if a quota held the thread"
+    ]
+    unknown_ns: Annotated[
+        int, "part of the wait for which that is unknown: it waited for another CPU, or there were too many"
+    ]
 
 
 class Stolen(TypedDict):
@@ -198,17 +204,17 @@ class Stolen(TypedDict):
 
 
 class Steals(TypedDict):
-    """Looks of Ps without work into the queues of others."""
+    """Attempts of Ps without work to steal from the queues of others."""
 
     attempts: int
-    failed: Annotated[int, "there was nothing to take"]
+    failed: Annotated[int, "attempts that found nothing"]
     failure_rate: float | None
     goroutines: int
     by: list[Stolen]
 
 
 class SchedEvents(Moment):
-    """What events tell, of all the time."""
+    """What events show, over the whole time."""
 
     type: Literal["sched_events"]
     pid: int
@@ -217,7 +223,7 @@ class SchedEvents(Moment):
     waits: ThreadWaits
     holders: Annotated[
         list[Holder],
-        "of waits that no quota held, those that had the most first: of waits below 1 ms whoever had the CPU last, of"
+        "of waits not held by a quota, largest first: of waits below 1 ms, what had the CPU last, of"
         " longer ones the last 16 that had it",
     ]
     longest: list[LongWait]
@@ -226,17 +232,17 @@ class SchedEvents(Moment):
 
 
 class HadP(TypedDict):
-    """What of a goroutine's wait the P that it got was spent on."""
+    """What the P that a goroutine got was doing for part of its wait."""
 
-    what: Annotated[Literal["goroutine", "nobody", "stop"], "had by a goroutine or by none, or the world was stopped"]
-    goid: Annotated[int | None, "that had it"]
-    function: Annotated[str | None, "in which that goroutine began; null: unknown"]
+    what: Annotated[Literal["goroutine", "nobody", "stop"], "held by a goroutine or by none, or the world was stopped"]
+    goid: Annotated[int | None, "the one that had it"]
+    function: Annotated[str | None, "the function that goroutine started in; null: unknown"]
     reason: Annotated[str | None, "why nobody had it: idle, handed over, locked thread, looking for work; or of the stop"]
     held_ns: int
-    no_cpu_ns: Annotated[int, "in which the thread had the P, or was to have it, and had no CPU"]
+    no_cpu_ns: Annotated[int, "while the thread had the P, or was about to, and had no CPU"]
     throttled_ns: Annotated[int, "of that, because of a CPU quota"]
-    behind: Annotated[dict[str, int], "of the rest, after which tasks it got one, for how long; '': the CPU was idle"]
-    taken: Annotated[bool, "the P was taken from the goroutine, which was in a system call"]
+    behind: Annotated[dict[str, int], "of the rest, how long by the task that it got the CPU after; '': the CPU was idle"]
+    taken: Annotated[bool, "the P was taken from the goroutine while it was in a system call"]
 
 
 class _Ran(Moment):
@@ -246,14 +252,14 @@ class _Ran(Moment):
 
 
 class LongestWait(_Ran, total=False):
-    """One goroutine that ran from then on."""
+    """One wait of a goroutine; its time is when it began to run."""
 
-    had_p: Annotated[list[HadP], "with --explain, of waits of 1 ms or more: who had that P, the longest first"]
-    unknown_ns: Annotated[int, "what the last turns on that P do not tell of the wait"]
+    had_p: Annotated[list[HadP], "with --explain, for waits of 1 ms or more: what had that P, longest first"]
+    unknown_ns: Annotated[int, "part of the wait that the last turns on that P do not explain"]
 
 
 class Moved(TypedDict):
-    """Goroutines that ran on one P, and then on another."""
+    """Goroutines that moved from one P to another."""
 
     from_p: int
     to_p: int
@@ -264,30 +270,30 @@ Turns = TypedDict("Turns", {"p50": int, "p90": int, "p95": int, "p99": int, "p99
 
 
 class Spread(Statistics, total=False):
-    """With one percentile more."""
+    """Statistics with one more percentile."""
 
     p95_ns: int
 
 
 class GoroutineMoves(TypedDict):
-    """Goroutines get another P than they had."""
+    """Goroutines that get another P than before."""
 
     count: int
     goroutines: Annotated[int, "how many have moved"]
-    turns: Annotated[Turns, "for how many turns they had stayed on one P before; empty: none has moved"]
-    stays: Annotated[Spread, "and for how long, from the first turn on it to the first one on the next"]
+    turns: Annotated[Turns, "how many turns they had stayed on one P before; empty: none has moved"]
+    stays: Annotated[Spread, "how long, from the first turn on it to the first on the next"]
     by: list[Moved]
 
 
 class SchedWakeups(Moment):
-    """Single goroutines, of all the time."""
+    """Individual goroutines, over the whole time."""
 
     type: Literal["sched_wakeups"]
     pid: int
     length_ns: int
     lost: int
-    waited: Annotated[Spread, "one goroutine wait in eight for a P, as the runtime keeps it, exactly"]
-    at_once: Annotated[int, "that did not wait: up to Go 1.25 returns from system calls"]
+    waited: Annotated[Spread, "one in eight goroutine waits for a P, the ones the runtime samples, exactly"]
+    at_once: Annotated[int, "turns without a wait: up to Go 1.25, returns from system calls"]
     longest: list[LongestWait]
     moves: GoroutineMoves
     missing: dict[str, str]

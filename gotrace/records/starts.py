@@ -1,4 +1,4 @@
-"""Starts as JSON objects: one a start, and one for all of them."""
+"""Starts as JSON objects: one per start, and one for all of them."""
 
 from __future__ import annotations
 
@@ -30,24 +30,26 @@ class Row(TypedDict):
     duration_ns: Annotated[int, "the sum of on_cpu_ns, runnable_ns, throttled_ns and blocked_ns"]
     on_cpu_ns: int
     runnable_ns: Annotated[int, "waiting for a CPU"]
-    throttled_ns: Annotated[int | None, "kept from running by a CPU quota; null: unknown, and part of runnable_ns"]
+    throttled_ns: Annotated[int | None, "kept from running by a CPU quota; null: unknown, and included in runnable_ns"]
     blocked_ns: int
     minor_faults: int
     major_faults: int
-    pages_read: Annotated[int, "from the disk"]
-    heap_bytes: Annotated[int | None, "by how much the live heap grew; below 65536 it may be another row's; null: unknown"]
+    pages_read: Annotated[int, "read from disk"]
+    heap_bytes: Annotated[int | None, "growth of the live heap; below 65536, it may be another row's; null: unknown"]
     detail: str
 
 
 class ColdStart(Moment):
-    """One start, from execve; the moment is execve's entry, and other times are nanoseconds since then."""
+    """One start, from execve; its time is execve's entry, and other times are nanoseconds since then."""
 
     type: Literal["coldstart"]
     number: Annotated[int, "in chronological order, from 0"]
-    run: Annotated[int, "which run of the command it belongs to, from 0; without a command, which was started by no other"]
-    place: Annotated[int, "which start of its run it is, from 0"]
+    run: Annotated[
+        int, "the run of the command it belongs to, from 0; without a command, each start not caused by another is a run"
+    ]
+    place: Annotated[int, "its number within the run, from 0"]
     pid: int
-    starter: Annotated[Starter | None, "who forked the process, or itself if it executed itself; null: unknown"]
+    starter: Annotated[Starter | None, "the process that forked it, or itself if it re-executed itself; null: unknown"]
     total_ns: int
     ended: Annotated[str, "what ended it"]
     rows: list[Row]
@@ -56,7 +58,7 @@ class ColdStart(Moment):
     ready_ns: Annotated[int | None, "the first accept that returned"]
     exit_code: Annotated[int | None, "as a shell reports it"]
     gc: Annotated[FirstGc | None, "the first collection"]
-    container: Annotated[Container | None, "the container it runs in, and who was asked for it; null: none was seen"]
+    container: Annotated[Container | None, "the container it runs in, and the tool asked for it; null: none was seen"]
     hits: Annotated[int, "how often it hit a probe"]
     kernel_hits: Annotated[int, "how often the kernel hit one on its behalf"]
     notes: list[str]
@@ -79,12 +81,12 @@ class PartOfAll(PartNumbers):
     In the stage "container" nobody counts faults and pages: they are 0.
     """
 
-    place: Annotated[int, "which start of its run, from 0"]
+    place: Annotated[int, "number within the run, from 0"]
     stage: str
     name: str
     depth: int
     count: int
-    median_ns: Annotated[int, "the mean of two values in the middle"]
+    median_ns: Annotated[int, "for an even count, the mean of the two middle values"]
     median_low_ns: int
     median_high_ns: int
     max_ns: int
@@ -94,7 +96,7 @@ class PartOfAll(PartNumbers):
 
 
 class CostOfStart(TypedDict):
-    """What tracing added to one start, in the median."""
+    """What tracing added to one start, as medians."""
 
     probes: int
     install_ns: int
@@ -115,7 +117,7 @@ class Summary(WithAdvice):
     cost_per_start: CostOfStart
     parts: list[PartOfAll]
     outliers: list[Outlier]
-    slow_first: Annotated[float, "how many times the median of other runs the first took; 0: no more than the others"]
+    slow_first: Annotated[float, "the first run's time as a multiple of the others' median; 0: it was no slower"]
 
 
 def start_record(start: Start, number: int, place: Place, wall_offset_ns: int) -> Record:

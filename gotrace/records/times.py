@@ -1,4 +1,4 @@
-"""When something was: the two members that every record has that is about a moment."""
+"""When something was: the two fields of every record about a moment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Iso8601 = Annotated[str, "ISO 8601 in UTC, with nanoseconds"]
 
 
 class Moment(TypedDict):
-    """A moment by the clock that does not jump, and by the one on the wall."""
+    """A moment, by the monotonic clock and by the wall clock."""
 
     monotonic_ns: Annotated[int, "CLOCK_MONOTONIC"]
     time: Iso8601

@@ -16,12 +16,12 @@ class Counter(TypedDict):
     event: str
     meaning: str
     total: Annotated[int, "scaled to the whole time if counted for part of it"]
-    running_share: Annotated[float | None, "share of the time it was counted"]
+    running_share: Annotated[float | None, "share of the time for which it was counted"]
     phases: Annotated[dict[str, int | None], Keys(PLACES), "null: never counted there"]
 
 
 class Flushes(TypedDict):
-    """TLB flushes of one reason: how many, of how many pages, and how many of the whole TLB."""
+    """TLB flushes for one reason: how many, of how many pages, and how many of the whole TLB."""
 
     flushes: int
     pages: int
@@ -29,7 +29,7 @@ class Flushes(TypedDict):
 
 
 class Processor(TypedDict):
-    """A core's TLB, in entries; null: not documented where we looked."""
+    """A core's TLB, in entries; null: not documented."""
 
     name: str
     l1: int | None
@@ -39,7 +39,7 @@ class Processor(TypedDict):
 
 
 class Reach(TypedDict):
-    """Of the memory on pages of one size, the share that the second-level TLB can map at once."""
+    """The share of the memory in pages of one size that the second-level TLB can map at once."""
 
     page: int
     pages: int
@@ -47,31 +47,32 @@ class Reach(TypedDict):
 
 
 class Tlb(Watched):
-    """Everything, at the end."""
+    """The summary, at the end."""
 
     type: Literal["tlb"]
     phases_ns: Annotated[dict[str, int], Keys(PLACES), "time on a CPU"]
     unseen: Annotated[
         dict[str, int],
         Keys(("times", "at_most_ns")),
-        "context switches that the kernel did not report, and the time missing for them",
+        "context switches that the kernel did not report, and the time missing because of them",
     ]
-    divided_share: Annotated[float, "the share of that time divided between phases by their length alone"]
+    divided_share: Annotated[float, "share of that time divided between phases by length alone"]
     counters: list[Counter]
     missing: Annotated[list[list[str]], "what cannot be counted, and why"]
     flushes: dict[str, Flushes]
     collapses: Annotated[dict[str, int], Keys(("succeeded", "failed"))]
     splits_of_the_machine: dict[str, int]
-    pages: Annotated[list[list[int]], "page size, resident bytes in pages of that size"]
+    pages: Annotated[list[list[int]], "page size, and resident bytes in pages of that size"]
     pages_age_ns: Annotated[
-        int | None, "how long before the end these were counted: longer ago if it ended; null: never, they are unknown"
+        int | None,
+        "how long before the end these were last counted: longer if the process exited; null: never, so unknown",
     ]
     processor: Processor | None
     reach: list[Reach]
 
 
 class TlbInterval(Moment):
-    """What was counted since the last one."""
+    """What was counted since the last record."""
 
     type: Literal["tlb_interval"]
     length_ns: int

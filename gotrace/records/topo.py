@@ -9,11 +9,11 @@ _Numa = Literal["same", "other", "unknown"]
 
 
 class Judged(TypedDict):
-    """Whether NCCL does it by default. ``possible``: the distance allows it, what else it takes is not known."""
+    """Whether NCCL does it by default. ``possible``: the distance allows it; the other conditions are unknown."""
 
     answer: _Answer
     why: str
-    source: Annotated[str, "who says how far they are"]
+    source: Annotated[str, "the source of the distance"]
 
 
 class TopoGpu(TypedDict):
@@ -21,11 +21,11 @@ class TopoGpu(TypedDict):
 
     name: str
     bus: Annotated[str, "empty: unknown"]
-    node: Annotated[str | None, "its NUMA node, or the CPUs that stand for one without a number; null: unknown"]
+    node: Annotated[str | None, "its NUMA node, or its CPUs if the node has no number; null: unknown"]
     cpus: str
     rank: int | None
-    near_nics: Annotated[list[str] | None, "the nearest, within PXB; null: unknown"]
-    gdr: Annotated[Judged | None, "with the NIC that is best for it; null: no NIC is known"]
+    near_nics: Annotated[list[str] | None, "the nearest NICs within PXB; null: unknown"]
+    gdr: Annotated[Judged | None, "with the best NIC for it; null: no NIC is known"]
     gdr_nic: str | None
 
 
@@ -38,15 +38,15 @@ class TopoPort(TypedDict):
     physical: str | None
     gbps: float | None
     layer: str | None
-    usable: Annotated[bool | None, "null: nobody says"]
+    usable: Annotated[bool | None, "null: no source says"]
     source: str
 
 
 class TopoNic(TypedDict):
-    """A NIC, or a port of one where NCCL counts it as such."""
+    """A NIC, or one of its ports if NCCL counts it as a NIC."""
 
     name: str
-    label: Annotated[str, "what the matrix or the log calls it"]
+    label: Annotated[str, "its name in the matrix or the log"]
     bus: str
     node: str | None
     gbps: float | None
@@ -70,15 +70,15 @@ class TopoRing(TypedDict):
     channel: int
     stops: list[str]
     closes: Annotated[bool, "whether the last sends to the first"]
-    crossings: Annotated[int, "of NUMA nodes, that are known"]
-    crossings_at_most: Annotated[int, "if every edge of which it is not known crosses too"]
+    crossings: Annotated[int, "known crossings of NUMA nodes"]
+    crossings_at_most: Annotated[int, "if every unknown edge crosses too"]
     farthest: str
     over_limit: bool
-    source: Annotated[str | None, "null: found by us, no log has one"]
+    source: Annotated[str | None, "null: computed by gotrace, because no log has one"]
 
 
 class TopoFinding(TypedDict):
-    """Something to know about."""
+    """A finding."""
 
     code: str
     severity: Literal["wrong", "warning", "note"]
@@ -94,8 +94,8 @@ class TopoFabric(TypedDict):
 
     switches: int
     nodes: list[str]
-    hops: Annotated[dict[str, int], "switches between two nodes, and how many pairs are that far apart"]
-    pairs: Annotated[dict[str, int | None], "by 'node node'; null: no way"]
+    hops: Annotated[dict[str, int], "by number of switches between two nodes, how many pairs are that far apart"]
+    pairs: Annotated[dict[str, int | None], "by 'node node'; null: no path"]
 
 
 class Topology(TypedDict):
@@ -110,14 +110,14 @@ class Topology(TypedDict):
     pairs: list[TopoPair]
     rings: list[TopoRing]
     max_crossings: int
-    others: Annotated[dict[str, int | None], "PCI devices of which it is not known what they are, and their NUMA node"]
+    others: Annotated[dict[str, int | None], "PCI devices of unknown kind, and their NUMA nodes"]
     fabric: TopoFabric | None
     findings: list[TopoFinding]
     notes: list[str]
 
 
 class TopoDifference(TypedDict):
-    """Something that two machines do not have in common; null: there is none, or it is unknown."""
+    """A difference between two machines; null: absent, or unknown."""
 
     what: str
     one: str | None
@@ -134,7 +134,7 @@ class TopologyDiff(TypedDict):
 
 
 class OddNode(TypedDict):
-    """A node that is not as most are; ``one`` is what most have, ``other`` what it has."""
+    """A node that differs from most; ``one`` is what most have, ``other`` what it has."""
 
     node: str
     differences: list[TopoDifference]
@@ -146,15 +146,15 @@ class TopologyNodes(TypedDict):
     type: Literal["topology_nodes"]
     nodes: list[str]
     odd: list[OddNode]
-    undecided: Annotated[list[str], "of which no majority has the same"]
+    undecided: Annotated[list[str], "what no majority has in common"]
 
 
 class TopoSetting(TypedDict):
-    """A variable of NCCL. ``value`` null: unset it."""
+    """An NCCL variable. ``value`` null: unset it."""
 
     variable: str
     value: str | None
-    measure: Annotated[bool, "whether it may help, and has to be measured first: it is not to be set unasked"]
+    measure: Annotated[bool, "true: it may help, but has to be measured first"]
     why: str
     changes: str
     source: str
@@ -166,4 +166,4 @@ class TopologySettings(TypedDict):
     type: Literal["topology_settings"]
     name: str
     settings: list[TopoSetting]
-    left_alone: Annotated[list[str], "variables that are right as they are, each with why"]
+    left_alone: Annotated[list[str], "variables that are right as they are, each with the reason"]

@@ -1,4 +1,4 @@
-"""What records about a stretch of time have in common."""
+"""What records about a period of time have in common."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from gotrace.analysis.histogram import Histogram
 
 
 class Watched(TypedDict):
-    """Which process, how long, and what was lost."""
+    """The process, how long it was watched, and what was lost."""
 
     target: str
     watched_ns: int
-    lost: Annotated[int, "events that found no room or were left out by the kernel, and numbers that could not be read"]
+    lost: Annotated[int, "events that found no room or that the kernel left out, and numbers that could not be read"]
 
 
 class Counted(TypedDict):
-    """How many there were."""
+    """A count."""
 
     count: int
 
@@ -28,7 +28,7 @@ Percentiles = TypedDict(
 
 
 class Statistics(Counted, Percentiles):
-    """Of lengths of time; the percentiles are there if anything was counted."""
+    """Statistics of durations; percentiles are present if anything was counted."""
 
 
 def statistics(histogram: Histogram, wanted: tuple[float, ...] = PERCENTILES) -> dict[str, int]:

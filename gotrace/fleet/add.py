@@ -83,7 +83,7 @@ def _one(addition: Addition, path: str, told: Told, known: dict[str, Known]) -> 
         yield Outcome(path, problem=error.message, hint=error.hint)
     except OSError as error:
         yield Outcome(path, problem=f"it cannot be read: {error.strerror}", hint="check its permissions")
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:  # numbers of any size among them
         yield Outcome(path, problem=f"it is damaged: {error}", hint="record it again")
 
 

@@ -26,6 +26,9 @@ from gotrace.lab.requirements import Requirement
 from gotrace.text import printable
 
 
+_NAMED = 5  # types with prices, where none is one of the fleet's
+
+
 @dataclass(frozen=True)
 class Step:
     """A question that all that are left are asked, and whom it cut."""
@@ -170,11 +173,16 @@ def _rank(choice: Choice, left: list[Candidate], prices: Mapping[tuple[str, str]
             each.letters = found.of[each.name]
     choice.by_cost = any(each.cost for each in left)
     if not prices:
-        choice.notes.append("No prices, so no cost: ranked by latency instead. Give prices with --prices FILE.")
+        choice.notes.append(f"No prices, so no cost: ranked by {choice.metric} instead. Give prices with --prices FILE.")
     elif left and not choice.by_cost:
         choice.notes.append(
-            "No cost: none of the remaining types has both a price and a measured rate (throughput); ranked by latency."
+            f"No cost: none of the remaining types has both a price and a measured rate (throughput); "
+            f"ranked by {choice.metric}."
         )
+        if not any(each.price for each in left):
+            names = sorted(" ".join(key) for key in prices)
+            more = ", …" if len(names) > _NAMED else ""
+            choice.notes.append(f"There are prices for other types: {', '.join(names[:_NAMED])}{more}.")
     if choice.by_cost and (without := [each for each in left if not each.cost]):
         for each in without:
             each.cut = f"no cost: {each.lacks_cost}"
@@ -203,23 +211,37 @@ def _rank(choice: Choice, left: list[Candidate], prices: Mapping[tuple[str, str]
             left[at].beaten_by = left[by].name
             choice.beaten.append(left[at])
     choice.steps.append(Step("not beaten in everything by another?", chosen, choice.beaten))
-    metric = METRICS[choice.metric]
+    best = "the cheapest" if choice.by_cost else f"the best {choice.metric}"
     for number, each in enumerate(chosen):
         before = chosen[:number]
         alike = next((other.name for other in before if set(other.letters) & set(each.letters)), "")
+        # A burstable type beats none that is not: what it has does not say for what one would take another.
+        peers = [other for other in before if each.is_lent or not other.is_lent]
+        lasting = " on a type that is not burstable" if len(peers) < len(before) else ""
         if not before:
-            when = "the cheapest that meets every limit" if choice.by_cost else f"the best {choice.metric}"
-            choice.rules.append(Rule(when, each))
+            when = f"{best} that meets every limit" if choice.by_cost else best
         elif value(each) < min(map(value, before)):
-            best = min(before, key=value).measured.estimates[choice.metric].value
-            word = "above" if sign < 0 else "below"
-            choice.rules.append(Rule(f"if {choice.metric} must be {word} {metric.text(best)}", each, alike))
-        elif spread(each) >= min(map(spread, before)):
-            choice.rules.append(Rule("the cheapest that is not burstable", each, alike))
+            when = _limit(choice.metric, min(before, key=value))
+        elif spread(each) < min(map(spread, before)):
+            when = _steadier(min(map(spread, before)))
+        elif not peers:
+            when = f"{best} that is not burstable"
+        elif value(each) < min(map(value, peers)):
+            when = _limit(choice.metric, min(peers, key=value)) + lasting
+        elif spread(each) < min(map(spread, peers)):
+            when = _steadier(min(map(spread, peers))) + lasting
         else:
-            least = min(map(spread, before))
-            limit = f"less than {least:.1%}" if math.isfinite(least) else "a known amount"
-            choice.rules.append(Rule(f"if hosts and days must differ by {limit}", each))
+            when = f"as good as {peers[-1].name}"
+        choice.rules.append(Rule(when, each, alike))
+
+
+def _limit(metric: str, than: Candidate) -> str:
+    word = "above" if METRICS[metric].better == "more" else "below"
+    return f"if {metric} must be {word} {METRICS[metric].text(than.measured.estimates[metric].value)}"
+
+
+def _steadier(least: float) -> str:
+    return f"if hosts and days must differ by {f'less than {least:.1%}' if math.isfinite(least) else 'a known amount'}"
 
 
 def _note(choice: Choice, metrics: Sequence[str]) -> None:

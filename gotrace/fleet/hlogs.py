@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from typing import Any
@@ -24,7 +25,7 @@ def parts_of(path: str, told: Told, name: str) -> tuple[dict[str, Any], list[Par
     if not told.host_name or not told.service:
         raise GotraceError("a log names neither its service nor its machine", "give --host-name and --service")
     found: defaultdict[str, HdrHistogram] = defaultdict(lambda: HdrHistogram(1, 3_600_000_000_000, 3))
-    begin_s, end_s, ours, cut_off = float("inf"), 0.0, False, 0
+    begin_s, end_s, ours, cut_off = math.inf, 0.0, False, 0
     with open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
             ours |= line.startswith("#") and _OURS in line
@@ -34,15 +35,15 @@ def parts_of(path: str, told: Told, name: str) -> tuple[dict[str, Any], list[Par
             try:
                 if match is None:
                     raise ValueError
+                begin, length = float(match[2]), float(match[3])
                 found[match[1] or ""].decode_and_add(match[4])
             except Exception:  # whatever the decoder finds in what is damaged
                 cut_off += 1
                 continue
-            begin_s = min(begin_s, float(match[2]))
-            end_s = max(end_s, float(match[2]) + float(match[3]))
+            begin_s, end_s = min(begin_s, begin), max(end_s, begin + length)
     if not ours:
         raise GotraceError("it does not say that its values are nanoseconds", "only logs written by gotrace are read")
-    if not found:
+    if not math.isfinite(begin_s):
         raise GotraceError("it has no intervals", "was it cut off?")
     begin_ns, end_ns = round(begin_s * 1e9), round(end_s * 1e9)
     row = host_row(told.host_name, {}, begin_ns, told)

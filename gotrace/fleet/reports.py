@@ -47,7 +47,7 @@ def parts_of(path: str, told: Told, name: str) -> tuple[dict[str, Any], list[Par
             found = _pauses(whose, run, folder)
             lacking += found is None
             parts += found or []
-    except (ValueError, TypeError, KeyError, StopIteration, AttributeError) as error:
+    except (ArithmeticError, ValueError, TypeError, KeyError, StopIteration, AttributeError) as error:
         raise GotraceError(f"the report is damaged: {type(error).__name__}: {error}", "measure again") from None
     if lacking:
         notes.append(f"{count_text(lacking, 'run')} without raw events: only percentiles of their pauses are known")

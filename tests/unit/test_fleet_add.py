@@ -132,10 +132,13 @@ def test_twice_is_once_and_what_is_refused_keeps_nothing_out(tmp_path: Path) -> 
     (tmp_path / "text").write_text("no recording\n")
     cut = tmp_path / "cut.gotrace"
     cut.write_bytes((RECORDINGS / "gc.gotrace").read_bytes()[:-20_000])
+    large = report()
+    large["runs"][0]["load"]["histogram"]["count"][0] = 1 << 63
     paths = [newer, damaged, str(tmp_path / "text"), str(tmp_path / "none"), good, str(cut), odd]
+    paths.append(written(tmp_path / "large", large))
     found = add(folder, paths, NOBODY)
-    assert [bool(each.problem) for each in found] == [True, True, True, True, False, False, False], kinds(found)
-    assert "gotrace.baseline/9" in found[0].problem and "damaged" in found[1].problem
+    assert [bool(each.problem) for each in found] == [True] * 4 + [False] * 3 + [True], kinds(found)
+    assert "gotrace.baseline/9" in found[0].problem and "damaged" in found[1].problem and "damaged" in found[7].problem
     assert found[5].notes and "truncated" in found[5].notes[-1]
     copy = written(tmp_path / "copy", report())
     assert kinds(add(folder, [good, copy, str(cut)], NOBODY)) == ["skipped"] * 3
@@ -220,6 +223,8 @@ def test_a_log_of_ours(tmp_path: Path) -> None:
         assert abs(value / theirs.get_value_at_percentile(percent) - 1) <= 0.012
     (tmp_path / "y.hlog").write_text("#[StartTime: 1]\n")
     assert "nanoseconds" in add(str(tmp_path / "f"), [str(tmp_path / "y.hlog")], Told("a", "s"))[0].problem
+    (tmp_path / "z.hlog").write_text("#[comment: values are nanoseconds]\n1.0,1.0,1.0,garbage\n1.2.3,1.0,1.0,HISTF\n")
+    assert "no intervals" in add(str(tmp_path / "f"), [str(tmp_path / "z.hlog")], Told("a", "s"))[0].problem
 
 
 KILLED = """

@@ -181,6 +181,29 @@ def test_a_machine_on_credits_beats_no_other(tmp_path: Path) -> None:
     assert choice.rules[1].when == "the cheapest that is not burstable" and choice.rules[1].unsure == "aws t3.large"
 
 
+def test_rules_among_types_that_are_not_burstable(tmp_path: Path) -> None:
+    """Where one on credits is better than each of them: which is the cheapest, and why one would pay more."""
+    made = Days()
+    types = {"t3.large": (40, 0.2, 2000, 0.01, 0.001), "m7i.large": (70, 0.8, 1000, 0.036, 0.02)}
+    types["c7i.large"] = (60, 0.8, 1000, 0.05, 0.03)
+    for name, values in types.items():
+        add(made, name, values)
+    database = opened(made.write(tmp_path / "f"))
+    choice = choose(database, SLOS, usable([price(name, values[3]) for name, values in types.items()], None, None))
+    assert [(rule.take.instance, rule.when) for rule in choice.rules] == [
+        ("t3.large", "the cheapest that meets every limit"),
+        ("m7i.large", "the cheapest that is not burstable"),
+        ("c7i.large", "if latency.p99 must be below 70.0 ms on a type that is not burstable"),
+    ]
+    choice = choose(database, SLOS[1:], usable([price("T3.large", 1)], None, None))
+    assert [rule.when for rule in choice.rules] == [
+        "the best stw.total.p99",
+        "the best stw.total.p99 that is not burstable",
+    ]
+    assert choice.notes[0].endswith("ranked by stw.total.p99.")
+    assert choice.notes[1] == "There are prices for other types: aws T3.large."
+
+
 def test_burstable_unless_past_its_credits(tmp_path: Path) -> None:
     made = Days()
     for name, hours in (("t3.micro", 15), ("t4g.micro", 17)):

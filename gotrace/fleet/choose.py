@@ -25,7 +25,6 @@ from gotrace.lab.metrics import METRICS
 from gotrace.lab.requirements import Requirement
 from gotrace.text import printable
 
-
 _NAMED = 5  # types with prices, where none is one of the fleet's
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gotrace.agent.spool import WORST
 from gotrace.errors import UsageError
-from gotrace.fleet.database import Database, duckdb, opened, select_of
+from gotrace.fleet.database import Database, UnreadableError, duckdb, opened, select_of
 from gotrace.fleet.store import MOST_ROWS, adding, check, files_of
 from gotrace.fleet.tables import DAY_NS, DAY_OF, HOUR_NS, columns_of
 from gotrace.text import printable
@@ -72,14 +72,14 @@ def compact(folder: str, older_days: int) -> Compacted:
     last = time.strftime("%Y-%m-%d", time.gmtime(time.time() - (older_days + 1) * DAY_NS / 1e9))
     path, found = check(folder), Compacted()
     database, module = opened(folder), duckdb()
-    database.connection.execute("create temp table spool as select distinct source from source where kind = 'spool'")
+    database.rows("create temp table spool as select distinct source from source where kind = 'spool'")
     with adding(folder):
         days = sorted({_day(file) for table in DAY_OF for file in files_of(path, table)})
     for day in days:
         if day <= last:
             try:
                 _compact(database, path, day, found)
-            except (module.IOException, module.InvalidInputException) as error:
+            except (module.Error, UnreadableError) as error:
                 found.left.append((day, printable(str(error).splitlines()[0])))
     return found
 

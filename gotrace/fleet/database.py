@@ -33,15 +33,21 @@ VALID = (
 _LIMITS = {"memory_limit": "400MB", "threads": "2", "preserve_insertion_order": "false"}
 
 
+class UnreadableError(GotraceError):
+    """Of a file of the fleet, found while it was read."""
+
+
 @dataclass
 class Database:
     """An open fleet, of which nothing outside ``folder`` (a path, or a URL) is read.
 
-    ``broken`` are files that were left out, and why; ``notes`` what else is to be told with results.
+    ``broken`` are files that were left out, and why; ``notes`` what else is to be told with results; ``files`` those of each
+    table that are read.
     """
 
     folder: str
     connection: Any
+    files: dict[str, list[str]] = field(default_factory=dict)
     broken: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -52,7 +58,23 @@ class Database:
             found: list[tuple[Any, ...]] = self.connection.execute(sql, given).fetchall()
         except duckdb().IOException as error:  # somebody compacts, or removes files
             raise _unread(error) from None
+        except duckdb().Error as error:
+            raise self.damage() or error from None
         return found
+
+    def damage(self) -> UnreadableError | None:
+        """Of a file that begins and ends as it should, so that it was not left out, and is damaged between; None: of none."""
+        for table, files in self.files.items():
+            every = ", ".join(f'"{name}"' for name in columns_of(table))
+            for file in files:
+                try:
+                    self.connection.execute(f"select bit_xor(hash({every})) from ({select_of(table, [file])})").fetchall()
+                except duckdb().Error as error:
+                    return UnreadableError(
+                        f"{printable(file)} is damaged: {printable(str(error).splitlines()[0])}",
+                        "move it out of the folder, and add again what it was made of",
+                    )
+        return None
 
 
 def duckdb() -> Any:
@@ -104,9 +126,11 @@ def answered(database: Database, query: str) -> Answer:
             raise UsageError("that is not a single query", "give one `select`: a fleet cannot be changed by SQL")
         found = connection.execute(statements[0])
         return Answer([each[0] for each in found.description], found.fetchall())
-    except module.HTTPException as error:
+    except module.IOException as error:
         raise _unread(error) from None
     except module.Error as error:
+        if type(error) in (module.Error, module.InvalidInputException) and (damage := database.damage()):
+            raise damage from None
         lines = [line for line in str(error).splitlines() if line.strip()]
         hint = next(
             (line for line in lines[1:] if line.startswith("Candidate")), "`describe worst` lists a table's columns"
@@ -118,8 +142,8 @@ def answered(database: Database, query: str) -> Answer:
         raise UsageError(printable(lines[0]), printable(hint)) from None
 
 
-def _unread(error: Exception) -> GotraceError:
-    return GotraceError(f"a file cannot be read: {printable(str(error).splitlines()[0])}", "try again")
+def _unread(error: Exception) -> UnreadableError:
+    return UnreadableError(f"a file cannot be read: {printable(str(error).splitlines()[0])}", "try again")
 
 
 def _view(database: Database, module: Any, table: str, files_of: Callable[[str], list[str]]) -> None:
@@ -130,11 +154,12 @@ def _view(database: Database, module: Any, table: str, files_of: Callable[[str],
         files = files_of(table)  # one may have got its name since
         for file in list(files):
             try:
-                database.connection.execute(f"select 1 from {_read([file])} limit 0")
+                database.connection.execute(f"{select_of(table, [file])} limit 0")
             except module.Error as error:
                 files.remove(file)
                 database.broken.append((file, printable(str(error).splitlines()[0])))
         database.connection.execute(f"create view {table} as {select_of(table, files)}")
+    database.files[table] = files
 
 
 def select_of(table: str, files: list[str]) -> str:

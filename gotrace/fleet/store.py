@@ -9,16 +9,18 @@ the next that adds ends what was cut off. What was cut off before is gone. Nothi
 from __future__ import annotations
 
 import contextlib
+import io
+import itertools
 import json
 import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from gotrace.errors import GotraceError, UsageError
-from gotrace.fleet.tables import DAY_NS, DAY_OF, Row, Type, columns_of
+from gotrace.fleet.tables import DAY_NS, DAY_OF, TABLES, Row, Type, columns_of
 from gotrace.run.files import held
 from gotrace.text import printable
 
@@ -27,6 +29,7 @@ BUCKET = "s3://"  # of a folder that is no file's
 ABOUT, JOURNAL = "fleet.json", ".adding"
 _LOCK = ".lock"
 _COMPRESSION = "zstd(3)"
+_MAGIC = b"PAR1"  # at both ends of a Parquet file
 MOST_ROWS = 1 << 18  # of a table that are held at once: 20 MB
 _SINGLE = (str, int, float, type(None))
 _RANGES: Mapping[Type, int] = {"int": 1 << 63, "bucket": 1 << 15}
@@ -171,10 +174,20 @@ def _read(folder: str, table: str, *names: str) -> Iterator[tuple[Any, ...]]:
 
     for file in files_of(Path(folder), table):
         try:
-            found = read_parquet(file).read_all()
+            data = Path(file).read_bytes()
+            if len(data) <= 2 * len(_MAGIC) or not data.startswith(_MAGIC) or not data.endswith(_MAGIC):
+                raise ValueError  # the library would panic, and say so by itself
+            found = read_parquet(io.BytesIO(data)).read_all()
             columns = [found.column(name).to_pylist() for name in names]
-        except Exception:  # whatever the library finds in a damaged file, of which `database.opened` tells
-            continue
+        except BaseException as error:  # whatever the library finds in a damaged file
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            if table == "source":
+                raise GotraceError(
+                    f"{printable(file)} is damaged, and says what was added",
+                    "restore it from a copy, or remove it: what it lists is counted twice if it is added again",
+                ) from None
+            continue  # `database.opened` tells of it
         yield from zip(*columns, strict=True)
 
 
@@ -196,12 +209,20 @@ def files_of(folder: Path, table: str) -> list[str]:
 
 
 def _journal(folder: Path) -> tuple[list[str], list[tuple[str, str]]]:
-    """(files that go, files that are renamed), none without a journal or of one that was not written to its end."""
+    """(files that go, files that are renamed), none without a journal or of one that was not written to its end, or names
+    what is no file of a table."""
     try:
         found = json.loads((folder / JOURNAL).read_bytes())
-    except (FileNotFoundError, ValueError):
+        replaced, renamed = list(found["replaced"]), [(part, final) for part, final in found["renamed"]]
+        whole = all(map(_is_of_table, [*replaced, *itertools.chain(*renamed)]))
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
         return [], []
-    return found["replaced"], [(part, final) for part, final in found["renamed"]]
+    return (replaced, renamed) if whole else ([], [])
+
+
+def _is_of_table(name: str) -> bool:
+    table, day, *file = PurePosixPath(name).parts
+    return table in TABLES and day.startswith("date=") and len(file) == 1 and file[0].endswith((".parquet", ".part"))
 
 
 def _checked(folder: str, make: bool) -> Path:
@@ -268,8 +289,6 @@ def _end(path: Path) -> None:
 
 
 def _write_parquet(path: Path, data: Any) -> None:
-    import io
-
     from arro3.io import write_parquet
 
     buffer = io.BytesIO()  # of a file that cannot be written the library dies

@@ -105,7 +105,7 @@ def make(database: Database, unit_ns: int = DAY_NS) -> None:
     part = ", ".join(f"part.{name}" for name in _OF.split(", "))
     runs = _RUNS.format(**common, part=part)
     union = " union all ".join(f"({each})" for each in agents)
-    database.connection.execute(
+    database.rows(
         f"create or replace temp table points as with runs as ({runs}), agents as ({union}), "
         f"found as (select * from runs union all select * from agents where not exists (select 1 from runs where "
         f"{on('runs', 'agents', names='host, service, metric, point')})), "

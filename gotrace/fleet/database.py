@@ -41,8 +41,8 @@ class UnreadableError(GotraceError):
 class Database:
     """An open fleet, of which nothing outside ``folder`` (a path, or a URL) is read.
 
-    ``broken`` are files that were left out, and why; ``notes`` what else is to be told with results; ``files`` those of each
-    table that are read.
+    ``broken`` are files that were left out, and why; ``files`` those of each table that are read; ``notes`` what else is to
+    be told with results.
     """
 
     folder: str
@@ -63,7 +63,7 @@ class Database:
         return found
 
     def damage(self) -> UnreadableError | None:
-        """Of a file that begins and ends as it should, so that it was not left out, and is damaged between; None: of none."""
+        """Of a file that begins and ends as it should, so that it was not left out, and is damaged between; or None."""
         for table, files in self.files.items():
             every = ", ".join(f'"{name}"' for name in columns_of(table))
             for file in files:

@@ -432,6 +432,41 @@ def test_prices_are_added_too(tmp_path: Path) -> None:
     assert stored(opened(str(tmp_path / "f"))) == read(str(file)) != []
 
 
+def test_damaged_files_are_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "f"
+    add(str(folder), [str(RECORDINGS / "gc.gotrace")], NOBODY)
+    (worst,), (source,) = (list(folder.glob(f"{table}/*/*.parquet")) for table in ("worst", "source"))
+    shutil.copy(source, other := worst.with_name("other.parquet"))
+    worst.rename(aside := tmp_path / "aside")
+    database = opened(str(folder))  # of another table
+    assert [file for file, _ in database.broken] == [str(other)] and database.rows("from worst") == []
+    other.unlink()
+    whole = aside.read_bytes()
+    worst.write_bytes(whole[:4] + b"\xff" * 300 + whole[304:])  # its end, where its columns are listed, is whole
+    for query in (lambda of: of.rows("from worst"), lambda of: answered(of, "from worst")):
+        with pytest.raises(GotraceError, match=f"{worst} is damaged"):
+            query(opened(str(folder)))
+    for data in (b"", b"PAR1", source.read_bytes()[:-9]):  # what was added cannot be known
+        source.write_bytes(data)
+        with pytest.raises(GotraceError, match="says what was added"):
+            add(str(folder), [str(RECORDINGS / "gc.gotrace")], NOBODY)
+    assert "panicked" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "journal",
+    [[], {}, {"replaced": 1, "renamed": []}, {"replaced": ["../out"], "renamed": []}, {"replaced": [], "renamed": [[1]]}],
+)
+def test_a_journal_that_is_none_of_ours_moves_nothing(tmp_path: Path, journal: object) -> None:
+    folder, out = tmp_path / "f", tmp_path / "out"
+    out.touch()
+    add(str(folder), [], NOBODY)
+    (folder / ".adding").write_text(json.dumps(journal))
+    assert opened(str(folder)).rows("from source") == []
+    assert kinds(add(str(folder), [str(RECORDINGS / "gc.gotrace")], NOBODY)) == ["recording"]
+    assert out.exists()
+
+
 def test_sql_that_would_write(tmp_path: Path) -> None:
     folder = str(tmp_path / "f")
     add(folder, [str(RECORDINGS / "gc.gotrace")], NOBODY)

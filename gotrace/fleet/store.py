@@ -135,7 +135,8 @@ def adding(folder: str, patience_s: float = 0) -> Iterator[Addition]:
             if not isinstance(error, OSError):
                 raise
             raise GotraceError(
-                f"cannot write {printable(folder)}: {error.strerror}", "nothing was added; free some space, then add again"
+                f"cannot write {printable(folder)}: {error.strerror}",
+                "nothing was changed; free some space, then try again",
             ) from None
 
 

@@ -18,7 +18,7 @@ from gotrace.analysis.stats.e_divisive import LEAST_P, LEAST_SIDE, PERMUTATIONS,
 from gotrace.analysis.stats.multiple import benjamini_hochberg
 from gotrace.errors import UsageError
 from gotrace.fleet.database import Database
-from gotrace.fleet.tables import DAY_NS, HOUR_NS
+from gotrace.fleet.tables import DAY_NS, HOUR_NS, MOST_SKEW_NS
 from gotrace.fleet.trend_points import MACHINE, RUNTIME, day_text, hour_text, make
 from gotrace.lab.metrics import METRICS
 from gotrace.text import printable
@@ -149,7 +149,7 @@ def trend(
         raise UsageError(f"cannot group by {printable(unknown[0])!r}", f"there are {', '.join(BY)}")
     make(database, unit.ns)
     new = unit.new if new is None else new
-    ((last,),) = database.rows("select max(point) from points")
+    last, ahead = _newest(database, unit)
     rows = list(_series(database, by, metric, last, since))
     if metric is not None and not rows:
         names = [name for (name,) in database.rows("select distinct metric from points order by 1")]
@@ -160,7 +160,7 @@ def trend(
     # The least p has to be small enough for one change among so many series to be seen.
     permutations = min(max(PERMUTATIONS, math.ceil(len(judged) / ALPHA) - 1), _MOST_PERMUTATIONS)
     found = Trend(unit, len(rows), len(rows) - len(long), len(long) - len(judged), new, permutations)
-    found.broken, found.notes = database.broken, list(database.notes)
+    found.broken, found.notes = database.broken, [*database.notes, *ahead]
     if judged and len(judged) > ALPHA * (permutations + 1):
         found.notes.append(f"of {len(judged)} series at once, a change in only one cannot be shown; choose a --metric")
     changes = list(_changes(judged, permutations, (last or 0) - new))
@@ -174,6 +174,21 @@ def trend(
         found.found.append(Together(at, group, of, *(_side(database, group, side, unit.ns) for side in (begin, end))))
     found.found.sort(key=lambda each: -each.at)
     return found
+
+
+def _newest(database: Database, unit: Unit) -> tuple[int | None, list[str]]:
+    """The newest point, and what is to be told of clocks: nothing is newer than the addition that it came with."""
+    ((last, most),) = database.rows(
+        "select (select max(point) from points), (select max(added_ns) + ? from source) // ?", MOST_SKEW_NS, unit.ns
+    )
+    if last is None or most is None or last <= most:
+        return last, []
+    hosts = [host for (host,) in database.rows("select distinct host from points where point > ? order by 1", most)]
+    shown = ", ".join(map(printable, hosts[:3])) + (f" and {len(hosts) - 3} more" if len(hosts) > 3 else "")
+    return most, [
+        f"The clock of {shown} was ahead: data up to {unit.text(last)}, which is later than it was added. "
+        f"New is counted from {unit.text(most)}."
+    ]
 
 
 def _series(

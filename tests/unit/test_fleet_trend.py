@@ -57,6 +57,23 @@ def test_a_slower_version_is_found_on_its_day(tmp_path: Path) -> None:
     assert not trend(opened(fleet(tmp_path / "small", 1.03, 30))).found
 
 
+def test_a_clock_that_is_ahead_makes_nothing_old(tmp_path: Path) -> None:
+    folder, ahead = fleet(tmp_path / "f", 1.2, 50, version="v2"), Days()
+    ahead.run("next-year", 365, {"latency.p99": 20 * MS})
+    added = {"source": "test", "added_ns": FIRST + 60 * DAY_NS}
+    ahead.write(tmp_path / "f", source=[added])
+    found = trend(opened(folder))
+    assert (
+        found.status == 1
+        and found.new_worse
+        and found.notes
+        == [
+            "The clock of next-year was ahead: data up to 2027-08-01, which is later than it was added. "
+            "New is counted from 2026-09-30."
+        ]
+    )
+
+
 def test_by_the_hour_a_slower_version_is_found_in_its_hour(tmp_path: Path) -> None:
     """Two days, in which a deployment at 14:20 of the second one took all hosts until 14:40."""
     rng, made = np.random.default_rng(8), Days()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from gotrace.cli.outputs import Wanted
 
 _LEAST_SHARE = 0.005  # a shorter row is one of "N shorter"
+_MUCH = 0.2  # of a start, that it waited for a CPU
 _BAR = 24
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _MOST_NAMED = 3
@@ -208,12 +210,22 @@ def _sentences(start: Start) -> Iterator[str]:
         yield f"{printable(what.name)} was still running after {duration_text(what.duration_ns)}."
     if throttled := timeline.throttled_ns(start):
         yield f"Its cgroup's CPU quota throttled it for {duration_text(throttled)} ({throttled / total:.0%})."
+    if (runnable := timeline.runnable_ns(start)) is not None:
+        yield from waited([runnable], total)
     if all(row.stage != timeline.UNDIVIDED for row in start.rows):
         yield gc_sentence(start)
     if start.listen_ns is not None:
         ready = "" if start.ready_ns is None else f"; first accept at {duration_text(start.ready_ns)}"
         yield f"First listen at {duration_text(start.listen_ns)}{ready}."
     yield from (printable(note) for note in start.notes)
+
+
+def waited(runnable: Sequence[int], total: float) -> Iterator[str]:
+    """What starts lacked that no change of the program gives them, where it is much of their time, ``total``."""
+    took = statistics.median(runnable) if runnable else 0
+    if took >= _MUCH * total:
+        which = "It" if len(runnable) == 1 else "The median start"
+        yield f"{which} was runnable for {duration_text(took)} ({took / total:.0%}): other work had the CPUs."
 
 
 def gc_sentence(start: Start) -> str:
@@ -258,6 +270,8 @@ def many_starts(starts: Sequence[Start], found: StartSummary, everything: bool) 
             f"The first start was slow: {duration_text(starts[found.numbers[0]].whole_ns)}, {found.slow_first:.1f} times "
             "the median of the others. It is included above; --warmup 1 excludes it."
         )
+    those = [starts[number] for number in found.numbers]
+    yield from waited([runnable for each in those if (runnable := timeline.runnable_ns(each)) is not None], median)
     for outlier in found.outliers:
         yield (
             f"Start {outlier.number + 1} took {duration_text(outlier.total_ns)}: {duration_text(outlier.excess_ns)} more "

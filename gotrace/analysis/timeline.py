@@ -256,6 +256,13 @@ def throttled_ns(start: Start) -> int | None:
     return known_sum([row.throttled_ns for row in start.rows if row.depth == 0 and row.stage not in (CONTAINER, BEFORE)])
 
 
+def runnable_ns(start: Start) -> int | None:
+    """How long the start waited for a CPU that other work had; None where throttling is not told apart from that."""
+    if throttled_ns(start) is None:
+        return None
+    return sum(row.runnable_ns for row in start.rows if row.depth == 0 and row.stage not in (CONTAINER, BEFORE))
+
+
 def package_inits(start: Start) -> list[Row]:
     """The packages with init functions, in the order they were initialised."""
     followed = zip(start.rows, start.rows[1:], strict=False)

@@ -27,7 +27,7 @@ from gotrace.analysis.timeline import (
     starter_text,
     throttled_ns,
 )
-from gotrace.cli.text.coldstart import many_starts
+from gotrace.cli.text.coldstart import many_starts, one_start
 from gotrace.cli.text.coldstart_compare import Side, write
 from gotrace.cli.text.layout import Rows
 from gotrace.export.waterfall.draw import html
@@ -417,6 +417,26 @@ def test_many_starts():
     assert found.slow_first == 0
     assert summary(starts_of(2000, 640, 650)).slow_first == pytest.approx(2000 / 645)
     assert median_interval(np.array([5])) == (5.0, 5.0)
+
+
+@pytest.mark.parametrize(("share", "throttled", "says"), [(0.9, 0, True), (0.1, 0, False), (0.9, None, False)])
+def test_much_waiting_for_a_cpu_is_told(share, throttled, says):
+    """Of a start whose quota is not told apart from that, nothing."""
+    starts = [
+        dataclasses.replace(
+            start,
+            rows=tuple(
+                dataclasses.replace(each, runnable_ns=round(each.duration_ns * share), throttled_ns=throttled)
+                for each in start.rows
+            ),
+        )
+        for start in starts_of(*[64_000_000] * 3)
+    ]
+    (found,) = summaries(starts)
+    told = [line for line in many_starts(starts, found, False) if "runnable" in str(line)]
+    told += [line for line in one_start(starts[0], False, False) if isinstance(line, str) and "runnable" in line]
+    expected = [f"{who} was runnable for 57.6 ms (90%): other work had the CPUs." for who in ("The median start", "It")]
+    assert told == expected * says
 
 
 def test_changes():

@@ -283,9 +283,11 @@ def ending(about: dict[str, Any]) -> Iterator[str]:
     """What tracing cost, and what was lost."""
     cost = about["cost_per_start"]
     install, hits = duration_text(cost["install_ns"]), duration_text(cost["hits_ns"])
+    # A copy of the program has no probes of its own.
+    count = count_text(cost["hits"], "hit") if cost["hits"] else f"{count_text(cost['kernel_hits'], 'hit')} in the kernel"
     yield (
         f"Tracing added about {duration_text(cost['install_ns'] + cost['hits_ns'])} to each start: "
-        f"{count_text(cost['probes'], 'probe')} set ({install}, in exec), {count_text(cost['hits'], 'hit')} ({hits})."
+        f"{count_text(cost['probes'], 'probe')} set ({install}, in exec), {count} ({hits})."
     )
     if about["lost"]:
         yield f"{count_text(about['lost'], 'event')} LOST: the rows above may be incomplete."

@@ -101,7 +101,8 @@ class CostOfStart(TypedDict):
     probes: int
     install_ns: int
     hits: int
-    hits_ns: int
+    kernel_hits: Annotated[int, "as those of a start: the kernel's own, without a trap"]
+    hits_ns: Annotated[int, "of both"]
 
 
 class Summary(WithAdvice):

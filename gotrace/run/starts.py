@@ -197,6 +197,7 @@ def about(end: dict[str, Any], starts: Sequence[Start], header: dict[str, Any]) 
         "probes": probes,
         "install_ns": round(measured["install_ns"] * probes),
         "hits": hits,
+        "kernel_hits": kernel_hits,
         "hits_ns": round(hits * measured["hit_ns"] + kernel_hits * PROBE.kernel_hit_ns),
     }
     return {**end, "starts": len(starts), "cost_per_start": per_start}

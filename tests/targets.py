@@ -154,13 +154,14 @@ def build(program: str, version: str = NEWEST, flavour: str = "stripped", arch: 
         return out
     if EMULATED:
         raise RuntimeError(f"{program} ({version}, {flavour}) was not built in advance: `everywhere` has to name it")
+    if flavour == "pgo":
+        arguments = [f"-pgo={profile(version)}"]
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
+    # One at a time of a release: else each compiles the packages that they share.
+    with open(cache() / "targets" / f".lock-{C if flavour == C else version}-{arch}", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if out.exists():
             return out
-        if flavour == "pgo":
-            arguments = [f"-pgo={profile(version)}"]
         unfinished = folder / "unfinished"
         env = environment(version, arch, cgo)
         if flavour == "experiment":

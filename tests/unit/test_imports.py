@@ -117,8 +117,9 @@ def imported(tree: ast.AST) -> Iterator[str]:
             yield from imported(node)
 
 
-def imports_of(path: Path) -> set[str]:
-    return set(imported(ast.parse(path.read_text())))
+@functools.cache
+def imports_of(path: Path) -> frozenset[str]:
+    return frozenset(imported(ast.parse(path.read_text())))
 
 
 def room(name: str) -> str:

@@ -370,3 +370,54 @@ CRI(create_container, STAGE_CREATE_CONTAINER, HIT_CREATE_CONTAINER_BEGINS, HIT_C
 NAMED(start_container, STAGE_START_CONTAINER, HIT_START_CONTAINER_BEGINS, read_user(GO_ARG3(ctx)),
       read_user(GO_ARG3(ctx) + 8), 0, 0)
 ENDS(start_container, STAGE_START_CONTAINER, HIT_START_CONTAINER_ENDS, GO_RESULT0(ctx))
+
+/*
+ * The kubelet: its functions for a pod are called one in another, by one goroutine, so the pod's UID is told of the
+ * outermost alone. A pod begins with its kind and version, and its metadata with name, generated name, namespace, link,
+ * UID.
+ */
+#define POD_UID 96
+
+static __always_inline int tell_of_pod(u64 stage, u64 g, u64 pod)
+{
+	u64 time_ns = bpf_ktime_get_ns();
+
+	emit(KIND_STAGE_BEGINS, time_ns, current_tgid(), stage, g, 0, 0);
+	if (pod)
+		tell_label(time_ns, LABEL_UID, pod + POD_UID, 0);
+	return 0;
+}
+
+/* recordFirstSeenTime(logger, pod), where the logger is three words; before 1.35 it has none */
+int pod_seen_begins(struct pt_regs *ctx)
+{
+	count_hit(HIT_POD_SEEN_BEGINS);
+	return tell_of_pod(STAGE_POD_SEEN, GO_G(ctx), GO_ARG3(ctx));
+}
+
+/* SyncPod(ctx, updateType, pod, ...) */
+int pod_sync_begins(struct pt_regs *ctx)
+{
+	count_hit(HIT_POD_SYNC_BEGINS);
+	return tell_of_pod(STAGE_POD_SYNC, GO_G(ctx), GO_ARG4(ctx));
+}
+
+ENDS(pod_sync, STAGE_POD_SYNC, HIT_POD_SYNC_ENDS, 0)
+STAGE(pod_volumes, STAGE_POD_VOLUMES, HIT_POD_VOLUMES_BEGINS, HIT_POD_VOLUMES_ENDS, 0)
+STAGE(pod_sandbox, STAGE_POD_SANDBOX, HIT_POD_SANDBOX_BEGINS, HIT_POD_SANDBOX_ENDS, 0)
+STAGE(pod_image, STAGE_POD_IMAGE, HIT_POD_IMAGE_BEGINS, HIT_POD_IMAGE_ENDS, 0)
+
+/* startContainer(ctx, sandbox's id, its configuration, what to start, ...), where that is a container, whose name is first
+ */
+int pod_container_begins(struct pt_regs *ctx)
+{
+	u64 time_ns = bpf_ktime_get_ns(), container = member(GO_ARG6(ctx), 0);
+
+	count_hit(HIT_POD_CONTAINER_BEGINS);
+	emit(KIND_STAGE_BEGINS, time_ns, current_tgid(), STAGE_POD_CONTAINER, GO_G(ctx), 0, 0);
+	if (container)
+		tell_label(time_ns, LABEL_CONTAINER, container, 0);
+	return 0;
+}
+
+ENDS(pod_container, STAGE_POD_CONTAINER, HIT_POD_CONTAINER_ENDS, 0)

@@ -30,6 +30,11 @@ dockerd 20.10, 26.1 and 28.5 with its own image store [their source, and Debian'
 ``CreateRWLayer`` makes the container's own, by its id; ``(*Daemon).containerStart`` starts it and calls
 ``libcontainerd/remote`` with its id. In it ``initializeNetworking`` sets up the network, as far as it can without the task;
 ``initializeCreatedTask`` does the rest: little in 26.1, nearly all in 28.5; in 20.10 a hook of runc did it.
+
+kubelet 1.36 [its source, and a 1.36.2 built from that]: ``recordFirstSeenTime`` notes when a source of pods
+told of a new one, for the annotation ``kubernetes.io/config.seen``; ``(*Kubelet).SyncPod`` is all that the pod's goroutine
+does for it, in which ``WaitForAttachAndMount`` waits for its volumes, ``createPodSandbox`` asks for the sandbox, and
+``startContainer`` for each container, in which ``EnsureImageExists`` waits for its turn to pull, and for the pull.
 """
 
 from __future__ import annotations
@@ -49,7 +54,8 @@ if TYPE_CHECKING:
 
 CRI = ("run_sandbox", "pull_image", "create_container", "start_container")
 LABELS = ("namespace", "pod", "uid", "container")
-STAGES = ("pull", "unpack", "snapshot", "sandbox", "create", "commit", "fetch", "store", "container", "chunked", *CRI)
+POD = ("pod_seen", "pod_sync", "pod_volumes", "pod_sandbox", "pod_image", "pod_container")
+STAGES = ("pull", "unpack", "snapshot", "sandbox", "create", "commit", "fetch", "store", "container", "chunked", *CRI, *POD)
 CALLS = ("mount", "move_mount", "umount", "pivot_root", "unshare", "setns", "clone")
 
 
@@ -72,6 +78,7 @@ _LIBPOD = tuple(f"github.com/containers/podman/{version}libpod." for version in 
 _CONTAINERD = "github.com/containerd/containerd"
 _CRI_2 = f"{_CONTAINERD}/v2/internal/cri/server"
 _DOCKER = "github.com/docker/docker"
+_KUBELET = "k8s.io/kubernetes/pkg/kubelet"
 # tool -> stage -> the functions that bound it; of each every name it may have: where it was built without modules, packages
 # have no major version. Which versions they are known of `gotrace.kernel.container_tools.VERSIONS` says.
 TOOLS: dict[str, dict[str, tuple[tuple[str, ...], ...]]] = {
@@ -112,19 +119,28 @@ TOOLS: dict[str, dict[str, tuple[tuple[str, ...], ...]]] = {
         "create": ((f"{_DOCKER}/daemon.(*Daemon).containerStart",),),
         "container": (tuple(f"{_DOCKER}/libcontainerd/remote.(*client).{name}" for name in ("Create", "NewContainer")),),
     },
+    "kubelet": {
+        "pod_seen": ((f"{_KUBELET}/config.recordFirstSeenTime",),),
+        "pod_sync": ((f"{_KUBELET}.(*Kubelet).SyncPod",),),
+        "pod_volumes": ((f"{_KUBELET}/volumemanager.(*volumeManager).WaitForAttachAndMount",),),
+        "pod_sandbox": ((f"{_KUBELET}/kuberuntime.(*kubeGenericRuntimeManager).createPodSandbox",),),
+        "pod_image": ((f"{_KUBELET}/images.(*imageManager).EnsureImageExists",),),
+        "pod_container": ((f"{_KUBELET}/kuberuntime.(*kubeGenericRuntimeManager).startContainer",),),
+    },
 }
 # By the kernel's name for what they execute: its first eight bytes.
 _NAMES = ("podman", "conmon", "runc", "crun", "containerd", "ctr", "nerdctl", "docker", "dockerd", "kubelet", "crio")
 
 _SYSCALLS = tuple(f"on_trace_event__syscalls__sys_{end}_{name}" for name in CALLS for end in ("enter", "exit"))
-_NAMED = ("prepare", "commit", "apply", "fetch", "store", "rwlayer", "container", "register", *CRI)
-_PLAIN = ("pull", "unpack", "snapshot", "sandbox", "create", "chunked")
+_OF_POD = ("pod_seen", "pod_sync", "pod_container")
+_NAMED = ("prepare", "commit", "apply", "fetch", "store", "rwlayer", "container", "register", *CRI, *_OF_POD)
+_PLAIN = ("pull", "unpack", "snapshot", "sandbox", "create", "chunked", "pod_volumes", "pod_sandbox", "pod_image")
 _OWN = (
     *(f"{name}_begins" for name in (*_NAMED, *_PLAIN)),
-    *(f"{name}_ends" for name in (*_PLAIN, "commit", "store", "register", *CRI)),
+    *(f"{name}_ends" for name in (*_PLAIN, "commit", "store", "register", *CRI, "pod_sync", "pod_container")),
 )
 # Named ones whose end is that of another; "": nothing is told of it.
-_ENDS = {"prepare": "snapshot", "rwlayer": "snapshot", "apply": "unpack", "fetch": "", "container": ""}
+_ENDS = {"prepare": "snapshot", "rwlayer": "snapshot", "apply": "unpack", "fetch": "", "container": "", "pod_seen": ""}
 
 PROBE = Probe(
     stem="coldstart_containers",

@@ -1,7 +1,8 @@
 """What containerd was asked by a kubelet, or by another client of CRI, for a container of a pod.
 
 StartContainer names the container, which CreateContainer made in a sandbox, which RunPodSandbox made; PullImage names the
-pod. So a container's calls are found whatever processes there are. Between them time is the client's.
+pod. So a container's calls are found whatever processes there are. Between them time is the client's: of a kubelet whose
+functions are probed, what it did then is known.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from gotrace.analysis.container_daemons import Call, Daemons, OfDaemon, Step, called, interval_of
+from gotrace.analysis.container_kubelet import BETWEEN as BETWEEN_SYNCS
+from gotrace.analysis.container_kubelet import OTHERS, Labels, Span
+from gotrace.analysis.container_kubelet import spans as kubelets_spans
 from gotrace.analysis.container_stages import SANDBOX, UNPACK, Interval
 from gotrace.analysis.timeline import Pod
 
-BETWEEN, OTHERS, OF_SANDBOX = "between CRI calls", "other containers of the pod", "PullImage (the sandbox's)"
+BETWEEN, OF_SANDBOX = "between CRI calls", "PullImage (the sandbox's)"
 _SANDBOX, _PULL, _CREATE, _START = "run_sandbox", "pull_image", "create_container", "start_container"
 _NAMES = {_SANDBOX: "RunPodSandbox", _PULL: "PullImage", _CREATE: "CreateContainer", _START: "StartContainer"}
-_READ_BYTES = 192  # of a name: the probe's chunks of it
+_CALLS = (*_NAMES.values(), OF_SANDBOX)
 
 
 class _Request(NamedTuple):
@@ -29,29 +33,20 @@ class _Request(NamedTuple):
     attempt: int
 
 
-class _Span(NamedTuple):
-    """A call that a start waits for; ``end_ns`` is 0 where it goes on behind the program's execve."""
-
-    begin_ns: int
-    end_ns: int
-    name: str
-
-    def has(self, time_ns: int) -> bool:
-        return self.begin_ns <= time_ns and (not self.end_ns or time_ns < self.end_ns)
-
-
 @dataclass(frozen=True)
 class OfPod:
     """What containerd did, within which calls; ``pod`` is None where only the last of them was seen.
 
     ``begun_ns`` and ``started_ns`` are StartContainer's; ``started_ns`` is 0 where it had not returned before the execve.
+    ``tool`` is what was asked for the pod: the kubelet, where ``spans`` has its functions, too.
     """
 
     done: OfDaemon
     pod: Pod | None
-    spans: tuple[_Span, ...]
+    spans: tuple[Span, ...]
     begun_ns: int
     started_ns: int
+    tool: str = "containerd"
 
     def bases(self, of_processes: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
         """Whose the time is from when on: the innermost call's, in it the processes'; the client's between calls."""
@@ -63,10 +58,11 @@ class OfPod:
         return [each for each in intervals if self._is_mine(each.begin_ns)]
 
     def _at(self, time_ns: int) -> str:
-        return max((span for span in self.spans if span.has(time_ns)), default=_Span(0, 0, BETWEEN)).name
+        between = BETWEEN if self.tool == "containerd" else BETWEEN_SYNCS
+        return max((span for span in self.spans if span.has(time_ns)), default=Span(0, 0, between)).name
 
     def _is_mine(self, time_ns: int) -> bool:
-        return self._at(time_ns) not in (BETWEEN, OTHERS)
+        return self._at(time_ns) in _CALLS
 
 
 class Pods:
@@ -86,11 +82,21 @@ class Pods:
         start = next(each.call for each in reversed(requests) if (each.call.stage, each.call.path) == (_START, identity))
         created = [each for each in requests if (each.call.stage, each.call.path) == (_CREATE, identity)]
         if not created:
-            alone = _Span(start.begin_ns, start.end_ns, _NAMES[_START])
+            alone = Span(start.begin_ns, start.end_ns, _NAMES[_START])
             return OfPod(OfDaemon("containerd", start.begin_ns, (), ()), None, (alone,), start.begin_ns, start.end_ns)
         create = created[-1]
         waited = _waited(requests, create)
-        spans = tuple(_span(each.call, identity, waited[0].call) for each in waited)
+        spans = [_span(each.call, identity, waited[0].call) for each in waited]
+        kubelets = kubelets_spans(
+            *(steps, self._stages, self._labels, create.labels, spans[0], create.call.begin_ns),
+            _sandbox_before(requests, waited[0], create),
+        )
+        others = [span for span in kubelets if span.name == OTHERS]
+        pulls_others = [span.name == _NAMES[_PULL] and any(each.has(span.begin_ns) for each in others) for span in spans]
+        spans = [
+            span._replace(name=OTHERS) if is_others else span for span, is_others in zip(spans, pulls_others, strict=True)
+        ]
+        spans = sorted([*kubelets, *spans])
         # Containers of one pod may have a layer in common, for which each of them waits.
         done = Daemons(self._seen, self._stages).of_containerd(steps, daemon, create.call, identity, exec_ns)
         done = done or OfDaemon("containerd", create.call.begin_ns, (), ())
@@ -102,7 +108,8 @@ class Pods:
             if call.end_ns and call.end_ns <= sandbox.end_ns
         ]
         is_known = "sandbox" in self._seen["containerd"] and (sandbox is not None or create.attempt > 0)
-        unpacked = any(each.stage == UNPACK and any(span.has(each.begin_ns) for span in spans) for each in done.intervals)
+        found = OfPod(done, None, tuple(spans), start.begin_ns, start.end_ns, "kubelet" if kubelets else "containerd")
+        unpacked = any(each.stage == UNPACK for each in found.within(done.intervals))
         done = dataclasses.replace(
             done,
             asked_ns=spans[0].begin_ns,
@@ -117,23 +124,17 @@ class Pods:
             container=create.labels.get("container", ""),
             attempt=create.attempt,
         )
-        return OfPod(done, pod, spans, start.begin_ns, start.end_ns)
+        return dataclasses.replace(found, done=done, pod=pod)
 
     def _starts(self, step: Step, identity: str) -> bool:
         mine = step.kind == "stage_begins" and self._stages[step.of["stage"]] == _START
         return mine and step.path == identity != ""
 
     def _requests(self, steps: Sequence[Step], daemon: int, calls: Sequence[Call]) -> Iterator[_Request]:
-        labels: dict[int, dict[str, str]] = {}
-        attempts: dict[int, int] = {}
-        for step in steps:
-            if step.kind == "label" and step.of["process"] == daemon:
-                cut = "…" if step.of["key_bytes"] > _READ_BYTES else ""
-                labels.setdefault(step.time_ns, {})[self._labels[step.of["label"]]] = step.path + cut
-                attempts[step.time_ns] = step.of["attempt"]
+        labels = Labels(steps, daemon, self._labels)
         for call in calls:
             if call.stage in _NAMES:
-                yield _Request(call, labels.get(call.begin_ns, {}), attempts.get(call.begin_ns, 0))
+                yield _Request(call, labels.of(call), labels.attempt(call))
 
 
 def _waited(requests: Sequence[_Request], create: _Request) -> list[_Request]:
@@ -157,8 +158,21 @@ def _waited(requests: Sequence[_Request], create: _Request) -> list[_Request]:
     return of_pod[first:]
 
 
-def _span(call: Call, identity: str, first: Call) -> _Span:
+def _sandbox_before(requests: Sequence[_Request], first: _Request, create: _Request) -> int | None:
+    """When the last sandbox was made that the pod had before, 0 for none; None where the container's was not seen."""
+    if first.call.stage != _SANDBOX:
+        return None
+    earlier = [
+        each.call.end_ns
+        for each in requests
+        if each.call.stage == _SANDBOX and each.call.path and each.call.begin_ns < first.call.begin_ns
+        if each.labels.get("uid") == create.labels.get("uid")
+    ]
+    return max(earlier, default=0)
+
+
+def _span(call: Call, identity: str, first: Call) -> Span:
     name = OTHERS if call.stage in (_CREATE, _START) and call.path != identity else _NAMES[call.stage]
     if call.stage == _PULL and first.stage == _SANDBOX and call.begin_ns < first.end_ns:
         name = OF_SANDBOX
-    return _Span(call.begin_ns, call.end_ns, name)
+    return Span(call.begin_ns, call.end_ns, name)

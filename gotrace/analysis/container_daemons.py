@@ -160,7 +160,7 @@ def called(steps: Sequence[Step], process: int, stages: Sequence[str]) -> list[C
         if step.kind == "stage_ends":
             if key in begun:
                 found.append(_call(begun.pop(key), step, stages))
-        elif stages[step.of["stage"]] in ("fetch", "container"):
+        elif stages[step.of["stage"]] in ("fetch", "container", "pod_seen"):
             found.append(_call(step, step, stages))
         else:
             begun.setdefault(key, step)  # twice where the stack grows

@@ -198,7 +198,7 @@ class Decoder:
         found = {piece.stage for piece in pieces}
         container = Container(
             id=self._id(steps, chain),
-            tool=tool,
+            tool=pod.tool if pod else tool,
             layers=done.layers if done else len(sized) if UNPACK in known else None,
             unpacked_bytes=done.unpacked_bytes if done else bytes_,
             absent=tuple(stage for stage in (*known, *OF_KERNEL) if stage not in found),

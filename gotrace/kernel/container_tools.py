@@ -15,8 +15,9 @@ VERSIONS = {
     "podman": ("4.3.", "5.4.", "5.8."),
     "containerd": ("1.6.", "1.7.", "2.1."),
     "dockerd": ("20.10.", "26.1.", "28.5."),
+    "kubelet": ("1.36.",),
 }
-_OTHERS = ("crio", "kubelet", "nerdctl")
+_OTHERS = ("crio", "nerdctl")
 _VERSION = re.compile(r"\bv?(\d+\.\d+\.\d+)")
 _PATIENCE_S = 10
 
@@ -75,7 +76,8 @@ def version_refusal(name: str, version: str) -> str:
     if version.startswith(VERSIONS[name]):
         return ""
     *others, last = (f"{each}x" for each in VERSIONS[name])
-    return f"{name} is {version}, and its functions are known only for {', '.join(others)} and {last}"
+    known = " and ".join([*([", ".join(others)] if others else []), last])
+    return f"{name} is {version}, and its functions are known only for {known}"
 
 
 def _is_roots(path: str) -> bool:

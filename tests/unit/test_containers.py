@@ -17,7 +17,7 @@ from gotrace.cli.text.coldstart import one_start
 from gotrace.cli.text.layout import Rows
 from gotrace.kernel.container_tools import version_refusal
 from gotrace.kernel.ring import wire_dtype
-from gotrace.probes.coldstart_containers import CALLS, CRI, LABELS, PROBE, STAGES
+from gotrace.probes.coldstart_containers import CALLS, CRI, LABELS, POD, PROBE, STAGES
 
 KINDS = {kind.name: kind for kind in PROBE.kinds}
 ID, OTHER = "ab" * 32, "cd" * 32
@@ -238,14 +238,16 @@ def test_versions():
     for version in ("4.3.1", "5.4.2", "5.8.6"):
         assert version_refusal("podman", version) == ""
     for name, version in (
+        ("kubelet", "1.36.2"),
         ("containerd", "1.7.24"),
         ("containerd", "2.1.9"),
         ("dockerd", "20.10.24"),
         ("dockerd", "28.5.2"),
     ):
         assert version_refusal(name, version) == ""
-    for name, version in (("podman", "4.30.1"), ("podman", "5.2.0"), ("containerd", "2.0.1"), ("dockerd", "26.0.0")):
+    for name, version in (("podman", "4.30.1"), ("podman", "5.2.0"), ("dockerd", "26.0.0")):
         assert version_refusal(name, version).startswith(f"{name} is {version}, and its functions")
+    assert version_refusal("kubelet", "1.35.6") == "kubelet is 1.35.6, and its functions are known only for 1.36.x"
 
 
 DAEMONS = {
@@ -458,3 +460,94 @@ def test_a_pod_that_was_there_before_tracing_began():
     (found,) = decoded(events, start_at(1011, 280), seen=DAEMONS)
     assert moved(stages(found), 280) == [("StartContainer", 240, 15), ("runtime (runc)", 255, 25)]
     assert found.container.pod is None and len(found.container.unseen) == 4
+
+
+class Kubelet(Pods):
+    """Functions of a kubelet, 70; the goroutine of pod n is n."""
+
+    def seen(self, at, number):
+        self.add("stage_begins", at, 70, STAGES.index("pod_seen"), 500)
+        self._labelled(at, "uid", f"u{number}")
+
+    def synced(self, begin, end, number, **inner):
+        """``inner``: (begin, end) of functions, or (begin, end, container)."""
+        self.add("stage_begins", begin, 70, STAGES.index("pod_sync"), number)
+        self._labelled(begin, "uid", f"u{number}")
+        for stage, times in inner.items():
+            for since, until, *container in times:
+                self.add("stage_begins", since, 70, STAGES.index(f"pod_{stage}"), number)
+                for name in container:
+                    self._labelled(since, "container", name)
+                if until:
+                    self.add("stage_ends", until, 70, STAGES.index(f"pod_{stage}"), number)
+        if end:
+            self.add("stage_ends", end, 70, STAGES.index("pod_sync"), number)
+
+    def _labelled(self, at, label, text):
+        self.add("label", at, 70, LABELS.index(label), len(text))
+        self._name(at, text, "")
+
+
+OF_KUBELET = {**DAEMONS, "kubelet": list(POD)}
+STARTED = [*ONE[:3], ("kubelet (container)", 30, 10), *ONE[4:]]
+
+
+def test_what_a_kubelet_does_around_the_calls():
+    """Its first container pulls and ends, the second is started by the next SyncPod; another pod's is synced meanwhile."""
+    events = Kubelet()
+    events.seen(0, 1)
+    events.seen(1, 2)
+    first = {"volumes": [(105, 180)], "sandbox": [(190, 310)], "image": [(325, 370)], "container": [(320, 500, "init")]}
+    events.synced(100, 510, 1, **first)
+    events.synced(102, 0, 2, volumes=[(110, 0)])
+    pod = events.sandbox(200, 1)
+    events.asked(330, 360, "pull_image", becomes="x", **pod)
+    init = events.container(400, 1, OTHER, pod, name="init", child=2)
+    events.synced(600, 0, 1, image=[(615, 640), (645, 650)], container=[(610, 0, "app")])
+    start = events.container(700, 1, ID, pod)
+    before, found = decoded(events, init, start, seen=OF_KUBELET)
+    begun = [("kubelet (to SyncPod)", 0, 100), ("kubelet (SyncPod)", 100, 5), ("kubelet (volumes)", 105, 75)]
+    begun += [("kubelet (SyncPod)", 180, 10), ("kubelet (sandbox)", 190, 10), *moved(SANDBOX, 200)]
+    begun += [("kubelet (sandbox)", 300, 10), ("kubelet (SyncPod)", 310, 10)]
+    pulled = [("kubelet (container)", 320, 5), ("kubelet (image)", 325, 5), ("PullImage", 330, 30)]
+    pulled += [("kubelet (image)", 360, 10), ("kubelet (container)", 370, 30)]
+    assert moved(stages(before), 480) == [*begun, *pulled, *moved(STARTED, 400)]
+    others = [("other containers of the pod", 320, 180), ("kubelet (SyncPod)", 500, 10)]
+    others += [("kubelet (between syncs)", 510, 90), ("kubelet (SyncPod)", 600, 10), ("kubelet (container)", 610, 5)]
+    others += [("kubelet (image)", 615, 25), ("kubelet (container)", 640, 5), ("kubelet (image)", 645, 5)]
+    assert moved(stages(found), 780) == [*begun, *others, ("kubelet (container)", 650, 50), *moved(STARTED, 700)]
+    assert (found.container.tool, found.asked_ns, found.container.pod.container) == ("kubelet", 780, "app")
+
+
+def test_a_kubelet_whose_first_try_failed():
+    """The pod's own container again, in the next SyncPod: what it waited for is its own. Then the container ends."""
+    events = Kubelet()
+    events.seen(0, 1)
+    events.synced(10, 350, 1, sandbox=[(20, 130)], image=[(205, 300)], container=[(200, 310, "app")])
+    pod = events.sandbox(25, 1)
+    events.synced(400, 600, 1, container=[(410, 595, "app")])
+    start = events.container(500, 1, ID, pod)
+    events.synced(1000, 1010, 1)  # and is done with it
+    events.synced(1100, 1400, 1, container=[(1110, 1300, "app")])
+    again = events.container(1200, 1, OTHER, pod, attempt=1, child=2)
+    one, two = decoded(events, start, again, seen=OF_KUBELET)
+    names = [name for name, _, _ in moved(stages(one), 580)]
+    assert "other containers of the pod" not in names and names.count("kubelet (between syncs)") == 1
+    assert moved(stages(one), 580)[0] == ("kubelet (to SyncPod)", 0, 10)
+    begun = [("kubelet (SyncPod)", 1100, 10), ("kubelet (container)", 1110, 90)]
+    assert moved(stages(two), 1280) == [*begun, *moved(STARTED, 1200)]
+
+
+def test_a_pod_that_gets_a_second_sandbox():
+    """From the SyncPod on in which that was made; of a pod of another kubelet, whose functions are not probed, nothing."""
+    events = Kubelet()
+    events.seen(0, 1)
+    events.synced(10, 200, 1, sandbox=[(20, 130)])
+    events.asked(25, 125, "run_sandbox", becomes="s7", pod="p1", namespace="n", uid="u1")
+    events.synced(900, 0, 1, sandbox=[(910, 1110)], container=[(1150, 0, "app")])
+    pod = events.sandbox(1000, 1)
+    other = events.sandbox(1001, 2)
+    starts = [events.container(1200, 1, ID, pod), events.container(1201, 2, OTHER, other)]
+    mine, others = decoded(events, *starts, seen=OF_KUBELET)
+    assert moved(stages(mine), 1280)[:2] == [("kubelet (SyncPod)", 900, 10), ("kubelet (sandbox)", 910, 90)]
+    assert moved(stages(others), 1281)[0] == ("RunPodSandbox", 1001, 10) and others.container.tool == "containerd"

@@ -316,10 +316,18 @@ static __always_inline void tell_label(u64 time_ns, u64 label, u64 string, u64 a
 	tell_name(time_ns, read_user(string), bytes);
 }
 
-/* A reference in a message: 0 if it, or the message itself, is not there. */
-static __always_inline u64 member(u64 message, u64 offset)
+/* Where the fields of a message begin: behind a word of the library's from containerd 2.2 on; 0 if it is not there. */
+static __always_inline u64 fields(u64 message)
 {
-	return message ? read_user(message + offset) : 0;
+	struct config *cfg = settings();
+
+	return message && cfg ? message + cfg->slot[CONFIG_MESSAGE_STATE] : 0;
+}
+
+/* Those of a message that another refers to. */
+static __always_inline u64 member(u64 of, u64 offset)
+{
+	return of ? fields(read_user(of + offset)) : 0;
 }
 
 /* Of a PodSandboxConfig: its metadata are name, UID, and namespace. */
@@ -338,7 +346,7 @@ static __always_inline void tell_pod(u64 time_ns, u64 config)
 #define CRI(name, number, hit_begins, hit_ends, of, of_length, config, metadata)                                           \
 	int name##_begins(struct pt_regs *ctx)                                                                             \
 	{                                                                                                                  \
-		u64 time_ns = bpf_ktime_get_ns(), request = GO_ARG3(ctx), container = (metadata);                          \
+		u64 time_ns = bpf_ktime_get_ns(), request = fields(GO_ARG3(ctx)), container = (metadata);                  \
                                                                                                                            \
 		count_hit(hit_begins);                                                                                     \
 		emit(KIND_STAGE_BEGINS, time_ns, current_tgid(), number, GO_G(ctx), 0, 0);                                 \
@@ -350,7 +358,7 @@ static __always_inline void tell_pod(u64 time_ns, u64 config)
 	}                                                                                                                  \
 	int name##_ends(struct pt_regs *ctx)                                                                               \
 	{                                                                                                                  \
-		u64 time_ns = bpf_ktime_get_ns(), response = GO_RESULT0(ctx);                                              \
+		u64 time_ns = bpf_ktime_get_ns(), response = fields(GO_RESULT0(ctx));                                      \
                                                                                                                            \
 		count_hit(hit_ends);                                                                                       \
 		emit(KIND_STAGE_ENDS, time_ns, current_tgid(), number, GO_G(ctx), !!response, 0);                          \
@@ -360,15 +368,15 @@ static __always_inline void tell_pod(u64 time_ns, u64 config)
 	}
 
 /* A RunPodSandboxRequest is the pod's configuration; */
-CRI(run_sandbox, STAGE_RUN_SANDBOX, HIT_RUN_SANDBOX_BEGINS, HIT_RUN_SANDBOX_ENDS, 0, 0, read_user(request), 0)
+CRI(run_sandbox, STAGE_RUN_SANDBOX, HIT_RUN_SANDBOX_BEGINS, HIT_RUN_SANDBOX_ENDS, 0, 0, member(request, 0), 0)
 /* a PullImageRequest is the image, the registry's key, and that; */
-CRI(pull_image, STAGE_PULL_IMAGE, HIT_PULL_IMAGE_BEGINS, HIT_PULL_IMAGE_ENDS, 0, 0, read_user(request + 16), 0)
+CRI(pull_image, STAGE_PULL_IMAGE, HIT_PULL_IMAGE_BEGINS, HIT_PULL_IMAGE_ENDS, 0, 0, member(request, 16), 0)
 /* a CreateContainerRequest is the sandbox's id, the container's configuration (metadata: name, attempt), and that. */
 CRI(create_container, STAGE_CREATE_CONTAINER, HIT_CREATE_CONTAINER_BEGINS, HIT_CREATE_CONTAINER_ENDS, read_user(request),
-    read_user(request + 8), read_user(request + 24), member(read_user(request + 16), 0))
+    read_user(request + 8), member(request, 24), member(member(request, 16), 0))
 /* A StartContainerRequest is the container's id; the response is empty. */
-NAMED(start_container, STAGE_START_CONTAINER, HIT_START_CONTAINER_BEGINS, read_user(GO_ARG3(ctx)),
-      read_user(GO_ARG3(ctx) + 8), 0, 0)
+NAMED(start_container, STAGE_START_CONTAINER, HIT_START_CONTAINER_BEGINS, read_user(fields(GO_ARG3(ctx))),
+      read_user(fields(GO_ARG3(ctx)) + 8), 0, 0)
 ENDS(start_container, STAGE_START_CONTAINER, HIT_START_CONTAINER_ENDS, GO_RESULT0(ctx))
 
 /*

@@ -15,15 +15,16 @@ are staged without it; what both call is ``applyDiff``, whose first closure retu
 unpacked as others are. ``(*store).CreateContainer`` makes the container's own layer, ``(*store).Mount`` mounts it;
 ``(*Runtime).createNetNS`` and ``configureNetNS`` make and set up its network.
 
-containerd 1.6, 1.7 and 2.1 [their source, and Debian's 1.6.20, 1.7.24 and 2.1.9]: ``(*snapshotter).Prepare`` of overlay,
-whose key has the container's name in it and whose parent is the image's topmost layer, and
-``services/tasks.(*local).Create`` (its process is asked for). A layer is a snapshot that ``Commit`` has named, after
-``diff/apply.(*fsApplier).Apply`` unpacked a blob into it, by its digest; the blob came between ``(*store).writer`` and
-``(*writer).Commit`` of the content store. The transfer service, which pulls in 2.1, calls these, too.
+containerd 1.6, 1.7 and 2.0 to 2.3 [their source, Debian's 1.6.20, 1.7.24 and 2.1.9, and 2.0.11, 2.2.7 and 2.3.4 built from
+it]: ``(*snapshotter).Prepare`` of overlay, whose key has the container's name in it and whose parent is the image's topmost
+layer, and ``services/tasks.(*local).Create`` (its process is asked for). A layer is a snapshot that ``Commit`` has named,
+after ``diff/apply.(*fsApplier).Apply`` unpacked a blob into it, by its digest; the blob came between ``(*store).writer``
+and ``(*writer).Commit`` of the content store. The transfer service, which pulls in 2.x, calls these, too; from 2.2 on it
+can prepare all layers of an image on nothing and commit them onto one another, which is not told.
 
 Its CRI plugin, which a kubelet asks, has a function for each of the four calls that make a container of a pod; their
-messages begin with the same fields in all three [cri-api's ``runtime/v1`` as vendored in them]. ``netns.newNS`` and
-``setupPodNetwork`` make and set up the network of a pod.
+messages begin with the same fields in all of them [cri-api's ``runtime/v1`` as vendored in them], from 2.2 on behind a word
+of the library's. ``netns.newNS`` and ``setupPodNetwork`` make and set up the network of a pod.
 
 dockerd 20.10, 26.1 and 28.5 with its own image store [their source, and Debian's 20.10.24, 26.1.5 and 28.5.2]:
 ``distribution.Pull``; ``(*layerStore).registerWithDescriptor`` unpacks one layer onto its parent and returns it,
@@ -48,8 +49,7 @@ from gotrace.probe import Kind, Plan, PlanBuilder, Probe
 
 if TYPE_CHECKING:
     from gotrace.analysis.containers import Decoder, Starts
-    from gotrace.binary.elf import Elf
-    from gotrace.binary.program import Program
+    from gotrace.binary.program import GoProgram, Program
     from gotrace.probe import Traceable
 
 CRI = ("run_sandbox", "pull_image", "create_container", "start_container")
@@ -79,6 +79,8 @@ _CONTAINERD = "github.com/containerd/containerd"
 _CRI_2 = f"{_CONTAINERD}/v2/internal/cri/server"
 _DOCKER = "github.com/docker/docker"
 _KUBELET = "k8s.io/kubernetes/pkg/kubelet"
+# In protocol buffers that have this, messages begin with a word of the library's, `protoimpl.MessageState`.
+_REFLECTED, _STATE_BYTES = "k8s.io/cri-api/pkg/apis/runtime/v1.(*RunPodSandboxRequest).ProtoReflect", 8
 # tool -> stage -> the functions that bound it; of each every name it may have: where it was built without modules, packages
 # have no major version. Which versions they are known of `gotrace.kernel.container_tools.VERSIONS` says.
 TOOLS: dict[str, dict[str, tuple[tuple[str, ...], ...]]] = {
@@ -164,7 +166,7 @@ PROBE = Probe(
         # there, and attempt, of a container, how often one of its name was before
         Kind("label", 0x100B, ("process", "label", "key_bytes", "attempt")),
     ),
-    config=("task_pid", "task_tgid", "task_signal", "signal_live"),
+    config=("task_pid", "task_tgid", "task_signal", "signal_live", "message_state"),
     hits=(
         *("on_tracepoint__sched_process_fork", "on_tracepoint__sched_process_exec", "on_tracepoint__sched_process_exit"),
         *("on_tracepoint__cgroup_mkdir", "on_tracepoint__cgroup_attach_task"),
@@ -199,32 +201,47 @@ def settings(_: Traceable) -> dict[str, int]:
 
 def plan(program: Program) -> Plan:
     """Which instructions of the tools' files to probe; ``program`` itself is none of them."""
+    from gotrace.binary.program import GoProgram
+
     build = PlanBuilder(program)
     seen: dict[str, list[str]] = {}
     for path, elf in program.libraries.items():
         name = os.path.basename(path)
-        seen[name] = [stage for stage, functions in TOOLS[name].items() if _add(build, path, elf, stage, functions)]
+        try:
+            tool = GoProgram(elf)
+        except BinaryError as error:
+            build.lacks(name, error.message)
+            seen[name] = []
+            continue
+        present = frozenset(tool.pclntab.names())
+        seen[name] = [stage for stage, each in TOOLS[name].items() if _add(build, path, tool, present, stage, each)]
+        if _REFLECTED in present:
+            build.config["message_state"] = _STATE_BYTES
     return build.plan({"seen": seen})
 
 
-def _add(build: PlanBuilder[Program], path: str, elf: Elf, stage: str, functions: tuple[tuple[str, ...], ...]) -> bool:
+def _add(
+    build: PlanBuilder[Program],
+    path: str,
+    tool: GoProgram,
+    present: frozenset[str],
+    stage: str,
+    functions: tuple[tuple[str, ...], ...],
+) -> bool:
     """Whether each of ``functions`` is there: with one missing, a stage would be seen in part."""
     from gotrace.binary import code
-    from gotrace.binary.program import GoProgram
 
     name = f"{os.path.basename(path)}: {stage}"
     begins, ends = [], []
     try:
-        program = GoProgram(elf)
-        present = set(program.pclntab.names())
         symbols = []
         for names in functions:
             if not (there := [each for each in names if each in present]):
                 raise BinaryError(f"it has no function {names[0]}")
             symbols.append(there[0])
         for symbol in dict.fromkeys(symbols):
-            begins.append(code.entry_site(program, symbol))
-            ends += code.ret_sites(program, symbol)
+            begins.append(code.entry_site(tool, symbol))
+            ends += code.ret_sites(tool, symbol)
     except BinaryError as error:
         build.lacks(name, error.message)
         return False

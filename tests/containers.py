@@ -13,11 +13,32 @@ import subprocess
 import time
 from pathlib import Path
 
+import debian
 import targets
 from conftest import GOTRACE, PATIENCE_S
 
 # Where systemd runs, their packages would start servers that nobody asked for.
 REQUIRED = os.environ.get("GOTRACE_REQUIRE_BPF") and not Path("/run/systemd/system").exists()
+
+# A folder with programs of a version that no Debian release has.
+TRY = os.environ.get("GOTRACE_TRY")
+_DOCKER = ("docker.io", "docker-cli", "containerd")
+
+
+def tried(tool):
+    return ["tried"] if TRY and Path(TRY, tool).exists() else []
+
+
+def path_of(suite, daemon):
+    """PATH with the containerd or dockerd of a Debian release, the one that is tried, or this machine's ("")."""
+    path = os.environ["PATH"]
+    if suite == "tried":
+        return f"{TRY}:{path_of('sid', daemon) if daemon == 'dockerd' else path}"
+    if not suite:
+        return path
+    names = ("containerd",) if daemon == "containerd" and suite != "sid" else _DOCKER  # in sid the same for both
+    tree = debian.unpacked(suite, "amd64", *(each for each in names if suite != "bookworm" or each != "docker-cli"))
+    return f"{tree}/usr/bin:{tree}/usr/sbin:{path}"
 
 
 def mine(folder):

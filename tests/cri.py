@@ -22,9 +22,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import debian
 import targets
 from conftest import PATIENCE_S, until
+from containers import path_of
 
 _NODE = 2  # NamespaceMode
 _CNI = "0.4.0"
@@ -237,10 +237,7 @@ class Cri:
 @contextlib.contextmanager
 def running(folder: Path, pause: str, suite: str = "") -> Iterator[tuple[Cri, list[str], Path]]:
     """(a client, ctr's words, where the network's clock is kept): this machine's containerd, or that of ``suite``."""
-    path = os.environ["PATH"]
-    if suite:
-        names = ("docker.io", "docker-cli", "containerd") if suite == "sid" else ("containerd",)  # as others unpack them
-        path = f"{debian.unpacked(suite, 'amd64', *names)}/usr/bin:{path}"
+    path = path_of(suite, "containerd")
     group = f"gotrace-cri-{os.getpid()}"
     plugins = folder / "cni"
     plugins.mkdir()

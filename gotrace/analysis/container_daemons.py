@@ -14,7 +14,7 @@ from gotrace.analysis.container_stages import CREATE, PULL, SANDBOX, SNAPSHOT, U
 
 # A snapshot that was made longer ago was not made for this start, and a layer longer before that not for this snapshot.
 _SNAPSHOT_NS = 60_000_000_000
-_AMBIGUOUS = "layers of several images were unpacked at the same time"
+_AMBIGUOUS = "several layers were unpacked at the same time"
 
 
 class Step(NamedTuple):
@@ -77,11 +77,16 @@ class Daemons:
             committed = {call.path: call for call in calls if call.stage == "commit" and call.end_ns}
             prepared = {call.path: call for call in calls if call.stage == SNAPSHOT and call.end_ns}
             until = {call.made_of: call.end_ns for call in committed.values()}
-            windows = [(each.begin_ns, until.get(key, exec_ns)) for key, each in prepared.items() if "/extract-" in key]
+            extracted = [each for key, each in prepared.items() if "/extract-" in key]
+            windows = [(each.begin_ns, until.get(each.path, exec_ns)) for each in extracted]
+            on_nothing = [window for window, each in zip(windows, extracted, strict=True) if not each.made_of]
             for commit in self._new_layers(snapshot, committed, lambda commit: prepared[commit.made_of].made_of):
-                since = prepared[commit.made_of].begin_ns
+                since, parent = prepared[commit.made_of].begin_ns, prepared[commit.made_of].made_of
+                # From 2.2 on, containerd may prepare all layers of an image on nothing, and commit them onto one another.
+                placed = parent or sum(a < commit.end_ns and since < b for a, b in on_nothing) == 1
                 applied = [c for c in calls if c.stage == UNPACK and since <= c.begin_ns <= c.end_ns <= commit.begin_ns]
-                if len(applied) != 1 or sum(a <= applied[0].begin_ns and applied[0].end_ns <= b for a, b in windows) != 1:
+                inside = [applied[0].begin_ns >= a and applied[0].end_ns <= b for a, b in windows if applied]
+                if not placed or len(applied) != 1 or sum(inside) != 1:
                     unseen = _AMBIGUOUS
                     continue
                 layers.append(applied[0])

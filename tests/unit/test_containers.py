@@ -241,11 +241,12 @@ def test_versions():
         ("kubelet", "1.36.2"),
         ("containerd", "1.7.24"),
         ("containerd", "2.1.9"),
+        ("containerd", "2.3.0"),
         ("dockerd", "20.10.24"),
         ("dockerd", "28.5.2"),
     ):
         assert version_refusal(name, version) == ""
-    for name, version in (("podman", "4.30.1"), ("podman", "5.2.0"), ("dockerd", "26.0.0")):
+    for name, version in (("podman", "4.30.1"), ("podman", "5.2.0"), ("containerd", "2.4.0"), ("dockerd", "26.0.0")):
         assert version_refusal(name, version).startswith(f"{name} is {version}, and its functions")
     assert version_refusal("kubelet", "1.35.6") == "kubelet is 1.35.6, and its functions are known only for 1.36.x"
 
@@ -326,7 +327,23 @@ def test_which_of_two_images_was_unpacked_is_unknown():
     (start,) = decoded(events, start_at(events.started(1100, "one"), 1600), seen=DAEMONS)
     assert start.container.layers is None and stages(start)[0][0] == "snapshot"
     reasons = {each.stage: each.reason for each in start.container.unseen}
-    assert reasons["unpack"] == reasons["image pull"] == "layers of several images were unpacked at the same time"
+    assert reasons["unpack"] == reasons["image pull"] == "several layers were unpacked at the same time"
+
+
+def test_layers_that_were_unpacked_in_parallel_are_not_counted():
+    """Each is prepared on nothing, and which it is committed onto is not told."""
+    events = Daemons()
+    events.named(100, 110, 50, "snapshot", "ns/1/extract-7-x")
+    events.named(120, 130, 50, "unpack", BLOB, g=6)
+    events.named(140, 150, 50, "snapshot", "ns/2/extract-8-y")
+    events.named(160, 170, 50, "unpack", OTHER_BLOB, g=7)
+    events.named(180, 190, 50, "commit", "ns/3/lower", "ns/1/extract-7-x")
+    events.named(200, 210, 50, "commit", "ns/4/upper", "ns/2/extract-8-y")
+    events.named(1000, 1050, 50, "snapshot", "ns/9/one", "ns/4/upper")
+    events.named(1090, 1700, 50, "create")
+    (start,) = decoded(events, start_at(events.started(1100, "one"), 1600), seen=DAEMONS)
+    reasons = {each.stage: each.reason for each in start.container.unseen}
+    assert start.container.layers is None and reasons["unpack"] == "several layers were unpacked at the same time"
 
 
 def test_dockers_containers_by_their_ids():

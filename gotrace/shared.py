@@ -161,6 +161,7 @@ class SharedSession(Session):
         self._own = parts
         self._stack = stack
         self.exit_fd = process.exit_fd
+        self.opened_ns = 0  # what it executed before is what is traced
         self.looked_at(time.monotonic_ns(), [""])
 
     def _counts(self) -> tuple[int, dict[str, dict[str, int]]]:
@@ -279,6 +280,7 @@ class SharedProbes:
         begin = time.monotonic_ns()
         with contextlib.ExitStack() as stack:
             process = stack.enter_context(Process.open(pid))
+            opened_ns = time.monotonic_ns()
             files = stack.enter_context(opened_files(self._modules, process))
             exe = files[""].fd
             identity = cache.identity(exe)
@@ -314,6 +316,7 @@ class SharedProbes:
 
                 symbols = stack.enter_context(Symbols.of(process, kernel="kernel_stack" in self._stack_columns))
             session = SharedSession(process, parts, bias, exe, stack.pop_all(), symbols)
+        session.opened_ns = opened_ns
         session.ns_per_hit = self.ns_per_hit
         session.attach_ns = time.monotonic_ns() - begin
         session.begin()
@@ -387,7 +390,8 @@ class SharedProbes:
                 executed.append(pid)
                 events = events[events["kind"] != _EXECUTED]
                 if session is not None and not session.executed_ns:
-                    session.executed_ns = int(execs[0])
+                    later = execs[execs >= session.opened_ns]
+                    session.executed_ns = int(later[0]) if len(later) else 0
             if session is not None and len(events):
                 session.inbox.put(events)
         return executed

@@ -45,7 +45,7 @@ class Member(Traced):
         while not self.ended:
             now, why = time.monotonic_ns(), ""
             if executed_ns := self.executed_ns():
-                now, why = executed_ns, EXECUTED
+                now, why = max(executed_ns, self.begin_ns), EXECUTED
             elif self.process.wait(0):
                 why = EXITED
             elif self._ending.why:

@@ -23,6 +23,8 @@ from conftest import until
 from gotrace.arch import host_arch
 from gotrace.kernel import bpf
 from gotrace.kernel.same_file import is_same_to_probes
+from gotrace.probe import probe_module
+from gotrace.shared import SharedProbes
 from groundtruth import check_against_runtime, gctrace
 
 pytestmark = pytest.mark.bpf
@@ -171,6 +173,17 @@ def test_an_exec_is_an_end_and_a_beginning(options, start, trace, load):
     assert first[0]["exe"].endswith("execer") and second[0]["exe"].endswith("gcload")
     assert sum(record["type"] == "cycle" for record in first) == 10 == summaries[0]["cycles"]
     assert 50 <= sum(record["type"] == "cycle" for record in second) == summaries[1]["cycles"]
+
+
+def test_what_was_executed_before_is_no_end(start):
+    """A program that starts between two readings of the ring, and is found: what it executed is what is traced."""
+    with SharedProbes.opened([probe_module("gc")]) as probes:
+        target = start(targets.build("gcload"), "-seconds", "1")
+        until(lambda: len(os.listdir(f"/proc/{target.pid}/task")) > 1)  # its main function, long after its exec
+        session = probes.add(target.pid)
+        assert target.pid in probes.read() and not session.executed_ns
+        target.go()
+        target.truth()
 
 
 def test_files_of_each(start, gotrace, tmp_path):

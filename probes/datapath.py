@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from gotrace.errors import HostError
 from gotrace.kernel.btf import TASK_FIELDS, field_offsets, task_settings
+from gotrace.kernel.process import is_there
 from gotrace.probe import Kind, PlanBuilder, Probe
 
 if TYPE_CHECKING:
@@ -341,7 +342,7 @@ def unseen(loaded: LoadedObject, pid: int, any_seen: bool) -> dict[str, int]:
                 inside += file.read().split()[0].isdigit()
     return {
         "compatible": struct.unpack("=Q", next(value for _, value in loaded.maps["compatible"].items()))[0],
-        "running": 0 if _is_there(pid) else sum(map(_is_there, running)),
+        "running": 0 if is_there(pid) else sum(map(is_there, running)),
         "in_calls": inside,
     }
 
@@ -351,15 +352,6 @@ def _tasks(pid: int) -> list[str]:
         return os.listdir(f"/proc/{pid}/task")
     except OSError:
         return []
-
-
-def _is_there(pid: int) -> bool:
-    """Whether a process is there, and no zombie."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 def plan(program: GoProgram) -> Plan:

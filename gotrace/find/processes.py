@@ -248,8 +248,8 @@ def stat_of(pid: int) -> list[bytes]:
 
 def _is_process(pid: int) -> bool:
     """Raises OSError."""
-    with open(f"/proc/{pid}/status") as file:
-        return f"\nTgid:\t{pid}\n" in file.read()
+    with open(f"/proc/{pid}/status", "rb") as file:
+        return b"\nTgid:\t%d\n" % pid in file.read()
 
 
 def _is_the_kernels(pid: int) -> bool:

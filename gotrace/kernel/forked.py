@@ -46,7 +46,7 @@ def is_readable(which: socket.socket | IO[Any], seconds: float = 0) -> bool:
 def cpu_s(pid: int) -> float:
     """The seconds of CPU time of a process; 0 if it is gone."""
     try:
-        with open(f"/proc/{pid}/stat") as file:
+        with open(f"/proc/{pid}/stat", errors="replace") as file:
             user, system = file.read().rpartition(")")[2].split()[11:13]
     except OSError:
         return 0.0

@@ -86,7 +86,7 @@ class NodeBytes:
 def node_bytes(pid: int) -> Iterator[NodeBytes]:
     """Every mapping of a process. Raises TargetError or HostError."""
     try:
-        with open(f"/proc/{pid}/numa_maps") as file:
+        with open(f"/proc/{pid}/numa_maps", errors="replace") as file:
             lines = file.read().splitlines()
     except PermissionError:
         raise refused(f"permission denied inspecting process {pid}", PROTECTED) from None

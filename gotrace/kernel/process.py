@@ -258,7 +258,7 @@ def family(pid: int, most: int = _MOST) -> list[int]:
 def is_there(pid: int) -> bool:
     """Whether a process is there, and no zombie."""
     try:
-        with open(f"/proc/{pid}/stat") as file:
+        with open(f"/proc/{pid}/stat", errors="replace") as file:
             return file.read().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False

@@ -148,7 +148,7 @@ class Stopped:
 
 def _parent(pid: int) -> int:
     try:
-        with open(f"/proc/{pid}/stat") as file:
+        with open(f"/proc/{pid}/stat", errors="replace") as file:
             return int(file.read().rpartition(")")[2].split()[1])
     except OSError:
         return 0

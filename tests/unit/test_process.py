@@ -15,7 +15,10 @@ from pathlib import Path
 import pytest
 
 from gotrace.errors import GotraceError, HostError, TargetError
-from gotrace.kernel.process import Process
+from gotrace.find.processes import Scanner
+from gotrace.kernel.forked import cpu_s
+from gotrace.kernel.numa import node_bytes
+from gotrace.kernel.process import Process, is_there
 
 WAIT = ("-c", "read line")
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
@@ -229,6 +232,17 @@ def test_names_stay_what_they_are(program: Path, spawn: Spawn) -> None:
     with Process.open(child.pid) as process:
         assert process.exe_name == str(odd) and not process.deleted
         assert process.load_bias(0) > 0
+
+
+def test_names_that_are_no_text(program: Path, spawn: Spawn) -> None:
+    """The first thread has the name of its file, cut off after 15 bytes, be that within a character."""
+    odd = program.with_name(os.fsdecode(b"\xff\xfe) " + "名前".encode() * 3))
+    program.rename(odd)
+    pid = spawn(str(odd), *WAIT).pid
+    found = Scanner(every=True).look(pid)
+    assert found is not None and os.fsencode(found.comm) == os.fsencode(odd.name)[:15] and found.exe == str(odd)
+    assert is_there(pid) and cpu_s(pid) >= 0
+    assert sum(sum(mapping.bytes.values()) for mapping in node_bytes(pid)) > 0
 
 
 def test_a_name_that_looks_deleted(program: Path, spawn: Spawn) -> None:

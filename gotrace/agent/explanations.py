@@ -178,7 +178,7 @@ class Explanations:
             self._make_room(0)
         except (GotraceError, OSError) as error:
             self.outcomes[FAILED] += 1
-            failure = printable(str(error))
+            failure = printable(str(error).replace(path, self._folder))  # else each would be another one
             if failure != self._failure:
                 self._say(f"The evidence for a pause was not kept: {failure}.")
             self._failure = failure

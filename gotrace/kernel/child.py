@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from gotrace.errors import GotraceError
-from gotrace.kernel.forked import is_readable
+from gotrace.kernel.forked import end_with_parent, is_readable
 
 T = TypeVar("T")
 
@@ -30,9 +30,12 @@ class Child(Generic[T]):
     def __init__(self, function: Callable[..., T], *args: Any, cpu_seconds: int = 60) -> None:
         self._name = function.__name__
         read_end, write_end = os.pipe()
-        self._pid = os.fork()
+        parent, self._pid = os.getpid(), os.fork()
         if self._pid == 0:
             try:
+                end_with_parent()  # whose port and probes it has, too
+                if os.getppid() != parent:
+                    os._exit(0)
                 os.close(read_end)
                 # Ctrl-C reaches the whole process group; ending the work is the parent's decision.
                 signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import select
 import signal
 import socket
 from collections.abc import Callable, Sequence
 from typing import IO, Any
+
+_PRCTL, _SET_PDEATHSIG = ctypes.CDLL(None).prctl, 1
+
+
+def end_with_parent() -> None:
+    """This process is killed when the thread that started it ends in any way, kill -9 included: prctl(2)."""
+    _PRCTL(_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def forked(work: Callable[[socket.socket], None], foreign: Sequence[int] = ()) -> tuple[socket.socket, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -12,15 +11,14 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-# prctl(2): a process gets this signal when the thread that started it ends in any way, kill -9 included.
-_PRCTL, _SET_PDEATHSIG = ctypes.CDLL(None).prctl, 1
+from gotrace.kernel.forked import end_with_parent
 
 
 def preparation(cpus: Collection[int] = ()) -> Callable[[], None]:
     """What a child does before it executes its command; ``cpus`` are those that it may use, all if there are none."""
 
     def prepare() -> None:
-        _PRCTL(_SET_PDEATHSIG, signal.SIGKILL)
+        end_with_parent()
         if cpus:
             os.sched_setaffinity(0, cpus)
 

@@ -123,6 +123,10 @@ def _daemon_set(image: str, old_kernels: bool) -> dict[str, Any]:
     }
 
 
+# They grant nothing by themselves.
+_WITHOUT_RIGHTS = ("ConfigMap", "Namespace", "NetworkPolicy", "PodMonitor", "Service", "ServiceAccount", "ServiceMonitor")
+
+
 def faults(found: Sequence[Any]) -> list[str]:
     """Which permissions the documents of a manifest grant beyond those of `documents`, or lack. One line each."""
     said = [line for each in found for line in _faults(each)]
@@ -147,6 +151,8 @@ def _faults(document: Any) -> Iterator[str]:
         yield from (f"{where}: {each}" for each in _of_pod(_map(_path(document, "spec", "template", "spec"))))
     elif kind == "Secret":
         yield f"{where}: the agent needs no secrets"
+    elif kind not in _WITHOUT_RIGHTS:
+        yield f"{where}: it was not checked: the agent needs nothing of this kind"
 
 
 def _beyond(rule: dict[str, Any]) -> Iterator[str]:

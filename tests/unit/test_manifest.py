@@ -104,6 +104,7 @@ CHANGES: dict[str, Callable[[list[dict[str, Any]]], object]] = {
     "volume x is a hostPath": lambda all_: pod_of(all_)["volumes"].append({"name": "x", "hostPath": {"path": "/"}}),
     "no init container": lambda all_: pod_of(all_).pop("initContainers"),
     "no DaemonSet found": lambda all_: all_.remove(named(all_, "DaemonSet")),
+    "Pod x: it was not checked": lambda all_: all_.append({"kind": "Pod", "metadata": {"name": "x"}}),
     "the agent needs no secrets": lambda all_: all_.append({"kind": "Secret", "metadata": {"name": "x"}}),
 }
 

@@ -123,9 +123,9 @@ def _report_spool(folder: str, results: Wanted, min_pause: int, top: int) -> int
             continue
         if pause is None:
             damaged += 1
-        elif pause["total_ns"] >= min_pause:
+        elif pause["length_ns"] >= min_pause:
             found.append(pause)
-    found.sort(key=lambda each: -each["total_ns"])
+    found.sort(key=lambda each: -each["length_ns"])
     with results.streams() as streams:
         for stream, kind in streams:
             write(stream, kind, found, top)

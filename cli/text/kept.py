@@ -46,7 +46,7 @@ def _row(each: KeptPause) -> list[object]:
         each["time"][:23].replace("T", " "),
         each["service"],
         each["pid"],
-        duration_text(each["total_ns"]),
+        duration_text(each["length_ns"]),
         each["reason"],
         each["cause"] if each["whole"] else f"{each['cause']} (?)",
         code_text(each["code"]) if each["code"] else "?",

@@ -19,6 +19,7 @@ class KeptPause(TypedDict):
     time: Annotated[str, "when it began: ISO 8601, UTC"]
     monotonic_ns: int
     reason: str
+    length_ns: Annotated[int, "until the world ran again"]
     total_ns: Annotated[int, "what the runtime reports"]
     whole: Annotated[bool, "whether all of it was seen; false: events were lost, or it had begun before"]
     cause: Annotated[str, OneOf(CLASSES)]

@@ -106,7 +106,8 @@ def told(source: Recording) -> KeptPause | None:
                 explained = record
     if not pauses:
         return None
-    pause = max(pauses, key=lambda each: int(each["total_ns"]))
+    lengths = [int(each["total_ns"] + each["restart_lag_ns"]) for each in pauses]
+    length_ns, pause = max(zip(lengths, pauses, strict=True), key=lambda each: each[0])
     if explained is not None and explained["total_ns"] != pause["total_ns"]:
         explained = None
     return {
@@ -118,6 +119,7 @@ def told(source: Recording) -> KeptPause | None:
         "time": pause["time"],
         "monotonic_ns": pause["monotonic_ns"],
         "reason": pause["reason"],
+        "length_ns": explained["length_ns"] if explained is not None else length_ns,
         "total_ns": pause["total_ns"],
         "whole": bool(header.get("kept", {}).get("whole", True)) and not source.lost and not source.cut_off,
         "cause": explained["cause"] if explained is not None else UNKNOWN,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import time
 from pathlib import Path
@@ -145,10 +143,12 @@ def test_stragglers_are_named_as_they_are_live(keeping, spooled, start, trace, t
     serving.finish()
     records = spooled()
     live = {(each["pid"], each["total_ns"], each["reason"]): each for each in tracer.records if each["type"] == "explained"}
+    assert records == sorted(records, key=lambda each: -each["length_ns"])  # the longest first
     assert records and {each["pid"] for each in live.values()} == {clears.pid, loops.pid}
     for record in records:
-        assert record["whole"] and record["total_ns"] >= 5 * MS
+        assert record["whole"] and record["length_ns"] >= 5 * MS
         explained = live[record["pid"], record["total_ns"], record["reason"]]
+        assert record["length_ns"] == pytest.approx(explained["length_ns"], rel=1e-3, abs=MS / 10)  # by probes of its own
         sums = sorted(
             sum(part.get(kind, 0) for part in explained["parts"].values()) for kind in explained["code"]["stopping"]
         )
@@ -161,7 +161,7 @@ def test_stragglers_are_named_as_they_are_live(keeping, spooled, start, trace, t
         assert "runtime.memclrNoHeapPointers" in functions[clears.pid]
     # six a minute at most, and each of the others is counted
     assert len(records) == 6 == counted["kept"] - counted.get("removed", 0)
-    long = sum(each["type"] == "stw" and each["total_ns"] >= 5 * MS for each in tracer.records)
+    long = sum(each["type"] == "stw" and each["total_ns"] + each["restart_lag_ns"] >= 5 * MS for each in tracer.records)
     assert counted["kept"] + counted.get("beyond the bound", 0) == long
     # all of them together
     spool = str(tmp_path / "spool")
@@ -191,12 +191,8 @@ def test_it_is_killed_as_it_writes(keeping, spooled, start, tmp_path, gotrace):
     target.go()
     spool = tmp_path / "spool"
     until(lambda: list(spool.glob("*.gotrace")) and list(spool.glob("*.part")))
-    writers = Path(f"/proc/{serving.process.pid}/task/{serving.process.pid}/children").read_text().split()
     serving.process.kill()
-    for pid in writers:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(pid), signal.SIGKILL)
-    serving.process.communicate()
+    serving.process.communicate()  # which ends when nobody has its output any more
     target.process.kill()
     records = spooled()
     assert len(records) == len(list(spool.glob("*.gotrace"))) > 0 and all(each["whole"] for each in records)

@@ -377,9 +377,12 @@ class Agent:
 
     def change(self, selection: Selection, bounds: Bounds) -> None:
         """Trace what is selected now, and no more of who is not; what was counted of them stays."""
+        dearer = bounds.cost > self.bounds.cost
         self.selection, self.bounds = selection, bounds
         self.registry.bound(bounds.series)
         for pid, known in list(self.known.items()):
+            if dearer and known.state == EXPENSIVE:
+                known.again_at = 0
             why = selection.why_not(known.process)
             if why and why != TOO_YOUNG and known.state in (TRACED, EXPENSIVE, FAILED, WAITS):
                 self._end(pid, why, why)

@@ -22,7 +22,6 @@ import targets
 from conftest import until
 from gotrace.agent.spool import records_in
 from groundtruth import collected, gctrace
-from services import free_port
 
 pytestmark = pytest.mark.bpf
 
@@ -125,28 +124,22 @@ def test_processes_come_go_and_execute_others(agent, program, start):
 def test_who_costs_too_much_is_left_alone(program, start, tmp_path):
     """Judged by what a hit costs times their number, over a minute; here over a second, with a bound that nobody keeps."""
     name = f"dear{os.getpid()}"
-    target = start(program(name), "-seconds", "6")
-    command = changed("agent._COST_S, agent._LEAST_COST_NS = 1, 0\n")
-    (tmp_path / "agent.yaml").write_text("schema: gotrace.agent/1\ncost_percent: 0.0000001\n")
-    port = free_port()
-    options = [
-        "serve",
-        "-f",
-        str(tmp_path / "agent.yaml"),
-        "--select",
-        f"name={name}",
-        "--min-age",
-        "0s",
-        "--listen",
-        f"127.0.0.1:{port}",
-    ]
-    with subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None and "Serving" in process.stderr.readline()
-        target.go()
-        said = process.stderr.readline()
-        process.terminate()
-    assert f"pid {target.pid} " in said and "of its CPU time; detached, next attempt in 10 minutes." in said
+    target = start(program(name), "-seconds", "8")
+    settings = tmp_path / "agent.yaml"
+    settings.write_text("schema: gotrace.agent/1\ncost_percent: 0.0000001\n")
+    options = ["-f", str(settings), "--select", f"name={name}", "--min-age", "0s"]
+    serving = Agent(*options, command=changed("agent._COST_S, agent._LEAST_COST_NS = 1, 0\n"))
+    until(lambda: serving.traced() == {target.pid})
+    target.go()
+    until(lambda: serving.values("gotrace_agent_detaches_total"))
+    (told,) = (each for each in json.loads(serving.get("/processes")) if each["pid"] == target.pid)
+    assert told["state"] == "too expensive"
+    settings.write_text("schema: gotrace.agent/1\ncost_percent: 100\n")  # more than before: it need not wait
+    serving.process.send_signal(signal.SIGHUP)
+    until(lambda: serving.traced() == {target.pid})
     assert target.truth()["NumGC"] > 0 and target.finish() == 0
+    said = serving.finish()
+    assert f"pid {target.pid} " in said and "of its CPU time; detached, next attempt in 10 minutes." in said
 
 
 def test_a_hit_is_measured_again_before_that(program, start, tmp_path):

@@ -6,6 +6,8 @@ room the minute is not written, and counted. The oldest segment goes when the bo
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import heapq
 import json
 import os
@@ -98,13 +100,17 @@ class Spool:
     that were not written, ``problem`` is why the last of them was not."""
 
     def __init__(self, folder: str, most_bytes: int = MOST_BYTES) -> None:
-        """Raises GotraceError where it cannot be written."""
+        """Raises GotraceError where it cannot be written, or another agent writes."""
         self.failures, self.problem = 0, ""
         self._folder, self.most_bytes = folder, most_bytes
         self._file: int | None = None
         self._written = 0
         try:
             os.makedirs(folder, mode=0o750, exist_ok=True)
+            if _is_written(folder):
+                raise GotraceError(
+                    f"another agent writes the spool {printable(folder)}", "give another folder with --spool"
+                )
             self._open()
         except OSError as error:
             raise _unwritable(folder, error) from None
@@ -149,6 +155,8 @@ class Spool:
         last_ns = int(os.path.basename(segments[-1]).partition(".")[0]) if segments else 0
         path = os.path.join(self._folder, f"{max(time.time_ns(), last_ns + 1):019}.ndjson")
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        with contextlib.suppress(OSError):  # of a file system that has no locks
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # for `_is_written`
         self._written = 0
 
 
@@ -164,6 +172,19 @@ def check(folder: str) -> None:
             pass
     except OSError as error:
         raise _unwritable(folder, error) from None
+
+
+def _is_written(folder: str) -> bool:
+    """Whether an agent is there that would lose what another one takes for old. Raises OSError."""
+    for path in segments_of(folder)[-1:]:
+        with open(path, "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            except OSError:
+                return False
+    return False
 
 
 def _unwritable(folder: str, error: OSError) -> GotraceError:

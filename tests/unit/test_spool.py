@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gotrace.agent.families import STW
-from gotrace.agent.spool import MOST_BYTES, SCHEMA, WORST, Spool, Window, records_in, segments_of
+from gotrace.agent.spool import MOST_BYTES, SCHEMA, WORST, Spool, Window, check, records_in, segments_of
 from gotrace.errors import GotraceError
 
 BEGIN_NS, MINUTE_NS = 1_780_000_000_000_000_000, 60_000_000_000
@@ -104,3 +104,13 @@ def test_a_clock_that_is_put_back_keeps_the_order(tmp_path: Path) -> None:
     spool.write([{"first": True}])
     assert [Path(each).name for each in segments_of(str(tmp_path))][0] == later.name
     assert [each["first"] for each in records_in(str(tmp_path))] == [True]
+
+
+def test_two_agents_do_not_share_one(tmp_path: Path) -> None:
+    """Each would remove what the other has begun."""
+    first = Spool(str(tmp_path))
+    with pytest.raises(GotraceError, match="another agent writes the spool"):
+        Spool(str(tmp_path))
+    check(str(tmp_path))  # as for a reload
+    first.close()
+    Spool(str(tmp_path)).close()

@@ -57,8 +57,9 @@ class Kind:
 
 # Shared texts. A probe with STACKS declares a `stack_kind` and the settings STACK_CONFIG, which `PlanBuilder.add_stacks`
 # fills in; one with TARGET the setting "tgid" and the hits "seen", and calls `PlanBuilder.add_target`; one with QUOTA the
-# settings `gotrace.kernel.btf.QUOTA_FIELDS`; one with TASKS the settings "task_state" and "task_comm" and a `task_kind`.
-STACKS, TARGET, QUOTA, TASKS = "stack.bpf.h", "target.bpf.h", "quota.bpf.h", "task.bpf.h"
+# settings `gotrace.kernel.btf.QUOTA_FIELDS`; one with TASKS the settings "task_state" and "task_comm" and a `task_kind`;
+# one with HINTS the settings `gotrace.kernel.btf.BALANCING_FIELDS`.
+STACKS, TARGET, QUOTA, TASKS, HINTS = "stack.bpf.h", "target.bpf.h", "quota.bpf.h", "task.bpf.h", "hints.bpf.h"
 _STACK_FUNCTIONS = ("text", "switch", "morestack", "cgocallback", "asmcgocall", "cgocall")
 STACK_ADDRESSES = tuple(f"stack_{name}_{end}" for name in _STACK_FUNCTIONS for end in ("begin", "end"))
 STACK_CONFIG = (

@@ -19,8 +19,8 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from gotrace.kernel.btf import TASK_FIELDS, task_settings
-from gotrace.probe import TARGET, Kind, Plan, PlanBuilder, Probe
+from gotrace.kernel.btf import BALANCING_FIELDS, TASK_FIELDS, hint_settings, task_settings
+from gotrace.probe import HINTS, TARGET, Kind, Plan, PlanBuilder, Probe
 
 if TYPE_CHECKING:
     from gotrace.binary.program import GoProgram
@@ -47,7 +47,7 @@ PROBE = Probe(
         Kind("swapped", 0x606, ("from_cpu", "to_cpu")),
         Kind("stuck", 0x607, ("from_cpu", "to_cpu")),
     ),
-    config=("tgid", "task_pid", "task_tgid", "task_numa_faults", "task_numa_locality", "task_numa_scan"),
+    config=("tgid", "task_pid", "task_tgid", *BALANCING_FIELDS),
     hits=(
         "seen",
         *("on_software_event__page_faults", "on_software_event__page_faults_min", "on_software_event__page_faults_maj"),
@@ -56,31 +56,17 @@ PROBE = Probe(
     ),
     optional=_BALANCING,  # not in every kernel
     constants={"MINOR": MINOR, "MAJOR": MAJOR, "HINTING": HINTING},
-    parts=(TARGET,),
+    parts=(TARGET, HINTS),
     ring_bytes=16 << 20,
 )
 
-# setting -> (the kernel's struct, its field): of kernels with automatic balancing
-_BALANCING_FIELDS = {
-    "task_numa_faults": ("task_struct", "numa_faults"),
-    "task_numa_locality": ("task_struct", "numa_faults_locality"),
-    "task_numa_scan": ("task_struct", "numa_scan_seq"),
-}
-
 
 def settings(target: Traceable) -> dict[str, int]:
-    """Which process is followed, and where the kernel keeps what is read of its tasks. Raises HostError without BTF.
-
-    What balancing keeps is read only where it is switched on by now: that costs each fault 0.2 us.
-    """
-    from gotrace.kernel import numa
+    """Which process is followed, and where the kernel keeps what is read of its tasks. Raises HostError without BTF."""
     from gotrace.kernel.host import kernel_pid
 
-    found = task_settings({**TASK_FIELDS, **_BALANCING_FIELDS})
-    wanted = {"task_pid", "task_tgid"}
-    if numa.balancing() and _BALANCING_FIELDS.keys() <= found.keys():
-        wanted |= _BALANCING_FIELDS.keys()
-    return {"tgid": kernel_pid(target.pid), **{name: found[name] for name in wanted}}
+    found = task_settings(TASK_FIELDS)
+    return {"tgid": kernel_pid(target.pid), **{name: found[name] for name in ("task_pid", "task_tgid")}, **hint_settings()}
 
 
 def in_progress(loaded: LoadedObject) -> list[tuple[int, int, int]]:

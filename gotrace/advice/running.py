@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from gotrace.advice.finding import Finding, Gain, gain_text, place_of
+from gotrace.analysis.columns import Array
 from gotrace.analysis.gc_slices import CYCLES, MARKING, STOPPED, Slices
 from gotrace.analysis.pacing import Pacing
-from gotrace.text import count_text, printable
+from gotrace.analysis.refaults import Taken
+from gotrace.text import count_text, duration_text, printable
 
 _RESAMPLES, _SEED = 4000, 20261130
 _BLOCK = 4  # slices that are drawn together, for neighbours are alike
 SECOND = 1e9
+BACKGROUND, FREED, ALLOCATION = "background", "freed", "allocation"
 ENOUGH_SECONDS = 5  # of fewer the interval of a mean holds it far less often than with 95 %
 
 
@@ -69,6 +72,47 @@ class Refilled:
 
 
 @dataclass(frozen=True)
+class Returned:
+    """Memory that the runtime returned to the kernel, ``bytes`` in all by ``stacks`` (as `Slices` has them), and the page
+    faults in which it was ``taken`` again.
+
+    ``who`` is `BACKGROUND`, `ALLOCATION`, or `FREED`: by debug.FreeOSMemory, which ``function`` calls at that line.
+    """
+
+    who: str
+    function: str
+    file: str
+    line: int
+    stacks: tuple[str, ...]
+    bytes: int
+    taken: Taken
+
+
+@dataclass(frozen=True)
+class HugePages:
+    """Of the ``looked_at`` pages that were faulted in again so many lay in huge ones.
+
+    ``eligible`` says whether the kernel would give their mapping any; ``flags`` what was asked for it; None: unknown.
+    """
+
+    looked_at: int = 0
+    huge: int = 0
+    enabled: str | None = None
+    defrag: str = ""
+    eligible: bool | None = None
+    flags: str = ""
+
+
+@dataclass(frozen=True)
+class Hints:
+    """Page faults that NUMA balancing provoked; ``faults`` is CPU node x page node, the last column unknown."""
+
+    taken: Taken
+    nodes: Sequence[int]
+    faults: Array
+
+
+@dataclass(frozen=True)
 class Quota:
     """Of the CPU quota that the process is in: CPUs on average, and how long it kept its tasks from running."""
 
@@ -78,7 +122,7 @@ class Quota:
 
 @dataclass(frozen=True)
 class Seen:
-    """``quota`` is None where it is unknown."""
+    """``quota``, ``cpu_rate`` and ``hints`` are None where they are unknown."""
 
     duration_ns: int
     slices: Slices
@@ -88,6 +132,10 @@ class Seen:
     go_version: str
     payers: Sequence[Payer] = ()
     pools: Sequence[Refilled] = ()
+    cpu_rate: float | None = None  # nanoseconds of the process's CPU time in each second
+    returned: Sequence[Returned] = ()
+    huge_pages: HugePages = HugePages()
+    hints: Hints | None = None
 
     def rate(self, what: str, *whose: str, factor: float = 1.0) -> Gain:
         """Nanoseconds (or what `Slices` has) of each second, with the bootstrap's interval over blocks of slices."""
@@ -101,6 +149,11 @@ class Seen:
             low, high = (float(each) for each in np.percentile(drawn, (2.5, 97.5)))
         basis = f"measured in {count_text(blocks, 'second')}" if blocks > 1 else "measured once"
         return Gain(value, min(low, value), max(high, value), "ns/s", value / SECOND, basis)
+
+    def of_cpu_time(self, what: str, *whose: str) -> Gain:
+        """The same as a share of the process's CPU time; 0 where that is unknown."""
+        gain = self.rate(what, *whose)
+        return replace(gain, share=gain.value / self.cpu_rate if self.cpu_rate else 0.0)
 
     def check(self, change: str) -> str:
         return f"gotrace gc --pid PID -d 30s before and after, {change}: compare the total column and GC cycles per second"
@@ -159,6 +212,12 @@ def fewer_cycles(
         check=check,
         excluded="Only cycles triggered by heap growth count, whose goal the runtime's own numbers explain.",
     )
+
+
+def lost_cpu(taken: Taken) -> Iterator[str]:
+    """What the gain of page faults leaves out."""
+    if taken.lost:
+        yield f"not counted: {duration_text(taken.lost_ns)} in {taken.lost:,} more, in which the thread lost its CPU"
 
 
 def first_line(stack: Sequence[Any], below: tuple[str, ...] = ()) -> tuple[str, str, int]:

@@ -12,6 +12,7 @@ from gotrace.analysis.pauses import TRIGGERS, UNKNOWN, Batch
 SLICE_NS = 250_000_000
 STOPPED, MARKING, CYCLES, ASSISTS, HELD = "stopped", "marking", "cycles", "assists", "held"
 REFILLED, REFILLED_SHARED = "refilled", "refilled shared"
+REFAULTS, HINTING = "refaults", "hinting"
 
 
 class Slices:
@@ -19,7 +20,9 @@ class Slices:
 
     `rate` is by what, and for whom: (`STOPPED`, reason), (`MARKING`, trigger), (`CYCLES`, trigger), (`ASSISTS`, ""): of
     all Ps; (`HELD`, number of a stack): goroutines by assists; (`REFILLED`, number of a stack): bytes of objects that pools
-    had before collections, and (`REFILLED_SHARED`, …) of those that any P could have taken.
+    had before collections, and (`REFILLED_SHARED`, …) of those that any P could have taken; (`REFAULTS`, number of a
+    stack): page faults of memory that it had returned, and (`HINTING`, ""): NUMA balancing's, without those that lost
+    their CPU.
     """
 
     def __init__(self, begin_ns: int) -> None:
@@ -60,10 +63,16 @@ class Slices:
             of_it = of_it[of_it["private"] == 0]
             self._sum((REFILLED_SHARED, str(stack)), of_it["time_ns"], of_it["object_bytes"])
 
+    def add_faults(self, what: str, faults: Array) -> None:
+        """``faults`` as of `gotrace.analysis.refaults.TOLD`; ``what`` is `REFAULTS` or `HINTING`."""
+        for stack in np.unique(faults["stack"]).tolist():
+            of_it = faults[faults["stack"] == stack]
+            self._sum((what, str(stack) if stack else ""), of_it["time_ns"], of_it["kept_ns"])
+
     def _sum(self, key: tuple[str, str], times: Array, values: Array) -> None:
-        slots = np.maximum(0, (times - self._begin_ns) // SLICE_NS)
+        slots, at = np.unique(np.maximum(0, (times - self._begin_ns) // SLICE_NS), return_inverse=True)
         sums = self._sums.setdefault(key, {})
-        for slot, value in zip(slots.tolist(), values.tolist(), strict=True):
+        for slot, value in zip(slots.tolist(), np.bincount(at, values).tolist(), strict=True):
             sums[slot] = sums.get(slot, 0.0) + value
 
     def series(self, what: str, duration_ns: int, *whose: str) -> Array:

@@ -127,6 +127,12 @@ QUOTA_FIELDS = {
     "queue_throttle_count": ("cfs_rq", "throttle_count"),
     "queue_throttled_time": ("cfs_rq", "throttled_clock_self_time"),
 }
+# and what ``ebpf/hints.bpf.h`` reads, of kernels with automatic NUMA balancing: what that keeps of a task
+BALANCING_FIELDS = {
+    "task_numa_faults": ("task_struct", "numa_faults"),
+    "task_numa_locality": ("task_struct", "numa_faults_locality"),
+    "task_numa_scan": ("task_struct", "numa_scan_seq"),
+}
 _STATE_BEFORE_5_14 = ("task_struct", "state")
 
 
@@ -135,6 +141,15 @@ def stack_settings() -> dict[str, int]:
     field = host_arch().task_tls
     found = field_offsets((("task_struct", field),))[0] if field else None
     return {} if found is None else {"stack_task_tls": found}
+
+
+def hint_settings() -> dict[str, int]:
+    """The offsets of `BALANCING_FIELDS`; {} where balancing is switched off by now: reading them costs a fault 0.2 us."""
+    from gotrace.kernel import numa
+
+    found = field_offsets(tuple(BALANCING_FIELDS.values())) if numa.balancing() else [None]
+    known = [offset for offset in found if offset is not None]
+    return dict(zip(BALANCING_FIELDS, known, strict=True)) if len(known) == len(BALANCING_FIELDS) else {}
 
 
 def task_settings(fields: dict[str, tuple[str, str]]) -> dict[str, int]:

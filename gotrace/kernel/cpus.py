@@ -41,6 +41,14 @@ def cpus_for(pid: int, root: str = "/") -> Cpus:
     return Cpus(allowed, len({min(cpus_of(each)) for each in siblings}), tuple(sorted(capacities)))
 
 
+def cpu_ns(pid: int) -> int:
+    """The CPU time of a process so far, those of its threads that have ended too. Raises TargetError if it has exited."""
+    words = text_of("/proc", str(pid), "stat").rpartition(")")[2].split()
+    if len(words) < 13:
+        raise TargetError(f"process {pid} has exited", "give the pid of a running Go program")
+    return (int(words[11]) + int(words[12])) * (1_000_000_000 // os.sysconf("SC_CLK_TCK"))
+
+
 class CpuTimes(NamedTuple):
     """What CPUs did since the machine began, summed over them: ``busy_ns`` by whomever, ``stolen_ns`` went to another
     machine of the hypervisor's. The kernel counts in ticks of 1 to 10 ms.

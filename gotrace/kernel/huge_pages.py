@@ -42,6 +42,28 @@ def setting(root: str = "/") -> Setting | None:
         return None
 
 
+def of_mapping(pid: int, address: int) -> tuple[bool | None, str]:
+    """Whether the mapping at an address may get huge pages, and what was asked for it: "hg" (to have them), "nh", or "".
+
+    (None, "") where that is unknown. The kernel goes through the pages of all mappings up to that one: 4 us a resident MiB.
+    """
+    within, eligible = False, None
+    try:
+        with open(f"/proc/{pid}/smaps") as file:
+            for line in file:
+                name, _, rest = line.partition(" ")
+                if "-" in name:
+                    begin, end = (int(part, 16) for part in name.split("-"))
+                    within = begin <= address < end
+                elif within and name == "THPeligible:":
+                    eligible = rest.strip() != "0"
+                elif within and name == "VmFlags:":
+                    return eligible, " ".join(flag for flag in rest.split() if flag in ("hg", "nh"))
+    except (OSError, ValueError):
+        pass
+    return None, ""
+
+
 def splits(root: str = "/") -> dict[str, int]:
     """Splits of huge pages on the whole machine since it booted, by the kernel's names; empty where it counts none."""
     try:

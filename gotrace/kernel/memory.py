@@ -214,13 +214,26 @@ class Memory:
             raise self._failed(error.errno or errno.ESRCH) from None
         return found
 
-    def _scanned(self) -> Ranges:
-        out = np.zeros(_REGIONS, RANGE)
+    def mapped_huge(self, addresses: Sequence[int]) -> list[bool] | None:
+        """Of the pages at ``addresses`` that are there, which are mapped as huge pages.
+
+        None where the kernel cannot be asked (before Linux 6.7). Raises TargetError or HostError.
+        """
+        try:
+            found = [self._scanned(address // PAGE * PAGE, address // PAGE * PAGE + PAGE) for address in addresses]
+        except OSError as error:
+            if error.errno in (errno.ENOTTY, errno.EINVAL):
+                return None
+            raise self._failed(error.errno or errno.ESRCH) from None
+        return [bool(each["kind"][0] & HUGE) for each in found if len(each)]
+
+    def _scanned(self, begin: int = 0, end: int | None = None) -> Ranges:
+        out = np.zeros(_REGIONS if end is None else 1, RANGE)
         found = []
-        begin, limit = 0, host_arch().user_end
+        limit = host_arch().user_end - PAGE if end is None else end
         with open(f"/proc/{self.pid}/pagemap", "rb") as file:
             while begin < limit:
-                arguments = (96, 0, begin, limit - PAGE, 0, out.ctypes.data, len(out), 0)
+                arguments = (96, 0, begin, limit, 0, out.ctypes.data, len(out), 0)
                 masks = (_ZERO, _PRESENT | _ZERO, 0, HUGE)
                 request = bytearray(struct.pack("<12Q", *arguments, *masks))
                 count = fcntl.ioctl(file, _PAGEMAP_SCAN, request)

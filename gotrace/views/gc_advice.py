@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from gotrace.advice.finding import Advice, advice
-from gotrace.advice.running import ENOUGH_SECONDS, SECOND, Caller, Payer, Quota, Refilled, Seen, first_line
+from gotrace.advice.running import (
+    ALLOCATION,
+    BACKGROUND,
+    ENOUGH_SECONDS,
+    FREED,
+    SECOND,
+    Caller,
+    Hints,
+    HugePages,
+    Payer,
+    Quota,
+    Refilled,
+    Returned,
+    Seen,
+    first_line,
+)
 from gotrace.analysis.assists import Paid, Payers
 from gotrace.analysis.causes import Explainer
-from gotrace.analysis.gc_slices import Slices
+from gotrace.analysis.columns import Array, distinct
+from gotrace.analysis.gc_slices import HINTING, REFAULTS, Slices
 from gotrace.analysis.gc_summary import GcSummary
 from gotrace.analysis.pauses import Batch
+from gotrace.analysis.placement import matrix
 from gotrace.analysis.pools import Pools
+from gotrace.analysis.refaults import Refaults, Taken
 from gotrace.analysis.stacks import StackTable
 from gotrace.errors import GotraceError
+from gotrace.kernel import huge_pages, numa
 from gotrace.kernel.cgroup import cpu_group
+from gotrace.kernel.cpus import cpu_ns
+from gotrace.kernel.memory import PAGE, Memory
 from gotrace.text import count_text
 from gotrace.views.view import Record, Source
 
@@ -25,7 +49,9 @@ if TYPE_CHECKING:
 
 _FORCED = ("runtime.GC", "runtime/debug.freeOSMemory", "runtime/debug.FreeOSMemory")
 _POOL = ("sync.",)
-NOT_SEEN = ("NUMA placement (gotrace numa), huge pages (gotrace tlb)",)
+_FREED, _BACKGROUND = ("runtime/debug.freeOSMemory", "runtime/debug.FreeOSMemory"), "runtime.bgscavenge"
+_LOOK_UP = 32  # pages a time
+NOT_SEEN = ("how much remote memory costs (gotrace numa), TLB misses (gotrace tlb)",)
 
 
 class Advisor:
@@ -48,6 +74,15 @@ class Advisor:
             self._pools = Pools(kinds)
             self._pool_stacks = StackTable(kinds.numbers("stack"), source.frames)
             self._refills: dict[tuple[int, int], list[int]] = {}  # by (pool, stack): how many, and bytes
+        self._refaults: Refaults | None = None
+        self._huge, self._sizes_due_ns = HugePages(), 0
+        self._hints: tuple[list[int], list[list[int]]] | None = None  # as of `_placed`
+        self._cpu_before: tuple[int, int] | None = None
+        self._cpu = (0, 0)  # as of `_used`
+        if "refaults" in source.header["probes"]:
+            kinds = source.kinds("refaults")
+            self._refaults = Refaults(kinds)
+            self._return_stacks = StackTable(kinds.numbers("stack"), source.frames)
         self.look()
 
     def add(self, events: Events, batch: Batch, reasons: Sequence[str]) -> None:
@@ -65,6 +100,42 @@ class Advisor:
                 sums[0] += 1
                 sums[1] += int(each["object_bytes"])
 
+        if self._refaults is not None:
+            self._return_stacks.feed(events)
+            refaults, hinting = self._refaults.add(events)
+            self._slices.add_faults(REFAULTS, refaults)
+            self._slices.add_faults(HINTING, hinting)
+            self._look_up(refaults, hinting)
+
+    def _look_up(self, refaults: Array, hinting: Array) -> None:
+        """Of some of the pages that were faulted in: how large they are, and on which nodes. Answers are of all so far."""
+        source = self._source
+        due = len(refaults) > 0 and source.now_ns >= self._sizes_due_ns
+        sizes = source.ask("sizes of pages", lambda: self._sizes(refaults["address"]), due)
+        if sizes is not None:
+            self._sizes_due_ns = source.now_ns + 1_000_000_000
+            self._huge = HugePages(*sizes)
+        due = len(hinting) > 0 and (self._hints is None or len(self._hints[0]) > 1)
+        self._hints = source.ask("nodes of hinting faults", lambda: self._placed(hinting), due) or self._hints
+
+    def _sizes(self, addresses: Array) -> list[Any] | None:
+        """`HugePages`, as JSON has it; None where the kernel does not say."""
+        pid, some = self._source.process.pid, distinct(addresses)[:_LOOK_UP].tolist()
+        setting, found = huge_pages.setting(), Memory(pid).mapped_huge(some)
+        if setting is None or found is None:
+            return None
+        counts = [self._huge.looked_at + len(found), self._huge.huge + sum(found)]
+        return [*counts, setting.enabled, setting.defrag, *huge_pages.of_mapping(pid, some[0])]
+
+    def _placed(self, faults: Array) -> tuple[list[int], list[list[int]]]:
+        """The memory nodes, and how many of some faults were on which node's CPUs for a page of which."""
+        topology = numa.topology()
+        faults = faults[np.unique(faults["address"], return_index=True)[1][:_LOOK_UP]]
+        cpus = np.array([topology.cpus.get(cpu, numa.UNKNOWN) for cpu in faults["cpu"].tolist()], np.int64)
+        pages = topology.node_of_frames(Memory(self._source.process.pid).frames(faults["address"].astype(np.int64)), PAGE)
+        found = matrix(cpus, pages, topology.nodes)
+        return list(topology.nodes), (found if self._hints is None else found + self._hints[1]).tolist()
+
     def look(self) -> None:
         """Whatever happened: a quota may have kept everything from it."""
         due = self._source.now_ns >= self._due_ns or self._source.last
@@ -72,6 +143,14 @@ class Advisor:
         if found is not None:
             self._due_ns = self._source.now_ns + 1_000_000_000
             self._throttled = found
+        self._cpu = self._source.ask("CPU time", self._used, due) or self._cpu
+
+    def _used(self) -> tuple[int, int]:
+        """Since the first time: how long that is, and the process's CPU time."""
+        now = time.monotonic_ns(), cpu_ns(self._source.process.pid)
+        if self._cpu_before is None:
+            self._cpu_before = now
+        return now[0] - self._cpu_before[0], now[1] - self._cpu_before[1]
 
     def _quota(self) -> Record | None:
         try:
@@ -100,10 +179,29 @@ class Advisor:
             not_seen.append("which pools are filled again after collections")
         elif self._pools is not None and self._pools.unfinished:
             not_seen.append(f"all pools at {count_text(self._pools.unfinished, 'collection')}")
+        refaults = self._source.header["probes"].get("refaults")
+        if refaults is None or any(item["name"] == "returned memory" for item in refaults["missing"]):
+            not_seen.append("page faults of returned memory")
         if self._source.lost:
             not_seen.append(f"{self._source.lost} lost events")
         go_version = self._source.header["target"]["go_version"]
-        seen = Seen(duration_ns, self._slices, total.pacing, callers, quota, go_version, self._by_line(), self._refilled())
+        hints = None
+        if self._refaults is not None and self._hints is not None:
+            hints = Hints(self._refaults.hinting, self._hints[0], np.array(self._hints[1]))
+        seen = Seen(
+            duration_ns,
+            self._slices,
+            total.pacing,
+            callers,
+            quota,
+            go_version,
+            self._by_line(),
+            self._refilled(),
+            self._cpu[1] * SECOND / self._cpu[0] if self._cpu[0] else None,
+            self._returned(),
+            self._huge,
+            hints,
+        )
         return advice("gc", seen, not_seen)
 
     def _by_line(self) -> list[Payer]:
@@ -121,6 +219,27 @@ class Advisor:
             stacks = tuple(str(stack) for stack in sorted({stack for stack, _ in those}))
             count, parked = (sum(getattr(paid, what) for paid in those.values()) for what in ("count", "parked_ns"))
             out.append(Payer(*line, stacks, count, held.total(), parked, held))
+        return out
+
+    def _returned(self) -> list[Returned]:
+        """Who returned memory, and how it was taken again."""
+        found: dict[tuple[str, str, str, int], list[int]] = {}
+        if self._refaults is None:
+            return []
+        for stack in self._refaults.of:
+            frames = self._return_stacks.frames(stack)
+            functions = [frame.function for frame in frames]
+            who, line = ALLOCATION, ("", "", 0)
+            if any(function in _FREED for function in functions):
+                who, line = FREED, first_line(frames)
+            elif any(function.startswith(_BACKGROUND) for function in functions):
+                who = BACKGROUND
+            found.setdefault((who, *line), []).append(stack)
+        out = []
+        for key, stacks in found.items():
+            taken = sum((self._refaults.of[stack] for stack in stacks), Taken())
+            size = sum(self._refaults.returned.get(stack, 0) for stack in stacks)
+            out.append(Returned(*key, tuple(map(str, sorted(stacks))), size, taken))
         return out
 
     def _refilled(self) -> list[Refilled]:

@@ -459,6 +459,97 @@ def test_what_a_walk_over_pools_takes_is_part_of_the_cost():
     assert 0.8 * kernels["run_time_ns"] < hits["pool_cleaned_ns"] == cost_ns < kernels["run_time_ns"]
 
 
+MIB = 32
+ROUNDS = {"frees": ("60", str(MIB), "20ms"), "swings": ("60", str(MIB), "100ms"), "keeps": ("60", str(MIB), "20ms")}
+ROUNDS["huge"] = ROUNDS["frees"]
+
+
+def returned(start, trace, mode, *options, version=targets.NEWEST, env=None):
+    """(what was advised on the memory it returned, the traced run's end, what the kernel counted for the program)."""
+    target = start(targets.build("returner", version), mode, *ROUNDS[mode], env=env)
+    tracer = trace("--pid", str(target.pid), "--advise", "--top", "1", *options)
+    target.go()
+    truth = target.truth()
+    time.sleep(0.2)  # what is added up in the kernel is told every 50 ms
+    assert target.finish() == 0 and tracer.finish() == 0, tracer.stderr
+    assert tracer.records[-1]["events"]["lost"] == 0
+    advice = tracer.records[-1]["advice"]
+    assert not any("returned memory" in each for each in advice["not_seen"])
+    return [each for each in advice["findings"] if each["rule"] == "returned memory"], tracer, truth
+
+
+def counted(found):
+    """(page faults that a finding counts, those that it does not)."""
+    text = "; ".join(found["evidence"])
+    counts = [re.search(pattern, text) for pattern in (r"([\d,]+) page faults? took", r"in ([\d,]+) more, in which")]
+    kept, lost = (int(each[1].replace(",", "")) if each else 0 for each in counts)
+    return kept, lost
+
+
+@pytest.mark.parametrize(("version", "mode"), [("1.19.8", "frees"), (targets.NEWEST, "frees"), (targets.NEWEST, "swings")])
+def test_memory_that_is_returned_and_taken_again(version, mode, start, trace, gotrace, tmp_path):
+    """Against the kernel's count of the program's page faults: all but the first on each page."""
+    if version not in targets.MATRIX:
+        pytest.skip(f"Go {version} cannot be had here")
+    recording = tmp_path / "run.gotrace"
+    found, tracer, truth = returned(start, trace, mode, "-o", str(recording), version=version)
+    again = truth["Minor"] - (MIB << 20) // 4096
+    assert again > 20 * (MIB << 20) // 4096 or mode == "swings"
+    assert sum(sum(counted(each)) for each in found) == pytest.approx(again, rel=0.05)  # the scavenger may have too little
+    titles = [each["title"] for each in found]
+    if mode == "frees":
+        where = place_in("returner", "debug.FreeOSMemory()")
+        (title,) = (each for each in titles if each.startswith(f"main.free ({where}) calls debug.FreeOSMemory, which"))
+    else:
+        (title,) = titles
+        assert title.startswith("The background scavenger returns memory that is then faulted in again")
+    first = found[titles.index(title)]
+    gain, summary = first["gain"], tracer.records[-1]
+    each_ns = gain["value"] * summary["duration_ns"] / 1e9 / counted(first)[0]
+    assert 100 < each_ns < 50_000 and gain["low"] <= gain["value"] <= gain["high"]
+    assert any("0 lay in huge pages" in each for each in first["evidence"]) or "[always]" in HUGE_PAGES.read_text()
+    # The kernel's account of the program's CPU time, of which the program itself has the part since it began to work.
+    used = truth["System"] + truth["User"]
+    assert gain["value"] / gain["share"] * summary["duration_ns"] / 1e9 == pytest.approx(used, rel=0.25)
+    done = gotrace("report", str(recording), "--advise", "--top", "1", "--format", "ndjson")
+    assert json.loads(done.stdout.splitlines()[-1])["advice"] == summary["advice"], done.stderr
+
+
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.alone
+def test_what_returning_no_memory_saves(start, trace):
+    """Against the CPU time that the program takes less where the kernel leaves it the pages; nothing is found there."""
+    found, tracer, truth = returned(start, trace, "frees")
+    used = []
+    for env in ({}, {"GODEBUG": "madvdontneed=0"}):
+        target = start(targets.build("returner"), "frees", *ROUNDS["frees"], env=env)
+        target.go()
+        used.append(sum(target.truth()[name] for name in ("System", "User")))
+        target.finish()
+    gained = sum(each["gain"]["value"] for each in found) * tracer.records[-1]["duration_ns"] / 1e9
+    assert 0.6 * gained <= used[0] - used[1] <= 1.6 * gained, (gained, used)
+    assert returned(start, trace, "frees", env={"GODEBUG": "madvdontneed=0"})[0] == []
+
+
+def test_memory_that_is_kept(start, trace):
+    assert returned(start, trace, "keeps")[0] == []
+
+
+@pytest.mark.skipif(not HUGE_PAGES.exists() or "[never]" in HUGE_PAGES.read_text(), reason="no huge pages here")
+def test_memory_that_is_taken_again_by_huge_pages(start, trace):
+    """The kernel counts a fault for each; how they are mapped is looked up."""
+    found, _, truth = returned(start, trace, "huge")
+    few = truth["Minor"] < 60 * (MIB << 20) // 4096 / 10  # if the kernel had enough of them
+    told = "; ".join(line for each in found for line in each["evidence"])
+    if found:
+        assert "the heap's mapping may get some" in told
+        looked_up, huge = map(int, re.search(r"of (\d+) pages? looked up .*, (\d+) lay in huge pages", told).groups())
+        assert huge > 0.8 * looked_up or not few
+    assert found or few
+
+
 @pytest.mark.parametrize("version", ["1.19.8", targets.NEWEST])
 def test_who_pays_for_assists(version, start, trace, gotrace, tmp_path):
     """Against each goroutine's own clock around its allocations, and assist by assist."""

@@ -13,7 +13,7 @@ from gotrace.binary.globals import find_globals
 from gotrace.binary.goroutines import find_goroutines
 from gotrace.binary.layout import layout_of, stw_reasons
 from gotrace.binary.program import GoProgram
-from gotrace.probes import assist, gc, pool
+from gotrace.probes import assist, gc, pool, refaults
 
 STRIPPED_TWIN = {"default": "stripped", "pie": "pie-stripped"}
 # the flavours with a symbol table to compare with
@@ -166,6 +166,17 @@ def test_mark_assists_begin_and_end_where_they_should(version, arch, flavour):
             assert function is not None and function.name == point.symbol == "runtime.gcAssistAlloc"
             assert program.elf.read(point.address, len(point.code)) == point.code
             assert point.emulated, point
+
+
+@everything
+def test_memory_is_returned_where_it_should(version, arch, flavour):
+    """The entry of the function that calls madvise for that, on a cheap instruction."""
+    with GoProgram.open(program_of(version, arch, flavour)) as program:
+        plan = refaults.plan(program)
+        (point,) = (each for each in plan.points if each.program == "returned")
+        function = program.pclntab.find(point.address)
+        assert function is not None and function.name == "runtime.sysUnusedOS" and point.emulated
+        assert plan.missing == () and code.call_sites(program, function.name, "runtime.madvise")
 
 
 @everything

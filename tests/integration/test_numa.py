@@ -331,6 +331,36 @@ def test_hinting_faults_are_told_apart(balance):
     assert not any(found["balancing_threads"].values())
 
 
+@pytest.mark.alone
+@pytest.mark.usefixtures("small_pages")
+def test_advice_on_hinting_faults(balance, start, trace):
+    """Of a program that touches nothing new they are all its faults, by the kernel's count."""
+    mib = 512
+    for on in (True, False):
+        balance(on)
+        for _ in range(5):  # the kernel marks pages by the CPU time that a thread has had
+            target = start(targets.build("returner"), "keeps", "600", str(mib), "0s", env={"GOMAXPROCS": "1"})
+            tracer = trace("--pid", str(target.pid), "--advise", "--top", "1")
+            before = hinting_faults()
+            target.go()
+            truth = target.truth()
+            time.sleep(0.2)  # what is added up in the kernel is told every 50 ms
+            everybody = hinting_faults() - before
+            assert target.finish() == 0 and tracer.finish() == 0, tracer.stderr
+            found = [each for each in tracer.records[-1]["advice"]["findings"] if each["rule"] == "hinting faults"]
+            if found or not on:
+                break
+        assert bool(found) == on
+        if on:
+            told = "; ".join(found[0]["evidence"])
+            counts = re.findall(r"([\d,]+) (?:hinting fault|more, in which)", told)
+            count = sum(int(each.replace(",", "")) for each in counts)
+            assert count == pytest.approx(truth["Minor"] - (mib << 20) // 4096, abs=1500) and count <= everybody
+            assert (
+                ("one memory node" in told) == (len(numa.topology().nodes) == 1) == ("numa_balancing=0" in found[0]["mend"])
+            )
+
+
 @pytest.fixture
 def small_pages():
     """With huge pages a fault brings 512 pages, and those of the program's own file would be as many."""

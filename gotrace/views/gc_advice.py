@@ -28,7 +28,7 @@ from gotrace.advice.running import (
 )
 from gotrace.analysis.assists import Paid, Payers
 from gotrace.analysis.causes import Explainer
-from gotrace.analysis.columns import Array, distinct
+from gotrace.analysis.columns import Array
 from gotrace.analysis.gc_slices import HINTING, REFAULTS, Slices
 from gotrace.analysis.gc_summary import GcSummary
 from gotrace.analysis.pauses import Batch
@@ -120,7 +120,7 @@ class Advisor:
 
     def _sizes(self, addresses: Array) -> list[Any] | None:
         """`HugePages`, as JSON has it; None where the kernel does not say."""
-        pid, some = self._source.process.pid, distinct(addresses)[:_LOOK_UP].tolist()
+        pid, some = self._source.process.pid, np.unique(addresses)[:_LOOK_UP].tolist()
         setting, found = huge_pages.setting(), Memory(pid).mapped_huge(some)
         if setting is None or found is None:
             return None

@@ -460,8 +460,7 @@ def test_what_a_walk_over_pools_takes_is_part_of_the_cost():
 
 
 MIB = 32
-ROUNDS = {"frees": ("60", str(MIB), "20ms"), "swings": ("60", str(MIB), "100ms"), "keeps": ("60", str(MIB), "20ms")}
-ROUNDS["huge"] = ROUNDS["frees"]
+ROUNDS = {mode: ("40", str(MIB), "100ms" if mode == "swings" else "0s") for mode in ("frees", "huge", "keeps", "swings")}
 
 
 def returned(start, trace, mode, *options, version=targets.NEWEST, env=None):
@@ -494,8 +493,8 @@ def test_memory_that_is_returned_and_taken_again(version, mode, start, trace, go
     recording = tmp_path / "run.gotrace"
     found, tracer, truth = returned(start, trace, mode, "-o", str(recording), version=version)
     again = truth["Minor"] - (MIB << 20) // 4096
-    assert again > 20 * (MIB << 20) // 4096 or mode == "swings"
-    assert sum(sum(counted(each)) for each in found) == pytest.approx(again, rel=0.05)  # the scavenger may have too little
+    # The background scavenger may have returned some as well, too little for a finding; and its own memory is touched.
+    assert 0.9 * again - 500 < sum(sum(counted(each)) for each in found) <= again
     titles = [each["title"] for each in found]
     if mode == "frees":
         where = place_in("returner", "debug.FreeOSMemory()")
@@ -541,12 +540,12 @@ def test_memory_that_is_kept(start, trace):
 def test_memory_that_is_taken_again_by_huge_pages(start, trace):
     """The kernel counts a fault for each; how they are mapped is looked up."""
     found, _, truth = returned(start, trace, "huge")
-    few = truth["Minor"] < 60 * (MIB << 20) // 4096 / 10  # if the kernel had enough of them
+    few = truth["Minor"] < 40 * (MIB << 20) // 4096 / 10  # if the kernel had enough of them
     told = "; ".join(line for each in found for line in each["evidence"])
     if found:
         assert "the heap's mapping may get some" in told
         looked_up, huge = map(int, re.search(r"of (\d+) pages? looked up .*, (\d+) lay in huge pages", told).groups())
-        assert huge > 0.8 * looked_up or not few
+        assert 0 < huge <= looked_up or not few  # what lies at the ends of the memory is no whole huge page
     assert found or few
 
 

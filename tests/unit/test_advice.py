@@ -10,16 +10,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gotrace.advice.finding import MOST, Advice, Finding, Gain, advice, lines, rules
-from gotrace.advice.running import Caller, Payer, Quota, Refilled
+from gotrace.advice.running import (
+    ALLOCATION,
+    BACKGROUND,
+    FREED,
+    Caller,
+    Hints,
+    HugePages,
+    Payer,
+    Quota,
+    Refilled,
+    Returned,
+)
 from gotrace.advice.running import Seen as Running
 from gotrace.advice.starts import Seen, exact, sampled
 from gotrace.analysis import assists as analysed
 from gotrace.analysis.assists import PAYER, Payers
 from gotrace.analysis.columns import Kinds
-from gotrace.analysis.gc_slices import CYCLES, MARKING, SLICE_NS, STOPPED, Slices
+from gotrace.analysis.gc_slices import CYCLES, HINTING, MARKING, REFAULTS, SLICE_NS, STOPPED, Slices
 from gotrace.analysis.pacing import Pacing, Room
 from gotrace.analysis.pauses import CYCLE, NO_LIMIT, PAUSE, SWEEP, Batch
 from gotrace.analysis.pools import Pools
+from gotrace.analysis.refaults import Refaults, Taken
 from gotrace.analysis.stacks import KERNEL, USER, Frame
 from gotrace.analysis.start_code import (
     COLLECTOR,
@@ -359,6 +371,76 @@ def test_pools_that_collections_empty():
     assert not of_running(dataclasses.replace(seen, pools=[dataclasses.replace(pool, count=19)]))
     seldom = dataclasses.replace(seen, pacing=Pacing(allocated=60 * 4096, allocated_ns=10**9))
     assert not of_running(dataclasses.replace(seldom, pools=[pool]))
+
+
+REFAULTS_KINDS = {
+    "returned": {"number": 7, "columns": ["stack", "bytes"]},
+    "refaults": {"number": 8, "columns": ["counts", "kept_ns", "lost_ns", "address", "stack"]},
+    "hinting": {"number": 9, "columns": ["counts", "kept_ns", "lost_ns", "address", "moved"]},
+}
+
+
+def refaulted():
+    """(what was added up, faults of returned memory, hinting faults) of events that tell of both, twice."""
+    events = np.zeros(6, [("kind", "<u2"), ("cpu", "<u2"), ("time_ns", "<u8"), *((name, "<u8") for name in "abcde")])
+    events["kind"], events["a"] = [7, 8, 9, 7, 8, 9], [5, 100, 200, 5, 100 | 2 << 32, 200]
+    events["b"], events["c"], events["e"] = [4096, 40 * MS, 50 * MS] * 2, [0, 0, 0, 0, 3 * MS, 0], [0, 5, 3] * 2
+    events["d"], events["cpu"], events["time_ns"] = 1 << 30, 1, 10**9
+    seen = Refaults(Kinds(REFAULTS_KINDS))
+    return seen, *(evenly(each) for each in seen.add(events))
+
+
+def evenly(told):
+    """The same faults, as if they had come over the whole time."""
+    out = np.repeat(told[:1], SECONDS * 4)
+    out["time_ns"], out["kept_ns"] = np.arange(len(out)) * SLICE_NS + 1000, told["kept_ns"].sum() / len(out)
+    return out
+
+
+def test_returned_memory_that_is_taken_again():
+    added, refaults, _ = refaulted()
+    taken = added.of[5]
+    assert (added.returned, taken) == ({5: 8192}, Taken(200, 80 * MS, 2, 3 * MS))
+    pages = HugePages(12, 3, "madvise", "defer", True, "hg")
+    returned = Returned(FREED, "main.free", "/src/main.go", 9, ("5",), 8192, taken)
+    seen = dataclasses.replace(running(batch()), cpu_rate=0.1e9, returned=[returned], huge_pages=pages)
+    seen.slices.add_faults(REFAULTS, refaults)
+    found = of_running(seen)["returned memory"]
+    assert found.gain.value == pytest.approx(10 * MS) and found.gain.share == pytest.approx(0.1)
+    assert found.title.startswith("main.free (src/main.go:9) calls debug.FreeOSMemory, which returns memory")
+    assert found.evidence[0].startswith("8.00 KiB returned in 8.0 s; 200 page faults took its pages again, in 400 us")
+    assert found.evidence[1] == "of 12 pages looked up soon after their fault, 3 lay in huge pages"
+    assert found.evidence[2].endswith("madvise, defrag: defer; the heap's mapping may get some (MADV_HUGEPAGE)")
+    assert found.evidence[3] == "not counted: 3.00 ms in 2 more, in which the thread lost its CPU"
+    for changed in ({"cpu_rate": 1e9}, {"cpu_rate": None}):
+        assert not of_running(dataclasses.replace(seen, **changed))
+    for who, words, by in ((BACKGROUND, "The background scavenger", ()), (ALLOCATION, "An allocation", ("memory limit",))):
+        other = dataclasses.replace(seen, returned=[dataclasses.replace(returned, who=who)], huge_pages=HugePages())
+        told = of_running(other)["returned memory"]
+        assert told.title.startswith(words) and told.by == by and len(told.evidence) == 2
+
+
+def test_hinting_faults_on_one_node_and_on_several():
+    added, _, hinting = refaulted()
+    assert added.hinting == Taken(400, 100 * MS, moved=6)
+    seen = dataclasses.replace(running(batch()), cpu_rate=0.1e9, hints=Hints(added.hinting, [0], np.array([[7, 0]])))
+    seen.slices.add_faults(HINTING, hinting)
+    one = of_running(seen)["hinting faults"]
+    assert one.gain.value == pytest.approx(12.5 * MS) == one.gain.low and one.gain.share == pytest.approx(0.125)
+    assert "one memory node" in one.evidence[1] and "numa_balancing=0" in one.mend
+    two = dataclasses.replace(seen, hints=Hints(added.hinting, [0, 1], np.array([[5, 2, 1], [1, 4, 0]])))
+    found = of_running(two)["hinting faults"]
+    assert found.gain.low == 0 < found.gain.value and "numactl" in found.mend
+    assert found.evidence[1:] == (
+        "of 12 pages looked up, on another node than the thread: 1 on node 0, 2 on node 1",
+        "balancing moved 6 pages in them",
+    )
+    still = dataclasses.replace(
+        two, hints=Hints(dataclasses.replace(added.hinting, moved=0), [0, 1], np.zeros((2, 3), int))
+    )
+    assert of_running(still)["hinting faults"].gain.low > 0
+    assert not of_running(dataclasses.replace(seen, cpu_rate=1e9))
+    assert not of_running(dataclasses.replace(seen, hints=None))
 
 
 def test_assists_are_part_of_what_makes_them(monkeypatch):

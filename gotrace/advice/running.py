@@ -90,16 +90,15 @@ class Returned:
 
 @dataclass(frozen=True)
 class HugePages:
-    """Of the ``looked_at`` pages that were faulted in again so many lay in huge ones.
-
-    ``eligible`` says whether the kernel would give their mapping any; ``flags`` what was asked for it; None: unknown.
+    """Of the ``looked_at`` pages that were faulted in again so many lay in ``huge`` ones, and so many in mappings that may
+    get some (``eligible``). ``flags`` is what was asked for their mappings, as `gotrace.kernel.huge_pages.eligible` has it.
     """
 
     looked_at: int = 0
     huge: int = 0
-    enabled: str | None = None
+    eligible: int = 0
+    enabled: str = ""
     defrag: str = ""
-    eligible: bool | None = None
     flags: str = ""
 
 

@@ -6,6 +6,7 @@ Documentation/admin-guide/mm/transhuge.rst of the kernel.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 _SPLITS = (b"thp_split_page", b"thp_split_pmd")
@@ -42,26 +43,30 @@ def setting(root: str = "/") -> Setting | None:
         return None
 
 
-def of_mapping(pid: int, address: int) -> tuple[bool | None, str]:
-    """Whether the mapping at an address may get huge pages, and what was asked for it: "hg" (to have them), "nh", or "".
+def eligible(pid: int, addresses: Sequence[int]) -> tuple[int, str] | None:
+    """How many of some addresses (ascending) lie in mappings that may get huge pages, and what was asked for these and the
+    others: "hg" (to have them), "nh" (to have none), both, or "". None where the kernel does not say (before Linux 5.0).
 
-    (None, "") where that is unknown. The kernel goes through the pages of all mappings up to that one: 4 us a resident MiB.
+    It goes through the pages of all mappings up to the last address: 4 us a resident MiB.
     """
-    within, eligible = False, None
+    left, within, count, flags = list(addresses), 0, 0, set()
     try:
         with open(f"/proc/{pid}/smaps") as file:
             for line in file:
                 name, _, rest = line.partition(" ")
                 if "-" in name:
+                    if not left:
+                        break
                     begin, end = (int(part, 16) for part in name.split("-"))
-                    within = begin <= address < end
+                    within = sum(begin <= address < end for address in left)
+                    left = [address for address in left if address >= end]
                 elif within and name == "THPeligible:":
-                    eligible = rest.strip() != "0"
+                    count += within * (rest.strip() != "0")
                 elif within and name == "VmFlags:":
-                    return eligible, " ".join(flag for flag in rest.split() if flag in ("hg", "nh"))
+                    flags |= {"hg", "nh"} & {*rest.split()}
     except (OSError, ValueError):
-        pass
-    return None, ""
+        return None
+    return count, " ".join(sorted(flags))
 
 
 def splits(root: str = "/") -> dict[str, int]:

@@ -214,18 +214,18 @@ class Memory:
             raise self._failed(error.errno or errno.ESRCH) from None
         return found
 
-    def mapped_huge(self, addresses: Sequence[int]) -> list[bool] | None:
-        """Of the pages at ``addresses`` that are there, which are mapped as huge pages.
+    def mapped_huge(self, addresses: Sequence[int]) -> dict[int, bool] | None:
+        """Whether the page at each of ``addresses`` is mapped as a huge one, without those that are not there.
 
         None where the kernel cannot be asked (before Linux 6.7). Raises TargetError or HostError.
         """
         try:
-            found = [self._scanned(address // PAGE * PAGE, address // PAGE * PAGE + PAGE) for address in addresses]
+            found = {at: self._scanned(at // PAGE * PAGE, at // PAGE * PAGE + PAGE) for at in addresses}
         except OSError as error:
             if error.errno in (errno.ENOTTY, errno.EINVAL):
                 return None
             raise self._failed(error.errno or errno.ESRCH) from None
-        return [bool(each["kind"][0] & HUGE) for each in found if len(each)]
+        return {at: bool(each["kind"][0] & HUGE) for at, each in found.items() if len(each)}
 
     def _scanned(self, begin: int = 0, end: int | None = None) -> Ranges:
         out = np.zeros(_REGIONS if end is None else 1, RANGE)

@@ -122,10 +122,11 @@ class Advisor:
         """`HugePages`, as JSON has it; None where the kernel does not say."""
         pid, some = self._source.process.pid, np.unique(addresses)[:_LOOK_UP].tolist()
         setting, found = huge_pages.setting(), Memory(pid).mapped_huge(some)
-        if setting is None or found is None:
+        may = huge_pages.eligible(pid, [*found]) if found else None
+        if setting is None or found is None or may is None:
             return None
-        counts = [self._huge.looked_at + len(found), self._huge.huge + sum(found)]
-        return [*counts, setting.enabled, setting.defrag, *huge_pages.of_mapping(pid, some[0])]
+        counts = [self._huge.looked_at + len(found), self._huge.huge + sum(found.values()), self._huge.eligible + may[0]]
+        return [*counts, setting.enabled, setting.defrag, may[1]]
 
     def _placed(self, faults: Array) -> tuple[list[int], list[list[int]]]:
         """The memory nodes, and how many of some faults were on which node's CPUs for a page of which."""

@@ -401,7 +401,7 @@ def test_returned_memory_that_is_taken_again():
     added, refaults, _ = refaulted()
     taken = added.of[5]
     assert (added.returned, taken) == ({5: 8192}, Taken(200, 80 * MS, 2, 3 * MS))
-    pages = HugePages(12, 3, "madvise", "defer", True, "hg")
+    pages = HugePages(12, 3, 4, "madvise", "defer", "hg")
     returned = Returned(FREED, "main.free", "/src/main.go", 9, ("5",), 8192, taken)
     seen = dataclasses.replace(running(batch()), cpu_rate=0.1e9, returned=[returned], huge_pages=pages)
     seen.slices.add_faults(REFAULTS, refaults)
@@ -409,9 +409,11 @@ def test_returned_memory_that_is_taken_again():
     assert found.gain.value == pytest.approx(10 * MS) and found.gain.share == pytest.approx(0.1)
     assert found.title.startswith("main.free (src/main.go:9) calls debug.FreeOSMemory, which returns memory")
     assert found.evidence[0].startswith("8.00 KiB returned in 8.0 s; 200 page faults took its pages again, in 400 us")
-    assert found.evidence[1] == "of 12 pages looked up soon after their fault, 3 lay in huge pages"
-    assert found.evidence[2].endswith("madvise, defrag: defer; the heap's mapping may get some (MADV_HUGEPAGE)")
-    assert found.evidence[3] == "not counted: 3.00 ms in 2 more, in which the thread lost its CPU"
+    assert found.evidence[1] == (
+        "of 12 pages looked up soon after their fault, 3 lay in huge pages, and 4 where there may be some (MADV_HUGEPAGE); "
+        "transparent huge pages: madvise, defrag: defer"
+    )
+    assert found.evidence[2] == "not counted: 3.00 ms in 2 more, in which the thread lost its CPU"
     for changed in ({"cpu_rate": 1e9}, {"cpu_rate": None}):
         assert not of_running(dataclasses.replace(seen, **changed))
     for who, words, by in ((BACKGROUND, "The background scavenger", ()), (ALLOCATION, "An allocation", ("memory limit",))):

@@ -22,6 +22,7 @@ _WHO = {
     BACKGROUND: "The background scavenger",
     ALLOCATION: "An allocation that needs more memory than the goal or limit has",
 }
+_ASKED = {"hg": "MADV_HUGEPAGE", "nh": "MADV_NOHUGEPAGE"}
 _KEEP = "GODEBUG=madvdontneed=0 leaves the pages mapped until the kernel needs them (RSS then seems larger)"
 _MEND = {
     BACKGROUND: f"{_KEEP}; or keep the heap goal from going up and down, with a larger GOGC and a GOMEMLIMIT.",
@@ -64,9 +65,9 @@ def _finding(seen: Seen, each: Returned, gain: Gain) -> Finding:
 def _sizes(pages: HugePages) -> Iterator[str]:
     """What is known of huge pages."""
     if pages.looked_at:
-        yield f"of {count_text(pages.looked_at, 'page')} looked up soon after their fault, {pages.huge:,} lay in huge pages"
-    if pages.enabled is None or pages.eligible is None:
-        return
-    may = "may get some" if pages.eligible else "gets none"
-    asked = {"hg": " (MADV_HUGEPAGE)", "nh": " (MADV_NOHUGEPAGE)"}.get(pages.flags, "")
-    yield f"transparent huge pages: {pages.enabled}, defrag: {pages.defrag}; the heap's mapping {may}{asked}"
+        asked = "".join(f" ({name})" for flag, name in _ASKED.items() if flag in pages.flags.split())
+        yield (
+            f"of {count_text(pages.looked_at, 'page')} looked up soon after their fault, {pages.huge:,} lay in huge pages, "
+            f"and {pages.eligible:,} where there may be some{asked}; transparent huge pages: {pages.enabled}, "
+            f"defrag: {pages.defrag}"
+        )

@@ -547,7 +547,7 @@ def test_memory_that_is_taken_again_by_huge_pages(start, trace):
             r"of (\d+) pages? looked up .*?, (\d+) lay in huge pages, and (\d+) where there may be some \(MADV_HUGEPAGE\)"
         )
         looked_up, huge, may = map(int, re.search(pattern, told).groups())
-        assert (0 < huge or not few) and huge <= may <= looked_up  # at the ends of the memory there is no whole huge page
+        assert (huge > 0 or not few) and huge <= may <= looked_up  # at the ends of the memory there is no whole huge page
     assert found or few
 
 

@@ -92,8 +92,8 @@ class Gc(View):
         self.assists = assists
         self.advise = advise
         self.advice: Advice | None = None
-        stems = (("gc", True), ("tail", bool(explained)), ("assist", assists or advise))
-        stems += (("pool", advise), ("refaults", advise))
+        stems = [("gc", True), ("tail", bool(explained)), ("assist", assists or advise)]
+        stems += [("pool", advise), ("refaults", advise)]
         self.stems = tuple(stem for stem, wanted in stems if wanted)
         self.assisted: Assists | None = None
         self.total = GcSummary()

@@ -29,8 +29,9 @@ After=network.target
 Type=exec
 ExecStartPre={command} serve --prepare
 ExecStart={command} serve{options}
+# The shell's own kill: a minimal Debian has no /bin/kill.
 ExecReload={command} serve{options} --check
-ExecReload=/bin/kill -HUP $MAINPID
+ExecReload=/bin/sh -c 'kill -HUP $MAINPID'
 # With half of a slow CPU, the compiler takes minutes.
 TimeoutStartSec=10min
 Restart=on-failure

@@ -52,7 +52,7 @@ def test_its_rights_are_the_published_ones() -> None:
     assert 'ExecStart="/opt/a b/gotrace" serve -f /etc/50%%.yaml\n' in text
     assert 'ExecStartPre="/opt/a b/gotrace" serve --prepare\n' in text
     checked = 'ExecReload="/opt/a b/gotrace" serve -f /etc/50%%.yaml --check\n'  # else nothing is reloaded
-    assert f"{checked}ExecReload=/bin/kill -HUP $MAINPID\n" in text
+    assert f"{checked}ExecReload=/bin/sh -c 'kill -HUP $MAINPID'\n" in text
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,10 @@ from gotrace.errors import UsageError
         ),
     ],
 )
-@click.option("-f", "--file", "file", type=click.Path(), metavar="FILE", help="Settings in YAML; options override them.")
+# click asks access(2), which knows no capabilities.
+@click.option(
+    "-f", "--file", "file", type=click.Path(readable=False), metavar="FILE", help="Settings in YAML; options override them."
+)
 @click.option("--listen", metavar="HOST:PORT", help="Address to serve /metrics on.  [default: 127.0.0.1:9464]")
 @click.option("--otlp", metavar="URL", help="Also push metrics to this collector, by OTLP over HTTP.")
 @option("select")

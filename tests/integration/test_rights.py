@@ -65,12 +65,14 @@ def program_of(path: Path, user: int):
 
 
 def test_the_published_set_is_enough(prepared, tmp_path):
-    """A program of another user, in a file that its owner alone may read, is traced: every collection is counted."""
-    name = f"rights{os.getpid()}"
+    """A program of another user is traced, and every collection counted; its owner alone may read its file, and root the
+    agent's settings.
+    """
+    name, settings = f"rights{os.getpid()}", tmp_path / "agent.yaml"
+    settings.write_text(f"schema: gotrace.agent/1\nmin_age: 0s\nselect: ['name={name}']\n")
+    settings.chmod(0o600)
     with program_of(tmp_path / name, OTHER) as process:
-        serving = Agent(
-            "--select", f"name={name}", "--min-age", "0s", through=[*prepared, *with_only(set(SERVE_CAPABILITIES))]
-        )
+        serving = Agent("-f", str(settings), through=[*prepared, *with_only(set(SERVE_CAPABILITIES))])
         status = Path(f"/proc/{serving.process.pid}/status").read_text()
         (held,) = re.findall(r"CapEff:\s+(\w+)", status)
         assert int(held, 16) == sum(1 << bit for bit in SERVE_CAPABILITIES.values())

@@ -28,11 +28,11 @@ CACHE = Path(os.environ.get("GOTRACE_CACHE") or Path.home() / ".cache" / "gotrac
 # The user land is Debian 12's; a kernel is had from the release that has it.
 SUITE, PYTHON = "bookworm", (3, 11)
 KERNELS = {"6.1": "bookworm", "6.12": "trixie"}
-MODULES = ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4", "virtio_console", "9pnet_virtio", "9p")
+MODULES = ("virtio_pci", "virtio_blk", "crc32c_generic", "ext4", "virtio_console", "9pnet_virtio", "9p", "overlay")
 PACKAGES = (
     *("base-files", "base-passwd", "bash", "bsdutils", "busybox-static", "coreutils", "findutils", "grep", "less"),
-    *("libc-bin", "libpython3.11-dev", "mount", "ncurses-base", "numactl", "procps", "python3", "python3-bpfcc"),
-    *("sed", "tmux", "util-linux"),
+    *("libc-bin", "libpython3.11-dev", "mount", "ncurses-base", "numactl", "podman", "procps", "python3"),
+    *("python3-bpfcc", "runc", "sed", "tar", "tmux", "util-linux"),
 )
 UNUSED = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/perl", "usr/include")
 COMPILED = "hdrhistogram"  # has no wheel for ARM64, and one C file
@@ -167,8 +167,11 @@ def _build_disk(folder: Path) -> None:
         (root / "usr/bin/sh").symlink_to("bash")
     for name in ("passwd", "group"):
         shutil.copy(root / f"usr/share/base-passwd/{name}.master", root / f"etc/{name}")
-    for name in ("proc", "sys", "dev", "run", "tmp", "root", "host", "control", "var/cache"):
+    for name in ("proc", "sys", "dev", "run", "tmp", "root", "host", "control", "var/cache", "var/lib/containers"):
         (root / name).mkdir(parents=True, exist_ok=True)
+    # podman without systemd, and by the runtime that is here.
+    containers = '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\nruntime = "runc"\n'
+    (root / "etc/containers/containers.conf").write_text(containers)
     site = root / "usr/lib/python3/dist-packages"
     # Those up to Debian 12's that wheels are made for: pip does not go down from one to the next.
     platforms = ("manylinux_2_28_aarch64", "manylinux_2_24_aarch64", "manylinux2014_aarch64")

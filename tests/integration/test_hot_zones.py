@@ -15,6 +15,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import cri
@@ -24,12 +25,9 @@ from conftest import PATIENCE_S, until
 from containers import REQUIRED, TRY, mine, path_of, stages, told_by, took, tried, wall_ns, watching
 from gotrace.kernel.container_tools import version_refusal
 from gotrace.probes.coldstart_containers import CALLS
-from services import free_port, remove_podmans_groups
+from services import free_port, image_of, remove_podmans_groups
 
-pytestmark = [
-    pytest.mark.bpf,
-    pytest.mark.skipif(targets.EMULATED, reason="container tools' own functions are known on amd64"),
-]
+pytestmark = pytest.mark.bpf
 
 RUNC = Path("/usr/sbin/runc")
 PODMAN = ["podman", *(["--runtime", str(RUNC)] if RUNC.exists() else [])]
@@ -299,6 +297,32 @@ def test_podman_5(registry, podman_5, tmp_path):
     if executed:  # strace holds it meanwhile
         at = int(executed[1]) * 10**9 + int(executed[2]) * 1000 - wall_ns() - start["monotonic_ns"]
         assert sandbox[0]["begin_ns"] < at < sandbox[-1]["begin_ns"] + sandbox[-1]["duration_ns"]
+
+
+@pytest.mark.everywhere
+def test_podmans_own_events(tmp_path):
+    """Of an image that is there: made when its snapshot is, and before the runtime is started."""
+    program = mine(tmp_path)
+    (tmp_path / "image").mkdir()
+    with image_of(program, tmp_path / "image") as (_, image), watching(program) as seen:
+        began = time.monotonic_ns()
+        identity = podman_run(None, program, image=f"{image}:1")
+        ended = time.monotonic_ns()
+    start, _ = seen
+    container, rows = start["container"], stages(start)
+    assert (container["id"], container["tool"], container["unseen"]) == (identity, "podman", [])
+    assert container["layers"] == 0 and {"unpack", "sandbox (network)"} <= set(container["absent"])
+    assert began < start["monotonic_ns"] + rows[0]["begin_ns"] < start["monotonic_ns"] < ended
+    assert {"cgroup", "conmon", "mounts", "namespaces", "runtime (runc)", "snapshot"} <= {row["name"] for row in rows}
+    words = ["podman", "events", "--stream=false", "--since=1h", f"--filter=container={identity}", "--format=json"]
+    execve = start["monotonic_ns"] + wall_ns()
+    told = {
+        event["Status"]: np.datetime64(event["Time"].removesuffix("Z"), "ns").astype(int) - execve
+        for event in map(json.loads, run(*words, env={**os.environ, "TZ": "UTC"}).stdout.splitlines())
+    }
+    made = next(row for row in rows if row["name"] == "snapshot")
+    runtime = next(row for row in rows if row["name"] == "runtime (runc)")
+    assert made["begin_ns"] + made["duration_ns"] < told["create"] < runtime["begin_ns"] < told["init"]
 
 
 def test_every_call_that_strace_saw_lies_in_its_stage(registry, gotrace, tmp_path):

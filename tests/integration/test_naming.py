@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from conftest import GOTRACE, Target, cpu_quota
+from conftest import GOTRACE, PATIENCE_S, Target, Tracer, cpu_quota, until
+from services import image_of
 from targets import build
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -46,6 +47,25 @@ def test_one_that_fits(gotrace: Run, start: Start, tmp_path: Path) -> None:
     done = gotrace("mem", "--name", f"lone-{os.getpid()}")
     assert done.returncode == 0 and f"pid {target.pid} (" in done.stdout, done.stdout
     assert gotrace("mem", "--name", f"lo?e-{os.getpid()}").returncode == 0
+
+
+@pytest.mark.bpf
+@pytest.mark.everywhere
+def test_a_container(gotrace: Run, start: Start, trace: Callable[..., Tracer], tmp_path: Path) -> None:
+    """Its program counts as many collections as are seen of it from outside."""
+    with image_of(build("gcload"), tmp_path) as (run, name):
+        target = start(Path(run[0]), *run[1:], f"{name}:1", "/gcload", "-cycles", "60")
+        inspect = ["podman", "inspect", "-f", "{{.State.Running}} {{.State.Pid}}", name]
+        until(lambda: subprocess.run(inspect, capture_output=True, text=True).stdout.startswith("true "))
+        _, pid = subprocess.run(inspect, capture_output=True, text=True).stdout.split()
+        (process,) = json.loads(gotrace("ps", "--json", "--select", f"container={name}").stdout)[:1]
+        assert (process["pid"], process["container"], process["runtime"]) == (int(pid), name, "podman")
+        tracer = trace("--container", name)
+        target.go()
+        truth = target.truth()
+        assert target.finish() == 0 and tracer.finish(PATIENCE_S) == 0
+    seen = [cycle["cycle"] for cycle in tracer.of("cycle")]
+    assert seen == list(range(process["gc_cycles"] + 1, truth["NumGC"] + 1)) and len(seen) >= 60
 
 
 def test_several_are_listed(gotrace: Run, start: Start, tmp_path: Path) -> None:

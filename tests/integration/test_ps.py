@@ -103,6 +103,7 @@ def container(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.bpf
+@pytest.mark.everywhere
 def test_a_container_is_what_podman_says(container: str, gotrace: Run) -> None:
     told = json.loads(subprocess.run(["podman", "inspect", container], capture_output=True, check=True).stdout)[0]
     (process,), _ = records(gotrace("ps", "--format", "ndjson", "--select", f"container={container}"))

@@ -419,7 +419,8 @@ STAGE(pod_image, STAGE_POD_IMAGE, HIT_POD_IMAGE_BEGINS, HIT_POD_IMAGE_ENDS, 0)
  */
 int pod_container_begins(struct pt_regs *ctx)
 {
-	u64 time_ns = bpf_ktime_get_ns(), container = member(GO_ARG6(ctx), 0);
+	u64 time_ns = bpf_ktime_get_ns(), start = GO_ARG6(ctx);
+	u64 container = start ? read_user(start) : 0; /* of the kubelet's own, not a message */
 
 	count_hit(HIT_POD_CONTAINER_BEGINS);
 	emit(KIND_STAGE_BEGINS, time_ns, current_tgid(), STAGE_POD_CONTAINER, GO_G(ctx), 0, 0);

@@ -81,7 +81,8 @@ static __always_inline int ends(struct perf_event_context *ctx, struct config *c
 	struct fault *fault = open_faults.lookup(&tid);
 	struct hints hints = {};
 
-	if (fault && fault->address == ctx->addr) {
+	/* Some kernels for ARM64 tell the end with the address of the page, of 64 KiB at most. */
+	if (fault && !((fault->address ^ ctx->addr) >> 16)) {
 		begin_ns = fault->begin_ns;
 		read_hints(cfg, &hints);
 		if (how == MINOR && differ(&fault->hints, &hints))

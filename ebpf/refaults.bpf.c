@@ -6,6 +6,8 @@
 #define PAGE_SHIFT 12 /* no page is smaller; of a larger one each part counts as a page of its own */
 #define CHUNK_SHIFT 22
 #define CHUNK_PAGES (1 << (CHUNK_SHIFT - PAGE_SHIFT))
+#define LARGEST_PAGE_SHIFT 16 /* some kernels for ARM64 tell the end of a fault with the address of its page */
+#define OWNERS 16 /* whose faults are added up at a time, on each CPU */
 #define OWNED_PAGES 16 /* what the scavenger returns at once, 64 KiB: the pages of one owner */
 
 /* 4 MiB of address space, of which the runtime returns a part at a time (pallocChunkPages in runtime/mpagealloc.go). */
@@ -33,12 +35,13 @@ struct sums {
 };
 
 BPF_TABLE("lru_hash", u32, struct fault, open_faults, 16384);
-BPF_TABLE("lru_hash", u64, struct chunk, chunks, 4096);
+BPF_TABLE("hash", u64, struct chunk, chunks, 4096);
 BPF_PERCPU_ARRAY(blank, struct chunk, 1);
-BPF_PERCPU_ARRAY(refaults, struct sums, 1);
+BPF_PERCPU_ARRAY(refaults, struct sums, OWNERS);
 BPF_PERCPU_ARRAY(hinting, struct sums, 1);
 
-static __always_inline void note(u64 at, u64 pages, u64 stack)
+/* Whether these pages can be followed: there is room for that many chunks. */
+static __always_inline bool note(u64 at, u64 pages, u64 stack)
 {
 	u64 key = at >> (CHUNK_SHIFT - PAGE_SHIFT), i;
 	struct chunk *chunk = chunks.lookup(&key), *empty;
@@ -47,13 +50,11 @@ static __always_inline void note(u64 at, u64 pages, u64 stack)
 	if (!chunk) {
 		empty = blank.lookup(&zero);
 		if (empty)
-			chunks.update(&key, empty);
+			chunks.insert(&key, empty); /* another CPU may be doing it */
 		chunk = chunks.lookup(&key);
 	}
-	if (!chunk) {
-		count_loss();
-		return;
-	}
+	if (!chunk)
+		return false;
 #pragma clang loop unroll(disable)
 	for (i = 0; i < CHUNK_PAGES; i++) {
 		if (i >= pages)
@@ -61,17 +62,19 @@ static __always_inline void note(u64 at, u64 pages, u64 stack)
 		chunk->returned[(at + i) & (CHUNK_PAGES - 1)] = 1;
 		chunk->owner[((at + i) & (CHUNK_PAGES - 1)) / OWNED_PAGES] = stack;
 	}
+	return true;
 }
 
 /* Entry of sysUnusedOS: the address, and the size in bytes, which lies in one chunk. */
 int returned(struct pt_regs *ctx)
 {
 	u64 time_ns = bpf_ktime_get_ns(), address = GO_ARG0(ctx), bytes = GO_ARG1(ctx), stack;
+	bool followed;
 
 	count_hit(HIT_RETURNED);
 	stack = user_stack(ctx, time_ns);
-	note(address >> PAGE_SHIFT, bytes >> PAGE_SHIFT, stack);
-	emit(KIND_RETURNED, time_ns, stack, bytes, 0, 0, 0);
+	followed = note(address >> PAGE_SHIFT, bytes >> PAGE_SHIFT, stack);
+	emit(KIND_RETURNED, time_ns, stack, bytes, followed ? 0 : bytes, 0, 0);
 	return 0;
 }
 
@@ -154,10 +157,10 @@ static __always_inline int ends(struct perf_event_context *ctx, struct config *c
 	u32 tid = bpf_get_current_pid_tgid();
 	struct fault *fault = open_faults.lookup(&tid), now = {};
 	struct sums *sums;
-	int zero = 0;
+	int zero = 0, slot;
 
 	stack = take(ctx->addr);
-	if (!fault || fault->address != ctx->addr)
+	if (!fault || (fault->address ^ ctx->addr) >> LARGEST_PAGE_SHIFT)
 		return 0;
 	look(cfg, &now);
 	if (minor && differ(&fault->hints, &now.hints)) {
@@ -166,8 +169,9 @@ static __always_inline int ends(struct perf_event_context *ctx, struct config *c
 			sums->moved += now.moved - fault->moved;
 			add(sums, time_ns, time_ns - fault->begin_ns, ctx->addr, now.switches != fault->switches);
 		}
-	} else if (stack) {
-		sums = refaults.lookup(&zero);
+	} else if (minor && stack) { /* what was returned is read from nowhere, but what the kernel has swapped out */
+		slot = (stack ^ stack >> 4) & (OWNERS - 1);
+		sums = refaults.lookup(&slot);
 		if (sums && sums->stack != stack) {
 			tell(sums, false);
 			sums->stack = stack;
@@ -203,11 +207,15 @@ int on_software_event__page_faults_maj(struct perf_event_context *ctx)
 int on_software_event__cpu_clock(struct perf_event_context *ctx)
 {
 	struct sums *sums;
-	int zero = 0;
+	int zero = 0, slot;
 
-	sums = refaults.lookup(&zero);
-	if (sums)
-		tell(sums, false);
+	count_hit(HIT_ON_SOFTWARE_EVENT__CPU_CLOCK);
+#pragma clang loop unroll(disable)
+	for (slot = 0; slot < OWNERS; slot++) {
+		sums = refaults.lookup(&slot);
+		if (sums)
+			tell(sums, false);
+	}
 	sums = hinting.lookup(&zero);
 	if (sums)
 		tell(sums, true);

@@ -215,7 +215,7 @@ def plan(program: Program) -> Plan:
             continue
         present = frozenset(tool.pclntab.names())
         seen[name] = [stage for stage, each in TOOLS[name].items() if _add(build, path, tool, present, stage, each)]
-        if _REFLECTED in present:
+        if name == "containerd" and _REFLECTED in present:  # the kubelet has it, too, of messages that nobody reads
             build.config["message_state"] = _STATE_BYTES
     return build.plan({"seen": seen})
 

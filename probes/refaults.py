@@ -5,7 +5,8 @@ whoever faults on one of them has got it again since. Between the beginning and 
 events, lies the time it took; if its thread lost its CPU in between, the kernel counts a context switch. Hinting faults are
 told apart as probes/faults.py says; what balancing moved in them, the thread's ``numa_pages_migrated`` tells.
 
-There may be a million faults in a second, so they are added up in the kernel, and told every 50 ms on each CPU.
+There may be a million faults in a second, so they are added up in the kernel, and told every 50 ms on each CPU; those of
+the last 50 ms are not told. Memory of 16 GiB of addresses is followed; ``unfollowed`` are the bytes of what is beyond.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ PROBE = Probe(
     stem="refaults",
     summary="page faults of memory that the runtime had returned, and those of NUMA balancing",
     kinds=(
-        Kind("returned", 0x1601, ("stack", "bytes")),
+        Kind("returned", 0x1601, ("stack", "bytes", "unfollowed")),
         # of one CPU, the last at time_ns and at address; counts: of faults in which the thread kept its CPU, and of those
         # in which it lost it (upper 32 bits); stack: who had returned their pages
         Kind("refaults", 0x1602, ("counts", "kept_ns", "lost_ns", "address", "stack")),

@@ -221,11 +221,11 @@ def _sentences(start: Start) -> Iterator[str]:
 
 
 def waited(runnable: Sequence[int], total: float) -> Iterator[str]:
-    """What starts lacked that no change of the program gives them, where it is much of their time, ``total``."""
+    """How long starts waited for a CPU, where it is much of their time, ``total``."""
     took = statistics.median(runnable) if runnable else 0
     if took >= _MUCH * total:
         which = "It" if len(runnable) == 1 else "The median start"
-        yield f"{which} was runnable for {duration_text(took)} ({took / total:.0%}): other work had the CPUs."
+        yield f"{which} was runnable for {duration_text(took)} ({took / total:.0%}): the CPUs were busy with other threads."
 
 
 def gc_sentence(start: Start) -> str:

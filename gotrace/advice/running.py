@@ -18,7 +18,7 @@ from gotrace.text import count_text, duration_text, printable
 _RESAMPLES, _SEED = 4000, 20261130
 _BLOCK = 4  # slices that are drawn together, for neighbours are alike
 SECOND = 1e9
-BACKGROUND, FREED, ALLOCATION = "background", "freed", "allocation"
+BACKGROUND, FREED, ALLOCATION, UNKNOWN = "background", "freed", "allocation", "unknown"
 ENOUGH_SECONDS = 5  # of fewer the interval of a mean holds it far less often than with 95 %
 
 
@@ -76,7 +76,7 @@ class Returned:
     """Memory that the runtime returned to the kernel, ``bytes`` in all by ``stacks`` (as `Slices` has them), and the page
     faults in which it was ``taken`` again.
 
-    ``who`` is `BACKGROUND`, `ALLOCATION`, or `FREED`: by debug.FreeOSMemory, which ``function`` calls at that line.
+    ``who`` is `BACKGROUND`, `ALLOCATION`, `UNKNOWN`, or `FREED`: by debug.FreeOSMemory, at that line of ``function``.
     """
 
     who: str

@@ -15,6 +15,7 @@ from gotrace.analysis.container_stages import CREATE, PULL, SANDBOX, SNAPSHOT, U
 # A snapshot that was made longer ago was not made for this start, and a layer longer before that not for this snapshot.
 _SNAPSHOT_NS = 60_000_000_000
 _AMBIGUOUS = "several layers were unpacked at the same time"
+_PULLS = "several images were pulled at the same time"
 
 
 class Step(NamedTuple):
@@ -128,7 +129,7 @@ class Daemons:
                     ]
                     layers.append(layer)
                     intervals += [interval_of(layer), *map(interval_of, pulls if len(pulls) == 1 else ())]
-                    unseen = _AMBIGUOUS if len(pulls) > 1 else unseen
+                    unseen = _PULLS if len(pulls) > 1 else unseen
                 known += [UNPACK] if "register" in seen else []
                 known += [PULL] if "pull" in seen and not unseen else []
             of_image = [each.end_ns for each in intervals if each.stage in (PULL, UNPACK)]

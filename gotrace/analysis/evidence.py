@@ -68,20 +68,20 @@ class Evidence:
         """Take what came up to ``now_ns``, when ``lost`` were lost so far; keep ``most``. Returns those of the gc probe."""
         kept = events if self._kept is None or not len(self._kept) else np.concatenate([self._kept, events])
         self._losses.append((now_ns, lost))
-        for stw in self._gc.of(events, "stw")[["time_ns", "tid", "start_ns", "now_ns"]].tolist():
+        for stw in self._gc.of(events, "stw")[["time_ns", "tid", "start_ns"]].tolist():
             self._note(kept, *stw)
         self._keep(kept, most)
         return rows(events, np.isin(events["kind"], self._of_gc))
 
-    def _note(self, kept: Array, end_ns: int, tid: int, start_ns: int, now_ns: int) -> None:
+    def _note(self, kept: Array, end_ns: int, tid: int, start_ns: int) -> None:
         """A stop is over: it is a pause to keep, if it was long."""
         times, kinds = kept["time_ns"], kept["kind"]
         asked_ns = int(times[(kinds == self._asked) & (kept["tid"] == tid) & (times <= end_ns)].max(initial=0))
         if self._has_worldstop:
-            length_ns, start_ns = now_ns - start_ns, start_ns - self._offset_ns
+            start_ns -= self._offset_ns
         else:  # by the probe's clock
             start_ns = start_ns or asked_ns or end_ns
-            length_ns = end_ns - start_ns
+        length_ns = end_ns - start_ns  # until the world runs again
         if length_ns >= self.above_ns:
             over = np.isin(kinds, (self._done, self._stw)) & (times > asked_ns) & (times < start_ns)
             whole = asked_ns > 0 and not over.any()

@@ -52,13 +52,16 @@ class Refaults:
 
     kinds: Kinds
     returned: dict[int, int] = field(default_factory=dict)
+    unfollowed: int = 0  # of these bytes, whose faults were not
     of: dict[int, Taken] = field(default_factory=dict)
     hinting: Taken = Taken()
 
     def add(self, events: Array) -> tuple[Array, Array]:
         """What ``events`` tell of faults of returned pages, and of hinting faults: of TOLD."""
-        for stack, size in self.kinds.of(events, "returned")[["stack", "bytes"]].tolist():
+        returned = self.kinds.of(events, "returned")
+        for stack, size in returned[["stack", "bytes"]].tolist():
             self.returned[stack] = self.returned.get(stack, 0) + size
+        self.unfollowed += int(returned["unfollowed"].sum())
         refaults, hinting = self._told(events, "refaults"), self._told(events, "hinting")
         for stack in np.unique(refaults["stack"]).tolist():
             self.of[stack] = self.of.get(stack, Taken()) + _sum(refaults[refaults["stack"] == stack])

@@ -295,7 +295,7 @@ def _tell_overlaps(database: Database) -> None:
     for host, service in database.rows(
         "select distinct host, service from (select host, service, source, start_ns, "
         "lag(source) over same as before, lag(start_ns + length_ns) over same as before_ns "
-        "from total where metric = 'stw.total' "
+        f"from total part where metric = 'stw.total' and {VALID} "
         "window same as (partition by host, service, version, label order by start_ns)) "
         "where before <> source and start_ns < before_ns - 1_000_000_000 order by all"
     ):

@@ -136,7 +136,7 @@ def adding(folder: str, patience_s: float = 0) -> Iterator[Addition]:
                 raise
             raise GotraceError(
                 f"cannot write {printable(folder)}: {error.strerror}",
-                "nothing was changed; free some space, then try again",
+                "free some space, then try again: this step changed nothing",
             ) from None
 
 

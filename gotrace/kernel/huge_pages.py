@@ -51,7 +51,7 @@ def eligible(pid: int, addresses: Sequence[int]) -> tuple[int, str] | None:
     """
     left, within, count, flags = list(addresses), 0, 0, set()
     try:
-        with open(f"/proc/{pid}/smaps") as file:
+        with open(f"/proc/{pid}/smaps", errors="replace", newline="\n") as file:
             for line in file:
                 name, _, rest = line.partition(" ")
                 if "-" in name:

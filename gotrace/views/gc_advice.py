@@ -16,6 +16,7 @@ from gotrace.advice.running import (
     ENOUGH_SECONDS,
     FREED,
     SECOND,
+    UNKNOWN,
     Caller,
     Hints,
     HugePages,
@@ -41,7 +42,7 @@ from gotrace.kernel import huge_pages, numa
 from gotrace.kernel.cgroup import cpu_group
 from gotrace.kernel.cpus import cpu_ns
 from gotrace.kernel.memory import PAGE, Memory
-from gotrace.text import count_text
+from gotrace.text import bytes_text, count_text
 from gotrace.views.view import Record, Source
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ if TYPE_CHECKING:
 _FORCED = ("runtime.GC", "runtime/debug.freeOSMemory", "runtime/debug.FreeOSMemory")
 _POOL = ("sync.",)
 _FREED, _BACKGROUND = ("runtime/debug.freeOSMemory", "runtime/debug.FreeOSMemory"), "runtime.bgscavenge"
-_LOOK_UP = 32  # pages a time
+_ALLOCATES = "runtime.(*mheap).alloc"
+_LOOK_UP, _ENOUGH = 32, 256  # pages a time, and in all
+_SELDOM = 200  # a look at huge pages may take this part of the time: the target may have to wait for it
 NOT_SEEN = ("how much remote memory costs (gotrace numa), TLB misses (gotrace tlb)",)
 
 
@@ -75,7 +78,7 @@ class Advisor:
             self._pool_stacks = StackTable(kinds.numbers("stack"), source.frames)
             self._refills: dict[tuple[int, int], list[int]] = {}  # by (pool, stack): how many, and bytes
         self._refaults: Refaults | None = None
-        self._huge, self._sizes_due_ns = HugePages(), 0
+        self._huge, self._sizes_due_ns, self._hints_due_ns = HugePages(), 0, 0
         self._hints: tuple[list[int], list[list[int]]] | None = None  # as of `_placed`
         self._cpu_before: tuple[int, int] | None = None
         self._cpu = (0, 0)  # as of `_used`
@@ -110,18 +113,26 @@ class Advisor:
     def _look_up(self, refaults: Array, hinting: Array) -> None:
         """Of some of the pages that were faulted in: how large they are, and on which nodes. Answers are of all so far."""
         source = self._source
-        due = len(refaults) > 0 and source.now_ns >= self._sizes_due_ns
+        due = len(refaults) > 0 and source.now_ns >= self._sizes_due_ns and self._huge.looked_at < _ENOUGH
+        began_ns = time.monotonic_ns()
         sizes = source.ask("sizes of pages", lambda: self._sizes(refaults["address"]), due)
+        if due:
+            took_ns = time.monotonic_ns() - began_ns  # little, where none of the pages is there any more
+            self._sizes_due_ns = source.now_ns + max(0 if sizes is None else 1_000_000_000, _SELDOM * took_ns)
         if sizes is not None:
-            self._sizes_due_ns = source.now_ns + 1_000_000_000
             self._huge = HugePages(*sizes)
-        due = len(hinting) > 0 and (self._hints is None or len(self._hints[0]) > 1)
+        due = len(hinting) > 0 and (self._hints is None or len(self._hints[0]) > 1 and source.now_ns >= self._hints_due_ns)
         self._hints = source.ask("nodes of hinting faults", lambda: self._placed(hinting), due) or self._hints
+        if due:
+            self._hints_due_ns = source.now_ns + 1_000_000_000
 
     def _sizes(self, addresses: Array) -> list[Any] | None:
         """`HugePages`, as JSON has it; None where the kernel does not say."""
         pid, some = self._source.process.pid, np.unique(addresses)[:_LOOK_UP].tolist()
-        setting, found = huge_pages.setting(), Memory(pid).mapped_huge(some)
+        try:
+            setting, found = huge_pages.setting(), Memory(pid).mapped_huge(some)
+        except GotraceError:  # root was given back, and the process is another user's
+            return None
         may = huge_pages.eligible(pid, [*found]) if found else None
         if setting is None or found is None or may is None:
             return None
@@ -133,7 +144,11 @@ class Advisor:
         topology = numa.topology()
         faults = faults[np.unique(faults["address"], return_index=True)[1][:_LOOK_UP]]
         cpus = np.array([topology.cpus.get(cpu, numa.UNKNOWN) for cpu in faults["cpu"].tolist()], np.int64)
-        pages = topology.node_of_frames(Memory(self._source.process.pid).frames(faults["address"].astype(np.int64)), PAGE)
+        try:
+            frames = Memory(self._source.process.pid).frames(faults["address"].astype(np.int64))
+        except GotraceError:  # likewise
+            frames = np.zeros(len(faults), np.uint64)
+        pages = topology.node_of_frames(frames, PAGE)
         found = matrix(cpus, pages, topology.nodes)
         return list(topology.nodes), (found if self._hints is None else found + self._hints[1]).tolist()
 
@@ -146,9 +161,12 @@ class Advisor:
             self._throttled = found
         self._cpu = self._source.ask("CPU time", self._used, due) or self._cpu
 
-    def _used(self) -> tuple[int, int]:
+    def _used(self) -> tuple[int, int] | None:
         """Since the first time: how long that is, and the process's CPU time."""
-        now = time.monotonic_ns(), cpu_ns(self._source.process.pid)
+        try:
+            now = time.monotonic_ns(), cpu_ns(self._source.process.pid)
+        except GotraceError:
+            return None
         if self._cpu_before is None:
             self._cpu_before = now
         return now[0] - self._cpu_before[0], now[1] - self._cpu_before[1]
@@ -183,6 +201,10 @@ class Advisor:
         refaults = self._source.header["probes"].get("refaults")
         if refaults is None or any(item["name"] == "returned memory" for item in refaults["missing"]):
             not_seen.append("page faults of returned memory")
+        elif self._refaults is not None and not self._cpu[0]:
+            not_seen.append("which share of its CPU time page faults take")
+        elif self._refaults is not None and self._refaults.unfollowed:
+            not_seen.append(f"page faults of {bytes_text(self._refaults.unfollowed)} that were returned")
         if self._source.lost:
             not_seen.append(f"{self._source.lost} lost events")
         go_version = self._source.header["target"]["go_version"]
@@ -230,11 +252,13 @@ class Advisor:
         for stack in self._refaults.of:
             frames = self._return_stacks.frames(stack)
             functions = [frame.function for frame in frames]
-            who, line = ALLOCATION, ("", "", 0)
+            who, line = UNKNOWN, ("", "", 0)
             if any(function in _FREED for function in functions):
                 who, line = FREED, first_line(frames)
             elif any(function.startswith(_BACKGROUND) for function in functions):
                 who = BACKGROUND
+            elif any(function.startswith(_ALLOCATES) for function in functions):
+                who = ALLOCATION
             found.setdefault((who, *line), []).append(stack)
         out = []
         for key, stacks in found.items():

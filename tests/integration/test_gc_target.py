@@ -265,9 +265,9 @@ def test_root_is_given_back(start, tmp_path):
         if path.stat().st_uid == 0 and Path(tempfile.gettempdir()) in path.parents:
             path.chmod(0o755)
     os.chown(folder, 65534, 65534)
-    target = start(targets.build("gcload"), "-seconds", "3")
+    target = start(targets.build("returner"), "frees", "1000", "16", "10ms")
     environment = {**os.environ, "SUDO_UID": "65534", "SUDO_GID": "65534"}
-    command = [*GOTRACE, "gc", "--pid", str(target.pid), "-o", str(folder / "out.ndjson"), "-d", "1s"]
+    command = [*GOTRACE, "gc", "--pid", str(target.pid), "--advise", "-o", str(folder / "out.ndjson"), "-d", "1s"]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     target.go()
     until(lambda: (folder / "out.ndjson").exists())
@@ -277,4 +277,4 @@ def test_root_is_given_back(start, tmp_path):
     out, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
     assert (folder / "out.ndjson").stat().st_uid == 65534
-    assert " 0 lost" in out and "GC mark termination" in out
+    assert " 0 lost" in out and "GC mark termination" in out and "faulted in again" in out

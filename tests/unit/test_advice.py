@@ -374,7 +374,7 @@ def test_pools_that_collections_empty():
 
 
 REFAULTS_KINDS = {
-    "returned": {"number": 7, "columns": ["stack", "bytes"]},
+    "returned": {"number": 7, "columns": ["stack", "bytes", "unfollowed"]},
     "refaults": {"number": 8, "columns": ["counts", "kept_ns", "lost_ns", "address", "stack"]},
     "hinting": {"number": 9, "columns": ["counts", "kept_ns", "lost_ns", "address", "moved"]},
 }

@@ -435,7 +435,10 @@ def test_much_waiting_for_a_cpu_is_told(share, throttled, says):
     (found,) = summaries(starts)
     told = [line for line in many_starts(starts, found, False) if "runnable" in str(line)]
     told += [line for line in one_start(starts[0], False, False) if isinstance(line, str) and "runnable" in line]
-    expected = [f"{who} was runnable for 57.6 ms (90%): other work had the CPUs." for who in ("The median start", "It")]
+    expected = [
+        f"{who} was runnable for 57.6 ms (90%): the CPUs were busy with other threads."
+        for who in ("The median start", "It")
+    ]
     assert told == expected * says
 
 

@@ -35,7 +35,7 @@ def stop(begin_ns, length_ns, evidence=3):
     return [
         event("stop_asked", begin_ns),
         *inside,
-        event("stw", end_ns, start_ns=begin_ns + 10, now_ns=end_ns),
+        event("stw", end_ns, start_ns=begin_ns + 10, now_ns=end_ns - length_ns // 2),  # the runtime reports half of it
         event("restart_done", end_ns + 5),
         event("cycle_clock", end_ns + 20),
         event("off_cpu", end_ns + 1000, 9),

@@ -283,7 +283,7 @@ def test_a_full_disk_adds_nothing(tmp_path: Path) -> None:
     )
     words = [sys.executable, "-c", code, "fleet", "add", str(tmp_path / "f"), written(tmp_path / "r", report())]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1 and "nothing was changed" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 1 and "this step changed nothing" in done.stderr and "Traceback" not in done.stderr
     assert opened(str(tmp_path / "f")).rows("select count(*) from source") == [(0,)]
 
 

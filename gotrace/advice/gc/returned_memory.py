@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gotrace.advice.finding import Finding, Gain, gain_text, place_of
-from gotrace.advice.running import ALLOCATION, BACKGROUND, FREED, SECOND, HugePages, Returned, Seen, lost_cpu
+from gotrace.advice.running import ALLOCATION, BACKGROUND, FREED, SECOND, UNKNOWN, HugePages, Returned, Seen, lost_cpu
 from gotrace.analysis.gc_slices import REFAULTS
 from gotrace.text import bytes_text, count_text, duration_text, printable
 
@@ -21,12 +21,14 @@ _LEAST, _LEAST_COUNT = 0.02, 100
 _WHO = {
     BACKGROUND: "The background scavenger",
     ALLOCATION: "An allocation that needs more memory than the goal or limit has",
+    UNKNOWN: "The runtime",
 }
 _ASKED = {"hg": "MADV_HUGEPAGE", "nh": "MADV_NOHUGEPAGE"}
 _KEEP = "GODEBUG=madvdontneed=0 leaves the pages mapped until the kernel needs them (RSS then seems larger)"
 _MEND = {
     BACKGROUND: f"{_KEEP}; or keep the heap goal from going up and down, with a larger GOGC and a GOMEMLIMIT.",
     ALLOCATION: f"Raise GOMEMLIMIT, or keep less alive; {_KEEP}.",
+    UNKNOWN: f"{_KEEP}.",
     FREED: "Leave the call out: the runtime returns memory that stays unused by itself, in the background.",
 }
 

@@ -26,11 +26,12 @@ Its CRI plugin, which a kubelet asks, has a function for each of the four calls 
 messages begin with the same fields in all of them [cri-api's ``runtime/v1`` as vendored in them], from 2.2 on behind a word
 of the library's. ``netns.newNS`` and ``setupPodNetwork`` make and set up the network of a pod.
 
-dockerd 20.10, 26.1 and 28.5 with its own image store [their source, and Debian's 20.10.24, 26.1.5 and 28.5.2]:
-``distribution.Pull``; ``(*layerStore).registerWithDescriptor`` unpacks one layer onto its parent and returns it,
-``CreateRWLayer`` makes the container's own, by its id; ``(*Daemon).containerStart`` starts it and calls
+dockerd 20.10, 26.1, 27.0 to 27.5, 28.5 and 29.5 to 29.7 with its own image store [their source, Debian's 20.10.24, 26.1.5
+and 28.5.2, and 27.0.1, 27.5.1, 29.5.0 and 29.7.2 built from it; in releases between two of these within a range, none of
+these functions differs]: ``distribution.Pull``; ``(*layerStore).registerWithDescriptor`` unpacks one layer onto its parent
+and returns it, ``CreateRWLayer`` makes the container's own, by its id; ``(*Daemon).containerStart`` starts it and calls
 ``libcontainerd/remote`` with its id. In it ``initializeNetworking`` sets up the network, as far as it can without the task;
-``initializeCreatedTask`` does the rest: little in 26.1, nearly all in 28.5; in 20.10 a hook of runc did it.
+``initializeCreatedTask`` does the rest: little in 26.1 and 27, nearly all from 28 on; in 20.10 a hook of runc did it.
 
 kubelet 1.36 [its source, and a 1.36.2 built from that]: ``recordFirstSeenTime`` notes when a source of pods
 told of a new one, for the annotation ``kubernetes.io/config.seen``; ``(*Kubelet).SyncPod`` is all that the pod's goroutine
@@ -74,10 +75,16 @@ def _of_cri(function: str) -> tuple[str, ...]:
     return (f"{_CONTAINERD}/pkg/cri/server.{function}", f"{_CRI_2}.{function}")
 
 
+def _of_docker(*functions: str) -> tuple[str, ...]:
+    """In dockerd 29 its packages have moved."""
+    places = (f"{_DOCKER}/", f"{_MOBY}/", f"{_MOBY}/daemon/internal/")
+    return tuple(f"{place}{function}" for function in functions for place in places)
+
+
 _LIBPOD = tuple(f"github.com/containers/podman/{version}libpod." for version in ("", "v4/", "v5/"))
 _CONTAINERD = "github.com/containerd/containerd"
 _CRI_2 = f"{_CONTAINERD}/v2/internal/cri/server"
-_DOCKER = "github.com/docker/docker"
+_DOCKER, _MOBY = "github.com/docker/docker", "github.com/moby/moby/v2"
 _KUBELET = "k8s.io/kubernetes/pkg/kubelet"
 # In protocol buffers that have this, messages begin with a word of the library's, `protoimpl.MessageState`.
 _REFLECTED, _STATE_BYTES = "k8s.io/cri-api/pkg/apis/runtime/v1.(*RunPodSandboxRequest).ProtoReflect", 8
@@ -110,16 +117,16 @@ TOOLS: dict[str, dict[str, tuple[tuple[str, ...], ...]]] = {
         "start_container": (_of_cri("(*criService).StartContainer"),),
     },
     "dockerd": {
-        "pull": ((f"{_DOCKER}/distribution.Pull",),),
-        "register": ((f"{_DOCKER}/layer.(*layerStore).registerWithDescriptor",),),
-        "rwlayer": ((f"{_DOCKER}/layer.(*layerStore).CreateRWLayer",),),
+        "pull": (_of_docker("distribution.Pull"),),
+        "register": (_of_docker("layer.(*layerStore).registerWithDescriptor"),),
+        "rwlayer": (_of_docker("layer.(*layerStore).CreateRWLayer"),),
         "sandbox": (
-            (f"{_DOCKER}/daemon.(*Daemon).initializeNetworking",),
+            _of_docker("daemon.(*Daemon).initializeNetworking"),
             # None in 20.10.
-            tuple(f"{_DOCKER}/daemon.(*Daemon).{name}" for name in ("initializeCreatedTask", "initializeNetworking")),
+            _of_docker("daemon.(*Daemon).initializeCreatedTask", "daemon.(*Daemon).initializeNetworking"),
         ),
-        "create": ((f"{_DOCKER}/daemon.(*Daemon).containerStart",),),
-        "container": (tuple(f"{_DOCKER}/libcontainerd/remote.(*client).{name}" for name in ("Create", "NewContainer")),),
+        "create": (_of_docker("daemon.(*Daemon).containerStart"),),
+        "container": (_of_docker("libcontainerd/remote.(*client).Create", "libcontainerd/remote.(*client).NewContainer"),),
     },
     "kubelet": {
         "pod_seen": ((f"{_KUBELET}/config.recordFirstSeenTime",),),

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 VERSIONS = {
     "podman": ("4.3.", "5.4.", "5.8."),
     "containerd": ("1.6.", "1.7.", "2.0.", "2.1.", "2.2.", "2.3."),
-    "dockerd": ("20.10.", "26.1.", "28.5."),
+    "dockerd": ("20.10.", "26.1.", "27.", "28.5.", "29.5.", "29.6.", "29.7."),
     "kubelet": ("1.36.",),
 }
 _OTHERS = ("crio", "nerdctl")

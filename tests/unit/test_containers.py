@@ -244,9 +244,18 @@ def test_versions():
         ("containerd", "2.3.0"),
         ("dockerd", "20.10.24"),
         ("dockerd", "28.5.2"),
+        ("dockerd", "27.3.1"),
+        ("dockerd", "29.5.0"),
+        ("dockerd", "29.7.2"),
     ):
         assert version_refusal(name, version) == ""
-    for name, version in (("podman", "4.30.1"), ("podman", "5.2.0"), ("containerd", "2.4.0"), ("dockerd", "26.0.0")):
+    for name, version in (
+        ("podman", "4.30.1"),
+        ("podman", "5.2.0"),
+        ("containerd", "2.4.0"),
+        ("dockerd", "26.0.0"),
+        ("dockerd", "29.4.3"),
+    ):
         assert version_refusal(name, version).startswith(f"{name} is {version}, and its functions")
     assert version_refusal("kubelet", "1.35.6") == "kubelet is 1.35.6, and its functions are known only for 1.36.x"
 

@@ -26,12 +26,13 @@ Its CRI plugin, which a kubelet asks, has a function for each of the four calls 
 messages begin with the same fields in all of them [cri-api's ``runtime/v1`` as vendored in them], from 2.2 on behind a word
 of the library's. ``netns.newNS`` and ``setupPodNetwork`` make and set up the network of a pod.
 
-dockerd 20.10, 26.1, 27.0 to 27.5, 28.5 and 29.5 to 29.7 with its own image store [their source, Debian's 20.10.24, 26.1.5
-and 28.5.2, and 27.0.1, 27.5.1, 29.5.0 and 29.7.2 built from it; in releases between two of these within a range, none of
-these functions differs]: ``distribution.Pull``; ``(*layerStore).registerWithDescriptor`` unpacks one layer onto its parent
-and returns it, ``CreateRWLayer`` makes the container's own, by its id; ``(*Daemon).containerStart`` starts it and calls
-``libcontainerd/remote`` with its id. In it ``initializeNetworking`` sets up the network, as far as it can without the task;
-``initializeCreatedTask`` does the rest: little in 26.1 and 27, nearly all from 28 on; in 20.10 a hook of runc did it.
+dockerd 20.10, 26.1, 27.0 to 27.5, 28.2 to 28.5 and 29.5 to 29.7 with its own image store [their source, Debian's 20.10.24,
+26.1.5 and 28.5.2, and 27.0.1, 27.5.1, 28.2.0, 28.2.2, 29.5.0 and 29.7.2 built from it: the ends of the ranges, between
+which none of these functions differs]: ``distribution.Pull``; ``(*layerStore).registerWithDescriptor`` unpacks one layer
+onto its parent and returns it, ``CreateRWLayer`` makes the container's own, by its id; ``(*Daemon).containerStart`` starts
+it and calls ``libcontainerd/remote`` with its id. In it ``initializeNetworking`` sets up the network, as far as it can
+without the task; ``initializeCreatedTask`` does the rest: little in 26.1 and 27, nearly all from 28 on; in 20.10 a hook of
+runc did it.
 
 kubelet 1.36 [its source, and a 1.36.2 built from that]: ``recordFirstSeenTime`` notes when a source of pods
 told of a new one, for the annotation ``kubernetes.io/config.seen``; ``(*Kubelet).SyncPod`` is all that the pod's goroutine

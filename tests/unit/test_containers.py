@@ -243,6 +243,7 @@ def test_versions():
         ("containerd", "2.1.9"),
         ("containerd", "2.3.0"),
         ("dockerd", "20.10.24"),
+        ("dockerd", "28.2.0"),
         ("dockerd", "28.5.2"),
         ("dockerd", "27.3.1"),
         ("dockerd", "29.5.0"),
@@ -254,6 +255,7 @@ def test_versions():
         ("podman", "5.2.0"),
         ("containerd", "2.4.0"),
         ("dockerd", "26.0.0"),
+        ("dockerd", "28.1.1"),
         ("dockerd", "29.4.3"),
     ):
         assert version_refusal(name, version).startswith(f"{name} is {version}, and its functions")

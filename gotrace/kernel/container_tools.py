@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 # tool -> the beginnings of versions whose functions `gotrace.probes.coldstart_containers` knows
 VERSIONS = {
-    "podman": ("4.3.", "5.4.", "5.8."),
+    "podman": ("4.3.", "5.4.", "5.7.", "5.8."),
     "containerd": ("1.6.", "1.7.", "2.0.", "2.1.", "2.2.", "2.3."),
     "dockerd": ("20.10.", "26.1.", "27.", "28.2.", "28.3.", "28.4.", "28.5.", "29.5.", "29.6.", "29.7."),
     "kubelet": ("1.36.",),

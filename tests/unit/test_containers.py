@@ -235,7 +235,7 @@ def test_pieces_are_contiguous_and_innermost(bases, over):
 
 
 def test_versions():
-    for version in ("4.3.1", "5.4.2", "5.8.6"):
+    for version in ("4.3.1", "5.4.2", "5.7.1", "5.8.6"):
         assert version_refusal("podman", version) == ""
     for name, version in (
         ("kubelet", "1.36.2"),

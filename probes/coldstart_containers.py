@@ -11,9 +11,10 @@ podman 4.3, 5.4, 5.7 and 5.8 (containers/image and containers/storage in it) [th
 and 5.7.1 built from it]: ``libimage.(*Runtime).Pull`` looks the image up and, where it lacks, copies it;
 ``(*layerStore).applyDiffWithOptions`` unpacks one layer into the storage and returns how many bytes it has. In 5.8 layers
 are staged without it; what both call is ``applyDiff``, whose first closure returns the same. ``(*chunkedDiffer).ApplyDiff``
-fetches the chunks of a zstd:chunked layer and writes them, or gives up, and the layer is unpacked as others are.
-``(*store).CreateContainer`` makes the container's own layer, ``(*store).Mount`` mounts it; ``(*Runtime).createNetNS`` and
-``configureNetNS`` make and set up its network.
+fetches the chunks of a zstd:chunked layer and writes them, or gives up, and the layer is unpacked as others are. What 5.0.3
+returns for such a layer is not the bytes of its tar, as in the others: 5.0 is not known. ``(*store).CreateContainer`` makes
+the container's own layer, ``(*store).Mount`` mounts it; ``(*Runtime).createNetNS`` and ``configureNetNS`` make and set up
+its network.
 
 containerd 1.6, 1.7 and 2.0 to 2.3 [their source, Debian's 1.6.20, 1.7.24 and 2.1.9, and 2.0.11, 2.2.7 and 2.3.4 built from
 it]: ``(*snapshotter).Prepare`` of overlay, whose key has the container's name in it and whose parent is the image's topmost

@@ -396,10 +396,17 @@ static __always_inline int tell_of_pod(u64 stage, u64 g, u64 pod)
 	return 0;
 }
 
-/* recordFirstSeenTime(logger, pod), where the logger is three words; before 1.35 it has none */
+/* recordFirstSeenTime(pod) */
 int pod_seen_begins(struct pt_regs *ctx)
 {
 	count_hit(HIT_POD_SEEN_BEGINS);
+	return tell_of_pod(STAGE_POD_SEEN, GO_G(ctx), GO_ARG0(ctx));
+}
+
+/* Since 1.35, recordFirstSeenTime(logger, pod), where the logger is three words */
+int pod_seen_logged_begins(struct pt_regs *ctx)
+{
+	count_hit(HIT_POD_SEEN_LOGGED_BEGINS);
 	return tell_of_pod(STAGE_POD_SEEN, GO_G(ctx), GO_ARG3(ctx));
 }
 

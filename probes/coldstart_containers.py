@@ -35,9 +35,10 @@ it and calls ``libcontainerd/remote`` with its id. In it ``initializeNetworking`
 without the task; ``initializeCreatedTask`` does the rest: little in 26.1 and 27, nearly all from 28 on; in 20.10 a hook of
 runc did it.
 
-kubelet 1.36 [its source, and a 1.36.2 built from that]: ``recordFirstSeenTime`` notes when a source of pods
-told of a new one, for the annotation ``kubernetes.io/config.seen``; ``(*Kubelet).SyncPod`` is all that the pod's goroutine
-does for it, in which ``WaitForAttachAndMount`` waits for its volumes, ``createPodSandbox`` asks for the sandbox, and
+kubelet 1.28 to 1.34 and 1.36 [their source, and a 1.28, a 1.32.13, a 1.34.9 and a 1.36.2 built from that]:
+``recordFirstSeenTime``, which has a logger before the pod since 1.35, notes when a source of pods told of a new one,
+for the annotation ``kubernetes.io/config.seen``; ``(*Kubelet).SyncPod`` is all that the pod's goroutine does for it,
+in which ``WaitForAttachAndMount`` waits for its volumes, ``createPodSandbox`` asks for the sandbox, and
 ``startContainer`` for each container, in which ``EnsureImageExists`` waits for its turn to pull, and for the pull.
 """
 
@@ -88,7 +89,7 @@ _CONTAINERD = "github.com/containerd/containerd"
 _CRI_2 = f"{_CONTAINERD}/v2/internal/cri/server"
 _DOCKER, _MOBY = "github.com/docker/docker", "github.com/moby/moby/v2"
 _KUBELET = "k8s.io/kubernetes/pkg/kubelet"
-# In protocol buffers that have this, messages begin with a word of the library's, `protoimpl.MessageState`.
+# Where containerd's protocol buffers have this, messages begin with a word of the library's, `protoimpl.MessageState`.
 _REFLECTED, _STATE_BYTES = "k8s.io/cri-api/pkg/apis/runtime/v1.(*RunPodSandboxRequest).ProtoReflect", 8
 # tool -> stage -> the functions that bound it; of each every name it may have: where it was built without modules, packages
 # have no major version. Which versions they are known of `gotrace.kernel.container_tools.VERSIONS` says.
@@ -143,13 +144,15 @@ TOOLS: dict[str, dict[str, tuple[tuple[str, ...], ...]]] = {
 _NAMES = ("podman", "conmon", "runc", "crun", "containerd", "ctr", "nerdctl", "docker", "dockerd", "kubelet", "crio")
 
 _SYSCALLS = tuple(f"on_trace_event__syscalls__sys_{end}_{name}" for name in CALLS for end in ("enter", "exit"))
-_OF_POD = ("pod_seen", "pod_sync", "pod_container")
+_OF_POD = ("pod_seen", "pod_seen_logged", "pod_sync", "pod_container")
 _NAMED = ("prepare", "commit", "apply", "fetch", "store", "rwlayer", "container", "register", *CRI, *_OF_POD)
 _PLAIN = ("pull", "unpack", "snapshot", "sandbox", "create", "chunked", "pod_volumes", "pod_sandbox", "pod_image")
 _OWN = (
     *(f"{name}_begins" for name in (*_NAMED, *_PLAIN)),
     *(f"{name}_ends" for name in (*_PLAIN, "commit", "store", "register", *CRI, "pod_sync", "pod_container")),
 )
+# Where versions differ in a function's arguments: by how many bytes these have, what is at its begin.
+_BEGINS = {"pod_seen": {8: "pod_seen_begins", 32: "pod_seen_logged_begins"}}
 # Named ones whose end is that of another; "": nothing is told of it.
 _ENDS = {"prepare": "snapshot", "rwlayer": "snapshot", "apply": "unpack", "fetch": "", "container": "", "pod_seen": ""}
 
@@ -224,7 +227,7 @@ def plan(program: Program) -> Plan:
             continue
         present = frozenset(tool.pclntab.names())
         seen[name] = [stage for stage, each in TOOLS[name].items() if _add(build, path, tool, present, stage, each)]
-        if name == "containerd" and _REFLECTED in present:  # the kubelet has it, too, of messages that nobody reads
+        if name == "containerd" and _REFLECTED in present:  # a kubelet may have it beside a containerd without
             build.config["message_state"] = _STATE_BYTES
     return build.plan({"seen": seen})
 
@@ -241,7 +244,7 @@ def _add(
     from gotrace.binary import code
 
     name = f"{os.path.basename(path)}: {stage}"
-    begins, ends = [], []
+    begins, ends, hit = [], [], f"{stage}_begins"
     try:
         symbols = []
         for names in functions:
@@ -251,10 +254,15 @@ def _add(
         for symbol in dict.fromkeys(symbols):
             begins.append(code.entry_site(tool, symbol))
             ends += code.ret_sites(tool, symbol)
+            if stage in _BEGINS:
+                size = tool.pclntab.argument_bytes(code.body(tool, symbol))
+                if size not in _BEGINS[stage]:
+                    raise BinaryError(f"the arguments of {symbol} are {size} bytes, which is of no known version")
+                hit = _BEGINS[stage][size]
     except BinaryError as error:
         build.lacks(name, error.message)
         return False
-    build.add(name, f"{stage}_begins", lambda: begins, path)
+    build.add(name, hit, lambda: begins, path)
     if end := _ENDS.get(stage, stage):
         build.add(name, f"{end}_ends", lambda: ends, path)
     return True

@@ -34,7 +34,7 @@ _MAX_PCDATA = 64
 _MAX_DEPTH = 64  # of inlining; compilers nest a dozen
 
 # runtime._func: words at these offsets, then bytes; Go 1.20 put startLine in at 36.
-_NAME_OFF, _PCSP, _PCFILE, _PCLN, _NPCDATA, _CU_OFFSET, _START_LINE = 4, 16, 20, 24, 28, 32, 36
+_NAME_OFF, _ARGS, _PCSP, _PCFILE, _PCLN, _NPCDATA, _CU_OFFSET, _START_LINE = 4, 8, 16, 20, 24, 28, 32, 36
 _FUNC_SIZE_1_18, _FUNC_SIZE_1_20 = 40, 44  # funcID is 4 bytes before the end, flag 3, nfuncdata the last byte
 # abi.FuncFlag: a stack ends here, and a function that sets SP to what no table says.
 TOP_FRAME, SP_WRITE = 1, 2
@@ -327,6 +327,10 @@ class Pclntab:
     def frame_bytes(self, function: Function) -> int:
         """How far ``function`` moves SP below where it was at its entry (pcsp): what a call pushed is not in it."""
         return max(0, self._moves(function.index).highest())
+
+    def argument_bytes(self, function: Function) -> int:
+        """How many bytes ``function``'s arguments have on the stack, with the room for those that come in registers."""
+        return self._word(int(self._offsets[function.index]) + _ARGS)
 
     def inlined_in(self, name: str) -> list[Function]:
         """The functions into which the compiler inlined ``name``, in address order.

@@ -69,6 +69,7 @@ class Func:
     inlined: tuple[Inlined, ...] = ()
     func_id: int = 0
     start_line: int = 7
+    argument_bytes: int = 0
 
 
 @dataclass
@@ -117,7 +118,7 @@ def pclntab(funcs: list[Func], arch: str, old: bool = False, text_start: int = 0
                     trees += struct.pack("<hBBiiii", -1, 0, 0, 0, 0, name, call.parent_pc)
                 else:
                     trees += struct.pack("<Bxxxiii", 0, name, call.parent_pc, 1)
-        words = [offset, name_offsets[f.name], 0, 0, 0, tables[0], tables[1], 3, 0]
+        words = [offset, name_offsets[f.name], f.argument_bytes, 0, 0, tables[0], tables[1], 3, 0]
         body = struct.pack(f"<{len(words)}I", *words)
         body += b"" if old else struct.pack("<I", f.start_line)
         body += (
@@ -267,6 +268,7 @@ FUNCS = (
         ((16, "/src/main.go"), (64, "/src/inline.go"), (128, "/src/main.go")),
         (Inlined("main.outer", 16, 64, 12), Inlined("main.inner", 32, 48, 20), Inlined("main.outer", 80, 96, 72)),
         start_line=4,
+        argument_bytes=24,
     ),
     Func("main.(*T[...]).Größe", 32),
     Func("main.c", 48, (), ()),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from unit.elfwriter import Func, go_file
 
 from gotrace.analysis.columns import Kinds
 from gotrace.analysis.container_stages import Interval, partition
@@ -13,11 +14,13 @@ from gotrace.analysis.containers import Decoder
 from gotrace.analysis.hot_zones import zones
 from gotrace.analysis.start_summary import summary
 from gotrace.analysis.timeline import BEFORE, EXEC, Row, Start
+from gotrace.binary.elf import Elf
+from gotrace.binary.program import Program
 from gotrace.cli.text.coldstart import one_start
 from gotrace.cli.text.layout import Rows
 from gotrace.kernel.container_tools import version_refusal
 from gotrace.kernel.ring import wire_dtype
-from gotrace.probes.coldstart_containers import CALLS, CRI, LABELS, POD, PROBE, STAGES
+from gotrace.probes.coldstart_containers import CALLS, CRI, LABELS, POD, PROBE, STAGES, TOOLS, plan
 
 KINDS = {kind.name: kind for kind in PROBE.kinds}
 ID, OTHER = "ab" * 32, "cd" * 32
@@ -238,6 +241,7 @@ def test_versions():
     for version in ("4.3.1", "5.4.2", "5.7.1", "5.8.6"):
         assert version_refusal("podman", version) == ""
     for name, version in (
+        ("kubelet", "1.30.14"),
         ("kubelet", "1.36.2"),
         ("containerd", "1.7.24"),
         ("containerd", "2.1.9"),
@@ -259,7 +263,27 @@ def test_versions():
         ("dockerd", "29.4.3"),
     ):
         assert version_refusal(name, version).startswith(f"{name} is {version}, and its functions")
-    assert version_refusal("kubelet", "1.35.6") == "kubelet is 1.35.6, and its functions are known only for 1.36.x"
+    known = "1.28.x, 1.29.x, 1.30.x, 1.31.x, 1.32.x, 1.33.x, 1.34.x and 1.36.x"
+    assert version_refusal("kubelet", "1.25.10") == f"kubelet is 1.25.10, and its functions are known only for {known}"
+
+
+@pytest.mark.parametrize(("size", "programs"), [(8, ["pod_seen_begins"]), (32, ["pod_seen_logged_begins"]), (16, [])])
+def test_where_the_pod_is_the_size_of_the_arguments_tells(size, programs):
+    ((name,),) = TOOLS["kubelet"]["pod_seen"]
+    host = Program(Elf.from_bytes(go_file().data))
+    host.libraries["/usr/bin/kubelet"] = Elf.from_bytes(go_file(funcs=(Func(name, argument_bytes=size),)).data)
+    found = plan(host)
+    assert [point.program for point in found.points] == programs
+    refused = {missing.name: missing.reason for missing in found.missing}.get("kubelet: pod_seen", "")
+    assert (f"{size} bytes" in refused) == (not programs)
+
+
+@pytest.mark.parametrize(("tool", "state"), [("containerd", 8), ("kubelet", 0)])
+def test_only_containerds_own_messages_tell_how_they_begin(tool, state):
+    host = Program(Elf.from_bytes(go_file().data))
+    reflect = Func("k8s.io/cri-api/pkg/apis/runtime/v1.(*RunPodSandboxRequest).ProtoReflect")
+    host.libraries[f"/usr/bin/{tool}"] = Elf.from_bytes(go_file(funcs=(reflect,)).data)
+    assert plan(host).config.get("message_state", 0) == state
 
 
 DAEMONS = {

@@ -64,6 +64,7 @@ def test_everything_on_every_kind(options):
     main = functions.function("main.main")
     assert main == functions.find(main.entry) == functions.find(main.end - 1)
     assert (main.entry, main.end, main.index) == (file.entries["main.main"], file.entries["main.main"] + 128, 4)
+    assert functions.argument_bytes(main) == 24
     assert main.start_line == (0 if found.version < (1, 20) else 4)
     frames = [
         GoFrame("main.inner", "/src/inline.go", 82),

@@ -159,7 +159,9 @@ class Advisor:
         if found is not None:
             self._due_ns = self._source.now_ns + 1_000_000_000
             self._throttled = found
-        self._cpu = self._source.ask("CPU time", self._used, due) or self._cpu
+        used = self._source.ask("CPU time", self._used, due)
+        if used is not None:
+            self._cpu = used
 
     def _used(self) -> tuple[int, int] | None:
         """Since the first time: how long that is, and the process's CPU time."""

@@ -7,8 +7,8 @@
 #define CHUNK_SHIFT 22
 #define CHUNK_PAGES (1 << (CHUNK_SHIFT - PAGE_SHIFT))
 #define LARGEST_PAGE_SHIFT 16 /* some kernels for ARM64 tell the end of a fault with the address of its page */
-#define OWNERS 16 /* whose faults are added up at a time, on each CPU */
-#define OWNED_PAGES 16 /* what the scavenger returns at once, 64 KiB: the pages of one owner */
+#define OWNERS 16	      /* whose faults are added up at a time, on each CPU */
+#define OWNED_PAGES 16	      /* what the scavenger returns at once, 64 KiB: the pages of one owner */
 
 /* 4 MiB of address space, of which the runtime returns a part at a time (pallocChunkPages in runtime/mpagealloc.go). */
 struct chunk {

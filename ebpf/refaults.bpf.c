@@ -57,6 +57,8 @@ static __always_inline bool note(u64 at, u64 pages, u64 stack)
 		return false;
 #pragma clang loop unroll(disable)
 	for (i = 0; i < CHUNK_PAGES; i++) {
+		/* Or clang counts down instead, by a number of which verifiers of Linux 6.1 lose the bounds. */
+		asm volatile("" : "+r"(i));
 		if (i >= pages)
 			break;
 		chunk->returned[(at + i) & (CHUNK_PAGES - 1)] = 1;
@@ -207,12 +209,14 @@ int on_software_event__page_faults_maj(struct perf_event_context *ctx)
 int on_software_event__cpu_clock(struct perf_event_context *ctx)
 {
 	struct sums *sums;
-	int zero = 0, slot;
+	int zero = 0, slot, key;
 
-	count_hit(HIT_ON_SOFTWARE_EVENT__CPU_CLOCK);
+	if (is_own(settings())) /* elsewhere the target does not wait for it */
+		count_hit(HIT_ON_SOFTWARE_EVENT__CPU_CLOCK);
 #pragma clang loop unroll(disable)
 	for (slot = 0; slot < OWNERS; slot++) {
-		sums = refaults.lookup(&slot);
+		key = slot; /* the counter itself stays in a register: not every verifier follows 4 bytes of the stack */
+		sums = refaults.lookup(&key);
 		if (sums)
 			tell(sums, false);
 	}

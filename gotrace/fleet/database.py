@@ -14,6 +14,11 @@ from gotrace.fleet.store import BUCKET, check, files_of, text_of
 from gotrace.fleet.tables import SQL_TYPES, TABLES, columns_of
 from gotrace.text import count_text, installing, printable
 
+# Of a histogram, or its longest values: not of a run that does not count.
+VALID = (
+    "not exists (select 1 from run where not run.valid and run.source = part.source and run.host = part.host "
+    "and run.start_ns = part.start_ns)"
+)
 # What the other views are made of, in the order in which they can be made. `machine`: the latest of each fingerprint; a
 # host is emulated if one of its sources says so, for not all of them name the processor.
 VIEWS = {
@@ -21,16 +26,11 @@ VIEWS = {
     "qualify row_number() over (partition by host, fingerprint order by seen_ns desc) = 1",
     # All values of a metric together: of the parts of a series (by reason) too.
     "merged": "select host, fingerprint, service, version, metric, start_ns, bucket, sum(n)::bigint as n "
-    "from hist group by all",
+    f"from hist part where {VALID} group by all",
 }
 # Rows ("part") with what their machine is made of.
 JOINED = "left join machine on part.host = machine.host and part.fingerprint = machine.fingerprint"
 REAL = "not coalesce(machine.emulated, false)"
-# Of a histogram, or its longest values: not of a run that does not count.
-VALID = (
-    "not exists (select 1 from run where not run.valid and run.source = part.source and run.host = part.host "
-    "and run.start_ns = part.start_ns)"
-)
 _LIMITS = {"memory_limit": "400MB", "threads": "2", "preserve_insertion_order": "false"}
 
 

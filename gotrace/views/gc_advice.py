@@ -203,10 +203,11 @@ class Advisor:
         refaults = self._source.header["probes"].get("refaults")
         if refaults is None or any(item["name"] == "returned memory" for item in refaults["missing"]):
             not_seen.append("page faults of returned memory")
-        elif self._refaults is not None and not self._cpu[0]:
-            not_seen.append("which share of its CPU time page faults take")
-        elif self._refaults is not None and self._refaults.unfollowed:
-            not_seen.append(f"page faults of {bytes_text(self._refaults.unfollowed)} that were returned")
+        elif self._refaults is not None:
+            if not self._cpu[0]:
+                not_seen.append("which share of its CPU time page faults take")
+            if self._refaults.unfollowed:
+                not_seen.append(f"page faults of {bytes_text(self._refaults.unfollowed)} that were returned")
         if self._source.lost:
             not_seen.append(f"{self._source.lost} lost events")
         go_version = self._source.header["target"]["go_version"]

@@ -473,7 +473,7 @@ def returned(start, trace, mode, *options, version=targets.NEWEST, env=None):
     assert target.finish() == 0 and tracer.finish() == 0, tracer.stderr
     assert tracer.records[-1]["events"]["lost"] == 0
     advice = tracer.records[-1]["advice"]
-    assert not any("returned memory" in each for each in advice["not_seen"])
+    assert not any("returned" in each or "CPU time" in each for each in advice["not_seen"])
     return [each for each in advice["findings"] if each["rule"] == "returned memory"], tracer, truth
 
 
@@ -485,7 +485,10 @@ def counted(found):
     return kept, lost
 
 
-@pytest.mark.parametrize(("version", "mode"), [("1.19.8", "frees"), (targets.NEWEST, "frees"), (targets.NEWEST, "swings")])
+@pytest.mark.parametrize(
+    ("version", "mode"),
+    [("1.19.8", "frees"), pytest.param(targets.NEWEST, "frees", marks=pytest.mark.everywhere), (targets.NEWEST, "swings")],
+)
 def test_memory_that_is_returned_and_taken_again(version, mode, start, trace, gotrace, tmp_path):
     """Against the kernel's count of the program's page faults: all but the first on each page."""
     if version not in targets.MATRIX:

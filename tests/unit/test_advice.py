@@ -14,6 +14,7 @@ from gotrace.advice.running import (
     ALLOCATION,
     BACKGROUND,
     FREED,
+    UNKNOWN,
     Caller,
     Hints,
     HugePages,
@@ -384,7 +385,7 @@ def refaulted():
     """(what was added up, faults of returned memory, hinting faults) of events that tell of both, twice."""
     events = np.zeros(6, [("kind", "<u2"), ("cpu", "<u2"), ("time_ns", "<u8"), *((name, "<u8") for name in "abcde")])
     events["kind"], events["a"] = [7, 8, 9, 7, 8, 9], [5, 100, 200, 5, 100 | 2 << 32, 200]
-    events["b"], events["c"], events["e"] = [4096, 40 * MS, 50 * MS] * 2, [0, 0, 0, 0, 3 * MS, 0], [0, 5, 3] * 2
+    events["b"], events["c"], events["e"] = [4096, 40 * MS, 50 * MS] * 2, [0, 0, 0, 4096, 3 * MS, 0], [0, 5, 3] * 2
     events["d"], events["cpu"], events["time_ns"] = 1 << 30, 1, 10**9
     seen = Refaults(Kinds(REFAULTS_KINDS))
     return seen, *(evenly(each) for each in seen.add(events))
@@ -400,7 +401,7 @@ def evenly(told):
 def test_returned_memory_that_is_taken_again():
     added, refaults, _ = refaulted()
     taken = added.of[5]
-    assert (added.returned, taken) == ({5: 8192}, Taken(200, 80 * MS, 2, 3 * MS))
+    assert (added.returned, added.unfollowed, taken) == ({5: 8192}, 4096, Taken(200, 80 * MS, 2, 3 * MS))
     pages = HugePages(12, 3, 4, "madvise", "defer", "hg")
     returned = Returned(FREED, "main.free", "/src/main.go", 9, ("5",), 8192, taken)
     seen = dataclasses.replace(running(batch()), cpu_rate=0.1e9, returned=[returned], huge_pages=pages)
@@ -416,7 +417,8 @@ def test_returned_memory_that_is_taken_again():
     assert found.evidence[2] == "not counted: 3.00 ms in 2 more, in which the thread lost its CPU"
     for changed in ({"cpu_rate": 1e9}, {"cpu_rate": None}):
         assert not of_running(dataclasses.replace(seen, **changed))
-    for who, words, by in ((BACKGROUND, "The background scavenger", ()), (ALLOCATION, "An allocation", ("memory limit",))):
+    whose = {BACKGROUND: ("The background scavenger", ()), ALLOCATION: ("An allocation", ("memory limit",))}
+    for who, (words, by) in {**whose, UNKNOWN: ("The runtime", ())}.items():
         other = dataclasses.replace(seen, returned=[dataclasses.replace(returned, who=who)], huge_pages=HugePages())
         told = of_running(other)["returned memory"]
         assert told.title.startswith(words) and told.by == by and len(told.evidence) == 2

@@ -140,6 +140,8 @@ def test_pauses_of_a_run_that_does_not_count(tmp_path: Path, emulated: bool) -> 
         assert sum(each["values"] for each in found["reasons"] if each["group"] == "host-0") == own
         assert [each["length_ns"] for each in found["longest"]] == sorted(lengths, reverse=True)[:16]
     assert found["invalid_runs"] == 1
+    counted = "select sum(n)::bigint from merged where metric = 'stw.total' and host = 'host-0'"
+    assert opened(str(fleet.folder)).rows(counted) == [(own,)]
 
 
 def test_starts_are_the_runs_own(fleet: fleets.Made) -> None:

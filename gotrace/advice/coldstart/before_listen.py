@@ -1,8 +1,8 @@
 """main.main uses the CPU before the start is over, in one function that it calls.
 
 Needs samples of main.main's stack, and a start that ended with listen. Reported if one line of main.main takes at
-least 10 % of the start and 1 ms. Only its own goroutine counts, not others that it waits for. What listen itself needs
-of it cannot be seen: the gain is what is saved if it waits until after listen.
+least 10 % of the start and 1 ms. Only its own goroutine counts, not others that it waits for. How much of it
+listen itself needs cannot be seen: the gain is what is saved if all of it waits until after listen.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Needs samples with kernel stacks, each page fault, and the executable's sections: a sample counts if it was in the kernel's
 page fault handler and the nearest fault of its thread was in such a section. Threshold and gain are those of regexps; the
-page faults are counted and measured by section, not sampled. Data that nobody touches takes no time; relocating it, the
-linker's.
+page faults are counted and measured by section, not sampled. Data that is never touched takes no time; relocating it
+counts as the linker's time.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Needs the stage "dynamic linker" and the function table. Reported if the stage and C's start-up take at least 3 % of the
 start and 0.5 ms, and no package except the standard library's net, os/user and runtime/cgo calls C: Go code can replace
 C in these. The gain is the whole stage and C's start-up, measured; savings on mappings, and on threads that C makes,
-come on top. If no library is mapped, the page faults of the relocation are counted and reported.
+are not included. If no library is mapped, the page faults of the relocation are counted and reported.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """An init function computes: it is on a CPU in code that no other rule covers.
 
-Needs samples. Reported from 10 % of the start and 0.5 ms on, and only if most samples of the init function are of
-this kind. Whether something needs the result before the start is over cannot be seen: the gain is what is saved if
-nothing does.
+Needs samples. Reported if this takes at least 10 % of the start and 0.5 ms, and only if most samples of the init
+function are of this kind. Whether something needs the result before the start is over cannot be seen: the gain is
+what is saved if nothing does.
 """
 
 from __future__ import annotations

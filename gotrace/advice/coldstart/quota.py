@@ -4,7 +4,7 @@ Needs the scheduler's own account of throttling (Linux 6.6 and later); for advic
 quota at the end of the start and the number of Ps that the runtime made. Reported if throttling takes at least 3 % of
 the start and 0.5 ms. The gain is that time, measured: what a larger limit saves. GOMAXPROCS is mentioned if it is
 larger than the quota, rounded up: threads that run at once then use up the quota early in each period. How much of
-the gain a smaller GOMAXPROCS brings is unknown until it is tried.
+the gain a smaller GOMAXPROCS would bring is unknown until it is tried.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Needs samples and a probe on entry to regexp.compile. Reported if the samples with a function of regexp or
 regexp/syntax below one init function come to at least 3 % of the start and 0.5 ms. The gain is the init function's
-CPU time times the share of its samples that they make up: what is saved if nothing uses the expressions before the
+CPU time multiplied by the share of its samples that they make up: what is saved if nothing uses the expressions before the
 start is over.
 """
 

@@ -1,7 +1,7 @@
 """An init function waits: its thread was blocked while it ran, but not on a disk or for a CPU.
 
 Needs only the rows of a start. Reported if the thread was blocked for at least 3 % of the start and 1 ms in one init
-function, and for at least 80 % of that function in every start, while no page was read and no collection was under
+function, and for at least 80 % of its time in every start, while no page was read and no collection was under
 way. If the function looks up a name, the caller is named, with the time from the resolver's entry to its return. The
 gain is the blocked time, measured.
 """

@@ -1,10 +1,11 @@
 """The heap goal is so close that the program marks for much of its time, and GOGC sets it.
 
 Needs what set the goal of each cycle. Reported if GOGC, or the minimum goal that it gives a small heap, set most
-goals, and marking that would be saved takes at least 5 % of the time. The gain is the cycles saved by doubling GOGC,
-or by four times GOGC if the minimum goal set most: a cycle begins when the room above the live heap is filled. If
-either leaves so little that the runtime moves the goal up, as it does to 1 MiB above a small heap (always if the minimum
-goal sets it and GOGC is below 25), it is the GOGC that doubles the room. This costs memory; the finding says how much.
+goals, and the marking that would be saved takes at least 5 % of the time. The gain is the cycles saved by doubling GOGC,
+or by quadrupling it if the minimum goal set most: a cycle begins when the room above the live heap is filled. If either
+leaves so little room that the runtime moves the goal up, as it does to 1 MiB above a small heap (always if the minimum
+goal sets it and GOGC is below 25), the GOGC that doubles the room is used instead. This costs memory; the finding says
+how much.
 """
 
 from __future__ import annotations

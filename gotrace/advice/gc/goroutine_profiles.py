@@ -1,7 +1,7 @@
 """Something takes profiles or dumps of all goroutines, which stop the world.
 
-Needs the runtime's reason for each stop and the stack that asked for it. Reported from 0.5 ms per second on. The gain
-is the time for which this stopped the world, measured.
+Needs the runtime's reason for each stop and the stack that asked for it. Reported if this takes at least 0.5 ms per
+second. The gain is the time for which it stopped the world, measured.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""Automatic NUMA balancing makes pages inaccessible to learn who uses them: hinting faults.
+"""Automatic NUMA balancing makes pages inaccessible to learn who uses them, which causes hinting faults.
 
-Needs each page fault, and what balancing keeps of a thread: a fault that changes it is a hinting fault. Reported if these
-take at least 2 % of the process's CPU time: by about as much that of the same program differs from run to run, so that
-less could not be checked. The gain is the time from the beginning of each to its end, measured; faults in which the thread
-lost its CPU are left out of it. On a machine with one memory node that is what balancing costs. If there are several, and
-pages were moved, accesses to them may have become faster: how much that is worth is unknown, so the gain begins at 0.
+Needs each page fault, and the statistics that balancing keeps of a thread: a fault that changes them is a hinting fault.
+Reported if these take at least 2 % of the process's CPU time: the CPU time of the same program varies by about that much
+from run to run, so a smaller gain could not be checked. The gain is the time from the beginning of each to its end,
+measured; faults in which the thread lost its CPU are left out. On a machine with one memory node, that is what balancing
+costs. If there are several, and pages were moved, accesses to them may have become faster: how much that is worth is
+unknown, so the gain begins at 0.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The program reads its memory statistics with runtime.ReadMemStats, which stops the world.
 
 Needs the runtime's reason for each stop (Go 1.22 and later; before that, the function that asked) and the stack that
-asked for it. Reported from 0.5 ms per second on. The gain is the time for which this stopped the world, measured.
+asked for it. Reported if this takes at least 0.5 ms per second. The gain is the time for which it stopped the world,
+measured.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Collections empty a sync.Pool, which is filled anew after them.
+"""Collections empty a sync.Pool, which is then filled again.
 
-Needs what each collection drops out of each pool, and each time that a pool had nothing to give: an object made then
-counts only if a collection had dropped one of this pool before, in whose place no other was made since. Reported if such
-objects are 10 % of all that is allocated, and marking takes at least 1 % of the time. The gain is what need not be
-allocated if the pool keeps them; its low end leaves out objects that one P had for itself, which others would not have
-got. An object's size is that of the last one dropped, with the array behind a slice that it begins with; what else it
+Needs what each collection drops from each pool, and each time that a pool had nothing to give: an object made then counts
+only if a collection had dropped one from this pool earlier that has not been replaced since. Reported if such objects
+are 10 % of all that is allocated, and marking takes at least 1 % of the time. The gain is what need not be allocated if
+the pool keeps them; its low end leaves out objects private to one P, which others could not have taken.
+An object's size is that of the last one dropped, with the array behind a slice that it begins with; what else it
 points to, such as the tables of a gzip.Writer, is not counted. The share is of the marking, by bytes allocated.
 """
 

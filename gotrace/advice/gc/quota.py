@@ -2,7 +2,7 @@
 
 Needs the quota of the process's cgroup, how long it was throttled while it was traced, and the runtime's GOMAXPROCS.
 Reported if GOMAXPROCS is larger than the quota, rounded up, and tasks were throttled for at least 1 % of the time.
-How much of that falls away is unknown until it is tried: the gain is anything from nothing to all of it.
+How much of that would go away is unknown until it is tried: the gain is anything from nothing to all of it.
 """
 
 from __future__ import annotations

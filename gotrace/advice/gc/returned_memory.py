@@ -1,11 +1,11 @@
 """The runtime returns memory of its heap to the kernel, and the program faults it in again.
 
 Needs each range that the runtime returns, the stack that does it, and each page fault: one counts if its page was returned
-while the program was traced and has not been touched since. The first touch of new memory does not count, nor what the
-kernel takes by itself. Reported if such faults take at least 2 % of the process's CPU time: by about as much that of the
-same program differs from run to run, so that less could not be checked. The gain is the time from the beginning of each
-fault to its end, measured; faults in which the thread lost its CPU are left out of it, and so is returning the memory. What
-cannot be seen is whether the memory would be needed elsewhere meanwhile.
+while the program was traced and had not been touched since. The first touch of new memory does not count, nor do pages
+that the kernel takes by itself. Reported if such faults take at least 2 % of the process's CPU time: the CPU time of the
+same program varies by about that much from run to run, so a smaller gain could not be checked. The gain is the time from
+the beginning of each fault to its end, measured; faults in which the thread lost its CPU are left out, and so is the cost
+of returning the memory. Whether the memory would have been needed elsewhere in the meantime cannot be seen.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ _FIELDS = {
 
 PROBE = Probe(
     stem="refaults",
-    summary="page faults of memory that the runtime had returned, and those of NUMA balancing",
+    summary="page faults of returned memory, and those of NUMA balancing",
     kinds=(
         Kind("returned", 0x1601, ("stack", "bytes", "unfollowed")),
         # of one CPU, the last at time_ns and at address; counts: of faults in which the thread kept its CPU, and of those

@@ -393,7 +393,7 @@ def test_an_unknown_version_is_refused(registry, tmp_path):
     with watching(program, env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}) as writable:
         podman_run(registry, program)
     start, said = seen
-    reason = "podman is 9.9.1, and its functions are known only for 4.3.x, 5.4.x and 5.8.x"
+    reason = "podman is 9.9.1, and its functions are known only for 4.3.x, 5.4.x, 5.7.x and 5.8.x"
     assert reason in said
     unseen = {each["stage"]: each["reason"] for each in start["container"]["unseen"]}
     assert unseen == dict.fromkeys(("image pull", "unpack", "snapshot", "sandbox (network)"), reason)

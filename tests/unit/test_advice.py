@@ -32,7 +32,7 @@ from gotrace.analysis.gc_slices import CYCLES, HINTING, MARKING, REFAULTS, SLICE
 from gotrace.analysis.pacing import Pacing, Room
 from gotrace.analysis.pauses import CYCLE, NO_LIMIT, PAUSE, SWEEP, Batch
 from gotrace.analysis.pools import Pools
-from gotrace.analysis.refaults import Refaults, Taken
+from gotrace.analysis.refaults import MEASURING_NS, Refaults, Taken
 from gotrace.analysis.stacks import KERNEL, USER, Frame
 from gotrace.analysis.start_code import (
     COLLECTOR,
@@ -385,7 +385,8 @@ def refaulted():
     """(what was added up, faults of returned memory, hinting faults) of events that tell of both, twice."""
     events = np.zeros(6, [("kind", "<u2"), ("cpu", "<u2"), ("time_ns", "<u8"), *((name, "<u8") for name in "abcde")])
     events["kind"], events["a"] = [7, 8, 9, 7, 8, 9], [5, 100, 200, 5, 100 | 2 << 32, 200]
-    events["b"], events["c"], events["e"] = [4096, 40 * MS, 50 * MS] * 2, [0, 0, 0, 4096, 3 * MS, 0], [0, 5, 3] * 2
+    took = [4096, 40 * MS + 100 * MEASURING_NS, 50 * MS + 200 * MEASURING_NS]
+    events["b"], events["c"], events["e"] = took * 2, [0, 0, 0, 4096, 3 * MS, 0], [0, 5, 3] * 2
     events["d"], events["cpu"], events["time_ns"] = 1 << 30, 1, 10**9
     seen = Refaults(Kinds(REFAULTS_KINDS))
     return seen, *(evenly(each) for each in seen.add(events))

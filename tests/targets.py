@@ -284,7 +284,7 @@ def everywhere(arch: str) -> list[tuple[str, str, str, str]]:
     programs = ("gcload", "nongc", "periodic", "stacks", "burner", "shapes", "starter")
     releases = [version for version in MATRIX if version in MACHINE]
     wanted = [(program, version, "stripped") for version in releases for program in programs]
-    wanted += [(program, NEWEST, "stripped") for program in ("lifecycle", "flood", "crasher", "unserved", "returner")]
+    wanted += [(program, NEWEST, "stripped") for program in ("lifecycle", "flood", "crasher", "unserved")]
     wanted += [
         (program, version, "stripped")
         for program in ("planted", "execer", "wedge", "waiters", "hoarder", "contender", "scheduled", "lister")

@@ -66,7 +66,11 @@ func main() {
 		}
 		write()
 		switch mode {
-		case "frees", "huge":
+		case "huge":
+			time.Sleep(pause) // so that somebody can look how they are mapped
+			free()
+			continue
+		case "frees":
 			free()
 		case "swings":
 			kept = nil

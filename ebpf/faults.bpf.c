@@ -22,13 +22,6 @@ BPF_PERCPU_ARRAY(turns, u64, 1); /* when this CPU turned to its present task */
 
 static int (*node_id)(void) = (void *)42; /* BPF_FUNC_get_numa_node_id */
 
-static __always_inline bool is_own(struct config *cfg)
-{
-	u64 tgid = bpf_get_current_pid_tgid() >> 32;
-
-	return cfg && tgid && tgid == target_tgid(cfg);
-}
-
 /* A fault begins; what kind of fault it was, its end tells. */
 int on_software_event__page_faults(struct perf_event_context *ctx)
 {
@@ -81,8 +74,7 @@ static __always_inline int ends(struct perf_event_context *ctx, struct config *c
 	struct fault *fault = open_faults.lookup(&tid);
 	struct hints hints = {};
 
-	/* Some kernels for ARM64 tell the end with the address of the page, of 64 KiB at most. */
-	if (fault && !((fault->address ^ ctx->addr) >> 16)) {
+	if (fault && is_one_page(fault->address, ctx->addr)) {
 		begin_ns = fault->begin_ns;
 		read_hints(cfg, &hints);
 		if (how == MINOR && differ(&fault->hints, &hints))

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Whether a page fault was one that automatic NUMA balancing provoked, for probes with HINTS among their parts; see
- * probes/faults.py.
+ * Whether the begin and the end that were seen are of one page fault, and whether that was one that automatic NUMA
+ * balancing provoked, for probes with HINTS among their parts; see probes/faults.py.
  */
 
 /*
@@ -13,6 +13,13 @@ struct hints {
 	u64 locality[2]; /* numa_faults_locality: sums of pages, begun anew once per scan of the memory */
 	u64 scan;	 /* numa_scan_seq: the scan that it saw last */
 };
+
+#define LARGEST_PAGE_SHIFT 16 /* some kernels for ARM64 tell the end of a fault with the address of its page */
+
+static __always_inline bool is_one_page(u64 begin_address, u64 end_address)
+{
+	return !((begin_address ^ end_address) >> LARGEST_PAGE_SHIFT);
+}
 
 static __always_inline void read_hints(struct config *cfg, struct hints *hints)
 {

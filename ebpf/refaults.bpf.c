@@ -6,9 +6,8 @@
 #define PAGE_SHIFT 12 /* no page is smaller; of a larger one each part counts as a page of its own */
 #define CHUNK_SHIFT 22
 #define CHUNK_PAGES (1 << (CHUNK_SHIFT - PAGE_SHIFT))
-#define LARGEST_PAGE_SHIFT 16 /* some kernels for ARM64 tell the end of a fault with the address of its page */
-#define OWNERS 16	      /* whose faults are added up at a time, on each CPU */
-#define OWNED_PAGES 16	      /* what the scavenger returns at once, 64 KiB: the pages of one owner */
+#define OWNERS 16      /* whose faults are added up at a time, on each CPU */
+#define OWNED_PAGES 16 /* what the scavenger returns at once, 64 KiB: the pages of one owner */
 
 /* 4 MiB of address space, of which the runtime returns a part at a time (pallocChunkPages in runtime/mpagealloc.go). */
 struct chunk {
@@ -78,13 +77,6 @@ int returned(struct pt_regs *ctx)
 	followed = note(address >> PAGE_SHIFT, bytes >> PAGE_SHIFT, stack);
 	emit(KIND_RETURNED, time_ns, stack, bytes, followed ? 0 : bytes, 0, 0);
 	return 0;
-}
-
-static __always_inline bool is_own(struct config *cfg)
-{
-	u64 tgid = bpf_get_current_pid_tgid() >> 32;
-
-	return cfg && tgid && tgid == target_tgid(cfg);
 }
 
 static __always_inline u64 field(u64 offset)
@@ -162,7 +154,7 @@ static __always_inline int ends(struct perf_event_context *ctx, struct config *c
 	int zero = 0, slot;
 
 	stack = take(ctx->addr);
-	if (!fault || (fault->address ^ ctx->addr) >> LARGEST_PAGE_SHIFT)
+	if (!fault || !is_one_page(fault->address, ctx->addr))
 		return 0;
 	look(cfg, &now);
 	if (minor && differ(&fault->hints, &now.hints)) {

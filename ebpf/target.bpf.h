@@ -25,3 +25,11 @@ static __always_inline u64 target_tgid(struct config *cfg)
 
 	return tgid && *tgid ? *tgid : cfg->slot[CONFIG_TGID];
 }
+
+/* Whether the target runs now. */
+static __always_inline bool is_own(struct config *cfg)
+{
+	u64 tgid = bpf_get_current_pid_tgid() >> 32;
+
+	return cfg && tgid && tgid == target_tgid(cfg);
+}

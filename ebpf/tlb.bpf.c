@@ -39,13 +39,6 @@ BPF_ARRAY(phases, u64, 1);
 BPF_TABLE("lru_hash", u32, u64, works, 16384); /* what a thread does for the collector */
 BPF_ARRAY(target_mm, u64, 1);
 
-static __always_inline bool is_own(struct config *cfg)
-{
-	u64 tgid = bpf_get_current_pid_tgid() >> 32;
-
-	return cfg && tgid && tgid == target_tgid(cfg);
-}
-
 static __always_inline struct turn *this_turn(void)
 {
 	int zero = 0;

@@ -7,6 +7,7 @@
 #define CHUNK 32	  /* of a text in one event */
 #define MOST_ARGUMENTS 64 /* chunks */
 #define PATH_BYTES 512
+#define LONGEST_TICK_NS 10000000
 #define OPENED 0
 #define RENAMED 1
 #define REMOVED 2
@@ -69,7 +70,10 @@ static __always_inline u64 newly_accounted(struct config *cfg)
 	return sum - before;
 }
 
-/* What the current thread's process has had: the kernel adds what a thread has since it got its CPU at its next tick. */
+/*
+ * What the current thread's process has had. The kernel adds what a thread has since it got its CPU at its next tick: no
+ * more than a tick is to come. While the hypervisor has the CPU there is none, and that time is not the thread's.
+ */
 static __always_inline u64 had_by_now(struct config *cfg, struct process *process, u64 time_ns)
 {
 	u64 task = bpf_get_current_task(), *known = accounted.lookup(&task);
@@ -78,6 +82,8 @@ static __always_inline u64 had_by_now(struct config *cfg, struct process *proces
 	struct turn *turn = on_since.lookup(&zero);
 	u64 slice = turn && turn->task == task ? time_ns - turn->since_ns : 0;
 
+	if (slice > sum + LONGEST_TICK_NS)
+		slice = sum + LONGEST_TICK_NS;
 	return process->cpu_ns + (slice > sum ? slice : sum);
 }
 
@@ -86,18 +92,21 @@ int on_tracepoint__sched_process_fork(struct bpf_raw_tracepoint_args *ctx)
 	u64 time_ns = bpf_ktime_get_ns();
 	struct config *cfg = settings();
 	struct process fresh = {};
+	u64 task = ctx->args[1];
 	u32 parent = current_tgid(), tid, tgid;
 
 	if (!cfg || !cfg->slot[CONFIG_ATTACHED])
 		return 0;
 	if (parent != cfg->slot[CONFIG_STARTER] && !processes.lookup(&parent))
 		return 0;
-	tid = kernel_u32((void *)ctx->args[1], cfg->slot[CONFIG_TASK_PID]);
-	tgid = kernel_u32((void *)ctx->args[1], cfg->slot[CONFIG_TASK_TGID]);
+	tid = kernel_u32((void *)task, cfg->slot[CONFIG_TASK_PID]);
+	tgid = kernel_u32((void *)task, cfg->slot[CONFIG_TASK_TGID]);
 	if (tid != tgid && parent == cfg->slot[CONFIG_STARTER])
 		return 0; /* a thread of who starts it */
 	count_hit(HIT_ON_TRACEPOINT__SCHED_PROCESS_FORK);
 	ready.update(&tid, &time_ns);
+	/* Its place may have been another's, whose end was not seen: where a softirq frees it, programs may be held off. */
+	accounted.delete(&task);
 	if (tid != tgid)
 		return 0;
 	if (processes.update(&tgid, &fresh)) {
@@ -156,7 +165,7 @@ int on_tracepoint__sched_process_exit(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* args are the task, which is a thread: its place in memory may be another's next. */
+/* args are the task, which is a thread. */
 int on_tracepoint__sched_process_free(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 task = ctx->args[0];

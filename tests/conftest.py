@@ -26,6 +26,8 @@ from gotrace.kernel import bpf, pmu
 GOTRACE = forked.COMMAND
 # How long a command may take. In the emulated machine the first to use a probe compiles it, for a minute and more.
 PATIENCE_S = 400 if targets.EMULATED else 120
+# not a name of a target's: Go has cgoTraceback
+TRACEBACK = "Traceback (most recent call last)"
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -269,7 +271,7 @@ class Tracer:
         """Wait for its end and collect what it wrote; no traceback may have reached the user."""
         self.stdout, rest = self.process.communicate(timeout=timeout)
         self.stderr = self.head + rest
-        assert "Traceback" not in self.stderr + self.stdout, self.stderr
+        assert TRACEBACK not in self.stderr + self.stdout, self.stderr
         if self.records_path is not None and self.records_path.exists():
             self.records = [json.loads(line) for line in self.records_path.read_text().splitlines()]
         return self.process.returncode
@@ -304,7 +306,7 @@ def gotrace() -> Callable[..., subprocess.CompletedProcess[str]]:
 
     def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
         done = subprocess.run([*GOTRACE, *arguments], capture_output=True, text=True, timeout=PATIENCE_S, **options)
-        assert "Traceback" not in done.stderr + done.stdout, done.stderr
+        assert TRACEBACK not in done.stderr + done.stdout, done.stderr
         return done
 
     return run
@@ -357,7 +359,7 @@ def gotrace_as_nobody() -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", _AS_NOBODY, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-        assert "Traceback" not in done.stderr + done.stdout, done.stderr
+        assert TRACEBACK not in done.stderr + done.stdout, done.stderr
         return done
 
     return run

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import errno
 import importlib
 import io
 import os
@@ -123,18 +124,31 @@ def main(arguments: list[str] | None = None) -> Any:
     except BrokenPipeError:
         status = _silenced()
     except OSError as error:
-        name = f"{error.filename}: " if error.filename else ""
+        name = error.filename or ("" if _flushed() else "standard output")
         hint = "check the path, its permissions and the free space"
         if isinstance(error, FileNotFoundError | PermissionError):
             hint = "check the path and its permissions"
-        status = _complain(f"{name}{error.strerror or error}", hint, 1)
+        elif error.errno == errno.EMFILE:
+            hint = "raise the limit on open files (ulimit -n)"
+        status = _complain(f"{name}: {error.strerror}" if name else str(error.strerror or error), hint, 1)
     except Exception as error:
         if os.environ.get("GOTRACE_DEBUG"):
             raise
         status = _complain(
             f"internal error: {type(error).__name__}: {error}", "set GOTRACE_DEBUG=1 for a traceback, and report it", 1
         )
+    if not _flushed():
+        _silenced()
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _flushed() -> bool:
+    """Whether standard output takes what is left for it."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return False
+    return True
 
 
 def _raise_again(lost: sys.UnraisableHookArgs) -> None:
@@ -187,7 +201,7 @@ def _wants_detail(arguments: list[str]) -> bool:
 
 
 def _silenced() -> int:
-    """Stop writing to a closed pipe, so that Python's own flush at exit does not complain either."""
+    """Stop writing to a closed pipe, or a full disk, so that Python's own flush at exit does not complain either."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 

@@ -68,6 +68,10 @@ class HostError(GotraceError):
     """This kernel or this user may not do what tracing needs."""
 
 
+class NoRoomError(HostError):
+    """There is none for another process now; later there may be."""
+
+
 class LoadError(GotraceError):
     """A BPF program did not compile, or the kernel refused it."""
 

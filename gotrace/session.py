@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import enum
+import errno
 import functools
 import mmap
 import os
@@ -784,8 +785,8 @@ def opened_files(modules: Sequence[ProbeModule], process: Traceable) -> Iterator
         try:
             exe = os.open(process.exe_path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            gone = process.exe_path.startswith("/proc/")
-            what = "the target has exited" if gone else f"{process.exe_path} can no longer be read"
+            gone = process.exe_path.startswith("/proc/") and error.errno in (errno.ENOENT, errno.ESRCH)
+            what = "the target has exited" if gone else f"{process.exe_path} cannot be read: {error.strerror}"
             raise TargetError(what, "give a running program whose file is still in place") from error
         stack.callback(os.close, exe)
         libraries: Files = {}

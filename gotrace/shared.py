@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from gotrace import cache
 from gotrace.analysis.columns import joined
-from gotrace.errors import GotraceError, HostError, TargetError
+from gotrace.errors import GotraceError, HostError, NoRoomError, TargetError
 from gotrace.kernel import bpf
 from gotrace.kernel.btf import TASK_FIELDS, task_settings
 from gotrace.kernel.calibrate import probe_cost_ns
 from gotrace.kernel.compiler import compile_object, ebpf_text, host_cflags
-from gotrace.kernel.host import require_tracing
+from gotrace.kernel.host import allow_descriptors, require_descriptors, require_tracing
 from gotrace.kernel.privileges import in_initial_namespace
 from gotrace.kernel.process import Process
 from gotrace.kernel.ring import Events, RingReader, no_events
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
 MOST = 1024  # processes at once
 RING_BYTES = 4 << 20
+_DESCRIPTORS = 100  # have to be free before one more is traced, for it and for all else that opens files
 
 Held = TypeVar("Held")
 
@@ -244,6 +245,7 @@ class SharedProbes:
         Without ``attaches`` they are loaded, but not attached to the kernel's own events: nobody is to be traced.
         """
         require_tracing()
+        allow_descriptors()
         if not in_initial_namespace("pid"):
             raise HostError(
                 "several processes can be traced only from the host's PID namespace",
@@ -276,7 +278,8 @@ class SharedProbes:
     def add(self, pid: int) -> SharedSession:
         """Trace a process, until `remove`. Raises GotraceError, with nothing changed."""
         if len(self.sessions) >= MOST:
-            raise HostError(f"{MOST} processes are already being traced", "exclude some of them")
+            raise NoRoomError(f"{MOST} processes are already being traced", "exclude some of them")
+        require_descriptors(_DESCRIPTORS)
         begin = time.monotonic_ns()
         with contextlib.ExitStack() as stack:
             process = stack.enter_context(Process.open(pid))

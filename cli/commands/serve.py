@@ -9,7 +9,9 @@ from typing import Any
 import click
 
 from gotrace.cli.options import Command, Duration, option, say
-from gotrace.errors import UsageError
+from gotrace.errors import GotraceError, UsageError
+
+_READ_S = 5  # while settings are read again, nothing else is done
 
 
 @click.command(
@@ -84,7 +86,15 @@ def command(
 
     def settings_now() -> Settings:
         # In a child: the agent is to stay small, and YAML's reader takes two megabytes.
-        settings = Child(read, file, Settings, SCHEMA).result() if file is not None else Settings()
+        settings = Settings()
+        if file is not None:
+            child = Child(read, file, Settings, SCHEMA)
+            if not child.is_done(_READ_S):
+                child.abandon()
+                raise GotraceError(
+                    f"{file} could not be read in {_READ_S} s", "a pipe has to be written and closed by then"
+                )
+            settings = child.result()
         return msgspec.structs.replace(settings, **{key: value for key, value in given.items() if value})
 
     settings = settings_now()

@@ -23,7 +23,7 @@ from gotrace.agent.course import Course
 from gotrace.agent.services import Observed, Service, resource_of
 from gotrace.agent.spool import Spool, Window
 from gotrace.agent.states import EXPENSIVE, FAILED, TRACED, WAITS
-from gotrace.errors import GotraceError
+from gotrace.errors import GotraceError, NoRoomError
 from gotrace.export.metrics.model import MOST_SERIES, Registry, Resource
 from gotrace.find.processes import GoProcess, Scanner
 from gotrace.find.selection import TOO_YOUNG, Selection
@@ -46,6 +46,7 @@ _ATTACH_S = 0.2  # from one to the next: 5 a second
 _COST_S = 60  # over which the cost to a process is judged
 _LEAST_COST_NS = 1_000_000  # in that time: what costs less is nothing to anybody
 _RETRY_S = 600
+_NO_ROOM_S = 60
 _SPOOL_S = 60
 _PATIENCE_S = 1  # for the child that says what the machine is made of
 _GONE_S = 120  # a service without processes keeps its series that long: at least two scrapes
@@ -224,10 +225,16 @@ class Agent:
             if not process.is_same(self.scanner.look(process.pid)):
                 self._end(process.pid, "exited")  # it was over before it could be traced
                 return
-            known.state, known.reason = FAILED, error.message
-            self._number(of.FAILURES).add(1)
-            self.say(f"pid {process.pid} ({printable(process.name)}) cannot be traced: {error.message}.")
+            if known.reason != error.message:
+                self.say(f"pid {process.pid} ({printable(process.name)}) cannot be traced: {error.message}.")
+            known.reason = error.message
+            if isinstance(error, NoRoomError):
+                known.again_at = now + _NO_ROOM_S
+            else:
+                known.state = FAILED
+                self._number(of.FAILURES).add(1)
             return
+        known.reason = ""
         resource = resource_of(process)
         service = self.services.get(resource)
         if service is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -82,9 +81,6 @@ def serve(settings: Settings, say: Say, reread: Callable[[], Settings] | None = 
         if above_ns:
             from gotrace.agent.explanations import Explanations
 
-            # Of each process its executable and libraries stay open.
-            most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
             explanations = Explanations(settings.spool, settings.for_spool()[1], above_ns, settings.explanations, say)
         naming = kubelet = None
         if sources := sources_of():

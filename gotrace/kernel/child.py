@@ -57,6 +57,7 @@ class Child(Generic[T]):
         os.waitpid(self._pid, 0)
 
     def result(self) -> T:
+        """What ``function`` has returned. Raises GotraceError."""
         with self._file:
             data = self._file.read()
         _, status = os.waitpid(self._pid, 0)
@@ -78,6 +79,10 @@ def _work(write_end: int, function: Callable[..., Any], args: tuple[Any, ...]) -
         answer = ("result", function(*args))
     except GotraceError as error:
         answer = ("error", error)
+    except OSError as error:
+        name = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        hint = "check the path, its permissions and the free space"
+        answer = ("error", GotraceError(f"{name}{error.strerror or error}", hint))
     except BaseException as error:
         import traceback
 

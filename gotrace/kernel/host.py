@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import resource
 from dataclasses import dataclass
 
 from gotrace import arch
-from gotrace.errors import HostError
+from gotrace.errors import HostError, NoRoomError
 from gotrace.kernel.privileges import (
     CAP_DAC_READ_SEARCH,
     CAP_SYS_ADMIN,
@@ -206,6 +207,27 @@ def require_tracing(root: str = "/") -> None:
     if not os.path.exists(os.path.join(root, "sys/bus/event_source/devices/uprobe/type")):
         raise HostError(
             "this kernel does not support uprobes through perf", "use a kernel with CONFIG_UPROBE_EVENTS (4.17 or later)"
+        )
+
+
+def allow_descriptors() -> None:
+    """Raise the limit on this process's open files as far as it may: each traced executable takes some ten of them."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def require_descriptors(count: int) -> None:
+    """Raises NoRoomError unless so many more files may be open."""
+    try:
+        lowest = os.open(os.devnull, os.O_RDONLY)  # the kernel gives the lowest number that is free
+    except OSError:
+        free = 0
+    else:
+        os.close(lowest)
+        free = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - lowest
+    if free < count:
+        raise NoRoomError(
+            "the limit on open files leaves no room for another process", "raise it (ulimit -n; LimitNOFILE= of a unit)"
         )
 
 

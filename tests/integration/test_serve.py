@@ -166,6 +166,29 @@ def test_a_hit_is_measured_again_before_that(program, start, tmp_path):
     assert target.finish() == 0 and "not traced" not in serving.finish()
 
 
+def test_open_files_run_short(program, start):
+    """Who finds no room waits for it, under its true reason; the agent goes on."""
+    name = f"many{os.getpid()}"
+    targets_ = [start(program(f"{name}-{number}")) for number in range(10)]
+    limited = ["sh", "-c", 'ulimit -Sn 64; ulimit -Hn 200; exec "$@"', "sh"]
+    command = changed("agent._NO_ROOM_S = 0.1\n")
+    serving = Agent("--select", f"name={name}-*", "--min-age", "0s", through=limited, command=command)
+
+    def told() -> dict[int, tuple[str, str]]:
+        return {each["pid"]: (each["state"], each["reason"]) for each in json.loads(serving.get("/processes"))}
+
+    waits = ("waits to be traced", "the limit on open files leaves no room for another process")
+    until(lambda: [*told().values()].count(waits) + len(serving.traced()) == 10, 60)
+    traced = serving.traced()
+    assert 0 < len(traced) < 10 and len(os.listdir(f"/proc/{serving.process.pid}/fd")) > 64
+    for target in targets_:
+        if target.pid in traced:
+            target.process.kill()
+    until(lambda: serving.traced() and not serving.traced() & traced, 60)
+    assert not serving.values("gotrace_agent_attach_failures_total")
+    assert f"cannot be traced: {waits[1]}.\n" in serving.finish()
+
+
 def test_settings_that_are_wrong(gotrace, tmp_path):
     file = tmp_path / "agent.yaml"
     for text, said in (

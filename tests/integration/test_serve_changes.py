@@ -190,6 +190,13 @@ def test_settings_that_are_read_again(agent, program, start, tmp_path):
     reload("selct: []")
     until(lambda: serving.one(success) == 0, 60)
     assert serving.one(when) == begun and serving.traced() == {first.pid}
+    reload(f"select: [name={names[0]}]", "explain_above: 1h")
+    until(lambda: serving.one(success) == 1, 60)
+    file.unlink()
+    os.mkfifo(file)  # nobody writes into it
+    serving.process.send_signal(signal.SIGHUP)
+    until(lambda: serving.one(success) == 0, 60)
+    file.unlink()
     before = time.time()
     reload(f"select: [name={names[1]}]", "explain_above: 1us", "explanations: 1", "anyone: true")
     until(lambda: serving.traced() == {second.pid}, 60)
@@ -212,6 +219,7 @@ def test_settings_that_are_read_again(agent, program, start, tmp_path):
     assert [each.finish() for each in (first, second)] == [0, 0]
     said = serving.finish()
     assert "Settings not reloaded, the current ones stay in effect: agent.yaml: there is no key 'selct'.\n" in said
+    assert f"Settings not reloaded, the current ones stay in effect: {file} could not be read in 5 s.\n" in said
     assert "Settings reloaded; restart to change anyone.\n" in said and "Settings reloaded.\n" in said
     assert "Settings reloaded; restart to change explain_above.\n" in said
 

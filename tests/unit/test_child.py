@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 
+import pytest
+
+from gotrace.errors import GotraceError
+from gotrace.kernel.child import Child
 from gotrace.kernel.process import is_there
 
 CODE = """
@@ -27,3 +32,8 @@ def test_it_ends_with_whoever_is_killed() -> None:
     while is_there(child):
         assert time.monotonic() < until_s
         time.sleep(0.01)
+
+
+def test_a_file_that_is_missing_is_told_as_such() -> None:
+    with pytest.raises(GotraceError, match=r"^/nowhere/at/all: No such file or directory$"):
+        Child(os.stat, "/nowhere/at/all").result()

@@ -463,3 +463,14 @@ def test_a_signal_takes_nothing_from_what_is_printed():
             time.sleep(0.1)
             process.send_signal(signal.SIGINT)
         assert len(process.stdout.read()) == 10**6 + 1
+
+
+def test_a_full_disk_at_the_other_end():
+    """One message, and no complaint of the interpreter's at its exit."""
+    for words in (["--version"], ["ps", "--help"], ["serve", "--systemd"], ["gc", "--json-schema"], ["doctor"]):
+        with open("/dev/full", "w") as file:
+            done = subprocess.run([*GOTRACE, *words], stdout=file, stderr=subprocess.PIPE, text=True, timeout=120)
+        assert done.returncode == 1, (words, done.stderr)
+        first, second = done.stderr.splitlines()
+        assert first.startswith("gotrace: ") and first.endswith(": No space left on device"), words
+        assert second.startswith("  hint: "), words

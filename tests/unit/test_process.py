@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -14,11 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from gotrace.errors import GotraceError, HostError, TargetError
+from gotrace.errors import GotraceError, HostError, NoRoomError, TargetError
 from gotrace.find.processes import Scanner
 from gotrace.kernel.forked import cpu_s
+from gotrace.kernel.host import require_descriptors
 from gotrace.kernel.numa import node_bytes
 from gotrace.kernel.process import Process, is_there
+from gotrace.session import opened_files
 
 WAIT = ("-c", "read line")
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
@@ -327,3 +330,24 @@ def test_other_pid_and_mount_namespace(program: Path) -> None:
     finally:
         outer.kill()
         outer.communicate()
+
+
+def test_why_its_executable_cannot_be_opened(spawn):
+    """That it has exited is said only of one that has; and with few files left, before anything runs short."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with Process.open(spawn("/bin/sh", *WAIT).pid) as process:
+        os.close(lowest := os.open(os.devnull, os.O_RDONLY))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
+        try:
+            with pytest.raises(TargetError, match=f"^/proc/{process.pid}/exe cannot be read: Too many open files$"):
+                opened_files([], process).__enter__()
+            with pytest.raises(NoRoomError):
+                require_descriptors(1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        with opened_files([], process):
+            require_descriptors(1)
+        os.kill(process.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        with pytest.raises(TargetError, match="^the target has exited$"):
+            opened_files([], process).__enter__()

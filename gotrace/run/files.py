@@ -18,6 +18,7 @@ from gotrace.errors import GotraceError, UsageError
 from gotrace.text import printable
 
 _ROOM = "free some space or write elsewhere"
+_LONG_NS = 1_000_000_000  # a write that takes longer was blocked: by a reader that does not read, for example
 # Called with the path of every file that was created.
 on_created: Callable[[str], None] = lambda _: None  # noqa: E731
 
@@ -141,12 +142,14 @@ class Sink:
     """A text stream that remembers its failure instead of raising it: what was measured must not go with a full disk.
 
     `close` closes the file only if it is ``owned``; one that is to be ``whole`` does not stay if it is not.
+    ``blocked_ns`` is how long the writes took that took longer than a second.
     """
 
     def __init__(self, file: TextIO, name: str, owned: bool = False) -> None:
         self.file = file
         self.name = name
         self.failure: OSError | None = None
+        self.blocked_ns = 0
         self._owned = owned
 
     @classmethod
@@ -169,18 +172,21 @@ class Sink:
         return cls(file, "the terminal" if file.isatty() else "standard output")
 
     def write(self, text: str) -> None:
-        if self.failure is None:
-            try:
-                self.file.write(text)
-            except OSError as error:
-                self.failure = error
+        self._do(self.file.write, text)
 
     def flush(self) -> None:
-        if self.failure is None:
-            try:
-                self.file.flush()
-            except OSError as error:
-                self.failure = error
+        self._do(self.file.flush)
+
+    def _do(self, what: Callable[..., object], *arguments: str) -> None:
+        if self.failure is not None:
+            return
+        began_ns = time.monotonic_ns()
+        try:
+            what(*arguments)
+        except OSError as error:
+            self.failure = error
+        took_ns = time.monotonic_ns() - began_ns
+        self.blocked_ns += took_ns if took_ns > _LONG_NS else 0
 
     def isatty(self) -> bool:
         return self.file.isatty()

@@ -42,10 +42,7 @@ class Output:
 def feed(source: Source, views: Sequence[View], outputs: Sequence[Output], number: int = 1) -> None:
     """Put ``views`` to a program, until its end or a failure of an output. Raises GotraceError."""
 
-    def failed() -> Sink | None:
-        return next((output.stream for output in outputs if output.stream.failure is not None), None)
-
-    source.failing = lambda: failed() is not None
+    watch(source, outputs)
     for output in outputs:
         output.begin(source, views, number)
     try:
@@ -57,7 +54,22 @@ def feed(source: Source, views: Sequence[View], outputs: Sequence[Output], numbe
         if all(view.complete for view in views):  # else there is nothing to tell but the error
             for output in outputs:
                 output.end(source, views)
-    complain_of(failed())
+    complain_of(_failed(outputs))
+
+
+def watch(source: Source, outputs: Sequence[Output]) -> None:
+    """Let a source know how its outputs fare from now on."""
+    before_ns = _blocked_ns(outputs)
+    source.failing = lambda: _failed(outputs) is not None
+    source.blocked_ns = lambda: _blocked_ns(outputs) - before_ns
+
+
+def _failed(outputs: Sequence[Output]) -> Sink | None:
+    return next((output.stream for output in outputs if output.stream.failure is not None), None)
+
+
+def _blocked_ns(outputs: Sequence[Output]) -> int:
+    return sum(output.stream.blocked_ns for output in outputs)
 
 
 class Json(Output):

@@ -24,7 +24,7 @@ from gotrace.records.gc import MARK, OF_A_COPY, STOP
 from gotrace.run.files import complain_of, numbered
 from gotrace.run.target import EXECUTED, EXITED, NOT_LOOKING, POLL_NS, UNKNOWN_COST, Looking, Target, Traced
 from gotrace.runtime.books import Books
-from gotrace.text import printable, program_text
+from gotrace.text import duration_text, printable, program_text
 from gotrace.views.view import Answer, Record, Source, View
 
 if TYPE_CHECKING:
@@ -165,6 +165,7 @@ class Live(Source):
                     self.recorder.add(events, self.lost)
                 if why:
                     self.end = self._closing(why)
+                    self._tell_of_blocked()
                 yield events
                 if self.recorder is not None and ("views" in self.header or self.in_progress or self._answers):
                     told = {"last": self.last, "now_ns": self.now_ns, "answers": self._answers}
@@ -176,6 +177,13 @@ class Live(Source):
                 self.end = self._closing("error")
             if self.recorder is not None:
                 self.recorder.end(self.end)
+
+    def _tell_of_blocked(self) -> None:
+        if blocked_ns := self.blocked_ns():
+            self._target.say(
+                f"{self.name}: writing output was blocked for {duration_text(blocked_ns)}, and nothing was sampled in that "
+                "time: read the output as it comes, or write it to a file with -o."
+            )
 
     def _look_at_books(self) -> None:
         """What has been going on for long, or goes on at the end."""

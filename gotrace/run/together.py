@@ -12,7 +12,7 @@ from gotrace.errors import GotraceError, TargetError
 from gotrace.kernel.process import Process
 from gotrace.probe import DELAY_NS, FOREVER_NS, probe_module
 from gotrace.run.files import complain_of, of_process
-from gotrace.run.outputs import Output
+from gotrace.run.outputs import Output, watch
 from gotrace.run.recorder import Recorder
 from gotrace.run.refusal import require_go
 from gotrace.run.sources import Live
@@ -67,7 +67,7 @@ class Looked:
     def __init__(self, member: Member, views: Sequence[View], outputs: Sequence[Output], recorder: Recorder | None) -> None:
         self.member = member
         self.live = Live(member)
-        self.live.failing = lambda: any(output.stream.failure is not None for output in outputs)
+        watch(self.live, outputs)
         self._views, self.outputs, self._pid = views, outputs, member.process.pid
         if recorder is not None:
             self.live.recorder = recorder

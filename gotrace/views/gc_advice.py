@@ -42,7 +42,7 @@ from gotrace.kernel import huge_pages, numa
 from gotrace.kernel.cgroup import cpu_group
 from gotrace.kernel.cpus import cpu_ns
 from gotrace.kernel.memory import PAGE, Memory
-from gotrace.text import bytes_text, count_text
+from gotrace.text import bytes_text, count_text, duration_text
 from gotrace.views.view import Record, Source
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class Advisor:
         self._throttled_before: int | None = None
         self._throttled: Record | None = None
         self._due_ns = 0
+        self._blocked_ns = 0
         self._payers: Payers | None = None
         if "assist" in source.header["probes"]:
             kinds = source.kinds("assist")
@@ -162,6 +163,8 @@ class Advisor:
         used = self._source.ask("CPU time", self._used, due)
         if used is not None:
             self._cpu = used
+        blocked_ns = self._source.ask("output blocked", self._source.blocked_ns, self._source.last, of_host=True)
+        self._blocked_ns = blocked_ns or 0
 
     def _used(self) -> tuple[int, int] | None:
         """Since the first time: how long that is, and the process's CPU time."""
@@ -208,6 +211,8 @@ class Advisor:
                 not_seen.append("which share of its CPU time page faults take")
             if self._refaults.unfollowed:
                 not_seen.append(f"page faults of {bytes_text(self._refaults.unfollowed)} that were returned")
+        if self._blocked_ns:
+            not_seen.append(f"what is sampled, for the {duration_text(self._blocked_ns)} that writing output was blocked")
         if self._source.lost:
             not_seen.append(f"{self._source.lost} lost events")
         go_version = self._source.header["target"]["go_version"]

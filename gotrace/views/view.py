@@ -35,7 +35,8 @@ class Source:
     once no more will come, and ``end`` then says how it ended and what it cost. ``decoder`` is what decodes the events
     of the probe gc, if that is there. ``in_progress`` is what the runtime's books say of a stop of the world that has
     lasted for long, or not ended at the end, and of a mark phase then (see `gotrace.records.gc.in_progress_record`). Once
-    ``failing`` tells True, because what is done with the records fails, no more comes.
+    ``failing`` tells True, because what is done with the records fails, no more comes. ``blocked_ns`` tells how long
+    writing them has been blocked: nothing was asked in that time.
     """
 
     header: Record
@@ -50,6 +51,7 @@ class Source:
     end: Record
     decoder: GcDecoder | None = None
     failing: Callable[[], bool] = staticmethod(lambda: False)
+    blocked_ns: Callable[[], int] = staticmethod(lambda: 0)
 
     @property
     def name(self) -> str:

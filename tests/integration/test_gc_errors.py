@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
+import json
 import os
+import re
+import select
 import subprocess
 import sys
 import time
@@ -155,6 +159,25 @@ def test_reader_goes_away(sleeping):
     error = process.stderr.read()
     assert "Traceback" not in error and "Exception" not in error
     assert process.wait(20) == 0
+
+
+def test_reader_that_does_not_read(sleeping):
+    """How long writing was blocked is told, for nothing was sampled in that time."""
+    pid = str(sleeping(targets.build("lifecycle"), "forever"))
+    command = [*GOTRACE, "gc", "--pid", pid, "-d", "1s", "--advise", "--format", "ndjson"]
+    began = time.monotonic()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stderr is not None
+    fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)  # two cycles fill it
+    until(lambda: select.select([process.stdout], [], [], 0)[0])
+    time.sleep(2.5)
+    stdout, stderr = process.communicate(timeout=30)
+    took = time.monotonic() - began
+    assert process.returncode == 0 and "Traceback" not in stderr, stderr
+    told = re.search(r"writing output was blocked for ([\d.]+) s, and nothing was sampled", stderr)
+    assert told and 2 <= float(told[1]) <= took
+    advice = json.loads(stdout.splitlines()[-1])["advice"]
+    assert f"what is sampled, for the {told[1]} s that writing output was blocked" in advice["not_seen"]
 
 
 def test_not_root(gotrace_as_nobody, sleeping):

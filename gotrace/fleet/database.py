@@ -74,7 +74,7 @@ class Database:
                     self.connection.execute(f"select bit_xor(hash({every})) from ({select_of(table, [file])})").fetchall()
                 except duckdb().Error as error:
                     return UnreadableError(
-                        f"{printable(file)} is damaged: {printable(str(error).splitlines()[0])}",
+                        f"{printable(file)} is damaged: {_said(error)}",
                         "move it out of the folder, and add again what it was made of",
                     )
         return None
@@ -145,8 +145,13 @@ def answered(database: Database, query: str) -> Answer:
         raise UsageError(printable(lines[0]), printable(hint)) from None
 
 
+def _said(error: Exception) -> str:
+    """The first line of what DuckDB says; of some damage it says nothing."""
+    return printable(next(iter(str(error).splitlines()), type(error).__name__))
+
+
 def _unread(error: Exception) -> UnreadableError:
-    return UnreadableError(f"a file cannot be read: {printable(str(error).splitlines()[0])}", "try again")
+    return UnreadableError(f"a file cannot be read: {_said(error)}", "try again")
 
 
 def _view(database: Database, module: Any, table: str, files_of: Callable[[str], list[str]]) -> None:
@@ -160,7 +165,7 @@ def _view(database: Database, module: Any, table: str, files_of: Callable[[str],
                 database.connection.execute(f"{select_of(table, [file])} limit 0")
             except module.Error as error:
                 files.remove(file)
-                database.broken.append((file, printable(str(error).splitlines()[0])))
+                database.broken.append((file, _said(error)))
         database.connection.execute(f"create view {table} as {select_of(table, files)}")
     database.files[table] = files
 

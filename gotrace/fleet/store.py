@@ -15,6 +15,7 @@ import json
 import os
 import time
 import uuid
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -30,6 +31,11 @@ ABOUT, JOURNAL = "fleet.json", ".adding"
 _LOCK = ".lock"
 _COMPRESSION = "zstd(3)"
 _MAGIC = b"PAR1"  # at both ends of a Parquet file
+_ENDING = 4 + len(_MAGIC)  # what ends it: how long its metadata before that is, as a little-endian int, and the magic
+# Before the metadata we put this, and 4 bytes, the CRC-32 of all other bytes. Engines go by the offsets in the metadata, so
+# they do not see it. The format has no checksum of its metadata, and with one bit of it flipped the library panics, or
+# allocates any amount of memory and aborts.
+SEAL = bytes.fromhex("67740f8a92d3c15e")
 MOST_ROWS = 1 << 18  # of a table that are held at once: 20 MB
 _SINGLE = (str, int, float, type(None))
 _RANGES: Mapping[Type, int] = {"int": 1 << 63, "bucket": 1 << 15}
@@ -176,7 +182,7 @@ def _read(folder: str, table: str, *names: str) -> Iterator[tuple[Any, ...]]:
     for file in files_of(Path(folder), table):
         try:
             data = Path(file).read_bytes()
-            if len(data) <= 2 * len(_MAGIC) or not data.startswith(_MAGIC) or not data.endswith(_MAGIC):
+            if not _is_whole(data):
                 raise ValueError  # the library would panic, and say so by itself
             found = read_parquet(io.BytesIO(data)).read_all()
             columns = [found.column(name).to_pylist() for name in names]
@@ -190,6 +196,24 @@ def _read(folder: str, table: str, *names: str) -> Iterator[tuple[Any, ...]]:
                 ) from None
             continue  # `database.opened` tells of it
         yield from zip(*columns, strict=True)
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether a Parquet file begins and ends as it should, and is as we wrote it if it has our checksum."""
+    if len(data) <= 2 * len(_MAGIC) or not data.startswith(_MAGIC) or not data.endswith(_MAGIC):
+        return False
+    before, seal, after = data.rpartition(SEAL)
+    return not seal or after[:4] == _crc(before, after[4:])
+
+
+def _sealed(data: memoryview) -> bytes:
+    """A Parquet file with our checksum in it."""
+    at = len(data) - _ENDING - int.from_bytes(data[-_ENDING : -len(_MAGIC)], "little")
+    return b"".join((data[:at], SEAL, _crc(data[:at], data[at:]), data[at:]))
+
+
+def _crc(before: bytes | memoryview, after: bytes | memoryview) -> bytes:
+    return zlib.crc32(after, zlib.crc32(before)).to_bytes(4, "little")
 
 
 def text_of(name: str) -> str:
@@ -294,7 +318,7 @@ def _write_parquet(path: Path, data: Any) -> None:
 
     buffer = io.BytesIO()  # of a file that cannot be written the library dies
     write_parquet(data, buffer, compression=_COMPRESSION, max_row_group_size=1 << 20)
-    _synced(path, buffer.getbuffer())
+    _synced(path, _sealed(buffer.getbuffer()))
 
 
 def _synced(path: Path, data: bytes | memoryview) -> None:

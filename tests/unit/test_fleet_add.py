@@ -29,7 +29,7 @@ from gotrace.fleet.database import answered, opened
 from gotrace.fleet.machines import Told
 from gotrace.fleet.percentiles import merged
 from gotrace.fleet.prices import read, stored
-from gotrace.fleet.store import adding
+from gotrace.fleet.store import SEAL, adding, sources_in
 from gotrace.recording.reader import Recording
 from gotrace.run.starts import replayed
 from gotrace.views.gc import Gc
@@ -451,6 +451,34 @@ def test_damaged_files_are_named(tmp_path: Path, capfd: pytest.CaptureFixture[st
         with pytest.raises(GotraceError, match="says what was added"):
             add(str(folder), [str(RECORDINGS / "gc.gotrace")], NOBODY)
     assert "panicked" not in capfd.readouterr().err
+
+
+def test_a_list_of_sources_with_one_bit_flipped(tmp_path: Path) -> None:
+    """Of the metadata, for which the format has no checksum: the library would panic, or allocate any amount of memory."""
+    folder = tmp_path / "f"
+    add(str(folder), [str(RECORDINGS / "gc.gotrace")], NOBODY)
+    (source,) = folder.glob("source/*/*.parquet")
+    whole = source.read_bytes()
+    known = sources_in(str(folder))
+    for bit in range(8 * 4, 8 * len(whole), 7):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        source.write_bytes(flipped)
+        if whole.find(SEAL) <= bit // 8 < whole.find(SEAL) + len(SEAL):  # where the checksum is expected
+            assert sources_in(str(folder)) == known
+            continue
+        with pytest.raises(GotraceError, match="says what was added"):
+            sources_in(str(folder))
+
+
+def test_damage_that_the_engine_has_no_words_for(tmp_path: Path) -> None:
+    folder = tmp_path / "f"
+    add(str(folder), [str(RECORDINGS / "gc.gotrace")], NOBODY)
+    (source,) = folder.glob("source/*/*.parquet")
+    data = bytearray(source.read_bytes())
+    data[data.index(b"\x04kind") + 1] |= 0x80  # the name of a column is not UTF-8
+    source.write_bytes(data)
+    assert [file for file, _ in opened(str(folder)).broken] == [str(source)]
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,8 @@ class TableTogether(Table):
         for record in records:
             if (cells := text.line(view, record)) is not None:
                 columns = text.columns(view)
+                if self._lines is None and self._printed:  # after a summary
+                    self._print("")
                 self._line(view, (columns[0], *_WHOSE, *columns[1:]), (cells[0], target["pid"], name, *cells[1:]))
         self.stream.flush()
 

@@ -86,8 +86,11 @@ class Looked:
         if self.live.last:
             for view, records in self._records:
                 self._put(view, records)
-            for output in self.outputs:
-                output.end(self.live, self._views)
+
+    def end(self) -> None:
+        """Of a process that is over: sum it up."""
+        for output in self.outputs:
+            output.end(self.live, self._views)
 
     def _put(self, view: View, records: list[Record]) -> None:
         if records:
@@ -184,10 +187,11 @@ class Together:
     def portion(self) -> None:
         """What has come since then, of all."""
         self._probes.read()
-        for pid, each in list(self.looked.items()):
+        for each in self.looked.values():
             each.portion()
-            if not each.live.last:
-                continue
+        # Where several end at once, their last lines stay in one table.
+        for pid, each in [(pid, each) for pid, each in self.looked.items() if each.live.last]:
+            each.end()
             ended = each.live.end["ended"]
             self._probes.remove(pid)
             del self.looked[pid]

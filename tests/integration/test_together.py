@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 import targets
-from conftest import until
+from conftest import GOTRACE, until
 from gotrace.arch import host_arch
 from gotrace.kernel import bpf
 from gotrace.kernel.same_file import is_same_to_probes
@@ -224,6 +224,20 @@ def test_time_counts_for_all_from_one_moment(start):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     lasted = [each["duration_ns"] for each in map(json.loads, done.stdout.splitlines()) if each["type"] == "summary"]
     assert len(lasted) == 3 and min(lasted) >= 1e9 and max(lasted) - min(lasted) < 0.1e9
+
+
+def test_those_that_end_at_once_are_summed_up_below_one_table(start):
+    """Their last lines have one heading; who ends before has its summary in between, and then there is another."""
+    early, *late = (start(targets.build("lifecycle"), "forever") for _ in range(3))
+    pids = ",".join(str(target.pid) for target in (early, *late))
+    command = [*GOTRACE, "gc", "--pid", pids, "-d", "3s"]
+    tracer = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    heading = tracer.stdout.readline()
+    early.process.kill()
+    rest, errors = tracer.communicate(timeout=60)
+    assert tracer.returncode == 0, errors
+    lines = [line.split()[0] for line in (heading + rest).splitlines() if re.match(r" *time  +pid  |pid \d+ \(", line)]
+    assert lines == ["time", "pid", "time", "pid", "pid"]
 
 
 def test_who_cannot_be_traced_and_who_is_not_there(start, gotrace):

@@ -76,10 +76,17 @@ def more_rows(count: int, top: int, whole: str = "") -> str:
 
 
 class Lines:
-    """Lines of cells under ``columns``, as many of them as there is ``room`` for (None: for all)."""
+    """Lines of cells under ``columns``, as many of them as there is ``room`` for (None: for all).
+
+    Text that takes more than half of the room is cut down to that before columns go: names of others may have any length.
+    """
 
     def __init__(self, columns: Sequence[Column], room: int | None) -> None:
         kept = [replace(column, width=max(column.width, len(column.name))) for column in columns]
+        if room is not None:
+            half = max(1, room // 2)
+            long = [column.left and not column.elastic and column.width > half for column in kept]
+            kept = [replace(column, elastic=half) if cut else column for column, cut in zip(kept, long, strict=True)]
         shown = list(range(len(kept)))
 
         def least(column: Column) -> int:

@@ -322,3 +322,29 @@ def test_what_two_agents_measured_and_who_is_missing(tmp_path: Path) -> None:
         ("http://a:1", 2, "refused 7"),
         ("http://b:1", 1, "refused 6"),
     ]
+
+
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("command", [["show"], ["choose", "--slo", "latency.p99<=80ms"], ["trend"]])
+def test_names_of_any_length_do_not_widen_a_terminals_tables(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are shortened there, and whole in a file."""
+    monkeypatch.setenv("COLUMNS", "100")
+    long = {host: f"{host}-{'h' * 3000}" for host in fleets.HOSTS}
+    types = {long[host]: (provider, f"{type_}-{'t' * 3000}") for host, (provider, type_) in fleets.TYPES.items()}
+    folder = fleets.made(tmp_path / "shop", types=types).folder
+    lines = []
+    for stream in (Terminal(), StringIO()):
+        with redirect_stdout(stream), pytest.raises(SystemExit):
+            main(["fleet", command[0], folder, *command[1:]])
+        lines.append(stream.getvalue().splitlines())
+    on_terminal, in_file = lines
+    assert max(map(len, on_terminal)) <= 100
+    if command != ["trend"]:  # nothing changed, so there is no table
+        assert any("…" in line for line in on_terminal) and not any("…" in line for line in in_file)
+        assert max(map(len, in_file)) > 3000

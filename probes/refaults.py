@@ -5,8 +5,9 @@ whoever faults on one of them has got it again since. Between the beginning and 
 events, lies the time it took; if its thread lost its CPU in between, the kernel counts a context switch. Hinting faults are
 told apart as probes/faults.py says; what balancing moved in them, the thread's ``numa_pages_migrated`` tells.
 
-There may be a million faults in a second, so they are added up in the kernel, and told every 50 ms on each CPU; those of
-the last 50 ms are not told. Memory of 16 GiB of addresses is followed; ``unfollowed`` are the bytes of what is beyond.
+There may be a million faults in a second, so they are added up in the kernel, and told every 50 ms on each CPU, and once
+more when the process has exited. Those of the last 50 ms are not told where it executes another program, or goes on when
+tracing ends. Memory of 16 GiB of addresses is followed; ``unfollowed`` are the bytes of what is beyond.
 """
 
 from __future__ import annotations

@@ -74,8 +74,15 @@ def spans(
     uid = of.get("uid", "")
     begun = {step.time_ns: step for step in steps if step.kind == "stage_begins"}
     named = [step for step in steps if step.kind == "label" and uid and step.path == uid and step.time_ns in begun]
-    kubelets = {step.of["process"] for step in named if stages[begun[step.time_ns].of["stage"]] == _SYNC}
-    for process in kubelets:
+    last_ns = {step.of["process"]: step.time_ns for step in named if stages[begun[step.time_ns].of["stage"]] == _SYNC}
+    # A SyncPod in which the kubelet exits, as when it is restarted, never ends: what that one did and saw is not of this
+    # start. Where the exit was not seen, the next one's SyncPod comes first.
+    ended = {
+        step.of["process"]
+        for step in steps
+        if step.kind == "ended" and last_ns.get(step.of["process"], create_ns) < step.time_ns < create_ns
+    }
+    for process in sorted({*last_ns} - ended, key=lambda each: -last_ns[each]):
         told, calls = Labels(steps, process, labels), called(steps, process, stages)
         mine = [call for call in calls if told.of(call).get("uid", "") == uid]
         syncs = sorted((call for call in mine if call.stage == _SYNC), key=lambda call: call.begin_ns)

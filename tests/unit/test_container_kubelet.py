@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from gotrace.analysis.container_daemons import Step
+from gotrace.analysis.container_kubelet import Span, spans
+
 FOLDER = Path(__file__).parents[1] / "testdata" / "kubelet"
 OTHERS = "other containers of the pod"
 
@@ -57,3 +60,26 @@ def test_each_line_of_its_log_lies_in_its_row(version):
     container = start["container"]
     assert (container["tool"], container["layers"], container["unseen"]) == ("kubelet", 1, [])
     assert (container["pod"]["namespace"], container["pod"]["container"]) == ("shop", "app")
+
+
+@pytest.mark.parametrize(("before", "after"), [(10, 20), (20, 10)])
+@pytest.mark.parametrize("was_seen_again", [True, False])
+def test_a_kubelet_that_was_restarted_in_syncpod(before, after, was_seen_again):
+    """When the first one saw the pod is no part of the start that the second one made."""
+    stages, labels = ("pod_seen", "pod_sync"), ("uid",)
+
+    def begins(time_ns, stage, process):
+        of = {"process": process, "stage": stages.index(stage), "g": 1}
+        label = {"process": process, "label": 0, "key_bytes": 3, "attempt": 0}
+        return [Step(time_ns, "stage_begins", of, ""), Step(time_ns, "label", label, "uid")]
+
+    steps = [*begins(100, "pod_seen", before), *begins(200, "pod_sync", before)]
+    if was_seen_again:
+        steps += begins(1000, "pod_seen", after)
+    steps += begins(1100, "pod_sync", after)
+    found = spans(steps, stages, labels, {"uid": "uid"}, Span(1200, 1300, "RunPodSandbox"), 1400, 0)
+    to_sync = [Span(1000, 1100, "kubelet (to SyncPod)")] if was_seen_again else []
+    assert found == [*to_sync, Span(1100, 0, "kubelet (SyncPod)")]
+    # One whose functions are not probed, of another version: all that is known is that the first one had ended.
+    steps = [*steps[:4], Step(300, "ended", {"process": before}, "")]
+    assert spans(steps, stages, labels, {"uid": "uid"}, Span(1200, 1300, "RunPodSandbox"), 1400, 0) == []

@@ -119,8 +119,7 @@ def command(
             def find() -> Iterable[int]:
                 return (each.pid for each in scanner.scan().processes) if all_processes else pids
 
-            # The probe for page faults follows one process.
-            stems = tuple(stem for stem in view.stems if stem != "refaults")
+            stems = tuple(stem for stem in view.stems if stem not in view.of_one)
             whole = trace_together(stems, find, all_processes, lambda: [Gc(**view.options)], files, say, duration)
         return Exit.OK if whole or all_processes else Exit.ERROR
     # A command's standard output is its own: like other wrappers we then print on standard error.

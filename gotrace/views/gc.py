@@ -28,7 +28,7 @@ from gotrace.records.gc import (
     summary_record,
 )
 from gotrace.records.heap import allocated_record, allocated_unknown
-from gotrace.views.gc_advice import Advisor
+from gotrace.views.gc_advice import OF_ONE, PROBES, Advisor
 from gotrace.views.view import Interval, Record, View
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class Gc(View):
 
     name = "gc"
     recorded = False
+    of_one = OF_ONE
     drawn = frozenset(("explained", "in_progress", "summary"))
     about: Record
     told: list[Explanation]
@@ -92,9 +93,8 @@ class Gc(View):
         self.assists = assists
         self.advise = advise
         self.advice: Advice | None = None
-        stems = [("gc", True), ("tail", bool(explained)), ("assist", assists or advise)]
-        stems += [("pool", advise), ("refaults", advise)]
-        self.stems = tuple(stem for stem, wanted in stems if wanted)
+        stems = ["gc", *["tail"] * bool(explained), *["assist"] * assists, *PROBES * advise]
+        self.stems = tuple(dict.fromkeys(stems))
         self.assisted: Assists | None = None
         self.total = GcSummary()
         self.intervals = 0

@@ -48,6 +48,8 @@ from gotrace.views.view import Record, Source
 if TYPE_CHECKING:
     from gotrace.kernel.ring import Events
 
+PROBES = ("assist", "pool", "refaults")  # what it is fed, if they are there
+OF_ONE = frozenset({"refaults"})  # those of them that follow one process only
 _FORCED = ("runtime.GC", "runtime/debug.freeOSMemory", "runtime/debug.FreeOSMemory")
 _POOL = ("sync.",)
 _FREED, _BACKGROUND = ("runtime/debug.freeOSMemory", "runtime/debug.FreeOSMemory"), "runtime.bgscavenge"

@@ -109,7 +109,8 @@ class Interval(NamedTuple):
 
 
 class View:
-    """One question about a process. ``stems`` are the probes whose events it is fed.
+    """One question about a process. ``stems`` are the probes whose events it is fed; those ``of_one`` follow one process,
+    so where several are traced they are left out.
 
     ``complete``: it has yielded everything, and can be summed up. ``interval_ns`` is how often it yields records, 0: when
     events say so; ``look_ns`` how often it looks at a process that is there between two portions (0: not at all).
@@ -127,6 +128,7 @@ class View:
     look_ns: int = 0
     complete = False
     stems: tuple[str, ...] = ()
+    of_one: ClassVar[frozenset[str]] = frozenset()
     source: Source
     _due_ns = 0
 

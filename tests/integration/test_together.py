@@ -25,6 +25,7 @@ from gotrace.kernel import bpf
 from gotrace.kernel.same_file import is_same_to_probes
 from gotrace.probe import probe_module
 from gotrace.shared import SharedProbes
+from gotrace.views.gc import Gc
 from groundtruth import check_against_runtime, gctrace
 
 pytestmark = pytest.mark.bpf
@@ -279,6 +280,19 @@ def test_each_is_explained(start, trace):
         # nearly all of what kept the world from stopping is known
         unknown = sum(each["parts"]["stopping"].get("unknown", 0) for each in long)
         assert unknown < 0.05 * sum(each["length_ns"] for each in long)
+
+
+def test_each_is_advised_as_far_as_its_probes_can_be_shared(start, gotrace):
+    targets_ = [start(targets.build("lifecycle"), "forever") for _ in range(2)]
+    pids = ",".join(str(target.pid) for target in targets_)
+    done = gotrace("gc", "--pid", pids, "--advise", "-d", "1s", "--format", "ndjson")
+    assert done.returncode == 0, done.stderr
+    records = map(json.loads, done.stdout.splitlines())
+    advised = [each["advice"]["not_seen"] for each in records if each["type"] == "summary"]
+    assert len(advised) == 2 and Gc.of_one == {"refaults"}
+    for not_seen in advised:
+        assert "page faults of returned memory" in not_seen
+        assert "which pools are filled again after collections" not in not_seen
 
 
 def test_nothing_stays_when_it_is_killed(start, trace):

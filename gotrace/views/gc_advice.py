@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -129,11 +130,16 @@ class Advisor:
         if due:
             self._hints_due_ns = source.now_ns + 1_000_000_000
 
+    @cached_property
+    def _memory(self) -> Memory:
+        """Of a process that is there: a recording has none."""
+        return Memory(self._source.process.pid)
+
     def _sizes(self, addresses: Array) -> list[Any] | None:
         """`HugePages`, as JSON has it; None where the kernel does not say."""
         pid, some = self._source.process.pid, np.unique(addresses)[:_LOOK_UP].tolist()
         try:
-            setting, found = huge_pages.setting(), Memory(pid).mapped_huge(some)
+            setting, found = huge_pages.setting(), self._memory.mapped_huge(some)
         except GotraceError:  # root was given back, and the process is another user's
             return None
         may = huge_pages.eligible(pid, [*found]) if found else None
@@ -148,7 +154,7 @@ class Advisor:
         faults = faults[np.unique(faults["address"], return_index=True)[1][:_LOOK_UP]]
         cpus = np.array([topology.cpus.get(cpu, numa.UNKNOWN) for cpu in faults["cpu"].tolist()], np.int64)
         try:
-            frames = Memory(self._source.process.pid).frames(faults["address"].astype(np.int64))
+            frames = self._memory.frames(faults["address"].astype(np.int64))
         except GotraceError:  # likewise
             frames = np.zeros(len(faults), np.uint64)
         pages = topology.node_of_frames(frames, PAGE)

@@ -146,7 +146,8 @@ class Advisor:
         if setting is None or found is None or may is None:
             return None
         counts = [self._huge.looked_at + len(found), self._huge.huge + sum(found.values()), self._huge.eligible + may[0]]
-        return [*counts, setting.enabled, setting.defrag, may[1]]
+        flags = " ".join(sorted({*self._huge.flags.split(), *may[1].split()}))
+        return [*counts, setting.enabled, setting.defrag, flags]
 
     def _placed(self, faults: Array) -> tuple[list[int], list[list[int]]]:
         """The memory nodes, and how many of some faults were on which node's CPUs for a page of which."""

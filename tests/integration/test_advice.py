@@ -461,8 +461,10 @@ def test_what_a_walk_over_pools_takes_is_part_of_the_cost():
 
 MIB = 32
 ROUNDS = {
-    mode: ("40", str(MIB), {"swings": "100ms", "huge": "50ms"}.get(mode, "0s"))
-    for mode in ("frees", "huge", "keeps", "swings")
+    "frees": ("40", str(MIB), "0s"),
+    "huge": ("15", str(MIB), "200ms"),  # longer than until its faults are told, and then looked up
+    "keeps": ("40", str(MIB), "0s"),
+    "swings": ("40", str(MIB), "100ms"),
 }
 
 
@@ -557,19 +559,23 @@ def test_memory_that_is_kept(start, trace):
 
 @pytest.mark.skipif(not HUGE_PAGES.exists() or "[never]" in HUGE_PAGES.read_text(), reason="no huge pages here")
 def test_memory_that_is_taken_again_by_huge_pages(start, trace):
-    """The kernel counts a fault for each; how they are mapped is looked up."""
-    found, _, truth = returned(start, trace, "huge")
-    few = truth["Minor"] < 40 * (MIB << 20) // 4096 / 10  # if the kernel had enough of them
-    told = "; ".join(line for each in found for line in each["evidence"])
-    if found:
-        pattern = (
-            r"of (\d+) pages? looked up .*?, (\d+) lay in huge pages, and (\d+) where there may be some \(MADV_HUGEPAGE\)"
-        )
-        # They may be gone again whenever somebody looks, and at the ends of the memory there is no whole huge page.
+    """The kernel counts a fault for each; how they are mapped is looked up, as long as the program keeps them."""
+    for _ in range(3):
+        found, _, truth = returned(start, trace, "huge")
+        few = truth["Minor"] < int(ROUNDS["huge"][0]) * (MIB << 20) // 4096 / 10  # if the kernel had enough of them
+        if not found:
+            assert few
+            return
+        told = "; ".join(line for each in found for line in each["evidence"])
+        pattern = r"of (\d+) pages? looked up .*?, (\d+) lay in huge pages, and (\d+) where there may be some( \(MADV_)?"
         match = re.search(pattern, told)
-        looked_up, huge, may = map(int, match.groups()) if match else (0, 0, 0)
-        assert (huge > 0 or not few or not looked_up) and huge <= may <= looked_up
-    assert found or few
+        assert match, told
+        looked_up, huge, may = map(int, match.groups()[:3])
+        assert huge <= may <= looked_up and (not may or match[4] or "[always]" in HUGE_PAGES.read_text())
+        if huge or not few:
+            return
+    # Most faults are at the ends of the memory, where there is no whole huge page, but not all of three runs.
+    raise AssertionError(told)
 
 
 @pytest.mark.parametrize("version", ["1.19.8", targets.NEWEST])

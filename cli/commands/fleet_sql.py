@@ -6,6 +6,7 @@ import click
 
 from gotrace.cli.options import Command, output_options, say
 from gotrace.export.formats import QUERIES
+from gotrace.text import printable
 
 
 @click.command(
@@ -41,4 +42,6 @@ def command(folder: str, query: str, outputs: tuple[str, ...], format_: str | No
             text.write_answer(stream, kind, answer)
     for note in database.notes:
         say(note)
+    for file, problem in database.broken:
+        say(f"Skipped: {printable(file)}: {problem}")
     return text.REFUSED if database.broken else 0

@@ -96,7 +96,10 @@ def choose(
     budget: float | None = None,
     service: str | None = None,
 ) -> Choice:
-    """Raises UsageError if the fleet lacks the service, or has several and none is named; for a budget without prices."""
+    """Raises UsageError if the fleet lacks the service, or has several and none is named; for a budget without prices.
+
+    Raises SkippedError if the service may be in files that could not be read.
+    """
     if not slos:
         raise UsageError("no SLO was given", "give --slo 'latency.p99<=80ms'")
     if any(each.operator == "==" for each in slos):
@@ -122,13 +125,13 @@ def choose(
 
 def _service(database: Database, service: str | None) -> str:
     names = services(database)
-    shown = ", ".join(map(printable, names[:10]))
     if not names:
-        raise UsageError("this fleet has no measurements", "add some with gotrace fleet add DIR FILE...")
+        raise database.lacks("measurements", [])
     if service is None and len(names) > 1:
+        shown = ", ".join(map(printable, names[:10]))
         raise UsageError("this fleet has several services", f"choose one with --service: {shown}")
     if service is not None and service not in names:
-        raise UsageError(f"this fleet has no service {printable(service)!r}", f"there are {shown}")
+        raise database.lacks(f"service {printable(service)!r}", names[:10])
     return service or names[0]
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gotrace.errors import GotraceError, UsageError
+from gotrace.errors import Exit, GotraceError, UsageError
 from gotrace.fleet.buckets import files_in, quoted
 from gotrace.fleet.store import BUCKET, check, files_of, text_of
 from gotrace.fleet.tables import SQL_TYPES, TABLES, columns_of
@@ -31,11 +31,21 @@ VIEWS = {
 # Rows ("part") with what their machine is made of.
 JOINED = "left join machine on part.host = machine.host and part.fingerprint = machine.fingerprint"
 REAL = "not coalesce(machine.emulated, false)"
+# `add` knows the sources of a damaged file by another one, and does not read them again.
+_MEND = "restore it from a copy of the fleet, or add the original files to a new folder"
+# Whatever has a row in one of the latter has one in the first.
+_ALWAYS = {"total": ("hist", "worst"), "hist": ("worst",)}
 _LIMITS = {"memory_limit": "400MB", "threads": "2", "preserve_insertion_order": "false"}
 
 
 class UnreadableError(GotraceError):
     """Of a file of the fleet, found while it was read."""
+
+
+class SkippedError(GotraceError):
+    """Of files of the fleet that were left out, without which there is nothing to show."""
+
+    exit_code = Exit.INCONCLUSIVE
 
 
 @dataclass
@@ -75,9 +85,28 @@ class Database:
                 except duckdb().Error as error:
                     return UnreadableError(
                         f"{printable(file)} is damaged: {_said(error)}",
-                        "move it out of the folder, and add again what it was made of",
+                        f"move it out of the folder to see the rest; {_MEND}",
                     )
         return None
+
+    def lacks(self, what: str, there: Sequence[str]) -> GotraceError:
+        """That a fleet has no ``what``, and what of that it has: but not where files that may have it were left out."""
+        names = ", ".join(map(printable, there))
+        if self.broken:
+            ((file, problem), *others) = self.broken
+            more = f", and {count_text(len(others), 'more file')}" if others else ""
+            return SkippedError(
+                f"this fleet has no {what} in what can be read: {printable(file)}: {problem}{more}",
+                f"{_MEND}; without that there are {names}" if there else _MEND,
+                detail="\n".join(f"{printable(each)}: {said}" for each, said in self.broken),
+            )
+        if there:
+            hint = f"there are {names}"
+        elif any(self.files.values()):
+            hint = "nothing that was added has any; what was: gotrace fleet sql DIR 'select kind, path from source'"
+        else:
+            hint = "nothing has been added: use gotrace fleet add"
+        return UsageError(f"this fleet has no {what}", hint)
 
 
 def duckdb() -> Any:
@@ -98,10 +127,15 @@ def opened(folder: str) -> Database:
     found = files_in(database.connection, module, path) if remote else {}
     for table in TABLES:
         _view(database, module, table, lambda of: list(found.get(of, ())) if remote else files_of(Path(path), of))
+    skipped = len(database.broken)
+    damaged = {file.removeprefix(f"{path}/").partition("/")[0] for file, _ in database.broken}
+    for table, others in _ALWAYS.items():
+        if not database.files[table] and table not in damaged and any(map(database.files.get, others)):
+            database.broken.append((f"{path}/{table}", "the folder is missing, or empty"))
     for name, sql in VIEWS.items():
         database.connection.execute(f"create view {name} as {sql}")
-    if database.broken:
-        database.notes.append(f"{count_text(len(database.broken), 'file was', 'files were')} unreadable and skipped")
+    if skipped:
+        database.notes.append(f"{count_text(skipped, 'file was', 'files were')} unreadable and skipped")
     return database
 
 

@@ -131,7 +131,7 @@ class Fleet:
 
 
 def asked_for(database: Database, metric: str) -> Asked:
-    """What ``metric`` is in this fleet. Raises UsageError, with those that there are."""
+    """What ``metric`` is in this fleet. Raises UsageError, with those that there are, or SkippedError."""
     found = _PERCENTILE.fullmatch(metric)
     has = {name for (name,) in database.rows("select distinct metric from total")}
     if found and found[1] in has:
@@ -143,12 +143,12 @@ def asked_for(database: Database, metric: str) -> Asked:
     if metric in values:
         return Asked(metric, metric, None)
     there = [*(f"{name}.p99" for name in sorted(has)), *sorted(values - {f"{name}.p99" for name in has})]
-    hint = f"there are {', '.join(map(printable, there))}" if there else "nothing has been added: use gotrace fleet add"
-    raise UsageError(f"this fleet has no metric {printable(metric[:80])!r}", hint)
+    raise database.lacks(f"metric {printable(metric[:80])!r}", there)
 
 
 def shown(database: Database, metric: str, by: str, emulated: bool = False) -> Fleet:
-    """All about a metric. Raises UsageError for one that there is not, or for what nobody can group by."""
+    """All about a metric. Raises UsageError for one that there is not, or for what nobody can group by; SkippedError for
+    one that may be in files that could not be read."""
     asked = asked_for(database, metric)
     rows = {each.key: each for each in _series(database, asked, by, emulated)}
     _tell_settings(database, rows.values(), by)

@@ -51,7 +51,7 @@ def looked_at(
     claims: Sequence[Claim] = (),
     prices: Mapping[tuple[str, str], Price] | None = None,
 ) -> Shown:
-    """Raises UsageError as `shown` does."""
+    """Raises what `shown` does."""
     fleet = shown(database, metric, by, emulated)
     cells = _cells(database, emulated)
     cut = sum(len(cell["buckets"]) for cell in cells) > _MOST_BUCKETS

@@ -144,7 +144,8 @@ def trend(
     new: int | None = None,
     unit: Unit = UNITS["day"],
 ) -> Trend:
-    """Every change of the last ``since`` points (counted from the newest). Raises UsageError for an unknown metric."""
+    """Every change of the last ``since`` points (counted from the newest). Raises UsageError for an unknown metric,
+    SkippedError for one that may be in files that could not be read."""
     if unknown := [each for each in by if each not in BY]:
         raise UsageError(f"cannot group by {printable(unknown[0])!r}", f"there are {', '.join(BY)}")
     make(database, unit.ns)
@@ -153,8 +154,7 @@ def trend(
     rows = list(_series(database, by, metric, last, since))
     if metric is not None and not rows:
         names = [name for (name,) in database.rows("select distinct metric from points order by 1")]
-        hint = f"there are {', '.join(map(printable, names))}" if names else "nothing has been added: use gotrace fleet add"
-        raise UsageError(f"this fleet has no metric {printable(metric[:80])!r}", hint)
+        raise database.lacks(f"metric {printable(metric[:80])!r}", names)
     long = [each for each in rows if len(each.at) >= LEAST_POINTS]
     judged = [each for each in long if min(each.values) > 0]
     # The least p has to be small enough for one change among so many series to be seen.

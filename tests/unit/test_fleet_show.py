@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -45,8 +46,12 @@ class Result:
 
 
 def show(*arguments: str) -> Result:
+    return fleet_command("show", *arguments)
+
+
+def fleet_command(*arguments: str) -> Result:
     with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err, pytest.raises(SystemExit) as ended:
-        main(["fleet", "show", *arguments])
+        main(["fleet", *arguments])
     return Result(int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 
@@ -280,6 +285,47 @@ def test_an_empty_fleet_and_none(tmp_path: Path) -> None:
         pass
     assert "nothing has been added" in show(str(tmp_path / "empty")).output
     assert show(str(tmp_path)).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "harm, left_out",
+    [("empty", "total/date="), ("no total", "/total: the folder"), ("no hist", "/hist: the folder")],
+)
+def test_what_is_damaged_is_not_called_empty(tmp_path: Path, harm: str, left_out: str) -> None:
+    """Where every file of a table is damaged, or all are gone: each command names them, and what it says helps."""
+    spool, folder = Written(tmp_path / "spool"), tmp_path / "f"
+    spool.minute()
+    add(str(folder), [str(spool.folder)], Told())
+    shutil.copytree(folder, copy := tmp_path / "copy")
+    for file in folder.glob("total/*/*.parquet") if harm == "empty" else ():
+        file.write_bytes(b"")
+    if harm != "empty":
+        shutil.rmtree(folder / harm.removeprefix("no "))
+    for command in (
+        ("show", str(folder)),
+        ("show", str(folder), "--metric", "gc.mark.p50"),
+        ("trend", str(folder), "--metric", "nothing"),
+        ("choose", str(folder), "--slo", "stw.total.p99<=1ms"),
+        ("choose", str(folder), "--slo", "stw.total.p99<=1ms", "--service", "none"),
+        ("sql", str(folder), "from total"),
+    ):
+        found = fleet_command(*command)
+        assert found.exit_code == 3 and left_out in found.output and "nothing has been added" not in found.output, command
+    # What the hint says: to add again does not help, a new folder and a copy do.
+    add(str(folder), [str(spool.folder)], Told())
+    assert show(str(folder)).exit_code == 3
+    add(str(tmp_path / "new"), [str(spool.folder)], Told())
+    shutil.copytree(copy, folder, dirs_exist_ok=True)
+    assert show(str(tmp_path / "new")).stdout == show(str(folder)).stdout == show(str(copy)).stdout
+
+
+def test_a_fleet_of_prices_is_not_called_empty(tmp_path: Path) -> None:
+    (tmp_path / "prices.csv").write_text(
+        "provider,instance,region,per_hour,currency,date,origin\naws,c7g.large,eu,0.07,USD,2026-11-01,list\n"
+    )
+    add(str(tmp_path / "f"), [str(tmp_path / "prices.csv")], Told())
+    found = show(str(tmp_path / "f"))
+    assert found.exit_code == 2 and "nothing that was added has any" in found.output
 
 
 def test_names_do_no_harm(tmp_path: Path) -> None:

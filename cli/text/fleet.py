@@ -36,9 +36,11 @@ def write_added(outcomes: Sequence[Outcome], say: Callable[[str], None]) -> None
             say(f"{printable(each.path)}: {printable(note)}")
     added = Counter(each.kind for each in outcomes if not each.problem and not each.skipped)
     parts = [f"{count:,} {_KINDS[kind][count != 1]}" for kind, count in added.items()]
-    skipped = sum(each.skipped for each in outcomes)
+    incomplete = sum(each.incomplete for each in outcomes)
+    skipped = sum(each.skipped for each in outcomes) - incomplete
     refused = sum(bool(each.problem) for each in outcomes)
     rest = [f"{skipped} already there"] if skipped else []
+    rest += [f"{incomplete} not complete yet"] if incomplete else []
     rest += [f"{refused} refused"] if refused else []
     print("; ".join([f"added {', '.join(parts)}" if parts else "nothing added", *rest]))
 

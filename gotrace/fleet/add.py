@@ -22,13 +22,15 @@ from gotrace.text import printable
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a file. ``kind`` is "" where it was refused, and ``problem`` says why; ``skipped``: it was there."""
+    """What became of a file. ``kind`` is "" where it was refused, and ``problem`` says why; ``skipped``: nothing of it was
+    added, as it was there, or, if it is ``incomplete``, has no whole line yet."""
 
     path: str
     kind: str = ""
     problem: str = ""
     hint: str = ""
     skipped: bool = False
+    incomplete: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -114,7 +116,7 @@ def _segment(addition: Addition, path: str, told: Told, known: dict[str, Known])
         with open(path, "rb") as file:
             data = spools.whole_lines(file.read())
         if not data:
-            yield Outcome(path, "spool", skipped=True, notes=("it has no complete line yet",))
+            yield Outcome(path, "spool", skipped=True, incomplete=True, notes=("it has no complete line yet",))
             return
         name = spools.name_of(data)
         upto = known[name].upto_bytes if name in known else 0

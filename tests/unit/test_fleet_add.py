@@ -328,6 +328,14 @@ def test_the_commands(tmp_path: Path) -> None:
     assert json.loads(run("sql", folder, "select 1 as one, 'a' as b", "--format", "json").stdout) == [{"one": 1, "b": "a"}]
     assert run("sql", folder, "select 1 as one, null as b", "--format", "csv").stdout == "one,b\n1,\n"
     assert run("sql", str(tmp_path), "select 1").returncode == 2
+    (tmp_path / "spool").mkdir()
+    (tmp_path / "spool" / f"{1:019}.ndjson").touch()
+    (tmp_path / "spool" / f"{2:019}.ndjson").write_text('{"schema": "gotrace.spool/1"')
+    done = run("add", folder, str(tmp_path / "spool"))
+    assert (done.returncode, done.stdout) == (0, "nothing added; 2 not complete yet\n")
+    assert "1.ndjson: it has no complete line yet" in done.stderr
+    done = run("add", folder, str(tmp_path / "spool"), str(RECORDINGS / "gc.gotrace"))
+    assert done.stdout == "nothing added; 1 already there; 2 not complete yet\n"
     broken = next(Path(folder).glob("run/*/*.parquet"))
     broken.write_bytes(b"PAR1 no")
     done = run("sql", folder, "select count(*) as n from run")

@@ -170,10 +170,10 @@ def _ask(url: str, remote: Remote, place: str, bounds: Bounds, stop: StopRequest
             path = f"/spool?after={place}" if place else "/spool"
             answer = remote.asked(path, 2 * MOST_BYTES, left_s, lambda: stop.signal)
             if answer.status == 404:
-                raise HostError("it keeps no spool", "start it with --spool, and give its URL without a path")
+                raise _without_spool(remote, left_s, stop)
             remote.require(answer)
             asked.skew_ns = _skew_ns(answer)
-            if not answer.body:
+            if not answer.body and MORE.lower() in answer.headers:
                 break
             name, begin = answer.headers.get(SEGMENT.lower(), ""), answer.headers.get(OFFSET.lower(), "")
             if (
@@ -194,6 +194,20 @@ def _ask(url: str, remote: Remote, place: str, bounds: Bounds, stop: StopRequest
     except GotraceError as error:
         asked.problem, asked.hint = error.message, error.hint
     return None if stop.signal else asked
+
+
+def _without_spool(remote: Remote, patience_s: float, stop: StopRequest) -> HostError:
+    """Every agent lists its processes. Raises HostError if there is no answer."""
+    from gotrace.agent.remote import Row
+
+    answer = remote.asked("/processes", patience_s=patience_s, given_up=lambda: stop.signal)
+    try:
+        if answer.status == 200:
+            msgspec.json.decode(answer.body, type=list[Row])
+            return HostError("it keeps no spool", "start it with --spool")
+    except msgspec.MsgspecError:
+        pass
+    return HostError("no gotrace agent answers there", "give the URL of `gotrace serve`, without a path")
 
 
 def _invalid() -> HostError:

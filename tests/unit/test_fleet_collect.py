@@ -199,26 +199,29 @@ def test_who_is_absent_and_why(tmp_path: Path) -> None:
 
     with (
         serving(spool, security=Security(token=str(token))) as guarded,
-        Server(HERE, {}) as without,
+        Server(HERE, {"/processes": Route({"GET": lambda request: Response(200, b"[]")})}) as without,
+        Server(HERE, {}) as other,
+        Server(HERE, {"/processes": Route({"GET": lambda request: Response(200, b"[7]")})}) as others,
+        Server(HERE, {"/spool": Route({"GET": lambda request: Response(200, b"")})}) as nothing,
         Server(HERE, {"/spool": Route({"GET": odd})}) as html,
         Server(HERE, {**spool_pages.routes(str(spool.folder)), "/spool": Route({"GET": late})}) as skew,
         socket.create_server(HERE) as silent,
     ):
-        urls = [url_of(each) for each in (guarded, without, html, skew)]
+        urls = [url_of(each) for each in (guarded, without, html, skew, other, others, nothing)]
         urls += [f"http://127.0.0.1:{silent.getsockname()[1]}", "http://127.0.0.1:1"]
         begun = time.monotonic()
         asked = {each.url: each for each in collect(str(tmp_path / "f"), urls, NOBODY, Bounds(patience_s=1))}
         assert time.monotonic() - begun < 8
         problems = [asked[url].problem for url in urls]
-        for problem, words in zip(
-            problems, ("status 401", "keeps no spool", "response is invalid", "", "timed out", "refused"), strict=True
-        ):
+        invalid, none = "response is invalid", "no gotrace agent"
+        expected = ("status 401", "keeps no spool", invalid, "", none, none, invalid, "timed out", "refused")
+        for problem, words in zip(problems, expected, strict=True):
             assert words in problem and bool(words) == bool(problem), problems
         assert asked[urls[3]].skew_ns is not None and abs(asked[urls[3]].skew_ns) > MOST_SKEW_NS
         (with_token,) = fetched(tmp_path / "g", guarded, token_file=str(token))
         assert with_token.minutes == 1
     database = opened(str(tmp_path / "f"))
-    assert database.rows("select count(*) from absent") == [(5,)]
+    assert database.rows("select count(*) from absent") == [(8,)]
     assert database.rows("select skew_ns < -300_000_000_000 from period") == [(True,)]
 
 

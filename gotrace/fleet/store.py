@@ -13,6 +13,7 @@ import io
 import itertools
 import json
 import os
+import shlex
 import time
 import uuid
 import zlib
@@ -289,11 +290,17 @@ def _checked(folder: str, make: bool) -> Path:
 
 
 def check_about(data: bytes | str, folder: str) -> None:
-    """What a folder says of itself. Raises UsageError for one of another version."""
+    """What a folder says of itself. Raises GotraceError for what cannot be read, UsageError for one of another version."""
     try:
-        found = json.loads(data)["schema"]
-    except (ValueError, TypeError, KeyError):
-        found = None
+        found = str(json.loads(data)["schema"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        found = ""
+    if not found.startswith(SCHEMA.partition("/")[0]):
+        file = printable(f"{folder.rstrip('/')}/{ABOUT}")
+        if folder.startswith(BUCKET):
+            raise GotraceError(f"{file} is damaged", f"copy the folder again: aws s3 sync --delete DIR {printable(folder)}")
+        write = f"echo {shlex.quote(json.dumps({'schema': SCHEMA}))} > {shlex.quote(file)}"
+        raise GotraceError(f"{file} is damaged", f"write it again: {write}")
     if found != SCHEMA:
         raise UsageError(f"{printable(folder)} is a fleet in a different version", f"this gotrace reads {SCHEMA}")
 

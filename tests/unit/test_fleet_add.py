@@ -403,6 +403,23 @@ def _replaced(value: Any, odd: Any) -> Any:
     yield odd
 
 
+@pytest.mark.parametrize("data", ["", "{\n", "[]", "7", '{"schema": 1}', '{"schema": ""}', "\0", "[" * 100_000])
+def test_a_damaged_fleet_json_is_no_other_version(data: str, tmp_path: Path) -> None:
+    """And what the hint says to do mends it."""
+    folder, file = tmp_path / "my fleet", str(RECORDINGS / "gc.gotrace")
+    add(str(folder), [file], NOBODY)
+    (about := folder / "fleet.json").write_text(data)
+    with pytest.raises(GotraceError, match=f"{about} is damaged") as read:
+        opened(str(folder))
+    with pytest.raises(GotraceError, match=f"{about} is damaged"):
+        add(str(folder), [file], NOBODY)
+    subprocess.run(read.value.hint.partition(": ")[2], shell=True, check=True)
+    assert kinds(add(str(folder), [file], NOBODY)) == ["skipped"]
+    about.write_text('{"schema": "gotrace.fleet/2"}')
+    with pytest.raises(UsageError, match="different version"):
+        opened(str(folder))
+
+
 def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
     name = os.fsdecode(b"a\xff")
     path = tmp_path / f"{name}.gotrace"

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gotrace.fleet.tables import TABLES
+from gotrace.errors import UsageError
+from gotrace.fleet.tables import MOST_NAME, TABLES
 from gotrace.kernel.host import is_emulated
 
 _MADE_OF = tuple(name for name in TABLES["host"] if name not in ("host", "fingerprint", "seen_ns", "emulated"))
@@ -16,7 +17,7 @@ _MADE_OF = tuple(name for name in TABLES["host"] if name not in ("host", "finger
 
 @dataclass(frozen=True)
 class Told:
-    """What the user says of files that do not say it themselves, or not rightly; None: nothing."""
+    """What the user says of files that do not say it themselves, or not rightly; None: nothing. Raises UsageError."""
 
     host_name: str | None = None
     service: str | None = None
@@ -24,6 +25,11 @@ class Told:
     provider: str | None = None
     instance: str | None = None
     emulated: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, str) and len(value) > MOST_NAME:
+                raise UsageError(f"--{name.replace('_', '-')} is longer than {MOST_NAME} characters", "give a shorter name")
 
 
 def host_row(name: str, machine: Mapping[str, Any], seen_ns: int, told: Told) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from gotrace.errors import GotraceError, UsageError
-from gotrace.fleet.tables import DAY_NS, DAY_OF, TABLES, Row, Type, columns_of
+from gotrace.fleet.tables import DAY_NS, DAY_OF, MOST_NAME, MOST_TEXT, TABLES, Row, Type, columns_of
 from gotrace.run.files import held
 from gotrace.text import printable
 
@@ -39,8 +39,12 @@ _ENDING = 4 + len(_MAGIC)  # what ends it: how long its metadata before that is,
 SEAL = bytes.fromhex("67740f8a92d3c15e")
 MOST_ROWS = 1 << 18  # of a table that are held at once: 20 MB
 _SINGLE = (str, int, float, type(None))
-_RANGES: Mapping[Type, int] = {"int": 1 << 63, "bucket": 1 << 15}
-_KINDS: Mapping[Type, type | tuple[type, ...]] = {"text": str, "float": (int, float), "bool": bool}
+_RANGES: Mapping[Type, range] = {
+    "int": range(1 << 63),
+    "signed": range(-1 << 63, 1 << 63),
+    "bucket": range(-1 << 15, 1 << 15),
+}
+_LENGTHS: Mapping[Type, int] = {"name": MOST_NAME, "text": MOST_TEXT}
 
 
 class Addition:
@@ -111,17 +115,19 @@ def check_columns(table: str, columns: Mapping[str, Any]) -> None:
     for name, values in columns.items():
         each = [values] if isinstance(values, _SINGLE) else values.tolist() if hasattr(values, "tolist") else values
         if not isinstance(each, (list, tuple)) or not all(_fits(value, types[name]) for value in each):
-            raise ValueError(f"{table}.{name} does not fit its type")
+            raise ValueError(f"{table}.{name} has a value that is out of bounds, or of another type")
 
 
 def _fits(value: object, type_: Type) -> bool:
     if value is None:
         return True
-    if (most := _RANGES.get(type_)) is not None:
-        return isinstance(value, int) and not isinstance(value, bool) and -most <= value < most
+    if (numbers := _RANGES.get(type_)) is not None:
+        return isinstance(value, int) and not isinstance(value, bool) and value in numbers
+    if (most := _LENGTHS.get(type_)) is not None:
+        return isinstance(value, str) and len(value) <= most
     if type_ == "texts":
         return isinstance(value, list) and all(isinstance(each, str) for each in value)
-    return isinstance(value, _KINDS[type_])
+    return isinstance(value, bool if type_ == "bool" else (int, float))
 
 
 @contextlib.contextmanager
@@ -388,5 +394,5 @@ def _arrow_type(type_: Type) -> Any:
 
     if type_ == "texts":
         return DataType.list(Field("", DataType.utf8(), nullable=True))
-    made = {"text": DataType.utf8, "int": DataType.int64, "bucket": DataType.int16, "float": DataType.float64}
-    return made.get(type_, DataType.bool)()
+    made = {"bool": DataType.bool, "bucket": DataType.int16, "float": DataType.float64}
+    return made.get(type_, DataType.int64 if type_ in _RANGES else DataType.utf8)()

@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-Type = Literal["text", "int", "bucket", "float", "bool", "texts"]
+Type = Literal["name", "text", "int", "signed", "bucket", "float", "bool", "texts"]  # int: from 0 on
 Columns = Mapping[str, Type]
 
 # What was measured of whom, in front of every row of measurements. `version` is what the program was called in its report,
 # or its build ID; label is a metric's own (the reason of a stop), or "".
-_OF: Columns = {"host": "text", "fingerprint": "text", "service": "text", "version": "text"}
-_SERIES: Columns = {**_OF, "metric": "text", "label": "text", "start_ns": "int"}
+_OF: Columns = {"host": "name", "fingerprint": "text", "service": "name", "version": "name"}
+_SERIES: Columns = {**_OF, "metric": "name", "label": "name", "start_ns": "int"}
 
 TABLES: Mapping[str, Columns] = {
     # A file, or a segment of a spool, that was added. `kind`: baseline, recording, spool, hlog, prices.
@@ -36,11 +36,11 @@ TABLES: Mapping[str, Columns] = {
     },
     # What a machine is made of, as gotrace.kernel.machine.Host has it: a row for each fingerprint of it and source.
     "host": {
-        "host": "text",
+        "host": "name",
         "fingerprint": "text",
         "seen_ns": "int",
-        "provider": "text",
-        "instance": "text",
+        "provider": "name",
+        "instance": "name",
         "architecture": "text",
         "cpu": "text",
         "cpus": "int",
@@ -73,7 +73,7 @@ TABLES: Mapping[str, Columns] = {
     },
     # A metric of a run, by its name in gotrace.lab.metrics, in that metric's unit; of looks at memory also
     # "rss.part.NAME", the mean in bytes.
-    "value": {**_OF, "run": "text", "start_ns": "int", "metric": "text", "value": "float"},
+    "value": {**_OF, "run": "text", "start_ns": "int", "metric": "name", "value": "float"},
     # What an agent saw of a service in a minute (or, of many of them, an hour).
     "period": {
         **_OF,
@@ -88,7 +88,7 @@ TABLES: Mapping[str, Columns] = {
         "live_bytes": "int",
         "goal_bytes": "int",
         "lost": "int",
-        "skew_ns": "int",  # how far the host's clock was off when it was asked; null: it was not asked
+        "skew_ns": "signed",  # how far the host's clock was off when it was asked; null: it was not asked
     },
     # What the values of a histogram come to, exactly. start_ns is that of the window or run.
     "total": {
@@ -136,10 +136,15 @@ DAY_OF: Mapping[str, str] = {
 HOUR_NS = 3_600 * 10**9
 DAY_NS = 24 * HOUR_NS
 QUARTER_NS = DAY_NS // 4
+# Characters. Names of hosts have at most 253 in the DNS, of programs 255, and annotations of pods any number; a text may be
+# the path of a file.
+MOST_NAME, MOST_TEXT = 1024, 4096
 MOST_SKEW_NS = 300 * 10**9  # a clock that is further off is told of
 SQL_TYPES: Mapping[Type, str] = {
+    "name": "VARCHAR",
     "text": "VARCHAR",
     "int": "BIGINT",
+    "signed": "BIGINT",
     "bucket": "SMALLINT",
     "float": "DOUBLE",
     "bool": "BOOLEAN",

@@ -392,6 +392,37 @@ def test_a_damaged_line_costs_no_other(tmp_path: Path) -> None:
     assert "damaged" in bad.problem and none.skipped and "complete" in none.notes[0]
 
 
+def test_what_cannot_be_is_damage(tmp_path: Path) -> None:
+    """Sizes and counts below 0, and names longer than any real one; a skewed clock may be behind."""
+    spool = Written(tmp_path / "spool")
+    spool.minute()
+    good = json.loads(next(spool.folder.iterdir()).read_bytes())
+    host, labels, (pauses, *more) = good["host"], good["labels"], good["histograms"]
+    bad = [
+        *({**good, name: -5} for name in ("rss_bytes", "heap_bytes", "live_bytes", "goal_bytes", "lost", "processes")),
+        {**good, "histograms": [{**pauses, "count": -1}, *more]},
+        {**good, "histograms": [{**pauses, "buckets": [[1], [-1]]}, *more]},
+        {**good, "worst": [{**good["worst"][0], "length_ns": -1}]},
+        {**good, "host": {**host, "made_of": {"cpus": -4}}},
+        *({**good, "host": {**host, "name": "a" * length}} for length in (1025, 100_000)),
+        {**good, "host": {**host, "kernel": "6" * 5000}},
+        {**good, "labels": {**labels, "service.name": "a" * 1025}},
+        {**good, "version": "1" * 1025},
+    ]
+    longest = {**good, "host": {**host, "name": "a" * 1024}, "labels": {"service.name": "b" * 1024}}
+    path, folder = tmp_path / "odd.ndjson", str(tmp_path / "f")
+    path.write_text("".join(json.dumps(each) + "\n" for each in (good, *bad, longest)))
+    (found,) = add(folder, [str(path)], NOBODY)
+    assert found.notes == (f"{len(bad)} damaged lines left out",)
+    assert opened(folder).rows("select host, service from period order by all") == [
+        ("a" * 1024, "b" * 1024),
+        ("web-1", "shop"),
+    ]
+    for name in ("host_name", "service", "version", "provider", "instance"):
+        with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} is longer than 1024"):
+            Told(**{name: "a" * 1025})
+
+
 def _replaced(value: Any, odd: Any) -> Any:
     """Copies of a value in which one part is ``odd``."""
     if isinstance(value, (dict, list)):

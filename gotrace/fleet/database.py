@@ -32,7 +32,7 @@ VIEWS = {
 JOINED = "left join machine on part.host = machine.host and part.fingerprint = machine.fingerprint"
 REAL = "not coalesce(machine.emulated, false)"
 # `add` knows the sources of a damaged file by another one, and does not read them again.
-_MEND = "restore it from a copy of the fleet, or add the original files to a new folder"
+_MEND = "restore it from a copy of the fleet, or add (or collect) everything again in a new folder"
 # Whatever has a row in one of the latter has one in the first.
 _ALWAYS = {"total": ("hist", "worst"), "hist": ("worst",)}
 _LIMITS = {"memory_limit": "400MB", "threads": "2", "preserve_insertion_order": "false"}

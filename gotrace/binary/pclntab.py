@@ -456,15 +456,22 @@ class _Runs:
             self._read(table._pctab[offset:], table.header.min_lc, end - entry)
 
     def _read(self, data: memoryview, min_lc: int, size: int) -> None:
-        value, pc, at = -1, 0, 0
-        limit = min(len(data), 2 * 5 * _MAX_RUNS)
+        value, pc, at, length = -1, 0, 0, len(data)
+        limit = min(length, 2 * 5 * _MAX_RUNS)
         ends, values = self._ends, self._values
         while pc < size and at < limit:
-            delta, at = _uvarint(data, at)
+            # nearly every number is one byte
+            if (delta := data[at]) < 0x80:
+                at += 1
+            else:
+                delta, at = _uvarint(data, at)
             if delta == 0 and ends:
                 return
             value += -(delta >> 1) - 1 if delta & 1 else delta >> 1
-            step, at = _uvarint(data, at)
+            if at < length and (step := data[at]) < 0x80:
+                at += 1
+            else:
+                step, at = _uvarint(data, at)
             if step == 0 or at < 0:
                 return
             pc += step * min_lc

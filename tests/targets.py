@@ -104,9 +104,16 @@ def environment(version: str, arch: str = HOST_ARCH, cgo: bool = False) -> dict[
     return {**keep, **own}
 
 
-def go_tool(*arguments: str | Path, text: str = "") -> list[str]:
-    """What `go tool` of the newest Go prints: those of Go 1.19 cannot read position-independent files."""
-    command = [go(NEWEST), "tool", *arguments]
+@functools.cache
+def go_tool_path(name: str) -> str:
+    """A tool of the newest Go, which `go tool` builds, or looks through all its sources for changes, at each call."""
+    command = [go(NEWEST), "tool", "-n", name]
+    return subprocess.run(command, capture_output=True, text=True, env=environment(NEWEST), check=True).stdout.strip()
+
+
+def go_tool(name: str, *arguments: str | Path, text: str = "") -> list[str]:
+    """What a tool of the newest Go prints: those of Go 1.19 cannot read position-independent files."""
+    command = [go_tool_path(name), *arguments]
     done = subprocess.run(command, input=text, capture_output=True, text=True, env=environment(NEWEST), check=True)
     return done.stdout.splitlines()
 

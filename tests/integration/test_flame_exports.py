@@ -76,7 +76,7 @@ def read(tmp_path):
         path = tmp_path / "profile.pb.gz"
         path.write_bytes(file)
         all_ = ["-nodecount=0", "-nodefraction=0", "-edgefraction=0"]
-        command = [str(targets.go(targets.NEWEST)), "tool", "pprof", *all_, *options, str(path)]
+        command = [targets.go_tool_path("pprof"), *all_, *options, str(path)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from gotrace.text import printable
@@ -160,7 +161,7 @@ class Start:
     run_ns: int = 0
     container: Container | None = None
 
-    @property
+    @cached_property
     def asked_ns(self) -> int:
         """How long before execve a container tool was asked for it; 0 where that was not seen."""
         return sum(row.duration_ns for row in self.rows if row.stage == CONTAINER and row.depth == 0)

@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 COMMAND = [sys.executable, "-m", "gotrace.cli"]
-_ALL = 1 << 20  # more file descriptors than a process has
 
 
 @functools.cache
@@ -47,8 +46,12 @@ def _become(arguments: list[str], environment: dict[str, str], kept: tuple[int, 
     atexit._clear()
     gc.callbacks.clear()  # hypothesis's
     gc.freeze()  # what the tests have is not ours to look through
-    for low, high in zip((2, *sorted(kept)), (*sorted(kept), _ALL), strict=True):
-        os.closerange(low + 1, high)  # subprocess's own pipe among them, by whose end its caller learns that we are there
+    # Closed, subprocess's own pipe among them, by whose end its caller learns that we are there. Their numbers stay taken:
+    # what the tests had open is here as well, and may still be let go of, which would close whatever had its number then.
+    nothing = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for fd in {int(name) for name in os.listdir("/proc/self/fd")} - {0, 1, 2, nothing, *kept}:
+        os.dup2(nothing, fd, inheritable=False)
+    os.close(nothing)
     os.environ.clear()
     os.environ.update(environment)
     for number in signal.valid_signals():

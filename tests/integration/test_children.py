@@ -20,8 +20,9 @@ def test_a_child_that_collects(by_way_of, sudo, start, trace, gotrace, tmp_path,
     if sudo:
         monkeypatch.setenv("SUDO_UID", "65534")
         monkeypatch.setenv("SUDO_GID", "65534")
-        for folder in [tmp_path, *tmp_path.parents[:3]]:
-            os.chown(folder, 65534, 65534) if folder == tmp_path else folder.chmod(0o755)
+        os.chown(tmp_path, 65534, 65534)
+        for folder in tmp_path.parents:
+            folder.chmod(folder.stat().st_mode | 0o055)
     work = (str(targets.build("gcload")), "-cycles", "60")
     target = start(targets.build("launcher"), *by_way_of, *work)
     recording = tmp_path / "run.gotrace"

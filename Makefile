@@ -38,7 +38,7 @@ test: ## set up and run every test (ARGS=tests/unit runs some)
 test-arm64: ## run what matters of it inside an emulated ARM64 machine (ARGS=… as for test; ALL=1: every Go release, every test)
 	@scripts/setup test
 	@scripts/arm64-vm build
-	@GOTRACE_ARM64_VM=1 .venv/bin/python -m pytest tests/integration/test_arm64_vm.py
+	@GOTRACE_ARM64_VM=1 .venv/bin/python -m pytest -n 3 tests/integration/test_arm64_vm.py
 	@GOTRACE_ALL_RELEASES=$(ALL) setpriv --pdeathsig TERM scripts/arm64-vm --timeout 3000 test $(ARGS)
 
 test-fresh: ## run the demo on bare Debian 12 and 13 systems

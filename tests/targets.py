@@ -283,7 +283,7 @@ def truth(line: str) -> dict[str, object]:
 
 # of the builds that are run, those that are in the emulated machine too
 EVERYWHERE_FLAVOURS = (("1.19.8", "noopt"), ("1.22.10", "pgo"), ("1.27.3", "pie-stripped"), ("1.27.3", "cgo-external-pie"))
-EVERYWHERE_STARTS = (*((version, "stripped") for version in MATRIX), (NEWEST, "pie-stripped"), (NEWEST, "cgo-external"))
+EVERYWHERE_STARTS = (*((version, "stripped") for version in ENDS), (NEWEST, "pie-stripped"), (NEWEST, "cgo-external"))
 
 
 def everywhere(arch: str) -> list[tuple[str, str, str, str]]:

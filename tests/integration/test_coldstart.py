@@ -211,6 +211,7 @@ def test_heap_growth_is_what_an_init_allocated():
 
 
 @pytest.mark.everywhere
+@pytest.mark.thorough
 def test_little_and_unknown_are_not_the_same(tmp_path):
     """A collection takes from the heap while toucher is initialised: by how much that grew is unknown, not nothing."""
     made = {end: tmp_path / f"start.{end}" for end in ("txt", "html", "perfetto")}

@@ -58,11 +58,10 @@ CHAINS = {
 everywhere = pytest.mark.everywhere
 
 
-def chains(*elsewhere):
+def chains(*elsewhere, thoroughly=()):
     """Every kind of chain; those named are run on ARM64 too, where kernel, probes and registers differ."""
-    return pytest.mark.parametrize(
-        "kind", [pytest.param(kind, marks=[everywhere] * (kind in elsewhere)) for kind in CHAINS]
-    )
+    marks = {**dict.fromkeys(elsewhere, [everywhere]), **dict.fromkeys(thoroughly, [everywhere, pytest.mark.thorough])}
+    return pytest.mark.parametrize("kind", [pytest.param(kind, marks=marks.get(kind, [])) for kind in CHAINS])
 
 
 @pytest.fixture
@@ -112,7 +111,7 @@ def check_cycles(programs, stdout, log):
     assert [[rendered(cycle) for cycle in cycles] for cycles in programs if cycles] == [list(log.values()) for log in logs]
 
 
-@chains("from the first thread", "position-independent", "newer and newer", "another program")
+@chains("from the first thread", "position-independent", thoroughly=("newer and newer", "another program"))
 def test_launched(kind, kept, trace):
     command, log = logged(kept, CHAINS[kind]())
     plain = untraced(kept, command)

@@ -97,7 +97,7 @@ def test_code_that_cannot_be_preempted(planted):
     "version",
     [
         targets.MATRIX[0],
-        pytest.param("1.22.10", marks=pytest.mark.everywhere),
+        pytest.param("1.22.10", marks=[pytest.mark.everywhere, pytest.mark.thorough]),
         pytest.param(targets.NEWEST, marks=pytest.mark.everywhere),
     ],
 )

@@ -83,6 +83,7 @@ def test_target_executes_another_program(other, start, trace):
 
 
 @pytest.mark.everywhere
+@pytest.mark.thorough
 def test_panicking_target(trace):
     plain = run(lifecycle("panic"))
     tracer = trace(command=tuple(lifecycle("panic")))
@@ -91,6 +92,7 @@ def test_panicking_target(trace):
 
 
 @pytest.mark.everywhere
+@pytest.mark.thorough
 def test_ctrl_c(start, trace):
     target = start(*lifecycle("forever"))
     tracer = trace("--pid", str(target.pid))

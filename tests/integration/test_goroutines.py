@@ -87,6 +87,7 @@ def test_stacks_are_what_the_runtime_prints(version, flavour, start, tmp_path, g
 
 
 @pytest.mark.everywhere
+@pytest.mark.thorough
 @pytest.mark.parametrize("version", targets.ENDS)
 def test_labels_are_those_of_the_profile(version, start, tmp_path):
     program = Waiting(start, tmp_path, "-count", str(COUNT), version=version)
@@ -108,6 +109,7 @@ def test_labels_are_those_of_the_profile(version, start, tmp_path):
 
 
 @pytest.mark.everywhere
+@pytest.mark.thorough
 @pytest.mark.parametrize("version", targets.SOME)
 def test_what_is_counted(version, start, tmp_path, gotrace):
     """Goroutines by the runtime's count, threads by the kernel's, states by the runtime's own text, waits by the clock."""
@@ -156,6 +158,7 @@ def test_what_is_counted(version, start, tmp_path, gotrace):
 
 
 @pytest.mark.everywhere
+@pytest.mark.thorough
 @pytest.mark.parametrize("version", targets.SOME)
 def test_how_long_they_wait(version, start):
     """At least since the collection that saw them first was over; the runtime itself tells more than that."""

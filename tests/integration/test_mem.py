@@ -98,6 +98,7 @@ def test_counters_with_an_experiment(start):
 
 
 @pytest.mark.everywhere
+@pytest.mark.thorough
 @pytest.mark.parametrize("version", targets.ENDS)
 def test_counters_are_the_metrics(start, version):
     """Those of runtime/metrics: exactly, but how much of the heap is objects, which it gathers in another way.
@@ -153,10 +154,10 @@ def test_parts_add_up_to_the_kernels_rss(start, version):
     ("arguments", "part", "size"),
     [
         (("live", "60"), "live objects", 60 << 20),
-        (("freed", "60"), "free", 60 << 20),
+        pytest.param(("freed", "60"), "free", 60 << 20, marks=pytest.mark.thorough),
         (("stacks", "1500"), "stacks", 1500 * 16 << 10),
-        (("file", "FILE"), "files and libraries", 30 << 20),
-        (("large", "1000"), "live objects", 1000 * 44 << 10),
+        pytest.param(("file", "FILE"), "files and libraries", 30 << 20, marks=pytest.mark.thorough),
+        pytest.param(("large", "1000"), "live objects", 1000 * 44 << 10, marks=pytest.mark.thorough),
     ],
 )
 def test_planted_shapes(start, tmp_path, arguments, part, size):
@@ -181,6 +182,7 @@ def test_memory_that_was_only_read_is_not_resident(start):
 
 
 @pytest.mark.everywhere
+@pytest.mark.thorough
 @pytest.mark.parametrize("version", targets.ENDS)
 def test_rounding(start, version):
     """Each large object ends one byte behind its fifth page: that byte's page of the kernel is resident, its other not."""
@@ -447,7 +449,14 @@ def group(tmp_path):
 
 
 @pytest.mark.everywhere
-@pytest.mark.parametrize(("outer", "inner", "limit"), [(0, 256 << 20, 256 << 20), (128 << 20, 0, 128 << 20), (0, 0, None)])
+@pytest.mark.parametrize(
+    ("outer", "inner", "limit"),
+    [
+        pytest.param(0, 256 << 20, 256 << 20, marks=pytest.mark.thorough),
+        (128 << 20, 0, 128 << 20),
+        pytest.param(0, 0, None, marks=pytest.mark.thorough),
+    ],
+)
 def test_the_control_group(start, gotrace, group, tmp_path, outer, inner, limit):
     """Its limit, and what it uses: a program's memory, and a file that was written in it."""
     of = group(outer, inner)
@@ -705,6 +714,7 @@ def test_faults_by_part_and_phase(start):
 
 
 @pytest.mark.everywhere
+@pytest.mark.thorough
 def test_a_fault_that_has_not_ended(start, tmp_path):
     """userfaultfd keeps a thread in one: it is told until the page is there, with the length that the program knows."""
     target = start(targets.build("unserved"))

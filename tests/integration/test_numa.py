@@ -183,6 +183,7 @@ def test_one_node_says_so(gotrace):
 
 
 @pytest.mark.everywhere
+@pytest.mark.thorough
 def test_a_target_that_exits(gotrace, tmp_path):
     """Where its memory was is known all the same, and from when; nothing is advised about what is gone."""
     path = str(tmp_path / "x.gotrace")

@@ -58,6 +58,7 @@ def test_a_flood_of_events_from_two_cpus(load):
         assert int(number.sum()) == load.events * (load.events - 1) // 2
 
 
+@pytest.mark.thorough
 def test_a_slow_reader_loses_and_counts():
     number, lost = flooded(1_000_000, 1 << 16, 0.05)
     assert lost > 0

@@ -628,7 +628,7 @@ def overlap(one, other):
 
 @pytest.mark.everywhere
 @pytest.mark.alone
-@pytest.mark.parametrize("version", ("1.22.10", targets.NEWEST))
+@pytest.mark.parametrize("version", (pytest.param("1.22.10", marks=pytest.mark.thorough), targets.NEWEST))
 def test_who_had_the_p(version, start):
     """Three goroutines share a P, and note themselves when they ran."""
     if version not in targets.MATRIX:

@@ -89,6 +89,7 @@ def paused(program, *arguments):
 
 
 @pytest.mark.everywhere
+@pytest.mark.thorough
 def test_faults_are_the_kernels():
     """A program at rest before and after: all page faults that the kernel counts for it meanwhile."""
     seconds = "12s" if targets.EMULATED else "2s"

@@ -135,7 +135,7 @@ class Stop:
     signals: dict[int, list[Signal]] = field(default_factory=dict)  # of each thread, in the order of delivery
     seen: dict[int, list[Seen]] = field(default_factory=dict)
     ran: list[tuple[int, int, int, int]] = field(default_factory=list)  # (begin, end, CPU, thread)
-    restart: int = 0  # when restarting began
+    restart: int = 0  # when it was asked to run again; for the part of that name, see `reported`
     end: int = 0  # when every P had been handed out
     pause: Any = None  # the row of `pauses.PAUSE`
 
@@ -150,6 +150,11 @@ class Stop:
         if int(self.pause["stopping_ns"]) != NOT_KNOWN:
             return min(max(self.begin, int(self.pause["start_ns"] + self.pause["stopping_ns"])), self.end)
         return max((each.time for each in self.stops), default=self.begin)
+
+    @property
+    def reported(self) -> int:
+        """The end of the total that the runtime reports: of a mark termination before the Ps are woken, else after."""
+        return min(max(self.stopped, int(self.pause["start_ns"] + self.pause["total_ns"])), self.end)
 
     @property
     def length(self) -> int:
@@ -172,7 +177,10 @@ class Piece(NamedTuple):
 
 @dataclass
 class Explanation:
-    """A pause with its parts, each a list of pieces without gaps, and what it waited for most."""
+    """A pause with its parts, each a list of pieces without gaps, and what it waited for most.
+
+    The parts are those of `gotrace.analysis.pauses.PAUSE`: ``restart`` is what follows the end that the runtime reports.
+    """
 
     stop: Stop
     stopping: list[Piece]
@@ -358,8 +366,8 @@ class Explainer:
         return [self.explain(stop) for _, _, stop in sorted(self._longest, key=lambda each: -each[0])]
 
     def explain(self, stop: Stop) -> Explanation:
-        begin, stopped, restart, end = stop.begin, stop.stopped, stop.restart, stop.end
-        restart = min(max(restart, stopped), end)
+        begin, stopped, reported, end = stop.begin, stop.stopped, stop.reported, stop.end
+        asked_again = min(max(stop.restart, stopped), end)
         stopping: list[Piece] = []
         at = begin
         for tid, until in self._owners(stop, begin, stopped):
@@ -371,13 +379,13 @@ class Explainer:
             tid: off.end - end
             for tid, offs in stop.off.items()
             for off in offs
-            if off.end > end and restart <= off.wake <= end + _SAME_NS
+            if off.end > end and asked_again <= off.wake <= end + _SAME_NS
         }
         return Explanation(
             stop,
             stopping,
-            list(self._classify(stop, stop.stopper, stopped, restart, own_work=True)),
-            list(self._classify(stop, stop.stopper, restart, end, own_work=True)),
+            list(self._classify(stop, stop.stopper, stopped, reported, own_work=True)),
+            list(self._classify(stop, stop.stopper, reported, end, own_work=True)),
             sorted(late, key=lambda each: -each[2]),
             sorted(again.items(), key=lambda each: -each[1]),
         )

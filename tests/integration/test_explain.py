@@ -245,3 +245,4 @@ def test_classes_add_up_to_the_pause(planted):
         pause = of[record["monotonic_ns"]]
         assert record["length_ns"] == pause["total_ns"] + pause["restart_lag_ns"]
         assert sum(record["parts"]["stopping"].values()) == pause["stopping_ns"]
+        assert sum(record["parts"]["restart"].values()) == max(0, pause["restart_lag_ns"])

@@ -34,13 +34,13 @@ def off(tid, begin, end, state=0, flags=0, wake=0, waker=0, at_stack=0):
     return event(end, tid, "off_cpu", begin, wake, state | flags << 16 | waker << 32, at_stack)
 
 
-def explained(*events, stopping, total, lag=0):
-    """The one stop of ``events``, asked for at BEGIN by STOPPER."""
+def explained(*events, stopping, total, lag=0, restart=None):
+    """The one stop of ``events``, asked for at BEGIN by STOPPER; ``restart``: when it is asked to run again."""
     everything = [
         *(stack(number) for number in STACKS),
         event(BEGIN, STOPPER, "stop_asked", 7),
         *events,
-        event(BEGIN + total + lag, STOPPER, "restart_done", BEGIN + total, 1),
+        event(BEGIN + total + lag, STOPPER, "restart_done", BEGIN + (total if restart is None else restart), 1),
     ]
     pause = np.zeros(1, PAUSE)
     pause["start_ns"], pause["stopping_ns"], pause["stopped_ns"] = BEGIN, stopping, total - stopping
@@ -55,6 +55,8 @@ def explained(*events, stopping, total, lag=0):
         at = piece.end
     assert at == BEGIN + total + lag
     assert sum(told.classes().values()) == total + lag
+    lengths = [sum(piece.length for piece in part) for part in (told.stopping, told.stopped, told.restart)]
+    assert lengths == [stopping, total - stopping, lag]  # the same parts as the table's
     return told, causes.sentence(told, explainer)
 
 
@@ -200,6 +202,21 @@ def test_a_restart_that_takes_long():
     told, _ = explained(off(STOPPER, BEGIN + 45 * US, BEGIN + 20 * MS), stopping=10 * US, total=40 * US, lag=21 * MS)
     assert told.cause == causes.CPU and told.stopping[0].kind != causes.CPU
     assert sum(piece.length for piece in told.restart) == 21 * MS
+
+
+def test_waking_the_ps_is_part_of_a_total_that_includes_it():
+    """The runtime's total of any stop but a mark termination ends after it."""
+    told, _ = explained(
+        off(STOPPER, BEGIN + 45 * US, BEGIN + 20 * MS, flags=tail.OFF_THROTTLED),
+        off(OTHER, BEGIN - MS, BEGIN + 22 * MS, state=1, wake=BEGIN + 42 * US),
+        stopping=10 * US,
+        total=21 * MS,
+        lag=8 * US,
+        restart=40 * US,
+    )
+    assert told.cause == causes.QUOTA
+    assert causes.class_sums(told.restart) == {causes.WORK: 8 * US}
+    assert [tid for tid, _ in told.run_again] == [OTHER]  # it was woken before that end
 
 
 moments = st.integers(BEGIN - 3 * MS, BEGIN + 12 * MS)

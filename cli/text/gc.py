@@ -18,6 +18,8 @@ from gotrace.export.gc_words import (
     not_ended,
     not_seen,
     nothing_ended,
+    of_a_slice,
+    over_ns,
     pacing,
     rows,
     trust,
@@ -65,7 +67,8 @@ def line(view: Gc, record: Record) -> Row | None:
     if standing is not None and standing["seen_ns"] - standing["since_ns"] > pauses.max:
         times[-1], longest = f">{duration_text(standing['seen_ns'] - standing['since_ns'])}", "stop still in progress"
     heap = [heap_text(summary.last_heap[name]) if summary.last_heap else "-" for name in ("live", "goal")]
-    rate = f"{summary.cycles * 1e9 / length_ns:.1f}"
+    over = over_ns(view.source.header, length_ns)
+    rate = "-" if over is None else f"{summary.cycles * 1e9 / over:.1f}"
     # The last one is shorter than the others: its rate is of its own length, which stands in place of the time.
     partial = length_ns < view.interval_ns
     clock = f"+{duration_text(length_ns)}" if partial else time_of_day(ended_ns, view.interval_ns)
@@ -85,10 +88,11 @@ _SUMMARY = (
 
 
 def summary(view: Gc) -> Iterator[str | Rows]:
-    total, about = view.total, view.about
+    total, about, header = view.total, view.about, view.source.header
+    over = over_ns(header, about["duration_ns"])
     yield ""
     shown, previous = [], ""
-    for reason, *cells in rows(total, about["duration_ns"], view.assisted):
+    for reason, *cells in rows(total, over, view.assisted):
         shown.append((reason if reason != previous else "", *cells))
         previous = reason
     yield Rows(_SUMMARY, shown, ruled=True, strong="total") if shown else nothing_ended(view.in_progress)
@@ -100,11 +104,12 @@ def summary(view: Gc) -> Iterator[str | Rows]:
         yield ""
         yield told
     yield ""
-    if told := cycles(total, about["duration_ns"] / 1e9):
+    if told := cycles(total, over):
         yield told
         yield from pacing(total.pacing)
     yield from _assists(view)
-    yield from trust(about, view.source.header)
+    yield from of_a_slice(header, about["duration_ns"])
+    yield from trust(about, header)
     if view.explainer is not None:
         yield from _explanations(view)
     if view.advice is not None:

@@ -109,6 +109,11 @@ class Run:
         return int(self.header["clock"]["begin_ns"])
 
     @property
+    def over_ns(self) -> int | None:
+        """As `gc_words.over_ns`."""
+        return gc_words.over_ns(self.header, int(self.about["duration_ns"]))
+
+    @property
     def end_ns(self) -> int:
         return self.begin_ns + int(self.about["duration_ns"])
 
@@ -135,9 +140,7 @@ def page(title: str, run: Run) -> str:
     stops = [each for each in run.of("in_progress") if each["what"] == STOP]
     if len(longest) or stops:
         _pauses(made, run, longest, stops)
-    rows = [
-        (what, part or "-", *cells) for what, part, *cells in gc_words.rows(run.total, about["duration_ns"], run.assisted)
-    ]
+    rows = [(what, part or "-", *cells) for what, part, *cells in gc_words.rows(run.total, run.over_ns, run.assisted)]
     if rows:
         made.draw("How long each took", _ranges(run.total))
         made.say(
@@ -172,7 +175,6 @@ def _head(made: Page, run: Run) -> None:
     begin, end = (
         wall_time(each, run.header["clock"]["wall_offset_ns"])[:23].replace("T", " ") for each in (run.begin_ns, run.end_ns)
     )
-    seconds = about["duration_ns"] / 1e9
     made.say(
         f"Stop-the-world pauses and GC cycles, {begin} to {end[11:] if end[:10] == begin[:10] else end} UTC"
         f" ({duration_text(about['duration_ns'])}, ended by: {about['ended']}). Host {host['name']}: Linux"
@@ -180,6 +182,8 @@ def _head(made: Page, run: Run) -> None:
     )
     if lost := about["events"]["lost"]:
         made.say(f"{count_text(lost, 'event')} lost: there may be more pauses and evidence than shown.", "lost")
+    for told in gc_words.of_a_slice(run.header, about["duration_ns"]):
+        made.say(f"{told[:1].upper()}{told[1:]}.")
     in_progress = run.of("in_progress")
     for told in gc_words.not_ended(in_progress, run.without_evidence is not None):
         made.say(told, "lost" if told.startswith("NOT") else "note")
@@ -189,6 +193,7 @@ def _head(made: Page, run: Run) -> None:
     if not pauses.count and not total.cycles:
         made.say(gc_words.nothing_ended(in_progress))
         return
+    over = run.over_ns
     stood = sum(ns for (_, part), ns in total.time_ns.items() if part == "total")
     p99 = duration_text(percentiles(pauses, (99.0,))[0]) if pauses.count else "-"
     heap = gc_words.heap_text(total.last_heap["live"]) if total.last_heap else "-"
@@ -197,8 +202,11 @@ def _head(made: Page, run: Run) -> None:
             ("pauses", f"{pauses.count:,}"),
             ("longest", duration_text(pauses.max) if pauses.count else "-"),
             ("p99", p99),
-            ("of the time stopped", f"{stood / max(1, about['duration_ns']):.3%}"),
-            (f"GC cycles, {total.cycles / max(1e-9, seconds):.1f}/s", f"{total.cycles:,}"),
+            *([("of the time stopped", f"{stood / max(1, over):.3%}")] if over is not None else []),
+            (
+                f"GC cycles, {total.cycles * 1e9 / max(1, over):.1f}/s" if over is not None else "GC cycles",
+                f"{total.cycles:,}",
+            ),
             ("live heap at the end", heap),
         ]
     )
@@ -415,7 +423,7 @@ def _cycles(made: Page, run: Run) -> None:
         if any(each is not None for each in sizes):
             lines.append(line(name, sizes, colour, dash, width=1 if colour == SAND else 2))
     made.draw("Heap", {**common, "charts": [time_chart(unit, lines, unit)]})
-    made.say(f"{gc_words.cycles(run.total, run.about['duration_ns'] / 1e9)}.".replace("   ", "; "))
+    made.say(f"{gc_words.cycles(run.total, run.over_ns)}.".replace("   ", "; "))
     for told in gc_words.pacing(run.total.pacing):
         made.say(f"{told.removesuffix('.')}.")
     told, rows = gc_words.allocated(run.about["allocated"], run.total.cycles)

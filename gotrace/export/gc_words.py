@@ -25,15 +25,30 @@ def nothing_ended(in_progress: Sequence[Record]) -> str:
     return f"No stop-the-world pause and no GC cycle {'has ended' if in_progress else 'was observed'}."
 
 
+def over_ns(header: Record, duration_ns: int) -> int | None:
+    """Over how long rates and shares are; None for a slice that an agent kept around one pause: it has none."""
+    return None if "kept" in header else duration_ns
+
+
+def of_a_slice(header: Record, duration_ns: int) -> Iterator[str]:
+    """A line that says why a slice has no rates and no shares."""
+    if over_ns(header, duration_ns) is None:
+        length = duration_text(duration_ns)
+        yield f"no rates or shares: these are {length} that an agent chose around one pause; phases may have begun before"
+
+
 HEADS = ("count", "min", *(f"p{each:g}" for each in PERCENTILES), "max", "total", "share")
 
 
-def rows(total: GcSummary, duration_ns: int, assisted: Assists | None = None) -> Iterator[tuple[str, ...]]:
-    """A stop reason or GC phase, its part, and what stands below `HEADS`; in the order of `GcSummary.rows`."""
+def rows(total: GcSummary, over_ns: int | None, assisted: Assists | None = None) -> Iterator[tuple[str, ...]]:
+    """A stop reason or GC phase, its part, and what stands below `HEADS`; in the order of `GcSummary.rows`.
+
+    Shares are of ``over_ns``, if not None.
+    """
     for reason, part, histogram in total.rows():
-        share = total.time_ns[reason, part] / max(1, duration_ns)
+        share = "-" if over_ns is None else f"{total.time_ns[reason, part] / max(1, over_ns):.3%}"
         shown = "of all Ps" if reason == MARK_ASSIST else part
-        yield reason, shown, *_cells(histogram), f"{share:.3%}"
+        yield reason, shown, *_cells(histogram), share
     if assisted is not None:
         for part, histogram in (("held", assisted.held), ("parked", assisted.parked)):
             if histogram.count:
@@ -70,13 +85,14 @@ def not_seen(found: Record | None) -> Iterator[str]:
         yield f"NOT SEEN: {counted}; the reason is unknown."
 
 
-def cycles(total: GcSummary, seconds: float) -> str:
-    """How many there were and why they began, and the last heap; "" if there were none."""
+def cycles(total: GcSummary, over_ns: int | None) -> str:
+    """How many there were in ``over_ns`` (None: no rate) and why they began, and the last heap; "" if there were none."""
     if not total.last_heap:
         return ""
     heap = {name: heap_text(value) for name, value in total.last_heap.items()}
+    rate = "" if over_ns is None else f"{total.cycles * 1e9 / max(1, over_ns):.1f}/s; "
     return (
-        f"GC cycles: {total.cycles} ({total.cycles / seconds:.1f}/s; {_triggers(total)})   last heap: "
+        f"GC cycles: {total.cycles} ({rate}{_triggers(total)})   last heap: "
         f"{heap['start']} -> {heap['end']} -> {heap['live']} live, goal {heap['goal']}"
     )
 

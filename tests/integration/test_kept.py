@@ -175,6 +175,7 @@ def test_stragglers_are_named_as_they_are_live(keeping, spooled, start, trace, t
     assert text.splitlines()[0].split() == ["time", "service", "pid", "pause", "reason", "cause", "in"]
     assert f"The longest, {records[0]['file']}:" in text and records[0]["sentence"] in text
     assert f"{len(records) - 2} more rows" in text
+    assert "no rates or shares" in text and "%" not in text.split("no rates or shares")[0].partition("stop reason")[2]
     for options, said in (([], "is a directory"), (["--longest", "--explain"], "applies to a single recording")):
         done = gotrace("report", spool, *options)
         assert (done.returncode, done.stderr.count("\n")) == (2, 2) and said in done.stderr

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import gc_runs
 from gc_runs import BEGIN_NS, MIB, STATISTICS, WALL_NS, collections, going_on, run, stops
 from gotrace.analysis.causes import CLASSES
 from gotrace.analysis.gc_course import BINS_PER_DECADE, MOST_CYCLES, MOST_PAUSES, SHORTEST_NS
+from gotrace.export import gc_words
 from gotrace.export.gc_page import Run, page
 from gotrace.text import bytes_text, duration_text
 from pages import MOST, Parsed, strings
@@ -299,3 +301,16 @@ def test_sizes_are_as_the_table_has_them() -> None:
     found = Parsed(page("a service", run(collections(30))))
     by_time = next(rows for caption, rows in found.tables.items() if caption.startswith("The charts as numbers"))
     assert bytes_text(max(values(figure(found, HEAP)["charts"][0])["live"]) * MIB) in [row[-2] for row in by_time]
+
+
+def test_a_slice_around_one_pause_has_no_rates() -> None:
+    """How long it is was chosen, and a phase in it may be longer."""
+    whole = run(collections(3), 30_000_000)
+    sliced = replace(whole, header={**whole.header, "kept": {}})
+    for each, is_slice in ((whole, False), (sliced, True)):
+        shares = [cells[-1] for cells in gc_words.rows(each.total, each.over_ns)]
+        assert len(shares) > 8 and all((share == "-") == is_slice for share in shares)
+        assert ("/s" in gc_words.cycles(each.total, each.over_ns)) != is_slice
+        made = page("slice", each)
+        assert ("No rates or shares: these are 30.0 ms" in made) == is_slice
+        assert ("of the time stopped" in made) != is_slice

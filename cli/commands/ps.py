@@ -72,13 +72,15 @@ def command(
     meant = fitting(selectors, scan) if selectors else scan.processes
     with waiting("inspecting processes") as tell:
         records = listed(meant, (wait or 0) / 1e9, tell)
+    unanswered = ""
     try:
         add_pauses(records, rows_of(connect or DEFAULT, token_file or "", ca_file or ""))
-    except GotraceError:
+    except GotraceError as error:
         if connect is not None or token_file is not None:
             raise
+        unanswered = error.message
     summary = text.summary(scan, len(records), wait / 1e9 if wait else None)
     with results.streams() as streams:
         for stream, kind in streams:
-            text.write(stream, kind, records, summary)
+            text.write(stream, kind, records, summary, unanswered)
     return 0

@@ -48,10 +48,10 @@ def summary(scan: Scan, shown: int, wait_s: float | None) -> Ps:
     }
 
 
-def write(stream: Sink, format_: str, processes: Sequence[PsProcess], summary: Ps) -> None:
-    """In one of `gotrace.export.formats.PROCESSES`."""
+def write(stream: Sink, format_: str, processes: Sequence[PsProcess], summary: Ps, unanswered: str = "") -> None:
+    """In one of `gotrace.export.formats.PROCESSES`. ``unanswered``: why no agent could be asked; "" if one was."""
     if not write_json(stream, format_, [*map(_harmless, processes), summary]):
-        Table(stream).print(_lines(processes, summary))
+        Table(stream).print(_lines(processes, summary, unanswered))
 
 
 def _harmless(process: PsProcess) -> dict[str, object]:
@@ -59,9 +59,9 @@ def _harmless(process: PsProcess) -> dict[str, object]:
     return {key: printable(value) if isinstance(value, str) else value for key, value in process.items()}
 
 
-def _lines(processes: Sequence[PsProcess], summary: Ps) -> Iterator[str | Rows]:
+def _lines(processes: Sequence[PsProcess], summary: Ps, unanswered: str = "") -> Iterator[str | Rows]:
     if processes:
-        yield Rows(_COLUMNS, [_row(each) for each in processes])
+        yield Rows(_COLUMNS, [_row(each, bool(unanswered)) for each in processes])
         since = (
             f"over {summary['wait_s']:g} s"
             if summary["wait_s"]
@@ -70,6 +70,8 @@ def _lines(processes: Sequence[PsProcess], summary: Ps) -> Iterator[str | Rows]:
         yield f"CPUs used and GC/s: averages {since}."
         if traced := [each["traced_s"] for each in processes if each["traced_s"] is not None]:
             yield f"Longest pause: since the agent began tracing the process, {_age(min(traced))} ago or more."
+        if unanswered:
+            yield f"Longest pause: unknown without an agent: {unanswered} (--connect URL)."
     else:
         yield "No Go processes found."
     for each in processes:
@@ -99,7 +101,7 @@ def _some(pids: Sequence[int]) -> str:
     return f"{', '.join(map(str, pids[:_MOST_NAMED]))}{more}"
 
 
-def _row(each: PsProcess) -> Row:
+def _row(each: PsProcess, unasked: bool) -> Row:
     return [
         each["pid"],
         cut(printable(each["name"]), _LONGEST),
@@ -112,15 +114,15 @@ def _row(each: PsProcess) -> Row:
         "?" if each["rss_bytes"] is None else bytes_text(each["rss_bytes"]),
         "?" if each["heap_live_bytes"] is None else bytes_text(each["heap_live_bytes"]),
         _number(each["gc_per_s"]),
-        _longest(each),
+        _longest(each, unasked),
         _age(each["age_s"]),
         "stripped" if each["stripped"] else "yes",
     ]
 
 
-def _longest(each: PsProcess) -> str:
+def _longest(each: PsProcess, unasked: bool) -> str:
     if each["longest_pause_ns"] is None:
-        return "?" if "longest_pause_ns" in each["unknown"] else "-"
+        return "?" if unasked or "longest_pause_ns" in each["unknown"] else "-"
     return duration_text(each["longest_pause_ns"])
 
 

@@ -180,7 +180,7 @@ def test_one_that_ends_or_executes_another_program_meanwhile(start: Start) -> No
 
 @pytest.mark.bpf
 def test_the_longest_pause_is_an_agents(gotrace: Run, start: Start, tmp_path: Path) -> None:
-    """What it has traced of one process, and of another that it leaves alone that this is so; without one, "-"."""
+    """What it has traced of one process, and of another that it leaves alone that this is so."""
     name = f"paused{os.getpid()}"
     program = Path(shutil.copy(build("gcload", NEWEST), tmp_path / name))
     ours, other = start(program, "-cycles", "100"), start(build("lister"))

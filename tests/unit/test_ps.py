@@ -109,7 +109,10 @@ def test_pauses_are_of_the_same_program() -> None:
         " 2.50 ms " in lines[1] and "Longest pause: since the agent began tracing the process, 30 s ago or more." in lines
     )
     add_pauses([none := process(pid=7, exe="/bin/api", unknown={})], [row(traced_s=31.0)])
-    assert (none["longest_pause_ns"], none["traced_s"], ps._longest(none)) == (None, 31.0, "-")
+    assert (none["longest_pause_ns"], none["traced_s"], ps._longest(none, False)) == (None, 31.0, "-")
+    lines = list(rendered(ps._lines([process(pid=7), process(pid=8)], SUMMARY, "cannot connect to there")))
+    assert all(" ? " in line for line in lines[1:3])  # and not "-", which says that there was no pause
+    assert lines[4] == "Longest pause: unknown without an agent: cannot connect to there (--connect URL)."
     for wrong, said in (
         (row(exe="/bin/other", longest_pause_ns=1), "not traced by the agent"),
         (row(state="\x1b[31m" + "x" * 1000), "not traced by the agent: \\x1b[31m" + "x" * 75),

@@ -30,9 +30,13 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     listen: Annotated[str, msgspec.Meta(description="HOST:PORT to listen on")] = "127.0.0.1:9464"
     otlp: Annotated[str, msgspec.Meta(description="URL of a collector to push metrics to, by OTLP over HTTP")] = ""
     select: Annotated[
-        list[str], msgspec.Meta(description="trace only matching processes, such as exe=*/api,namespace=shop; empty: all")
+        list[str],
+        msgspec.Meta(
+            description="trace only matching processes, such as exe=*/api,namespace=shop; empty: all",
+            examples=[["name=etcd"]],
+        ),
     ] = []
-    exclude: Annotated[list[str], msgspec.Meta(description="never trace matching processes")] = []
+    exclude: Annotated[list[str], msgspec.Meta(description="never trace matching processes", examples=[["name=etcd"]])] = []
     default_excludes: Annotated[
         bool, msgspec.Meta(description="skip observability agents, container runtimes and Kubernetes itself")
     ] = True

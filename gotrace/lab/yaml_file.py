@@ -15,6 +15,18 @@ from gotrace.text import printable
 T = TypeVar("T")
 
 _MOST_BYTES = 1 << 20
+_TWICE = "appears twice"
+
+# msgspec's names of types, and those of people who write files.
+_TYPES = {
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "keys with values",
+    "null": "nothing",
+}
 
 
 def read(path: str, kind: type[T], schema: str) -> T:
@@ -52,7 +64,8 @@ def converted(found: Any, kind: type[T], name: str, at: str = "") -> T:
     except msgspec.ValidationError as error:
         what, place, path = str(error).partition(" - at `$")
         text = f"{what} - at `$.{at}{path or '`'}" if at else f"{what}{place}{path}"
-        raise UsageError(f"{name}: {_told(text)}", _hint(text, kind, name)) from None
+        like = "" if at else _like(path, kind)
+        raise UsageError(f"{name}: {_told(text)}", like or _hint(text, kind, name)) from None
 
 
 def _loaded(data: bytes, name: str) -> Any:
@@ -69,7 +82,7 @@ def _loaded(data: bytes, name: str) -> Any:
                 word = self.construct_object(key, deep=True)
                 if isinstance(word, str) and word in seen:
                     raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {printable(word)} appears twice", key.start_mark
+                        None, None, f"the key {printable(word)} {_TWICE}", key.start_mark
                     )
                 seen.add(word if isinstance(word, str) else id(key))
             return super().construct_mapping(node, deep)  # type: ignore[no-any-return, unused-ignore]
@@ -80,7 +93,9 @@ def _loaded(data: bytes, name: str) -> Any:
         mark = error.problem_mark or error.context_mark
         where = f", line {mark.line + 1}" if mark is not None else ""
         problem = printable(error.problem or error.context or "it cannot be read")
-        raise UsageError(f"{name}{where}: {problem}", "it has to be YAML, in which indentation matters") from None
+        twice = problem.endswith(_TWICE)
+        hint = "remove one of them" if twice else "it has to be YAML, in which indentation matters"
+        raise UsageError(f"{name}{where}: {problem}", hint) from None
     except yaml.YAMLError as error:  # of characters
         raise UsageError(f"{name} is not text: {printable(str(error).splitlines()[0])}", "write it as UTF-8") from None
     except RecursionError:
@@ -102,8 +117,30 @@ def _told(error: str) -> str:
     elif key := re.fullmatch(r"Object missing required field `(.*)`", what):
         what = f"the key {printable(key[1])!r} is missing"
     else:
+        what = re.sub("`([^`]*)`", lambda names: " or ".join(_TYPES.get(e, e) for e in names[1].split(" | ")), what)
         what = printable(what[:1].lower() + what[1:]).replace("`", "")
     return f"{printable(path)}: {what}" if path else what
+
+
+def _like(path: str, kind: type[Any]) -> str:
+    """How the key of the struct at ``path`` (".key`", ".key[...]`") may be written, by its example or its default."""
+    import typing
+
+    import msgspec
+
+    key = re.match(r"\.(\w+)(\[\.\.\.\]|\[\d+\])?`$", path)
+    if key is None or not issubclass(kind, msgspec.Struct):
+        return ""
+    found = {each.encode_name: each for each in msgspec.structs.fields(kind)}
+    if (field := found.get(key[1])) is None:
+        return ""
+    metas = getattr(typing.get_type_hints(kind, include_extras=True)[field.name], "__metadata__", ())
+    examples = [example for meta in metas for example in meta.examples or ()]
+    example = examples[0] if examples else field.default
+    if example is msgspec.NODEFAULT or example in ("", None):
+        return ""
+    text = f"[{', '.join(example)}]" if isinstance(example, list) else str(example)
+    return f"write it like {key[1]}: {text.lower() if isinstance(example, bool) else text}"
 
 
 def _hint(error: str, kind: type[Any], name: str) -> str:

@@ -197,6 +197,7 @@ def test_settings_that_are_wrong(gotrace, tmp_path):
         ("schema: gotrace.agent/1\nselct: []", "selct"),
         ("schema: gotrace.agent/1\nselect: [colour=red]", "expected KEY=GLOB"),
         ("schema: gotrace.agent/1\nmin_age: soon", "invalid duration"),
+        ("schema: gotrace.agent/1\nmin_age: 5", "min_age: 30s"),
     ):
         file.write_text(text)
         done = gotrace("serve", "-f", str(file), "--check")

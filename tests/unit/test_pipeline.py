@@ -68,7 +68,7 @@ def states() -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("steps", "message"),
     [
-        ([], "p.yaml: steps: expected array, got null"),
+        ([], "p.yaml: steps: expected a list, got nothing"),
         (["name: a, shell: x", "name: a, shell: x"], "two steps have the name a"),
         (["name: ../a, shell: x"], "'../a' is not a valid step name"),
         (["name: a"], "the step a is of no kind"),
@@ -80,7 +80,7 @@ def states() -> dict[str, Any]:
             "steps depend on each other in a cycle: a needs b needs a",
         ),
         (["name: a, shel: x"], "p.yaml: steps[0]: there is no key 'shel'"),
-        (["name: a, shell: [ls, -l]"], "p.yaml: steps[0].shell: expected str | null, got array"),
+        (["name: a, shell: [ls, -l]"], "p.yaml: steps[0].shell: expected text or nothing, got a list"),
         (["name: a, build: {package: ., out: x, arch: [mips]}"], "p.yaml: steps[0].build.arch[0]: invalid enum value"),
         (["name: a, compare: {reports: [b]}, makes: [x]"], "the step a has `makes`"),
     ],

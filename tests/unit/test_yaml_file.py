@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from gotrace.agent.settings import SCHEMA as AGENT
+from gotrace.agent.settings import Settings
 from gotrace.errors import UsageError
 from gotrace.lab.yaml_file import parse, read
 
@@ -38,8 +40,13 @@ def test_a_file(tmp_path: Any) -> None:
         ("steps: [{marign: 3}]", "x.yaml: steps[0]: there is no key 'marign'", "did you mean margin?"),
         ("steps: []\nrun: 3", "x.yaml: there is no key 'run'", "did you mean runs?"),
         ("runs: 3", "x.yaml: the key 'steps' is missing", "correct it in x.yaml"),
-        ("steps: [{words: [8080]}]", "x.yaml: steps[0].words[0]: expected str, got int", "correct it in x.yaml"),
-        ("steps: []\nsteps: []", "x.yaml, line 3: the key steps appears twice", "YAML"),
+        (
+            "steps: [{words: [8080]}]",
+            "x.yaml: steps[0].words[0]: expected text, got a whole number",
+            "correct it in x.yaml",
+        ),
+        ("steps: []\nsteps: []", "x.yaml, line 3: the key steps appears twice", "remove one of them"),
+        ("steps: []\nruns: few", "x.yaml: runs: expected a whole number, got text", "write it like runs: 1"),
         ("steps: [", "x.yaml, line 2: ", "YAML"),
         ("steps: a: b", "x.yaml, line 2: mapping values are not allowed here", "YAML"),
         ("steps: \x07", "x.yaml is not text: ", "UTF-8"),
@@ -79,3 +86,20 @@ def test_no_file(tmp_path: Any) -> None:
     (tmp_path / "large").write_bytes(bytes((1 << 20) + 1))
     with pytest.raises(UsageError, match="more than 1 MiB"):
         read(str(tmp_path / "large"), Outer, SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("line", "message", "hint"),
+    [
+        ("min_age: 5", "min_age: expected text, got a whole number", "write it like min_age: 30s"),
+        ("select: name=api", "select: expected a list, got text", "write it like select: [name=etcd]"),
+        ("select: [5]", "select[0]: expected text, got a whole number", "write it like select: [name=etcd]"),
+        ("cost_percent: .nan", "cost_percent: expected a number > 0.0", "write it like cost_percent: 0.1"),
+        ("spool_bytes: 100MiB", "spool_bytes: expected a whole number, got text", "write it like spool_bytes: 104857600"),
+        ("anyone: 1", "anyone: expected true or false, got a whole number", "write it like anyone: false"),
+    ],
+)
+def test_an_agents_settings_say_how_they_are_written(line: str, message: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(f"schema: {AGENT}\n{line}".encode(), "agent.yaml", Settings, AGENT)
+    assert (caught.value.message, caught.value.hint) == (f"agent.yaml: {message}", hint)

@@ -91,18 +91,25 @@ def trace(
             live.finish(end)
         for note in live.notes:
             say(f"gotrace: {note}")
-        lacking = (
-            "the command never executed it; give the program that it starts with --exe"
-            if wanted.command
-            else f"{printable(target.exe_name)} was not started in this time; without --copies, another file with the same "
-            "content, such as one in an image, does not count"
-        )
-        result = result_of(header, live.starts, end, lacking)
+        result = result_of(header, live.starts, end, _lacking(wanted, target))
         if live.advisor is not None:
             result = replace(result, advice=live.advisor.of(result.starts, end["lost"]))
         if live.names is not None:
             live.names.close()
         return result, live.status
+
+
+def _lacking(wanted: Wanted, target: Executable) -> str:
+    """What may be the reason if there was no start."""
+    if wanted.command:
+        return "the command never executed it; give the program that it starts with --exe"
+    name = printable(target.exe_name)
+    if wanted.copies:
+        return f"neither {name} nor a copy was started in this time; a copy must have the same file name and the same size"
+    return (
+        f"{name} was not started in this time; another file with the same content, such as one in an image, counts only "
+        "with --containers --copies, if its name and size are the same"
+    )
 
 
 def header_of(wanted: Wanted, tracing: session.Session) -> dict[str, Any]:

@@ -747,11 +747,18 @@ def test_what_is_no_go_program(gotrace, tmp_path):
         assert gotrace("coldstart", *arguments).returncode == 2
 
 
-def test_interrupted_while_it_waits(own):
-    waiting = Waiting(own)
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "another file with the same content, such as one in an image, counts only with --containers --copies"),
+        (("--containers", "--copies"), "a copy must have the same file name and the same size"),
+    ],
+)
+def test_interrupted_while_it_waits(own, arguments, said):
+    waiting = Waiting(own, *arguments)
     out, err = waiting.end()
     assert waiting.process.returncode == 1 and "no start was observed" in err
-    assert "another file with the same content" in err
+    assert said in err and ("with --containers" in err) != bool(arguments)
 
 
 def test_an_end_that_is_reported_late(monkeypatch):

@@ -15,16 +15,26 @@ MEMORY_USED = Family(
     "Memory obtained from the operating system and not returned to it: goroutine stacks, and everything else.",
     ("go.memory.type",),
 )
-MEMORY_ALLOCATED = Family("go.memory.allocated", "counter", "By", "Bytes allocated on the heap.")
-MEMORY_ALLOCATIONS = Family(
-    "go.memory.allocations", "counter", "{allocation}", "Heap objects allocated, excluding tiny ones."
+# What the runtime's own books have of a process, as of their last reading (`books.EVERY_S`).
+MEMORY_ALLOCATED = Family(
+    "go.memory.allocated",
+    "counter",
+    "By",
+    "Bytes allocated on the heap. Read every 10 s: what a process allocated after that, until it exited, is missing.",
 )
-GOROUTINES = Family("go.goroutine.count", "gauge", "{goroutine}", "Live goroutines.")
+MEMORY_ALLOCATIONS = Family(
+    "go.memory.allocations",
+    "counter",
+    "{allocation}",
+    "Heap objects allocated, excluding tiny ones. Read every 10 s: those after that, until a process exited, are missing.",
+)
+GOROUTINES = Family("go.goroutine.count", "gauge", "{goroutine}", "Live goroutines. Read every 10 s.")
 SCHEDULE = Family(
     "go.schedule.duration",
     "histogram",
     "s",
-    "Time goroutines were runnable before they ran: one wait in eight, at the upper bound of the runtime's bucket.",
+    "Time goroutines were runnable before they ran: one wait in eight, at the upper bound of the runtime's bucket. "
+    "Read every 10 s: waits after that, until a process exited, are missing.",
 )
 GC_PAUSE = Family(
     "go.memory.gc.pause.duration",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gotrace.agent import families
+from gotrace.agent import books, families
 
 FOLDER = Path(__file__).parents[2] / "docs" / "prometheus"
 DASHBOARD = json.loads((FOLDER / "gotrace.dashboard.json").read_text())
@@ -75,3 +75,23 @@ def test_the_agent_has_every_metric() -> None:
     for text in (*QUERIES, *(rule["expr"] for rule in RULES), *variables):
         used = set(re.findall(r"\b(?:go|gotrace|process)_\w+", re.sub(r'"[^"]*"', "", text)))
         assert used <= names, used - names
+
+
+def test_counters_that_are_read_now_and_then_say_how_often() -> None:
+    """Whoever reads them of a short job has to know that its end is missing."""
+    for each in (families.MEMORY_ALLOCATED, families.MEMORY_ALLOCATIONS, families.SCHEDULE):
+        assert f"Read every {books.EVERY_S:.0f} s: " in each.help and "until " in each.help
+
+
+@needs_promtool
+def test_what_promtool_says_of_the_names() -> None:
+    """One complaint, which docs/metrics.md has: a name of OpenTelemetry's."""
+    kinds = {"info": "gauge"}
+    text = "".join(
+        f"# HELP {each.sample_name} x\n# TYPE {each.sample_name} {kinds.get(each.kind, each.kind)}\n{each.sample_name} 1\n"
+        for each in families.ALL
+        if each.kind != "histogram"
+    )
+    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, timeout=60)
+    complaints = done.stderr.splitlines()
+    assert [line for line in complaints if "_count" in line] == complaints and "go_goroutine_count" in complaints[0]

@@ -171,7 +171,9 @@ def _processes(agent: Agent, request: Request) -> Response:
     if not request.query:
         return Response(200, json.dumps(agent.processes(), indent=1).encode(), "application/json")
     key, _, pid = request.query.partition("=")
-    found = agent.process(int(pid)) if key == "pid" and pid.isascii() and pid.isdecimal() and len(pid) < 11 else None
+    if key != "pid" or not (pid.isascii() and pid.isdecimal() and len(pid) < 11):
+        return Response(400, b"expected ?pid=NUMBER\n")
+    found = agent.process(int(pid))
     if found is None:
         return Response(404, b"this process is not traced\n")
     return Response(200, json.dumps(found, indent=1).encode(), "application/json")

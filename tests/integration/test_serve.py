@@ -84,8 +84,8 @@ def test_what_it_exports_is_what_the_programs_count(agent, program, start):
     assert {(each["exe"], each["process_pid"]) for each in infos} == {
         (os.readlink(f"/proc/{each.pid}/exe"), str(each.pid)) for each in ours
     }
-    for wrong in ("pid=1", "pid=x", "name=shop"):
-        with pytest.raises(urllib.error.HTTPError, match="404"):
+    for wrong, status in (("pid=1", "404"), ("pid=x", "400"), ("name=shop", "400")):
+        with pytest.raises(urllib.error.HTTPError, match=status):
             serving.get(f"/processes?{wrong}")
     page = serving.get("/")
     assert "://" not in page and all(f"<td>{each.pid}</td>" in page for each in ours)

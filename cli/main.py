@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import errno
 import importlib
 import io
 import os
@@ -20,7 +19,7 @@ from typing import Any
 import click
 
 import gotrace
-from gotrace.errors import GotraceError, UsageError
+from gotrace.errors import GotraceError, UsageError, told_of
 from gotrace.run import files
 
 
@@ -106,8 +105,9 @@ def main(arguments: list[str] | None = None) -> Any:
         written: list[str] = []
         files.on_created = written.append
         status = group.main(args=arguments, prog_name="gotrace", standalone_mode=False)
-        sys.stdout.flush()
-        if written:
+        if failed := _flushed(0):
+            status = failed
+        elif written:
             from gotrace.cli.outputs import announce
 
             announce(written)
@@ -124,31 +124,33 @@ def main(arguments: list[str] | None = None) -> Any:
     except BrokenPipeError:
         status = _silenced()
     except OSError as error:
-        name = error.filename or ("" if _flushed() else "standard output")
-        hint = "check the path, its permissions and the free space"
-        if isinstance(error, FileNotFoundError | PermissionError):
-            hint = "check the path and its permissions"
-        elif error.errno == errno.EMFILE:
-            hint = "raise the limit on open files (ulimit -n)"
-        status = _complain(f"{name}: {error.strerror}" if name else str(error.strerror or error), hint, 1)
+        told = told_of(error)
+        # without a name it may be standard output that is full
+        status = (_flushed(0) if error.filename is None else 0) or _complain(told.message, told.hint, told.exit_code)
     except Exception as error:
         if os.environ.get("GOTRACE_DEBUG"):
             raise
         status = _complain(
             f"internal error: {type(error).__name__}: {error}", "set GOTRACE_DEBUG=1 for a traceback, and report it", 1
         )
-    if not _flushed():
-        _silenced()
-    sys.exit(status if isinstance(status, int) else 0)
+    status = _flushed(status if isinstance(status, int) else 0)
+    sys.exit(status)
 
 
-def _flushed() -> bool:
-    """Whether standard output takes what is left for it."""
+def _flushed(status: int) -> int:
+    """The status, once what is left for standard output is written: Python's own flush would change it to 120."""
     try:
         sys.stdout.flush()
-    except OSError:
-        return False
-    return True
+        return status
+    except KeyboardInterrupt:
+        status = 130
+    except BrokenPipeError:
+        pass
+    except OSError as error:
+        if not status:  # else something is said already, most likely the same
+            status = _complain(f"cannot write standard output: {error.strerror or error}", told_of(error).hint, 1)
+    _silenced()
+    return status
 
 
 def _raise_again(lost: sys.UnraisableHookArgs) -> None:

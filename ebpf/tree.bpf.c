@@ -72,7 +72,8 @@ static __always_inline u64 newly_accounted(struct config *cfg)
 
 /*
  * What the current thread's process has had. The kernel adds what a thread has since it got its CPU at its next tick: no
- * more than a tick is to come. While the hypervisor has the CPU there is none, and that time is not the thread's.
+ * more than a tick is to come, but on CPUs that work without one (nohz_full). While the hypervisor has the CPU there is
+ * none, and that time is not the thread's.
  */
 static __always_inline u64 had_by_now(struct config *cfg, struct process *process, u64 time_ns)
 {

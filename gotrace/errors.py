@@ -1,10 +1,13 @@
 """The errors gotrace raises on purpose: one line of what is wrong, one line of what to do.
 
 The command line prints both lines and exits with ``exit_code``; nothing else may reach a user as
-an exception. Imports nothing, so every other module may import it.
+an exception. Imports nothing of gotrace, so every other module may import it.
 """
 
 from __future__ import annotations
+
+import errno
+import os
 
 
 class Exit:
@@ -42,6 +45,17 @@ def _rebuild(cls: type[GotraceError], message: str, hint: str, detail: str) -> G
     return cls(message, hint, detail=detail)
 
 
+def told_of(error: OSError) -> GotraceError:
+    """What a person can make of a failed system call that nobody expected."""
+    name = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+    hint = "check the path and its permissions" if name else "`gotrace doctor` shows what this host allows"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = "free some space or write elsewhere"
+    elif error.errno in (errno.EMFILE, errno.ENFILE):
+        hint = "raise the limit on open files (ulimit -n; LimitNOFILE= of a unit)"
+    return GotraceError(f"{name}{error.strerror or error}", hint)
+
+
 class UsageError(GotraceError):
     """The command line asks for something that cannot be meant."""
 
@@ -69,7 +83,7 @@ class HostError(GotraceError):
 
 
 class NoRoomError(HostError):
-    """There is none for another process now; later there may be."""
+    """There is no room for another process now; later there may be."""
 
 
 class LoadError(GotraceError):

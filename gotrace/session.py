@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 import gotrace
 from gotrace import cache
 from gotrace.arch import host_arch
-from gotrace.errors import GotraceError, HostError, TargetError
+from gotrace.errors import GotraceError, HostError, TargetError, told_of
 from gotrace.kernel import bpf
 from gotrace.kernel.executable import Executable
 from gotrace.kernel.family import Family
@@ -786,8 +786,10 @@ def opened_files(modules: Sequence[ProbeModule], process: Traceable) -> Iterator
             exe = os.open(process.exe_path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             gone = process.exe_path.startswith("/proc/") and error.errno in (errno.ENOENT, errno.ESRCH)
-            what = "the target has exited" if gone else f"{process.exe_path} cannot be read: {error.strerror}"
-            raise TargetError(what, "give a running program whose file is still in place") from error
+            if gone:
+                raise TargetError("the target has exited", "give a program that is running") from error
+            told = told_of(error)
+            raise TargetError(f"cannot read {told.message}", told.hint) from error
         stack.callback(os.close, exe)
         libraries: Files = {}
         if any(module.PROBE.libraries or module.PROBE.of_starts for module in modules):  # a process may have many mappings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from typing import Any
@@ -11,7 +12,7 @@ import click
 from gotrace.cli.options import Command, Duration, option, say
 from gotrace.errors import GotraceError, UsageError
 
-_READ_S = 5  # while settings are read again, nothing else is done
+_READ_AGAIN_S = 2  # the agent does nothing else in that time, and its ring holds the events of about twice that
 
 
 @click.command(
@@ -84,16 +85,14 @@ def command(
     given["min_age"] = f"{min_age}ns" if min_age is not None else None
     given["explain_above"] = f"{explain_above}ns" if explain_above is not None else None
 
-    def settings_now() -> Settings:
+    def settings_now(patience_s: float | None = None) -> Settings:
         # In a child: the agent is to stay small, and YAML's reader takes two megabytes.
         settings = Settings()
         if file is not None:
             child = Child(read, file, Settings, SCHEMA)
-            if not child.is_done(_READ_S):
+            if patience_s is not None and not child.is_done(patience_s):
                 child.abandon()
-                raise GotraceError(
-                    f"{file} could not be read in {_READ_S} s", "a pipe has to be written and closed by then"
-                )
+                raise GotraceError(f"{file} could not be read in {patience_s} s")
             settings = child.result()
         return msgspec.structs.replace(settings, **{key: value for key, value in given.items() if value})
 
@@ -108,7 +107,7 @@ def command(
         check_settings(settings)
         say("the configuration is valid")
     else:
-        serve(settings, say, settings_now if file is not None else None)
+        serve(settings, say, functools.partial(settings_now, _READ_AGAIN_S) if file is not None else None)
     return None
 
 

@@ -111,7 +111,7 @@ class Agent:
         self._finder = Finder(self.now)
         self._scan_at = self._attach_at = 0.0
         self._spool_at = self.now() + _SPOOL_S
-        self._waits = self._hurries = False
+        self._waits = self._hurries = self._no_room = False
         self._young: dict[int, float] = {}  # pids that executed a program, and when they will be old enough
         self._poll = select.poll()
         self._pid_of: dict[int, int] = {}  # by the descriptor that tells its end
@@ -225,14 +225,16 @@ class Agent:
             if not process.is_same(self.scanner.look(process.pid)):
                 self._end(process.pid, "exited")  # it was over before it could be traced
                 return
-            if known.reason != error.message:
-                self.say(f"pid {process.pid} ({printable(process.name)}) cannot be traced: {error.message}.")
             known.reason = error.message
             if isinstance(error, NoRoomError):
-                known.again_at = now + _NO_ROOM_S
-            else:
-                known.state = FAILED
-                self._number(of.FAILURES).add(1)
+                known.state, known.again_at = WAITS, now + _NO_ROOM_S
+                if not self._no_room:
+                    self.say(f"Processes wait to be traced: {error.message}; {error.hint}.")
+                self._no_room = True
+                return
+            known.state = FAILED
+            self._number(of.FAILURES).add(1)
+            self.say(f"pid {process.pid} ({printable(process.name)}) cannot be traced: {error.message}.")
             return
         known.reason = ""
         resource = resource_of(process)

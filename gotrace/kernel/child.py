@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-from gotrace.errors import GotraceError
+from gotrace.errors import GotraceError, told_of
 from gotrace.kernel.forked import end_with_parent, is_readable
 
 T = TypeVar("T")
@@ -80,9 +80,11 @@ def _work(write_end: int, function: Callable[..., Any], args: tuple[Any, ...]) -
     except GotraceError as error:
         answer = ("error", error)
     except OSError as error:
-        name = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
-        hint = "check the path, its permissions and the free space"
-        answer = ("error", GotraceError(f"{name}{error.strerror or error}", hint))
+        import traceback
+
+        told = told_of(error)
+        told.detail = traceback.format_exc()
+        answer = ("error", told)
     except BaseException as error:
         import traceback
 

@@ -213,18 +213,16 @@ def require_tracing(root: str = "/") -> None:
 def allow_descriptors() -> None:
     """Raise the limit on this process's open files as far as it may: each traced executable takes some ten of them."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with contextlib.suppress(OSError, ValueError):  # of a hard limit above fs.nr_open
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def require_descriptors(count: int) -> None:
     """Raises NoRoomError unless so many more files may be open."""
     try:
-        lowest = os.open(os.devnull, os.O_RDONLY)  # the kernel gives the lowest number that is free
+        free = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - len(os.listdir("/proc/self/fd")) + 1  # without its own
     except OSError:
         free = 0
-    else:
-        os.close(lowest)
-        free = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - lowest
     if free < count:
         raise NoRoomError(
             "the limit on open files leaves no room for another process", "raise it (ulimit -n; LimitNOFILE= of a unit)"

@@ -182,7 +182,7 @@ class Live(Source):
         if blocked_ns := self.blocked_ns():
             self._target.say(
                 f"{self.name}: writing output was blocked for {duration_text(blocked_ns)}, and nothing was sampled in that "
-                "time: read the output as it comes, or write it to a file with -o."
+                "time: read the output as it comes, or write it to a file on a faster disk with -o."
             )
 
     def _look_at_books(self) -> None:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from gotrace.errors import GotraceError, TargetError
+from gotrace.errors import GotraceError, NoRoomError, TargetError
 from gotrace.kernel.process import Process
 from gotrace.probe import DELAY_NS, FOREVER_NS, probe_module
 from gotrace.run.files import complain_of, of_process
@@ -154,7 +154,8 @@ class Together:
             return self._probes.add(pid)
         except GotraceError as error:
             self.refused = True
-            self._say(f"pid {pid} cannot be traced: {error.message}.")
+            hint = f"; {error.hint}" if isinstance(error, NoRoomError) else ""
+            self._say(f"pid {pid} cannot be traced: {error.message}{hint}.")
             return None
 
     def _look(self, session: SharedSession, member: Member) -> None:

@@ -173,7 +173,8 @@ class Advisor:
         if used is not None:
             self._cpu = used
         blocked_ns = self._source.ask("output blocked", self._source.blocked_ns, self._source.last, of_host=True)
-        self._blocked_ns = blocked_ns or 0
+        if blocked_ns is not None:
+            self._blocked_ns = blocked_ns
 
     def _used(self) -> tuple[int, int] | None:
         """Since the first time: how long that is, and the process's CPU time."""
@@ -221,7 +222,7 @@ class Advisor:
             if self._refaults.unfollowed:
                 not_seen.append(f"page faults of {bytes_text(self._refaults.unfollowed)} that were returned")
         if self._blocked_ns:
-            not_seen.append(f"what is sampled, for the {duration_text(self._blocked_ns)} that writing output was blocked")
+            not_seen.append(f"samples from the {duration_text(self._blocked_ns)} for which writing output was blocked")
         if self._source.lost:
             not_seen.append(f"{self._source.lost} lost events")
         go_version = self._source.header["target"]["go_version"]

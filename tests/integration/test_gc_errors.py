@@ -177,7 +177,7 @@ def test_reader_that_does_not_read(sleeping):
     told = re.search(r"writing output was blocked for ([\d.]+) s, and nothing was sampled", stderr)
     assert told and 2 <= float(told[1]) <= took
     advice = json.loads(stdout.splitlines()[-1])["advice"]
-    assert f"what is sampled, for the {told[1]} s that writing output was blocked" in advice["not_seen"]
+    assert f"samples from the {told[1]} s for which writing output was blocked" in advice["not_seen"]
 
 
 def test_not_root(gotrace_as_nobody, sleeping):

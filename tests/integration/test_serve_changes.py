@@ -219,7 +219,7 @@ def test_settings_that_are_read_again(agent, program, start, tmp_path):
     assert [each.finish() for each in (first, second)] == [0, 0]
     said = serving.finish()
     assert "Settings not reloaded, the current ones stay in effect: agent.yaml: there is no key 'selct'.\n" in said
-    assert f"Settings not reloaded, the current ones stay in effect: {file} could not be read in 5 s.\n" in said
+    assert f"Settings not reloaded, the current ones stay in effect: {file} could not be read in 2 s.\n" in said
     assert "Settings reloaded; restart to change anyone.\n" in said and "Settings reloaded.\n" in said
     assert "Settings reloaded; restart to change explain_above.\n" in said
 

@@ -339,7 +339,7 @@ def test_why_its_executable_cannot_be_opened(spawn):
         os.close(lowest := os.open(os.devnull, os.O_RDONLY))
         resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
         try:
-            with pytest.raises(TargetError, match=f"^/proc/{process.pid}/exe cannot be read: Too many open files$"):
+            with pytest.raises(TargetError, match=f"^cannot read /proc/{process.pid}/exe: Too many open files$"):
                 opened_files([], process).__enter__()
             with pytest.raises(NoRoomError):
                 require_descriptors(1)

@@ -316,6 +316,7 @@ def test_a_collector_that_comes_later_and_a_hangup(program, start):
     assert f"Metrics reach {at} again.\n" in said and f"Metrics do not reach {at}: 5 points rejected: too old.\n" in said
 
 
+@pytest.mark.started  # what it holds in memory is its own
 def test_hundreds_that_come_and_go(agent, program):
     """Starts, ends, execs and kills, with scrapes all the time and a while in which the agent cannot run: nothing stays.
 

@@ -20,7 +20,7 @@ from gotrace.fleet.choose_types import Candidate, candidates, estimate_text, kep
 from gotrace.fleet.database import Database
 from gotrace.fleet.prices import Price
 from gotrace.fleet.show_hosts import letters
-from gotrace.fleet.trend_points import make
+from gotrace.fleet.trend_points import SOURCES, make
 from gotrace.lab.metrics import METRICS
 from gotrace.lab.requirements import Requirement
 from gotrace.text import printable
@@ -126,12 +126,12 @@ def choose(
 def _service(database: Database, service: str | None) -> str:
     names = services(database)
     if not names:
-        raise database.lacks("measurements", [])
+        raise database.lacks("measurements", [], SOURCES)
     if service is None and len(names) > 1:
         shown = ", ".join(map(printable, names[:10]))
         raise UsageError("this fleet has several services", f"choose one with --service: {shown}")
     if service is not None and service not in names:
-        raise database.lacks(f"service {printable(service)!r}", names[:10])
+        raise database.lacks(f"service {printable(service)!r}", names[:10], SOURCES)
     return service or names[0]
 
 

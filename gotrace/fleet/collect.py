@@ -170,7 +170,7 @@ def _ask(url: str, remote: Remote, place: str, bounds: Bounds, stop: StopRequest
             path = f"/spool?after={place}" if place else "/spool"
             answer = remote.asked(path, 2 * MOST_BYTES, left_s, lambda: stop.signal)
             if answer.status == 404:
-                raise _without_spool(remote, left_s, stop)
+                raise _without_spool(remote, until_s, stop)
             remote.require(answer)
             asked.skew_ns = _skew_ns(answer)
             if not answer.body and MORE.lower() in answer.headers:
@@ -196,17 +196,17 @@ def _ask(url: str, remote: Remote, place: str, bounds: Bounds, stop: StopRequest
     return None if stop.signal else asked
 
 
-def _without_spool(remote: Remote, patience_s: float, stop: StopRequest) -> HostError:
-    """Every agent lists its processes. Raises HostError if there is no answer."""
+def _without_spool(remote: Remote, until_s: float, stop: StopRequest) -> HostError:
+    """Every agent lists its processes. Raises HostError if there is no answer, or a proxy's."""
     from gotrace.agent.remote import Row
 
-    answer = remote.asked("/processes", patience_s=patience_s, given_up=lambda: stop.signal)
-    try:
-        if answer.status == 200:
+    left_s = max(0.1, until_s - time.monotonic())  # a socket takes no time-out of 0 or less
+    answer = remote.asked("/processes", patience_s=left_s, given_up=lambda: stop.signal)
+    if answer.status != 404:
+        remote.require(answer)
+        with contextlib.suppress(msgspec.MsgspecError):
             msgspec.json.decode(answer.body, type=list[Row])
             return HostError("it keeps no spool", "start it with --spool")
-    except msgspec.MsgspecError:
-        pass
     return HostError("no gotrace agent answers there", "give the URL of `gotrace serve`, without a path")
 
 

@@ -73,6 +73,10 @@ class Database:
             raise self.damage() or error from None
         return found
 
+    def table_of(self, file: str) -> str:
+        """That of which a file is, or a folder."""
+        return file.removeprefix(f"{self.folder}/").partition("/")[0]
+
     def damage(self) -> UnreadableError | None:
         """Of a file that begins and ends as it should, so that it was not left out, and is damaged between; or None."""
         for table, files in self.files.items():
@@ -89,20 +93,21 @@ class Database:
                     )
         return None
 
-    def lacks(self, what: str, there: Sequence[str]) -> GotraceError:
-        """That a fleet has no ``what``, and what of that it has: but not where files that may have it were left out."""
+    def lacks(self, what: str, there: Sequence[str], tables: Sequence[str]) -> GotraceError:
+        """That a fleet has no ``what``, and what of that it has: but not where files of the ``tables`` that may have it
+        were left out."""
         names = ", ".join(map(printable, there))
-        if self.broken:
-            ((file, problem), *others) = self.broken
+        if broken := [each for each in self.broken if self.table_of(each[0]) in tables]:
+            ((file, problem), *others) = broken
             more = f", and {count_text(len(others), 'more file')}" if others else ""
             return SkippedError(
                 f"this fleet has no {what} in what can be read: {printable(file)}: {problem}{more}",
-                f"{_MEND}; without that there are {names}" if there else _MEND,
-                detail="\n".join(f"{printable(each)}: {said}" for each, said in self.broken),
+                f"{_MEND}; in what can be read there are {names}" if there else _MEND,
+                detail="\n".join(f"{printable(each)}: {said}" for each, said in broken),
             )
         if there:
             hint = f"there are {names}"
-        elif any(self.files.values()):
+        elif self.broken or any(self.files.values()):
             hint = "nothing that was added has any; what was: gotrace fleet sql DIR 'select kind, path from source'"
         else:
             hint = "nothing has been added: use gotrace fleet add"
@@ -128,7 +133,7 @@ def opened(folder: str) -> Database:
     for table in TABLES:
         _view(database, module, table, lambda of: list(found.get(of, ())) if remote else files_of(Path(path), of))
     skipped = len(database.broken)
-    damaged = {file.removeprefix(f"{path}/").partition("/")[0] for file, _ in database.broken}
+    damaged = {database.table_of(file) for file, _ in database.broken}
     for table, others in _ALWAYS.items():
         if not database.files[table] and table not in damaged and any(map(database.files.get, others)):
             database.broken.append((f"{path}/{table}", "the folder is missing, or empty"))

@@ -168,9 +168,10 @@ def parts_of(path: str, told: Told, name: str) -> tuple[dict[str, Any], list[Par
 
 
 def _lasting(whose: Whose, length_ns: int) -> Whose:
+    """What is below 0 is 0: the program may have executed another while tracing began, and that was its end."""
     import dataclasses
 
-    return dataclasses.replace(whose, length_ns=length_ns)
+    return dataclasses.replace(whose, length_ns=max(0, length_ns))
 
 
 def _explained(path: str) -> Iterator[Mapping[str, Any]]:
@@ -212,7 +213,7 @@ def _memory(path: str, whose: Whose, name: str) -> Iterator[Part]:
     for metric, value in values.items():
         yield "value", {**whose.of(), "run": name, "metric": metric, "value": float(value)}
     heap = [each["counters"].get("heap_alloc") for each in looks]
-    known = [each for each in heap if each]
+    known = [each for each in heap if each and each > 0]  # below 0 where it was read between two of the counters' updates
     yield (
         "period",
         {

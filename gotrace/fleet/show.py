@@ -143,7 +143,7 @@ def asked_for(database: Database, metric: str) -> Asked:
     if metric in values:
         return Asked(metric, metric, None)
     there = [*(f"{name}.p99" for name in sorted(has)), *sorted(values - {f"{name}.p99" for name in has})]
-    raise database.lacks(f"metric {printable(metric[:80])!r}", there)
+    raise database.lacks(f"metric {printable(metric[:80])!r}", there, ("total", "value"))
 
 
 def shown(database: Database, metric: str, by: str, emulated: bool = False) -> Fleet:

@@ -207,16 +207,23 @@ def _read(folder: str, table: str, *names: str) -> Iterator[tuple[Any, ...]]:
 
 def _is_whole(data: bytes) -> bool:
     """Whether a Parquet file begins and ends as it should, and is as we wrote it if it has our checksum."""
-    if len(data) <= 2 * len(_MAGIC) or not data.startswith(_MAGIC) or not data.endswith(_MAGIC):
+    if len(data) < len(_MAGIC) + _ENDING or not data.startswith(_MAGIC) or not data.endswith(_MAGIC):
         return False
-    before, seal, after = data.rpartition(SEAL)
-    return not seal or after[:4] == _crc(before, after[4:])
+    metadata = _metadata_at(data)
+    at = metadata - len(SEAL) - 4
+    if at < len(_MAGIC) or not data.startswith(SEAL, at):
+        return SEAL not in data  # if it stands elsewhere, the length of the metadata is damaged
+    return data[metadata - 4 : metadata] == _crc(data[:at], data[metadata:])
 
 
 def _sealed(data: memoryview) -> bytes:
     """A Parquet file with our checksum in it."""
-    at = len(data) - _ENDING - int.from_bytes(data[-_ENDING : -len(_MAGIC)], "little")
+    at = _metadata_at(data)
     return b"".join((data[:at], SEAL, _crc(data[:at], data[at:]), data[at:]))
+
+
+def _metadata_at(data: bytes | memoryview) -> int:
+    return len(data) - _ENDING - int.from_bytes(data[-_ENDING : -len(_MAGIC)], "little")
 
 
 def _crc(before: bytes | memoryview, after: bytes | memoryview) -> bytes:
@@ -296,19 +303,31 @@ def _checked(folder: str, make: bool) -> Path:
 
 
 def check_about(data: bytes | str, folder: str) -> None:
-    """What a folder says of itself. Raises GotraceError for what cannot be read, UsageError for one of another version."""
+    """What a folder says of itself. Raises GotraceError if that is damaged, UsageError for another kind or version."""
+    file = f"{folder.rstrip('/')}/{ABOUT}"
     try:
-        found = str(json.loads(data)["schema"])
-    except (ValueError, TypeError, KeyError, RecursionError):
-        found = ""
-    if not found.startswith(SCHEMA.partition("/")[0]):
-        file = printable(f"{folder.rstrip('/')}/{ABOUT}")
-        if folder.startswith(BUCKET):
-            raise GotraceError(f"{file} is damaged", f"copy the folder again: aws s3 sync --delete DIR {printable(folder)}")
-        write = f"echo {shlex.quote(json.dumps({'schema': SCHEMA}))} > {shlex.quote(file)}"
-        raise GotraceError(f"{file} is damaged", f"write it again: {write}")
+        about = json.loads(data)
+    except (ValueError, RecursionError):
+        raise GotraceError(f"{printable(file)} is damaged", _mending(folder, file)) from None
+    found = about.get("schema") if isinstance(about, dict) else None
+    if not isinstance(found, str) or not found.startswith(SCHEMA.partition("/")[0]):
+        raise UsageError(
+            f"{printable(folder)} is no fleet: its {ABOUT} is another program's",
+            "give a folder filled by `gotrace fleet add`",
+        )
     if found != SCHEMA:
         raise UsageError(f"{printable(folder)} is a fleet in a different version", f"this gotrace reads {SCHEMA}")
+
+
+def _mending(folder: str, file: str) -> str:
+    """What to do where `ABOUT` is damaged: it may be another program's, unless our tables are beside it."""
+    exact = printable(file) == file  # or a command would be about another file
+    if folder.startswith(BUCKET):
+        return "copy the folder again" + (f": aws s3 sync --delete DIR {folder}" if exact else "")
+    if not any(any(Path(folder).glob(f"{table}/date=*")) for table in TABLES):
+        return "give a folder filled by `gotrace fleet add`"
+    content = json.dumps({"schema": SCHEMA})
+    return f"write it again: echo {shlex.quote(content)} > {shlex.quote(file)}" if exact else f"write into it: {content}"
 
 
 def _end(path: Path) -> None:

@@ -19,7 +19,7 @@ from gotrace.analysis.stats.multiple import benjamini_hochberg
 from gotrace.errors import UsageError
 from gotrace.fleet.database import Database
 from gotrace.fleet.tables import DAY_NS, HOUR_NS, MOST_SKEW_NS
-from gotrace.fleet.trend_points import MACHINE, RUNTIME, day_text, hour_text, make
+from gotrace.fleet.trend_points import MACHINE, RUNTIME, SOURCES, day_text, hour_text, make
 from gotrace.lab.metrics import METRICS
 from gotrace.text import printable
 
@@ -154,7 +154,7 @@ def trend(
     rows = list(_series(database, by, metric, last, since))
     if metric is not None and not rows:
         names = [name for (name,) in database.rows("select distinct metric from points order by 1")]
-        raise database.lacks(f"metric {printable(metric[:80])!r}", names)
+        raise database.lacks(f"metric {printable(metric[:80])!r}", names, SOURCES)
     long = [each for each in rows if len(each.at) >= LEAST_POINTS]
     judged = [each for each in long if min(each.values) > 0]
     # The least p has to be small enough for one change among so many series to be seen.

@@ -32,6 +32,9 @@ MACHINE = [
 ]
 RUNTIME = ["go_version", "gogc", "gomaxprocs"]
 
+# What points are made of: one may be missing where a file of these is.
+SOURCES = ("value", "hist", "total", "period")
+
 _OF = "host, fingerprint, service, version"
 # The percentile at its nearest rank, of buckets and the zeros beside them.
 _HISTOGRAMS = """

@@ -105,6 +105,19 @@ def test_starts_and_memory(tmp_path: Path) -> None:
     assert [each for (each,) in lengths] == [start.total_ns for start in starts]
 
 
+def test_what_of_our_own_may_be_below_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A heap that was read between two updates of the counters, and a program that executed another while tracing began."""
+    look = {"type": "memory", "rss_bytes": 5, "amplification": None, "parts": {"heap": 5}}
+    looks = [{**look, "counters": {"heap_alloc": heap}} for heap in (-800, 0, 100, 300)]
+    end = property(lambda _: {"duration_ns": -7, "lost": 0}, lambda *_: None)
+    monkeypatch.setattr("gotrace.api.replaying", lambda *_: iter(looks))
+    monkeypatch.setattr(Recording, "end", end, raising=False)
+    assert kinds(add(str(tmp_path / "f"), [str(RECORDINGS / "mem.gotrace")], NOBODY)) == ["recording"]
+    database = opened(str(tmp_path / "f"))
+    assert database.rows("select heap_bytes, length_ns from period") == [(200, 0)]
+    assert database.rows("select length_ns from run") == [(0,)]
+
+
 def test_a_report_has_its_metrics_and_latencies(tmp_path: Path) -> None:
     one = report(instance="c7g.large")
     assert kinds(add(str(tmp_path / "f"), [written(tmp_path / "r", one)], Told(host_name="a", provider="aws"))) == [
@@ -434,7 +447,7 @@ def _replaced(value: Any, odd: Any) -> Any:
     yield odd
 
 
-@pytest.mark.parametrize("data", ["", "{\n", "[]", "7", '{"schema": 1}', '{"schema": ""}', "\0", "[" * 100_000])
+@pytest.mark.parametrize("data", ["", "{\n", "\0", "\0" * 28, "[" * 100_000])
 def test_a_damaged_fleet_json_is_no_other_version(data: str, tmp_path: Path) -> None:
     """And what the hint says to do mends it."""
     folder, file = tmp_path / "my fleet", str(RECORDINGS / "gc.gotrace")
@@ -449,6 +462,31 @@ def test_a_damaged_fleet_json_is_no_other_version(data: str, tmp_path: Path) -> 
     about.write_text('{"schema": "gotrace.fleet/2"}')
     with pytest.raises(UsageError, match="different version"):
         opened(str(folder))
+
+
+@pytest.mark.parametrize("data", ['{"defaultNamespace": "x"}', "[]", "7", "null", '{"schema": 1}', '{"schema": ""}'])
+def test_a_fleet_json_of_another_program_is_not_to_be_overwritten(data: str, tmp_path: Path) -> None:
+    (tmp_path / "fleet.json").write_text(data)
+    for use in (opened, lambda folder: add(folder, [str(RECORDINGS / "gc.gotrace")], NOBODY)):
+        with pytest.raises(UsageError, match=r"is no fleet: its fleet\.json is another program's") as refused:
+            use(str(tmp_path))
+        assert "echo" not in refused.value.hint
+    assert [each.name for each in tmp_path.iterdir()] == ["fleet.json"]
+
+
+def test_what_mends_a_fleet_json_is_no_command_where_it_might_do_harm(tmp_path: Path) -> None:
+    """Without our tables beside it, it may be another program's; and a path that is shown escaped is another one."""
+    for folder in (tmp_path / "theirs", tmp_path / "a\nb"):
+        folder.mkdir()
+        (folder / "fleet.json").write_text("{")
+        with pytest.raises(GotraceError, match="damaged") as read:
+            opened(str(folder))
+        assert "echo" not in read.value.hint and "fleet add" in read.value.hint
+    (folder / "run" / "date=2026-11-30").mkdir(parents=True)
+    with pytest.raises(GotraceError, match="damaged") as read:
+        opened(str(folder))
+    content = read.value.hint.partition(": ")[2]
+    assert "echo" not in read.value.hint and json.loads(content) == {"schema": "gotrace.fleet/1"}
 
 
 def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
@@ -525,6 +563,21 @@ def test_a_list_of_sources_with_one_bit_flipped(tmp_path: Path) -> None:
             continue
         with pytest.raises(GotraceError, match="says what was added"):
             sources_in(str(folder))
+
+
+def test_a_value_that_looks_like_the_checksum(tmp_path: Path) -> None:
+    """In the metadata too, among the least and largest values."""
+    folder, value = str(tmp_path / "f"), int.from_bytes(SEAL, "little")
+    with adding(folder) as addition:
+        addition.add("source", [{"source": "one", "path": "p", "upto_bytes": 3, "first_ns": value, "added_ns": 1}])
+    (file,) = (tmp_path / "f").glob("source/*/*.parquet")
+    whole = file.read_bytes()
+    assert whole.count(SEAL) > 1
+    assert sources_in(folder) == {"one": (3, "p")}
+    for at in (whole.rindex(SEAL) + len(SEAL), len(whole) - 8, len(whole) - 5):  # behind it, and how long the metadata is
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(GotraceError, match="says what was added"):
+            sources_in(folder)
 
 
 def test_damage_that_the_engine_has_no_words_for(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from spools import BEGIN_NS, Written
 
 from gotrace.agent import spool_pages
 from gotrace.agent.http import Response, Route, Security, Server
-from gotrace.agent.remote import Remote
+from gotrace.agent.remote import Answer, Remote
 from gotrace.agent.requests import Request
 from gotrace.errors import UsageError
 from gotrace.fleet.add import add
@@ -202,26 +202,27 @@ def test_who_is_absent_and_why(tmp_path: Path) -> None:
         Server(HERE, {"/processes": Route({"GET": lambda request: Response(200, b"[]")})}) as without,
         Server(HERE, {}) as other,
         Server(HERE, {"/processes": Route({"GET": lambda request: Response(200, b"[7]")})}) as others,
+        Server(HERE, {"/processes": Route({"GET": lambda request: Response(502, b"")})}) as proxy,
         Server(HERE, {"/spool": Route({"GET": lambda request: Response(200, b"")})}) as nothing,
         Server(HERE, {"/spool": Route({"GET": odd})}) as html,
         Server(HERE, {**spool_pages.routes(str(spool.folder)), "/spool": Route({"GET": late})}) as skew,
         socket.create_server(HERE) as silent,
     ):
-        urls = [url_of(each) for each in (guarded, without, html, skew, other, others, nothing)]
+        urls = [url_of(each) for each in (guarded, without, html, skew, other, others, proxy, nothing)]
         urls += [f"http://127.0.0.1:{silent.getsockname()[1]}", "http://127.0.0.1:1"]
         begun = time.monotonic()
         asked = {each.url: each for each in collect(str(tmp_path / "f"), urls, NOBODY, Bounds(patience_s=1))}
         assert time.monotonic() - begun < 8
         problems = [asked[url].problem for url in urls]
         invalid, none = "response is invalid", "no gotrace agent"
-        expected = ("status 401", "keeps no spool", invalid, "", none, none, invalid, "timed out", "refused")
+        expected = ("status 401", "keeps no spool", invalid, "", none, none, "status 502", invalid, "timed out", "refused")
         for problem, words in zip(problems, expected, strict=True):
             assert words in problem and bool(words) == bool(problem), problems
         assert asked[urls[3]].skew_ns is not None and abs(asked[urls[3]].skew_ns) > MOST_SKEW_NS
         (with_token,) = fetched(tmp_path / "g", guarded, token_file=str(token))
         assert with_token.minutes == 1
     database = opened(str(tmp_path / "f"))
-    assert database.rows("select count(*) from absent") == [(8,)]
+    assert database.rows("select count(*) from absent") == [(9,)]
     assert database.rows("select skew_ns < -300_000_000_000 from period") == [(True,)]
 
 
@@ -320,6 +321,20 @@ def test_out_of_time_is_no_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with serving(spool) as server:
         (asked,) = fetched(tmp_path / "f", server, bounds=Bounds(patience_s=1))
     assert (asked.minutes, asked.problem) == (1, "") and "no time was left" in asked.notes[0]
+
+
+def test_what_keeps_no_spool_is_asked_within_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    patience = []
+
+    def asked(_: Remote, path: str, most_bytes: int = 0, patience_s: float = 0, given_up: Any = None) -> Answer:
+        patience.append(patience_s)
+        time.sleep(0.3)
+        return Answer(404, {}, b"")
+
+    monkeypatch.setattr(Remote, "asked", asked)
+    (found,) = collect(str(tmp_path / "f"), ["http://127.0.0.1:1"], NOBODY, Bounds(patience_s=0.7))
+    assert "no gotrace agent" in found.problem
+    assert patience[0] <= 0.7 and patience[1] <= patience[0] - 0.3
 
 
 def test_two_that_collect_at_once_add_once(tmp_path: Path) -> None:

@@ -319,6 +319,31 @@ def test_what_is_damaged_is_not_called_empty(tmp_path: Path, harm: str, left_out
     assert show(str(tmp_path / "new")).stdout == show(str(folder)).stdout == show(str(copy)).stdout
 
 
+def test_damage_elsewhere_does_not_hide_a_mistyped_name(tmp_path: Path) -> None:
+    """Only files that could have it do; what is said then."""
+    spool, folder = Written(tmp_path / "spool"), tmp_path / "f"
+    spool.minute()
+    add(str(folder), [str(spool.folder)], Told())
+    commands = (
+        ("show", str(folder), "--metric", "nothing"),
+        ("trend", str(folder), "--metric", "nothing"),
+        ("choose", str(folder), "--slo", "stw.total.p99<=1ms", "--service", "none"),
+    )
+    for table in ("price", "absent", "worst"):
+        (folder / table / "date=2026-11-30").mkdir(parents=True, exist_ok=True)
+        (folder / table / "date=2026-11-30" / "cut.parquet").write_bytes(b"")
+    for command in commands:
+        found = fleet_command(*command)
+        assert found.exit_code == 2 and "there are " in found.output and "cut.parquet" not in found.output, command
+    (total,) = folder.glob("total/*/*.parquet")
+    shutil.copy(total, total.with_name("more.parquet"))
+    total.write_bytes(b"")
+    for command in commands:
+        found = fleet_command(*command)
+        assert found.exit_code == 3 and "in what can be read there are " in found.output, command
+        assert "cut.parquet" not in found.output, command
+
+
 def test_a_fleet_of_prices_is_not_called_empty(tmp_path: Path) -> None:
     (tmp_path / "prices.csv").write_text(
         "provider,instance,region,per_hour,currency,date,origin\naws,c7g.large,eu,0.07,USD,2026-11-01,list\n"

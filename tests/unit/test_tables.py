@@ -40,7 +40,7 @@ def interval(begin_ns: int, length_ns: int) -> dict[str, Any]:
 
 def times(interval_ns: int, lengths: list[int]) -> list[object]:
     view = Gc(interval_ns)
-    view.source = SimpleNamespace(wall_offset_ns=0)  # type: ignore[assignment]
+    view.source = SimpleNamespace(header={}, wall_offset_ns=0)  # type: ignore[assignment]
     begins = np.cumsum([0, *lengths[:-1]]).tolist()
     rows = [gc.line(view, interval(begin, length)) for begin, length in zip(begins, lengths, strict=True)]
     assert all(len(str(row[0])) <= gc.columns(view)[0].width for row in rows if row is not None)

@@ -75,23 +75,29 @@ def more_rows(count: int, top: int, whole: str = "") -> str:
     return f"{count_text(count - top, 'more row')}: {how}."
 
 
+_LEAST_TEXT = 12  # characters: cut shorter, too many names are the same
+
+
 class Lines:
     """Lines of cells under ``columns``, as many of them as there is ``room`` for (None: for all).
 
-    Text that takes more than half of the room is cut down to that before columns go: names of others may have any length.
+    Text that takes more than a quarter of the room is cut before columns go, for names of others may have any length: all
+    such columns share what the others leave, or half of the room if that is more.
     """
 
     def __init__(self, columns: Sequence[Column], room: int | None) -> None:
-        kept = [replace(column, width=max(column.width, len(column.name))) for column in columns]
-        if room is not None:
-            half = max(1, room // 2)
-            long = [column.left and not column.elastic and column.width > half for column in kept]
-            kept = [replace(column, elastic=half) if cut else column for column, cut in zip(kept, long, strict=True)]
-        shown = list(range(len(kept)))
-
         def least(column: Column) -> int:
             return column.gap + (min(column.elastic, column.width) or column.width)
 
+        kept = [replace(column, width=max(column.width, len(column.name))) for column in columns]
+        if room is not None:
+            quarter = max(1, room // 4)
+            long = [column.left and not column.elastic and column.width > quarter for column in kept]
+            others = sum(column.gap if cut else least(column) for column, cut in zip(kept, long, strict=True))
+            share = max(room // 2, room + kept[0].gap - others) // max(1, sum(long))
+            most = max(share, min(_LEAST_TEXT, quarter))
+            kept = [replace(column, elastic=most) if cut else column for column, cut in zip(kept, long, strict=True)]
+        shown = list(range(len(kept)))
         while (
             room is not None and len(shown) > 1 and sum(least(kept[place]) for place in shown) - kept[shown[0]].gap > room
         ):

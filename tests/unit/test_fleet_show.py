@@ -408,7 +408,7 @@ def test_names_of_any_length_do_not_widen_a_terminals_tables(
     monkeypatch.setenv("COLUMNS", "100")
     long = {host: f"{host}-{'h' * 3000}" for host in fleets.HOSTS}
     types = {long[host]: (provider, f"{type_}-{'t' * 3000}") for host, (provider, type_) in fleets.TYPES.items()}
-    folder = fleets.made(tmp_path / "shop", types=types).folder
+    folder = fleets.made(tmp_path / "shop", types=types, service=f"shop-{'s' * 3000}").folder
     lines = []
     for stream in (Terminal(), StringIO()):
         with redirect_stdout(stream), pytest.raises(SystemExit):
@@ -416,6 +416,7 @@ def test_names_of_any_length_do_not_widen_a_terminals_tables(
         lines.append(stream.getvalue().splitlines())
     on_terminal, in_file = lines
     assert max(map(len, on_terminal)) <= 100
+    assert command != ["show"] or any({"type", "service", "p50", "p90"} <= set(line.split()) for line in on_terminal)
     if command != ["trend"]:  # nothing changed, so there is no table
         assert any("…" in line for line in on_terminal) and not any("…" in line for line in in_file)
         assert max(map(len, in_file)) > 3000

@@ -14,7 +14,7 @@ import pytest
 from gotrace.analysis.gc_summary import GcSummary
 from gotrace.analysis.histogram import Histogram
 from gotrace.cli.text import clock, gc, numa
-from gotrace.cli.text.layout import Column, Lines
+from gotrace.cli.text.layout import Column, Lines, Rows
 from gotrace.cli.text.table import _WHOSE
 from gotrace.errors import GotraceError
 from gotrace.records.gc import INTERVAL
@@ -68,6 +68,19 @@ def test_a_long_name_does_not_shift_a_line_of_several_processes() -> None:
     lines = Lines([Column("time", 8), *_WHOSE, Column("GC/s", 6)], None)
     ends = [len(line) for line in (lines.heading, *(lines.line(("10:00:00", 7, "n" * size, 1.0)) for size in (3, 24)))]
     assert len(set(ends)) == 1 and f"{'n' * 14}…" in lines.line(("", 7, "n" * 24, ""))
+
+
+@pytest.mark.parametrize("width", [60, 38, 3000])
+def test_long_names_leave_numbers_their_room(width: int) -> None:
+    """They share what numbers leave, or half of the line if that is more; then columns go by rank."""
+    names = [Column("host", left=True), Column("type", left=True, gap=2)]
+    numbers = ["1.2 ms", "34.5 ms", "678.9 ms", "234,567"]
+    columns = [*names, *(Column(head, rank=rank, gap=2) for rank, head in enumerate(("p50", "p99", "max", "values")))]
+    heading, line = Rows(columns, [["h" * width, "t" * width, *numbers]]).lines(80)
+    assert heading.split() == [column.name for column in columns]
+    assert line.split("  ") == [f"{'h' * 20}…", f"{'t' * 20}…", *numbers] and len(line) == 80
+    *_, line = Rows(columns, [["h" * width, "t" * width, *numbers]]).lines(40)
+    assert line.split("  ") == [f"{'h' * 10}…", f"{'t' * 9}…", *numbers[:2]] and len(line) <= 40
 
 
 def test_a_full_disk_is_not_called_a_terminal() -> None:

@@ -100,6 +100,20 @@ def _hooks_stay_on() -> Iterator[None]:
         os.close(fd)
 
 
+@pytest.fixture
+def open_path(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``tmp_path``, which other users may pass through to: pytest makes it, and some of those above, for its user alone."""
+    tops = (folder for folder in tmp_path.parents if folder.name.startswith("pytest-of-"))
+    top = next(tops, tmp_path_factory.getbasetemp())
+    for folder in (tmp_path, *tmp_path.parents):
+        mode = folder.stat().st_mode
+        if mode & 0o011 != 0o011:
+            folder.chmod(mode | 0o011)
+        if folder == top:
+            break
+    return tmp_path
+
+
 @contextlib.contextmanager
 def cpu_quota(quota_us: int, period_us: int) -> Iterator[tuple[Path, Path]]:
     """A cgroup with a quota; yields the file that a process joins it by, and its cpu.stat.

@@ -16,16 +16,14 @@ pytestmark = pytest.mark.bpf
     [(("/bin/sh", "-c", '"$0" "$@"; exit $?'), False), ((), True)],
     ids=["by way of a shell", "as the caller of sudo"],
 )
-def test_a_child_that_collects(by_way_of, sudo, start, trace, gotrace, tmp_path, monkeypatch):
+def test_a_child_that_collects(by_way_of, sudo, start, trace, gotrace, open_path, monkeypatch):
     if sudo:
         monkeypatch.setenv("SUDO_UID", "65534")
         monkeypatch.setenv("SUDO_GID", "65534")
-        os.chown(tmp_path, 65534, 65534)
-        for folder in tmp_path.parents:
-            folder.chmod(folder.stat().st_mode | 0o055)
+        os.chown(open_path, 65534, 65534)
     work = (str(targets.build("gcload")), "-cycles", "60")
     target = start(targets.build("launcher"), *by_way_of, *work)
-    recording = tmp_path / "run.gotrace"
+    recording = open_path / "run.gotrace"
     tracer = trace("--pid", str(target.pid), "-o", str(recording))
     tracer.process.stdout.readline(), tracer.process.stdout.readline()  # a second is over: it has looked
     target.go()

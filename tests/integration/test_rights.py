@@ -35,11 +35,9 @@ def with_only(capabilities: set[str], user: int = USER) -> list[str]:
 
 
 @pytest.fixture
-def prepared(tmp_path):
+def prepared(open_path):
     """How to start a command with nobody's own cache, filled by `serve --prepare` with the two capabilities it takes."""
-    for folder in (tmp_path, *tmp_path.parents):  # of which pytest-xdist makes one more
-        folder.chmod(folder.stat().st_mode | 0o055)
-    cache = tmp_path / "cache"
+    cache = open_path / "cache"
     cache.mkdir()
     os.chown(cache, USER, USER)
     words = ["env", f"GOTRACE_CACHE={cache}"]

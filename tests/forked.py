@@ -49,8 +49,8 @@ def _become(arguments: list[str], environment: dict[str, str], kept: tuple[int, 
     atexit._clear()
     gc.callbacks.clear()  # hypothesis's
     gc.freeze()  # what the tests have is not ours to look through
-    # Closed, subprocess's own pipe among them, by whose end its caller learns that we are there. Their numbers stay taken:
-    # what the tests had open is here as well, and may still be let go of, which would close whatever had its number then.
+    # All files but the command's are closed, subprocess's own pipe among them, by whose end its caller learns that we are
+    # there. Their numbers stay taken: objects of the tests hold them, and one that is let go of closes what has its number.
     nothing = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     for fd in {int(name) for name in os.listdir("/proc/self/fd")} - {0, 1, 2, nothing, *kept}:
         os.dup2(nothing, fd, inheritable=False)

@@ -9,9 +9,10 @@ from typing import Any
 import fleets
 import numpy as np
 import pytest
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import Select
+from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from browsing import complaints, narrowed, opened, prefer
 from gotrace.fleet.database import opened as database
@@ -97,9 +98,11 @@ def test_the_address_shows_it_again(shown: Any, path: Path) -> None:
     assert address.endswith("#metric=stw.total&by=version&vendor=hetzner&type=cax21")
     shown.get("about:blank")
     shown.get(address)
-    assert rows(shown) == before and len(before) == 2
+    assert len(before) == 2
+    drawn = WebDriverWait(shown, 10, ignored_exceptions=[StaleElementReferenceException])  # by a script, not as it loads
+    drawn.until(lambda _: rows(shown) == before)
     shown.execute_script("location.hash = '#vendor=nobody&by=vendor'")
-    assert set(rows(shown)) == {"vendor", "aws", "hetzner", HOSTILE}  # what there is not, is no filter
+    drawn.until(lambda _: set(rows(shown)) == {"vendor", "aws", "hetzner", HOSTILE})  # what there is not, is no filter
     assert Select(shown.find_element(By.NAME, "vendor")).first_selected_option.text == "every vendor"
     shown.execute_script("history.replaceState(null, '', '#')")
 

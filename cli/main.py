@@ -40,7 +40,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except BrokenPipeError:  # here, for click would exit with 1
-            return _silenced()
+            return 0
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         from gotrace.cli.options import TOPICS
@@ -122,7 +122,7 @@ def main(arguments: list[str] | None = None) -> Any:
     except (click.Abort, KeyboardInterrupt):
         status = 130
     except BrokenPipeError:
-        status = _silenced()
+        status = 0
     except OSError as error:
         told = told_of(error)
         # without a name it may be standard output that is full
@@ -133,12 +133,14 @@ def main(arguments: list[str] | None = None) -> Any:
         status = _complain(
             f"internal error: {type(error).__name__}: {error}", "set GOTRACE_DEBUG=1 for a traceback, and report it", 1
         )
-    status = _flushed(status if isinstance(status, int) else 0)
-    sys.exit(status)
+    sys.exit(_flushed(status if isinstance(status, int) else 0))
 
 
 def _flushed(status: int) -> int:
-    """The status, once what is left for standard output is written: Python's own flush would change it to 120."""
+    """The status, once what is left for standard output is written: Python's own flush would change it to 120.
+
+    Nothing more is written to a closed pipe, or a full disk.
+    """
     try:
         sys.stdout.flush()
         return status
@@ -149,7 +151,7 @@ def _flushed(status: int) -> int:
     except OSError as error:
         if not status:  # else something is said already, most likely the same
             status = _complain(f"cannot write standard output: {error.strerror or error}", told_of(error).hint, 1)
-    _silenced()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return status
 
 
@@ -200,12 +202,6 @@ def _complain(message: str, hint: str, status: int) -> int:
 def _wants_detail(arguments: list[str]) -> bool:
     ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
     return "-v" in ours or "--verbose" in ours
-
-
-def _silenced() -> int:
-    """Stop writing to a closed pipe, or a full disk, so that Python's own flush at exit does not complain either."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
 
 
 if __name__ == "__main__":

@@ -9,6 +9,10 @@ from __future__ import annotations
 import errno
 import os
 
+# hints that several messages share
+MORE_SPACE = "free some space or write elsewhere"
+MORE_FILES = "raise the limit on open files (ulimit -n; LimitNOFILE= of a unit)"
+
 
 class Exit:
     """Exit statuses: what they mean is the same in every command. FAIL is an error too: what broke a gate opens none."""
@@ -50,9 +54,9 @@ def told_of(error: OSError) -> GotraceError:
     name = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
     hint = "check the path and its permissions" if name else "`gotrace doctor` shows what this host allows"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        hint = "free some space or write elsewhere"
+        hint = MORE_SPACE
     elif error.errno in (errno.EMFILE, errno.ENFILE):
-        hint = "raise the limit on open files (ulimit -n; LimitNOFILE= of a unit)"
+        hint = MORE_FILES
     return GotraceError(f"{name}{error.strerror or error}", hint)
 
 

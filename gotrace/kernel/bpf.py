@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gotrace.arch import host_arch
-from gotrace.errors import HostError, LoadError
+from gotrace.errors import MORE_FILES, HostError, LoadError
 from gotrace.kernel import privileges
 from gotrace.kernel.privileges import kernel_version
 
@@ -131,7 +131,7 @@ def refused(action: str, number: int, is_perf_event: bool = False) -> HostError:
         errno.ENOSYS: "this kernel was built without BPF; use one with CONFIG_BPF_SYSCALL",
         errno.ENOMEM: "raise the locked-memory limit (ulimit -l unlimited) or the cgroup's memory limit",
         errno.ESRCH: "the process has exited; choose one that runs longer",
-        errno.EMFILE: "raise the limit on open files (ulimit -n)",
+        errno.EMFILE: MORE_FILES,
     }.get(number, "`gotrace doctor` shows what this host allows")
     return HostError(message, hint)
 

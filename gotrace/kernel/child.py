@@ -79,17 +79,13 @@ def _work(write_end: int, function: Callable[..., Any], args: tuple[Any, ...]) -
         answer = ("result", function(*args))
     except GotraceError as error:
         answer = ("error", error)
-    except OSError as error:
-        import traceback
-
-        told = told_of(error)
-        told.detail = traceback.format_exc()
-        answer = ("error", told)
     except BaseException as error:
         import traceback
 
         hint = "this is a bug in gotrace: report it with the output of `-v`"
-        answer = ("error", GotraceError(f"{function.__name__}: {error!r}", hint, detail=traceback.format_exc()))
+        told = told_of(error) if isinstance(error, OSError) else GotraceError(f"{function.__name__}: {error!r}", hint)
+        told.detail = traceback.format_exc()
+        answer = ("error", told)
     import pickle
 
     sys.stdout.flush()

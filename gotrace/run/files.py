@@ -14,10 +14,9 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO, Protocol, TextIO
 
-from gotrace.errors import GotraceError, UsageError
+from gotrace.errors import MORE_SPACE, GotraceError, UsageError
 from gotrace.text import printable
 
-_ROOM = "free some space or write elsewhere"
 _LONG_NS = 1_000_000_000  # a write that takes longer was blocked: by a reader that does not read, for example
 # Called with the path of every file that was created.
 on_created: Callable[[str], None] = lambda _: None  # noqa: E731
@@ -87,7 +86,7 @@ def free(path: str, force: bool) -> str:
 def cannot_write(path: str, error: OSError) -> GotraceError:
     reason = f"cannot write {printable(path) if path != '-' else 'standard output'}: {error.strerror}"
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return GotraceError(reason, _ROOM if full else "choose an existing directory that you can write to")
+    return GotraceError(reason, MORE_SPACE if full else "choose an existing directory that you can write to")
 
 
 def create(path: str, force: bool) -> BinaryIO:
@@ -215,7 +214,7 @@ def complain_of(failed: Failing | None, intact: bool = True) -> None:
     """
     if failed is not None and failed.failure is not None and not isinstance(failed.failure, BrokenPipeError):
         reason = f"cannot write {printable(failed.name)}: {failed.failure.strerror}"
-        raise GotraceError(reason, f"{_ROOM}; data written so far is intact" if intact else _ROOM)
+        raise GotraceError(reason, f"{MORE_SPACE}; data written so far is intact" if intact else MORE_SPACE)
 
 
 @contextlib.contextmanager

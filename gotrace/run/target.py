@@ -451,13 +451,13 @@ class Traced(Target):
         self.session.close_windows()
 
     def settle(self) -> None:
-        wait_ns = DELAY_NS
-        if self.ended in (EXECUTED, EXITED):  # there is nothing on its way, but what is added up until a clock's next tick;
-            tick_ns = max((part.probe.tick_ns for part in self.session.parts.values()), default=0)
-            if not tick_ns or self.ended == EXECUTED:  # and who executes a program is held until we are done
-                return
-            wait_ns += tick_ns
-        time.sleep(max(0, self.end_ns + wait_ns - time.monotonic_ns()) / 1e9)
+        # Of who has exited nothing is on its way, but what is added up until a clock's next tick; who executes a program is
+        # held until we are done.
+        exited = self.ended == EXITED
+        tick_ns = max((part.probe.tick_ns for part in self.session.parts.values()), default=0) if exited else 0
+        if self.ended == EXECUTED or (exited and not tick_ns):
+            return
+        time.sleep(max(0, self.end_ns + tick_ns + DELAY_NS - time.monotonic_ns()) / 1e9)
 
     def is_over(self) -> bool:
         return self.command.is_over() if self.command is not None else super().is_over()

@@ -7,6 +7,7 @@ a process in another mount namespace, and for one whose file was deleted or repl
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import select
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from gotrace import cache
-from gotrace.errors import GotraceError, HostError, TargetError
+from gotrace.errors import GotraceError, HostError, TargetError, told_of
 from gotrace.kernel import privileges
 from gotrace.text import printable
 
@@ -106,7 +107,7 @@ class Process:
         try:
             return cache.identity(self.exe_path)
         except OSError as error:
-            raise (_refused if isinstance(error, PermissionError) else _gone)(self.pid) from None
+            raise _unread(self.pid, error) from None
 
     def wait(self, seconds: float, *others: int) -> bool:
         """Sleep up to ``seconds``; True as soon as the process has exited. ``others`` are descriptors that end it too."""
@@ -154,7 +155,7 @@ class Process:
                     if int(fields[4]) == status.st_ino and self._same_device(major, minor, status.st_dev):
                         return int(fields[0].split(b"-")[0], 16) - first_vaddr
         except OSError as error:
-            raise (_refused if isinstance(error, PermissionError) else _gone)(self.pid) from None
+            raise _unread(self.pid, error) from None
         raise TargetError(f"the executable of process {self.pid} is not mapped", "it may be exiting; try again")
 
     def mappings(self) -> list[MemoryMapping]:
@@ -170,7 +171,7 @@ class Process:
                     path = os.fsdecode(fields[5]) if len(fields) > 5 else ""
                     found.append(MemoryMapping(begin, end, b"x" in fields[1], int(fields[2], 16), path))
         except OSError as error:
-            raise (_refused if isinstance(error, PermissionError) else _gone)(self.pid) from None
+            raise _unread(self.pid, error) from None
         return found
 
     def thread_name(self, tid: int) -> bytes:
@@ -279,20 +280,16 @@ def _exe_name(pid: int) -> str:
         raise TargetError(f"{pid} is a kernel thread ({name})", "give the pid of a program")
     try:
         return os.readlink(f"/proc/{pid}/exe")
-    except PermissionError:
-        raise _refused(pid) from None
-    except OSError:
-        raise _gone(pid) from None
+    except OSError as error:
+        raise _unread(pid, error) from None
 
 
 def _status(pid: int) -> dict[str, str]:
     try:
         with open(f"/proc/{pid}/status", errors="surrogateescape") as file:
             return dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
-    except PermissionError:
-        raise _refused(pid) from None  # /proc mounted with hidepid
-    except (FileNotFoundError, ProcessLookupError):
-        raise _gone(pid) from None
+    except OSError as error:
+        raise _unread(pid, error) from None
 
 
 def _pidfd(pid: int) -> int | None:
@@ -304,6 +301,16 @@ def _pidfd(pid: int) -> int | None:
         raise _gone(pid) from None
     except OSError:
         return None  # no pidfd on this kernel, or the id of a thread: the status says which
+
+
+def _unread(pid: int, error: OSError) -> TargetError | HostError:
+    """Why a file of a process in /proc could not be read."""
+    if isinstance(error, PermissionError):
+        return _refused(pid)  # or /proc is mounted with hidepid
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        told = told_of(error)
+        return HostError(told.message, told.hint)
+    return _gone(pid)
 
 
 def _gone(pid: int) -> TargetError:

@@ -341,6 +341,8 @@ def test_why_its_executable_cannot_be_opened(spawn):
         try:
             with pytest.raises(TargetError, match=f"^cannot read /proc/{process.pid}/exe: Too many open files$"):
                 opened_files([], process).__enter__()
+            with pytest.raises(HostError, match=f"^/proc/{process.pid}/status: Too many open files$"):
+                Process.open(process.pid).__enter__()
             with pytest.raises(NoRoomError):
                 require_descriptors(1)
         finally:
